@@ -1,0 +1,20 @@
+"""Backends by name. Each is one file; importing this folder imports none of them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import cast
+
+from optlang.backends.base import Backend
+
+WHAT: dict[str, str] = {
+    "reference": "NumPy float64, the meaning of every program: plain and slow",
+    "torch": "functional torch code, fused by torch.compile, on any device",
+}
+
+
+def backend(name: str) -> Backend:
+    """The backend of that name. Raises KeyError where there is none."""
+    if name not in WHAT:
+        raise KeyError(name)
+    return cast(Backend, import_module(f"optlang.backends.{name}").BACKEND)

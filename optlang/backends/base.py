@@ -1,0 +1,74 @@
+"""What a backend is: the few names that the runtime and every backend share. No torch here.
+
+An *executable* steps all parameters of an optimizer once. It gets a `Step` and writes the new weights, states and reports
+in place, only after everything has been computed: a failure leaves the step undone, never half done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from optlang.ir import Program
+
+Array = Any  # numpy.ndarray for the reference interpreter, torch.Tensor elsewhere
+Math = Literal["safe", "strict", "fast"]
+
+
+@dataclass(slots=True)
+class Cell:
+    """One parameter in one step. Shapes of states: element = the parameter's, row (…, rows, 1), col (…, 1, cols),
+    matrix (…, 1, 1), tensor (); a window adds a leading dimension, oldest first."""
+
+    weights: Array
+    gradient: Array
+    state: MutableMapping[str, Array]
+    hypers: Mapping[str, float | int | bool]  # of its group, by the program's names
+    t: int  # the number of this update, from 1
+    facts: Mapping[str, int]  # rank, rows, cols, numel, fan_in, fan_out (those that exist for its rank)
+    index: int  # place among the optimizer's parameters: the key of its random stream
+    group: int
+    name: str = ""  # for messages
+    inputs: Mapping[str, Array] = field(default_factory=dict)  # `input`s of extent tensor and below
+
+
+@dataclass(slots=True)
+class Step:
+    """One step of all parameters that have a gradient.
+
+    `model` and `groups` hold the states per model and per group, as 0-d arrays. `grad(points)` returns the gradients of
+    this step's batch at other weights, one per cell; `hvp(vectors)` the Hessian at the stored weights times the vectors.
+    """
+
+    cells: Sequence[Cell]
+    model: MutableMapping[str, Array]
+    groups: Mapping[int, MutableMapping[str, Array]]
+    seed: int = 0
+    loss: Array | None = None
+    grad: Callable[[list[Array]], list[Array]] | None = None
+    hvp: Callable[[list[Array]], list[Array]] | None = None
+    inputs: Mapping[str, Array] = field(default_factory=dict)  # `input`s per model or group
+    reports: dict[str, Any] = field(default_factory=dict)
+
+
+class Executable(Protocol):
+    """A compiled program."""
+
+    def prepare(self, step: Step) -> None:
+        """Creates the states that cells, groups or the model do not have yet, from their `init`; others are left alone."""
+
+    def step(self, step: Step) -> None:
+        """One update of every cell, in place."""
+
+    def evaluation(self, step: Step) -> list[Array]:
+        """`eval = …` for every cell, from the stored weights and states."""
+
+
+class Backend(Protocol):
+    """One file of this folder."""
+
+    def refuses(self, program: Program) -> str:
+        """Why the backend cannot run the program, or an empty string."""
+
+    def compile(self, program: Program, math: Math) -> Executable: ...

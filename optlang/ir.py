@@ -1,0 +1,349 @@
+"""The one intermediate representation: an interned, immutable expression graph, and programs made of it.
+
+Two nodes with the same operator, operands and value are the same object, so equality is identity and sharing is free:
+a chain of a hundred doublings stays a hundred nodes. Types are computed by the operator's row when a node is made.
+All walks are iterative, for a program may be deep.
+"""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
+
+from optlang.errors import Span
+from optlang.ops import OPS
+from optlang.types import BOOL_HOST, ELEMENT, HOST, INT_HOST, MODEL, REAL_HOST, TENSOR, Dim, Extent, Kind, Type
+
+R = TypeVar("R")
+Value = Any  # a hashable constant that belongs to the node: a number, a name, an extent, (distribution, site)
+Key = tuple[Any, ...]
+
+
+class Node:
+    """One expression. Made by `make` and the short forms below, never by the constructor."""
+
+    __slots__ = ("__weakref__", "args", "op", "type", "value")
+
+    op: str
+    args: tuple[Node, ...]
+    value: Value
+    type: Type
+
+    def __init__(self, op: str, args: tuple[Node, ...], value: Value, type_: Type) -> None:
+        self.op, self.args, self.value, self.type = op, args, value, type_
+
+    def __repr__(self) -> str:
+        inside = ", ".join([*([repr(self.value)] if self.value is not None else []), *(f"<{a.op}>" for a in self.args)])
+        return f"{self.op}({inside}): {self.type}"
+
+    def __reduce__(self) -> tuple[Callable[..., Node], tuple[Any, ...]]:
+        return make, (self.op, self.args, self.value, self.type)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Node:
+        return self
+
+
+_interned: weakref.WeakValueDictionary[Key, Node] = weakref.WeakValueDictionary()
+
+
+def make(op: str, args: Sequence[Node] = (), value: Value = None, type_: Type | None = None) -> Node:
+    """The node `op(args)`. `type_` is given for leaves only; else the row computes it. Raises TypeProblem."""
+    args = tuple(args)
+    # -0.0 == 0.0, True == 1 and nan != nan, so constants are told apart by how they print
+    key: Key = (op, args, type(value), repr(value) if isinstance(value, float) else value, None if args else type_)
+    found = _interned.get(key)
+    if found is None:
+        found = Node(op, args, value, OPS[op].typing([a.type for a in args], value) if args else type_ or REAL_HOST)
+        _interned[key] = found
+    return found
+
+
+def const(value: float | bool) -> Node:
+    """A literal. Whole numbers are of kind int, which is a kind of real."""
+    kind: Kind = "bool" if isinstance(value, bool) else "int" if isinstance(value, int) else "real"
+    return make("const", (), value, Type(kind, HOST))
+
+
+def hyper(name: str, kind: Kind = "real") -> Node:
+    return make("hyper", (), name, Type(kind, HOST))
+
+
+def state(name: str, type_: Type) -> Node:
+    return make("state", (), name, type_)
+
+
+def fact(name: str) -> Node:
+    return make("fact", (), name, Type("int", TENSOR))
+
+
+def input_(name: str, type_: Type) -> Node:
+    return make("input", (), name, type_)
+
+
+def random(distribution: str, site: int, extent: Extent = ELEMENT) -> Node:
+    """A draw. Two draws written at different places differ by `site` and are never merged."""
+    return make("random", (), (distribution, site), Type("real", extent))
+
+
+def eye(size: Dim, frame: Literal["param", "flat"] = "param") -> Node:
+    return make("eye", (), size, Type("real", Extent("array", size, size, frame)))
+
+
+W = make("w", (), None, Type("real", ELEMENT))
+G = make("g", (), None, Type("real", ELEMENT))
+T = make("t", (), None, INT_HOST)
+LOSS = make("loss", (), None, Type("real", MODEL))
+TRUE = const(True)
+FALSE = const(False)
+assert TRUE.type == BOOL_HOST
+
+
+def add(a: Node, b: Node) -> Node:
+    return make("add", (a, b))
+
+
+def sub(a: Node, b: Node) -> Node:
+    return make("sub", (a, b))
+
+
+def mul(a: Node, b: Node) -> Node:
+    return make("mul", (a, b))
+
+
+def div(a: Node, b: Node) -> Node:
+    return make("div", (a, b))
+
+
+def power(a: Node, b: Node) -> Node:
+    return make("pow", (a, b))
+
+
+def square(a: Node) -> Node:
+    return make("pow", (a, const(2)))
+
+
+def neg(a: Node) -> Node:
+    return make("neg", (a,))
+
+
+def branch(condition: Node, a: Node, b: Node) -> Node:
+    """`a` where the condition of a `when` or `every` holds, else `b`; only the chosen side is computed."""
+    return a if a is b else make("branch", (condition, a, b))
+
+
+# ---------------------------------------------------------------------------------------------------------- walks
+
+
+def walk(roots: Iterable[Node]) -> list[Node]:
+    """Every node below the roots once, operands before their users."""
+    order: list[Node] = []
+    seen: set[Node] = set()
+    stack: list[tuple[Node, bool]] = [(root, False) for root in reversed(list(roots))]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((arg, False) for arg in reversed(node.args) if arg not in seen)
+    return order
+
+
+def fold(roots: Iterable[Node], combine: Callable[[Node, tuple[R, ...]], R]) -> dict[Node, R]:
+    """`combine(node, results of its operands)` for every node below the roots."""
+    results: dict[Node, R] = {}
+    for node in walk(roots):
+        results[node] = combine(node, tuple(results[arg] for arg in node.args))
+    return results
+
+
+def rebuild(node: Node, args: tuple[Node, ...]) -> Node:
+    """The same operator over other operands."""
+    return node if args == node.args else make(node.op, args, node.value)
+
+
+def rewrite(roots: Iterable[Node], rule: Callable[[Node], Node | None]) -> dict[Node, Node]:
+    """Bottom-up: each node is rebuilt over its rewritten operands, then replaced by `rule` where it answers."""
+
+    def step(node: Node, args: tuple[Node, ...]) -> Node:
+        fresh = rebuild(node, args)
+        return rule(fresh) or fresh
+
+    return fold(roots, step)
+
+
+def substitute(roots: Iterable[Node], mapping: Mapping[Node, Node]) -> dict[Node, Node]:
+    """Replaces whole nodes; what is put in is not searched again."""
+    return rewrite_top(roots, mapping.get)
+
+
+def rewrite_top(roots: Iterable[Node], rule: Callable[[Node], Node | None]) -> dict[Node, Node]:
+    """Like `rewrite`, but `rule` sees each node as it was."""
+    return fold(roots, lambda node, args: rule(node) or rebuild(node, args))
+
+
+# ------------------------------------------------------------------------------------------------------- programs
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """A legal range of a hyper."""
+
+    low: float
+    high: float
+    low_open: bool = False
+    high_open: bool = False
+
+    def holds(self, value: float) -> bool:
+        above = value > self.low if self.low_open else value >= self.low
+        below = value < self.high if self.high_open else value <= self.high
+        return above and below and not math.isnan(value)
+
+    def __str__(self) -> str:
+        return f"{'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Hyper:
+    """A setting. `name` is dotted for one of a called rule (`fast.lr`); `baked` ones shape the program itself."""
+
+    name: str
+    kind: Kind
+    default: float | int | bool
+    bounds: Bounds | None = None
+    doc: str = ""
+    baked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Memory between steps. `init` may read `w`, hypers and facts. `guard`: exists only where this static condition holds."""
+
+    name: str
+    type: Type
+    init: Node
+    guard: Node | None = None
+
+    @property
+    def node(self) -> Node:
+        return state(self.name, self.type)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    name: str
+    type: Type
+    doc: str = ""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A rule, ready to be analysed, printed or compiled.
+
+    `updates` gives each state's value after the step, `weights` the new parameter, `evaluation` the weights to evaluate
+    with where the rule has such. `names` are the named equations as written, in an order in which each may be computed;
+    they only help printers. A state's entry in `updates` for a step in which it holds is the state itself.
+    """
+
+    name: str
+    doc: str
+    hypers: tuple[Hyper, ...]
+    states: tuple[State, ...]
+    inputs: tuple[Input, ...]
+    updates: Mapping[str, Node]
+    weights: Node
+    evaluation: Node | None = None
+    reports: Mapping[str, Node] | None = None
+    names: tuple[tuple[str, Node], ...] = ()
+    spans: Mapping[str, Span] | None = None
+
+    def roots(self) -> list[Node]:
+        """Every expression that the program computes, initial values and guards left out."""
+        extra = [self.evaluation] if self.evaluation is not None else []
+        return [self.weights, *self.updates.values(), *extra, *(self.reports or {}).values()]
+
+    def all_roots(self) -> list[Node]:
+        """`roots` with the states' initial values and guards, and the named equations."""
+        starts = [s.init for s in self.states] + [s.guard for s in self.states if s.guard is not None]
+        return [*self.roots(), *starts, *(node for _, node in self.names)]
+
+    def replaced(self, table: Mapping[Node, Node]) -> Program:
+        """The program with every root looked up in a table made by `rewrite` or `substitute` over `all_roots()`."""
+
+        def new(node: Node) -> Node:
+            return table.get(node, node)
+
+        return replace(
+            self,
+            updates={name: new(node) for name, node in self.updates.items()},
+            weights=new(self.weights),
+            evaluation=None if self.evaluation is None else new(self.evaluation),
+            reports=None if self.reports is None else {k: new(v) for k, v in self.reports.items()},
+            states=tuple(
+                replace(s, init=new(s.init), guard=None if s.guard is None else new(s.guard)) for s in self.states
+            ),
+            names=tuple((name, new(node)) for name, node in self.names),
+        )
+
+    def hyper(self, name: str) -> Hyper:
+        return next(h for h in self.hypers if h.name == name)
+
+    def uses(self, op: str) -> bool:
+        """Whether any expression contains the operator (`grad`, `hvp`, `loss`, `random`, …)."""
+        return any(node.op == op for node in walk(self.roots()))
+
+
+# ------------------------------------------------------------------------------------------ what is known, and when
+
+
+def on_host(roots: Iterable[Node]) -> dict[Node, bool]:
+    """Which nodes are numbers that hypers, `t` and static facts alone decide: computed once per step in float64."""
+    leaves = ("const", "hyper", "t", "fact")
+
+    def known(node: Node, args: tuple[bool, ...]) -> bool:
+        return node.op in leaves if not node.args else all(args) and node.type.extent.level != "array"
+
+    return fold(roots, known)
+
+
+def is_static(roots: Iterable[Node], baked: frozenset[str] = frozenset()) -> dict[Node, bool]:
+    """Which nodes are decided by static facts, constants and baked hypers: known when a parameter is first seen."""
+
+    def known(node: Node, args: tuple[bool, ...]) -> bool:
+        if node.args:
+            return all(args)
+        return node.op in ("const", "fact") or (node.op == "hyper" and node.value in baked)
+
+    return fold(roots, known)
+
+
+# A route sends parameters to programs.
+
+
+@dataclass(frozen=True)
+class Case:
+    """One branch of a route. `condition` None: `otherwise`. `settings` override the program's defaults."""
+
+    condition: Predicate | None
+    program: Program
+    settings: Mapping[str, float | int | bool]
+
+
+@dataclass(frozen=True)
+class Routing:
+    name: str
+    doc: str
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Predicate:
+    """A static condition over facts, names and dtypes, evaluated for each parameter when it is given to the optimizer."""
+
+    op: str  # and, or, not, a comparison, fact, const, named, dtype
+    args: tuple[Predicate, ...] = ()
+    value: Any = None

@@ -1,0 +1,417 @@
+"""The operator table: one row per builtin, and everything else reads it.
+
+A row gives the name, the numbers of operands it takes, the type rule, its NumPy meaning (an attribute of `numpy`, or of
+`optlang.meaning` where NumPy has no such function), its torch spelling, SymPy name, LaTeX form, scaling degree, the weight
+with which a program search picks it, and one line of documentation. A builtin that can be said in others has an `expand`
+instead of meanings. Grammar, lowering, printers, backends, conformance tests and search pick a row up by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from optlang.types import (
+    BOOL_HOST,
+    ELEMENT,
+    HOST,
+    LEVELS,
+    MATRIX,
+    Extent,
+    Kind,
+    Type,
+    TypeProblem,
+    broadcasts_to,
+    join_extents,
+)
+
+if TYPE_CHECKING:
+    from optlang.ir import Node
+
+TypeRule = Callable[[Sequence[Type], Any], Type]
+Role = Literal["leaf", "map", "select", "reduce", "matrix", "window", "draw", "model"]
+
+# How a result scales when the operands do: `same` wants equal degrees and keeps them, `product` adds, `quotient` subtracts,
+# `power` multiplies by a constant exponent, `none` wants pure numbers, `lost` forgets (sign, comparisons).
+Degree = Literal["same", "product", "quotient", "power", "keep", "none", "lost", "select", "half", "third", "square"]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One builtin. `infix` is (symbol, precedence) for operators that are written between their operands."""
+
+    name: str
+    operands: int
+    role: Role
+    typing: TypeRule
+    doc: str
+    numpy: str = ""
+    torch: str = ""
+    sympy: str = ""
+    latex: str = ""
+    degree: Degree = "none"
+    infix: tuple[str, int] | None = None
+    weight: float = 0.0
+    surface: bool = True  # may be called by name in a `.opt` file
+    commutes: bool = False
+
+
+# ---------------------------------------------------------------------------------------------------- type rules
+
+
+def _join(types: Sequence[Type]) -> Extent:
+    extent = HOST
+    for type_ in types:
+        extent = join_extents(extent, type_.extent)
+    return extent
+
+
+def _window(types: Sequence[Type]) -> int:
+    lengths = {t.window for t in types if t.window}
+    if len(lengths) > 1:
+        raise TypeProblem(f"windows of different lengths: {' and '.join(map(str, sorted(lengths)))}")
+    return lengths.pop() if lengths else 0
+
+
+def _want_numbers(types: Sequence[Type]) -> None:
+    if any(t.kind == "bool" for t in types):
+        raise TypeProblem("a truth value stands where a number is needed; use `where(c, a, b)`")
+
+
+def _want_bools(types: Sequence[Type]) -> None:
+    if any(t.kind != "bool" for t in types):
+        raise TypeProblem("a number stands where a truth value is needed; compare it, as in `x > 0`")
+
+
+def numeric(types: Sequence[Type], _value: Any = None) -> Type:
+    """Numbers in, a number of the joined extent out; int only where every operand is."""
+    _want_numbers(types)
+    kind: Kind = "int" if all(t.kind == "int" for t in types) else "real"
+    return Type(kind, _join(types), _window(types))
+
+
+def real(types: Sequence[Type], value: Any = None) -> Type:
+    return numeric(types, value).of("real")
+
+
+def comparison(types: Sequence[Type], value: Any = None) -> Type:
+    return numeric(types, value).of("bool")
+
+
+def logic(types: Sequence[Type], _value: Any = None) -> Type:
+    _want_bools(types)
+    return Type("bool", _join(types), _window(types))
+
+
+def _alternatives(types: Sequence[Type]) -> Kind:
+    kinds = {types[1].kind, types[2].kind}
+    if "bool" in kinds and len(kinds) > 1:
+        raise TypeProblem("one alternative is a truth value, the other a number")
+    return "real" if "real" in kinds else kinds.pop()
+
+
+def choice(types: Sequence[Type], _value: Any = None) -> Type:
+    """`where(c, a, b)`: element by element."""
+    _want_bools(types[:1])
+    return Type(_alternatives(types), _join(types), _window(types))
+
+
+def branch(types: Sequence[Type], _value: Any = None) -> Type:
+    """`when c { … } else { … }`: one decision per tensor, group or model."""
+    _want_bools(types[:1])
+    if types[0].extent.level == "array":
+        raise TypeProblem(f"the condition of `when` is per {types[0].extent}; choose element by element with `where`")
+    return Type(_alternatives(types), _join(types[1:]), _window(types[1:]))
+
+
+def reduction(types: Sequence[Type], value: Any) -> Type:
+    """`value` is the extent that remains, or "window" for a reduction over remembered values."""
+    _want_numbers(types)
+    first = types[0]
+    if value == "window":
+        if not first.window:
+            raise TypeProblem("there is no window to reduce over")
+        return Type("real", first.extent)
+    if first.window:
+        raise TypeProblem("reduce the window first, as in `mean(h)`")
+    if first.extent.level == "host":
+        raise TypeProblem("this is one number for the whole step already; there is nothing to reduce")
+    if not _contains(first.extent, value):
+        raise TypeProblem(f"a value per {first.extent} cannot be reduced to one per {value}")
+    return Type("real", value)
+
+
+def _contains(large: Extent, small: Extent) -> bool:
+    if small.level != "array":
+        return LEVELS.index(large.level) >= LEVELS.index(small.level)
+    return broadcasts_to(small, large)
+
+
+def push_(types: Sequence[Type], _value: Any = None) -> Type:
+    _want_numbers(types)
+    if not types[0].window:
+        raise TypeProblem("`push` needs a state with a window, as in `state h[100] = nan`")
+    if not broadcasts_to(types[1].extent, types[0].extent):
+        raise TypeProblem(f"a value per {types[1].extent} cannot enter a window per {types[0].extent}")
+    return types[0]
+
+
+def _matrix(type_: Type) -> Extent:
+    if type_.extent.level != "array" or type_.kind == "bool" or type_.window:
+        raise TypeProblem(f"a matrix is needed, this is {type_}")
+    return type_.extent
+
+
+def product(types: Sequence[Type], _value: Any = None) -> Type:
+    a, b = _matrix(types[0]), _matrix(types[1])
+    if a.frame != b.frame and MATRIX not in (a, b):
+        raise TypeProblem(f"one side is {a}, the other {b}; bring both into one shape with `as_matrix` or `as_param`")
+    if a.cols != b.rows:
+        raise TypeProblem(f"{a.rows}×{a.cols} times {b.rows}×{b.cols}: the inner sizes differ; transpose one with `.T`")
+    return Type("real", Extent("array", a.rows, b.cols, a.frame))
+
+
+def transposed(types: Sequence[Type], _value: Any = None) -> Type:
+    a = _matrix(types[0])
+    return Type(types[0].kind, Extent("array", a.cols, a.rows, a.frame))
+
+
+def flattened(types: Sequence[Type], _value: Any = None) -> Type:
+    if _matrix(types[0]) != ELEMENT:
+        raise TypeProblem("`as_matrix` takes a value per element of the parameter")
+    return Type(types[0].kind, Extent("array", "rows", "cols", "flat"))
+
+
+def restored(types: Sequence[Type], _value: Any = None) -> Type:
+    a = _matrix(types[0])
+    if (a.rows, a.cols, a.frame) != ("rows", "cols", "flat"):
+        raise TypeProblem("`as_param` undoes `as_matrix`; it takes a value of that shape")
+    return Type(types[0].kind, ELEMENT)
+
+
+def at_weights(types: Sequence[Type], _value: Any = None) -> Type:
+    """`grad(x)`, `hvp(v)`: something per element in, something per element out."""
+    _want_numbers(types)
+    if not broadcasts_to(types[0].extent, ELEMENT) or types[0].window:
+        raise TypeProblem(f"one value per element of the parameter is needed, this is {types[0]}")
+    return Type("real", ELEMENT)
+
+
+def truth(_types: Sequence[Type], _value: Any = None) -> Type:
+    return BOOL_HOST
+
+
+def given(_types: Sequence[Type], _value: Any = None) -> Type:
+    raise TypeProblem("the type of a leaf is given where it is made")
+
+
+# ------------------------------------------------------------------------------------------------------ the table
+
+
+def _map(name: str, doc: str, **more: Any) -> Op:
+    more.setdefault("typing", real)
+    more.setdefault("numpy", name)
+    more.setdefault("torch", f"torch.{name}({{0}})")
+    more.setdefault("sympy", name)
+    more.setdefault("latex", rf"\{name}\left({{0}}\right)")
+    return Op(name, more.pop("operands", 1), "map", doc=doc, **more)
+
+
+def _leaf(name: str, doc: str, **more: Any) -> Op:
+    return Op(name, 0, "leaf", given, doc, surface=False, **more)
+
+
+def _infix(name: str, symbol: str, precedence: int, doc: str, **more: Any) -> Op:
+    more.setdefault("typing", numeric)
+    return Op(name, 2, "map", doc=doc, infix=(symbol, precedence), surface=False, **more)
+
+
+def _reduce(name: str, doc: str, **more: Any) -> Op:
+    return Op(name, more.pop("operands", 1), "reduce", reduction, doc, **more)
+
+
+ROWS: tuple[Op, ...] = (
+    # leaves
+    _leaf("const", "a number or truth value"),
+    _leaf("hyper", "a setting; one number per parameter group"),
+    _leaf("w", "the parameter", latex="w"),
+    _leaf("g", "its gradient", latex="g"),
+    _leaf("t", "step number of this parameter, 1 on the first", latex="t"),
+    _leaf("state", "the value that a state had before this step"),
+    _leaf("input", "a value that the training loop supplies"),
+    _leaf("fact", "a static fact of the parameter: rank, rows, cols, numel, fan_in, fan_out"),
+    _leaf("loss", "the loss of this step's batch", latex=r"\mathcal{L}"),
+    Op("random", 0, "draw", given, "a random draw; the value is (distribution, site)", surface=False),
+    # arithmetic
+    _infix("add", "+", 4, "sum", numpy="add", sympy="Add", degree="same", weight=1.0, commutes=True),
+    _infix("sub", "-", 4, "difference", numpy="subtract", degree="same", weight=1.0),
+    _infix("mul", "*", 5, "product", numpy="multiply", sympy="Mul", degree="product", weight=1.0, commutes=True),
+    _infix("div", "/", 5, "quotient of reals", numpy="divide", typing=real, degree="quotient", weight=1.0),
+    _infix("pow", "^", 7, "power", numpy="power", typing=real, sympy="Pow", degree="power", weight=0.5),
+    Op("neg", 1, "map", numeric, "negation", numpy="negative", torch="-{0}", degree="keep", weight=0.5, surface=False),
+    # comparisons and logic
+    _infix("lt", "<", 3, "less than", numpy="less", typing=comparison, degree="lost"),
+    _infix("le", "<=", 3, "at most", numpy="less_equal", typing=comparison, degree="lost"),
+    _infix("gt", ">", 3, "more than", numpy="greater", typing=comparison, degree="lost"),
+    _infix("ge", ">=", 3, "at least", numpy="greater_equal", typing=comparison, degree="lost"),
+    _infix("eq", "==", 3, "equal", numpy="equal", typing=comparison, degree="lost", commutes=True),
+    _infix("ne", "!=", 3, "not equal", numpy="not_equal", typing=comparison, degree="lost", commutes=True),
+    _infix("and", "and", 1, "both", numpy="logical_and", typing=logic, degree="lost", commutes=True),
+    _infix("or", "or", 0, "either", numpy="logical_or", typing=logic, degree="lost", commutes=True),
+    Op("not", 1, "map", logic, "negation of a truth value", numpy="logical_not", torch="torch.logical_not({0})",
+       degree="lost", surface=False),
+    # choice
+    Op("where", 3, "select", choice, "`where(c, a, b)`: a where c holds, else b, element by element", numpy="where",
+       torch="torch.where({0}, {1}, {2})", degree="select", weight=0.3),
+    Op("branch", 3, "select", branch, "`when c { a } else { b }`: only the chosen side is computed", surface=False,
+       degree="select"),
+    # maps of one operand
+    _map("abs", "absolute value", typing=numeric, sympy="Abs", latex=r"\left|{0}\right|", degree="keep", weight=1.0),
+    _map("sign", "-1, 0 or 1", latex=r"\operatorname{sign}\left({0}\right)", degree="lost", weight=1.0),
+    _map("sqrt", "square root", latex=r"\sqrt{{{0}}}", degree="half", weight=1.0),
+    _map("cbrt", "cube root", torch="torch.sign({0}) * torch.abs({0}) ** (1 / 3)", latex=r"\sqrt[3]{{{0}}}", degree="third",
+         weight=0.3),
+    _map("exp", "exponential", weight=0.5),
+    _map("exp2", "power of 2", sympy="", latex=r"2^{{{0}}}", weight=0.1),
+    _map("expm1", "exp(x) - 1, exact near 0", sympy="", latex=r"\left(e^{{{0}}} - 1\right)", weight=0.2),
+    _map("log", "natural logarithm", weight=0.5),
+    _map("log2", "logarithm to base 2", sympy="", latex=r"\log_2\left({0}\right)", weight=0.1),
+    _map("log10", "logarithm to base 10", sympy="", latex=r"\log_{{10}}\left({0}\right)", weight=0.1),
+    _map("log1p", "log(1 + x), exact near 0", sympy="", latex=r"\log\left(1 + {0}\right)", weight=0.2),
+    _map("sin", "sine", weight=0.2),
+    _map("cos", "cosine", weight=0.2),
+    _map("tan", "tangent", weight=0.1),
+    _map("asin", "inverse sine", numpy="arcsin", latex=r"\arcsin\left({0}\right)", weight=0.1),
+    _map("acos", "inverse cosine", numpy="arccos", latex=r"\arccos\left({0}\right)", weight=0.1),
+    _map("atan", "inverse tangent", numpy="arctan", latex=r"\arctan\left({0}\right)", weight=0.2),
+    _map("sinh", "hyperbolic sine", weight=0.1),
+    _map("cosh", "hyperbolic cosine", weight=0.1),
+    _map("tanh", "hyperbolic tangent", weight=0.5),
+    _map("asinh", "inverse hyperbolic sine", numpy="arcsinh", latex=r"\operatorname{asinh}\left({0}\right)", weight=0.2),
+    _map("acosh", "inverse hyperbolic cosine", numpy="arccosh", latex=r"\operatorname{acosh}\left({0}\right)", weight=0.1),
+    _map("atanh", "inverse hyperbolic tangent", numpy="arctanh", latex=r"\operatorname{atanh}\left({0}\right)", weight=0.1),
+    _map("floor", "largest integer not above", typing=numeric, latex=r"\lfloor {0} \rfloor"),
+    _map("ceil", "smallest integer not below", typing=numeric, sympy="ceiling", latex=r"\lceil {0} \rceil"),
+    _map("round", "nearest integer, halves to even", typing=numeric, sympy="",
+         latex=r"\operatorname{round}\left({0}\right)"),
+    _map("isnan", "whether a value is not a number", typing=comparison, sympy="",
+         latex=r"\operatorname{isnan}\left({0}\right)", degree="lost"),
+    _map("isfinite", "whether a value is neither infinite nor not a number", typing=comparison, sympy="",
+         latex=r"\operatorname{isfinite}\left({0}\right)", degree="lost"),
+    # maps of two operands
+    _map("maximum", "the larger; NaN if either is", operands=2, typing=numeric, torch="torch.maximum({0}, {1})", sympy="Max",
+         latex=r"\max\left({0}, {1}\right)", degree="same", weight=0.5, surface=False, commutes=True),
+    _map("minimum", "the smaller; NaN if either is", operands=2, typing=numeric, torch="torch.minimum({0}, {1})", sympy="Min",
+         latex=r"\min\left({0}, {1}\right)", degree="same", weight=0.5, surface=False, commutes=True),
+    _map("mod", "remainder with the sign of the divisor", operands=2, typing=numeric, torch="torch.remainder({0}, {1})",
+         sympy="Mod", latex=r"\left({0} \bmod {1}\right)", degree="same"),
+    _map("atan2", "angle of the point (x, y) given as atan2(y, x)", operands=2, numpy="arctan2",
+         torch="torch.atan2({0}, {1})", latex=r"\operatorname{atan2}\left({0}, {1}\right)", degree="lost", weight=0.1),
+    # reductions: the value is the extent that remains, or "window"
+    _reduce("sum", "sum of all values", degree="keep", weight=0.2, latex=r"\sum {0}"),
+    _reduce("mean", "average", degree="keep", weight=0.3, latex=r"\operatorname{mean}\left({0}\right)"),
+    _reduce("amax", "largest value", degree="keep", weight=0.2, surface=False, latex=r"\max\left({0}\right)"),
+    _reduce("amin", "smallest value", degree="keep", weight=0.1, surface=False, latex=r"\min\left({0}\right)"),
+    _reduce("count", "how many values (in a window: how many that are not NaN)", degree="lost",
+            latex=r"\operatorname{count}\left({0}\right)"),
+    _reduce("quantile", "`quantile(x, q)`: linear interpolation, q from 0 to 1", operands=2, degree="keep",
+            latex=r"\operatorname{quantile}_{{{1}}}\left({0}\right)"),
+    # matrices
+    Op("matmul", 2, "matrix", product, "matrix product", infix=("@", 5), degree="product", surface=False, weight=0.3),
+    Op("transpose", 1, "matrix", transposed, "transposed matrix", degree="keep", surface=False,
+       torch="{0}.mT", latex=r"{0}^{{\top}}", weight=0.1),
+    Op("as_matrix", 1, "matrix", flattened, "rows × everything else: a convolution as a matrix", degree="keep",
+       latex=r"\operatorname{mat}\left({0}\right)"),
+    Op("as_param", 1, "matrix", restored, "undoes `as_matrix`", degree="keep",
+       latex=r"\operatorname{mat}^{{-1}}\left({0}\right)"),
+    Op("eye", 0, "matrix", given, "`eye(rows)`: identity matrix; the value is its size", surface=False,
+       latex="I"),
+    # windows
+    Op("push", 2, "window", push_, "`push(h, x)`: h without its oldest value and with x as its newest", degree="same",
+       latex=r"\operatorname{push}\left({0}, {1}\right)"),
+    # calls on the training loop
+    Op("grad", 1, "model", at_weights, "gradient of the same batch at another point", degree="lost",
+       latex=r"\nabla\mathcal{L}\left({0}\right)"),
+    Op("hvp", 1, "model", at_weights, "Hessian at w times a vector", degree="lost",
+       latex=r"\nabla^2\mathcal{L}\,{0}"),
+)  # fmt: skip
+
+OPS: dict[str, Op] = {row.name: row for row in ROWS}
+
+DRAWS: dict[str, str] = {
+    "rademacher": "-1 or 1, equally likely",
+    "normal": "standard normal",
+    "uniform": "uniform on [0, 1)",
+    "exponential": "exponential with mean 1",
+}
+FACTS: dict[str, str] = {
+    "rank": "number of dimensions of the parameter",
+    "rows": "size of the dimension before the last",
+    "cols": "size of the last dimension",
+    "numel": "number of elements",
+    "fan_in": "inputs of one unit: elements of one slice along the first dimension",
+    "fan_out": "outputs: size of the first dimension times the receptive field",
+}
+CONSTANTS: dict[str, float] = {"pi": 3.141592653589793, "inf": float("inf"), "nan": float("nan")}
+
+
+# ------------------------------------------------------------------------- builtins that are said in other builtins
+
+
+@dataclass(frozen=True)
+class Macro:
+    """A builtin written in others. `expand(build, args, extent)` gets the `ir` module, the operands and the extent."""
+
+    name: str
+    operands: tuple[int, int]
+    reduces: bool
+    expand: Callable[[Any, Sequence[Node], Any], Node]
+    doc: str
+
+
+def _chain(op: str) -> Callable[[Any, Sequence[Node], Any], Node]:
+    def expand(ir: Any, args: Sequence[Node], _extent: Any) -> Node:
+        result = args[0]
+        for arg in args[1:]:
+            result = ir.make(op, (result, arg))
+        return result  # type: ignore[no-any-return]
+
+    return expand
+
+
+def _variance(ir: Any, x: Node, extent: Any) -> Node:
+    spread = ir.sub(x, ir.make("mean", (x,), extent))
+    return ir.div(  # type: ignore[no-any-return]
+        ir.make("sum", (ir.square(spread),), extent), ir.sub(ir.make("count", (x,), extent), ir.const(1))
+    )
+
+
+MACROS: dict[str, Macro] = {
+    m.name: m
+    for m in (
+        Macro("max", (2, 9), False, _chain("maximum"), "largest of its operands; with one operand, of its values"),
+        Macro("min", (2, 9), False, _chain("minimum"), "smallest of its operands; with one operand, of its values"),
+        Macro("clip", (3, 3), False, lambda ir, a, _: ir.make("minimum", (ir.make("maximum", (a[0], a[1])), a[2])),
+              "`clip(x, low, high)`"),
+        Macro("square", (1, 1), False, lambda ir, a, _: ir.square(a[0]), "x^2"),
+        Macro("reciprocal", (1, 1), False, lambda ir, a, _: ir.div(ir.const(1), a[0]), "1/x"),
+        Macro("norm", (1, 1), True, lambda ir, a, e: ir.make("sqrt", (ir.make("sum", (ir.square(a[0]),), e),)),
+              "Euclidean norm"),
+        Macro("rms", (1, 1), True, lambda ir, a, e: ir.make("sqrt", (ir.make("mean", (ir.square(a[0]),), e),)),
+              "root of the mean square"),
+        Macro("dot", (2, 2), True, lambda ir, a, e: ir.make("sum", (ir.mul(a[0], a[1]),), e), "sum of the products"),
+        Macro("var", (1, 1), True, lambda ir, a, e: _variance(ir, a[0], e), "variance, divided by n - 1"),
+        Macro("std", (1, 1), True, lambda ir, a, e: ir.make("sqrt", (_variance(ir, a[0], e),)),
+              "standard deviation, divided by n - 1"),
+    )
+}  # fmt: skip
+
+REDUCTIONS: dict[str, str] = {  # surface name -> operator or macro
+    "sum": "sum", "mean": "mean", "max": "amax", "min": "amin", "count": "count", "quantile": "quantile",
+    "norm": "norm", "rms": "rms", "dot": "dot", "var": "var", "std": "std",
+}  # fmt: skip
+
+BUILTINS: frozenset[str] = frozenset(
+    [row.name for row in ROWS if row.surface] + [*MACROS, *REDUCTIONS, *DRAWS, "eye"],
+)

@@ -1,0 +1,115 @@
+"""Types of expressions: what kind of value, and one value per what.
+
+The extents form a ladder, from one value for everything to one value per element:
+
+    host < model < group < tensor < array
+
+`host` is a number known before the step: a literal, a hyper, the step count. An `array` has symbolic trailing
+dimensions: `element` is rows x cols, `row` is rows x 1, `col` is 1 x cols, `matrix` is 1 x 1, and a product of matrices
+may have any others. Leading dimensions are a batch. `element` also stands for parameters of rank 0 and 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Kind = Literal["real", "bool", "int"]
+Level = Literal["host", "model", "group", "tensor", "array"]
+Frame = Literal["param", "flat"]  # flat: `as_matrix` view, every dimension after the first flattened into columns
+Dim = str | int
+
+LEVELS: tuple[Level, ...] = ("host", "model", "group", "tensor", "array")
+
+
+class TypeProblem(Exception):
+    """Operands that do not fit; the lowering turns it into a diagnostic at the right place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """One value per what. `rows`, `cols` and `frame` only mean something at level `array`."""
+
+    level: Level
+    rows: Dim = 1
+    cols: Dim = 1
+    frame: Frame = "param"
+
+    @property
+    def rank(self) -> int:
+        """Place on the ladder; smaller broadcasts to larger."""
+        return LEVELS.index(self.level)
+
+    def __str__(self) -> str:
+        if self.level != "array":
+            return self.level
+        word = WORD_OF.get((self.rows, self.cols), f"{self.rows}×{self.cols}")
+        return word if self.frame == "param" else f"{word} of as_matrix"
+
+
+HOST = Extent("host")
+MODEL = Extent("model")
+GROUP = Extent("group")
+TENSOR = Extent("tensor")
+ELEMENT = Extent("array", "rows", "cols")
+ROW = Extent("array", "rows", 1)
+COL = Extent("array", 1, "cols")
+MATRIX = Extent("array", 1, 1)
+
+WORD_OF: dict[tuple[Dim, Dim], str] = {
+    ("rows", "cols"): "element", ("rows", 1): "row", (1, "cols"): "col", (1, 1): "matrix",
+}  # fmt: skip
+EXTENT_OF: dict[str, Extent] = {
+    "element": ELEMENT, "row": ROW, "col": COL, "matrix": MATRIX, "tensor": TENSOR, "group": GROUP, "model": MODEL,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """The type of a node. `window` is the number of remembered values, 0 where there is no window."""
+
+    kind: Kind
+    extent: Extent
+    window: int = 0
+
+    def __str__(self) -> str:
+        window = f"[{self.window}]" if self.window else ""
+        return f"{self.kind}{window} per {self.extent}"
+
+    def of(self, kind: Kind) -> Type:
+        return replace(self, kind=kind)
+
+
+REAL_HOST = Type("real", HOST)
+BOOL_HOST = Type("bool", HOST)
+INT_HOST = Type("int", HOST)
+
+
+def join_extents(a: Extent, b: Extent) -> Extent:
+    """The extent of `a + b`. Raises TypeProblem where neither broadcasts to the other."""
+    if a.level != "array" or b.level != "array":
+        return a if a.rank >= b.rank else b
+    if a.frame != b.frame:
+        raise TypeProblem(f"one side is {a}, the other {b}; bring both into one shape with `as_matrix` or `as_param`")
+    return Extent("array", _join_dims(a, b, a.rows, b.rows), _join_dims(a, b, a.cols, b.cols), a.frame)
+
+
+def _join_dims(a: Extent, b: Extent, x: Dim, y: Dim) -> Dim:
+    if x == y or y == 1:
+        return x
+    if x == 1:
+        return y
+    raise TypeProblem(f"shapes do not fit: {a.rows}×{a.cols} and {b.rows}×{b.cols}")
+
+
+def broadcasts_to(small: Extent, large: Extent) -> bool:
+    """Whether a value of extent `small` may stand where one of extent `large` is wanted, without a reduction."""
+    try:
+        return join_extents(small, large) == large
+    except TypeProblem:
+        return False
+
+
+def needs_matrix(extent: Extent) -> bool:
+    """Whether the extent only exists for parameters of rank 2 or more."""
+    return extent.level == "array" and (extent.rows, extent.cols) != ("rows", "cols")
