@@ -1,8 +1,8 @@
 """Two optimizers on the same noisy problem, each taking gradients at its own weights.
 
-A closed loop is the sharpest comparison there is: a difference in any term feeds back through the weights, and
-the loss couples all tensors, so nothing stays local. A step's batch is drawn from (seed, step) alone, the same for
-both sides.
+A closed loop is the sharpest comparison there is: a difference in any term feeds back through the
+weights, and the loss couples all tensors, so nothing stays local. A step's batch is drawn from (seed,
+step) alone, the same for both sides.
 """
 
 from __future__ import annotations
