@@ -455,7 +455,7 @@ def wsd_tail(t: int) -> float:
 
 def power_law(t: int) -> float:
     def rate(tokens: float) -> float:
-        return min(0.7, 4.6 * math.pow(tokens, -0.51))
+        return min(0.4, 4.6 * math.pow(tokens, -0.51))
 
     k = t - 1
     return k / 6 * rate(6 * 10) if k <= 6 else rate(k * 10)
@@ -500,7 +500,7 @@ SCHEDULES: tuple[Schedule, ...] = (
     Schedule("wsd_square", "wsd_square(t, 0.7, 8, 12, 15)", wsd("1-square")),
     Schedule("wsd_cosine", "wsd_cosine(t, 0.7, 8, 12, 15, 0.1)", wsd("cosine", 0.1)),
     Schedule("wsd_exponential", "wsd_exponential(t, 0.7, 8, 12, 15, 0.1)", formula(wsd_tail)),
-    Schedule("power_law", "power_law(t, 0.7, 6, 10)", formula(power_law)),
+    Schedule("power_law", "power_law(t, 0.4, 6, 10)", formula(power_law)),
     Schedule("cyclic", "cyclic(t, 0.7, 0.1, 5, 8)",
              torch_schedule(lr_scheduler.CyclicLR, mode="triangular", **CYCLIC)),
     Schedule("cyclic_halving", "cyclic_halving(t, 0.7, 0.1, 5, 8)",
@@ -525,6 +525,6 @@ SCHEDULES: tuple[Schedule, ...] = (
     Schedule("inverse_sqrt_t5", "inverse_sqrt_t5(t, 20)", formula(lambda t: 1 / math.sqrt(max(t, 20)))),
     Schedule("explore_exploit", "explore_exploit(t, 0.7, 40, 0.3)",
              formula(lambda t: 0.7 * max(0.0, min(1.0, (40 - t) / 12)))),
-    Schedule("warmup_explore_exploit", "warmup_explore_exploit(t, 0.7, 40, 0.9, 0.2, 0.3)",
-             formula(lambda t: 0.7 * max(0.0, min(1.0, max(t * 0.1 / 2, t / 8), (40 - t) / 12)))),
+    Schedule("warmup_explore_exploit", "warmup_explore_exploit(t, 0.7, 8, 40, 0.3)",
+             formula(lambda t: 0.7 * max(0.0, min(1.0, t / 8, (40 - t) / 12)))),
 )  # fmt: skip
