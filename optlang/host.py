@@ -1,0 +1,127 @@
+"""Numbers that are known before the step: hypers, the step count, facts and what is computed from them, in float64.
+
+A fact that a parameter does not have (`rows` of a vector) may be read where it does not matter: on the side of a `when`
+that is not taken, or beside the `false` of an `and`. Elsewhere it is an error that names the fact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from optlang.ir import Node, on_host, walk
+from optlang.meaning import OVER_VALUES, maps, number
+
+Scalar = float | bool
+MAPS = maps()
+
+
+class MissingFact(LookupError):
+    """A fact is needed that this parameter does not have; `fact` is its name."""
+
+    def __init__(self, fact: str) -> None:
+        self.fact = fact
+        super().__init__(f"`{fact}` is needed, and this parameter has none")
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Stands for the value of whatever depends on a fact that is not there."""
+
+    fact: str
+
+
+def combine(op: str, args: Sequence[Any]) -> Any:
+    """The value of a map, `where` or `branch` from its operands, any of which may be `Missing`."""
+    if op == "branch":
+        return args[0] if isinstance(args[0], Missing) else args[1] if args[0] else args[2]
+    lacking = [a for a in args if isinstance(a, Missing)]
+    if not lacking:
+        return MAPS[op](*args)
+    known = [a for a in args if not isinstance(a, Missing)]
+    decisive = {"and": False, "or": True}.get(op)
+    if decisive is not None and known and np.all(known[0] == decisive):
+        return known[0]
+    if op == "where" and not isinstance(args[0], Missing):
+        return _where(*args)
+    return lacking[0]
+
+
+def _where(condition: Any, a: Any, b: Any) -> Any:
+    """`where` with a missing alternative: defined when it is nowhere chosen."""
+    lost, kept = (a, b) if isinstance(a, Missing) else (b, a)
+    chosen = condition if lost is a else np.logical_not(condition)
+    if isinstance(kept, Missing) or np.any(chosen):
+        return lost
+    return np.where(chosen, np.float64(0) if kept.dtype != bool else np.bool_(False), kept)
+
+
+class HostScalars:
+    """Some host expressions of one program, to be evaluated again and again.
+
+    `scalars(hypers, t, facts)` gives their values in order, as Python numbers. The last `size` different settings are
+    remembered; only the hypers and facts that are read count as settings. Raises `MissingFact`, and `KeyError` for a hyper.
+    """
+
+    def __init__(self, nodes: Iterable[Node], size: int = 256) -> None:
+        self.nodes = tuple(nodes)
+        self._order = walk(self.nodes)
+        _refuse_others(self.nodes)
+        self.hypers = _leaves(self._order, "hyper")
+        self.facts = _leaves(self._order, "fact")
+        self.reads_t = any(node.op == "t" for node in self._order)
+        self._slots = {node: slot for slot, node in enumerate(self._order)}
+        self._evaluate = lru_cache(size)(self._compute)
+
+    def __call__(self, hypers: Mapping[str, Any], t: int, facts: Mapping[str, int]) -> tuple[Scalar, ...]:
+        read_hypers = tuple(hypers[name] for name in self.hypers)
+        return self._evaluate(read_hypers, t if self.reads_t else 0, tuple(facts.get(name) for name in self.facts))
+
+    def _compute(self, hypers: tuple[Any, ...], t: int, facts: tuple[int | None, ...]) -> tuple[Scalar, ...]:
+        leaves = {("hyper", name): value for name, value in zip(self.hypers, hypers, strict=True)}
+        leaves |= {("fact", name): value for name, value in zip(self.facts, facts, strict=True)} | {("t", None): t}
+        values: list[Any] = []
+        with np.errstate(all="ignore"):
+            for node in self._order:
+                values.append(self._value(node, values) if node.args else _leaf(node, leaves))
+        return tuple(_plain(values[self._slots[node]]) for node in self.nodes)
+
+    def _value(self, node: Node, values: Sequence[Any]) -> Any:
+        args = [values[self._slots[arg]] for arg in node.args]
+        if node.op in OVER_VALUES:  # one number only: the mean of a number is the number
+            lacking = next((a for a in args if isinstance(a, Missing)), None)
+            return lacking or OVER_VALUES[node.op](args[0], (), *args[1:])
+        return combine(node.op, args)
+
+
+def _refuse_others(nodes: tuple[Node, ...]) -> None:
+    known = on_host(nodes)
+    for node in nodes:
+        if not known[node]:
+            raise ValueError(f"{node} is not known before the step")
+
+
+def _leaves(order: Sequence[Node], op: str) -> tuple[str, ...]:
+    return tuple(sorted({node.value for node in order if node.op == op}))
+
+
+def _leaf(node: Node, leaves: Mapping[tuple[str, Any], Any]) -> Any:
+    if node.op == "const":
+        return number(node.value)
+    value = leaves[node.op, node.value]
+    return Missing(node.value) if value is None else number(value)
+
+
+def _plain(value: Any) -> Scalar:
+    if isinstance(value, Missing):
+        raise MissingFact(value.fact)
+    return bool(value) if value.dtype == bool else float(value)
+
+
+def evaluate(node: Node, hypers: Mapping[str, Any], t: int = 1, facts: Mapping[str, int] | None = None) -> Scalar:
+    """The value of one host expression. Raises `MissingFact`, and `KeyError` for a hyper that is not given."""
+    return HostScalars((node,))(hypers, t, facts or {})[0]

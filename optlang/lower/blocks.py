@@ -1,0 +1,227 @@
+"""`every`, `when` and `repeat`: equations that hold at some steps only, and loops that are unrolled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from optlang import ir, syntax
+from optlang.lower import declarations
+from optlang.lower.context import MOST_REPEATS, Value
+from optlang.lower.expressions import make, whole
+from optlang.types import BOOL_HOST
+
+if TYPE_CHECKING:
+    from optlang.lower.frames import Frame, Key
+
+
+class Block:
+    """What a `when`, `every` or `repeat` defines for the frame around it."""
+
+    def value(self, frame: Frame, key: Key) -> Value:
+        raise AssertionError
+
+
+def define(frame: Frame, statement: syntax.Every | syntax.When | syntax.Repeat) -> None:
+    """Enters the names that a block defines into the frame around it."""
+    if isinstance(statement, syntax.Repeat):
+        _define_repeat(frame, statement)
+    else:
+        _define_choice(frame, statement)
+
+
+# ------------------------------------------------------------------------------------------------ when and every
+
+
+@dataclass
+class Choice(Block):
+    """The two sides of a `when` or `every`."""
+
+    statement: syntax.Every | syntax.When
+    then: Frame
+    otherwise: Frame
+    condition: Value = None
+    lowered: bool = False
+
+    def test(self, frame: Frame) -> Value:
+        """The condition, lowered once."""
+        if not self.lowered:
+            self.lowered = True
+            self.condition = _period(frame, self.statement) if isinstance(self.statement, syntax.Every) else _condition(frame, self.statement)
+        return self.condition
+
+    def value(self, frame: Frame, key: Key) -> Value:
+        sides = [self._side(frame, side, key) for side in (self.then, self.otherwise)]
+        condition = self.test(frame)
+        if condition is None or sides[0] is None or sides[1] is None:
+            return None
+        if sides[0] is sides[1]:
+            return sides[0]
+        code = "T03" if condition.type.extent.level == "array" else "T01"
+        return make(frame, "branch", [condition, *sides], self.statement.span, code=code)
+
+    def _side(self, frame: Frame, side: Frame, key: Key) -> Value:
+        """A state that a side does not mention keeps its value; so does `w`."""
+        if key in side.equations or key in side.blocks:
+            return side.value(key, side.places.get(key[0], self.statement.span))
+        return side.lookup(syntax.Name(self.statement.span, key[0]))
+
+
+def _define_choice(frame: Frame, statement: syntax.Every | syntax.When) -> None:
+    sides = [_side(frame, body, number) for number, body in enumerate((statement.body, statement.otherwise))]
+    choice = Choice(statement, *sides)
+    for side, body, negated in ((sides[0], statement.body, False), (sides[1], statement.otherwise, True)):
+        guard = _guard(frame, choice, negated) if any(isinstance(s, syntax.State) for s in body) else None
+        declarations.enter_states(side, body, guard)
+        side.define(body)
+        _refuse_others(side, body)
+    for key in _visible(frame, choice):
+        if key in frame.equations or key in frame.blocks:
+            frame.report("N03", f"`{key[0]}{chr(39) * key[1]}` is defined twice", statement.span, "also defined outside this block",
+                         "every name has one equation, or one on each side of one block")  # fmt: skip
+        else:
+            frame.blocks[key] = choice
+    for side in sides:
+        for name, span in side.places.items():
+            frame.places.setdefault(name, span)
+
+
+def _side(frame: Frame, body: Sequence[syntax.Statement], number: int) -> Frame:
+    from optlang.lower.frames import Frame  # noqa: PLC0415 - frames and blocks contain each other
+
+    return Frame(frame.context, frame.module, frame.prefix, parent=frame, depth=frame.depth, is_def=frame.is_def,
+                 path=f"{frame.path}/{len(frame.blocks)}.{number}", instances=frame.instances)  # fmt: skip
+
+
+def _visible(frame: Frame, choice: Choice) -> list[Key]:
+    """New values of outer states are visible from either side; plain names only when both sides define them."""
+    then, other = ({*side.equations, *side.blocks} for side in (choice.then, choice.otherwise))
+    keys = [k for k in [*choice.then.equations, *choice.then.blocks, *choice.otherwise.equations, *choice.otherwise.blocks]
+            if (k in then and k in other) or (k[1] and k[0] not in choice.then.states and k[0] not in choice.otherwise.states)]  # fmt: skip
+    return list(dict.fromkeys(keys))
+
+
+def _refuse_others(side: Frame, body: Sequence[syntax.Statement]) -> None:
+    for statement in body:
+        if isinstance(statement, (syntax.Hyper, syntax.Input, syntax.Eval, syntax.Report, syntax.Return)):
+            word = type(statement).__name__.lower()
+            side.report("R06", f"`{word}` cannot stand inside a block", statement.span, "", "move it out of the block")
+
+
+def _condition(frame: Frame, statement: syntax.When) -> Value:
+    node = frame.lower(statement.condition)
+    if node is None:
+        return None
+    if node.type.kind != "bool":
+        frame.report("T01", "the condition of `when` is a number, not a truth value", statement.condition.span, "",
+                     "compare it, as in `x > 0`")  # fmt: skip
+        return None
+    if node.type.extent.level == "array":
+        frame.report("T03", f"the condition of `when` is per {node.type.extent}", statement.condition.span, "",
+                     "use `where(c, a, b)` to choose element by element, or reduce it")  # fmt: skip
+        return None
+    return node
+
+
+def _period(frame: Frame, statement: syntax.Every) -> Value:
+    """`every k` fires at k, 2k, …; `every k from s` at s, s + k, …"""
+    period = frame.lower(statement.period)
+    start = None if statement.start is None else frame.lower(statement.start)
+    if period is None or (statement.start is not None and start is None):
+        return None
+    for node, expr in ((period, statement.period), (start, statement.start)):
+        if node is not None and expr is not None and not _counts(node, least=1 if node is period else 0):
+            frame.report("R05", "`every` counts steps: it needs a whole number of at least 1", expr.span,
+                         f"this is {node.type}" if node.op != "const" else "", "use an `int` hyper or a number")  # fmt: skip
+            return None
+    if start is None:
+        return ir.make("eq", (ir.make("mod", (ir.T, period)), ir.const(0)))
+    aligned = ir.make("eq", (ir.make("mod", (ir.sub(ir.T, start), period)), ir.const(0)))
+    return ir.make("and", (ir.make("ge", (ir.T, start)), aligned))
+
+
+def _counts(node: ir.Node, least: int) -> bool:
+    if node.type.kind != "int" or node.type.extent.level != "host":
+        return False
+    return node.op != "const" or node.value >= least
+
+
+def _guard(frame: Frame, choice: Choice, negated: bool) -> ir.Node | None:
+    """A state inside a `when` on facts and whole-number or truth hypers exists only where that holds."""
+    condition = choice.test(frame)
+    if condition is None or any(n.op not in ("const", "fact", "hyper") and not n.args for n in ir.walk([condition])):
+        return None
+    guard = ir.make("not", (condition,)) if negated else condition
+    outer = getattr(frame, "guard", None)
+    return guard if outer is None else ir.make("and", (outer, guard))
+
+
+# -------------------------------------------------------------------------------------------------------- repeat
+
+
+@dataclass
+class Loop(Block):
+    """A `repeat`: its states are loop variables, known outside by their last value."""
+
+    statement: syntax.Repeat
+    results: dict[str, Value] = field(default_factory=dict)
+    ran: bool = False
+
+    def value(self, frame: Frame, key: Key) -> Value:
+        if not self.ran:
+            self.ran = True
+            self.results = self._run(frame)
+        return self.results.get(key[0])
+
+    def _run(self, frame: Frame) -> dict[str, Value]:
+        loops = [s for s in self.statement.body if isinstance(s, syntax.State)]
+        current = {s.name: frame.lower(s.init) for s in loops}
+        count = self._count(frame)
+        for turn in range(count or 0):
+            current = self._turn(frame, current, turn)
+        return current
+
+    def _count(self, frame: Frame) -> int | None:
+        count = whole(frame, frame.lower(self.statement.count))
+        if count is None or count < 0 or count > MOST_REPEATS:
+            frame.report("R05", "`repeat` needs a whole number that is known when the rule is built", self.statement.count.span,
+                         f"from 0 to {MOST_REPEATS}", "use a number or an `int` hyper")  # fmt: skip
+            return None
+        return count
+
+    def _turn(self, frame: Frame, current: dict[str, Value], turn: int) -> dict[str, Value]:
+        inside = _side(frame, self.statement.body, turn)
+        for name, value in current.items():
+            kind = value.type if value is not None else BOOL_HOST
+            inside.states[name] = ir.State(name, kind, ir.const(0))
+            inside.values[name, False] = value
+            inside.places[name] = self.statement.span
+        inside.define(self.statement.body)
+        after: dict[str, Value] = {}
+        for name in current:
+            key = (name, True)
+            if key in inside.equations or key in inside.blocks:
+                after[name] = inside.value(key, self.statement.span)
+            else:
+                inside.report("N07", f"the loop variable `{name}` has no equation `{name}' = …`", self.statement.span)
+                after[name] = None
+        return after
+
+
+def _define_repeat(frame: Frame, statement: syntax.Repeat) -> None:
+    loop = Loop(statement)
+    own = {s.name for s in statement.body if isinstance(s, syntax.State)}
+    for inner in statement.body:
+        if isinstance(inner, (syntax.Hyper, syntax.Input, syntax.Eval, syntax.Report, syntax.Return)):
+            frame.report("R06", f"`{type(inner).__name__.lower()}` cannot stand inside `repeat`", inner.span)
+        if isinstance(inner, syntax.State):
+            if inner.window is not None or inner.per:
+                frame.report("R06", "a loop variable has neither a window nor `per`", inner.span, "",
+                             "its first value decides its shape")  # fmt: skip
+            if frame.may_define(inner.name, inner.name_span):
+                frame.blocks[inner.name, False] = loop
+                frame.places[inner.name] = inner.name_span
+        if isinstance(inner, syntax.Equation) and inner.target.primed and inner.target.id not in own:
+            frame.report("R06", f"`{inner.target.id}'` cannot be set inside `repeat`", inner.target.span,
+                         "only loop variables change in a loop", f"declare `state {inner.target.id} = …` inside the loop")  # fmt: skip

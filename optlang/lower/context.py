@@ -1,0 +1,77 @@
+"""What one lowering gathers: findings, declarations and budgets."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from optlang import ir
+from optlang.errors import Diagnostic, Source, Span
+
+MOST_CALLS = 20_000  # inlined calls: functions that double would otherwise fill the machine
+MOST_NODES = 200_000
+MOST_NESTED_CALLS = 40
+MOST_REPEATS = 1_000
+
+Value = ir.Node | None  # None: poisoned by an error that has been reported
+
+
+class TooLarge(Exception):
+    """A budget is spent; the finding has been reported."""
+
+
+@dataclass
+class Context:
+    """Everything that the lowering of one rule collects."""
+
+    baked: Mapping[str, float | int | bool]
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    hypers: dict[str, ir.Hyper] = field(default_factory=dict)
+    states: dict[str, ir.State] = field(default_factory=dict)
+    updates: dict[str, ir.Node] = field(default_factory=dict)
+    inputs: dict[str, ir.Input] = field(default_factory=dict)
+    reports: dict[str, ir.Node] = field(default_factory=dict)
+    names: dict[str, ir.Node] = field(default_factory=dict)
+    spans: dict[str, Span] = field(default_factory=dict)
+    evaluations: list[tuple[ir.Node | None, ir.Node]] = field(default_factory=list)  # (weights, evaluation) per rule
+    shaping: set[str] = field(default_factory=set)  # hypers whose value shaped the program
+    calls: int = 0
+    nodes: int = 0
+    sites: set[int] = field(default_factory=set)
+
+    def report(
+        self, source: Source, code: str, message: str, span: Span, pointer: str = "", help: str = ""
+    ) -> None:
+        """Adds a finding, once for each place and code."""
+        if not any(d.code == code and d.span == span and d.source is source for d in self.diagnostics):
+            self.diagnostics.append(Diagnostic(code, message, span, pointer, help, source=source))
+
+    def site(self, path: str) -> int:
+        """A number for a written draw that does not change when other equations do."""
+        number = zlib.crc32(path.encode())
+        while number in self.sites:
+            number = (number + 1) & 0xFFFFFFFF
+        self.sites.add(number)
+        return number
+
+    def made(self, source: Source, span: Span) -> None:
+        """Counts one operator; a program that explodes is stopped here."""
+        self.nodes += 1
+        if self.nodes > MOST_NODES:
+            self.report(source, "L01", f"the rule has more than {MOST_NODES} operations after inlining", span,
+                        "stopped here", "fewer repeats, or fewer functions that call functions")  # fmt: skip
+            raise TooLarge
+
+
+@contextmanager
+def deep_recursion() -> Iterator[None]:
+    """Room for nested calls of nested expressions; both depths are bounded, and such frames are not on the C stack."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 60_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)

@@ -1,0 +1,265 @@
+"""Frames: the names of one body and what they stand for.
+
+A frame is a rule or function being inlined, one side of a `when`, or one turn of a `repeat`. Equations have no order, so a
+name is lowered when it is first asked for; asking for a name that is being lowered is a cycle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from optlang import ir, ops, syntax
+from optlang.errors import Source, Span, did_you_mean
+from optlang.lower import blocks, calls, expressions
+from optlang.lower.context import Context, Value
+from optlang.lower.modules import RESERVED, Module, every_part, expressions_of
+
+if TYPE_CHECKING:
+    from optlang.lower.blocks import Block
+
+Key = tuple[str, bool]  # a name and whether it is primed
+
+
+@dataclass
+class Frame:
+    """One body. `given` are names with a value from outside; `parent` is the frame around a side or a turn."""
+
+    context: Context
+    module: Module
+    prefix: str  # of the keys of states and hypers: "" or "fast."
+    given: dict[str, Value] = field(default_factory=dict)
+    parent: Frame | None = None
+    depth: int = 0  # of inlined calls
+    path: str = ""  # where this frame is, for the streams of draws
+    is_def: bool = False
+    equations: dict[Key, syntax.Equation] = field(default_factory=dict)
+    blocks: dict[Key, Block] = field(default_factory=dict)
+    states: dict[str, ir.State] = field(default_factory=dict)
+    places: dict[str, Span] = field(default_factory=dict)  # where each name was first defined
+    instances: dict[Span, str] = field(default_factory=dict)  # names of the calls with memory
+    values: dict[Key, Value] = field(default_factory=dict)
+    open: list[Key] = field(default_factory=list)
+    equation: str = ""  # the equation being lowered
+    draws: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def source(self) -> Source:
+        return self.module.file.source
+
+    def report(self, code: str, message: str, span: Span, pointer: str = "", help: str = "") -> None:
+        self.context.report(self.source, code, message, span, pointer, help)
+
+    def lower(self, expr: syntax.Expr) -> Value:
+        return expressions.lower(self, expr)
+
+    def call(self, call: syntax.Call) -> Value:
+        return calls.lower(self, call)
+
+    # ------------------------------------------------------------------------------------------------ names
+
+    def lookup(self, name: syntax.Name) -> Value:
+        """The value of a name here, in a frame around, or everywhere."""
+        frame: Frame | None = self
+        while frame is not None:
+            if frame.holds(name.id, name.primed):
+                return frame.value((name.id, name.primed), name.span)
+            frame = frame.parent
+        return self._elsewhere(name)
+
+    def holds(self, name: str, primed: bool) -> bool:
+        key = (name, primed)
+        return key in self.equations or key in self.blocks or (not primed and (name in self.given or name in self.states))
+
+    def _elsewhere(self, name: syntax.Name) -> Value:
+        if name.primed:
+            return self._stray_prime(name)
+        if name.id in ("true", "false"):
+            return ir.const(name.id == "true")
+        if name.id in ops.CONSTANTS:
+            return ir.const(ops.CONSTANTS[name.id])
+        if name.id in ops.FACTS:
+            return ir.fact(name.id)
+        if name.id == "loss":
+            return ir.LOSS
+        return self._unknown(name)
+
+    def _stray_prime(self, name: syntax.Name) -> Value:
+        known = self.holds_anywhere(name.id)
+        if name.id == "w":
+            self.report("R06", "`w'` is read where it has no equation", name.span, "no equation for w' here")
+        elif known:
+            self.report("N06", f"`{name.id}` is not a state, so it has no `{name.id}'`", name.span,
+                        "a prime means the new value of a state", f"write `{name.id}`")  # fmt: skip
+        else:
+            self._unknown(name)
+        return None
+
+    def holds_anywhere(self, name: str) -> bool:
+        frame: Frame | None = self
+        while frame is not None:
+            if frame.holds(name, False):
+                return True
+            frame = frame.parent
+        return False
+
+    def _unknown(self, name: syntax.Name) -> Value:
+        if self._only_inside(name):
+            return None
+        known = self.known_names()
+        near = did_you_mean(name.id, known)
+        called = name.id in ops.BUILTINS or self.module.find(name.id) is not None
+        advice = f"did you mean `{near}`?" if near and not called else ""
+        if called:
+            advice = f"`{name.id}` is a function: call it, as in `{name.id}(x)`"
+        self.report("N02", f"unknown name `{name.id}{chr(39) * name.primed}`", name.span,
+                    "not a hyper, state, input or equation here", advice or "define it, or declare it with `hyper` or `input`")  # fmt: skip
+        return None
+
+    def _only_inside(self, name: syntax.Name) -> bool:
+        """Whether the name exists, but only inside one side of a `when` or in a `repeat`."""
+        frame: Frame | None = self
+        while frame is not None:
+            if name.id in frame.places and not frame.holds(name.id, name.primed):
+                self.report("N13", f"`{name.id}` is defined on one side only", name.span, "not defined on every path to here",
+                            "define it in the `else` as well, or outside")  # fmt: skip
+                return True
+            frame = frame.parent
+        return False
+
+    def known_names(self) -> list[str]:
+        names: list[str] = ["w", "g", "t", "loss", *ops.CONSTANTS, *ops.FACTS]
+        frame: Frame | None = self
+        while frame is not None:
+            names.extend([*frame.given, *frame.states, *(name for name, _ in (*frame.equations, *frame.blocks))])
+            frame = frame.parent
+        return names
+
+    # ----------------------------------------------------------------------------------------------- values
+
+    def value(self, key: Key, span: Span) -> Value:
+        """The value of a name of this frame, lowered on the first demand."""
+        if key not in self.values:
+            if key in self.open:
+                return self._cycle(key, span)
+            self.open.append(key)
+            before, self.equation = self.equation, key[0]
+            self.values[key] = self._lower(key)
+            self.equation = before
+            self.open.pop()
+        return self.values[key]
+
+    def _lower(self, key: Key) -> Value:
+        name, primed = key
+        if key in self.equations:
+            node = self.lower(self.equations[key].value)
+            self._note(key, node)
+            return node
+        if key in self.blocks:
+            node = self.blocks[key].value(self, key)
+            self._note(key, node)
+            return node
+        if name in self.given:
+            return self.given[name]
+        return self.states[name].node
+
+    def _note(self, key: Key, node: Value) -> None:
+        """Named equations are kept for the printers."""
+        if node is not None and not key[1] and self.parent is None and not self.is_def:
+            self.context.names[self.prefix + key[0]] = node
+
+    def _cycle(self, key: Key, span: Span) -> None:
+        path = self.open[self.open.index(key) :] + [key]
+        shown = " -> ".join(name + "'" * primed for name, primed in path)
+        self.report("N05", f"the equations go in a circle: {shown}", span, "needed for its own value",
+                    "read an old value (a state without a prime) somewhere on the way")  # fmt: skip
+        self.values[key] = None
+
+    # ------------------------------------------------------------------------------------------ definitions
+
+    def define(self, body: Sequence[syntax.Statement]) -> None:
+        """Enters the equations and blocks of a body; declarations must have been entered before."""
+        for statement in body:
+            if isinstance(statement, syntax.Equation):
+                self._define_equation(statement)
+            elif isinstance(statement, (syntax.Every, syntax.When, syntax.Repeat)):
+                blocks.define(self, statement)
+
+    def _define_equation(self, equation: syntax.Equation) -> None:
+        target = equation.target
+        key = (target.id, target.primed)
+        if target.primed and not self._may_be_primed(target):
+            return
+        if not target.primed and not self.may_define(target.id, target.span):
+            return
+        if key in self.equations or key in self.blocks:
+            self.report("N03", f"`{target.id}{chr(39) * target.primed}` is defined twice", target.span, "second definition",
+                        "every name has one equation; use another name for the second value")  # fmt: skip
+            return
+        self.equations[key] = equation
+        self.places.setdefault(target.id, target.span)
+
+    def _may_be_primed(self, target: syntax.Name) -> bool:
+        if target.id == "w":
+            if self.is_def:
+                self.report("R06", "a function cannot change `w`", target.span, "", "return the value instead")
+            return not self.is_def
+        if self.owner_of_state(target.id) is not None:
+            return True
+        self.report("N06", f"`{target.id}'` has no state: `{target.id}` is not declared with `state`", target.span,
+                    "a prime means the new value of a state",
+                    f"write `{target.id} = …`, or declare `state {target.id} = 0`")  # fmt: skip
+        self.places.setdefault(target.id, target.span)
+        return False
+
+    def owner_of_state(self, name: str) -> Frame | None:
+        frame: Frame | None = self
+        while frame is not None:
+            if name in frame.states:
+                return frame
+            frame = frame.parent
+        return None
+
+    def may_define(self, name: str, span: Span) -> bool:
+        """Whether a new name may be introduced; reports where not."""
+        if name in RESERVED or name in ops.BUILTINS:
+            what = "reserved" if name in RESERVED else "the name of a builtin"
+            self.report("N04", f"`{name}` is {what} and cannot be defined again", span, "", "choose another name")
+            return False
+        frame: Frame | None = self
+        while frame is not None:
+            if name in frame.given or name in frame.states or (frame is not self and (name, False) in frame.equations):
+                self.report("N03", f"`{name}` is defined twice", span, "already a hyper, state, input or equation",
+                            "there is no shadowing; use another name")  # fmt: skip
+                return False
+            frame = frame.parent
+        if (found := self.module.find(name)) is not None:
+            kind = "rule" if isinstance(found[0], syntax.Rule) else "function" if isinstance(found[0], syntax.Def) else "route"
+            self.report("N04", f"`{name}` is already the name of a {kind}", span, "", "choose another name")
+            return False
+        return True
+
+    def in_order(self) -> list[Key]:
+        """The names of this frame so that, cycles apart, each comes after those it reads: keeps lowering shallow."""
+        return _order(self.equations)
+
+
+def _order(equations: dict[Key, syntax.Equation]) -> list[Key]:
+    order: list[Key] = []
+    done: set[Key] = set()
+    for start in equations:
+        stack: list[tuple[Key, bool]] = [(start, False)]
+        while stack:
+            key, ready = stack.pop()
+            if ready:
+                order.append(key)
+            elif key not in done:
+                done.add(key)
+                stack.append((key, True))
+                stack.extend((k, False) for k in _reads(equations[key]) if k in equations and k not in done)
+    return order
+
+
+def _reads(statement: syntax.Statement) -> Iterable[Key]:
+    return [(e.id, e.primed) for e in every_part(expressions_of(statement)) if isinstance(e, syntax.Name)]

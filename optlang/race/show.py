@@ -1,0 +1,247 @@
+"""What a race prints: progress while it runs, the table at its end."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from optlang.race.results import Entry, Estimate, Results
+
+
+class Watch:
+    """Follows a race and says nothing."""
+
+    def plan(self, steps: int) -> None:
+        """More training steps lie ahead."""
+
+    def begin(self, text: str) -> None:
+        """A run starts."""
+
+    def tick(self) -> None:
+        """A step was done."""
+
+    def skip(self, steps: int) -> None:
+        """Planned steps that will not be done."""
+
+    def tuned(self, entry: Entry) -> None: ...
+
+    def finished(self, entry: Entry) -> None: ...
+
+    def failed(self, entry: Entry) -> None: ...
+
+    def report(self, results: Results, path: Path | None) -> None:
+        """The end: curves as PNG beside the JSON."""
+        if path:
+            _plot(results, path)
+
+
+class Lines(Watch):
+    """For logs and notebooks: one line when a rule is tuned and one for every seed, on standard error."""
+
+    def __init__(self) -> None:
+        self.start = time.monotonic()
+
+    def say(self, text: str) -> None:
+        print(f"[{time.monotonic() - self.start:4.0f} s] {text}", file=sys.stderr, flush=True)
+
+    def tuned(self, entry: Entry) -> None:
+        best = entry.best
+        tail = " (at the edge of those tried)" if entry.at_edge else ""
+        self.say(
+            f"{entry.name}: best of {len(entry.tuning)} step sizes is {best.step_size:.2g}, "
+            f"validation loss {number(best.validation_loss)}{tail}"
+        )
+
+    def finished(self, entry: Entry) -> None:
+        run = entry.finals[-1]
+        self.say(f"{entry.name}: seed {run.seed}, test loss {number(run.test_loss or 0.0)}")
+
+    def failed(self, entry: Entry) -> None:
+        self.say(f"{entry.name}: out of the race. {entry.error}")
+
+    def report(self, results: Results, path: Path | None) -> None:
+        if results.interrupted:
+            self.say("interrupted; what follows is what was finished")
+        Console(width=None if sys.stdout.isatty() else WIDTH).print(table(results), highlight=False)
+        super().report(results, path)
+        if path:
+            print(f"curves {path.with_suffix('.png')}\nresults {path}")
+
+
+class Bar(Lines):
+    """For terminals: the same lines above a progress bar that counts training steps."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self.progress = progress
+        self.total = 0
+        self.task = progress.add_task("", total=0)
+
+    def say(self, text: str) -> None:
+        self.progress.console.print(escape(text), highlight=False)
+
+    def plan(self, steps: int) -> None:
+        self.total += steps
+        self.progress.update(self.task, total=self.total)
+
+    def begin(self, text: str) -> None:
+        self.progress.update(self.task, description=escape(text))
+
+    def tick(self) -> None:
+        self.progress.advance(self.task)
+
+    def skip(self, steps: int) -> None:
+        self.progress.advance(self.task, steps)
+
+
+@contextlib.contextmanager
+def watching(results: Results, quiet: bool) -> Iterator[Watch]:
+    """The watch that fits where standard error goes."""
+    if quiet:
+        yield Watch()
+        return
+    if not sys.stderr.isatty():
+        yield _opened(Lines(), results)
+        return
+    columns = (TextColumn("{task.description:<28}"), BarColumn(), MofNCompleteColumn(), "steps")
+    with Progress(
+        *columns, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True), transient=True
+    ) as progress:
+        yield _opened(Bar(progress), results)
+
+
+def _opened(watch: Lines, results: Results) -> Lines:
+    names = ", ".join(entry.name for entry in results.entries)
+    watch.say(
+        f"{names} on {results.task}: {results.about}; {results.steps} steps of {results.batch_size} examples"
+    )
+    for note in results.notes:
+        watch.say(f"note: {note}")
+    return watch
+
+
+WIDTH = 100  # of the table where nobody says how wide the page is
+
+
+def table(results: Results) -> Group:
+    """What the race was, the final table with the best rule first, and how to read it."""
+    return Group("", escape(_title(results)), "", _rows(results), "", _caption(results))
+
+
+def _rows(results: Results) -> Table:
+    shown = Table(box=None, pad_edge=False, header_style="underline")
+    accuracy = any(entry.test_accuracy for entry in results.entries)
+    shown.add_column("rule", no_wrap=True)
+    for name in (
+        "step size",
+        "test loss",
+        "behind best",
+        *(["accuracy %"] if accuracy else []),
+        "ms/step",
+        "state B/param",
+    ):
+        shown.add_column(name, justify="right", no_wrap=True)
+    shown.add_column("")
+    ranking = results.ranking
+    for place, entry in enumerate(ranking):
+        cells = _cells(entry, ranking[0], accuracy)
+        shown.add_row(*map(escape, cells), style="bold" if place == 0 and len(ranking) > 1 else "")
+    for entry in results.entries:
+        if not entry.finals:
+            reason = _first_line(entry.error) or "not finished"
+            shown.add_row(escape(entry.name), *[""] * (len(shown.columns) - 2), escape(reason))
+    return shown
+
+
+def _cells(entry: Entry, best: Entry, accuracy: bool) -> list[str]:
+    behind = None if entry is best else entry.behind(best)
+    right = entry.test_accuracy
+    percent = right and Estimate(100 * right.mean, right.error and 100 * right.error)
+    return [
+        entry.name,
+        "-" if entry.step_size is None else f"{entry.step_size:.2g}",
+        estimate(entry.test_loss),
+        estimate(behind) if behind else "",
+        *([estimate(percent) if percent else ""] if accuracy else []),
+        f"{1e3 * entry.seconds_per_step:.2f}",
+        f"{entry.state_bytes_per_parameter:.2f}",
+        _remark(entry),
+    ]
+
+
+def _remark(entry: Entry) -> str:
+    diverged = sum(run.diverged for run in entry.finals)
+    remarks = [f"{diverged} of {len(entry.finals)} seeds diverged"] if diverged else []
+    if entry.at_edge:
+        remarks.append("step size at edge")
+    return "; ".join([*remarks, *filter(None, [_first_line(entry.error)])])
+
+
+def _first_line(text: str) -> str:
+    return text.partition("\n")[0]
+
+
+def _title(results: Results) -> str:
+    part = "" if results.complete else " (unfinished)"
+    return f"{results.task}: {results.about}{part}"
+
+
+def _caption(results: Results) -> str:
+    return (
+        f"Mean ± standard error over {_seeds(results)} on test data that nothing was tuned on, after {results.steps} steps. "
+        "Step sizes were tuned on the validation loss of the last quarter, from "
+        f"{results.grid[0]:.2g} to {results.grid[-1]:.2g}, further when the best lay at an end; "
+        "they are constant unless the rule has a schedule. "
+        "Behind best: difference of test losses, paired by seed."
+    )
+
+
+def _seeds(results: Results) -> str:
+    counts = {len(entry.finals) for entry in results.ranking} or {0}
+    text = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    return f"{text} seed" if text == "1" else f"{text} seeds"
+
+
+def number(value: float) -> str:
+    """Four digits, or the word for what has none."""
+    return f"{value:.4g}" if math.isfinite(value) else "diverged"
+
+
+def estimate(value: Estimate) -> str:
+    """`0.1234±0.0056`: the error with two digits, the mean to the same place."""
+    if not value.error:
+        return number(value.mean)
+    places = max(0, 1 - math.floor(math.log10(value.error)))
+    return f"{value.mean:.{places}f}±{value.error:.{places}f}"
+
+
+def plain_table(results: Results) -> str:
+    """The table as text without colour."""
+    page = Console(file=StringIO(), width=WIDTH, force_terminal=False, force_jupyter=False, color_system=None)
+    page.print(table(results))
+    assert isinstance(page.file, StringIO)
+    return "\n".join(line.rstrip() for line in page.file.getvalue().splitlines())
+
+
+def _plot(results: Results, path: Path) -> None:
+    from optlang.race.curves import plot  # matplotlib takes a second to import
+
+    if results.ranking:
+        plot(results, path.with_suffix(".png"))

@@ -1,0 +1,265 @@
+"""The library against trusted references: the same steps, on every backend, to rounding.
+
+Each comparison is shown to be sharp: whichever setting or argument is moved a little, the two sides part.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from closed_loop import Maker, Problem, Trace, drive
+from references import DEFINITIONS, RULES, SCHEDULES, Row, Schedule, Setting, probe
+from torch import Tensor
+
+import optlang
+
+LIBRARY = Path(__file__).parent.parent / "library"
+BACKENDS = ("reference", "torch", "module")
+ROWS = RULES + DEFINITIONS
+NOTICED = 1e-5  # what moving one setting a little must at least do; the agreement is seven orders better
+every_backend = pytest.mark.parametrize("backend", BACKENDS)
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    """Some references keep scalars in the default type."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@cache
+def rule_class(rule: str, text: str, backend: str) -> Any:
+    return optlang.compile(text, backend=backend) if text else optlang.load(rule, backend=backend)
+
+
+def our_side(row: Row, backend: str, text: str = "", **changes: Setting) -> Maker:
+    cls = rule_class(row.rule, text or row.text, backend)
+    return lambda params, problem: cls(list(params.items()), **{**row.ours, **changes})
+
+
+def run_ours(row: Row, backend: str = "reference", text: str = "", **changes: Setting) -> Trace:
+    average = (lambda optimizer: evaluated(optimizer)) if row.average else None
+    return drive(our_side(row, backend, text, **changes), row.problem, row.steps, row.closure, average)
+
+
+def evaluated(optimizer: Any) -> list[Tensor]:
+    optimizer.eval()
+    return [p.detach().clone() for group in optimizer.param_groups for p in group["params"]]
+
+
+@cache
+def _run_theirs(place: int) -> Trace:
+    row = ROWS[place]
+    return drive(row.theirs, row.problem, row.steps, row.closure, row.average)
+
+
+def run_theirs(row: Row) -> Trace:
+    return _run_theirs(ROWS.index(row))
+
+
+def moved(value: Setting) -> Setting:
+    """A little away from a setting."""
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, int) else value * 1.03
+
+
+# --------------------------------------------------------------------------------------------- the same steps
+
+
+@every_backend
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
+def test_takes_the_steps_of_the_reference(row: Row, backend: str) -> None:
+    ours, theirs = run_ours(row, backend), run_theirs(row)
+    assert ours.weights.isfinite().all()
+    assert theirs.travel > 0.05
+    assert ours.distance(theirs) <= row.tolerance
+
+
+SETTINGS = [pytest.param(row, name, id=f"{row.id}-{name}") for row in RULES for name in row.ours]
+
+
+@pytest.mark.parametrize(("row", "name"), SETTINGS)
+def test_the_comparison_notices_a_setting(row: Row, name: str) -> None:
+    changed = run_ours(row, **{name: moved(row.ours[name])})
+    assert changed.distance(run_theirs(row)) > NOTICED
+
+
+ARGUMENT = re.compile(r"(?<=, )\d[\d.e-]*(?=[,)])")
+
+
+def variants(text: str) -> list[str]:
+    """The text with each literal argument of a call moved in turn."""
+    found = []
+    for match in ARGUMENT.finditer(text):
+        number = match[0]
+        other = moved(int(number) if number.isdigit() else float(number))
+        found.append(f"{text[: match.start()]}{other}{text[match.end() :]}")
+    return found
+
+
+@pytest.mark.parametrize("row", DEFINITIONS, ids=lambda row: row.id)
+def test_the_comparison_notices_an_argument(row: Row) -> None:
+    for text in variants(row.text):
+        assert run_ours(row, text=text).distance(run_theirs(row)) > NOTICED, text
+
+
+@pytest.mark.parametrize(
+    "row", [row for row in DEFINITIONS if row.text.count("SGD(g")], ids=lambda row: row.id
+)
+def test_a_transform_changes_the_steps(row: Row) -> None:
+    plain = probe("ema", "w' = SGD(lr = lr)")
+    assert run_ours(row, text=plain).distance(run_theirs(row)) > 1e-3
+
+
+@pytest.mark.parametrize("row", [row for row in RULES if row.early], ids=lambda row: row.id)
+def test_both_branches_are_taken(row: Row) -> None:
+    assert row.early
+    name, first = row.early
+    gap = run_ours(row, **{name: moved(row.ours[name])}).weights - run_theirs(row).weights
+    assert gap[:first].abs().max() <= row.tolerance
+    assert gap[first].abs().max() > NOTICED
+
+
+@pytest.mark.parametrize("row", RULES, ids=lambda row: row.id)
+def test_no_setting_is_compared_at_its_default(row: Row) -> None:
+    same_rule = [other for other in RULES if other.rule == row.rule]
+    defaults = {h.name: h.default for h in optlang.load(row.rule).hypers}
+    assert set().union(*(other.ours for other in same_rule)) == set(defaults)
+    assert all(row.ours[name] != defaults[name] for name in row.ours)
+
+
+# -------------------------------------------------------------------------------------------------- schedules
+
+
+def traced(schedules: tuple[Schedule, ...], calls: list[str], backend: str) -> list[list[float]]:
+    """The values of schedules over the steps, all in one rule that keeps each in a state."""
+    names = [schedule.name for schedule in schedules]
+    imports = ", ".join(sorted({call.split("(")[0] for call in calls}))
+    states = " ".join(
+        f"state {name}_ per tensor = 0 {name}_' = {call}" for name, call in zip(names, calls, strict=True)
+    )
+    text = f"from std import {imports} rule Probe {{ hyper lr = 1 in (0, inf) {states} w' = w - lr*g }}"
+    p = torch.zeros(1, requires_grad=True)
+    optimizer = rule_class("", text, backend)([p])
+    rows = []
+    for _ in range(max(schedule.horizon for schedule in schedules)):
+        p.grad = torch.ones(1)
+        optimizer.step()
+        rows.append([float(optimizer.state[p][f"{name}_"]) for name in names])
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+@cache
+def all_schedules(backend: str) -> dict[str, list[float]]:
+    columns = traced(SCHEDULES, [schedule.call for schedule in SCHEDULES], backend)
+    return {schedule.name: column for schedule, column in zip(SCHEDULES, columns, strict=True)}
+
+
+def gap(schedule: Schedule, ours: list[float]) -> float:
+    return max(abs(a - b) for a, b in zip(ours[: schedule.horizon], schedule.values(), strict=True))
+
+
+@every_backend
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.name)
+def test_schedule(schedule: Schedule, backend: str) -> None:
+    assert gap(schedule, all_schedules(backend)[schedule.name]) <= 1e-14
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: schedule.name)
+def test_the_comparison_notices_an_argument_of_a_schedule(schedule: Schedule) -> None:
+    for call in variants(schedule.call):
+        [values] = traced((schedule,), [call], "reference")
+        assert gap(schedule, values) > NOTICED, call
+
+
+# --------------------------------------------------------------------------------------- the shelf as a shelf
+
+
+def statements(path: Path) -> list[str]:
+    lines = (line.split("#")[0].strip() for line in path.read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def rule_files() -> list[Path]:
+    return sorted(path for path in LIBRARY.rglob("*.opt") if path.name != "std.opt")
+
+
+def test_every_rule_has_a_reference() -> None:
+    stems = [path.stem for path in rule_files()]
+    assert len(stems) == len(set(stems))
+    assert {row.rule for row in RULES} == set(stems)
+
+
+def test_every_definition_has_a_reference() -> None:
+    text = (LIBRARY / "std.opt").read_text()
+    tested = {
+        *re.findall(r"\w+", " ".join(row.text for row in DEFINITIONS)),
+        *(s.call.split("(")[0] for s in SCHEDULES),
+    }
+    helpers = {
+        "decay_done",
+        "triangle",
+        "half_cosine",
+        "cosine_power_of",
+        "newton_schulz",
+    }  # used by tested ones
+    by_rules = {"orthogonalize"}  # Muon
+    assert set(re.findall(r"^def (\w+)", text, re.MULTILINE)) - tested == helpers | by_rules
+
+
+@pytest.mark.parametrize("path", rule_files(), ids=lambda path: path.stem)
+def test_rule_is_cited_and_its_settings_are_explained(path: Path) -> None:
+    lines = statements(path)
+    head = next(line for line in lines if re.match(r"(rule|route)\b", line))
+    assert re.search(r'"[^"]*\b(19|20)\d\d\b[^"]*"', head)
+    for line in lines:
+        if line.startswith("hyper"):
+            assert line.endswith('"'), line
+            assert " in " in line or line.startswith("hyper bool"), line
+
+
+@pytest.mark.parametrize(("stem", "limit"), [("adam", 14), ("lion", 11)])
+def test_rule_is_short(stem: str, limit: int) -> None:
+    [path] = LIBRARY.rglob(f"{stem}.opt")
+    assert len(statements(path)) <= limit
+
+
+# ---------------------------------------------------------------------------------------------- the curvature
+
+
+def test_the_curvature_estimate_is_a_sample_of_hutchinson() -> None:
+    """For H = [[2, 1], [1, 3]] and z of ±1, z * (H z) is (3, 4) or (1, 2): both occur, and nothing else."""
+    w = torch.zeros(2, requires_grad=True)
+    hessian = torch.tensor([[2.0, 1.0], [1.0, 3.0]])
+    optimizer = rule_class("sophiah", "", "reference")([w], k=1, beta2=0.0)
+    seen = set()
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = w @ hessian @ w / 2 + w.sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    for _ in range(24):
+        optimizer.step(closure)
+        seen.add(tuple(optimizer.state[w]["h"].round(decimals=9).tolist()))
+    assert seen == {(3.0, 4.0), (1.0, 2.0)}
+
+
+def test_a_closed_loop_can_fail() -> None:
+    """The problem itself: steps that differ by one part in a billion do not stay together unseen."""
+
+    def make(scale: float) -> Maker:
+        return lambda params, problem: torch.optim.SGD(list(params.values()), lr=0.05 * scale)
+
+    one, other = (drive(make(scale), Problem(), 20) for scale in (1.0, 1.0 + 1e-9))
+    assert one.distance(other) > 1e-11
