@@ -13,7 +13,7 @@ from typing import Any
 from lark import Lark
 from lark.exceptions import UnexpectedToken
 
-from optlang.build import Builder
+from optlang.tree import Builder
 from optlang.errors import Diagnostic, Source
 from optlang.resources import folder
 from optlang.scan import Lexeme, scan
