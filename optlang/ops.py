@@ -122,7 +122,7 @@ def branch(types: Sequence[Type], _value: Any = None) -> Type:
     _want_bools(types[:1])
     if types[0].extent.level == "array":
         raise TypeProblem(f"the condition of `when` is per {types[0].extent}; choose element by element with `where`")
-    return Type(_alternatives(types), _join(types[1:]), _window(types[1:]))
+    return Type(_alternatives(types), _join(types), _window(types[1:]))
 
 
 def reduction(types: Sequence[Type], value: Any) -> Type:

@@ -48,7 +48,8 @@ class Choice(Block):
         """The condition, lowered once."""
         if not self.lowered:
             self.lowered = True
-            self.condition = _period(frame, self.statement) if isinstance(self.statement, syntax.Every) else _condition(frame, self.statement)
+            every = isinstance(self.statement, syntax.Every)
+            self.condition = _period(frame, self.statement) if every else _condition(frame, self.statement)
         return self.condition
 
     def value(self, frame: Frame, key: Key) -> Value:
@@ -69,11 +70,11 @@ class Choice(Block):
 
 
 def _define_choice(frame: Frame, statement: syntax.Every | syntax.When) -> None:
-    sides = [_side(frame, body, number) for number, body in enumerate((statement.body, statement.otherwise))]
+    sides = [_side(frame, number) for number in (0, 1)]
     choice = Choice(statement, *sides)
-    for side, body, negated in ((sides[0], statement.body, False), (sides[1], statement.otherwise, True)):
-        guard = _guard(frame, choice, negated) if any(isinstance(s, syntax.State) for s in body) else None
-        declarations.enter_states(side, body, guard)
+    frame.choices.append(choice)
+    for side, body in ((sides[0], statement.body), (sides[1], statement.otherwise)):
+        declarations.enter_states(side, body)
         side.define(body)
         _refuse_others(side, body)
     for key in _visible(frame, choice):
@@ -87,11 +88,12 @@ def _define_choice(frame: Frame, statement: syntax.Every | syntax.When) -> None:
             frame.places.setdefault(name, span)
 
 
-def _side(frame: Frame, body: Sequence[syntax.Statement], number: int) -> Frame:
+def _side(frame: Frame, number: int, in_loop: bool = False) -> Frame:
     from optlang.lower.frames import Frame  # noqa: PLC0415 - frames and blocks contain each other
 
-    return Frame(frame.context, frame.module, frame.prefix, parent=frame, depth=frame.depth, is_def=frame.is_def,
-                 path=f"{frame.path}/{len(frame.blocks)}.{number}", instances=frame.instances)  # fmt: skip
+    return Frame(frame.context, frame.module, frame.prefix, parent=frame, chain=frame.chain, is_def=frame.is_def,
+                 path=f"{frame.path}/{len(frame.blocks)}.{number}", instances=frame.instances,
+                 in_loop=in_loop or frame.in_loop)  # fmt: skip
 
 
 def _visible(frame: Frame, choice: Choice) -> list[Key]:
@@ -147,14 +149,18 @@ def _counts(node: ir.Node, least: int) -> bool:
     return node.op != "const" or node.value >= least
 
 
-def _guard(frame: Frame, choice: Choice, negated: bool) -> ir.Node | None:
+def guard_of(frame: Frame, choice: Choice, negated: bool, outer: Value) -> Value:
     """A state inside a `when` on facts and whole-number or truth hypers exists only where that holds."""
     condition = choice.test(frame)
-    if condition is None or any(n.op not in ("const", "fact", "hyper") and not n.args for n in ir.walk([condition])):
-        return None
+    if condition is None or not _is_static(condition):
+        return outer
     guard = ir.make("not", (condition,)) if negated else condition
-    outer = getattr(frame, "guard", None)
     return guard if outer is None else ir.make("and", (outer, guard))
+
+
+def _is_static(condition: ir.Node) -> bool:
+    leaves = [n for n in ir.walk([condition]) if not n.args]
+    return all(n.op in ("const", "fact") or (n.op == "hyper" and n.type.kind != "real") for n in leaves)
 
 
 # -------------------------------------------------------------------------------------------------------- repeat
@@ -183,7 +189,10 @@ class Loop(Block):
         return current
 
     def _count(self, frame: Frame) -> int | None:
-        count = whole(frame, frame.lower(self.statement.count))
+        node = frame.lower(self.statement.count)
+        if node is None:
+            return None
+        count = whole(frame, node)
         if count is None or count < 0 or count > MOST_REPEATS:
             frame.report("R05", "`repeat` needs a whole number that is known when the rule is built", self.statement.count.span,
                          f"from 0 to {MOST_REPEATS}", "use a number or an `int` hyper")  # fmt: skip
@@ -191,13 +200,15 @@ class Loop(Block):
         return count
 
     def _turn(self, frame: Frame, current: dict[str, Value], turn: int) -> dict[str, Value]:
-        inside = _side(frame, self.statement.body, turn)
+        inside = _side(frame, turn, in_loop=True)
         for name, value in current.items():
             kind = value.type if value is not None else BOOL_HOST
             inside.states[name] = ir.State(name, kind, ir.const(0))
             inside.values[name, False] = value
             inside.places[name] = self.statement.span
         inside.define(self.statement.body)
+        for key in inside.equations if turn == 0 else ():
+            inside.value(key, inside.places[key[0]])
         after: dict[str, Value] = {}
         for name in current:
             key = (name, True)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from optlang import ir
-from optlang.errors import Diagnostic, Source, Span
+from optlang.errors import Diagnostic, Label, Source, Span
 
 MOST_CALLS = 20_000  # inlined calls: functions that double would otherwise fill the machine
 MOST_NODES = 200_000
@@ -28,6 +28,7 @@ class Context:
     """Everything that the lowering of one rule collects."""
 
     baked: Mapping[str, float | int | bool]
+    source: Source | None = None  # of the rule being lowered, not of what it calls
     diagnostics: list[Diagnostic] = field(default_factory=list)
     hypers: dict[str, ir.Hyper] = field(default_factory=dict)
     states: dict[str, ir.State] = field(default_factory=dict)
@@ -36,18 +37,37 @@ class Context:
     reports: dict[str, ir.Node] = field(default_factory=dict)
     names: dict[str, ir.Node] = field(default_factory=dict)
     spans: dict[str, Span] = field(default_factory=dict)
-    evaluations: list[tuple[ir.Node | None, ir.Node]] = field(default_factory=list)  # (weights, evaluation) per rule
+    evaluations: list[tuple[ir.Node, ir.Node, Source, Span]] = field(default_factory=list)  # new weights, `eval`, its place
     shaping: set[str] = field(default_factory=set)  # hypers whose value shaped the program
     calls: int = 0
     nodes: int = 0
     sites: set[int] = field(default_factory=set)
+    calling: list[tuple[str, Source, Span]] = field(default_factory=list)  # what is being inlined, and where it is called
 
     def report(
         self, source: Source, code: str, message: str, span: Span, pointer: str = "", help: str = ""
     ) -> None:
-        """Adds a finding, once for each place and code."""
-        if not any(d.code == code and d.span == span and d.source is source for d in self.diagnostics):
-            self.diagnostics.append(Diagnostic(code, message, span, pointer, help, source=source))
+        """Adds a finding, once for each place and code. One in an inlined body says where the call stands."""
+        if any(d.code == code and d.span == span and d.source is source for d in self.diagnostics):
+            return
+        labels: tuple[Label, ...] = ()
+        if self.calling:
+            name, caller, place = self.calling[0]
+            if caller is source:
+                labels = (Label(place, f"`{name}` is called here"),)
+            else:
+                line, column = caller.position(place.start)
+                message += f" (in `{name}`, called at {caller.name}:{line}:{column})"
+        self.diagnostics.append(Diagnostic(code, message, span, pointer, help, labels=labels, source=source))
+
+    @contextmanager
+    def inside(self, name: str, caller: Source, place: Span) -> Iterator[None]:
+        """While the body of a called rule or function is lowered."""
+        self.calling.append((name, caller, place))
+        try:
+            yield
+        finally:
+            self.calling.pop()
 
     def site(self, path: str) -> int:
         """A number for a written draw that does not change when other equations do."""

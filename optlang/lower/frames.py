@@ -17,7 +17,7 @@ from optlang.lower.context import Context, Value
 from optlang.lower.modules import RESERVED, Module, every_part, expressions_of
 
 if TYPE_CHECKING:
-    from optlang.lower.blocks import Block
+    from optlang.lower.blocks import Block, Choice
 
 Key = tuple[str, bool]  # a name and whether it is primed
 
@@ -31,12 +31,15 @@ class Frame:
     prefix: str  # of the keys of states and hypers: "" or "fast."
     given: dict[str, Value] = field(default_factory=dict)
     parent: Frame | None = None
-    depth: int = 0  # of inlined calls
+    chain: tuple[int, ...] = ()  # the definitions being inlined, outermost first
     path: str = ""  # where this frame is, for the streams of draws
     is_def: bool = False
+    in_loop: bool = False
     equations: dict[Key, syntax.Equation] = field(default_factory=dict)
     blocks: dict[Key, Block] = field(default_factory=dict)
+    choices: list[Choice] = field(default_factory=list)
     states: dict[str, ir.State] = field(default_factory=dict)
+    declared: dict[str, syntax.State] = field(default_factory=dict)  # the statements of `states`
     places: dict[str, Span] = field(default_factory=dict)  # where each name was first defined
     instances: dict[Span, str] = field(default_factory=dict)  # names of the calls with memory
     values: dict[Key, Value] = field(default_factory=dict)
@@ -56,6 +59,15 @@ class Frame:
 
     def call(self, call: syntax.Call) -> Value:
         return calls.lower(self, call)
+
+    def surrounding(self, name: str) -> Value:
+        """What `w`, `g` or `t` stands for here."""
+        frame: Frame | None = self
+        while frame is not None:
+            if name in frame.given:
+                return frame.given[name]
+            frame = frame.parent
+        return {"w": ir.W, "g": ir.G, "t": ir.T}[name]
 
     # ------------------------------------------------------------------------------------------------ names
 
@@ -83,6 +95,8 @@ class Frame:
             return ir.fact(name.id)
         if name.id == "loss":
             return ir.LOSS
+        if name.id in ("w", "g", "t"):
+            return self.surrounding(name.id)
         return self._unknown(name)
 
     def _stray_prime(self, name: syntax.Name) -> Value:

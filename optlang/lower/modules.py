@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from optlang import library, ops, parser, syntax
@@ -172,21 +172,35 @@ def _calls(roots: Iterable[syntax.Expr]) -> list[syntax.Call]:
     return sorted(found, key=lambda call: call.span.start)
 
 
-def any_memory(item: Definition, module: Module, seen: frozenset[str] = frozenset()) -> bool:
+def any_memory(item: Definition, module: Module) -> bool:
     """Whether a definition keeps state or hypers of its own between steps, directly or through what it calls."""
-    if isinstance(item, syntax.Rule):
-        return True
-    if isinstance(item, syntax.Route) or item.name in seen:
-        return False
-    if _declares_state(item.body):
-        return True
-    deeper: Callable[[syntax.Call], bool] = lambda call: _called_memory(call, module, seen | {item.name})  # noqa: E731
-    return any(deeper(call) for _, call in calls_of(item.body))
+    seen: set[int] = set()
+    waiting = [(item, module)]
+    while waiting:
+        item, module = waiting.pop()
+        if isinstance(item, syntax.Route) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        if isinstance(item, syntax.Rule) or _declares_state(item.body):
+            return True
+        called = (module.find(call.func) for _, call in calls_of(item.body))
+        waiting.extend(found for found in called if found is not None)
+    return False
 
 
-def _called_memory(call: syntax.Call, module: Module, seen: frozenset[str]) -> bool:
-    found = module.find(call.func)
-    return found is not None and any_memory(*found, seen)
+def instances_of(body: Iterable[syntax.Statement], module: Module) -> dict[Span, str]:
+    """A name for every call with memory, by the place of the call: checkpoints are read by these names."""
+    names: dict[Span, str] = {}
+    for holder, call in calls_of(body):
+        found = module.find(call.func)
+        if found is not None and any_memory(*found):
+            base, number = holder or call.func, 1
+            name = base
+            while name in names.values():
+                number += 1
+                name = f"{base}_{number}"
+            names[call.func_span] = name
+    return names
 
 
 def _declares_state(body: Iterable[syntax.Statement]) -> bool:

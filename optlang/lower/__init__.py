@@ -1,0 +1,148 @@
+"""Syntax tree to programs: names are resolved, calls inlined, extents inferred, cycles found.
+
+`lower` gives one rule or route of a file as a `Program` or `Routing`; `check` gives every finding about a file. Both work
+on a `frames.Frame` per body, and gather in a `context.Context` per rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from optlang import ir, syntax
+from optlang.errors import Diagnostic, OptError, Span, did_you_mean
+from optlang.lower import bodies, modules, routes
+from optlang.lower.context import Context, TooLarge, deep_recursion
+from optlang.lower.declarations import Setting
+from optlang.lower.frames import Frame
+from optlang.lower.modules import Module
+from optlang.types import ELEMENT, Type
+
+__all__ = ["check", "choose", "lower"]
+
+Baked = Mapping[str, Setting]
+
+
+def lower(file: syntax.File, name: str = "", baked: Baked | None = None) -> ir.Program | ir.Routing:
+    """The rule or route `name` of a parsed file; the only one where no name is given.
+
+    `baked` are values for `int` and `bool` hypers that shape the program, in a route by `Rule.hyper`. Raises OptError with
+    every finding about the rule.
+    """
+    with deep_recursion():
+        module = modules.read(file)
+        item = choose(file, name)
+        result, found = _lower_item(module, item, baked or {})
+    found = [*module.diagnostics, *found]
+    if result is None or found:
+        raise OptError(_in_order(file, found))
+    return result
+
+
+def choose(file: syntax.File, name: str = "") -> syntax.Rule | syntax.Route:
+    """The rule or route of that name, in any case; without a name the only one. Raises OptError."""
+    items = [item for item in file.items if isinstance(item, (syntax.Rule, syntax.Route))]
+    exact = [item for item in items if item.name == name] or [item for item in items if item.name.lower() == name.lower()]
+    if not items:
+        raise OptError([Diagnostic("R11", "there is no rule here", Span(0, 0), help="write `rule Name { … }`", source=file.source)])
+    if name and exact:
+        return exact[0]
+    if not name and len(items) == 1:
+        return items[0]
+    names = [item.name for item in items]
+    near = did_you_mean(name, names) if name else ""
+    message = f"there is no rule `{name[:80]}` in this file" if name else f"this file has {len(items)} rules"
+    advice = f"did you mean `{near}`?" if near else f"choose one by name: {', '.join(names)}"
+    raise OptError([Diagnostic("R09", message, items[0].name_span, help=advice, source=file.source)])
+
+
+def check(file: syntax.File, pedantic: bool = False) -> list[Diagnostic]:
+    """Every finding about the rules, functions and routes of a file, in the order of their places."""
+    with deep_recursion():
+        module = modules.read(file)
+        found = list(module.diagnostics)
+        if not file.items and not file.source.text.strip("\ufeff \t\r\n"):
+            found.append(Diagnostic("R11", "the file is empty", Span(0, 0), help="write `rule Name { … }`", source=file.source))
+        for item in module.own.values():
+            if isinstance(item, syntax.Def):
+                found.extend(_check_function(module, item))
+                continue
+            program, about = _lower_item(module, item, {})
+            found.extend(about)
+            if pedantic and isinstance(program, ir.Program):
+                found.extend(_lints(program, file))
+    return _in_order(file, found)
+
+
+def _lints(program: ir.Program, file: syntax.File) -> list[Diagnostic]:
+    from optlang.lints import lints  # noqa: PLC0415 - only `check --pedantic` pays for it
+
+    return lints(program, file.source)
+
+
+def _in_order(file: syntax.File, found: Iterable[Diagnostic]) -> list[Diagnostic]:
+    unique = {(d.code, d.span, d.source.name): d for d in reversed(list(found))}
+    return sorted(unique.values(), key=lambda d: (d.source is not file.source, d.span, d.code))
+
+
+# ---------------------------------------------------------------------------------------------------------- items
+
+
+def _lower_item(
+    module: Module, item: syntax.Rule | syntax.Route, baked: Baked
+) -> tuple[ir.Program | ir.Routing | None, list[Diagnostic]]:
+    context = Context(baked, module.file.source)
+    try:
+        if isinstance(item, syntax.Route):
+            frame = Frame(context, module, "")
+            result = routes.routing(frame, item, baked, lambda m, rule, given: _case_program(context, m, rule, given))
+            return result, context.diagnostics
+        return _program(context, module, item), context.diagnostics
+    except TooLarge:
+        return None, context.diagnostics
+
+
+def _case_program(outer: Context, module: Module, rule: syntax.Rule, baked: Baked) -> ir.Program | None:
+    """A rule of a route, with its findings passed on."""
+    context = Context(baked, module.file.source, diagnostics=outer.diagnostics, calling=outer.calling)
+    return _program(context, module, rule)
+
+
+def _program(context: Context, module: Module, rule: syntax.Rule) -> ir.Program | None:
+    before = len(context.diagnostics)
+    frame = Frame(context, module, "", given={"w": ir.W, "g": ir.G, "t": ir.T}, chain=(id(rule),))
+    weights = bodies.rule(frame, rule, {})
+    evaluation = None if weights is None else bodies.evaluation(frame, weights)
+    if weights is None or len(context.diagnostics) > before:
+        return None
+    program = ir.Program(
+        name=rule.name,
+        doc=rule.doc,
+        hypers=tuple(replace(h, baked=h.name in context.shaping) for h in context.hypers.values()),
+        states=tuple(context.states.values()),
+        inputs=tuple(context.inputs.values()),
+        updates={name: context.updates[name] for name in context.states},
+        weights=weights,
+        evaluation=evaluation,
+        reports=dict(context.reports),
+        spans=dict(context.spans),
+    )
+    return replace(program, names=_computable(context, program))
+
+
+def _computable(context: Context, program: ir.Program) -> tuple[tuple[str, ir.Node], ...]:
+    """The named equations in an order in which each may be computed."""
+    place = {node: number for number, node in enumerate(ir.walk([*program.roots(), *context.names.values()]))}
+    return tuple(sorted(context.names.items(), key=lambda item: place[item[1]]))
+
+
+def _check_function(module: Module, function: syntax.Def) -> list[Diagnostic]:
+    """The names in a function nobody may call yet. What its arguments are is not known, so types are left alone."""
+    context = Context({}, module.file.source)
+    unknown = {p.name: ir.input_(p.name, Type("real", ELEMENT)) for p in function.parameters if p.default is None}
+    frame = Frame(context, module, "", given={"w": ir.W, "g": ir.G, "t": ir.T, **unknown}, chain=(id(function),), is_def=True)
+    try:
+        bodies.function(frame, function)
+    except TooLarge:
+        return context.diagnostics
+    return [d for d in context.diagnostics if d.code.startswith("N") or d.code in ("R07", "R08")]

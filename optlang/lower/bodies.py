@@ -1,0 +1,196 @@
+"""The body of a rule or function: its names are entered, then lowered, and what it keeps and gives is collected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from optlang import ir, ops, syntax
+from optlang.lower import declarations
+from optlang.lower.blocks import guard_of
+from optlang.lower.context import Value
+from optlang.lower.modules import RESERVED, instances_of
+from optlang.types import ELEMENT, Type, broadcasts_to
+
+if TYPE_CHECKING:
+    from optlang.lower.frames import Frame
+
+Conditions = tuple[tuple[Value, bool], ...]  # of the blocks around, outermost first; whether it is the `else` side
+NEW_WEIGHTS = ("w", True)
+GIVEN = ("w", "g", "t")
+
+
+def rule(frame: Frame, rule: syntax.Rule, given: dict[str, Value]) -> Value:
+    """The new weights. States, reports and evaluation weights go to the context."""
+    frame.instances = instances_of(rule.body, frame.module)
+    declarations.enter(frame, rule.body, {name: value for name, value in given.items() if name not in GIVEN})
+    frame.define(rule.body)
+    _refuse(frame, rule.body, (syntax.Return,), "a rule")
+    finish(frame)
+    weights = _new_weights(frame, rule)
+    _note_reports(frame, rule.body)
+    _note_evaluation(frame, rule.body, weights)
+    return weights
+
+
+def function(frame: Frame, function: syntax.Def) -> Value:
+    """The returned value."""
+    _enter_parameters(frame, function)
+    frame.instances = instances_of(function.body, frame.module)
+    declarations.enter_states(frame, function.body)
+    frame.define(function.body)
+    _refuse(frame, function.body, (syntax.Hyper, syntax.Input, syntax.Eval, syntax.Report), "a function")
+    finish(frame)
+    returns = [s for s in function.body if isinstance(s, syntax.Return)]
+    if not returns:
+        frame.report("R07", f"the function `{function.name}` returns nothing", function.name_span, "no `return` here",
+                     "end it with `return expression`")  # fmt: skip
+        return None
+    if len(returns) > 1:
+        frame.report("N03", f"`{function.name}` returns twice", returns[1].span, "second `return`",
+                     "choose with `where(c, a, b)`, or with a name that both sides of a `when` define")  # fmt: skip
+    frame.equation = "return"
+    return frame.lower(returns[0].value)
+
+
+def _enter_parameters(frame: Frame, function: syntax.Def) -> None:
+    seen: set[str] = set()
+    for parameter in function.parameters:
+        if parameter.name in RESERVED or parameter.name in ops.BUILTINS:
+            frame.report("N04", f"`{parameter.name}` is reserved and cannot name a parameter", parameter.span, "",
+                         "choose another name; `w`, `g` and `t` are known in every function")  # fmt: skip
+        elif parameter.name in seen:
+            frame.report("N03", f"the parameter `{parameter.name}` is there twice", parameter.span)
+        seen.add(parameter.name)
+        if parameter.name not in frame.given:
+            frame.given[parameter.name] = None if parameter.default is None else frame.lower(parameter.default)
+
+
+def _refuse(frame: Frame, body: Sequence[syntax.Statement], kinds: tuple[type, ...], where: str) -> None:
+    for statement in body:
+        if isinstance(statement, kinds):
+            word = type(statement).__name__.lower()
+            help = "`return` belongs in a `def`; a rule gives its new `w'`" if word == "return" else "declare it in the rule and pass it on"
+            frame.report("R06", f"`{word}` cannot stand in {where}", statement.span, "", help)
+
+
+# --------------------------------------------------------------------------------------------------------- states
+
+
+def finish(frame: Frame, guard: Value = None, conditions: Conditions = ()) -> None:
+    """Lowers every equation, whether another reads it or not, and closes the states."""
+    for key in [*frame.in_order(), *frame.blocks]:
+        node = frame.value(key, frame.places[key[0]])
+        if node is not None and key in frame.equations and frame.source is frame.context.source:
+            frame.context.spans.setdefault(frame.prefix + key[0] + "'" * key[1], frame.equations[key].span)
+    for name in frame.states:
+        _close(frame, name, guard, conditions)
+    for choice in frame.choices:
+        for side, negated in ((choice.then, False), (choice.otherwise, True)):
+            inside = (*conditions, (choice.test(frame), negated))
+            finish(side, guard_of(frame, choice, negated, guard), inside)
+
+
+def _close(frame: Frame, name: str, guard: Value, conditions: Conditions) -> None:
+    state, key, span = frame.states[name], (name, True), frame.declared[name].name_span
+    if key not in frame.equations and key not in frame.blocks:
+        frame.report("N07", f"the state `{name}` has no equation `{name}' = …`", span, "never given a new value",
+                     f"write `{name}' = …`; `{name}' = {name}` keeps it")  # fmt: skip
+        return
+    value = _held(frame.value(key, span), state.node, conditions)
+    init = declarations.initial(frame, name)
+    if value is None or init is None or not fits(frame, value, state.type, name, key):
+        return
+    context = frame.context
+    context.updates[state.name] = value
+    context.states[state.name] = ir.State(state.name, state.type, init, guard)
+    context.spans.setdefault(state.name, span)
+
+
+def _held(value: Value, old: ir.Node, conditions: Conditions) -> Value:
+    """A state of a block keeps its value where the block does not hold."""
+    for condition, negated in reversed(conditions):
+        if value is None or condition is None:
+            return None
+        value = ir.branch(condition, old, value) if negated else ir.branch(condition, value, old)
+    return value
+
+
+def fits(frame: Frame, value: ir.Node, wanted: Type, name: str, key: tuple[str, bool]) -> bool:
+    """Whether a value may become the new value of a state or of `w`; reports where not."""
+    equation = frame.equations.get(key)
+    span = equation.span if equation is not None else frame.places[name]
+    if (value.type.kind == "bool") != (wanted.kind == "bool") or value.type.window != wanted.window:
+        frame.report("T01", f"`{name}'` is {value.type}, but `{name}` is {wanted}", span)
+        return False
+    if not broadcasts_to(value.type.extent, wanted.extent):
+        help = f"reduce it, as in `mean(… per {wanted.extent})`, or declare `{name}` per {value.type.extent}"
+        frame.report("T02", f"`{name}'` is per {value.type.extent}, but `{name}` is per {wanted.extent}", span,
+                     "finer than what it is kept in", help if name != "w" else "bring it into the parameter's shape")  # fmt: skip
+        return False
+    return True
+
+
+# -------------------------------------------------------------------------------------- what a rule gives besides
+
+
+def _new_weights(frame: Frame, rule: syntax.Rule) -> Value:
+    if NEW_WEIGHTS not in frame.equations and NEW_WEIGHTS not in frame.blocks:
+        frame.report("R01", f"the rule `{rule.name}` does not say what `w'` is", rule.name_span, "no equation for w'",
+                     "write `w' = w - lr*g`, or whatever the update is")  # fmt: skip
+        return None
+    value = frame.value(NEW_WEIGHTS, rule.name_span)
+    return value if value is not None and fits(frame, value, Type("real", ELEMENT), "w", NEW_WEIGHTS) else None
+
+
+def _note_reports(frame: Frame, body: Sequence[syntax.Statement]) -> None:
+    for statement in body:
+        if not isinstance(statement, syntax.Report) or not frame.may_define(statement.name, statement.name_span):
+            continue
+        frame.equation = statement.name
+        node = frame.lower(statement.value)
+        if node is None:
+            continue
+        if node.type.extent.level not in ("host", "model") or node.type.window:
+            frame.report("T02", f"`report {statement.name}` is {node.type}, not one number", statement.value.span, "",
+                         "reduce it, as in `mean(… per model)`")  # fmt: skip
+            continue
+        frame.context.reports[frame.prefix + statement.name] = node
+
+
+def _note_evaluation(frame: Frame, body: Sequence[syntax.Statement], weights: Value) -> None:
+    statements = [s for s in body if isinstance(s, syntax.Eval)]
+    for extra in statements[1:]:
+        frame.report("N03", "`eval` is defined twice", extra.span, "second `eval`")
+    if statements:
+        frame.equation = "eval"
+        node = frame.lower(statements[0].value)
+        if node is not None and weights is not None and fits(frame, node, Type("real", ELEMENT), "w", ("eval", False)):
+            frame.context.evaluations.append((weights, node, frame.source, statements[0].span))
+
+
+def evaluation(frame: Frame, weights: ir.Node) -> Value:
+    """The weights to evaluate with, over what is stored: the rule's own `eval`, else that of the called rule that gives `w'`."""
+    found = [e for e in frame.context.evaluations if e[0] is weights]
+    if not found:
+        return None
+    _, node, source, span = found[-1]
+    stored = _over_stored(frame, node, weights)
+    if stored is None:
+        frame.context.report(source, "R10", "`eval` needs a value that is not stored", span, "not to be had after the step",
+                             "use `w'`, new values of states, hypers and constants alone")  # fmt: skip
+    return stored
+
+
+def _over_stored(frame: Frame, node: ir.Node, weights: ir.Node) -> Value:
+    states = frame.context.states
+    kept = {value: ir.state(f"new {name}", states[name].type) for name, value in frame.context.updates.items() if name in states}
+    kept[weights] = ir.W
+    result = ir.substitute([node], kept)[node]
+    new = {leaf: states[leaf.value[4:]].node for leaf in kept.values() if leaf is not ir.W}
+    leaves = [n for n in ir.walk([result]) if not n.args]
+    if any(n not in new and n is not ir.W and n.op not in ("const", "hyper", "fact", "t", "eye") for n in leaves):
+        return None
+    if any(n.op in ("grad", "hvp") for n in ir.walk([result])):
+        return None
+    return ir.substitute([result], new)[result]

@@ -1,0 +1,181 @@
+"""Calls by name: builtins, reductions and draws become nodes; rules and functions are handed to `inline`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from optlang import ir, ops, syntax
+from optlang.errors import did_you_mean
+from optlang.lower import inline
+from optlang.lower.context import Value
+from optlang.lower.declarations import extent_of
+from optlang.lower.expressions import make
+from optlang.lower.modules import standard_names
+from optlang.types import TENSOR, Extent, TypeProblem
+
+if TYPE_CHECKING:
+    from optlang.lower.frames import Frame
+
+
+def lower(frame: Frame, call: syntax.Call) -> Value:
+    """The value of a call; None where an error has been reported."""
+    name = call.func
+    if name in ops.DRAWS:
+        return _draw(frame, call)
+    if name == "eye":
+        return _eye(frame, call)
+    if name in ops.REDUCTIONS and not (name in ("max", "min") and _positional(call) > 1):
+        return _reduction(frame, call)
+    if name in ops.BUILTINS:
+        return _builtin(frame, call)
+    if (found := frame.module.find(name)) is not None:
+        return inline.call(frame, call, *found)
+    return _unknown(frame, call)
+
+
+def _positional(call: syntax.Call) -> int:
+    return sum(not arg.name and arg.value is not None for arg in call.args)
+
+
+def _values(frame: Frame, call: syntax.Call) -> list[Value]:
+    return [frame.lower(arg.value) for arg in call.args if arg.value is not None]
+
+
+def _counted(frame: Frame, call: syntax.Call, least: int, most: int) -> bool:
+    """Whether a builtin is called with so many unnamed arguments; reports where not."""
+    named = next((arg for arg in call.args if arg.name), None)
+    if named is not None:
+        frame.report("N11", f"`{call.func}` is a builtin: its arguments have no names", named.span, "",
+                     f"leave out `{named.name} =`")  # fmt: skip
+        return False
+    count = sum(arg.value is not None for arg in call.args)
+    if least <= count <= most:
+        return True
+    wanted = f"{least}" if least == most else f"{least} to {most}"
+    frame.report("N10", f"`{call.func}` takes {wanted} argument{'s' * (wanted != '1')}, not {count}", call.span, "",
+                 _signature(call.func))  # fmt: skip
+    return False
+
+
+def _signature(name: str) -> str:
+    row = ops.MACROS.get(name) or ops.OPS.get(ops.REDUCTIONS.get(name, name))
+    return row.doc if row is not None else ops.DRAWS.get(name, "")
+
+
+def _no_per(frame: Frame, call: syntax.Call) -> bool:
+    wrong = next((arg for arg in call.args if arg.per), None)
+    if wrong is not None:
+        frame.report("T05", f"`per {wrong.per}` in a call of `{call.func}`, which does not reduce", wrong.span, "",
+                     f"`per` belongs in a reduction: {', '.join(ops.REDUCTIONS)}")  # fmt: skip
+    return wrong is None
+
+
+# ------------------------------------------------------------------------------------------------------- builtins
+
+
+def _builtin(frame: Frame, call: syntax.Call) -> Value:
+    macro = ops.MACROS.get(call.func)
+    row = ops.OPS.get(call.func)
+    least, most = macro.operands if macro else (row.operands, row.operands) if row else (0, 0)
+    args = _values(frame, call)
+    if not _counted(frame, call, least, most) or not _no_per(frame, call):
+        return None
+    if macro is not None:
+        return _expand(frame, call, args, None)
+    if call.func == "grad" and args == [ir.W]:
+        return ir.G
+    return make(frame, call.func, args, call.span, code="T07" if call.func in ("as_matrix", "as_param") else "T01")
+
+
+def _expand(frame: Frame, call: syntax.Call, args: Sequence[Value], extent: Extent | str | None) -> Value:
+    known = [arg for arg in args if arg is not None]
+    if len(known) < len(args):
+        return None
+    frame.context.made(frame.source, call.span)
+    try:
+        return ops.MACROS[call.func].expand(ir, known, extent)
+    except TypeProblem as found:
+        frame.report("T01", str(found), call.span)
+        return None
+
+
+def _reduction(frame: Frame, call: syntax.Call) -> Value:
+    name = ops.REDUCTIONS[call.func]
+    macro = ops.MACROS.get(name)
+    args = _values(frame, call)
+    operands = macro.operands[0] if macro else ops.OPS[name].operands
+    if not _counted(frame, call, operands, operands):
+        return None
+    extent = _extent_left(frame, call, args[0])
+    if extent is None or any(arg is None for arg in args):
+        return None
+    return _expand(frame, call, args, extent) if macro else make(frame, name, args, call.span, extent)
+
+
+def _extent_left(frame: Frame, call: syntax.Call, value: Value) -> Extent | str | None:
+    """What a reduction leaves: what `per` says, else the remembered values become one, else one per tensor."""
+    words = [arg for arg in call.args if arg.per]
+    if len(words) > 1:
+        frame.report("T05", "`per` is said twice", words[1].span, "", "say it once, after the value that is reduced")
+        return None
+    if not words:
+        return "window" if value is not None and value.type.window else TENSOR
+    if words[0].per == "element":
+        frame.report("T05", "a reduction `per element` leaves everything as it is", words[0].span, "",
+                     "say `row`, `col`, `matrix`, `tensor`, `group` or `model`")  # fmt: skip
+        return None
+    extent = extent_of(frame, words[0].per, words[0].span)
+    return extent if extent is None or value is None else _in_the_frame_of(extent, value.type.extent)
+
+
+def _in_the_frame_of(extent: Extent, whole: Extent) -> Extent:
+    """`per row` of any matrix, transposed or not, leaves one value for each of its rows."""
+    if extent.level != "array" or whole.level != "array":
+        return extent
+    rows = whole.rows if extent.rows != 1 else 1
+    cols = whole.cols if extent.cols != 1 else 1
+    return Extent("array", rows, cols, whole.frame)
+
+
+def _draw(frame: Frame, call: syntax.Call) -> Value:
+    if not _counted(frame, call, 0, 0):
+        return None
+    words = [arg for arg in call.args if arg.per]
+    extent = extent_of(frame, words[0].per if words else "", call.span)
+    if extent is None:
+        return None
+    count = frame.draws[frame.equation] = frame.draws.get(frame.equation, -1) + 1
+    path = f"{frame.path}/{frame.equation}.{count}"
+    return ir.random(call.func, frame.context.site(path), extent)
+
+
+def _eye(frame: Frame, call: syntax.Call) -> Value:
+    sizes = [arg.value.id for arg in call.args if isinstance(arg.value, syntax.Name) and not arg.name and not arg.per]
+    if len(sizes) == len(call.args) == 1 and sizes[0] in ("rows", "cols"):
+        return ir.eye(sizes[0])
+    frame.report("T07", "`eye` takes one size: `rows` or `cols`", call.span, "", "as in `eye(rows)`")
+    return None
+
+
+# -------------------------------------------------------------------------------------------------------- unknown
+
+
+def _unknown(frame: Frame, call: syntax.Call) -> None:
+    _values(frame, call)
+    name = call.func
+    if name in ("named", "dtype"):
+        frame.report("R06", f"`{name}` belongs in the conditions of a route", call.span, "", "rules see `rank`, `rows`, `cols`, `numel`")
+    elif name in ("w", "g", "t", "loss", *ops.CONSTANTS, *ops.FACTS) or frame.holds_anywhere(name):
+        frame.report("N14", f"`{name}` is a value, not a function", call.func_span, "called like a function",
+                     f"for a product write `{name} * (…)`; a bracket after a name is always a call")  # fmt: skip
+    elif name in standard_names():
+        frame.report("N15", f"`{name}` is a function of `std` that is not imported", call.func_span, "not imported",
+                     f"begin the file with `from std import {name}`")  # fmt: skip
+    else:
+        known = [*ops.BUILTINS, *frame.module.names(syntax.Rule, syntax.Def), *standard_names()]
+        near = did_you_mean(name, known)
+        rule = name[:1].isupper()
+        frame.report("N09" if rule else "N01", f"unknown {'rule' if rule else 'function'} `{name}`", call.func_span,
+                     "neither a builtin nor defined or imported here",
+                     f"did you mean `{near}`?" if near else "define it with `def`, or import it with `from FILE import NAME`")  # fmt: skip

@@ -1,0 +1,188 @@
+"""Declarations: hypers with their ranges, inputs, and states with their extents, windows and initial values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from optlang import ir, syntax
+from optlang.errors import Span, did_you_mean
+from optlang.lower.context import Context, Value
+from optlang.lower.expressions import constant, whole
+from optlang.types import ELEMENT, EXTENT_OF, Extent, Kind, Type, broadcasts_to
+
+if TYPE_CHECKING:
+    from optlang.lower.frames import Frame
+
+Body = Sequence[syntax.Statement]
+Setting = float | int | bool
+
+
+def enter(frame: Frame, body: Body, given: Mapping[str, Value]) -> None:
+    """Everything that a body declares. `given` are hypers that the caller sets to expressions."""
+    for statement in body:
+        if isinstance(statement, syntax.Hyper) and frame.may_define(statement.name, statement.name_span):
+            _enter_hyper(frame, statement, given)
+        elif isinstance(statement, syntax.Input) and frame.may_define(statement.name, statement.name_span):
+            _enter_input(frame, statement)
+    enter_states(frame, body)
+
+
+# --------------------------------------------------------------------------------------------------------- hypers
+
+
+def _enter_hyper(frame: Frame, statement: syntax.Hyper, given: Mapping[str, Value]) -> None:
+    frame.places[statement.name] = statement.name_span
+    hyper = declared_hyper(frame, statement)
+    if statement.name in given:
+        frame.given[statement.name] = given[statement.name]
+        return
+    frame.given[statement.name] = None
+    if hyper is not None:
+        name = frame.prefix + statement.name
+        frame.given[statement.name] = ir.hyper(name, hyper.kind)
+        frame.context.hypers[name] = replace(hyper, name=name)
+        frame.context.spans[name] = statement.name_span
+
+
+def declared_hyper(frame: Frame, statement: syntax.Hyper) -> ir.Hyper | None:
+    """The hyper of a statement, under its bare name; None where its default or range is wrong, which is reported."""
+    default = setting(frame, statement.default, statement.kind, f"the default of `{statement.name}`")
+    bounds = None if statement.range is None else _bounds(frame, statement.range)
+    if default is None or (statement.range is not None and bounds is None):
+        return None
+    if bounds is not None and not allows(bounds, statement.name, default):
+        frame.report("R02", f"the default of `{statement.name}` lies outside its range", statement.default.span,
+                     f"not in {bounds}", "change the default or the range")  # fmt: skip
+        return None
+    return ir.Hyper(statement.name, statement.kind, default, bounds, statement.doc)
+
+
+def allows(bounds: ir.Bounds, name: str, value: Setting) -> bool:
+    """Whether a hyper may have a value. A step size may be 0 even where the rule excludes it: schedules end there."""
+    return bounds.holds(value) or (name == "lr" and value == 0 and bounds.low == 0)
+
+
+def setting(frame: Frame, expr: syntax.Expr, kind: Kind, what: str) -> Setting | None:
+    """A constant of a kind, or None where that has been reported."""
+    node = frame.lower(expr)
+    if node is None:
+        return None
+    value = constant(Context({}), node)
+    if value is None or node.type.extent.level != "host":
+        frame.report("R04", f"{what} is not a constant", expr.span, "", "write a number, `true` or `false`")
+        return None
+    return _of_kind(frame, value, kind, what, expr.span)
+
+
+def _of_kind(frame: Frame, value: Setting, kind: Kind, what: str, span: Span) -> Setting | None:
+    if isinstance(value, bool) != (kind == "bool"):
+        help = "write `true` or `false`" if kind == "bool" else "write a number, or declare it with `hyper bool`"
+    elif kind == "int" and (value != value or abs(value) == float("inf") or value != int(value)):
+        help = "write a whole number, or declare it with `hyper` alone"
+    else:
+        return int(value) if kind == "int" else value if kind == "bool" else float(value)
+    frame.report("R04", f"{what} does not fit its kind `{kind}`", span, "", help)
+    return None
+
+
+def _bounds(frame: Frame, range_: syntax.Range) -> ir.Bounds | None:
+    ends = [setting(frame, end, "real", "the end of a range") for end in (range_.low, range_.high)]
+    if ends[0] is None or ends[1] is None:
+        return None
+    low, high = float(ends[0]), float(ends[1])
+    if not low <= high or (low == high and (range_.low_open or range_.high_open)):
+        frame.report("R03", "the range is empty", range_.span, f"from {low:g} to {high:g}", "the smaller number comes first")
+        return None
+    return ir.Bounds(low, high, range_.low_open, range_.high_open)
+
+
+# --------------------------------------------------------------------------------------------------------- inputs
+
+
+def _enter_input(frame: Frame, statement: syntax.Input) -> None:
+    frame.places[statement.name] = statement.name_span
+    extent = extent_of(frame, statement.per, statement.span)
+    name = frame.prefix + statement.name
+    frame.given[statement.name] = None
+    if extent is not None:
+        input_ = ir.Input(name, Type("real", extent), statement.doc)
+        frame.context.inputs[name] = input_
+        frame.given[statement.name] = ir.input_(name, input_.type)
+
+
+def extent_of(frame: Frame, word: str, span: Span) -> Extent | None:
+    """The extent that `per WORD` names; `element` where nothing is said."""
+    if not word:
+        return ELEMENT
+    if word not in EXTENT_OF:
+        near = did_you_mean(word, EXTENT_OF)
+        frame.report("T04", f"`per {word}`: there is no such extent", span, "",
+                     f"did you mean `{near}`?" if near else f"the words are {', '.join(EXTENT_OF)}")  # fmt: skip
+    return EXTENT_OF.get(word)
+
+
+# --------------------------------------------------------------------------------------------------------- states
+
+
+def enter_states(frame: Frame, body: Body) -> None:
+    """The names and types of states. Their initial values wait for `finish`: they may read equations of the body."""
+    for statement in body:
+        if not isinstance(statement, syntax.State) or not frame.may_define(statement.name, statement.name_span):
+            continue
+        frame.places[statement.name] = statement.name_span
+        extent = extent_of(frame, statement.per, statement.span)
+        window = 0 if statement.window is None else _window(frame, statement.window)
+        if frame.in_loop:
+            frame.report("R06", "a state cannot stand in a block inside `repeat`", statement.span, "", "move it out of the block")
+        if extent is None or window is None or frame.in_loop:
+            frame.given[statement.name] = None
+            continue
+        type_ = Type("bool" if _is_truth(statement.init) else "real", extent, window)
+        frame.states[statement.name] = ir.State(frame.prefix + statement.name, type_, ir.const(0))
+        frame.declared[statement.name] = statement
+
+
+def _is_truth(init: syntax.Expr) -> bool:
+    match init:
+        case syntax.Name(id=name):
+            return name in ("true", "false")
+        case syntax.Binary(op=op):
+            return op in ("and", "or", "<", "<=", ">", ">=", "==", "!=")
+        case syntax.Unary(op=op):
+            return op == "not"
+    return False
+
+
+def _window(frame: Frame, expr: syntax.Expr) -> int | None:
+    node = frame.lower(expr)
+    length = whole(frame, node)
+    if node is not None and (length is None or not 1 <= length <= 1_000_000):
+        frame.report("R05", "a window needs a whole number of values that is known when the rule is built", expr.span,
+                     "from 1 to 1000000", "use a number or an `int` hyper")  # fmt: skip
+        return None
+    return length
+
+
+def initial(frame: Frame, name: str) -> Value:
+    """The value of a state before step 1: of `w`, hypers and facts."""
+    statement, type_ = frame.declared[name], frame.states[name].type
+    node = frame.lower(statement.init)
+    if node is None:
+        return None
+    late = [n for n in ir.walk([node]) if n.op not in ("const", "hyper", "fact", "w", "eye") and not n.args]
+    late += [n for n in ir.walk([node]) if n.op in ("grad", "hvp")]
+    if late:
+        words = {"g": "the gradient", "t": "the step number", "random": "a random draw", "loss": "the loss"}
+        frame.report("T06", f"the initial value of `{name}` needs {words.get(late[0].op, 'a value of the first step')}",
+                     statement.init.span, "not known before the first step",
+                     "initial values may use `w`, hypers and facts; choose with `where(t == 1, …)` in the equation")  # fmt: skip
+        return None
+    if not broadcasts_to(node.type.extent, type_.extent) or node.type.window or (node.type.kind == "bool") != (type_.kind == "bool"):
+        frame.report("T02", f"the initial value of `{name}` is {node.type}, the state {type_}", statement.init.span, "",
+                     "reduce the value, or declare the state finer")  # fmt: skip
+        return None
+    return node
+
+

@@ -1,0 +1,131 @@
+"""Routes: which parameter goes to which rule, decided by static facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from optlang import ir, ops, syntax
+from optlang.errors import did_you_mean
+from optlang.lower.context import Context
+from optlang.lower.declarations import Setting, allows, declared_hyper, setting
+from optlang.lower.expressions import COMPARISONS, OPERATORS
+
+if TYPE_CHECKING:
+    from optlang.lower.frames import Frame
+    from optlang.lower.modules import Module
+
+Settings = dict[str, Setting]
+Lowered = Callable[["Module", syntax.Rule, Mapping[str, Setting]], ir.Program | None]
+DTYPES = ("float64", "float32", "bfloat16", "float16", "complex64", "complex128")
+ARITHMETIC = frozenset(["add", "sub", "mul", "div", "neg", "maximum", "minimum"])
+
+
+def routing(frame: Frame, route: syntax.Route, baked: Mapping[str, Setting], program: Lowered) -> ir.Routing | None:
+    """The cases of a route; None where an error has been reported. `baked` has keys `Rule.hyper`."""
+    cases = [_case(frame, branch, baked, program) for branch in route.branches]
+    _check_order(frame, route)
+    if not route.branches or any(case is None for case in cases):
+        return None
+    return ir.Routing(route.name, route.doc, tuple(case for case in cases if case is not None))
+
+
+def _check_order(frame: Frame, route: syntax.Route) -> None:
+    if not route.branches:
+        frame.report("R06", f"the route `{route.name}` has no branches", route.name_span, "", "write `otherwise use RULE()`")
+    for branch in route.branches[:-1]:
+        if branch.condition is None:
+            frame.report("R06", "nothing after `otherwise` is ever used", branch.span, "takes every parameter",
+                         "make it the last branch")  # fmt: skip
+
+
+def _case(frame: Frame, branch: syntax.Branch, baked: Mapping[str, Setting], program: Lowered) -> ir.Case | None:
+    condition = None if branch.condition is None else predicate(frame, branch.condition)
+    found = frame.module.find(branch.call.func)
+    if found is None or not isinstance(found[0], syntax.Rule):
+        near = did_you_mean(branch.call.func, frame.module.names(syntax.Rule))
+        frame.report("N09", f"unknown rule `{branch.call.func}`", branch.call.func_span, "not a rule that is defined or imported here",
+                     f"did you mean `{near}`?" if near else "define it, or import it with `from FILE import NAME`")  # fmt: skip
+        return None
+    settings = _settings(frame, branch.call, found[0])
+    if settings is None or (branch.condition is not None and condition is None):
+        return None
+    own = {name.removeprefix(f"{found[0].name}."): value for name, value in baked.items() if name.startswith(f"{found[0].name}.")}
+    with frame.context.inside(found[0].name, frame.source, branch.call.func_span):
+        lowered = program(found[1], found[0], {**settings, **own})
+    return None if lowered is None else ir.Case(condition, lowered, settings)
+
+
+def _settings(frame: Frame, call: syntax.Call, rule: syntax.Rule) -> Settings | None:
+    hypers = {s.name: s for s in rule.body if isinstance(s, syntax.Hyper)}
+    settings: Settings = {}
+    for arg in call.args:
+        if arg.name not in hypers or arg.value is None:
+            near = did_you_mean(arg.name, hypers)
+            frame.report("N11", f"`{rule.name}` has no hyper `{arg.name}`", arg.span, "",
+                         f"did you mean `{near}`?" if near else f"it has {', '.join(hypers)}")  # fmt: skip
+            return None
+        hyper = declared_hyper(frame, hypers[arg.name])
+        value = setting(frame, arg.value, hypers[arg.name].kind, f"`{arg.name}`")
+        if value is None or hyper is None:
+            return None
+        if hyper.bounds is not None and not allows(hyper.bounds, hyper.name, value):
+            frame.report("R02", f"`{arg.name} = {value:g}` lies outside its range", arg.span, f"not in {hyper.bounds}")
+            return None
+        settings[arg.name] = value
+    return settings
+
+
+# ----------------------------------------------------------------------------------------------------- conditions
+
+
+def predicate(frame: Frame, expr: syntax.Expr) -> ir.Predicate | None:
+    """A static condition; None where an error has been reported."""
+    match expr:
+        case syntax.Binary(op=op, left=left, right=right):
+            return _both(frame, expr, OPERATORS[op], left, right)
+        case syntax.Unary(op=op, value=value):
+            inner = predicate(frame, value)
+            return None if inner is None else ir.Predicate("neg" if op == "-" else "not", (inner,))
+        case syntax.Number(text=text):
+            return ir.Predicate("const", value=int(text) if text.isdigit() else float(text))
+        case syntax.Text(value=value):
+            return ir.Predicate("const", value=value)
+        case syntax.Name(id=name, primed=False) if name in ops.FACTS:
+            return ir.Predicate("fact", value=name)
+        case syntax.Name(id="dtype", primed=False):
+            return ir.Predicate("dtype")
+        case syntax.Name(id=name, primed=False) if name in ("true", "false"):
+            return ir.Predicate("const", value=name == "true")
+        case syntax.Call(func="named"):
+            return _named(frame, expr)
+        case syntax.Call(func=func, args=args) if func in ("min", "max") and len(args) == 2 and all(a.value is not None for a in args):
+            return _both(frame, expr, "minimum" if func == "min" else "maximum", args[0].value, args[1].value)  # type: ignore[arg-type]
+    frame.report("R06", "a route decides by static facts alone", expr.span, "not known when the parameter is given",
+                 f"use {', '.join(ops.FACTS)}, `dtype` and `named(\"pattern\")`")  # fmt: skip
+    return None
+
+
+def _both(frame: Frame, expr: syntax.Expr, op: str, left: syntax.Expr, right: syntax.Expr) -> ir.Predicate | None:
+    if isinstance(left, syntax.Binary) and left.op in COMPARISONS and OPERATORS[left.op] != op and isinstance(expr, syntax.Binary) and expr.op in COMPARISONS:
+        frame.report("R08", "comparisons cannot be chained", expr.span, "", "write `a < b and b < c`")
+        return None
+    sides = predicate(frame, left), predicate(frame, right)
+    if sides[0] is None or sides[1] is None:
+        return None
+    texts = [s.value for s in sides if s.op == "const" and isinstance(s.value, str)]
+    has_dtype = any(s.op == "dtype" for s in sides)
+    if has_dtype != bool(texts) or (has_dtype and (op not in ("eq", "ne") or texts[0] not in DTYPES)):
+        near = did_you_mean(texts[0], DTYPES) if texts else ""
+        frame.report("R06", "`dtype` is compared with the name of a type", expr.span, "",
+                     f"did you mean \"{near}\"?" if near else 'as in `dtype == "bfloat16"`')  # fmt: skip
+        return None
+    return ir.Predicate(op, (sides[0], sides[1]))
+
+
+def _named(frame: Frame, call: syntax.Call) -> ir.Predicate | None:
+    patterns = [arg.value.value for arg in call.args if isinstance(arg.value, syntax.Text) and not arg.name]
+    if not patterns or len(patterns) < len(call.args):
+        frame.report("R06", "`named` takes patterns in quotes", call.span, "", 'as in `named("*embed*", "*head*")`')
+        return None
+    return ir.Predicate("named", value=tuple(patterns))
