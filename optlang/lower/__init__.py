@@ -12,7 +12,7 @@ from dataclasses import replace
 from optlang import ir, syntax
 from optlang.errors import Diagnostic, OptError, Span, did_you_mean
 from optlang.lower import bodies, modules, routes
-from optlang.lower.context import Context, TooLarge, deep_recursion
+from optlang.lower.context import Context, Spent, TooLarge, deep_recursion
 from optlang.lower.declarations import Setting
 from optlang.lower.frames import Frame
 from optlang.lower.modules import Module
@@ -63,11 +63,14 @@ def check(file: syntax.File, pedantic: bool = False) -> list[Diagnostic]:
         found = list(module.diagnostics)
         if not file.items and not file.source.text.strip("\ufeff \t\r\n"):
             found.append(Diagnostic("R11", "the file is empty", Span(0, 0), help="write `rule Name { … }`", source=file.source))
+        spent = Spent()
         for item in module.own.values():
+            if any(d.code == "L01" for d in found):
+                break
             if isinstance(item, syntax.Def):
-                found.extend(_check_function(module, item))
+                found.extend(_check_function(module, item, spent))
                 continue
-            program, about = _lower_item(module, item, {})
+            program, about = _lower_item(module, item, {}, spent)
             found.extend(about)
             if pedantic and isinstance(program, ir.Program):
                 found.extend(_lints(program, file))
@@ -89,9 +92,9 @@ def _in_order(file: syntax.File, found: Iterable[Diagnostic]) -> list[Diagnostic
 
 
 def _lower_item(
-    module: Module, item: syntax.Rule | syntax.Route, baked: Baked
+    module: Module, item: syntax.Rule | syntax.Route, baked: Baked, spent: Spent | None = None
 ) -> tuple[ir.Program | ir.Routing | None, list[Diagnostic]]:
-    context = Context(baked, module.file.source)
+    context = Context(baked, module.file.source, spent=spent or Spent())
     try:
         if isinstance(item, syntax.Route):
             frame = Frame(context, module, "")
@@ -104,7 +107,7 @@ def _lower_item(
 
 def _case_program(outer: Context, module: Module, rule: syntax.Rule, baked: Baked) -> ir.Program | None:
     """A rule of a route, with its findings passed on."""
-    context = Context(baked, module.file.source, diagnostics=outer.diagnostics, calling=outer.calling)
+    context = Context(baked, module.file.source, outer.diagnostics, spent=outer.spent, calling=outer.calling)
     return _program(context, module, rule)
 
 
@@ -136,9 +139,9 @@ def _computable(context: Context, program: ir.Program) -> tuple[tuple[str, ir.No
     return tuple(sorted(context.names.items(), key=lambda item: place[item[1]]))
 
 
-def _check_function(module: Module, function: syntax.Def) -> list[Diagnostic]:
+def _check_function(module: Module, function: syntax.Def, spent: Spent) -> list[Diagnostic]:
     """The names in a function nobody may call yet. What its arguments are is not known, so types are left alone."""
-    context = Context({}, module.file.source)
+    context = Context({}, module.file.source, spent=spent)
     unknown = {p.name: ir.input_(p.name, Type("real", ELEMENT)) for p in function.parameters if p.default is None}
     frame = Frame(context, module, "", given={"w": ir.W, "g": ir.G, "t": ir.T, **unknown}, chain=(id(function),), is_def=True)
     try:

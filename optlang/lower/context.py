@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from optlang import ir
 from optlang.errors import Diagnostic, Label, Source, Span
 
-MOST_CALLS = 20_000  # inlined calls: functions that double would otherwise fill the machine
+MOST_CALLS = 5_000  # inlined calls: functions that double would otherwise fill the machine
 MOST_NODES = 200_000
 MOST_NESTED_CALLS = 40
 MOST_REPEATS = 1_000
@@ -21,6 +21,14 @@ Value = ir.Node | None  # None: poisoned by an error that has been reported
 
 class TooLarge(Exception):
     """A budget is spent; the finding has been reported."""
+
+
+@dataclass
+class Spent:
+    """What the lowering of a whole file has used of the budgets."""
+
+    calls: int = 0
+    nodes: int = 0
 
 
 @dataclass
@@ -39,8 +47,8 @@ class Context:
     spans: dict[str, Span] = field(default_factory=dict)
     evaluations: list[tuple[ir.Node, ir.Node, Source, Span]] = field(default_factory=list)  # new weights, `eval`, its place
     shaping: set[str] = field(default_factory=set)  # hypers whose value shaped the program
-    calls: int = 0
-    nodes: int = 0
+    spent: Spent = field(default_factory=Spent)
+    inlined: dict[tuple[object, ...], Value] = field(default_factory=dict)  # pure functions by their arguments
     sites: set[int] = field(default_factory=set)
     calling: list[tuple[str, Source, Span]] = field(default_factory=list)  # what is being inlined, and where it is called
 
@@ -79,9 +87,9 @@ class Context:
 
     def made(self, source: Source, span: Span) -> None:
         """Counts one operator; a program that explodes is stopped here."""
-        self.nodes += 1
-        if self.nodes > MOST_NODES:
-            self.report(source, "L01", f"the rule has more than {MOST_NODES} operations after inlining", span,
+        self.spent.nodes += 1
+        if self.spent.nodes > MOST_NODES:
+            self.report(source, "L01", f"there are more than {MOST_NODES} operations after inlining", span,
                         "stopped here", "fewer repeats, or fewer functions that call functions")  # fmt: skip
             raise TooLarge
 

@@ -10,7 +10,7 @@ from optlang.errors import Span, did_you_mean
 from optlang.lower import bodies
 from optlang.lower.context import MOST_CALLS, MOST_NESTED_CALLS, TooLarge, Value
 from optlang.lower.declarations import allows, declared_hyper
-from optlang.lower.modules import Definition, Module, any_memory
+from optlang.lower.modules import Definition, Module, any_memory, is_pure
 
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame
@@ -27,16 +27,25 @@ def call(frame: Frame, call: syntax.Call, item: Definition, module: Module) -> V
     given = _bind_rule(frame, call, item) if isinstance(item, syntax.Rule) else _bind_function(frame, call, item)
     if given is None or not _may_go_in(frame, call, item, module):
         return None
+    key = _key(frame, item, given) if is_pure(item, module) else None
+    if key in frame.context.inlined:
+        return frame.context.inlined[key]
     with frame.context.inside(item.name, frame.source, call.func_span):
         inner = _frame(frame, call, item, module, given)
-        if isinstance(item, syntax.Rule):
-            return bodies.rule(inner, item, given)
-        return bodies.function(inner, item)
+        value = bodies.rule(inner, item, given) if isinstance(item, syntax.Rule) else bodies.function(inner, item)
+    if key is not None:
+        frame.context.inlined[key] = value
+    return value
+
+
+def _key(frame: Frame, item: Definition, given: Given) -> tuple[object, ...]:
+    """A function without memory and draws gives the same for the same arguments, so functions that double stay small."""
+    return (id(item), tuple(sorted(given.items(), key=lambda pair: pair[0])), *(frame.surrounding(name) for name in ("w", "g", "t")))
 
 
 def _may_go_in(frame: Frame, call: syntax.Call, item: syntax.Rule | syntax.Def, module: Module) -> bool:
-    context = frame.context
-    context.calls += 1
+    spent = frame.context.spent
+    spent.calls += 1
     if id(item) in frame.chain:
         frame.report("N12", f"`{item.name}` calls itself", call.func_span, "on the way from its own body",
                      "definitions cannot be recursive; use `repeat`")  # fmt: skip
@@ -45,9 +54,9 @@ def _may_go_in(frame: Frame, call: syntax.Call, item: syntax.Rule | syntax.Def, 
         frame.report("R06", f"`{item.name}` keeps state and cannot be called inside `repeat`", call.func_span, "",
                      "call it outside the loop")  # fmt: skip
         return False
-    if len(frame.chain) >= MOST_NESTED_CALLS or context.calls > MOST_CALLS:
+    if len(frame.chain) >= MOST_NESTED_CALLS or spent.calls > MOST_CALLS:
         what = f"calls are nested more than {MOST_NESTED_CALLS} deep"
-        if context.calls > MOST_CALLS:
+        if spent.calls > MOST_CALLS:
             what = f"there are more than {MOST_CALLS} calls after inlining"
         frame.report("L01", what, call.func_span, "stopped here", "use fewer functions that call functions")
         raise TooLarge

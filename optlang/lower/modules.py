@@ -21,6 +21,7 @@ class Module:
     own: dict[str, Definition] = field(default_factory=dict)
     seen: dict[str, tuple[Definition, Module]] = field(default_factory=dict)
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    facts: dict[str, dict[str, bool]] = field(default_factory=dict)  # what is known of each definition
 
     def report(self, code: str, message: str, span: Span, pointer: str = "", help: str = "") -> None:
         self.diagnostics.append(Diagnostic(code, message, span, pointer, help, source=self.file.source))
@@ -172,20 +173,33 @@ def _calls(roots: Iterable[syntax.Expr]) -> list[syntax.Call]:
     return sorted(found, key=lambda call: call.span.start)
 
 
-def any_memory(item: Definition, module: Module) -> bool:
-    """Whether a definition keeps state or hypers of its own between steps, directly or through what it calls."""
-    seen: set[int] = set()
+def reached(item: Definition, module: Module) -> list[Definition]:
+    """A definition and all that it calls, directly or not."""
+    found: dict[int, Definition] = {}
     waiting = [(item, module)]
     while waiting:
         item, module = waiting.pop()
-        if isinstance(item, syntax.Route) or id(item) in seen:
+        if id(item) in found:
             continue
-        seen.add(id(item))
-        if isinstance(item, syntax.Rule) or _declares_state(item.body):
-            return True
-        called = (module.find(call.func) for _, call in calls_of(item.body))
-        waiting.extend(found for found in called if found is not None)
-    return False
+        found[id(item)] = item
+        if not isinstance(item, syntax.Route):
+            waiting.extend(filter(None, (module.find(call.func) for _, call in calls_of(item.body))))
+    return list(found.values())
+
+
+def any_memory(item: Definition, module: Module) -> bool:
+    """Whether a definition keeps state or hypers of its own between steps, directly or through what it calls."""
+    if "memory" not in (known := module.facts.setdefault(item.name, {})):
+        known["memory"] = any(isinstance(x, syntax.Rule) or (isinstance(x, syntax.Def) and _declares_state(x.body)) for x in reached(item, module))
+    return known["memory"]
+
+
+def is_pure(item: Definition, module: Module) -> bool:
+    """Whether a definition has neither memory nor random draws: the same arguments then give the same value."""
+    if "pure" not in (known := module.facts.setdefault(item.name, {})):
+        draws = (call.func in ops.DRAWS for x in reached(item, module) if isinstance(x, syntax.Def) for _, call in calls_of(x.body))
+        known["pure"] = not any_memory(item, module) and not any(draws)
+    return known["pure"]
 
 
 def instances_of(body: Iterable[syntax.Statement], module: Module) -> dict[Span, str]:
