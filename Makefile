@@ -1,0 +1,41 @@
+# Two commands do all of their own set-up: `make race` and `make test`. Python 3.11 to 3.13 is all they need.
+# PIP_ARGS reaches pip, for example PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu" for a small torch.
+PYTHON ?= python3
+VENV   ?= .venv
+PY      = $(VENV)/bin/python
+PIP     = $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
+RULES  ?= adamw lion examples/my.opt
+TASK   ?= digits
+
+.PHONY: race test lint format bench clean
+race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
+	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
+
+test: $(VENV)/.ready-for-tests  ## All tests
+	$(PY) -m pytest -n 2 -q
+
+lint: $(VENV)/.ready-for-tests  ## Style, types and the direction of imports
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/optlang fmt --check library
+	$(VENV)/bin/optlang check library
+
+bench: $(VENV)/.ready-for-tests ## The figures of the README, measured on this machine
+	$(PY) tests/bench/run.py
+
+clean:
+	rm -rf $(VENV) dist build race-results
+
+# torch goes first and alone: whatever may choose a torch of its own would fetch gigabytes.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) (once; torch is large)"
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) -e ".[race]"
+	@touch $@
+
+$(VENV)/.ready-for-tests: $(VENV)/.ready tests/references.txt
+	$(PIP) -e ".[race,test]"
+	$(PIP) --no-deps -r tests/references.txt
+	@touch $@

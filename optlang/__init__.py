@@ -1,0 +1,39 @@
+"""Write optimizers as equations: `.opt` files, compiled to `torch.optim.Optimizer` classes.
+
+    import optlang
+    Lion = optlang.load("lion")                      # or a path
+    optimizer = Lion(model.parameters(), lr=1e-4)
+
+`load`, `loads`: an optimizer class from a library name, file or text. `Rule`: its equations, LaTeX, generated module.
+`check`: findings about a text. `build`: generated source. `equivalent`: whether two rules are the same. `OptError`: what a
+wrong text raises. Importing this package imports neither torch nor SymPy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optlang.errors import Diagnostic, OptError
+    from optlang.rules import Rule, build, check, equivalent, load, loads
+
+__version__ = "0.1.0"
+__all__ = ["Diagnostic", "OptError", "Rule", "build", "check", "equivalent", "load", "loads"]
+
+_HOME = dict.fromkeys(["Rule", "build", "check", "equivalent", "load", "loads"], "optlang.rules") | dict.fromkeys(
+    ["Diagnostic", "OptError"], "optlang.errors"
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are imported when they are first used, so that `optlang check` starts quickly."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'optlang' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,5 @@
+"""`python -m optlang`."""
+
+from optlang.cli import main
+
+raise SystemExit(main())

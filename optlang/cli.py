@@ -1,0 +1,154 @@
+"""The command line: `optlang FILE` checks; every other task is a subcommand. What they do is in `commands`."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import sys
+from collections.abc import Sequence
+
+from optlang import __version__, commands
+from optlang.errors import OptError
+
+ABOUT = """\
+Write optimizers as equations, train with them, hand them on as Python.
+
+  optlang new MyRule                        write my first rule to myrule.opt
+  optlang myrule.opt                        check it: errors with place and advice
+  optlang show myrule.opt --as latex        its equations for a paper
+  optlang race adamw lion myrule.opt        train one model with each, side by side
+  optlang build myrule.opt --to module -o myrule.py   a module that needs torch alone
+
+In Python:  optlang.load("myrule.opt")(model.parameters(), lr=1e-3)
+A file may be `-` (standard input) or a library name (`optlang list`). The language: grammar/README.md.
+Exit codes: 0 all is well, 1 something was found, 2 the command or a file could not be used."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] not in COMMANDS and (arguments[0] == "-" or not arguments[0].startswith("-")):
+        if not commands.is_a_rule_file(arguments[0]):
+            return commands.unknown_command(arguments[0], list(COMMANDS))
+        arguments.insert(0, "check")  # `optlang FILE`
+    parser = _parser(arguments[0] if arguments else "")
+    chosen = parser.parse_args(arguments)
+    if not hasattr(chosen, "run"):
+        parser.print_help()
+        return 2
+    return _run(chosen)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    try:
+        return int(chosen.run(chosen))
+    except OptError as error:
+        print(error, file=sys.stderr)
+        return 2 if {d.code for d in error.diagnostics} & {"U01", "U02", "L02"} else 1
+    except BrokenPipeError:  # `optlang list | head`
+        sys.stderr.close()
+        return 0
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
+
+
+def _parser(wanted: str) -> argparse.ArgumentParser:
+    """The parser, with the options of the wanted command alone: the others are only listed."""
+    parser = argparse.ArgumentParser("optlang", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--version", action="version", version=f"optlang {__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, (about, add) in COMMANDS.items():
+        text = inspect.cleandoc(add.__doc__ or about)
+        sub = subparsers.add_parser(name, help=about, description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if name == wanted:
+            add(sub)
+    return parser
+
+
+def _check(parser: argparse.ArgumentParser) -> None:
+    """Checks rule files and prints every finding with its place and what to do.
+
+    optlang check my.opt                 one file
+    optlang check library                every .opt file below a folder
+    cat my.opt | optlang check -         standard input
+    optlang check my.opt --json          for an editor"""
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a file, a folder, a library name, or - for standard input")
+    parser.add_argument("--pedantic", action="store_true", help="also point at what is legal but looks like a mistake")
+    parser.add_argument("--json", action="store_true", help="findings as a JSON list")
+    parser.set_defaults(run=commands.check)
+
+
+def _format(parser: argparse.ArgumentParser) -> None:
+    """Rewrites rule files in the one canonical style; comments are kept.
+
+    optlang fmt my.opt                   in place
+    optlang fmt --check library          say which files would change, and change none
+    cat my.opt | optlang fmt -           to standard output"""
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a file, a folder, or - for standard input")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 where something would change")
+    parser.add_argument("--diff", action="store_true", help="change nothing; print what would")
+    parser.set_defaults(run=commands.format_files)
+
+
+def _explain(parser: argparse.ArgumentParser) -> None:
+    """Explains a code such as N02: what it means, an example, and the example put right. Without a code, lists them all."""
+    parser.add_argument("code", nargs="?", metavar="CODE", help="as printed in brackets after `error`")
+    parser.set_defaults(run=commands.explain)
+
+
+def _show(parser: argparse.ArgumentParser) -> None:
+    """Prints a rule in another form.
+
+    text      the file in canonical style        latex     the equations, for a paper
+    markdown  a card with equations and hypers   ir        the graph that is compiled, node by node
+    plan      stages, bytes, operations, scaling graph     Graphviz: optlang show lion --as graph | dot -Tsvg"""
+    parser.add_argument("file", metavar="FILE", help="a file, a library name, or - for standard input")
+    parser.add_argument("--as", dest="form", default="text", choices=list(commands.FORMS), help="default: text")
+    parser.add_argument("--rule", help="which rule, where the file has several")
+    parser.add_argument("--math", default="safe", choices=["safe", "strict", "fast"], help="for --as plan; default: safe")
+    parser.set_defaults(run=commands.show)
+
+
+def _build(parser: argparse.ArgumentParser) -> None:
+    """Writes generated source.
+
+    module  a torch.optim.Optimizer in one readable file that imports torch alone, to keep or to hand on
+    torch   the functions that the torch backend gives to torch.compile, to see what will run"""
+    parser.add_argument("file", metavar="FILE", help="a file, a library name, or - for standard input")
+    parser.add_argument("--to", required=True, choices=["module", "torch"])
+    parser.add_argument("-o", "--output", metavar="OUT", help="file to write; standard output if left out")
+    parser.add_argument("--rule", help="which rule, where the file has several")
+    parser.set_defaults(run=commands.build)
+
+
+def _list(parser: argparse.ArgumentParser) -> None:
+    """Lists the library: family, name, settings and source of every rule."""
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only rules whose line contains all of these words")
+    parser.set_defaults(run=commands.list_rules)
+
+
+def _new(parser: argparse.ArgumentParser) -> None:
+    """Writes a small rule with comments to start from, to NAME.opt in lower case. Never overwrites a file."""
+    parser.add_argument("name", metavar="NAME", help="the rule's name, as in MyRule")
+    parser.set_defaults(run=commands.new)
+
+
+def _race(parser: argparse.ArgumentParser) -> None:
+    from optlang.race import command  # noqa: PLC0415 - only `race` pays for it
+
+    parser.description = command.ABOUT
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
+
+
+COMMANDS = {
+    "check": ("find mistakes in rule files (what `optlang FILE` does)", _check),
+    "fmt": ("format rule files", _format),
+    "explain": ("explain the code of a finding", _explain),
+    "show": ("print a rule as text, latex, markdown, ir, plan or graph", _show),
+    "build": ("generate a Python module, or the torch backend's code", _build),
+    "list": ("list the library", _list),
+    "new": ("start a rule", _new),
+    "race": ("train one model with several rules, side by side", _race),
+}

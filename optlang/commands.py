@@ -1,0 +1,258 @@
+"""What the commands do. Each takes the parsed arguments and returns the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optlang import diagnose, library, parser
+from optlang.errors import Diagnostic, OptError, Source, did_you_mean
+
+if TYPE_CHECKING:
+    from optlang.rules import Rule
+
+TEMPLATE = """\
+# {name}: check with `optlang {file}`, race with `optlang race adamw {file}`.
+# w is the parameter, g its gradient, t the step (1 on the first); a prime marks the new value.
+rule {name} "what it is and where it comes from" {{
+  hyper lr           = 1e-3 in (0, inf) "step size"
+  hyper beta         = 0.9  in [0, 1)   "decay of the gradient mean"
+  hyper weight_decay = 0    in [0, inf) "decoupled decay, times lr"
+  state m = 0
+  m' = beta*m + (1 - beta)*g
+  u  = m'/(abs(m') + rms(m'))
+  w' = w - lr*(u + weight_decay*w)
+}}
+"""
+
+
+def is_a_rule_file(word: str) -> bool:
+    """Whether a first word that is no command may be a file to check."""
+    return word == "-" or word.endswith(".opt") or Path(word).exists() or word.lower() in library.index()
+
+
+def unknown_command(word: str, known: list[str]) -> int:
+    near = did_you_mean(word, [*known, *library.names()])
+    print(f"optlang: `{word[:80]}` is neither a command nor a file{f'; did you mean `{near}`?' if near else ''}", file=sys.stderr)
+    print("`optlang --help` lists the commands", file=sys.stderr)
+    return 2
+
+
+def read(name: str) -> Source:
+    """Standard input, a file or a library rule. Raises OptError."""
+    if name == "-":
+        return library.decode(sys.stdin.buffer.read(library.MOST_BYTES + 1), "<stdin>")
+    return library.find(name)
+
+
+def expand(names: list[str]) -> Iterator[str]:
+    """Folders become the `.opt` files below them."""
+    for name in names:
+        if name != "-" and Path(name).is_dir():
+            yield from map(str, sorted(Path(name).rglob("*.opt")))
+        else:
+            yield name
+
+
+# ---------------------------------------------------------------------------------------------------------- check
+
+
+def check(arguments: argparse.Namespace) -> int:
+    found: list[Diagnostic] = []
+    unread = False
+    count = 0
+    for name in expand(arguments.files):
+        count += 1
+        try:
+            found.extend(diagnose.diagnose(read(name), arguments.pedantic))
+        except OptError as error:
+            found.extend(error.diagnostics)
+            unread = True
+    if arguments.json:
+        print(json.dumps([d.to_json() for d in found], indent=2))
+    else:
+        _print_findings(found, count)
+    wrong = any(d.severity != "lint" for d in found) or (arguments.pedantic and found)
+    return 2 if unread or not count else 1 if wrong else 0
+
+
+def _print_findings(found: list[Diagnostic], count: int) -> None:
+    for finding in found:
+        print(finding.to_text() + "\n")
+    files = f"{count} file{'s' * (count != 1)}"
+    if not count:
+        print("no .opt files there", file=sys.stderr)
+    else:
+        print(f"{files}: {len(found)} finding{'s' * (len(found) != 1)}" if found else f"{files} checked, nothing wrong")
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    from optlang import catalogue  # noqa: PLC0415 - only this command reads it
+
+    if arguments.code is None:
+        for code, entry in catalogue.CATALOGUE.items():
+            print(f"{code}  {entry.title}")
+        return 0
+    if arguments.code.upper() not in catalogue.CATALOGUE:
+        near = did_you_mean(arguments.code.upper(), catalogue.CATALOGUE)
+        print(f"there is no code `{arguments.code[:80]}`{f'; did you mean `{near}`?' if near else ''}", file=sys.stderr)
+        print("`optlang explain` lists them", file=sys.stderr)
+        return 2
+    print(catalogue.explain(arguments.code.upper()))
+    return 0
+
+
+# --------------------------------------------------------------------------------------------------------- format
+
+
+def format_files(arguments: argparse.Namespace) -> int:
+    worst = changed = count = 0
+    for name in expand(arguments.files):
+        count += 1
+        try:
+            source = read(name)
+            text = canonical(source)
+        except OptError as error:
+            print(error, file=sys.stderr)
+            worst = max(worst, 2 if {d.code for d in error.diagnostics} & {"U01", "U02", "L02"} else 1)
+            continue
+        changed += text != source.text
+        _write(arguments, name, source, text)
+    if arguments.check or arguments.diff:
+        print(f"{changed} of {count} files would change" if changed else f"{count} files in canonical style")
+        return max(worst, int(changed > 0))
+    return worst
+
+
+def canonical(source: Source) -> str:
+    """A text in canonical style. Raises OptError where it cannot be read: nothing of it may be lost."""
+    from optlang.format import format_file  # noqa: PLC0415 - only `fmt` and `show` need it
+
+    file, found = parser.parse(source)
+    if any(d.severity == "error" for d in found):
+        raise OptError(found)
+    return format_file(file)
+
+
+def _write(arguments: argparse.Namespace, name: str, source: Source, text: str) -> None:
+    if arguments.diff:
+        lines = [source.text.splitlines(True), text.splitlines(True)]
+        sys.stdout.writelines(difflib.unified_diff(*lines, name, name))
+    elif name == "-":
+        sys.stdout.write(text)
+    elif text != source.text:
+        if arguments.check:
+            print(f"would change {name}")
+        else:
+            replace_file(Path(source.name), text)
+            print(f"formatted {name}")
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes beside the file, then moves: what was there is never half overwritten."""
+    beside = path.with_name(f".{path.name}.new")
+    try:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise library.problem("U02", f"the file cannot be written: {error.strerror or error}", "", str(path)) from None
+
+
+# ----------------------------------------------------------------------------------------------------------- show
+
+
+def show(arguments: argparse.Namespace) -> int:
+    source = read(arguments.file)
+    text = canonical(source) if arguments.form == "text" else FORMS[arguments.form](_rule(source, arguments.rule), arguments.math)
+    print(text.rstrip("\n"))
+    return 0
+
+
+def _rule(source: Source, name: str | None) -> Rule:
+    from optlang.rules import Rule  # noqa: PLC0415 - `check` and `fmt` start without it
+
+    return Rule.from_source(source, name)
+
+
+def _ir(rule: Rule, _math: str) -> str:
+    from optlang.render import ir  # noqa: PLC0415
+
+    return ir(rule.program)
+
+
+def _graph(rule: Rule, _math: str) -> str:
+    from optlang.render import graph  # noqa: PLC0415
+
+    return graph(rule.program)
+
+
+def _plan(rule: Rule, math: str) -> str:
+    from optlang.costs import summary  # noqa: PLC0415
+
+    return summary(rule.program, math)  # type: ignore[arg-type]
+
+
+FORMS: dict[str, Callable[[Rule, str], str]] = {
+    "text": lambda rule, _math: canonical(rule.source),
+    "latex": lambda rule, _math: rule.latex(),
+    "markdown": lambda rule, _math: rule.markdown(),
+    "ir": _ir,
+    "plan": _plan,
+    "graph": _graph,
+}
+
+
+# ------------------------------------------------------------------------------------------------------ the others
+
+
+def build(arguments: argparse.Namespace) -> int:
+    from optlang import rules  # noqa: PLC0415
+
+    rule = _rule(read(arguments.file), arguments.rule)
+    text = rules.generate(rule, arguments.to)
+    if arguments.output is None:
+        print(text.rstrip("\n"))
+    else:
+        replace_file(Path(arguments.output), text)
+        print(f"wrote {arguments.output}: {len(text.splitlines())} lines")
+    return 0
+
+
+def list_rules(arguments: argparse.Namespace) -> int:
+    shown = 0
+    for path in library.index().values():
+        for item in parser.parse(library.read(path))[0].items if path.stem != "std" else ():
+            hypers = " ".join(s.name for s in getattr(item, "body", ()) if hasattr(s, "default"))
+            line = f"{path.parent.name:<10} {path.stem:<18} {hypers or 'route':<52} {getattr(item, 'doc', '')}".rstrip()
+            is_rule = hasattr(item, "doc")
+            if is_rule and all(word.lower() in line.lower() for word in arguments.words):
+                print(line)
+                shown += 1
+    if not shown:
+        print("no rule fits; `optlang list` prints them all", file=sys.stderr)
+    return 0 if shown else 1
+
+
+def new(arguments: argparse.Namespace) -> int:
+    if not re.fullmatch(r"[^\W\d_]\w*", arguments.name) or not arguments.name[0].isupper():
+        print(f"`{arguments.name[:80]}` cannot name a rule: begin with a capital letter, go on with letters and digits", file=sys.stderr)
+        return 2
+    path = Path(f"{arguments.name.lower()}.opt")
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(TEMPLATE.format(name=arguments.name, file=path))
+    except FileExistsError:
+        print(f"{path} is there already; it was left alone", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{path} cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
+    print(f"wrote {path}\n  optlang {path}                 check it\n  optlang race adamw {path}      see how it trains")
+    return 0

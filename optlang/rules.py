@@ -1,0 +1,158 @@
+"""Rules as Python sees them: loaded from the library, a file or a text, and handed on to compiler and printers."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optlang import diagnose, library, lower
+from optlang.errors import Diagnostic, OptError, Source
+from optlang.ir import Program, Routing
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from optlang.backends.base import Math
+    from optlang.equivalence import Verdict
+
+
+class Rule:
+    """One rule or route, checked: its meaning as `program`, its printed forms, and the optimizers made from it.
+
+    `what` is a library name, a path, or the text of a `.opt` file; `rule` names one of several. Raises OptError with every
+    finding where the text is wrong.
+    """
+
+    def __init__(self, what: str | Path, rule: str | None = None) -> None:
+        self._set(source_of(what), rule)
+
+    @classmethod
+    def from_source(cls, source: Source, rule: str | None = None) -> Rule:
+        """A rule of a text that already has a name for messages."""
+        made = cls.__new__(cls)
+        made._set(source, rule)
+        return made
+
+    def _set(self, source: Source, rule: str | None) -> None:
+        file, found = diagnose.read(source)
+        errors = [d for d in found if d.severity == "error"]
+        if errors:
+            raise OptError(errors)
+        self.source = source
+        self._file = file
+        self._item = lower.choose(file, rule if rule is not None else _default(source, [i.name for i in file.items if hasattr(i, "name")]))
+        self.program: Program | Routing = self.lowered({})
+
+    def lowered(self, baked: dict[str, Any]) -> Program | Routing:
+        """The program for other values of the whole-number and truth hypers that shape it."""
+        return lower.lower(self._file, self._item.name, baked)
+
+    @property
+    def name(self) -> str:
+        return self._item.name
+
+    @property
+    def doc(self) -> str:
+        """The text after the rule's name: as a rule its source."""
+        return self._item.doc
+
+    def optimizer(self, backend: str = "auto", math: Math = "safe") -> type[Optimizer]:
+        """A subclass of `torch.optim.Optimizer` named like the rule."""
+        from optlang.runtime import make_optimizer  # noqa: PLC0415 - torch is only imported when it is needed
+
+        return make_optimizer(self.program, relower=self.lowered, backend=backend, math=math)
+
+    def module(self) -> str:
+        """The text of a Python module that needs torch alone."""
+        from optlang.backends.module import generate  # noqa: PLC0415
+
+        return generate(self.program)
+
+    def latex(self) -> str:
+        """The equations as LaTeX."""
+        from optlang.render import latex  # noqa: PLC0415
+
+        return latex(self.program)
+
+    def markdown(self) -> str:
+        """A card: source, equations, hypers with their ranges, states."""
+        from optlang.render import markdown  # noqa: PLC0415
+
+        return markdown(self.program)
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown()
+
+    def __repr__(self) -> str:
+        return f"<Rule {self.name} of {self.source.name}>"
+
+
+def source_of(what: str | Path) -> Source:
+    """A library name, a path or a text as a source. What has a brace or a line break is a text."""
+    if isinstance(what, str) and any(mark in what for mark in "{\n"):
+        return Source(what)
+    return library.find(str(what))
+
+
+def _default(source: Source, names: list[str]) -> str:
+    """The rule that a file is named after, else the only one."""
+    stem = Path(source.name).stem.lower()
+    return next((name for name in names if name.lower() == stem), "")
+
+
+def load(what: str | Path, rule: str | None = None, *, backend: str = "auto", math: Math = "safe") -> type[Optimizer]:
+    """The optimizer class of a library name or a `.opt` file: `Lion = load("lion")`, then `Lion(model.parameters(), lr=1e-4)`.
+
+    `backend` is "auto", "reference" or "torch"; `math` is "safe" (as accurate as written), "strict" (as written) or "fast".
+    Raises OptError for a file that is wrong or missing, ValueError for an unknown backend.
+    """
+    source = library.find(str(what))
+    return _compiled(source.text, source.name, rule, backend, math)
+
+
+def loads(text: str, rule: str | None = None, *, backend: str = "auto", math: Math = "safe") -> type[Optimizer]:
+    """Like `load`, for the text of a `.opt` file."""
+    return _compiled(text, "<text>", rule, backend, math)
+
+
+@lru_cache(maxsize=256)
+def _compiled(text: str, name: str, rule: str | None, backend: str, math: Math) -> type[Optimizer]:
+    made = Rule.from_source(Source(text, name), rule).optimizer(backend, math)
+    made._origin = (_compiled, (text, name, rule, backend, math))  # type: ignore[attr-defined]
+    return made
+
+
+def check(text: str, *, pedantic: bool = False, name: str = "<text>") -> list[Diagnostic]:
+    """Every finding about the text of a `.opt` file; an empty list where there is none. `pedantic` adds lints."""
+    return diagnose.diagnose(Source(text, name), pedantic)
+
+
+def build(what: str | Path, rule: str | None = None, *, to: str = "module") -> str:
+    """Generated source text: `to="module"` is a standalone Python module, `to="torch"` what the torch backend compiles.
+
+    `what` is a library name, a path or the text of a rule. Raises OptError, and ValueError for an unknown target.
+    """
+    return generate(Rule(what, rule), to)
+
+
+def generate(rule: Rule, to: str) -> str:
+    """Generated source text of a rule; see `build`."""
+    if to == "module":
+        return rule.module()
+    if to == "torch":
+        from optlang.backends.torch import source  # noqa: PLC0415
+
+        return source(rule.program)
+    raise ValueError(f"there is no target {to!r}: choose 'module' or 'torch'")
+
+
+def equivalent(a: Rule | str | Path, b: Rule | str | Path) -> Verdict:
+    """Whether two rules take the same steps: proved by algebra, refuted by a counterexample, or open."""
+    from optlang.equivalence import equivalent as decide  # noqa: PLC0415
+
+    sides = [x.program if isinstance(x, Rule) else Rule(x).program for x in (a, b)]
+    for side in sides:
+        if isinstance(side, Routing):
+            raise ValueError(f"{side.name} is a route: compare its rules one by one")
+    return decide(sides[0], sides[1])  # type: ignore[arg-type]
