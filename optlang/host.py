@@ -113,7 +113,9 @@ def _leaf(node: Node, leaves: Mapping[tuple[str, Any], Any]) -> Any:
     if node.op == "const":
         return number(node.value)
     value = leaves[node.op, node.value]
-    return Missing(node.value) if value is None else number(value)
+    if value is None:
+        return Missing(node.value)
+    return np.bool_(value) if node.type.kind == "bool" else number(float(value) if isinstance(value, bool) else value)
 
 
 def _plain(value: Any) -> Scalar:

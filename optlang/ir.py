@@ -300,12 +300,19 @@ class Program:
 # ------------------------------------------------------------------------------------------ what is known, and when
 
 
+def _gathers(node: Node) -> bool:
+    """Whether a node reduces over several parameters or groups: of these it takes all to know it."""
+    return isinstance(node.value, Extent) and bool(node.args) and node.value.rank < node.args[0].type.extent.rank
+
+
 def on_host(roots: Iterable[Node]) -> dict[Node, bool]:
     """Which nodes are numbers that hypers, `t` and static facts alone decide: computed once per step in float64."""
     leaves = ("const", "hyper", "t", "fact")
 
     def known(node: Node, args: tuple[bool, ...]) -> bool:
-        return node.op in leaves if not node.args else all(args) and node.type.extent.level != "array"
+        if not node.args:
+            return node.op in leaves
+        return all(args) and node.type.extent.level != "array" and not _gathers(node)
 
     return fold(roots, known)
 
@@ -315,7 +322,7 @@ def is_static(roots: Iterable[Node], baked: frozenset[str] = frozenset()) -> dic
 
     def known(node: Node, args: tuple[bool, ...]) -> bool:
         if node.args:
-            return all(args)
+            return all(args) and not _gathers(node)
         return node.op in ("const", "fact") or (node.op == "hyper" and node.value in baked)
 
     return fold(roots, known)

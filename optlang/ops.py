@@ -129,6 +129,7 @@ def reduction(types: Sequence[Type], value: Any) -> Type:
     """`value` is the extent that remains, or "window" for a reduction over remembered values."""
     _want_numbers(types)
     first = types[0]
+    _want_one_number(types[1:], first.extent if value == "window" else value)
     if value == "window":
         if not first.window:
             raise TypeProblem("there is no window to reduce over")
@@ -140,6 +141,13 @@ def reduction(types: Sequence[Type], value: Any) -> Type:
     if not _contains(first.extent, value):
         raise TypeProblem(f"a value per {first.extent} cannot be reduced to one per {value}")
     return Type("real", value)
+
+
+def _want_one_number(types: Sequence[Type], result: Extent) -> None:
+    """The share of a quantile is the same for all values that are put in order."""
+    for type_ in types:
+        if type_.extent.level == "array" or type_.window or type_.extent.rank > result.rank:
+            raise TypeProblem(f"the second operand is one number for each result, this is {type_}; reduce it")
 
 
 def _contains(large: Extent, small: Extent) -> bool:

@@ -16,6 +16,10 @@ Array = Any  # numpy.ndarray for the reference interpreter, torch.Tensor elsewhe
 Math = Literal["safe", "strict", "fast"]
 
 
+class StepError(Exception):
+    """A step that cannot be taken; nothing has been written. The message names the parameter or hyper and says what to do."""
+
+
 @dataclass(slots=True)
 class Cell:
     """One parameter in one step. Shapes of states: element = the parameter's, row (…, rows, 1), col (…, 1, cols),
