@@ -142,8 +142,7 @@ def canonical(source: Source) -> str:
 
 def _write(arguments: argparse.Namespace, name: str, source: Source, text: str) -> None:
     if arguments.diff:
-        lines = [source.text.splitlines(True), text.splitlines(True)]
-        sys.stdout.writelines(difflib.unified_diff(*lines, name, name))
+        sys.stdout.writelines(difflib.unified_diff(source.text.splitlines(True), text.splitlines(True), name, name))
     elif name == "-":
         sys.stdout.write(text)
     elif text != source.text:

@@ -146,6 +146,7 @@ class OptError(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The closest known name, or an empty string."""
-    found = difflib.get_close_matches(name[:80], [k for k in known if k != name], n=1, cutoff=0.6)
-    return found[0] if found else ""
+    """The closest known name, whatever its case, or an empty string."""
+    by_lower = {k.lower(): k for k in known if k != name}
+    found = difflib.get_close_matches(name[:80].lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else ""

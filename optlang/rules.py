@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from optlang import diagnose, library, lower
 from optlang.errors import Diagnostic, OptError, Source
 from optlang.ir import Program, Routing
+from optlang.syntax import File, Route
+from optlang.syntax import Rule as RuleItem
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -41,7 +43,7 @@ class Rule:
             raise OptError(errors)
         self.source = source
         self._file = file
-        self._item = lower.choose(file, rule if rule is not None else _default(source, [i.name for i in file.items if hasattr(i, "name")]))
+        self._item = lower.choose(file, _named_like_the_file(file) if rule is None else rule)
         self.program: Program | Routing = self.lowered({})
 
     def lowered(self, baked: dict[str, Any]) -> Program | Routing:
@@ -95,10 +97,10 @@ def source_of(what: str | Path) -> Source:
     return library.find(str(what))
 
 
-def _default(source: Source, names: list[str]) -> str:
-    """The rule that a file is named after, else the only one."""
-    stem = Path(source.name).stem.lower()
-    return next((name for name in names if name.lower() == stem), "")
+def _named_like_the_file(file: File) -> str:
+    """The rule that a file is named after; empty where there is none."""
+    stem = Path(file.source.name).stem.lower()
+    return next((item.name for item in file.items if isinstance(item, RuleItem | Route) and item.name.lower() == stem), "")
 
 
 def load(what: str | Path, rule: str | None = None, *, backend: str = "auto", math: Math = "safe") -> type[Optimizer]:

@@ -48,8 +48,8 @@ class Choice(Block):
         """The condition, lowered once."""
         if not self.lowered:
             self.lowered = True
-            every = isinstance(self.statement, syntax.Every)
-            self.condition = _period(frame, self.statement) if every else _condition(frame, self.statement)
+            written = self.statement
+            self.condition = _period(frame, written) if isinstance(written, syntax.Every) else _condition(frame, written)
         return self.condition
 
     def value(self, frame: Frame, key: Key) -> Value:
@@ -70,7 +70,7 @@ class Choice(Block):
 
 
 def _define_choice(frame: Frame, statement: syntax.Every | syntax.When) -> None:
-    sides = [_side(frame, number) for number in (0, 1)]
+    sides = _side(frame, 0), _side(frame, 1)
     choice = Choice(statement, *sides)
     frame.choices.append(choice)
     for side, body in ((sides[0], statement.body), (sides[1], statement.otherwise)):
@@ -185,6 +185,7 @@ class Loop(Block):
         current = {s.name: frame.lower(s.init) for s in loops}
         count = self._count(frame)
         for turn in range(count or 0):
+            frame.context.entered(frame.source, self.statement.span)
             current = self._turn(frame, current, turn)
         return current
 

@@ -31,7 +31,8 @@ def lower(frame: Frame, call: syntax.Call) -> Value:
         return _builtin(frame, call)
     if (found := frame.module.find(name)) is not None:
         return inline.call(frame, call, *found)
-    return _unknown(frame, call)
+    _unknown(frame, call)
+    return None
 
 
 def _positional(call: syntax.Call) -> int:

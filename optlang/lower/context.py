@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from optlang import ir
 from optlang.errors import Diagnostic, Label, Source, Span
 
-MOST_CALLS = 5_000  # inlined calls: functions that double would otherwise fill the machine
-MOST_NODES = 200_000
+MOST_CALLS = 5_000  # inlined calls and turns of loops: functions that double would otherwise fill the machine
+MOST_NODES = 100_000
 MOST_NESTED_CALLS = 40
 MOST_REPEATS = 1_000
 
@@ -84,6 +84,14 @@ class Context:
             number = (number + 1) & 0xFFFFFFFF
         self.sites.add(number)
         return number
+
+    def entered(self, source: Source, span: Span) -> None:
+        """Counts one inlined call or one turn of a loop."""
+        self.spent.calls += 1
+        if self.spent.calls > MOST_CALLS:
+            self.report(source, "L01", f"there are more than {MOST_CALLS} calls and turns of loops after inlining", span,
+                        "stopped here", "fewer repeats, or fewer functions that call functions")  # fmt: skip
+            raise TooLarge
 
     def made(self, source: Source, span: Span) -> None:
         """Counts one operator; a program that explodes is stopped here."""

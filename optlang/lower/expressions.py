@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from optlang import ir, ops, syntax
@@ -18,7 +19,9 @@ class Scope(Protocol):
     """What an expression needs of its surroundings."""
 
     context: Context
-    source: Source
+
+    @property
+    def source(self) -> Source: ...
 
     def lookup(self, name: syntax.Name) -> Value: ...
 
@@ -46,7 +49,7 @@ def lower(scope: Scope, expr: syntax.Expr) -> Value:
         case syntax.Text(span=span):
             scope.context.report(scope.source, "R06", "a text stands where a value is needed", span,
                                  "texts belong after a name or a hyper, and in `named(...)`")  # fmt: skip
-            return None
+    return None
 
 
 def number(scope: Scope, expr: syntax.Number) -> Value:
@@ -136,7 +139,7 @@ def _bake(context: Context, name: str) -> float | int | bool | None:
     return context.baked.get(name, hyper.default)
 
 
-_ARITHMETIC = {
+_ARITHMETIC: dict[str, Callable[..., float | None]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,

@@ -156,7 +156,8 @@ class Frame:
         """The value of a name of this frame, lowered on the first demand."""
         if key not in self.values:
             if key in self.open:
-                return self._cycle(key, span)
+                self._cycle(key, span)
+                return None
             self.open.append(key)
             before, self.equation = self.equation, key[0]
             self.values[key] = self._lower(key)
@@ -165,7 +166,6 @@ class Frame:
         return self.values[key]
 
     def _lower(self, key: Key) -> Value:
-        name, primed = key
         if key in self.equations:
             node = self.lower(self.equations[key].value)
             self._note(key, node)
@@ -174,9 +174,7 @@ class Frame:
             node = self.blocks[key].value(self, key)
             self._note(key, node)
             return node
-        if name in self.given:
-            return self.given[name]
-        return self.states[name].node
+        return self.given[key[0]] if key[0] in self.given else self.states[key[0]].node
 
     def _note(self, key: Key, node: Value) -> None:
         """Named equations are kept for the printers."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from optlang import syntax
 from optlang.errors import Span, did_you_mean
 from optlang.lower import bodies
-from optlang.lower.context import MOST_CALLS, MOST_NESTED_CALLS, TooLarge, Value
+from optlang.lower.context import MOST_NESTED_CALLS, TooLarge, Value
 from optlang.lower.declarations import allows, declared_hyper
 from optlang.lower.modules import Definition, Module, any_memory, is_pure
 
@@ -44,8 +44,7 @@ def _key(frame: Frame, item: Definition, given: Given) -> tuple[object, ...]:
 
 
 def _may_go_in(frame: Frame, call: syntax.Call, item: syntax.Rule | syntax.Def, module: Module) -> bool:
-    spent = frame.context.spent
-    spent.calls += 1
+    frame.context.entered(frame.source, call.func_span)
     if id(item) in frame.chain:
         frame.report("N12", f"`{item.name}` calls itself", call.func_span, "on the way from its own body",
                      "definitions cannot be recursive; use `repeat`")  # fmt: skip
@@ -54,11 +53,9 @@ def _may_go_in(frame: Frame, call: syntax.Call, item: syntax.Rule | syntax.Def, 
         frame.report("R06", f"`{item.name}` keeps state and cannot be called inside `repeat`", call.func_span, "",
                      "call it outside the loop")  # fmt: skip
         return False
-    if len(frame.chain) >= MOST_NESTED_CALLS or spent.calls > MOST_CALLS:
-        what = f"calls are nested more than {MOST_NESTED_CALLS} deep"
-        if spent.calls > MOST_CALLS:
-            what = f"there are more than {MOST_CALLS} calls after inlining"
-        frame.report("L01", what, call.func_span, "stopped here", "use fewer functions that call functions")
+    if len(frame.chain) >= MOST_NESTED_CALLS:
+        frame.report("L01", f"calls are nested more than {MOST_NESTED_CALLS} deep", call.func_span, "stopped here",
+                     "use fewer functions that call functions")  # fmt: skip
         raise TooLarge
     return True
 
@@ -154,7 +151,8 @@ def _bind_function(frame: Frame, call: syntax.Call, function: syntax.Def) -> Giv
         name = arg.name
         if not name:
             if place >= len(parameters):
-                return _miscounted(frame, call, function)
+                _miscounted(frame, call, function)
+                return None
             name, place = parameters[place], place + 1
         if not _is_known(frame, call, arg if arg.name else syntax.Arg(arg.span, arg.value, name), parameters):
             return None
@@ -167,7 +165,9 @@ def _bind_function(frame: Frame, call: syntax.Call, function: syntax.Def) -> Giv
 
 def _with_all(frame: Frame, call: syntax.Call, function: syntax.Def, given: Given) -> Given | None:
     missing = [p.name for p in function.parameters if p.default is None and p.name not in given]
-    return given if not missing else _miscounted(frame, call, function, missing)
+    if missing:
+        _miscounted(frame, call, function, missing)
+    return None if missing else given
 
 
 def _miscounted(frame: Frame, call: syntax.Call, function: syntax.Def, missing: list[str] | None = None) -> None:

@@ -190,8 +190,12 @@ def reached(item: Definition, module: Module) -> list[Definition]:
 def any_memory(item: Definition, module: Module) -> bool:
     """Whether a definition keeps state or hypers of its own between steps, directly or through what it calls."""
     if "memory" not in (known := module.facts.setdefault(item.name, {})):
-        known["memory"] = any(isinstance(x, syntax.Rule) or (isinstance(x, syntax.Def) and _declares_state(x.body)) for x in reached(item, module))
+        known["memory"] = any(_remembers(x) for x in reached(item, module))
     return known["memory"]
+
+
+def _remembers(item: Definition) -> bool:
+    return isinstance(item, syntax.Rule) or (isinstance(item, syntax.Def) and _declares_state(item.body))
 
 
 def is_pure(item: Definition, module: Module) -> bool:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from optlang import ir, ops, syntax
 from optlang.errors import did_you_mean
-from optlang.lower.context import Context
 from optlang.lower.declarations import Setting, allows, declared_hyper, setting
 from optlang.lower.expressions import COMPARISONS, OPERATORS
 
@@ -107,20 +106,21 @@ def predicate(frame: Frame, expr: syntax.Expr) -> ir.Predicate | None:
 
 
 def _both(frame: Frame, expr: syntax.Expr, op: str, left: syntax.Expr, right: syntax.Expr) -> ir.Predicate | None:
-    if isinstance(left, syntax.Binary) and left.op in COMPARISONS and OPERATORS[left.op] != op and isinstance(expr, syntax.Binary) and expr.op in COMPARISONS:
+    if all(isinstance(side, syntax.Binary) and side.op in COMPARISONS for side in (expr, left)):
         frame.report("R08", "comparisons cannot be chained", expr.span, "", "write `a < b and b < c`")
         return None
     sides = predicate(frame, left), predicate(frame, right)
     if sides[0] is None or sides[1] is None:
         return None
-    texts = [s.value for s in sides if s.op == "const" and isinstance(s.value, str)]
-    has_dtype = any(s.op == "dtype" for s in sides)
+    both = (sides[0], sides[1])
+    texts = [s.value for s in both if s.op == "const" and isinstance(s.value, str)]
+    has_dtype = any(s.op == "dtype" for s in both)
     if has_dtype != bool(texts) or (has_dtype and (op not in ("eq", "ne") or texts[0] not in DTYPES)):
         near = did_you_mean(texts[0], DTYPES) if texts else ""
         frame.report("R06", "`dtype` is compared with the name of a type", expr.span, "",
                      f"did you mean \"{near}\"?" if near else 'as in `dtype == "bfloat16"`')  # fmt: skip
         return None
-    return ir.Predicate(op, (sides[0], sides[1]))
+    return ir.Predicate(op, both)
 
 
 def _named(frame: Frame, call: syntax.Call) -> ir.Predicate | None:

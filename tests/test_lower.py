@@ -1,0 +1,274 @@
+"""Syntax trees to programs: names, instances, extents, blocks, calls, routes, and what is refused."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from optlang import ir, library, parser
+from optlang.errors import OptError, Source
+from optlang.lower import check, lower
+from optlang.types import ELEMENT, MODEL, ROW
+
+
+def program(text: str, name: str = "", **baked: int | bool) -> ir.Program:
+    file, found = parser.parse(Source(text, "x.opt"))
+    assert not found
+    result = lower(file, name, baked)
+    assert isinstance(result, ir.Program)
+    return result
+
+
+def codes(text: str) -> list[str]:
+    file, found = parser.parse(Source(text, "x.opt"))
+    assert not found, found[0].to_text()
+    return [d.code for d in check(file)]
+
+
+def rule(body: str, after: str = "") -> str:
+    return f"rule A {{ {body} }} {after}"
+
+
+# -------------------------------------------------------------------------------------------------- what is meant
+
+
+def test_equations_have_no_order() -> None:
+    one = program(rule("hyper lr = 1 in (0, inf) state m = 0 m' = m + g u = m'*2 w' = w - lr*u"))
+    two = program(rule("w' = w - lr*u u = m'*2 m' = m + g state m = 0 hyper lr = 1 in (0, inf)"))
+    assert one.weights is two.weights and one.updates == two.updates
+
+
+def test_a_held_state_is_itself() -> None:
+    p = program(rule("state a = w a' = a w' = w - g*a"))
+    assert p.updates["a"] is p.states[0].node and p.states[0].init is ir.W
+
+
+def test_blocks_hold_what_they_do_not_mention() -> None:
+    p = program(rule("state m = 0 every 3 { m' = g } w' = w - m'"))
+    assert p.updates["m"].op == "branch" and p.updates["m"].args[2] is p.states[0].node
+    p = program(rule("when t > 5 { w' = w - g }"))
+    assert p.weights.args[1:] == (ir.sub(ir.W, ir.G), ir.W)
+
+
+def test_every_from_counts_from_its_start() -> None:
+    fires = program(rule("every 4 from 2 { w' = g }")).weights.args[0]
+    assert fires.op == "and" and fires.args[0].op == "ge"
+
+
+def test_a_state_of_a_static_block_is_guarded_and_of_another_is_not() -> None:
+    p = program(rule("when rank >= 2 { state r per row = 0 r' = mean(g per row) u = g*r' } else { u = g } w' = w - u"))
+    assert p.states[0].guard is not None and p.states[0].type.extent == ROW
+    p = program(rule("every 2 { state r = 0 r' = g u = r' } else { u = g } w' = w - u"))
+    assert p.states[0].guard is None and p.updates["r"].op == "branch"
+
+
+def test_instances_are_named_by_equation_then_callee_then_number() -> None:
+    text = "rule B { hyper lr = 1 in (0, inf) state m = 0 m' = m + g w' = w - lr*m' } " + rule(
+        "a = B() x = B(g = a) + B() w' = B(w = x)"
+    )
+    p = program(text, "A")
+    assert [s.name for s in p.states] == ["a.m", "x.m", "x_2.m", "B.m"]
+    assert [h.name for h in p.hypers] == ["a.lr", "x.lr", "x_2.lr", "B.lr"]
+
+
+def test_given_hypers_become_expressions() -> None:
+    text = "rule B { hyper lr = 1 in (0, inf) hyper b = 0 in [0, 1) w' = w - lr*b*g } " + rule("hyper lr = 2 in (0, inf) w' = B(lr = lr/2)")
+    p = program(text, "A")
+    assert [h.name for h in p.hypers] == ["lr", "B.b"]
+    assert any(n is ir.div(ir.hyper("lr"), ir.const(2)) for n in ir.walk([p.weights]))
+
+
+def test_functions_keep_state_for_each_call() -> None:
+    p = program("def avg(x, b = 0.5) { state a = 0 a' = b*a + x return a' } " + rule("u = avg(g) v = avg(g^2, b = 0.1) w' = w - u - v"))
+    assert [s.name for s in p.states] == ["u.a", "v.a"]
+
+
+def test_pure_functions_of_the_same_arguments_are_one_expression() -> None:
+    doubling = "def f0(x) = x + x " + " ".join(f"def f{i}(x) = f{i - 1}(x) + f{i - 1}(x)" for i in range(1, 36))
+    start = time.perf_counter()
+    assert len(ir.walk([program(doubling + rule("w' = f35(g)")).weights])) == 37
+    assert time.perf_counter() - start < 5
+
+
+def test_repeat_is_unrolled_with_baked_counts() -> None:
+    text = rule("hyper int n = 3 in [0, 9] repeat n { state y = g y' = y*2 } w' = w - y")
+    assert program(text).hyper("n").baked
+    doubled = ir.G
+    for _ in range(4):
+        doubled = ir.mul(doubled, ir.const(2))
+    assert program(text, n=4).weights is ir.sub(ir.W, doubled)
+
+
+def test_reductions_leave_what_per_says() -> None:
+    p = program(rule("state n per model = 0 n' = norm(g per model) w' = w - g/n'"))
+    assert p.updates["n"].type.extent == MODEL
+    p = program(rule("w' = w - mean(g.T per row).T"))
+    assert p.weights.type.extent == ELEMENT
+    p = program(rule("y = as_matrix(g) w' = w - as_param(y - mean(y per row))"))
+    assert p.weights.type.extent == ELEMENT
+
+
+def test_gradient_at_the_weights_is_the_gradient() -> None:
+    assert program(rule("w' = w - grad(w)")).weights is ir.sub(ir.W, ir.G)
+
+
+def test_each_written_draw_is_its_own_and_a_named_one_is_one() -> None:
+    p = program(rule("z = normal() w' = w - z*z - normal() - normal()"))
+    assert len({n.value for n in ir.walk([p.weights]) if n.op == "random"}) == 3
+    q = program(rule("other = g*2 z = normal() w' = w - z*z - normal() - normal() - other"))
+    assert {n.value for n in ir.walk([q.weights]) if n.op == "random"} == {n.value for n in ir.walk([p.weights]) if n.op == "random"}
+
+
+def test_draws_of_a_loop_and_of_calls_differ() -> None:
+    p = program("def noise(x) = x + normal() " + rule("repeat 2 { state y = g y' = y + normal() } w' = y + noise(g) + noise(g)"))
+    assert len({n.value for n in ir.walk([p.weights]) if n.op == "random"}) == 4
+
+
+def test_eval_is_over_what_is_stored() -> None:
+    p = program(rule("state a = w a' = 0.9*a + 0.1*w' w' = w - g eval = 2*a' - w'"))
+    assert p.evaluation is ir.sub(ir.mul(ir.const(2), p.states[0].node), ir.W)
+
+
+def test_the_evaluation_of_a_called_rule_is_the_callers() -> None:
+    text = "rule B { state a = w a' = a + w' w' = w - g eval = a' } " + rule("w' = B()")
+    assert program(text, "A").evaluation is ir.state("B.a", program(text, "A").states[0].type)
+    assert program(text.replace("w' = B()", "w' = B() + 0*g"), "A").evaluation is None
+
+
+def test_named_equations_come_in_an_order_in_which_they_can_be_computed() -> None:
+    names = [name for name, _ in program(rule("w' = w - a a = b*2 b = c + 1 c = g")).names]
+    assert names.index("c") < names.index("b") < names.index("a")
+
+
+def test_five_thousand_equations_lower_quickly_in_any_order() -> None:
+    chain = [f"x{i + 1} = x{i} + g*{i}" for i in range(5000)]
+    text = rule("x0 = g " + " ".join(reversed(chain)) + " w' = w - x5000")
+    start = time.perf_counter()
+    assert len(program(text).names) == 5001
+    assert time.perf_counter() - start < 10
+
+
+def test_a_route_gives_cases_with_settings() -> None:
+    file, _ = parser.parse(library.find("muonwithadamw"))
+    routing = lower(file)
+    assert isinstance(routing, ir.Routing)
+    assert [c.program.name for c in routing.cases] == ["Muon", "AdamW"] and routing.cases[1].condition is None
+    assert routing.cases[1].settings == {"lr": 3e-4, "weight_decay": 0.1}
+
+
+@pytest.mark.parametrize("name", library.names())
+def test_the_library_lowers_under_the_names_of_its_files(name: str) -> None:
+    file, found = parser.parse(library.find(name))
+    assert not found and check(file) == []
+    assert lower(file, name).name.lower() == name
+
+
+# ----------------------------------------------------------------------------------------------- what is refused
+
+REFUSED = {
+    "unknown name": ("w' = w - lrr*g", ["N02"]),
+    "unknown function": ("w' = w - sqr(g)", ["N01"]),
+    "unknown rule": ("w' = Adm()", ["N09"]),
+    "function of std not imported": ("state m = 0 m' = ema(m, g, 0.9) w' = w - m'", ["N15"]),
+    "twice": ("a = 1 a = 2 w' = w - a*g", ["N03"]),
+    "new value twice": ("w' = w - g w' = w", ["N03"]),
+    "in a block and outside": ("w' = w - g every 2 { w' = w }", ["N03"]),
+    "shadowing": ("a = 1 when t > 2 { a = 2 w' = w - a } else { w' = w }", ["N03"]),
+    "reserved": ("pi = 3 w' = w - pi*g", ["N04"]),
+    "builtin": ("mean = 3 w' = w - g", ["N04"]),
+    "cycle": ("a = b b = a w' = w - a", ["N05"]),
+    "cycle through new weights": ("a = w' w' = w - a", ["N05"]),
+    "prime on a non-state": ("m' = g w' = w - g", ["N06"]),
+    "prime read on a non-state": ("m = g w' = w - m'", ["N06"]),
+    "state without equation": ("state m = 0 w' = w - g", ["N07"]),
+    "argument count": ("w' = w - sqrt(g, 2)", ["N10"]),
+    "named argument of a builtin": ("w' = w - clip(g, low = 1, high = 2)", ["N11"]),
+    "missing times": ("state m = 0 m' = m (1 - 2) w' = w - g", ["N14"]),
+    "one side only": ("when t > 2 { a = g } w' = w - a", ["N13"]),
+    "shapes": ("w' = w - g @ g", ["T07"]),
+    "truth as number": ("w' = w - (g > 0)", ["T01"]),
+    "number as truth": ("w' = where(g, w, g)", ["T01"]),
+    "too fine": ("state r per row = 0 r' = g w' = w - r'", ["T02"]),
+    "too fine inside a block": ("state r per model = 0 when norm(g) > 1 { r' = r + 1 } w' = w - g", ["T02"]),
+    "elementwise condition": ("when g > 0 { w' = w } else { w' = g }", ["T03"]),
+    "unknown extent": ("w' = w - mean(g per rwo)", ["T04"]),
+    "per without a reduction": ("w' = w - sqrt(g per row)", ["T05"]),
+    "gradient in an initial value": ("state m = g m' = m w' = w - g", ["T06"]),
+    "window": ("state h[4] per model = 0 h' = norm(g per model) w' = w - g", ["T01"]),
+    "no new weights": ("a = g", ["R01"]),
+    "default outside": ("hyper b = 2 in [0, 1) w' = w - b*g", ["R02"]),
+    "empty range": ("hyper b = 2 in [3, 1] w' = w - b*g", ["R03"]),
+    "default not constant": ("hyper b = t w' = w - b*g", ["R04"]),
+    "fraction for int": ("hyper int b = 1.5 w' = w - b*g", ["R04"]),
+    "number for bool": ("hyper bool b = 1 w' = where(b, w, g)", ["R04"]),
+    "count not whole": ("repeat 2.5 { state y = g y' = y } w' = w - y", ["R05"]),
+    "count not known": ("hyper n = 2 repeat n { state y = g y' = y } w' = w - y", ["R05"]),
+    "period": ("every 0 { w' = w }", ["R05"]),
+    "return in a rule": ("return 3 w' = w - g", ["R06"]),
+    "hyper in a block": ("when t > 1 { hyper b = 1 w' = w }", ["R06"]),
+    "named outside a route": ('w' + "' = where(named(\"x\"), w, g)", ["R06", "R06"]),
+    "chained comparison": ("w' = where(0 < g < 1, w, g)", ["R08"]),
+    "eval of the gradient": ("w' = w - g eval = w' + g*2", ["R10"]),
+    "report per element": ("report a = g w' = w - g", ["T02"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name: str) -> None:
+    body, expected = REFUSED[name]
+    assert codes(rule(body)) == expected
+
+
+
+def tower(body: str, height: int) -> str:
+    """Functions that call the one below."""
+    return " ".join(["def f0(x) = x", *(f"def f{i}(x) = {body.format(i - 1)}" for i in range(1, height))]) + " "
+
+
+AROUND = {
+    "recursion": ("def f(x) = f(x) " + rule("w' = f(g)"), "N12"),
+    "two that call each other": ("def f(x) = h(x) def h(x) = f(x) " + rule("w' = f(g)"), "N12"),
+    "no return": ("def f(x) { a = x } " + rule("w' = f(g)"), "R07"),
+    "missing argument": ("def f(x, y) = x*y " + rule("w' = f(g)"), "N10"),
+    "unknown argument": ("def f(x, y) = x*y " + rule("w' = f(g, z = 1)"), "N11"),
+    "positional arguments of a rule": ("rule B { w' = w - g } " + rule("w' = B(g)"), "N10"),
+    "unknown hyper of a rule": ("rule B { w' = w - g } " + rule("w' = B(lr = 1)"), "N11"),
+    "outside the callee's range": ("rule B { hyper b = 0 in [0, 1) w' = w - b*g } " + rule("w' = B(b = 2)"), "R02"),
+    "a route cannot be called": ("route B { otherwise use C() } rule C { w' = w } " + rule("w' = B()"), "N09"),
+    "unknown import": ("from std import nosuch " + rule("w' = w - g"), "N08"),
+    "unknown file": ("from nowhere import a " + rule("w' = w - g"), "N08"),
+    "same name twice": (rule("w' = w") + rule("w' = w"), "N03"),
+    "unknown rule of a route": ("route B { otherwise use C() }", "N09"),
+    "a route decides by facts": ("route B { when t > 3 use A() otherwise use A() }" + rule("w' = w - g"), "R06"),
+    "after otherwise": ("route B { otherwise use A() when rank == 2 use A() }" + rule("w' = w - g"), "R06"),
+    "unknown type": ('route B { when dtype == "float23" use A() otherwise use A() }' + rule("w' = w - g"), "R06"),
+    "memory in a loop": ("rule B { w' = w - g } " + rule("repeat 2 { state y = g y' = B(g = y) } w' = y"), "R06"),
+    "too many calls": (tower("f{0}(x + 1) + f{0}(x + 2)", 30) + rule("w' = f29(g)"), "L01"),
+    "calls too deep": (tower("f{0}(x)", 90) + rule("w' = f89(g)"), "L01"),
+    "loops in loops": (rule("repeat 1000 { state y = g repeat 1000 { state z = y z' = z + 1 } y' = z } w' = y"), "L01"),
+    "empty": ("", "R11"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AROUND)
+def test_refused_across_definitions(name: str) -> None:
+    text, expected = AROUND[name]
+    start = time.perf_counter()
+    found = codes(text)
+    assert found and set(found) == {expected}
+    assert time.perf_counter() - start < 10
+
+
+def test_a_finding_in_another_file_says_where_the_call_stands() -> None:
+    file, _ = parser.parse(Source("from std import orthogonalize\n" + rule("w' = orthogonalize(t > 3)"), "x.opt"))
+    (finding, *_) = check(file)
+    assert finding.source.name.endswith("std.opt") and "x.opt:2:15" in finding.message
+
+
+def test_asking_for_a_rule_that_is_not_there() -> None:
+    file, _ = parser.parse(Source(rule("w' = w - g") + "rule Bee { w' = w }", "x.opt"))
+    with pytest.raises(OptError, match="did you mean `Bee`"):
+        lower(file, "bea")
+    with pytest.raises(OptError, match="choose one by name: A, Bee"):
+        lower(file)
