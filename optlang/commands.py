@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optlang import diagnose, library, parser
+from optlang import diagnose, ir, library, lower, parser
 from optlang.errors import Diagnostic, OptError, Source, did_you_mean
+from optlang.ir import Program, Routing
+from optlang.syntax import File
+from optlang.syntax import Rule as RuleItem
 
 if TYPE_CHECKING:
+    from optlang.backends.base import Math
     from optlang.rules import Rule
 
 TEMPLATE = """\
@@ -65,12 +69,15 @@ def expand(names: list[str]) -> Iterator[str]:
 
 def check(arguments: argparse.Namespace) -> int:
     found: list[Diagnostic] = []
+    notes: list[str] = []
     unread = False
     count = 0
     for name in expand(arguments.files):
         count += 1
         try:
-            found.extend(diagnose.diagnose(read(name), arguments.pedantic))
+            file, about = diagnose.read(read(name), arguments.pedantic)
+            found.extend(about)
+            notes.extend([] if about else extra_passes(file))
         except OptError as error:
             found.extend(error.diagnostics)
             unread = True
@@ -78,8 +85,23 @@ def check(arguments: argparse.Namespace) -> int:
         print(json.dumps([d.to_json() for d in found], indent=2))
     else:
         _print_findings(found, count)
+        print("".join(f"{note}\n" for note in notes), end="")
     wrong = any(d.severity != "lint" for d in found) or (arguments.pedantic and found)
     return 2 if unread or not count else 1 if wrong else 0
+
+
+def extra_passes(file: File) -> list[str]:
+    """What each rule asks of the model in a step besides one gradient."""
+    notes = []
+    for item in (item for item in file.items if isinstance(item, RuleItem)):
+        program = lower.lower(file, item.name)
+        nodes = ir.walk(program.roots()) if isinstance(program, ir.Program) else []
+        gradients, products = (sum(node.op == op for node in nodes) for op in ("grad", "hvp"))
+        asks = [f"{gradients} more gradient{'s' * (gradients > 1)}"] * (gradients > 0)
+        asks += [f"{products} Hessian-vector product{'s' * (products > 1)}"] * (products > 0)
+        if asks:
+            notes.append(f"{item.name} asks the model for {' and '.join(asks)} in a step; `step` needs a closure")
+    return notes
 
 
 def _print_findings(found: list[Diagnostic], count: int) -> None:
@@ -180,25 +202,34 @@ def _rule(source: Source, name: str | None) -> Rule:
     return Rule.from_source(source, name)
 
 
-def _ir(rule: Rule, _math: str) -> str:
+def _ir(rule: Rule, _math: Math) -> str:
     from optlang.render import ir  # noqa: PLC0415
 
     return ir(rule.program)
 
 
-def _graph(rule: Rule, _math: str) -> str:
+def _graph(rule: Rule, _math: Math) -> str:
     from optlang.render import graph  # noqa: PLC0415
 
     return graph(rule.program)
 
 
-def _plan(rule: Rule, math: str) -> str:
-    from optlang.costs import summary  # noqa: PLC0415
+def _plan(rule: Rule, math: Math) -> str:
+    """What a step costs: stages, operations and bytes, and how it scales; of a route, for each of its rules."""
+    if isinstance(rule.program, Routing):
+        return "\n\n".join(f"# {case.program.name}\n{_cost(case.program, math)}" for case in rule.program.cases)
+    return _cost(rule.program, math)
 
-    return summary(rule.program, math)  # type: ignore[arg-type]
+
+def _cost(program: Program, math: Math) -> str:
+    from optlang.degrees import degrees  # noqa: PLC0415
+    from optlang.plan import plan  # noqa: PLC0415
+    from optlang.simplify import report, simplify  # noqa: PLC0415
+
+    return "\n\n".join([plan(simplify(program, math)).to_text(), report(program, math).to_text(), degrees(program).to_text()])
 
 
-FORMS: dict[str, Callable[[Rule, str], str]] = {
+FORMS: dict[str, Callable[[Rule, Math], str]] = {
     "text": lambda rule, _math: canonical(rule.source),
     "latex": lambda rule, _math: rule.latex(),
     "markdown": lambda rule, _math: rule.markdown(),
