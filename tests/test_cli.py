@@ -1,0 +1,192 @@
+"""The command line: what it prints, what it writes, its exit codes, and how little it imports."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from optlang import commands
+from optlang.cli import COMMANDS, main
+
+GOOD = "rule Good { hyper lr = 0.1 in (0, inf) w' = w - lr*g }\n"
+BAD = "rule Bad {\n  w' = w - lrr*g\n  m' = 3\n}\n"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "good.opt").write_text(GOOD)
+    (tmp_path / "bad.opt").write_text(BAD)
+    return tmp_path
+
+
+def stdin(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def test_a_file_alone_is_checked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["good.opt"]) == 0
+    assert capsys.readouterr().out == "1 file checked, nothing wrong\n"
+
+
+def test_all_findings_of_all_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "good.opt", "bad.opt"]) == 1
+    out = capsys.readouterr().out
+    assert "bad.opt:2:12" in out and "bad.opt:3:3" in out and "2 files: 2 findings" in out
+
+
+def test_json_for_an_editor(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "--json", "bad.opt"]) == 1
+    findings = json.loads(capsys.readouterr().out)
+    assert [(f["code"], f["line"], f["column"]) for f in findings] == [("N02", 2, 12), ("N06", 3, 3)]
+
+
+def test_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    stdin(monkeypatch, BAD.encode())
+    assert main(["-"]) == 1
+    assert "<stdin>:2:12" in capsys.readouterr().out
+
+
+def test_a_folder_is_all_its_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "."]) == 1
+    assert "2 files: 2 findings" in capsys.readouterr().out
+
+
+UNUSABLE = {"missing.opt": None, "folder.opt": "folder", "binary.opt": bytes(range(256)), "large.opt": b"#" * 10_000_000}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+@pytest.mark.parametrize("command", ["check", "fmt", "show", "build"])
+def test_what_cannot_be_read_is_said(
+    here: Path, capsys: pytest.CaptureFixture[str], name: str, command: str
+) -> None:
+    content = UNUSABLE[name]
+    if content == "folder":
+        (here / name).mkdir()
+    elif isinstance(content, bytes):
+        (here / name).write_bytes(content)
+    more = ["--to", "module"] if command == "build" else []
+    if content == "folder" and command in ("check", "fmt"):
+        assert main([command, name]) in (0, 2)  # a folder of rule files, with none in it
+        return
+    assert main([command, name, *more]) == 2
+    text = "".join(capsys.readouterr())
+    assert "error[" in text and name in text
+
+
+def test_an_empty_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "empty.opt").write_text("")
+    assert main(["empty.opt"]) == 1
+    assert "R11" in capsys.readouterr().out
+
+
+def test_a_typo_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chekc"]) == 2
+    assert "did you mean `check`?" in capsys.readouterr().err
+
+
+def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert "optlang new MyRule" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+def test_a_new_rule_is_right_and_is_never_overwritten(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "MyRule"]) == 0
+    assert main(["check", "--pedantic", "myrule.opt"]) == 0
+    text = (here / "myrule.opt").read_text()
+    assert main(["new", "MyRule"]) == 2
+    assert (here / "myrule.opt").read_text() == text
+    assert "left alone" in capsys.readouterr().err
+    assert main(["new", "my rule"]) == 2
+
+
+def test_a_new_rule_is_in_canonical_style(here: Path) -> None:
+    assert main(["new", "MyRule"]) == 0
+    assert main(["fmt", "--check", "myrule.opt"]) == 0
+
+
+def test_the_library_is_listed_and_searched(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(list(commands.library.names()))
+    assert main(["list", "1412.6980", "adam"]) == 0
+    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["adam", "adamax"]
+    assert main(["list", "nosuchrule"]) == 1
+
+
+def test_formatting_in_place_keeps_what_cannot_be_read(here: Path) -> None:
+    (here / "broken.opt").write_text("rule X { w' = = }")
+    assert main(["fmt", "good.opt", "broken.opt"]) == 1
+    assert (here / "broken.opt").read_text() == "rule X { w' = = }"
+    assert (here / "good.opt").read_text() != GOOD
+    assert main(["fmt", "--check", "good.opt"]) == 0
+
+
+def test_format_check_and_diff_change_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fmt", "--check", "good.opt"]) == 1
+    assert main(["fmt", "--diff", "good.opt"]) == 1
+    assert (here / "good.opt").read_text() == GOOD
+    assert "+rule Good {" in capsys.readouterr().out
+
+
+def test_formatting_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    stdin(monkeypatch, GOOD.encode())
+    assert main(["fmt", "-"]) == 0
+    assert capsys.readouterr().out.startswith("rule Good {\n")
+
+
+def test_codes_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "n02"]) == 0
+    assert "N02" in capsys.readouterr().out
+    assert main(["explain"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 40
+    assert main(["explain", "N99"]) == 2
+
+
+@pytest.mark.parametrize("form", commands.FORMS)
+@pytest.mark.parametrize("name", ["lion", "muonwithadamw", "adafactor", "sophiah"])
+def test_every_form_of_a_rule(name: str, form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", name, "--as", form]) == 0
+    assert len(capsys.readouterr().out) > 100
+
+
+def test_showing_one_of_several_rules(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "two.opt").write_text(GOOD + GOOD.replace("Good", "Other"))
+    assert main(["show", "two.opt", "--as", "ir"]) == 1
+    assert "choose one by name: Good, Other" in capsys.readouterr().err
+    assert main(["show", "two.opt", "--as", "ir", "--rule", "Other"]) == 0
+
+
+@pytest.mark.parametrize("target", ["module", "torch"])
+def test_building_to_a_file(here: Path, capsys: pytest.CaptureFixture[str], target: str) -> None:
+    assert main(["build", "lion", "--to", target, "-o", "out.py"]) == 0
+    compile((here / "out.py").read_text(), "out.py", "exec")
+    assert "wrote out.py" in capsys.readouterr().out
+    assert main(["build", "lion", "--to", target, "-o", "no/such/folder.py"]) == 2
+
+
+@pytest.mark.parametrize("arguments", [["check", "adam"], ["fmt", "--check", "adam"], ["show", "adam", "--as", "text"]])
+def test_checking_imports_neither_torch_nor_sympy_nor_numpy(arguments: list[str]) -> None:
+    script = (
+        "import sys; from optlang.cli import main; code = main(sys.argv[1:]); "
+        "heavy = {'torch', 'sympy', 'numpy', 'rich', 'tqdm', 'matplotlib'} & set(sys.modules); assert not heavy, heavy; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_dash_m() -> None:
+    done = subprocess.run([sys.executable, "-m", "optlang", "--version"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("optlang 0.")
