@@ -1,0 +1,125 @@
+"""Where values live: one place per parameter (a cell), per group, and for the model; and the shapes they have there.
+
+Numbers known before the step live wherever they are used, with the hypers and the `t` of that place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from optlang.backends import arrays
+from optlang.backends.base import Cell, Step, StepError
+from optlang.ir import Node
+from optlang.philox import MODEL_STREAM
+from optlang.types import Extent, Level, Type, needs_matrix
+
+Value = Any  # float64 or bool array or scalar of NumPy, or `host.Missing`
+Shape = tuple[int, ...]
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """One parameter, one group or the model in one step, and the values computed there so far.
+
+    `at[level]` is the place that holds this place's value of an equal or coarser level, `below[level]` are the places
+    that hold all its values of an equal or finer one.
+    """
+
+    name: str  # for messages
+    t: int
+    stream: int  # of random draws
+    states: MutableMapping[str, Any]
+    inputs: Mapping[str, Any]
+    group: int | None = None
+    cell: Cell | None = None
+    shape: Shape = ()
+    weights: Value = None
+    gradient: Value = None
+    values: dict[Node, Value] = field(default_factory=dict)
+    at: dict[Level, Place] = field(default_factory=dict)
+    below: dict[Level, tuple[Place, ...]] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> tuple[Place, ...]:
+        return self.below["tensor"]
+
+
+
+def layout(step: Step) -> Place:
+    """The place of the model, with those of the groups and cells of a step. The step has at least one cell. Raises StepError."""
+    cells = tuple(_cell(cell) for cell in step.cells)
+    model = Place("the model", max(p.t for p in cells), MODEL_STREAM, step.model, step.inputs)
+    members: dict[int, list[Place]] = {}
+    for place, cell in zip(cells, step.cells, strict=True):
+        members.setdefault(cell.group, []).append(place)
+    groups = tuple(_group(number, inside, model, step) for number, inside in members.items())
+    model.at = {"host": model, "model": model}
+    model.below = {"host": (model,), "model": (model,), "group": groups, "tensor": cells, "array": cells}
+    return model
+
+
+def _group(number: int, cells: Sequence[Place], model: Place, step: Step) -> Place:
+    """Connects its cells as well."""
+    latest = max(p.t for p in cells)
+    place = Place(f"group {number}", latest, MODEL_STREAM - number, step.groups.get(number, {}), step.inputs, number)
+    place.at = {"host": place, "group": place, "model": model}
+    place.below = {"host": (place,), "group": (place,), "tensor": tuple(cells), "array": tuple(cells)}
+    for cell in cells:
+        cell.at = {"host": cell, "tensor": cell, "array": cell, "group": place, "model": model}
+        cell.below = {"host": (cell,), "tensor": (cell,), "array": (cell,)}
+    return place
+
+
+def _cell(cell: Cell) -> Place:
+    name = f"parameter `{cell.name}`" if cell.name else f"parameter {cell.index}"
+    try:
+        weights = arrays.read(cell.weights)
+        gradient = None if cell.gradient is None else arrays.read(cell.gradient)
+    except (ValueError, TypeError) as problem:
+        raise StepError(f"{name}: {problem}") from problem
+    if gradient is not None and gradient.shape != weights.shape:
+        raise StepError(f"{name}: its gradient has shape {gradient.shape}, the parameter itself {weights.shape}")
+    return Place(name, cell.t, cell.index, cell.state, cell.inputs, None, cell, weights.shape, weights, gradient)
+
+
+# ----------------------------------------------------------------------------------------------------------- shapes
+
+
+def is_special(extent: Extent) -> bool:
+    """Whether an array extent differs from the parameter's own shape; then the parameter must be a matrix."""
+    return needs_matrix(extent) or (extent.level == "array" and extent.frame == "flat")
+
+
+def shape_of(extent: Extent, shape: Shape) -> Shape:
+    """The shape of one value of an extent, for a parameter of this shape."""
+    if extent.level != "array":
+        return ()
+    if not is_special(extent):
+        return shape
+    if extent.frame == "flat":
+        shape = (shape[0], int(np.prod(shape[1:], dtype=np.int64)))
+    sizes = {"rows": shape[-2], "cols": shape[-1]}
+    return (*shape[:-2], *(dim if isinstance(dim, int) else sizes[dim] for dim in (extent.rows, extent.cols)))
+
+
+def full_shape(type_: Type, shape: Shape) -> Shape:
+    """With the remembered values of a window as the first dimension."""
+    inner = shape_of(type_.extent, shape)
+    return (type_.window, *inner) if type_.window else inner
+
+
+def spread(value: Value, from_: Type, to: Type, shape: Shape) -> Value:
+    """A value of one type as one of a coarser or equal type that has its full shape: a view, no copy."""
+    wanted = full_shape(to, shape)
+    if np.shape(value) == wanted and from_.window == to.window:
+        return value
+    return np.broadcast_to(pad(value, len(wanted) - 1) if from_.window else value, wanted)
+
+
+def pad(window: Value, dims: int) -> Value:
+    """A window of values of few dimensions as one of values of `dims` dimensions."""
+    return window.reshape(window.shape[0], *(1,) * (dims + 1 - window.ndim), *window.shape[1:])
