@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -15,3 +16,13 @@ def folder(name: str) -> Path:
         if place.is_dir():
             return place
     raise FileNotFoundError(f"optlang's folder {name!r} is missing beside {PACKAGE}: the installation is incomplete")
+
+
+def cache_file(name: str) -> Path | None:
+    """A file in the user's cache, whose folder is made; None where there is no place to write."""
+    try:
+        place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "optlang"
+        place.mkdir(parents=True, exist_ok=True)
+        return place / name if os.access(place, os.W_OK) else None
+    except (OSError, RuntimeError):  # RuntimeError: there is no home folder
+        return None
