@@ -36,6 +36,11 @@ class Code:
         self.gathering = {node for node in order if _gathers(node)}
         self.matrices = {node for node in order if node.op in MATRIX_OPS or is_special(node.type.extent)}
         self.windowed = {node for node in order if node.op in MAPS and node.type.window}
+        self.plain = {  # what is computed from operands at the same place, and their levels
+            node: tuple((arg, arg.type.extent.level) for arg in node.args)
+            for node in order
+            if node.op != "branch" and node.op not in CALLS and node not in self.gathering
+        }
 
 
 def _gathers(node: Node) -> bool:
@@ -58,12 +63,16 @@ class Run:
 
     def _demand(self, stack: list[Wanted]) -> None:
         stack = stack[::-1]
+        plain = self.code.plain
         while stack:
             node, place = stack[-1]
             if node in place.values:
                 stack.pop()
                 continue
-            needed = self._needs(node, place)
+            if node in plain:
+                needed = [(arg, place.at[level]) for arg, level in plain[node]]
+            else:
+                needed = self._needs(node, place)
             missing = [(n, p) for n, p in needed if n not in p.values]
             if missing:
                 stack += missing
@@ -72,15 +81,13 @@ class Run:
                 self._settle(node, place, needed)
 
     def _needs(self, node: Node, place: Place) -> list[Wanted]:
-        """What must be known before a node."""
+        """What must be known before a node that is not plain."""
         if node.op == "branch":
             return [_next_of_branch(node, place)]
+        values, *share = node.args
         if node.op in CALLS:
-            return [(arg, p.at[arg.type.extent.level]) for arg in node.args for p in self.model.cells]
-        if node in self.code.gathering:
-            values, *share = node.args
-            return [(values, p) for p in place.below[values.type.extent.level]] + [_at(arg, place) for arg in share]
-        return [(arg, place.at[arg.type.extent.level]) for arg in node.args]
+            return [_at(values, p) for p in self.model.cells]
+        return [(values, p) for p in place.below[values.type.extent.level]] + [_at(arg, place) for arg in share]
 
     def _settle(self, node: Node, place: Place, needed: list[Wanted]) -> None:
         """Computes a node whose operands are known. A call on the training loop answers for all parameters at once."""
