@@ -70,7 +70,14 @@ class Call:
     args: tuple[Arg, ...]
 
 
-Expr = Number | Text | Name | Unary | Binary | Transpose | Call
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """Stands for an expression that could not be read and has been reported; nothing more is said about it."""
+
+    span: Span
+
+
+Expr = Number | Text | Name | Unary | Binary | Transpose | Call | Broken
 
 # ----------------------------------------------------------------------------------------------------- statements
 
