@@ -241,8 +241,8 @@ class Both:
 def muon_and_adamw(params: dict[str, Tensor], problem: Problem) -> Both:
     matrices = [p for name, p in params.items() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in params.items() if p.ndim != 2 or "embed" in name]
-    muon = FullPrecision(matrices, lr=0.02, momentum=0.9, weight_decay=0.1, nesterov=False, ns_steps=4)
-    return Both(muon, torch.optim.AdamW(others, lr=3e-4, betas=BETAS, eps=1e-2, weight_decay=0.1))
+    muon = FullPrecision(matrices, nesterov=False, adjust_lr_fn="match_rms_adamw", **TORCH_MUON)
+    return Both(muon, torch.optim.AdamW(others, **{**TORCH, "weight_decay": 0.2}))
 
 
 def schedule_free(params: dict[str, Tensor], problem: Problem) -> Any:
@@ -269,9 +269,14 @@ TORCH_MUON: dict[str, Any] = {"lr": 0.03, "momentum": 0.9, "weight_decay": 0.1, 
 MATRICES = ("matrix", "zero", "embed")
 
 
+def of(name: str, settings: Mapping[str, Setting]) -> dict[str, Setting]:
+    """Settings of a called rule, or of a rule of a route."""
+    return {f"{name}.{key}": value for key, value in settings.items()}
+
+
 def fast(name: str) -> dict[str, Setting]:
     """The settings of a called AdamW that its caller leaves open."""
-    return {f"{name}.{key}": value for key, value in ADAM.items() if key != "lr"}
+    return of(name, {key: value for key, value in ADAM.items() if key != "lr"})
 
 
 SGD: dict[str, Setting] = {"lr": 0.03, "momentum": 0.8, "weight_decay": 0.1}
@@ -318,7 +323,8 @@ RULES: tuple[Row, ...] = (
     Row("muon", {**MUON, "nesterov": False, "match_rms": True},
         plain(FullPrecision, nesterov=False, adjust_lr_fn="match_rms_adamw", **TORCH_MUON),
         "rms", shapes=MATRICES),
-    Row("muonwithadamw", {}, muon_and_adamw, shapes=(*EVERYTHING, "embed")),
+    Row("muonwithadamw", {**of("Muon", {**MUON, "nesterov": False, "match_rms": True}), **of("AdamW", {**ADAM, "weight_decay": 0.2})},
+        muon_and_adamw, shapes=(*EVERYTHING, "embed")),
     # their clip at ±p of m / max(h, eps) is p times ours at ±1, so their lr is ours / p, their decay ours * p
     Row("sophiah",
         {"lr": 0.05, "beta1": 0.8, "beta2": 0.7, "rho": 0.5, "eps": 0.05, "weight_decay": 0.1, "k": 3},

@@ -6,6 +6,7 @@ Each comparison is shown to be sharp: whichever setting or argument is moved a l
 from __future__ import annotations
 
 import re
+import types
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from references import DEFINITIONS, RULES, SCHEDULES, Row, Schedule, Setting, pr
 from torch import Tensor
 
 import optlang
+from optlang.ir import Routing
 
 LIBRARY = Path(__file__).parent.parent / "library"
 BACKENDS = ("reference", "torch", "module")
@@ -37,12 +39,32 @@ def _float64() -> Iterator[None]:
 
 @cache
 def rule_class(rule: str, text: str, backend: str) -> Any:
-    return optlang.compile(text, backend=backend) if text else optlang.load(rule, backend=backend)
+    if backend == "module":
+        return generated_class(optlang.build(text or rule), optlang.Rule(text or rule).name)
+    return optlang.loads(text, backend=backend) if text else optlang.load(rule, backend=backend)
+
+
+def generated_class(source: str, name: str) -> Any:
+    module = types.ModuleType(name.lower())
+    exec(compile(source, f"{name.lower()}.py", "exec"), module.__dict__)
+    return getattr(module, name)
 
 
 def our_side(row: Row, backend: str, text: str = "", **changes: Setting) -> Maker:
     cls = rule_class(row.rule, text or row.text, backend)
-    return lambda params, problem: cls(list(params.items()), **{**row.ours, **changes})
+    settings: dict[str, Any] = {**row.ours, **changes}
+    if isinstance(optlang.Rule(text or row.text or row.rule).program, Routing):
+        settings = by_rule(settings)
+    return lambda params, problem: cls(list(params.items()), **settings)
+
+
+def by_rule(settings: dict[str, Setting]) -> dict[str, dict[str, Setting]]:
+    """Settings of a route: `Muon.lr` is the `lr` of `Muon`."""
+    nested: dict[str, dict[str, Setting]] = {}
+    for name, value in settings.items():
+        rule, _, setting = name.partition(".")
+        nested.setdefault(rule, {})[setting] = value
+    return nested
 
 
 def run_ours(row: Row, backend: str = "reference", text: str = "", **changes: Setting) -> Trace:
@@ -129,10 +151,17 @@ def test_both_branches_are_taken(row: Row) -> None:
     assert gap[first].abs().max() > NOTICED
 
 
+def default_settings(rule: str) -> dict[str, Setting]:
+    program = optlang.Rule(rule).program
+    if isinstance(program, Routing):
+        return {f"{c.program.name}.{h.name}": c.settings.get(h.name, h.default) for c in program.cases for h in c.program.hypers}
+    return {h.name: h.default for h in program.hypers}
+
+
 @pytest.mark.parametrize("row", RULES, ids=lambda row: row.id)
 def test_no_setting_is_compared_at_its_default(row: Row) -> None:
     same_rule = [other for other in RULES if other.rule == row.rule]
-    defaults = {h.name: h.default for h in optlang.load(row.rule).hypers}
+    defaults = default_settings(row.rule)
     assert set().union(*(other.ours for other in same_rule)) == set(defaults)
     assert all(row.ours[name] != defaults[name] for name in row.ours)
 
