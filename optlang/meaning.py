@@ -123,7 +123,7 @@ OVER_WINDOW: dict[str, Reduction] = {
 
 
 def flatten(x: Array) -> Array:
-    """(a, b, c, …) as the matrix (a, b·c·…); a vector as one column."""
+    """(a, b, c, …) as the matrix (a, b·c·…)."""
     return x.reshape(x.shape[0], int(np.prod(x.shape[1:], dtype=np.int64)))
 
 
