@@ -1,35 +1,37 @@
 """Text to syntax tree, with every error of a file in one run.
 
-The text is scanned, split into top-level items, and each item is parsed by Lark's LALR tables for `grammar/opt.lark`. Where
-that fails, a diagnostic is made, the broken statement is taken out or mended, and the item is parsed again.
+The text is scanned, its brackets are paired, and Lark's LALR tables for `grammar/opt.lark` are run over the lexemes. Where one
+does not fit, `advice` finds the words for it and `recovery` reads on.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 from lark import Lark
-from lark.exceptions import UnexpectedToken
 
+from optlang.advice import ENDS_VALUE
+from optlang.errors import Diagnostic, Fix, Source, did_you_mean
+from optlang.recovery import CLOSING, OPENING, Reader, pair_brackets
+from optlang.resources import folder
+from optlang.scan import MOST_FINDINGS, MOST_LEXEMES, Lexeme, scan
+from optlang.syntax import File
 from optlang.tree import Builder
-from optlang.errors import Diagnostic, Source
-from optlang.resources import cache_file, folder
-from optlang.scan import Lexeme, scan
-from optlang.syntax import File, Item
 
 COMPARISONS = ("<=", ">=", "==", "!=", "<", ">")
+KINDS = frozenset(["real", "int", "bool"])
+MOST_NESTING = 100
+MOST_STATEMENTS = 20_000
+NESTING = frozenset(["POWER", "TRANSPOSE", "NOT"])
+LEVELLING = frozenset(["PLUS", "MINUS", "TIMES", "OVER", "MATMUL", "COMPARE", "AND", "OR", "COMMA", "EQUAL"])
 
 
 @cache
 def grammar() -> Lark:
-    """The LALR tables; made once in 0.3 s, then kept in the user's cache under a hash of the grammar and Lark's version."""
+    """The LALR tables, made once (0.1 s)."""
     text = (folder("grammar") / "opt.lark").read_text(encoding="utf-8")
-    kept = cache_file(f"grammar-{sys.version_info.major}.{sys.version_info.minor}.lark")
-    cached = str(kept) if kept is not None else False
-    return Lark(text, parser="lalr", lexer="basic", transformer=Builder(), keep_all_tokens=True, cache=cached)
+    return Lark(text, parser="lalr", lexer="basic", transformer=Builder(), keep_all_tokens=True)
 
 
 @cache
@@ -40,22 +42,66 @@ def terminals() -> dict[str, str]:
 
 
 def parse(source: Source) -> tuple[File, list[Diagnostic]]:
-    """The tree of all that can be read, and what is wrong with the rest."""
+    """The tree of all that can be read, and what is wrong with the rest, in the order of the text."""
     found = scan(source, terminals())
-    items, diagnostics = [], list(found.diagnostics)
-    try:
-        items = list(run(found.lexemes))
-    except UnexpectedToken as error:
-        token = error.token
-        at = token.span if isinstance(token, Lexeme) else found.lexemes[-1].span
-        diagnostics.append(Diagnostic("S01", "this is not expected here", at, source=source))
-    return File(source, tuple(items), tuple(found.comments)), diagnostics
+    comments = tuple(found.comments)
+    if (limit := _too_large(source, found.lexemes)) is not None:
+        return File(source, (), comments), [limit]
+    pair_brackets(found.lexemes)
+    lexemes = _check_kinds(source, found.lexemes, found.diagnostics)
+    items = Reader(grammar(), source, lexemes, found.diagnostics).read()
+    return File(source, tuple(items), comments), sorted(found.diagnostics, key=lambda d: d.span)[:MOST_FINDINGS]
 
 
-def run(lexemes: Sequence[Lexeme]) -> list[Item]:
-    """The items that the grammar sees. Raises UnexpectedToken at the first lexeme that does not fit."""
-    machine: Any = grammar().parse_interactive("")
+def _too_large(source: Source, lexemes: Sequence[Lexeme]) -> Diagnostic | None:
+    """A file that only a machine writes is refused before it can hurt."""
+    if len(lexemes) > MOST_LEXEMES:
+        return _limit(source, f"the file has more than {MOST_LEXEMES} words and signs", lexemes[-1])
+    if (deep := _too_deep(lexemes)) is not None:
+        return _limit(source, f"expressions or blocks are nested more than {MOST_NESTING} deep", deep)
+    equations = [lexeme for lexeme in lexemes if lexeme.type == "EQUAL"]
+    if len(equations) > MOST_STATEMENTS:
+        return _limit(source, f"the file has more than {MOST_STATEMENTS} statements", equations[MOST_STATEMENTS])
+    return None
+
+
+def _check_kinds(source: Source, lexemes: Sequence[Lexeme], found: list[Diagnostic]) -> list[Lexeme]:
+    """`hyper float lr`: the grammar takes any name for a kind. The lexemes without the wrong ones."""
+    wrong = [
+        kind
+        for word, kind, name in zip(lexemes, lexemes[1:], lexemes[2:], strict=False)
+        if word.type == "HYPER" and kind.type == name.type == "NAME" and kind.text not in KINDS and not name.fresh
+    ]
+    for kind in wrong[:MOST_FINDINGS]:
+        near = did_you_mean(kind.text, ["int", "bool"])
+        help_ = f"did you mean `{near}`?" if near else "`int` and `bool` are kinds; a real number needs no word: `hyper lr = 1e-3`"
+        found.append(Diagnostic("S20", f"there is no kind `{kind.text[:40]}`", kind.span, "", help_, source=source,
+                                fix=Fix(kind.span, near)))  # fmt: skip
+    dropped = set(map(id, wrong))
+    return [lexeme for lexeme in lexemes if id(lexeme) not in dropped]
+
+
+def _limit(source: Source, message: str, at: Lexeme) -> Diagnostic:
+    return Diagnostic("L01", message, at.span, "the limit is here", "split it into smaller pieces with names", source=source)
+
+
+def _too_deep(lexemes: Sequence[Lexeme]) -> Lexeme | None:
+    """The first lexeme that is nested too deep: by brackets, or by `^`, `.T`, `-` and `not`, which nest without brackets."""
+    chains, depth = [0], 0
+    value = False  # whether the lexeme before ends a value
     for lexeme in lexemes:
-        machine.feed_token(lexeme)
-    items: list[Item] = machine.feed_eof()
-    return items
+        if lexeme.type in OPENING:
+            chains.append(0)
+            depth += 1
+        elif lexeme.type in CLOSING and len(chains) > 1:
+            depth -= 1 + chains.pop()
+        elif lexeme.type in NESTING or (lexeme.type == "MINUS" and not value):
+            chains[-1] += 1
+            depth += 1
+        elif lexeme.type in LEVELLING or (lexeme.fresh and value):
+            depth -= chains[-1]
+            chains[-1] = 0
+        value = lexeme.type in ENDS_VALUE
+        if depth > MOST_NESTING:
+            return lexeme
+    return None

@@ -75,7 +75,7 @@ class Builder(Transformer[Lexeme, Any]):
         return s.Import(span_of(c), c[1].text, c[1].span, tuple(x for x in c if isinstance(x, s.Name)))
 
     def imported(self, c: Children) -> s.Name:
-        return self.name(c)
+        return s.Name(c[0].span, c[0].text)
 
     # ------------------------------------------------------------------------------------------------- statements
 
@@ -158,13 +158,15 @@ class Builder(Transformer[Lexeme, Any]):
     def text(self, c: Children) -> s.Text:
         return s.Text(c[0].span, text_of(c[0]))
 
-    def name(self, c: Children) -> s.Name:
-        return s.Name(c[0].span, c[0].text)
+    def name(self, c: Children) -> s.Expr:
+        return s.Name(c[0].span, c[0].text) if c[0].text else s.Broken(c[0].span)  # the parser mends with nameless names
 
     def primed(self, c: Children) -> s.Name:
         return s.Name(c[0].span, c[0].text, primed=True)
 
-    def call(self, c: Children) -> s.Call:
+    def call(self, c: Children) -> s.Expr:
+        if not c[0].text:
+            return s.Broken(span_of(c))
         return s.Call(span_of(c), c[0].text, c[0].span, c[2] or ())
 
     def args(self, c: Children) -> tuple[s.Arg, ...]:

@@ -1,0 +1,133 @@
+"""What people write out of habit from other languages, and how it is said here. Data for `scan` and `advice`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Sign(NamedTuple):
+    """A foreign sign: the code of its message, the sign that is meant (empty: none), what is said, what to do."""
+
+    code: str
+    meant: str
+    message: str
+    help: str
+
+
+def _operator(sign: str, meant: str) -> Sign:
+    return Sign("S08", meant, f"`{sign}` is not an operator of this language", f"write `{meant}`")
+
+
+def _update(sign: str) -> Sign:
+    return Sign("S09", "=", f"`{sign}` is not an assignment of this language",
+                f"an equation gives the new value from the old one: `m' = m {sign[0]} …`")  # fmt: skip
+
+
+SIGNS: dict[str, Sign] = {
+    "**": Sign("S08", "^", "`**` is not an operator of this language", "powers are written `x^2`"),
+    "&&": _operator("&&", "and"),
+    "||": Sign("S08", "or", "`||` is not an operator of this language", "write `or` between truth values, `norm(x)` for a norm"),
+    "&": _operator("&", "and"),
+    "|": Sign("S08", "or", "`|` is not an operator of this language", "write `or` between truth values, `abs(x)` for a size"),
+    "!": _operator("!", "not"),
+    "~": _operator("~", "not"),
+    "%": Sign("S08", "*", "`%` is not an operator of this language", "a remainder is written `mod(a, b)`; comments begin with `#`"),
+    "<>": _operator("<>", "!="),
+    "===": _operator("===", "=="),
+    "×": _operator("×", "*"),
+    "·": _operator("·", "*"),
+    "⋅": _operator("⋅", "*"),
+    "∗": _operator("∗", "*"),
+    "⊙": _operator("⊙", "*"),
+    "∘": _operator("∘", "*"),
+    "÷": _operator("÷", "/"),
+    "∕": _operator("∕", "/"),
+    "−": Sign("S08", "-", "this is a typographic minus, `−`", "write the hyphen of the keyboard, `-`"),
+    "–": Sign("S08", "-", "this is a dash, `–`", "write the hyphen of the keyboard, `-`"),
+    "—": Sign("S08", "-", "this is a dash, `—`", "write the hyphen of the keyboard, `-`"),
+    "≤": _operator("≤", "<="),
+    "≥": _operator("≥", ">="),
+    "≠": _operator("≠", "!="),
+    "∧": _operator("∧", "and"),
+    "∨": _operator("∨", "or"),
+    "¬": _operator("¬", "not"),
+    "√": Sign("S08", "sqrt", "`√` is not an operator of this language", "write `sqrt(x)`"),
+    "∞": Sign("S08", "inf", "`∞` is not a number of this language", "write `inf`"),
+    "+=": _update("+="),
+    "-=": _update("-="),
+    "*=": _update("*="),
+    "/=": _update("/="),
+    "^=": _update("^="),
+    "@=": _update("@="),
+    "**=": Sign("S09", "=", "`**=` is not an assignment of this language", "an equation gives the new value: `m' = m^2`"),
+    ":=": Sign("S09", "=", "`:=` is not an assignment of this language", "write `=`"),
+    "<-": Sign("S09", "=", "`<-` is not an assignment of this language", "write `=`; a comparison with a negative number needs a space"),
+    "←": Sign("S09", "=", "`←` is not an assignment of this language", "write `=`"),
+    ";": Sign("S14", "", "no `;` is needed here", "line breaks and semicolons mean nothing; leave it out"),
+}  # fmt: skip
+
+SMART_PRIMES = "’′‘`´ʹ"
+SUPERSCRIPTS = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹", "0123456789", strict=True))
+TRANSPOSED = "ᵀ⊤"
+
+LIBRARIES = frozenset(["torch", "np", "numpy", "math", "jnp", "jax", "tf", "F", "nn", "scipy", "sp", "sympy", "tl", "lax"])
+OWNERS = frozenset(["self", "cls", "group", "this", "param_group", "state", "defaults", "args", "config", "cfg", "opt"])
+
+# functions of other libraries -> what to write here
+SAID_HERE: dict[str, str] = {
+    "clamp": "clip(x, low, high)", "clamp_": "clip(x, low, high)", "maximum": "max(a, b)", "minimum": "min(a, b)",
+    "pow": "a^b", "power": "a^b", "mm": "a @ b", "matmul": "a @ b", "bmm": "a @ b", "dot": "dot(a, b)", "einsum": "a @ b",
+    "zeros_like": "0", "zeros": "0", "ones_like": "1", "ones": "1", "rand": "uniform()", "rand_like": "uniform()",
+    "randn": "normal()", "randn_like": "normal()", "add": "a + b", "sub": "a - b", "mul": "a*b", "div": "a/b",
+    "neg": "-x", "negative": "-x", "rsqrt": "1/sqrt(x)", "linalg": "norm(x)", "t": "x.T", "mT": "x.T", "transpose": "x.T",
+    "item": "x", "clone": "x", "detach": "x", "grad": "g", "data": "w", "lerp": "ema(a, b, beta), from std",
+    "addcmul": "a + c*x*y", "addcdiv": "a + c*x/y", "amax": "max(x)", "amin": "min(x)", "absolute": "abs(x)",
+    "fabs": "abs(x)", "sigmoid": "1/(1 + exp(-x))", "relu": "max(x, 0)", "softplus": "log1p(exp(x))", "e": "exp(1)",
+    "size": "rows, cols or numel", "shape": "rows, cols or numel", "numel": "numel", "ndim": "rank", "dim": "rank",
+    "square": "x^2", "sgn": "sign(x)", "arctan2": "atan2(y, x)", "remainder": "mod(a, b)", "fmod": "mod(a, b)",
+    "median": "quantile(x, 0.5)", "percentile": "quantile(x, q)", "quantile": "quantile(x, q)",
+}  # fmt: skip
+
+# words that begin statements elsewhere -> (the keyword that is meant, or empty; what to do)
+STATEMENTS: dict[str, tuple[str, str]] = {
+    "if": ("when", "a branch is `when cond { … } else { … }`; `where(c, a, b)` chooses element by element"),
+    "elif": ("", "nest it: `else { when cond { … } }`"),
+    "elseif": ("", "nest it: `else { when cond { … } }`"),
+    "for": ("", "equations hold for all elements at once; `repeat n { … }` is a loop with a fixed number of turns"),
+    "while": ("", "there are no open-ended loops; `repeat n { … }` is a loop with a fixed number of turns"),
+    "loop": ("repeat", "a loop is `repeat n { … }`"),
+    "switch": ("", "use `when cond { … } else { … }`"),
+    "match": ("", "use `when cond { … } else { … }`"),
+    "lambda": ("", "define it by name at the top level: `def f(x) = …`"),
+    "with": ("", "no context is needed; write the equations alone"),
+    "try": ("", "there are no exceptions; `where(isfinite(x), x, 0)` replaces values that are not finite"),
+    "assert": ("", "legal values of a setting are its range: `hyper eps = 1e-8 in [0, inf)`"),
+    "print": ("", "`report name = …` gives a scalar to the training loop"),
+    "pass": ("", "leave it out; an empty block is `{ }`"),
+    "del": ("", "nothing is deleted; a name is an equation, not storage"),
+    "yield": ("return", "a function ends with `return expr`"),
+    "let": ("", "no word is needed: `x = …`"),
+    "var": ("", "no word is needed: `x = …`; memory between steps is `state x = 0`"),
+    "val": ("", "no word is needed: `x = …`"),
+    "const": ("", "no word is needed: `x = …`; a setting is `hyper x = …`"),
+    "auto": ("", "no word is needed: `x = …`"),
+    "float": ("hyper", "a setting is `hyper lr = 1e-3`"),
+    "int": ("", "a setting is `hyper int k = 10`"),
+    "bool": ("", "a setting is `hyper bool nesterov = false`"),
+    "param": ("hyper", "a setting is `hyper lr = 1e-3`"),
+    "parameter": ("hyper", "a setting is `hyper lr = 1e-3`; the parameter itself is `w`"),
+    "setting": ("hyper", "a setting is `hyper lr = 1e-3`"),
+    "buffer": ("state", "memory kept between steps is `state m = 0`"),
+    "memory": ("state", "memory kept between steps is `state m = 0`"),
+    "function": ("def", "a function is `def f(x) = expr`"),
+    "func": ("def", "a function is `def f(x) = expr`"),
+    "fn": ("def", "a function is `def f(x) = expr`"),
+    "class": ("rule", "an optimizer is `rule Name { … }`"),
+    "optimizer": ("rule", "an optimizer is `rule Name { … }`"),
+    "use": ("", "`use` belongs to the branches of a `route`: `when cond use Rule()`"),
+    "import": ("", "imports are written `from std import ema`"),
+    "output": ("report", "`report name = …` gives a scalar to the training loop"),
+    "async": ("", "leave it out"),
+    "global": ("", "leave it out; every name of the rule is visible in its blocks"),
+}  # fmt: skip
+TERNARY = frozenset(["if", "for", "lambda", "is"])
