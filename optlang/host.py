@@ -82,7 +82,7 @@ class HostScalars:
         return self._evaluate(read_hypers, t if self.reads_t else 0, tuple(facts.get(name) for name in self.facts))
 
     def _compute(self, hypers: tuple[Any, ...], t: int, facts: tuple[int | None, ...]) -> tuple[Scalar, ...]:
-        leaves = {("hyper", name): value for name, value in zip(self.hypers, hypers, strict=True)}
+        leaves: dict[tuple[str, Any], Any] = {("hyper", name): value for name, value in zip(self.hypers, hypers, strict=True)}
         leaves |= {("fact", name): value for name, value in zip(self.facts, facts, strict=True)} | {("t", None): t}
         values: list[Any] = []
         with np.errstate(all="ignore"):

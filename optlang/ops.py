@@ -383,7 +383,7 @@ def _chain(op: str) -> Callable[[Any, Sequence[Node], Any], Node]:
         result = args[0]
         for arg in args[1:]:
             result = ir.make(op, (result, arg))
-        return result  # type: ignore[no-any-return]
+        return result
 
     return expand
 
