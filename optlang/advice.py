@@ -43,7 +43,12 @@ class Trouble:
     unclosed: Lexeme | None = field(init=False)
 
     def __post_init__(self) -> None:
-        opened = [x for x in self.lexemes[self.start : self.index] if x.type in ("LPAR", "LSQB") and x.partner is None]
+        opened: list[Lexeme] = []
+        for lexeme in self.lexemes[self.start : self.index]:
+            if lexeme.type in ("LPAR", "LSQB") and lexeme.partner is None:
+                opened.append(lexeme)
+            elif lexeme.type in ("RPAR", "RSQB") and lexeme.partner is None and opened:
+                opened.pop()  # it was put there by a mend
         self.unclosed = opened[-1] if opened else None
 
     @property
@@ -109,7 +114,7 @@ def shown(lexeme: Lexeme) -> str:
     """How a message names a lexeme."""
     if lexeme.type == "$END":
         return "the end of the file"
-    text = lexeme.text + "'" * (lexeme.type == "PRIMED")
+    text = lexeme.text + "'" * (lexeme.type == "PRIMED") or "this"
     return f"`{text if len(text) <= 30 else text[:30] + '…'}`"
 
 
@@ -117,19 +122,26 @@ def shown(lexeme: Lexeme) -> str:
 
 
 def _unclosed(x: Trouble) -> Advice | None:
-    """`x = (a + b`, then the next statement."""
-    if x.unclosed is None or not (x.here.type in ("RBRACE", "LBRACE", "$END") or begins_statement(x.lexemes, x.index)):
+    """`x = (a + b`, then the next statement; its name may have been read as an operand before the `=` came."""
+    if x.unclosed is None:
         return None
-    close = ")" if x.unclosed.type == "LPAR" else "]"
-    at = Span(x.before.end, x.before.end)
-    return Advice(x.say("S03", f"`{x.unclosed.text}` is never closed", f"write `{close}` where it ends", x.unclosed,
-                        "opened here", Fix(at, close)))  # fmt: skip
+    at = x.index - (x.here.type == "EQUAL" and x.before.fresh)
+    if at == x.index and x.here.type not in ("RBRACE", "LBRACE", "$END") and not begins_statement(x.lexemes, at):
+        return None
+    last = x.lexemes[at - 1]
+    close = Lexeme("RPAR", ")", last.end, last.end) if x.unclosed.type == "LPAR" else Lexeme("RSQB", "]", last.end, last.end)
+    nothing = [] if last.type in ENDS_VALUE else [Lexeme("NAME", "", last.end, last.end)]
+    found = x.say("S03", f"`{x.unclosed.text}` is never closed", f"write `{close.text}` where it ends", x.unclosed,
+                  "opened here", Fix(Span(last.end, last.end), close.text))  # fmt: skip
+    return Advice(found, (at, at, [*nothing, close]))
 
 
 def _open_brace(x: Trouble) -> Advice | None:
     """The next rule, or the end, before a `}`."""
     if not x.open or x.in_statement or x.here.type not in ("RULE", "DEF", "ROUTE", "FROM", "$END"):
         return None
+    if x.here.type in ("RULE", "DEF", "ROUTE") and all(brace.partner is not None for brace in x.open):
+        return Advice(x.say("S19", f"{shown(x.here)} cannot stand inside a block", "move it out, to the top level of the file"))
     brace = _suspect(x)
     line, _ = x.source.position(brace.start)
     labels = (Label(x.here.span, "still open here"),) if x.here.type != "$END" else ()
@@ -310,7 +322,9 @@ def _dangling(x: Trouble) -> Advice | None:
 
 
 def _index(x: Trouble) -> Advice | None:
-    """`m[t-1]`, `m[0]`, `h[-1]`."""
+    """`m[t-1]`, `m[0]`, `h[-1]`, and lists."""
+    if x.here.type == "LSQB" and "NUMBER" in x.wants:
+        return Advice(x.say("S11", "there are no lists", "give every value a name of its own"))
     if x.here.type != "LSQB" or x.before.type not in ("NAME", "PRIMED", "RPAR"):
         return None
     inside = x.source.text[x.here.end : x.here.partner.start if x.here.partner else x.here.end].replace(" ", "")
@@ -325,18 +339,21 @@ def _index(x: Trouble) -> Advice | None:
 
 def _missing_operator(x: Trouble) -> Advice | None:
     """`beta1 m`, `2 (a + b)`, `(a)(b)`."""
-    if x.before.type not in ENDS_VALUE or x.here.type not in VALUES | {"LPAR"} or x.here.fresh or "TIMES" not in x.wants:
+    if x.before.type not in ENDS_VALUE or x.here.type not in VALUES | {"LPAR"} or x.here.fresh or not x.wants & {"TIMES", "COMMA"}:
         return None
     if "STRING" in (x.before.type, x.here.type) or begins_statement(x.lexemes, x.index):
         return None
     span = x.before.span.to(x.here.span)
+    if x.here.type == "NAME" and x.after().type == "EQUAL":
+        return Advice(x.say("S07", f"a comma is missing before {shown(x.here)}", "write `,` between arguments",
+                            fix=Fix(Span(x.before.end, x.before.end), ",")), x.put(x.virtual("COMMA", ",")))  # fmt: skip
     if x.before.depth > 0:
         help_ = "write `*` for a product, or a comma between operands"
     else:
         help_ = "a product needs its `*`"
     found = x.say("S07", f"an operator is missing between {shown(x.before)} and {shown(x.here)}", help_, span,
                   fix=Fix(Span(x.before.end, x.here.start), "*"))  # fmt: skip
-    return Advice(found, x.put(x.virtual("TIMES", "*")))
+    return Advice(found, x.put(x.virtual("TIMES", "*")) if "TIMES" in x.wants else None)
 
 
 # ------------------------------------------------------------------------------------------------ forms of statements
@@ -394,7 +411,8 @@ def _state(x: Trouble) -> Advice | None:
     if x.first.type != "STATE" or _has(x, "EQUAL") or "EQUAL" not in x.wants:
         return None
     if x.before.type == "NAME" and x.here.type == "NAME" and x.index == x.start + 2 and not x.here.fresh:
-        found = x.say("S20", f"a state has no kind `{x.before.text}`", "write `state m = 0`; `state r per row = 0` for its extent", x.before)
+        help_ = "write `state m = 0`; `state r per row = 0` for its extent"
+        found = x.say("S20", f"a state has no kind `{x.before.text}`", help_, x.before)
         return Advice(found, (x.index - 1, x.index, []))
     help_ = "write it: `state m = 0`"
     return Advice(x.say("S16", "the state has no value before step 1", help_, x.before))
@@ -419,9 +437,9 @@ def _import(x: Trouble) -> Advice | None:
 
 def _route(x: Trouble) -> Advice | None:
     """Branches without `use`, `else` for `otherwise`, equations in a route."""
-    if x.place == "branch" and x.first.type in ("WHEN", "OTHERWISE") and x.in_statement and not _has(x, "USE"):
-        if x.here.type in ("LBRACE", "NAME", "OTHERWISE", "WHEN", "RBRACE", "OTHER") and "NUMBER" not in x.wants:
-            return Advice(x.say("S16", "`use` is missing in this branch", "write `when cond use Rule(lr = …)` or `otherwise use Rule()`"))
+    unfinished = x.place == "branch" and x.first.type in ("WHEN", "OTHERWISE") and x.in_statement and not _has(x, "USE")
+    if unfinished and "NUMBER" not in x.wants and x.here.type in ("LBRACE", "NAME", "OTHERWISE", "WHEN", "RBRACE", "OTHER"):
+        return Advice(x.say("S16", "`use` is missing in this branch", "write `when cond use Rule(lr = …)` or `otherwise use Rule()`"))
     if x.here.type == "ELSE" and "OTHERWISE" in x.wants:
         return Advice(x.say("S19", "`else` belongs to a block", "the last branch of a route is `otherwise use Rule()`"))
     if x.here.type == "USE" and x.first.type in ("WHEN", "OTHERWISE"):
@@ -489,7 +507,8 @@ def _stray(x: Trouble) -> Advice | None:
     if x.here.type != "OTHER":
         return None
     if x.here.text == ".":
-        return Advice(x.say("S12", "there are no attributes or methods", "functions stand before their operand: `abs(x)`; `x.T` is a transpose"))
+        help_ = "functions stand before their operand: `abs(x)`; `x.T` is a transpose"
+        return Advice(x.say("S12", "there are no attributes or methods", help_))
     if x.here.text in ":'":
         return Advice(x.say("S14", f"`{x.here.text}` is not expected here", "leave it out"))
     return Advice(x.say("S02", f"`{x.here.text}` means nothing in a rule file", "delete it; comments begin with `#`"))

@@ -12,7 +12,7 @@ from functools import cache
 from lark import Lark
 
 from optlang.advice import ENDS_VALUE
-from optlang.errors import Diagnostic, Fix, Source, did_you_mean
+from optlang.errors import Diagnostic, Fix, Source, Span, did_you_mean
 from optlang.recovery import CLOSING, OPENING, Reader, pair_brackets
 from optlang.resources import folder
 from optlang.scan import MOST_FINDINGS, MOST_LEXEMES, Lexeme, scan
@@ -45,7 +45,7 @@ def parse(source: Source) -> tuple[File, list[Diagnostic]]:
     """The tree of all that can be read, and what is wrong with the rest, in the order of the text."""
     found = scan(source, terminals())
     comments = tuple(found.comments)
-    if (limit := _too_large(source, found.lexemes)) is not None:
+    if (limit := _too_large(source, found.lexemes, len(comments))) is not None:
         return File(source, (), comments), [limit]
     pair_brackets(found.lexemes)
     lexemes = _check_kinds(source, found.lexemes, found.diagnostics)
@@ -53,15 +53,15 @@ def parse(source: Source) -> tuple[File, list[Diagnostic]]:
     return File(source, tuple(items), comments), sorted(found.diagnostics, key=lambda d: d.span)[:MOST_FINDINGS]
 
 
-def _too_large(source: Source, lexemes: Sequence[Lexeme]) -> Diagnostic | None:
+def _too_large(source: Source, lexemes: Sequence[Lexeme], comments: int) -> Diagnostic | None:
     """A file that only a machine writes is refused before it can hurt."""
-    if len(lexemes) > MOST_LEXEMES:
-        return _limit(source, f"the file has more than {MOST_LEXEMES} words and signs", lexemes[-1])
+    if len(lexemes) + comments > MOST_LEXEMES:
+        return _limit(source, f"the file has more than {MOST_LEXEMES} words, signs and comments", Span(0, 1))
     if (deep := _too_deep(lexemes)) is not None:
-        return _limit(source, f"expressions or blocks are nested more than {MOST_NESTING} deep", deep)
+        return _limit(source, f"expressions or blocks are nested more than {MOST_NESTING} deep", deep.span)
     equations = [lexeme for lexeme in lexemes if lexeme.type == "EQUAL"]
     if len(equations) > MOST_STATEMENTS:
-        return _limit(source, f"the file has more than {MOST_STATEMENTS} statements", equations[MOST_STATEMENTS])
+        return _limit(source, f"the file has more than {MOST_STATEMENTS} statements", equations[MOST_STATEMENTS].span)
     return None
 
 
@@ -81,8 +81,8 @@ def _check_kinds(source: Source, lexemes: Sequence[Lexeme], found: list[Diagnost
     return [lexeme for lexeme in lexemes if id(lexeme) not in dropped]
 
 
-def _limit(source: Source, message: str, at: Lexeme) -> Diagnostic:
-    return Diagnostic("L01", message, at.span, "the limit is here", "split it into smaller pieces with names", source=source)
+def _limit(source: Source, message: str, at: Span) -> Diagnostic:
+    return Diagnostic("L01", message, at, "the limit is here", "split it into smaller pieces with names", source=source)
 
 
 def _too_deep(lexemes: Sequence[Lexeme]) -> Lexeme | None:

@@ -66,7 +66,22 @@ class Machine:
         return self.places.get(self.state.state_stack[-2])
 
     def wants(self) -> frozenset[str]:
-        return frozenset(self.table[self.state.state_stack[-1]])
+        """The terminals that fit here. The top row of the table alone would say too much: LALR merges lookaheads."""
+        row = self.table[self.state.state_stack[-1]]
+        return frozenset(name for name in row if name.isupper() or name == "$END" if self.takes(name))
+
+    def takes(self, terminal: str) -> bool:
+        """Whether the terminal would be shifted, after the reductions that it leads to."""
+        states = list(self.state.state_stack)
+        while (found := self.table[states[-1]].get(terminal)) is not None:
+            action, target = found
+            if action is Shift:
+                return True
+            del states[len(states) - len(target.expansion) :]
+            states.append(self.table[states[-1]][target.origin.name][1])
+            if terminal == "$END" and states[-1] == self.state.parse_conf.end_state:
+                return True
+        return False
 
 
 def _places(table: dict[int, dict[str, Any]]) -> dict[int, Place]:
@@ -84,11 +99,12 @@ class Reader:
         self.lexemes = [*lexemes, Lexeme("$END", "", end, end, True)]
         self.start: Start = Start("item", 0, 1)
         self.open: list[Open] = []
+        self.seen: set[int] = set()  # lexemes that have been in trouble
 
     def read(self) -> list[Item]:
         """The items; errors are added to `found`, and reading stops after MOST_FINDINGS of them."""
         index = 0
-        while len(self.found) < MOST_FINDINGS:
+        while len(self.found) < MOST_FINDINGS and index < len(self.lexemes):
             try:
                 items = self.machine.feed(self.lexemes[index])
             except UnexpectedToken:
@@ -116,17 +132,29 @@ class Reader:
         """Reports the lexeme that does not fit, and returns the index from which to read on."""
         trouble = Trouble(self.source, self.lexemes, index, self.start.index, self.start.place, self.machine.wants(),
                           [o.brace for o in self.open])  # fmt: skip
+        if id(trouble.here) in self.seen:
+            return self.give_up(index)
+        self.seen.add(id(trouble.here))
         advice = advise(trouble)
-        self.found.append(advice.diagnostic)
+        self.report(advice.diagnostic)
         if advice.mend is not None:
             return self.splice(index, *advice.mend)
         after = self.skip(index)
-        if after == index and self.complete() and self.lexemes[index].type != "$END":
-            return self.skip(index + 1)  # it begins a statement, but of a kind that cannot stand here
         brace = next((k for k in range(index, after) if self.lexemes[k].type == "LBRACE"), after)
         if "LBRACE" in trouble.wants and brace < after:
             return brace
         return after if self.complete() else self.salvage(after)
+
+    def report(self, found: Diagnostic) -> None:
+        """One finding for one place: what the scanner has said is not said again."""
+        if not any(other.span.start <= found.span.start < max(other.span.end, other.span.start + 1) for other in self.found):
+            self.found.append(found)
+
+    def give_up(self, index: int) -> int:
+        """The second trouble with one lexeme: it is left out without further words."""
+        if not self.complete():
+            self.machine.cut(self.start.depth)
+        return self.skip(index + 1) if self.lexemes[index].type != "$END" else len(self.lexemes)
 
     def splice(self, index: int, first: int, after: int, new: Sequence[Lexeme]) -> int:
         """Other lexemes in the place of some; the statement is read again if some of them had been read."""
@@ -138,8 +166,7 @@ class Reader:
 
     def complete(self) -> bool:
         """Whether what has been read is a whole statement."""
-        wants = self.machine.wants()
-        return "$END" in wants or "RBRACE" in wants
+        return self.machine.takes("$END") or self.machine.takes("RBRACE")
 
     def skip(self, index: int) -> int:
         """The next place where a statement begins or a block ends."""
@@ -185,6 +212,8 @@ class Reader:
         names = [x for x in head[1:] if x.type == "NAME"][:1]
         if brace < len(whole) and head[0].type in ("RULE", "ROUTE", "DEF"):
             yield _header(head), self.start.index + brace
+        if head[0].type == "DEF":
+            yield [*_header(head), Lexeme("EQUAL", "=", head[-1].end, head[-1].end), nothing], after
         if brace < len(whole) and head[0].type in ("WHEN", "EVERY", "REPEAT"):
             yield [head[0], nothing], self.start.index + brace
         if equal > 0:
@@ -200,7 +229,7 @@ class Reader:
 def _header(head: Sequence[Lexeme]) -> list[Lexeme]:
     """`rule NAME` or `def NAME(a, b)`: the names that can be read in a broken header."""
     end = head[-1].end
-    names = [x for x in head[1:] if x.type == "NAME"]
+    names = [x for x in head[1:] if x.type == "NAME"] or [Lexeme("NAME", "", end, end)]
     if head[0].type != "DEF":
         return [head[0], *names[:1]]
     listed = [x for name in names[1:] for x in (name, Lexeme("COMMA", ",", end, end))]

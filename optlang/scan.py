@@ -36,23 +36,23 @@ class Lexeme:
 
 
 SHAPES = re.compile(
-    r"""
+    rf"""
       (?P<space>    [ \t\r\n\f]+ )
     | (?P<comment>  \#[^\n]* )
     | (?P<string>   "[^"\n]*" (?!") | "" (?!") )
     | (?P<quoted>   \"\"\" .*? (?:\"\"\"|\Z) | "[^"\n]* | [“”„][^“”"\n]*[“”"]? | (?<![\w)\]'’′‘`´ʹ]) ' [^'\n]* ' )
     | (?P<foreigncomment> //[^\n]* | /\*.*?(?:\*/|\Z) )
     | (?P<dotted>   [^\W\d]\w* (?: \.(?!T\b)[^\W\d]\w* )+ )
-    | (?P<word>     [^\W\d]\w* [%s]* )
+    | (?P<word>     [^\W\d]\w* [{PRIMES}]* )
     | (?P<number>   (?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+\-]?[0-9]+)?
                     (?P<tail> \.[eE][+\-]?[0-9]+ | (?: \.(?!T\b) | \w )* ) )
     | (?P<symbol>   \*\*=? | === | := | <- (?=\s) | <> | (?: && | \|\| ) | [-+*/^@]=(?!=) | <= | >= | == | != | \.T(?!\w)
-                  | [-+*/@^=<>(){}\[\],] )
+                  | [-+*/@^=<>(){{}}\[\],] )
     | (?P<other>    . )
-    """
-    % SMART_PRIMES.join(["'", ""]),
+    """,
     re.VERBOSE | re.DOTALL,
 )
+BARS = re.compile(r"(\|\|?)[^|\n]+\1")
 HIDDEN = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
 
@@ -66,6 +66,7 @@ class Scan:
     comments: list[Comment] = field(default_factory=list)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     fresh: bool = True
+    bars_until: int = 0  # bars before this offset have been reported
 
     def report(self, code: str, message: str, span: Span, help: str = "", fix: str | None = None, pointer: str = "") -> None:
         if len(self.diagnostics) < MOST_FINDINGS:
@@ -78,7 +79,10 @@ class Scan:
 
 
 def scan(source: Source, fixed: Mapping[str, str]) -> Scan:
-    """The lexemes of a text, at most a few more than MOST_LEXEMES. `fixed` gives the terminals of keywords and symbols."""
+    """The lexemes of a text; the scan ends early where there are too many, or too many errors.
+
+    `fixed` gives the terminals of keywords and symbols.
+    """
     found = Scan(source, fixed)
     _hidden(found)
     for match in SHAPES.finditer(source.text):
@@ -91,7 +95,7 @@ def scan(source: Source, fixed: Mapping[str, str]) -> Scan:
             found.add(fixed[text], text, *match.span())
         else:
             _ENTER[kind or "other"](found, match)
-        if len(found.lexemes) > MOST_LEXEMES:
+        if len(found.lexemes) + len(found.comments) > MOST_LEXEMES or len(found.diagnostics) >= MOST_FINDINGS:
             break
     return found
 
@@ -114,6 +118,8 @@ def _hidden(found: Scan) -> None:
 
 def _other(found: Scan, match: re.Match[str]) -> None:
     text = match.group()
+    if text == "|" and _bars(found, match):
+        return
     if text in SIGNS:
         _sign(found, match)
     elif text in TRANSPOSED:
@@ -130,11 +136,27 @@ def _other(found: Scan, match: re.Match[str]) -> None:
         found.add("OTHER", text, *match.span())
 
 
+def _bars(found: Scan, match: re.Match[str]) -> bool:
+    """`|g|` and `||g||`: a bar where an operand should stand, and the one that closes it."""
+    if match.start() < found.bars_until:
+        return True
+    before = found.lexemes[-1].type if found.lexemes else ""
+    closing = BARS.match(found.source.text, match.start())
+    if closing is None or before in ("NAME", "PRIMED", "NUMBER", "RPAR"):
+        return False
+    said = "norm" if closing.group().startswith("||") else "abs"
+    found.report("S08", f"`{closing.group()[:60]}`: bars mean nothing here", match_span(closing), f"write `{said}(x)`",
+                 f"{said}({closing.group().strip('|')})")  # fmt: skip
+    found.bars_until = closing.end()
+    return True
+
+
 def _sign(found: Scan, match: re.Match[str]) -> None:
     sign = SIGNS[match.group()]
-    fix = None if sign.code == "S09" and sign.help.startswith("an equation") or match.group() == "%" else sign.meant
+    update = sign.help.startswith("an equation")
+    fix = None if update or match.group() == "%" else sign.meant
     found.report(sign.code, sign.message, match_span(match), sign.help, fix)
-    if sign.help.startswith("an equation") and found.lexemes and found.lexemes[-1].type == "NAME":
+    if update and found.lexemes and found.lexemes[-1].type == "NAME":
         found.lexemes[-1].type = "PRIMED"
     if sign.meant:
         found.add(found.fixed.get(sign.meant, "NAME"), sign.meant, *match.span())
@@ -292,7 +314,8 @@ def _quoted(found: Scan, match: re.Match[str]) -> None:
 
 
 def _symbol(found: Scan, match: re.Match[str]) -> None:
-    _sign(found, match)
+    if match.group() != "||" or not _bars(found, match):
+        _sign(found, match)
 
 
 _ENTER = {

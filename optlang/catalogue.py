@@ -1,0 +1,68 @@
+"""The catalogue of diagnostic codes: title, explanation, a wrong example and its corrected form. The data is `catalogue.toml`."""
+
+from __future__ import annotations
+
+import textwrap
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from optlang.errors import did_you_mean
+
+FAMILIES: dict[str, str] = {
+    "S": "syntax", "N": "names", "T": "kinds and extents", "R": "rules", "L": "limits", "U": "files and names of rules",
+    "P": "lints, shown by `check --pedantic`",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One code. `example` is a text that gives it, `remedy` the same text put right."""
+
+    code: str
+    title: str
+    explanation: str
+    example: str
+    remedy: str
+
+    def to_text(self, width: int = 100) -> str:
+        """The entry as `optlang explain` prints it."""
+        parts = [f"{self.code}: {self.title}", textwrap.fill(self.explanation, width)]
+        parts += [f"wrong:\n\n{textwrap.indent(self.example, '    ')}"] if self.example else []
+        return "\n\n".join([*parts, f"right:\n\n{textwrap.indent(self.remedy, '    ')}"])
+
+
+class Catalogue(Mapping[str, Entry]):
+    """The entries by code, read when first asked for."""
+
+    def __getitem__(self, code: str) -> Entry:
+        return _entries()[code]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_entries())
+
+    def __len__(self) -> int:
+        return len(_entries())
+
+
+CATALOGUE = Catalogue()
+
+
+@cache
+def _entries() -> dict[str, Entry]:
+    data = tomllib.loads((Path(__file__).parent / "catalogue.toml").read_text(encoding="utf-8"))
+    return {
+        code: Entry(code, row["title"], " ".join(row["explanation"].split()), row["wrong"].strip("\n"), row["right"].strip("\n"))
+        for code, row in data.items()
+    }
+
+
+def explain(code: str) -> str:
+    """The explanation of a code, in any case. Raises KeyError whose text says what to do."""
+    wanted = code.strip().upper()
+    if wanted in CATALOGUE:
+        return CATALOGUE[wanted].to_text()
+    near = did_you_mean(wanted, CATALOGUE)
+    raise KeyError(f"there is no code `{code[:20]}`; " + (f"did you mean {near}?" if near else "codes look like N02"))
