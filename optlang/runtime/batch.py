@@ -1,0 +1,100 @@
+"""The batch of one step, asked again: gradients at other weights and products with the Hessian, by way of the closure."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Closure = Callable[[], Any]
+Random = tuple[Tensor, list[Tensor]]
+
+
+class Batch:
+    """Calls a closure as often as needed, each time with the random numbers of the first time, so with the same dropout."""
+
+    def __init__(self, closure: Closure, parameters: Sequence[Tensor]) -> None:
+        self.closure, self.parameters = closure, parameters
+        self.random = _random_state()
+        with torch.enable_grad():
+            self.loss = closure()
+
+    def gradients(self, cells: Sequence[Tensor], points: Sequence[Tensor]) -> list[Tensor]:
+        """The gradients with the parameters moved to other points; weights and gradients are put back whatever happens."""
+        kept = [p.detach().clone() for p in cells]
+        with self._again():
+            try:
+                _write(cells, points)
+                with torch.enable_grad():
+                    self.closure()
+                return [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in cells]
+            finally:
+                _write(cells, kept)
+
+    def hessian(self, cells: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
+        """The Hessian at the weights times vectors, exactly. Raises RuntimeError where the model cannot be differentiated twice."""
+        with self._again(), _keeping_the_graph(), torch.enable_grad():
+            self.closure()
+            graphs = [(p.grad, v) for p, v in zip(cells, vectors, strict=True) if p.grad is not None and p.grad.requires_grad]
+            if not graphs:
+                return [torch.zeros_like(p) for p in cells]
+            try:
+                products = torch.autograd.grad(
+                    [g for g, _ in graphs], list(cells), [v.to(g.dtype) for g, v in graphs], allow_unused=True
+                )
+            except RuntimeError as problem:
+                raise RuntimeError(f"the rule needs Hessian-vector products, but the model cannot be differentiated twice: {problem}") from problem
+        return [torch.zeros_like(p) if x is None else x.detach() for p, x in zip(cells, products, strict=True)]
+
+    @contextmanager
+    def _again(self) -> Iterator[None]:
+        """Random numbers as at the first call; gradients are set aside, so that the closure cannot zero them in place."""
+        gradients = [p.grad for p in self.parameters]
+        after = _random_state()
+        for p in self.parameters:
+            p.grad = None
+        _set_random_state(self.random)
+        try:
+            yield
+        finally:
+            _set_random_state(after)
+            for p, gradient in zip(self.parameters, gradients, strict=True):
+                p.grad = gradient
+
+
+def _write(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for p, value in zip(parameters, values, strict=True):
+            p.copy_(torch.as_tensor(value))
+
+
+def _random_state() -> Random:
+    on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    return torch.get_rng_state(), on_devices
+
+
+def _set_random_state(state: Random) -> None:
+    torch.set_rng_state(state[0])
+    if state[1]:
+        torch.cuda.set_rng_state_all(state[1])
+
+
+@contextmanager
+def _keeping_the_graph() -> Iterator[None]:
+    """`loss.backward()` in here keeps what is needed to differentiate the gradients again."""
+    plain_backward = torch.autograd.backward
+
+    def backward(tensors: Any, grad_tensors: Any = None, retain_graph: Any = None, create_graph: bool = False, **more: Any) -> None:
+        plain_backward(tensors, grad_tensors, True, True, **more)
+
+    torch.autograd.backward = backward
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Using backward\\(\\) with create_graph=True")
+            yield
+    finally:
+        torch.autograd.backward = plain_backward

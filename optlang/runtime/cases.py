@@ -1,0 +1,89 @@
+"""The programs of an optimizer: one, or those of a route, each compiled once for every shape that its baked hypers give it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from optlang import ir
+from optlang.backends import WHAT, backend
+from optlang.backends.base import Executable, Math
+from optlang.errors import did_you_mean
+from optlang.runtime.settings import Settings
+
+Relower = Callable[[dict[str, Any]], "ir.Program | ir.Routing"]
+MATH = ("safe", "strict", "fast")
+
+
+class Case:
+    """One program with its settings. `label` names it in the groups of a route and is empty for a rule alone."""
+
+    def __init__(self, label: str, case: ir.Case, place: int, backend_name: str, math: Math, relower: Relower) -> None:
+        self.label, self.condition, self.program = label, case.condition, case.program
+        self.settings = Settings(case.program.name, case.program.hypers, case.settings)
+        self.baked = [h.name for h in case.program.hypers if h.baked]
+        self._place, self._backend, self._math, self._relower = place, backend_name, math, relower
+        self._programs: dict[tuple[Any, ...], ir.Program] = {self._key(self.settings.defaults): case.program}
+        self._executables: dict[tuple[Any, ...], Executable] = {}
+
+    def _key(self, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(hypers[name] for name in self.baked)
+
+    def shaped(self, hypers: Mapping[str, Any]) -> ir.Program:
+        """The program for these values of the hypers that shape it."""
+        key = self._key(hypers)
+        if key not in self._programs:
+            prefix = f"{self.program.name}." if self.label else ""
+            found = self._relower({prefix + name: value for name, value in zip(self.baked, key, strict=True)})
+            self._programs[key] = found.cases[self._place].program if isinstance(found, ir.Routing) else found
+        return self._programs[key]
+
+    def executable(self, hypers: Mapping[str, Any]) -> tuple[tuple[Any, ...], Executable]:
+        """What steps such parameters, with a key that tells one shape from another."""
+        key = self._key(hypers)
+        if key not in self._executables:
+            self._executables[key] = backend(self._backend).compile(self.shaped(hypers), self._math)
+        return (self.label, *key), self._executables[key]
+
+
+def cases_of(what: ir.Program | ir.Routing, relower: Relower, backend_name: str, math: Math) -> list[Case]:
+    """The cases of a rule or route. Raises ValueError for an unknown backend or a program that the backend refuses."""
+    chosen = _checked_backend(backend_name)
+    if math not in MATH:
+        raise ValueError(f"there is no math {math!r}: choose one of {', '.join(MATH)}")
+    written = list(what.cases) if isinstance(what, ir.Routing) else [ir.Case(None, what, {})]
+    for case in written:
+        _refuse(case.program, chosen, len(written) > 1)
+    labels = _labels([case.program.name for case in written]) if isinstance(what, ir.Routing) else [""]
+    return [Case(label, case, place, chosen, math, relower) for place, (label, case) in enumerate(zip(labels, written, strict=True))]
+
+
+def _checked_backend(name: str) -> str:
+    if name == "auto":
+        return "torch"
+    if name not in WHAT:
+        near = did_you_mean(name, WHAT)
+        raise ValueError(f"there is no backend {name!r}: " + (f"did you mean {near!r}?" if near else f"choose one of auto, {', '.join(WHAT)}"))
+    return name
+
+
+def _refuse(program: ir.Program, chosen: str, in_route: bool) -> None:
+    reason = backend(chosen).refuses(program)
+    if reason:
+        raise ValueError(f"the backend {chosen!r} cannot run {program.name}: {reason}")
+    if in_route and any(node.type.extent.level == "model" and node.op != "loss" for node in ir.walk(program.roots())):
+        raise ValueError(
+            f"{program.name} has values per model, which in a route would be values of its own parameters only; "
+            "use `per group`, or write the clipping into a rule that takes all parameters"
+        )
+
+
+def _labels(names: list[str]) -> list[str]:
+    labels: list[str] = []
+    for name in names:
+        label, number = name, 1
+        while label in labels:
+            number += 1
+            label = f"{name}_{number}"
+        labels.append(label)
+    return labels

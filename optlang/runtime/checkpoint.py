@@ -1,0 +1,103 @@
+"""Checkpoints: what a state dict must hold to be loaded, and loading that neither rounds states nor stops half-way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from optlang import ir
+from optlang.runtime.facts import facts_of
+from optlang.runtime.shapes import expected_states
+
+if TYPE_CHECKING:
+    from optlang.runtime.optimizer import RuleOptimizer
+
+COUNT = "step"  # updates of a parameter, as in torch
+TRAINING = "weights_in_training"  # while the model holds the weights to evaluate with
+
+
+def check(optimizer: RuleOptimizer, state_dict: Any) -> None:
+    """Raises ValueError that lists everything in which a state dict does not fit; changes nothing."""
+    name = type(optimizer).__name__
+    if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
+        raise ValueError(f"this is not a state dict of {name}: it needs the entries `state` and `param_groups`")
+    problems = _group_problems(optimizer, state_dict["param_groups"])
+    if not problems:
+        problems = _state_problems(optimizer, state_dict)
+    if problems:
+        shown = "\n".join(f"  {problem}" for problem in problems[:12])
+        more = f"\n  … and {len(problems) - 12} more" if len(problems) > 12 else ""
+        raise ValueError(f"this state dict does not fit {name}; nothing was loaded:\n{shown}{more}")
+
+
+def _group_problems(optimizer: RuleOptimizer, saved: Any) -> list[str]:
+    mine = optimizer.param_groups
+    if not isinstance(saved, list) or len(saved) != len(mine):
+        count = len(saved) if isinstance(saved, list) else "no"
+        return [f"it has {count} parameter groups, the optimizer {len(mine)}"]
+    problems = []
+    for number, (group, other) in enumerate(zip(mine, saved, strict=True)):
+        if not isinstance(other, Mapping) or len(other.get("params", ())) != len(group["params"]):
+            problems.append(f"group {number}: {len(other.get('params', ()))} parameters, the optimizer has {len(group['params'])}")
+            continue
+        case = optimizer.case_of(group)
+        if other.get("rule", case.label) != case.label:
+            problems.append(f"group {number}: saved by rule {other.get('rule')}, here it is {case.label}")
+        missing = [key for key in case.settings.group_defaults() if key not in other]
+        if missing:
+            problems.append(f"group {number}: lacks {', '.join(missing)}")
+            continue
+        try:
+            case.settings.read(dict(other), "")
+        except (TypeError, ValueError) as problem:
+            problems.append(f"group {number}: {problem}")
+    return problems
+
+
+def _state_problems(optimizer: RuleOptimizer, state_dict: Mapping[str, Any]) -> list[str]:
+    states = state_dict["state"]
+    if not isinstance(states, Mapping):
+        return ["`state` is not a dictionary"]
+    problems: list[str] = []
+    known: set[Any] = set()
+    for group, other in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
+        program = optimizer.case_of(group).shaped(optimizer.case_of(group).settings.read(dict(other), ""))
+        for parameter, key in zip(group["params"], other["params"], strict=True):
+            known.add(key)
+            if states.get(key):
+                where = optimizer.name_of(parameter)
+                problems += [f"{where}: {problem}" for problem in _parameter_problems(program, parameter, states[key], other)]
+    if extra := [key for key in states if key not in known]:
+        problems.append(f"states of {len(extra)} parameters that the optimizer does not have")
+    return problems
+
+
+def _parameter_problems(program: ir.Program, parameter: Tensor, state: Any, hypers: Mapping[str, Any]) -> list[str]:
+    if not isinstance(state, Mapping):
+        return [f"its state is {type(state).__name__}, not a dictionary"]
+    expected = {COUNT: (), **expected_states(program, tuple(parameter.shape), facts_of(parameter), hypers)}
+    problems = []
+    if missing := sorted(set(expected) - set(state)):
+        problems.append(f"lacks {', '.join(missing)}")
+    if extra := sorted(str(key) for key in set(state) - set(expected) - {TRAINING}):
+        problems.append(f"has {', '.join(extra)}, which {program.name} does not keep")
+    for name, shape in expected.items():
+        if name in state and tuple(getattr(state[name], "shape", ())) != shape:
+            problems.append(f"{name} has shape {tuple(getattr(state[name], 'shape', ()))}, not {shape}")
+    if TRAINING in state and tuple(state[TRAINING].shape) != tuple(parameter.shape):
+        problems.append(f"{TRAINING} has shape {tuple(state[TRAINING].shape)}, not {tuple(parameter.shape)}")
+    return problems
+
+
+def restore_types(optimizer: RuleOptimizer, state_dict: Mapping[str, Any]) -> None:
+    """torch rounds loaded states to the parameter's type; a float32 state of a bfloat16 parameter must stay what it is."""
+    for group, other in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
+        for parameter, key in zip(group["params"], other["params"], strict=True):
+            for name, value in state_dict["state"].get(key, {}).items():
+                if isinstance(value, Tensor) and name != COUNT:
+                    optimizer.state[parameter][name] = value.detach().to(parameter.device, copy=True)
+                elif name == COUNT:
+                    optimizer.state[parameter][name] = torch.as_tensor(value, dtype=torch.float32).clone().cpu()

@@ -1,0 +1,79 @@
+"""Programs to classes: name, documentation and signature are those of the rule."""
+
+from __future__ import annotations
+
+import copyreg
+import inspect
+from typing import Any
+
+import torch
+
+from optlang import ir
+from optlang.backends.base import Math
+from optlang.runtime.cases import Case, Relower, cases_of
+from optlang.runtime.optimizer import Evaluating, RuleOptimizer
+
+ASKING = ("grad", "hvp", "loss")
+
+
+def make_optimizer(
+    what: ir.Program | ir.Routing, *, relower: Relower, backend: str = "auto", math: Math = "safe"
+) -> type[torch.optim.Optimizer]:
+    """A subclass of `torch.optim.Optimizer` named like the rule, with its hypers as keyword arguments.
+
+    `relower(baked)` gives the program for other values of the hypers that shape it. `backend` "auto" is torch. Raises
+    ValueError for an unknown backend or math, and for a program that the backend cannot run.
+    """
+    cases = cases_of(what, relower, backend, math)
+    evaluates = any(case.program.evaluation is not None for case in cases)
+    base = Evaluating if evaluates else RuleOptimizer
+    members: dict[str, Any] = {
+        "__doc__": _documentation(what, cases),
+        "__module__": "optlang",
+        "__signature__": _signature(what, cases),
+        "cases": cases,
+        "rule": what,
+        "asks_again": any(case.program.uses(op) for case in cases for op in ASKING),
+    }
+    return RuleClass(what.name, (base,), members)
+
+
+class RuleClass(type):
+    """The class of the classes, by which pickle knows to load the rule again."""
+
+
+def _reduce(cls: type) -> Any:
+    origin = getattr(cls, "_origin", None)
+    return cls.__qualname__ if origin is None else origin
+
+
+copyreg.pickle(RuleClass, _reduce)
+
+
+def _signature(what: ir.Program | ir.Routing, cases: list[Case]) -> inspect.Signature:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)]
+    if isinstance(what, ir.Routing):
+        parameters += [inspect.Parameter(case.label, kind, default={}) for case in cases]
+    else:
+        places = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        hypers = {n: v for n, v in cases[0].settings.defaults.items() if "." not in n}
+        parameters += [inspect.Parameter(name, places, default=value) for name, value in hypers.items()]
+    parameters.append(inspect.Parameter("maximize", kind, default=False))
+    if any(case.program.uses("random") for case in cases):
+        parameters.append(inspect.Parameter("seed", kind, default=0))
+    return inspect.Signature(parameters)
+
+
+def _documentation(what: ir.Program | ir.Routing, cases: list[Case]) -> str:
+    lines = [what.doc or what.name]
+    for case in cases:
+        if case.label:
+            lines += ["", f"{case.label}:"]
+        elif case.settings.hypers:
+            lines.append("")
+        for hyper in case.settings.hypers.values():
+            bounds = f", in {hyper.bounds}" if hyper.bounds is not None else ""
+            about = f": {hyper.doc}" if hyper.doc else ""
+            lines.append(f"{hyper.name} ({hyper.kind}{bounds}; default {case.settings.defaults[hyper.name]}){about}")
+    return "\n".join(lines)

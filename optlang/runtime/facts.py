@@ -1,0 +1,124 @@
+"""What is known of a parameter before it is ever stepped: its facts, and what a route or a rule makes of them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+from optlang import host, ir
+from optlang.types import needs_matrix
+
+Facts = dict[str, int]
+MATRIX_OPS = frozenset(["matmul", "transpose", "as_matrix", "as_param", "eye"])
+
+
+def facts_of(parameter: Tensor) -> Facts:
+    """Rank and number of elements; from rank 2 on also rows, cols and the fans. See `ops.FACTS`."""
+    shape = tuple(parameter.shape)
+    facts = {"rank": len(shape), "numel": prod(shape)}
+    if len(shape) >= 2:
+        receptive = prod(shape[2:])
+        facts |= {"rows": shape[-2], "cols": shape[-1], "fan_in": shape[1] * receptive, "fan_out": shape[0] * receptive}
+    return facts
+
+
+# ------------------------------------------------------------------------------------------------------- routes
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the conditions of a route may ask about a parameter. `name` is empty where none was given."""
+
+    facts: Mapping[str, int]
+    name: str
+    dtype: str
+
+
+COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge, "eq": operator.eq, "ne": operator.ne,
+}  # fmt: skip
+ARITHMETIC: dict[str, Callable[..., Any]] = {
+    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "pow": operator.pow,
+    "neg": operator.neg, "maximum": max, "minimum": min,
+}  # fmt: skip
+
+
+def holds(predicate: ir.Predicate, known: Known) -> Any:
+    """The value of a condition. A comparison with a fact that the parameter does not have is false.
+
+    Raises ValueError where names are asked for and were not given.
+    """
+    match predicate.op:
+        case "const":
+            return predicate.value
+        case "fact":
+            return known.facts.get(predicate.value)
+        case "dtype":
+            return known.dtype
+        case "named":
+            return _is_named(predicate.value, known)
+        case "and":
+            return all(holds(arg, known) for arg in predicate.args)
+        case "or":
+            return any(holds(arg, known) for arg in predicate.args)
+        case "not":
+            return not holds(predicate.args[0], known)
+    values = [holds(arg, known) for arg in predicate.args]
+    if predicate.op in COMPARE:
+        return None not in values and COMPARE[predicate.op](*values)
+    if None in values:
+        return None
+    try:
+        return ARITHMETIC[predicate.op](*values)
+    except (ArithmeticError, ValueError):
+        return None
+
+
+def _is_named(patterns: tuple[str, ...], known: Known) -> bool:
+    if not known.name:
+        raise ValueError("this route looks at the names of parameters: give the optimizer `model.named_parameters()`, not `parameters()`")
+    return any(fnmatchcase(known.name, pattern) for pattern in patterns)
+
+
+# --------------------------------------------------------------------------------------------------------- ranks
+
+
+def lacks_rank(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> bool:
+    """Whether the program would treat a parameter of rank 0 or 1 as a matrix."""
+    if facts["rank"] >= 2:
+        return False
+    for node in _reached(program, facts, hypers):
+        if node.op in MATRIX_OPS or needs_matrix(node.type.extent) or (node.type.extent.level == "array" and node.type.extent.frame == "flat"):
+            return True
+    return False
+
+
+def _reached(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> list[ir.Node]:
+    """The expressions that are computed for such a parameter: blocks on facts, whole numbers and truths are decided."""
+    seen: set[ir.Node] = set()
+    kept = [s for s in program.states if s.guard is None or _decide(s.guard, facts, hypers) is not False]
+    stack = [program.weights, *(program.updates[s.name] for s in kept), *(s.init for s in kept)]
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        decided = _decide(node.args[0], facts, hypers) if node.op == "branch" else None
+        stack.extend(node.args if decided is None else [node.args[1] if decided else node.args[2]])
+    return list(seen)
+
+
+def _decide(condition: ir.Node, facts: Facts, hypers: Mapping[str, Any]) -> bool | None:
+    leaves = [n for n in ir.walk([condition]) if not n.args]
+    if any(n.op not in ("const", "fact") and not (n.op == "hyper" and n.type.kind != "real") for n in leaves):
+        return None
+    try:
+        return bool(host.evaluate(condition, hypers, 1, facts))
+    except host.MissingFact:
+        return None
