@@ -389,6 +389,16 @@ def test_states_that_exist_are_left_alone():
     assert kept.tolist() == [5, 6]
 
 
+def test_a_parameter_that_comes_later_gets_its_states_and_the_others_keep_theirs():
+    m, n = stored(ELEMENT, "m"), stored(MODEL, "n")
+    program = rule(W, m=(ELEMENT, W, ir.add(m, G)), n=(MODEL, const(0), ir.add(n, const(1))))
+    early, late = cell([1.0], [10.0]), cell([2.0], [20.0], index=1)
+    step = take(program, step_of(early))
+    step.cells = [early, late]
+    take(program, step)
+    assert (early.state["m"].item(), late.state["m"].item(), float(step.model["n"])) == (21, 22, 2)
+
+
 def test_a_guard_decides_whether_a_state_exists():
     matrix = make("ge", (ir.fact("rank"), const(2)))
     r = stored(ROW, "r")
@@ -806,6 +816,7 @@ def test_states_must_be_prepared():
 def test_programs_that_are_not_well_formed_are_refused():
     assert BACKEND.refuses(rule(W, s=(ELEMENT, const(0), G))) == ""
     assert "per tensor" in BACKEND.refuses(rule(W, s=(TENSOR, const(0), G)))
+    assert "not one number" in BACKEND.refuses(rule(W, reports={"n": norm(G, GROUP)}))
 
 
 def test_undefined_results_are_stored_and_do_not_warn():

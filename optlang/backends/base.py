@@ -23,7 +23,8 @@ class StepError(Exception):
 @dataclass(slots=True)
 class Cell:
     """One parameter in one step. Shapes of states: element = the parameter's, row (…, rows, 1), col (…, 1, cols),
-    matrix (…, 1, 1), tensor (); a window adds a leading dimension, oldest first."""
+    matrix (…, 1, 1), tensor (); a window adds a leading dimension, oldest first. States are float32, or float64 where the
+    parameter is; bool and int64 where they are of that kind."""
 
     weights: Array
     gradient: Array

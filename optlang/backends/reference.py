@@ -31,6 +31,8 @@ class Reference:
 
     def prepare(self, step: Step) -> None:
         """Creates missing states in float32, or float64 beside such parameters; of truth values in bool."""
+        if self._complete(step):
+            return
         with np.errstate(all="ignore"):
             if step.cells:
                 run = self._run(step)
@@ -39,6 +41,12 @@ class Reference:
                 made = [_new_state(s, p, value) for (s, p), value in zip(missing, values, strict=True)]
                 for (state, place), array in zip(missing, made, strict=True):
                     place.states[state.name] = array
+
+    def _complete(self, step: Step) -> bool:
+        """Whether every state is there already; where guards decide about one, this is not known so easily."""
+        shared = {"model": [step.model], "group": [step.groups.get(cell.group, {}) for cell in step.cells]}
+        own = [cell.state for cell in step.cells]
+        return all(s.name in holder for s in self.program.states for holder in shared.get(s.type.extent.level, own))
 
     def step(self, step: Step) -> None:
         """One update of all cells, of the states they share, and of `step.reports`."""
@@ -114,6 +122,9 @@ class ReferenceBackend:
             update = program.updates[state.name]
             if not broadcasts_to(update.type.extent, state.type.extent) or update.type.window != state.type.window:
                 return f"the state `{state.name}` is {state.type}, its new value {update.type}"
+        for name, node in (program.reports or {}).items():
+            if node.type.extent.level not in ("host", "model") or node.type.window:
+                return f"the report `{name}` is {node.type}, not one number"
         unknown = sorted({node.op for node in walk(program.all_roots())} - set(OPS))
         return f"unknown operators: {', '.join(unknown)}" if unknown else ""
 
