@@ -327,10 +327,10 @@ RULES: tuple[Row, ...] = (
         muon_and_adamw, shapes=(*EVERYTHING, "embed")),
     # their clip at ±p of m / max(h, eps) is p times ours at ±1, so their lr is ours / p, their decay ours * p
     Row("sophiah",
-        {"lr": 0.05, "beta1": 0.8, "beta2": 0.7, "rho": 0.5, "eps": 0.05, "weight_decay": 0.1, "k": 3},
+        {"lr": 0.05, "beta1": 0.8, "beta2": 0.7, "rho": 0.5, "eps": 0.05, "weight_decay": 0.2, "k": 3},
         lambda params, problem: GivenHessian(
             list(params.values()), problem, period=3,
-            lr=0.1, betas=(0.8, 0.7), p=0.5, eps=0.1, weight_decay=0.05),
+            lr=0.1, betas=(0.8, 0.7), p=0.5, eps=0.1, weight_decay=0.1),
         coupled=False, closure=True),
     Row("sam", {"lr": 0.03, "rho": 0.3, **fast("AdamW")},
         lambda params, _: TwoPass(torch.optim.AdamW(list(params.values()), **TORCH), rho=0.3), closure=True),

@@ -47,7 +47,8 @@ class Batch:
                     [g for g, _ in graphs], list(cells), [v.to(g.dtype) for g, v in graphs], allow_unused=True
                 )
             except RuntimeError as problem:
-                raise RuntimeError(f"the rule needs Hessian-vector products, but the model cannot be differentiated twice: {problem}") from problem
+                message = f"the rule needs Hessian-vector products, but the model cannot be differentiated twice: {problem}"
+                raise RuntimeError(message) from problem
         return [torch.zeros_like(p) if x is None else x.detach() for p, x in zip(cells, products, strict=True)]
 
     @contextmanager

@@ -63,7 +63,8 @@ def _checked_backend(name: str) -> str:
         return "torch"
     if name not in WHAT:
         near = did_you_mean(name, WHAT)
-        raise ValueError(f"there is no backend {name!r}: " + (f"did you mean {near!r}?" if near else f"choose one of auto, {', '.join(WHAT)}"))
+        advice = f"did you mean {near!r}?" if near else f"choose one of auto, {', '.join(WHAT)}"
+        raise ValueError(f"there is no backend {name!r}: {advice}")
     return name
 
 

@@ -93,10 +93,12 @@ def lacks_rank(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> 
     """Whether the program would treat a parameter of rank 0 or 1 as a matrix."""
     if facts["rank"] >= 2:
         return False
-    for node in _reached(program, facts, hypers):
-        if node.op in MATRIX_OPS or needs_matrix(node.type.extent) or (node.type.extent.level == "array" and node.type.extent.frame == "flat"):
-            return True
-    return False
+    return any(_is_matrix(node) for node in _reached(program, facts, hypers))
+
+
+def _is_matrix(node: ir.Node) -> bool:
+    extent = node.type.extent
+    return node.op in MATRIX_OPS or needs_matrix(extent) or (extent.level == "array" and extent.frame == "flat")
 
 
 def _reached(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> list[ir.Node]:
