@@ -782,9 +782,11 @@ def test_errors_name_the_parameter_and_what_is_missing():
 
 def test_parameters_without_a_name_go_by_number():
     one = cell([1.0], index=7)
-    one.name = ""
-    with pytest.raises(StepError, match="parameter 7:"):
-        BACKEND.compile(rule(LR), "safe").step(step_of(one))
+    names = {"": "^parameter 7:", "parameter 2 of group 0": "^parameter 2 of group 0:", "head.bias": "^parameter `head.bias`:"}
+    for name, words in names.items():
+        one.name = name
+        with pytest.raises(StepError, match=words):
+            BACKEND.compile(rule(LR), "safe").step(step_of(one))
 
 
 def test_gradients_and_states_that_do_not_fit():

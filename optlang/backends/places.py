@@ -75,7 +75,7 @@ def _group(number: int, cells: Sequence[Place], model: Place, step: Step) -> Pla
 
 
 def _cell(cell: Cell) -> Place:
-    name = f"parameter `{cell.name}`" if cell.name else f"parameter {cell.index}"
+    name = _name(cell)
     try:
         weights = arrays.read(cell.weights)
         gradient = None if cell.gradient is None else arrays.read(cell.gradient)
@@ -84,6 +84,13 @@ def _cell(cell: Cell) -> Place:
     if gradient is not None and gradient.shape != weights.shape:
         raise StepError(f"{name}: its gradient has shape {gradient.shape}, the parameter itself {weights.shape}")
     return Place(name, cell.t, cell.index, cell.state, cell.inputs, None, cell, weights.shape, weights, gradient)
+
+
+def _name(cell: Cell) -> str:
+    """A name of the model's, or a description by place."""
+    if not cell.name:
+        return f"parameter {cell.index}"
+    return f"parameter `{cell.name}`" if " " not in cell.name else cell.name
 
 
 # ----------------------------------------------------------------------------------------------------------- shapes
