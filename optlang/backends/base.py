@@ -53,7 +53,7 @@ class Step:
     loss: Array | None = None
     grad: Callable[[list[Array]], list[Array]] | None = None
     hvp: Callable[[list[Array]], list[Array]] | None = None
-    inputs: Mapping[str, Array] = field(default_factory=dict)  # `input`s per model or group
+    inputs: Mapping[str, Any] = field(default_factory=dict)  # `input`s per model or group; per group also as {group: value}
     reports: dict[str, Any] = field(default_factory=dict)
 
 
