@@ -99,6 +99,8 @@ def begins_statement(lexemes: Sequence[Lexeme], index: int) -> bool:
     following = lexemes[min(index + 1, len(lexemes) - 1)]
     if here.type == "FROM":
         return here.fresh and following.type == "NAME" and lexemes[min(index + 2, len(lexemes) - 1)].type == "IMPORT"
+    if here.type == "NAME" and here.fresh and here.depth == 0 and here.text in STATEMENTS:
+        return following.type in VALUES | {"LPAR"}
     return here.type in ("NAME", "PRIMED") and following.type == "EQUAL" and here.depth == 0
 
 
@@ -125,6 +127,11 @@ def _unclosed(x: Trouble) -> Advice | None:
     """`x = (a + b`, then the next statement; its name may have been read as an operand before the `=` came."""
     if x.unclosed is None:
         return None
+    if x.here.type == "COMMA" and "RPAR" in x.wants:
+        group = next(y for y in reversed(x.lexemes[x.start : x.index]) if y.type == "LPAR" and y.depth <= x.here.depth)
+        found = x.say("S03", "`(` is never closed", "write `)` where it ends", group, "opened here",
+                      Fix(Span(x.before.end, x.before.end), ")"))  # fmt: skip
+        return Advice(found, x.put(x.virtual("RPAR", ")")))
     at = x.index - (x.here.type == "EQUAL" and x.before.fresh)
     if at == x.index and x.here.type not in ("RBRACE", "LBRACE", "$END") and not begins_statement(x.lexemes, at):
         return None
@@ -140,7 +147,7 @@ def _open_brace(x: Trouble) -> Advice | None:
     """The next rule, or the end, before a `}`."""
     if not x.open or x.in_statement or x.here.type not in ("RULE", "DEF", "ROUTE", "FROM", "$END"):
         return None
-    if x.here.type in ("RULE", "DEF", "ROUTE") and all(brace.partner is not None for brace in x.open):
+    if x.here.type in ("RULE", "DEF", "ROUTE") and all(y.partner is not None for y in x.open) and not _at_margin(x, x.here):
         return Advice(x.say("S19", f"{shown(x.here)} cannot stand inside a block", "move it out, to the top level of the file"))
     brace = _suspect(x)
     line, _ = x.source.position(brace.start)
@@ -150,20 +157,28 @@ def _open_brace(x: Trouble) -> Advice | None:
     return Advice(found, x.put(*[x.virtual("RBRACE", "}") for _ in x.open]))
 
 
+def _indent(x: Trouble, lexeme: Lexeme) -> int:
+    line = x.source.line(x.source.position(lexeme.start)[0])
+    return len(line) - len(line.lstrip())
+
+
+def _at_margin(x: Trouble, lexeme: Lexeme) -> bool:
+    """Whether a form stands no deeper than the one that is still open, on a line of its own."""
+    return lexeme.fresh and _indent(x, lexeme) <= _indent(x, x.open[0])
+
+
 def _suspect(x: Trouble) -> Lexeme:
     """The brace that was most likely forgotten: the innermost one whose partner is indented less than its line."""
     for lexeme in x.lexemes[: x.index]:
         partner = lexeme.partner
         if lexeme.type == "LBRACE" and partner is not None and partner.fresh and partner.start > lexeme.start:
-            line = x.source.line(x.source.position(lexeme.start)[0])
-            indent = len(line) - len(line.lstrip())
-            if x.source.position(partner.start)[1] - 1 < indent:
+            if _indent(x, partner) < _indent(x, lexeme):
                 return lexeme
     return x.open[-1]
 
 
 def _closes_nothing(x: Trouble) -> Advice | None:
-    if x.here.type not in ("RPAR", "RSQB", "RBRACE") or x.here.partner is not None:
+    if x.here.type not in ("RPAR", "RSQB", "RBRACE") or (x.here.partner is not None and (x.open or x.here.type != "RBRACE")):
         return None
     help_ = f"delete it, or open it with `{ {'RPAR': '(', 'RSQB': '[', 'RBRACE': '{'}[x.here.type] }` where it begins"
     return Advice(x.say("S04", f"`{x.here.text}` closes nothing", help_, fix=Fix(x.here.span, "")), x.instead())
@@ -290,7 +305,10 @@ def _equal_signs(x: Trouble) -> Advice | None:
         return _missing_value(x, x.index - 2)
     if x.before.type == "EQUAL":
         return Advice(x.say("S09", "two `=` in a row", "an equation has one `=`; `==` compares", fix=Fix(x.here.span, "")), x.instead())
-    if x.first.type in ("WHEN", "EVERY", "REPEAT") or (x.lexemes[x.start : x.index].count and _has(x, "EQUAL")):
+    if x.first.type in ("EVERY", "REPEAT") and x.before.type == "NAME" and x.index == x.start + 2:
+        help_ = f"write the number alone, `{x.first.text} 10 {{ … }}`, or an `int` hyper"
+        return Advice(x.say("S09", f"nothing is set behind `{x.first.text}`", help_), (x.index - 1, x.index + 1, []))
+    if x.first.type == "WHEN" or _has(x, "EQUAL"):
         found = x.say("S09", "`=` does not compare", "write `==`", fix=Fix(x.here.span, "=="))
         return Advice(found, x.instead(Lexeme("COMPARE", "==", x.here.start, x.here.end)) if "COMPARE" in x.wants else None)
     return None
@@ -361,6 +379,8 @@ def _missing_operator(x: Trouble) -> Advice | None:
 
 def _separator(x: Trouble) -> Advice | None:
     """`:` and `,` where no sign is needed."""
+    if x.here.text == ":" and x.before.type == "RPAR" and x.first.type == "DEF":
+        return Advice(x.say("S14", "a function has no `:`", "write `def f(x) = expr` or `def f(x) { … return expr }`"))
     if x.here.text == ":" and "LBRACE" in x.wants:
         brace = Lexeme("LBRACE", "{", x.here.start, x.here.end)
         found = x.say("S14", "blocks stand in braces, not behind `:`", "write `{ … }`")
@@ -368,8 +388,6 @@ def _separator(x: Trouble) -> Advice | None:
     if x.here.text == ":" and x.first.type in ("HYPER", "STATE", "INPUT"):
         found = x.say("S20", "a kind stands before the name", "write `hyper int k = 10` or `hyper bool nesterov = false`")
         return Advice(found, (x.index, x.index + 2, []) if x.after().type == "NAME" and x.after(2).type == "EQUAL" else None)
-    if x.here.text == ":" and x.before.type == "RPAR" and x.first.type == "DEF":
-        return Advice(x.say("S14", "a function has no `:`", "write `def f(x) = expr` or `def f(x) { … return expr }`"))
     if x.here.type == "COMMA" and not x.in_statement:
         return Advice(x.say("S14", "no `,` is needed between statements", "leave it out", fix=Fix(x.here.span, "")), x.instead())
     return None
@@ -469,7 +487,9 @@ def _block(x: Trouble) -> Advice | None:
     if "LBRACE" not in x.wants or x.first.type not in ("RULE", "ROUTE", "WHEN", "EVERY", "REPEAT", "DEF"):
         return None
     if x.first.type in ("RULE", "ROUTE") and x.here.type == "LPAR":
-        return Advice(x.say("S01", "a rule has no list of parameters", "its settings are statements: `hyper lr = 1e-3`"))
+        found = x.say("S01", "a rule has no list of parameters", "its settings are statements: `hyper lr = 1e-3`")
+        after = next((k for k in range(x.index, len(x.lexemes)) if x.lexemes[k] is x.here.partner), None)
+        return Advice(found, None if after is None else (x.index, after + 1, []))
     if not (x.here.fresh or x.here.type in ("RBRACE", "$END") or begins_statement(x.lexemes, x.index)):
         return None
     found = x.say("S16", f"`{{` is missing after {shown(x.before)}", "blocks stand in braces: `{ … }`", x.before,

@@ -93,8 +93,8 @@ class Diagnostic:
             rows.append(" " * gutter + "|")
             for span, mark, words in marks:
                 rows.extend(_excerpt(self.source, span, mark, words, gutter, width))
-        if self.help:
-            rows.append(" " * gutter + f"= help: {self.help}  (optlang explain {self.code})")
+        more = f"{self.help}  (optlang explain {self.code})" if self.help else f"optlang explain {self.code}"
+        rows.append(" " * gutter + f"= help: {more}")
         return "\n".join(rows)
 
     def to_json(self) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from lark import Lark
 from lark.exceptions import UnexpectedToken
 from lark.parsers.lalr_analysis import Shift
 
-from optlang.advice import Trouble, advise, begins_statement
+from optlang.advice import ITEM_WORDS, Trouble, advise, begins_statement
 from optlang.errors import Diagnostic, Source
+from optlang.foreign import STATEMENTS
 from optlang.scan import MOST_FINDINGS, Lexeme
 from optlang.syntax import Item
 
@@ -184,7 +185,8 @@ class Reader:
         if lexeme.type == "RBRACE":
             return bool(self.open)
         if not self.open:
-            return lexeme.type in ("RULE", "DEF", "ROUTE") or (lexeme.type == "FROM" and lexeme.fresh)
+            foreign = lexeme.type == "NAME" and lexeme.fresh and STATEMENTS.get(lexeme.text, ("",))[0] in ITEM_WORDS
+            return foreign or lexeme.type in ("RULE", "DEF", "ROUTE") or (lexeme.type == "FROM" and lexeme.fresh)
         return begins_statement(self.lexemes, index)
 
     def salvage(self, after: int) -> int:
