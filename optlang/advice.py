@@ -128,7 +128,8 @@ def _unclosed(x: Trouble) -> Advice | None:
     if x.unclosed is None:
         return None
     if x.here.type == "COMMA" and "RPAR" in x.wants:
-        group = next(y for y in reversed(x.lexemes[x.start : x.index]) if y.type == "LPAR" and y.depth <= x.here.depth)
+        around = [y for y in x.lexemes[x.start : x.index] if y.type == "LPAR" and y.depth <= x.here.depth]
+        group = around[-1] if around else x.unclosed
         found = x.say("S03", "`(` is never closed", "write `)` where it ends", group, "opened here",
                       Fix(Span(x.before.end, x.before.end), ")"))  # fmt: skip
         return Advice(found, x.put(x.virtual("RPAR", ")")))

@@ -37,6 +37,11 @@ def _named(name: str) -> Callable[..., Array]:
     return getattr(np, name) if hasattr(np, name) else globals()[name]  # type: ignore[no-any-return]
 
 
+def signum(x: Array) -> Array:
+    """-1, 0 or 1, and 0 for NaN: torch's meaning on every device, which all trusted implementations have."""
+    return np.subtract(x > 0, x < 0, dtype=np.float64)
+
+
 # ------------------------------------------------------------------------------------------------------ reductions
 # Each takes (x, axes) and keeps the reduced axes as size 1. Of no values at all: sum 0, mean NaN, largest -inf, smallest inf.
 

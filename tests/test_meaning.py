@@ -50,7 +50,7 @@ def test_every_map_of_the_table_has_a_meaning():
 
 @pytest.mark.parametrize("name", ONE)
 def test_one_operand_as_in_torch(name):
-    points = EDGES if name == "sign" else WITH_NAN
+    points = WITH_NAN
     twin = TORCH.get(name) or getattr(torch, name)
     same(MAPS[name](points), twin(torch.tensor(points)).numpy())
 
@@ -65,7 +65,7 @@ def test_two_operands_as_in_torch(name):
 
 def test_edges_that_are_easily_got_wrong():
     nan = math.nan
-    same(MAPS["sign"](np.array([nan, -0.0, -3, np.inf])), [nan, 0, -1, 1])
+    same(MAPS["sign"](np.array([nan, -0.0, -3, np.inf])), [0, 0, -1, 1])
     same(MAPS["cbrt"](np.array([-8.0, 0, 27])), [-2, 0, 3])
     same(MAPS["round"](np.array([0.5, 1.5, -0.5, 2.5])), [0, 2, 0, 2])
     same(MAPS["mod"](np.array([-1.0, 1, -7, 5]), np.array([3.0, -3, 7, 0])), [2, -2, 0, nan])
