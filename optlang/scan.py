@@ -35,6 +35,7 @@ class Lexeme:
         return Span(self.start, self.end)
 
 
+NAME = r"[^\W\d][\w\u0300-\u036f]*"  # with combining marks, which normalisation joins to their letters
 SHAPES = re.compile(
     rf"""
       (?P<space>    [ \t\r\n\f]+ )
@@ -42,8 +43,8 @@ SHAPES = re.compile(
     | (?P<string>   "[^"\n]*" (?!") | "" (?!") )
     | (?P<quoted>   \"\"\" .*? (?:\"\"\"|\Z) | "[^"\n]* | [“”„][^“”"\n]*[“”"]? | (?<![\w)\]'’′‘`´ʹ]) ' [^'\n]* ' )
     | (?P<foreigncomment> //[^\n]* | /\*.*?(?:\*/|\Z) )
-    | (?P<dotted>   [^\W\d]\w* (?: \.(?!T\b)[^\W\d]\w* )+ )
-    | (?P<word>     [^\W\d]\w* [{PRIMES}]* )
+    | (?P<dotted>   {NAME} (?: \.(?!T\b){NAME} )+ )
+    | (?P<word>     {NAME} [{PRIMES}]* )
     | (?P<number>   (?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+\-]?[0-9]+)?
                     (?P<tail> \.[eE][+\-]?[0-9]+ | (?: \.(?!T\b) | \w )* ) )
     | (?P<symbol>   \*\*=? | === | := | <- (?=\s) | <> | (?: && | \|\| ) | [-+*/^@]=(?!=) | <= | >= | == | != | \.T(?!\w)
