@@ -10,7 +10,7 @@ import numpy as np
 from optlang import meaning, philox
 from optlang.backends import arrays
 from optlang.backends.base import Step, StepError
-from optlang.backends.places import Place, Value, full_shape, shape_of
+from optlang.backends.places import Place, Value, full_shape, read, shape_of
 from optlang.host import Missing
 from optlang.ir import Node
 
@@ -23,9 +23,10 @@ def leaf(node: Node, place: Place, step: Step, rule: str) -> Value:
 
 
 def _gradient(node: Node, place: Place, step: Step, rule: str) -> Value:
-    if place.gradient is None:
+    assert place.cell is not None
+    if place.cell.gradient is None:
         raise StepError(f"{place.name} has no gradient; call `backward()` first, or leave the parameter out of the step")
-    return place.gradient
+    return read(place.cell.gradient, place)
 
 
 def _hyper(node: Node, place: Place, step: Step, rule: str) -> Value:
@@ -101,7 +102,7 @@ def _random(node: Node, place: Place, step: Step, rule: str) -> Value:
 
 _LEAVES: dict[str, Leaf] = {
     "const": lambda node, place, step, rule: meaning.number(node.value),
-    "w": lambda node, place, step, rule: place.weights,
+    "w": lambda node, place, step, rule: read(place.cell.weights, place),  # type: ignore[union-attr]
     "t": lambda node, place, step, rule: np.float64(place.t),
     "g": _gradient, "hyper": _hyper, "fact": _fact, "state": _state, "input": _input, "loss": _loss, "eye": _eye,
     "random": _random,

@@ -37,8 +37,6 @@ class Place:
     group: int | None = None
     cell: Cell | None = None
     shape: Shape = ()
-    weights: Value = None
-    gradient: Value = None
     values: dict[Node, Value] = field(default_factory=dict)
     at: dict[Level, Place] = field(default_factory=dict)
     below: dict[Level, tuple[Place, ...]] = field(default_factory=dict)
@@ -75,15 +73,12 @@ def _group(number: int, cells: Sequence[Place], model: Place, step: Step) -> Pla
 
 
 def _cell(cell: Cell) -> Place:
+    """Weights and gradients are only read where an expression asks for them."""
     name = _name(cell)
-    try:
-        weights = arrays.read(cell.weights)
-        gradient = None if cell.gradient is None else arrays.read(cell.gradient)
-    except (ValueError, TypeError) as problem:
-        raise StepError(f"{name}: {problem}") from problem
-    if gradient is not None and gradient.shape != weights.shape:
-        raise StepError(f"{name}: its gradient has shape {gradient.shape}, the parameter itself {weights.shape}")
-    return Place(name, cell.t, cell.index, cell.state, cell.inputs, None, cell, weights.shape, weights, gradient)
+    shape = tuple(cell.weights.shape)
+    if cell.gradient is not None and tuple(cell.gradient.shape) != shape:
+        raise StepError(f"{name}: its gradient has shape {tuple(cell.gradient.shape)}, the parameter itself {shape}")
+    return Place(name, cell.t, cell.index, cell.state, cell.inputs, None, cell, shape)
 
 
 def _name(cell: Cell) -> str:
@@ -91,6 +86,14 @@ def _name(cell: Cell) -> str:
     if not cell.name:
         return f"parameter {cell.index}"
     return f"parameter `{cell.name}`" if " " not in cell.name else cell.name
+
+
+def read(x: Any, place: Place) -> Value:
+    """Weights or a gradient as float64. Raises StepError."""
+    try:
+        return arrays.read(x)
+    except (ValueError, TypeError) as problem:
+        raise StepError(f"{place.name}: {problem}") from problem
 
 
 # ----------------------------------------------------------------------------------------------------------- shapes

@@ -14,7 +14,7 @@ import numpy as np
 from optlang.backends import arrays
 from optlang.backends.base import Backend, Executable, Math, Step, StepError
 from optlang.backends.interpreter import Code, Run
-from optlang.backends.places import Place, Value, spread
+from optlang.backends.places import Place, Value, read, spread
 from optlang.ir import Node, Program, State, walk
 from optlang.ops import OPS
 from optlang.types import ELEMENT, Type, broadcasts_to
@@ -75,7 +75,7 @@ class Reference:
             run = self._run(step)
             node = self.program.evaluation
             values = self._values(run, [(node, p, WEIGHTS) for p in run.model.cells]) if node is not None else None
-            values = values or [p.weights for p in run.model.cells]
+            values = values or [read(cell.weights, p) for cell, p in zip(step.cells, run.model.cells, strict=True)]
             return [arrays.like(cell.weights, value) for cell, value in zip(step.cells, values, strict=True)]
 
     def _run(self, step: Step) -> Run:

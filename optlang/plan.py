@@ -1,0 +1,110 @@
+"""Programs as stages: what can be computed parameter by parameter, and what must wait for all of them.
+
+A *barrier* needs more than one parameter: a reduction per group or model, `grad`, `hvp`. The program is cut there: a mark
+stands for the value, and the stages on either side are elementwise, reducing or matrix code for one parameter. Conditions
+of blocks that are known before the step are decided before code is made, so the side not taken costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from optlang import ir
+from optlang.ir import Node, Program
+from optlang.types import Extent, Type
+
+CALLS = ("grad", "hvp")
+Truth = tuple[bool | None, ...]  # one for each condition of a plan; None: not to be had for this parameter
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """`mark` is the leaf that stands for the value of `op(args)`; `value` is the extent that a reduction leaves."""
+
+    mark: Node
+    op: str
+    args: tuple[Node, ...]
+    value: Extent | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A program cut at its barriers. `conditions` decide its blocks before the step."""
+
+    program: Program
+    barriers: Mapping[Node, Barrier]  # by their marks, each after those that it needs
+    conditions: tuple[Node, ...]
+
+    def decided(self, roots: Iterable[Node], truth: Truth) -> list[Node]:
+        """Expressions with the blocks that a truth decides replaced by the side that is taken."""
+        known = {c: t for c, t in zip(self.conditions, truth, strict=True) if t is not None}
+        roots = list(roots)
+        table = ir.fold(roots, lambda node, args: _decide(node, args, known)) if known else {}
+        return [table.get(root, root) for root in roots]
+
+    def levels(self, wanted: Iterable[Node], truths: Iterable[Truth]) -> list[list[Barrier]]:
+        """The barriers below some expressions, those that can be crossed together in one list, in order."""
+        truths = list(truths)
+        needs: dict[Node, set[Node]] = {}
+        waiting = [leaf for leaf in _marks(wanted) if leaf in self.barriers]
+        while waiting:
+            mark = waiting.pop()
+            if mark not in needs:
+                args = [x for truth in truths for x in self.decided(self.barriers[mark].args, truth)]
+                needs[mark] = {leaf for leaf in _marks(args) if leaf in self.barriers}
+                waiting.extend(needs[mark])
+        depth: dict[Node, int] = {}
+        for mark in self.barriers:  # each comes after what it needs
+            if mark in needs:
+                depth[mark] = 1 + max((depth[other] for other in needs[mark]), default=-1)
+        return [[self.barriers[m] for m in depth if depth[m] == level] for level in range(max(depth.values(), default=-1) + 1)]
+
+    @cached_property
+    def shared(self) -> tuple[str, ...]:
+        """The states per group and per model."""
+        return tuple(s.name for s in self.program.states if s.type.extent.level in ("group", "model"))
+
+    def to_text(self) -> str:
+        """The stages of one step, with what each moves, for people."""
+        from optlang.costs import describe  # noqa: PLC0415 - costs are of plans
+
+        return describe(self)
+
+
+def _decide(node: Node, args: tuple[Node, ...], known: Mapping[Node, bool]) -> Node:
+    if node.op == "branch" and node.args[0] in known:
+        return args[1] if known[node.args[0]] else args[2]
+    return ir.rebuild(node, args)
+
+
+def _marks(roots: Iterable[Node]) -> list[Node]:
+    return [node for node in ir.walk(roots) if node.op == "input"]
+
+
+def plan(program: Program) -> Plan:
+    """The program cut at its barriers."""
+    barriers: dict[Node, Barrier] = {}
+
+    def cut(node: Node, args: tuple[Node, ...]) -> Node:
+        if not (node.op in CALLS or is_gathering(node)):
+            return ir.rebuild(node, args)
+        same = next((b for b in barriers.values() if (b.op, b.args, b.value) == (node.op, args, node.value)), None)
+        mark = same.mark if same else ir.input_(f"barrier {len(barriers)}", Type("real", node.type.extent, node.type.window))
+        barriers.setdefault(mark, Barrier(mark, node.op, args, node.value if isinstance(node.value, Extent) else None))
+        return mark
+
+    roots = program.all_roots()
+    table = ir.fold(roots, cut)
+    after = program.replaced(table)
+    everything = [*(table[root] for root in roots), *(arg for b in barriers.values() for arg in b.args)]
+    known = ir.on_host(everything)
+    conditions = dict.fromkeys(n.args[0] for n in ir.walk(everything) if n.op == "branch" and known[n.args[0]])
+    conditions |= dict.fromkeys(s.guard for s in after.states if s.guard is not None)
+    return Plan(replace(after, reports=after.reports or {}), barriers, tuple(conditions))
+
+
+def is_gathering(node: Node) -> bool:
+    """Whether a node reduces to one value per group or model."""
+    return isinstance(node.value, Extent) and bool(node.args) and node.value.level in ("group", "model")
