@@ -172,9 +172,9 @@ def _suspect(x: Trouble) -> Lexeme:
     """The brace that was most likely forgotten: the innermost one whose partner is indented less than its line."""
     for lexeme in x.lexemes[: x.index]:
         partner = lexeme.partner
-        if lexeme.type == "LBRACE" and partner is not None and partner.fresh and partner.start > lexeme.start:
-            if _indent(x, partner) < _indent(x, lexeme):
-                return lexeme
+        paired = lexeme.type == "LBRACE" and partner is not None and partner.fresh
+        if paired and partner is not None and _indent(x, partner) < _indent(x, lexeme):
+            return lexeme
     return x.open[-1]
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 from lark import Lark
 
@@ -41,3 +45,16 @@ def test_keywords_and_signs() -> None:
     named = {t.name for t in grammar().terminals if t.pattern.type == "str"}
     assert named - {"COMPARE"} <= set(terminals().values())
     assert [x.type for x in scan(Source("a <= b == c"), terminals()).lexemes] == ["NAME", "COMPARE", "NAME", "COMPARE", "NAME"]
+
+
+def test_damaged_or_impossible_cache_is_no_harm(tmp_path: Path) -> None:
+    """The tables are kept in the user's cache; rubbish there, or no such place, only costs time."""
+    code = "from optlang.parser import parse; from optlang.library import find; print(parse(find('adam'))[1])"
+    for place in (tmp_path, tmp_path, Path("/proc/none")):
+        result = subprocess.run(
+            [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True,
+            env={**os.environ, "XDG_CACHE_HOME": str(place)},
+        )  # fmt: skip
+        assert (result.stdout.strip(), result.stderr) == ("[]", "")
+        for kept in tmp_path.rglob("grammar-*"):
+            kept.write_bytes(b"rubbish\n" * 10)

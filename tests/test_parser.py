@@ -187,7 +187,7 @@ def test_truncated_files(name: str) -> None:
     """A file that ends too early is told so, and what stands before it is kept."""
     text = LIBRARY[name]
     for cut in range(1, len(text), max(1, len(text) // 40)):
-        file, found = parsed(text[:cut])
+        _, found = parsed(text[:cut])
         assert len(found) <= 3, text[:cut][-60:]
         for finding in found:
             assert finding.span.end <= cut
