@@ -74,6 +74,9 @@ class Plan:
 
 
 def _decide(node: Node, args: tuple[Node, ...], known: Mapping[Node, bool]) -> Node:
+    """Values per group and model are the same for all parameters, so a parameter's own conditions do not decide them."""
+    if node.type.extent.level in ("group", "model"):
+        return node
     if node.op == "branch" and node.args[0] in known:
         return args[1] if known[node.args[0]] else args[2]
     return ir.rebuild(node, args)

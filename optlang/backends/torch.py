@@ -1,0 +1,302 @@
+"""The torch backend: one function for each kind of parameter, fused by `torch.compile`, on any device.
+
+A *kind* is the decided blocks of the rule, the number types, the device, and whether rows and columns matter. One function
+serves every parameter of its kind, whatever its size. Hypers, `t`, facts and values per group and model come in a small
+tensor, so nothing is compiled again when they change. Small models run the same functions as they are: there, compiling
+would cost more than it saves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optlang import ir
+from optlang.backends.arrays import kept, write
+from optlang.backends.base import Backend, Cell, Executable, Math, Step, StepError
+from optlang.backends.interpreter import Code, Run
+from optlang.backends.places import Place, shape_of
+from optlang.backends.reference import BACKEND as REFERENCE
+from optlang.backends.torch_barriers import cross
+from optlang.backends.torch_code import CellCode, Output, generate
+from optlang.backends.torch_functions import Functions
+from optlang.backends.torch_views import like, put_back, view
+from optlang.host import HostScalars, MissingFact
+from optlang.ir import Node, Program
+from optlang.plan import Plan, Truth, plan
+from optlang.types import ELEMENT, Type
+
+COMPILE_FROM = 1 << 18  # elements in one step; below, calling single operators is as quick
+WEIGHTS = Type("real", ELEMENT)
+
+
+@dataclass
+class Work:
+    """One parameter in one step."""
+
+    cell: Cell
+    truth: Truth
+    place: Place | None  # of the values per group and model
+    marks: dict[Node, Tensor] = field(default_factory=dict)  # gradients and products that the model was asked for
+
+
+@dataclass
+class Pass:
+    """One step, with what its parameters share."""
+
+    step: Step
+    works: list[Work]
+    run: Run | None
+    compiled: bool
+    scalars: dict[Any, Tensor] = field(default_factory=dict)
+
+
+class TorchExecutable:
+    """A program on torch tensors. Every method raises StepError before anything has been written."""
+
+    def __init__(self, program: Program, compile_from: int = COMPILE_FROM) -> None:
+        self.plan: Plan = plan(program)
+        self.compile_from = compile_from
+        self._conditions = [HostScalars((c,)) for c in self.plan.conditions]
+        self._functions = Functions()
+        roots = self.plan.program.all_roots() + [arg for b in self.plan.barriers.values() for arg in b.args]
+        self._code = Code(roots)
+        self._shares = any(n.type.extent.level in ("group", "model") for n in ir.walk(roots))
+        self._own = [s for s in self.plan.program.states if s.name not in self.plan.shared]
+        self._shared = [s for s in self.plan.program.states if s.name in self.plan.shared]
+
+    # ------------------------------------------------------------------------------------------------- steps
+
+    @torch.no_grad()
+    def prepare(self, step: Step) -> None:
+        """Missing states: float32, or float64 beside such parameters; of truth values bool."""
+        now = self._begin(step, compiled=False) if any(s.name not in c.state for s in self._own for c in step.cells) else None
+        made = [(work, self._initial(work, now)) for work in now.works] if now else []
+        with np.errstate(all="ignore"):
+            self._prepare_shared(step)
+        for work, states in made:
+            work.cell.state.update(states)
+
+    def _initial(self, work: Work, now: Pass) -> dict[str, Tensor]:
+        missing = [s for s in self._own if s.name not in work.cell.state and self._exists(s, work.truth)]
+        weights = work.cell.weights
+        made = {s.name: _new_state(s, weights) for s in missing}
+        for state in missing:
+            [init] = self.plan.decided([state.init], work.truth)
+            code = self._functions.code(("init", state.name, work.truth), [Output(init, state.node)], weights.dtype)
+            self._call(code, work, now, made)
+        return made
+
+    def _prepare_shared(self, step: Step) -> None:
+        if self._shared and step.cells:
+            run = Run(self.plan.program.name, self._code, step)
+            for state in self._shared:
+                for place in run.model.below[state.type.extent.level]:
+                    if state.name not in place.states:
+                        shape = (state.type.window,) if state.type.window else ()
+                        value = np.broadcast_to(run([(state.init, place)])[0], shape)
+                        place.states[state.name] = kept(step.cells[0].weights, value, state.type.kind)
+
+    @torch.no_grad()
+    def step(self, step: Step) -> None:
+        """One update of all cells, of the states they share, and of `step.reports`."""
+        if not step.cells:
+            return
+        with np.errstate(all="ignore"):
+            now = self._begin(step, compiled=sum(c.facts["numel"] for c in step.cells) >= self.compile_from)
+            wanted = self._wanted(now)
+            truths = list(dict.fromkeys(work.truth for work in now.works))
+            for number, level in enumerate(self.plan.levels(wanted, truths)):
+                cross(self, now, number, level)
+            shared = self._shared_updates(now)
+            reports = self._reports(now)
+            for work in now.works:
+                self._finish(work, now)
+            for target, value in shared:
+                write(target, value)
+            step.reports.update(reports)
+
+    def _begin(self, step: Step, compiled: bool) -> Pass:
+        run = Run(self.plan.program.name, self._code, step) if self._shares else None
+        places = run.model.cells if run is not None else [None] * len(step.cells)
+        works = [Work(cell, self._truth(cell), place) for cell, place in zip(step.cells, places, strict=True)]
+        return Pass(step, works, run, compiled)
+
+    def _truth(self, cell: Cell) -> Truth:
+        return tuple(_truth(condition, cell) for condition in self._conditions)
+
+    def _exists(self, state: ir.State, truth: Truth) -> bool:
+        return state.guard is None or truth[self.plan.conditions.index(state.guard)] is True
+
+    def _wanted(self, now: Pass) -> list[Node]:
+        """Everything that this step computes: of each parameter what its conditions leave."""
+        program = self.plan.program
+        roots = [program.weights, *(program.updates[s.name] for s in self._own)]
+        found = [root for truth in {w.truth for w in now.works} for root in self.plan.decided(roots, truth)]
+        return [*found, *(program.updates[s.name] for s in self._shared), *(program.reports or {}).values()]
+
+    def _finish(self, work: Work, now: Pass) -> None:
+        program = self.plan.program
+        states = [s for s in self._own if self._exists(s, work.truth)]
+        key = ("final", work.truth)
+        if not self._functions.has(key, work.cell.weights.dtype):
+            roots = self.plan.decided([program.weights, *(program.updates[s.name] for s in states)], work.truth)
+            names = zip((n for n, _ in program.names), self.plan.decided([x for _, x in program.names], work.truth), strict=True)
+            outputs = [Output(x, t) for x, t in zip(roots, [ir.W, *(s.node for s in states)], strict=True)]
+            self._functions.code(key, outputs, work.cell.weights.dtype, tuple(names))
+        self._call(self._functions.code(key, [], work.cell.weights.dtype), work, now, work.cell.state)
+
+    def _shared_updates(self, now: Pass) -> list[tuple[Any, Any]]:
+        if now.run is None:
+            return []
+        found = []
+        for state in self._shared:
+            for place in now.run.model.below[state.type.extent.level]:
+                [value] = now.run([(self.plan.program.updates[state.name], place)])
+                target = place.states[state.name]
+                found.append((target, torch.as_tensor(np.broadcast_to(value, tuple(target.shape)).copy(), device=target.device)))
+        return found
+
+    def _reports(self, now: Pass) -> dict[str, float | bool]:
+        reports = self.plan.program.reports or {}
+        if not reports:
+            return {}
+        run = now.run or Run(self.plan.program.name, self._code, now.step)
+        return {name: run([(node, run.model)])[0].item() for name, node in reports.items()}
+
+    @torch.no_grad()
+    def evaluation(self, step: Step) -> list[Tensor]:
+        """New tensors like the weights: those to evaluate with, or the stored ones where the rule has no others."""
+        now = self._begin(step, compiled=False)
+        node = self.plan.program.evaluation
+        if node is None:
+            return [work.cell.weights.detach().clone() for work in now.works]
+        found = []
+        for work in now.works:
+            [root] = self.plan.decided([node], work.truth)
+            code = self._functions.code(("evaluation", work.truth), [Output(root)], work.cell.weights.dtype)
+            [value] = self._call(code, work, now, work.cell.state)
+            found.append(like(work.cell.weights, value, WEIGHTS, code.shaped))
+        return found
+
+    # ------------------------------------------------------------------------------------------------- calls
+
+    def values(self, key: Any, nodes: Sequence[Node], work: Work, now: Pass) -> tuple[CellCode, tuple[Tensor, ...]]:
+        """Expressions of one parameter, with the function that computed them."""
+        key = (*key, work.truth)
+        code = self._functions.code(key, [Output(x) for x in self.plan.decided(nodes, work.truth)], work.cell.weights.dtype)
+        return code, self._call(code, work, now, work.cell.state) or ()
+
+    def _call(self, code: CellCode, work: Work, now: Pass, states: Any) -> Any:
+        cell = work.cell
+        if code.shaped and cell.weights.ndim < 2:
+            raise StepError(f"{cell.name or f'parameter {cell.index}'} has shape {tuple(cell.weights.shape)}, but rule "
+                            f"`{self.plan.program.name}` needs a matrix; send it to another rule with a `route`")  # fmt: skip
+        tensors = [self._tensor(node, work, now, states) for node in code.tensors]
+        seen = [view(x, node.type, code.shaped) for x, node in zip(tensors, code.tensors, strict=True)]
+        scalars = self._scalar_tensor(code, work, now)
+        counter = None
+        if code.draws:
+            counter = torch.tensor([cell.t, now.step.seed & 0xFFFFFFFF, cell.index & 0xFFFFFFFF], device=cell.weights.device)
+        first = cell.weights.shape[0] if code.shaped else 0
+        result = self._functions.call(code, seen, scalars, counter, first, now.compiled)
+        for tensor, x in zip(tensors, seen, strict=True):
+            put_back(tensor, x)
+        return result
+
+    def _tensor(self, node: Node, work: Work, now: Pass, states: Any) -> Tensor:
+        cell = work.cell
+        if node.op == "w":
+            return cell.weights.detach()  # type: ignore[no-any-return]
+        if node in work.marks:
+            return work.marks[node]
+        if node.type.extent.level in ("group", "model"):
+            assert now.run is not None and work.place is not None
+            [value] = now.run([(node, work.place)])
+            return torch.as_tensor(value, dtype=_computing(cell.weights.dtype), device=cell.weights.device)
+        if node.op == "g":
+            if cell.gradient is None:
+                raise StepError(f"{cell.name or f'parameter {cell.index}'} has no gradient; call `backward()` first")
+            return cell.gradient  # type: ignore[no-any-return]
+        if node.op == "input":
+            return _input(node, cell)
+        if node.value not in states:
+            raise StepError(f"{cell.name or f'parameter {cell.index}'}: the state `{node.value}` is not there; call `prepare` before")
+        return states[node.value]  # type: ignore[no-any-return]
+
+    def _scalar_tensor(self, code: CellCode, work: Work, now: Pass) -> Tensor:
+        """The values of a function's slots, in float64 until here."""
+        cell = work.cell
+        slots = self._functions.scalars(code)
+        try:
+            values = slots.host(cell.hypers, cell.t, cell.facts)
+        except MissingFact as missing:
+            raise StepError(f"{cell.name or f'parameter {cell.index}'}: {missing} (its shape is {tuple(cell.weights.shape)}); "
+                            "choose with `when rank >= 2 { … } else { … }`, or send it to another rule with a `route`") from None  # fmt: skip
+        if slots.shared:
+            assert now.run is not None and work.place is not None
+            values += tuple(float(x) for x in now.run([(node, work.place) for node in slots.shared]))
+            values = tuple(values[i] for i in slots.order)
+        key = (values, cell.weights.device, cell.weights.dtype)
+        if key not in now.scalars:
+            now.scalars[key] = torch.tensor(values, dtype=_computing(cell.weights.dtype), device=cell.weights.device)
+        return now.scalars[key]
+
+
+def _truth(condition: HostScalars, cell: Cell) -> bool | None:
+    try:
+        return bool(condition(cell.hypers, cell.t, cell.facts)[0])
+    except MissingFact:
+        return None
+
+
+def _computing(dtype: torch.dtype) -> torch.dtype:
+    """Arithmetic is float32, or float64 where the parameter is."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def _new_state(state: ir.State, weights: Tensor) -> Tensor:
+    inner = shape_of(state.type.extent, tuple(weights.shape))
+    shape = (state.type.window, *inner) if state.type.window else inner
+    dtype = torch.bool if state.type.kind == "bool" else _computing(weights.dtype)
+    return torch.empty(shape, dtype=dtype, device=weights.device)
+
+
+def _input(node: Node, cell: Cell) -> Tensor:
+    if cell.inputs.get(node.value) is None:
+        raise StepError(f"{cell.name or f'parameter {cell.index}'}: the input `{node.value}` is missing; supply it before each step")
+    value = torch.as_tensor(cell.inputs[node.value], device=cell.weights.device)
+    inner = shape_of(node.type.extent, tuple(cell.weights.shape))
+    if value.ndim and tuple(value.shape) != inner:
+        raise StepError(f"{cell.name or f'parameter {cell.index}'}: the input `{node.value}` has shape {tuple(value.shape)}, not {inner}")
+    return value.to(_computing(cell.weights.dtype)) if node.type.kind != "bool" else value
+
+
+def source(program: Program) -> str:
+    """The functions that a step calls, for people to read: those of a matrix and of a vector at its first steps."""
+    from optlang.backends.torch_listing import listing  # noqa: PLC0415 - only `build --to torch` needs it
+
+    return listing(plan(program))
+
+
+class TorchBackend:
+    """Functional torch code, fused by torch.compile."""
+
+    def __init__(self, compile_from: int = COMPILE_FROM) -> None:
+        self.compile_from = compile_from
+
+    def refuses(self, program: Program) -> str:
+        return REFERENCE.refuses(program)
+
+    def compile(self, program: Program, math: Math) -> Executable:
+        """`math`: see `simplify`."""
+        return TorchExecutable(program, self.compile_from)
+
+
+BACKEND: Backend = TorchBackend()
+__all__ = ["BACKEND", "TorchBackend", "TorchExecutable", "generate", "source"]

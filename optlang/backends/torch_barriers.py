@@ -1,0 +1,108 @@
+"""Crossing barriers: partial results of all parameters become values per group and model; the model is asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optlang import ir, meaning
+from optlang.backends.base import StepError
+from optlang.backends.places import Place, shape_of
+from optlang.backends.torch_views import like
+from optlang.ir import Node
+from optlang.plan import CALLS, Barrier
+from optlang.types import ELEMENT, TENSOR, Type
+
+if TYPE_CHECKING:
+    from optlang.backends.torch import Pass, TorchExecutable, Work
+
+WEIGHTS = Type("real", ELEMENT)
+PARTIAL = {"sum": "sum", "mean": "sum", "amax": "amax", "amin": "amin"}
+Partials = dict[int, Any]  # of one barrier, by the place of the parameter in the step
+
+
+def cross(executable: TorchExecutable, now: Pass, number: int, level: Sequence[Barrier]) -> None:
+    """Computes what the barriers of one level need from every parameter, and gives their marks values."""
+    asked = [(b, _asked_of_a_parameter(b)) for b in level]
+    nodes = [node for _, node in asked if node is not None]
+    partials: dict[Node, Partials] = {b.mark: {} for b in level}
+    for place, work in enumerate(now.works):
+        if not nodes:
+            continue
+        code, values = executable.values(("level", number, tuple(b.mark for b in level)), nodes, work, now)
+        for (barrier, _), value in zip([x for x in asked if x[1] is not None], values, strict=True):
+            if barrier.op in CALLS:
+                value = like(work.cell.weights, value, WEIGHTS, code.shaped)
+            partials[barrier.mark][place] = value
+    for barrier, _ in asked:
+        if barrier.op in CALLS:
+            _ask(barrier, partials[barrier.mark], now)
+        else:
+            _gather(barrier, partials[barrier.mark], now)
+
+
+def _asked_of_a_parameter(barrier: Barrier) -> Node | None:
+    """What one parameter contributes; None where it can be counted, or is a value per group."""
+    arg = barrier.args[0]
+    if barrier.op in CALLS or barrier.op == "quantile":
+        return arg if arg.type.extent.level != "group" else None
+    if barrier.op == "count" or arg.type.extent.level == "group":
+        return None
+    return ir.make(PARTIAL[barrier.op], (arg,), TENSOR) if arg.type.extent.level == "array" else arg
+
+
+def _ask(barrier: Barrier, points: Partials, now: Pass) -> None:
+    """Gradients at other points, or products with the Hessian, of all parameters at once."""
+    call = now.step.grad if barrier.op == "grad" else now.step.hvp
+    if call is None:
+        what = "gradients at other points" if barrier.op == "grad" else "products with the Hessian"
+        raise StepError(f"the rule needs {what}; call `optimizer.step(closure)` with a closure that returns the loss")
+    for work, answer in zip(now.works, call([points[i] for i in range(len(now.works))]), strict=True):
+        work.marks[barrier.mark] = answer.detach()
+
+
+def _gather(barrier: Barrier, partials: Partials, now: Pass) -> None:
+    """One value per group or model; parameters on several devices meet in float64 on the host."""
+    assert now.run is not None and barrier.value is not None
+    partials = _on_host(partials)
+    for place in now.run.model.below[barrier.value.level]:
+        share = [now.run([(arg, place)])[0] for arg in barrier.args[1:]]
+        place.values[barrier.mark] = _reduced(barrier, place, partials, share, now)
+
+
+def _on_host(partials: Partials) -> Partials:
+    """All partial results in one transfer for each device."""
+    single = [i for i, x in partials.items() if isinstance(x, Tensor) and x.ndim == 0]
+    devices = {partials[i].device for i in single}
+    moved: Partials = {i: np.asarray(x.detach().double().cpu()) for i, x in partials.items() if i not in set(single)}
+    for device in devices:
+        places = [i for i in single if partials[i].device == device]
+        stacked = torch.stack([partials[i].double() for i in places]).cpu().numpy()
+        moved.update(zip(places, stacked, strict=True))
+    return moved
+
+
+def _reduced(barrier: Barrier, place: Place, partials: Partials, share: list[Any], now: Pass) -> Any:
+    arg = barrier.args[0]
+    assert now.run is not None
+    if arg.type.extent.level == "group":
+        groups = [now.run([(arg, group)])[0] for group in place.below["group"]]
+        return meaning.OVER_VALUES[barrier.op](np.array(groups), 0, *share)[0]
+    inside = [i for i, work in enumerate(now.works) if work.place in place.cells]
+    counts = sum(_count(now.works[i], arg) for i in inside)
+    if barrier.op == "count":
+        return np.float64(counts)
+    values = [np.ravel(partials[i]) for i in inside]
+    together = np.concatenate(values)
+    if barrier.op == "mean":
+        return meaning.OVER_VALUES["sum"](together, 0)[0] / np.float64(counts)
+    return meaning.OVER_VALUES[barrier.op](together, 0, *share)[0]
+
+
+def _count(work: Work, arg: Node) -> int:
+    return prod(shape_of(arg.type.extent, tuple(work.cell.weights.shape)))

@@ -1,0 +1,241 @@
+"""Torch source for one parameter: expressions of a plan as a function over tensors, to be fused by `torch.compile`.
+
+A function works on flat views where everything is elementwise, and on (batch, rows, cols) views where rows and columns
+matter. What is known before the stage (hypers, `t`, facts, values per group and model) comes in one small tensor `s`, so
+that nothing is compiled again when it changes. Nothing of a `.opt` file enters the text but sanitized names and numbers.
+"""
+
+from __future__ import annotations
+
+import keyword
+import math
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from optlang import ir
+from optlang.ir import Node
+from optlang.ops import OPS
+from optlang.types import Extent, needs_matrix
+
+MATRIX_OPS = frozenset(["matmul", "transpose", "as_matrix", "as_param", "eye"])
+TENSORS = frozenset(["w", "g", "state", "input"])
+VIEWS = TENSORS | {"transpose", "as_matrix", "as_param"}  # their results share memory with an operand
+SYMBOLS = {"and": "&", "or": "|", "pow": "**"}
+TAKEN = frozenset(["torch", "ops", "s", "counter", "first", "inf", "nan", *keyword.kwlist])
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One result: written in place into `target` (the node of `w` or of a state), or returned."""
+
+    node: Node
+    target: Node | None = None
+
+
+@dataclass(frozen=True)
+class CellCode:
+    """`def NAME(tensors…, s, counter, first)`: `s` holds the values of `slots`, `counter` is (t, seed, stream) of draws,
+    `first` the parameter's first dimension."""
+
+    name: str
+    text: str
+    tensors: tuple[Node, ...]
+    slots: tuple[Node, ...]
+    shaped: bool
+    draws: bool
+
+
+def generate(
+    name: str, outputs: Sequence[Output], names: Iterable[tuple[str, Node]] = (), low: bool = False, double: bool = False
+) -> CellCode:
+    """The function that computes outputs. `low`: tensors of 16 bits, computed in float32; `double`: of 64 bits."""
+    writer = _Writer(outputs, dict((node, text) for text, node in names), low, double)
+    order = [n for n in _order([o.node for o in outputs]) if not writer.is_slot(n)]
+    for node in order:
+        writer.write(node)
+    lines = writer.results()
+    head = f"def {name}({', '.join([*writer.tensors.values(), 's', 'counter', 'first'])}):"
+    text = "\n".join([head, *(f"    {line}" for line in [*writer.lines, *lines])]) + "\n"
+    return CellCode(name, text, tuple(writer.tensors), tuple(writer.slots), writer.shaped, any(n.op == "random" for n in order))
+
+
+def is_slot(node: Node, known: Mapping[Node, bool]) -> bool:
+    """Whether a value is one number that is known before the stage."""
+    return known[node] or (node.type.extent.level in ("group", "model") and not node.type.window)
+
+
+def is_shaped(node: Node) -> bool:
+    extent = node.type.extent
+    return node.op in MATRIX_OPS or needs_matrix(extent) or (extent.level == "array" and extent.frame == "flat")
+
+
+def _order(roots: Sequence[Node]) -> list[Node]:
+    """The expressions to compute, operands first; what is known before the stage is not entered."""
+    known = ir.on_host(roots)
+    order: list[Node] = []
+    seen: set[Node] = set()
+    stack = [(root, False) for root in reversed(roots)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            if not is_slot(node, known) and node.type.extent.level not in ("group", "model"):
+                stack.extend((arg, False) for arg in reversed(node.args))
+    return order
+
+
+class _Writer:
+    """One function being written, one operator a line."""
+
+    def __init__(self, outputs: Sequence[Output], names: Mapping[Node, str], low: bool, double: bool) -> None:
+        self.outputs, self.names, self.low = outputs, names, low
+        self.dtype = "torch.float64" if double else "torch.float32"
+        roots = [o.node for o in outputs]
+        self.known = ir.on_host(roots)
+        self.shaped = any(is_shaped(n) for n in _order(roots) if not self.is_slot(n))
+        self.lines: list[str] = []
+        self.spelled: dict[Node, str] = {}
+        self.slots: dict[Node, int] = {}
+        self.tensors: dict[Node, str] = {}
+        self.used = set(TAKEN)
+
+    def is_slot(self, node: Node) -> bool:
+        return is_slot(node, self.known)
+
+    # ------------------------------------------------------------------------------------------------ names
+
+    def fresh(self, wish: str) -> str:
+        """An identifier like the wish that nothing else has."""
+        base = unicodedata.normalize("NFKC", re.sub(r"\W", "_", wish))
+        base = base if base.isidentifier() else "x_" + "".join(c for c in base if c.isascii() and c.isalnum())
+        name, number = base, 1
+        while name in self.used:
+            number += 1
+            name = f"{base}_{number}"
+        self.used.add(name)
+        return name
+
+    def tensor(self, node: Node) -> str:
+        """The argument that holds `w`, `g`, a state, an input or a window."""
+        if node not in self.tensors:
+            self.tensors[node] = self.fresh(str(node.value) if node.value is not None and node.op in TENSORS else node.op)
+        return self.tensors[node]
+
+    def operand(self, node: Node, literal: bool = False) -> str:
+        """How an operand is written. `literal`: a number may stand there as it is."""
+        if literal and node.op == "const" and not isinstance(node.value, bool):
+            return _literal(node.value)
+        if self.is_slot(node):
+            place = self.slots.setdefault(node, len(self.slots))
+            return f"(s[{place}] != 0)" if node.type.kind == "bool" else f"s[{place}]"
+        return self.spelled[node]
+
+    # -------------------------------------------------------------------------------------------- operators
+
+    def write(self, node: Node) -> None:
+        """Computes one expression, under the name of its equation where it has one."""
+        if node.op in TENSORS or node.type.extent.level in ("group", "model"):
+            self.spelled[node] = self._read(node)
+            return
+        text = self._spell(node)
+        self.spelled[node] = self.fresh(self.names.get(node, "x"))
+        self.lines.append(f"{self.spelled[node]} = {text}")
+
+    def _read(self, node: Node) -> str:
+        """A tensor to compute with: those of 16 bits in 32."""
+        name = self.tensor(node)
+        if not self.low or node.type.kind == "bool":
+            return name
+        wide = self.fresh(f"{name}_wide")
+        self.lines.append(f"{wide} = {name}.to({self.dtype})")
+        return wide
+
+    def _spell(self, node: Node) -> str:
+        row = OPS[node.op]
+        if node.op == "random":
+            return f"ops.draw({node.value[0]!r}, {node.value[1]}, counter, {self._shape(node.type.extent)}, {self._like()})"
+        if node.op == "eye":
+            axis = -2 if node.value == "rows" else -1
+            size = f"{self.tensor(ir.W)}.shape[{axis}]"
+            return f"torch.eye({size}, dtype={self.dtype}, device={self.tensor(ir.W)}.device)"
+        if row.role == "reduce":
+            return self._reduction(node)
+        if node.op == "as_matrix":
+            return f"{self.operand(node.args[0])}.reshape(1, first, -1)"
+        if node.op == "as_param":
+            return f"{self.operand(node.args[0])}.reshape({self.tensor(ir.W)}.shape)"
+        if node.op == "push":
+            return f"ops.push({self.operand(node.args[0])}, {self.operand(node.args[1])})"
+        if node.op == "branch":
+            return f"torch.where({', '.join(self._aligned(node, arg, False) for arg in node.args)})"
+        if row.infix is not None:
+            left, right = (self._aligned(node, arg, True) for arg in node.args)
+            return f"{left} {SYMBOLS.get(node.op, row.infix[0])} {right}"
+        return row.torch.format(*(self._aligned(node, arg, False) for arg in node.args))
+
+    def _aligned(self, node: Node, arg: Node, literal: bool) -> str:
+        """An operand; a window of small values beside those of larger ones gets their dimensions."""
+        text = self.operand(arg, literal)
+        missing = self._dims(node) - self._dims(arg) if arg.type.window else 0
+        return f"{text}.reshape({text}.shape[0]{', 1' * missing})" if missing else text
+
+    def _dims(self, node: Node) -> int:
+        return 0 if node.type.extent.level != "array" else 3 if self.shaped else 1
+
+    def _reduction(self, node: Node) -> str:
+        value, more = self.operand(node.args[0]), "".join(f", {self.operand(arg)}" for arg in node.args[1:])
+        if node.value == "window":
+            return f"ops.window_{node.op}({value}{more})"
+        dims = self._reduced_dims(node.args[0].type.extent, node.value)
+        if node.op in ("count", "quantile"):
+            return f"ops.{node.op}({value}{more}, {dims})"
+        return f"{value}.{node.op}()" if dims is None else f"{value}.{node.op}({dims}, keepdim=True)"
+
+    @staticmethod
+    def _reduced_dims(whole: Extent, left: Extent) -> tuple[int, ...] | None:
+        if left.level != "array":
+            return None
+        return tuple(d for d, a, b in ((-2, whole.rows, left.rows), (-1, whole.cols, left.cols)) if a != 1 and b == 1)
+
+    def _shape(self, extent: Extent) -> str:
+        w = self.tensor(ir.W)
+        if extent.level != "array":
+            return "()"
+        if not self.shaped or not needs_matrix(extent):
+            return f"{w}.shape"
+        sizes = {"rows": f"{w}.shape[1]", "cols": f"{w}.shape[2]"}
+        return f"({w}.shape[0], {sizes.get(str(extent.rows), '1')}, {sizes.get(str(extent.cols), '1')})"
+
+    def _like(self) -> str:
+        return f"torch.empty(0, dtype={self.dtype}, device={self.tensor(ir.W)}.device)"
+
+    # ---------------------------------------------------------------------------------------------- results
+
+    def results(self) -> list[str]:
+        """Everything has been computed before anything is written."""
+        written = [(o.target, self._value(o)) for o in self.outputs if o.target is not None and o.target is not o.node]
+        returned = [self._value(o) for o in self.outputs if o.target is None]
+        last = f"return {', '.join(returned)}{',' * (len(returned) == 1)}" if returned else "return None"
+        return [*(f"{self.tensor(target)}.copy_({value})" for target, value in written), last]
+
+    def _value(self, output: Output) -> str:
+        """A result; one that shares memory with something that is written is copied first."""
+        text = self.operand(output.node)
+        if self.is_slot(output.node) or output.node.op not in VIEWS:
+            return text
+        name = self.fresh("kept")
+        self.lines.append(f"{name} = {text}.clone()")
+        return name
+
+
+def _literal(value: float) -> str:
+    if math.isnan(value):
+        return "torch.nan"
+    if math.isinf(value):
+        return "torch.inf" if value > 0 else "(-torch.inf)"
+    return f"({value!r})" if value < 0 else repr(value)

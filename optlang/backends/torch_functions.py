@@ -1,0 +1,99 @@
+"""Generated functions, loaded and compiled: each text once, each kind of tensors once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental import _config as shape_settings
+
+from optlang import ir
+from optlang.backends import torch_ops
+from optlang.backends.torch_code import CellCode, Output, generate
+from optlang.host import HostScalars
+from optlang.ir import Node
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Slots:
+    """Numbers known from hypers, then those per group and model; `order` puts them where the function looks."""
+
+    host: HostScalars
+    shared: tuple[Node, ...]
+    order: tuple[int, ...]
+
+
+class Functions:
+    """The functions of one executable."""
+
+    def __init__(self) -> None:
+        self._codes: dict[Any, CellCode] = {}
+        self._scalars: dict[CellCode, Slots] = {}
+        self._plain: dict[CellCode, Function] = {}
+        self._compiled: dict[Any, Function] = {}
+
+    def has(self, key: Any, dtype: torch.dtype) -> bool:
+        return (key, dtype) in self._codes
+
+    def code(self, key: Any, outputs: Sequence[Output], dtype: torch.dtype, names: tuple[tuple[str, Node], ...] = ()) -> CellCode:
+        """The text for a key, made from the outputs the first time."""
+        if (key, dtype) not in self._codes:
+            low, double = dtype in (torch.float16, torch.bfloat16), dtype == torch.float64
+            self._codes[key, dtype] = generate(f"{key[0]}", outputs, names, low, double)
+        return self._codes[key, dtype]
+
+    def scalars(self, code: CellCode) -> Slots:
+        """How the slots of a function are filled."""
+        if code not in self._scalars:
+            known = ir.on_host(code.slots)
+            host, shared = [n for n in code.slots if known[n]], [n for n in code.slots if not known[n]]
+            places = {node: place for place, node in enumerate([*host, *shared])}
+            self._scalars[code] = Slots(HostScalars(host), tuple(shared), tuple(places[n] for n in code.slots))
+        return self._scalars[code]
+
+    def call(self, code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int, compiled: bool) -> Any:
+        """Runs a function, compiled for the kind of its tensors where that is wanted and its sizes are not special."""
+        if code not in self._plain:
+            self._plain[code] = load(code)
+        if not compiled or any(size < 2 for x in tensors for size in x.shape[-2:]):
+            return self._plain[code](*tensors, s, counter, first)
+        key = (code, s.device, *((x.dtype, x.ndim, x.shape[0] == 1) for x in tensors))
+        if key not in self._compiled:
+            return self._first_call(key, code, tensors, s, counter, first)
+        return self._compiled[key](*tensors, s, counter, first)
+
+    def _first_call(self, key: Any, code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int) -> Any:
+        """Compiles. Each kind has a function object of its own, so that torch never has to tell kinds apart."""
+        function = torch.compile(load(code), dynamic=True, fullgraph=True)
+        try:
+            with shape_settings.patch(use_duck_shape=False):  # rows and columns that happen to be equal are still two sizes
+                result = function(*tensors, s, counter, first)
+        except Exception as problem:
+            if not _is_of_the_compiler(problem):
+                raise
+            warnings.warn(f"torch.compile does not work here, so steps run uncompiled and slower: {_first_line(problem)}", stacklevel=2)
+            function = self._plain[code]
+            result = function(*tensors, s, counter, first)
+        self._compiled[key] = function
+        return result
+
+
+def load(code: CellCode) -> Function:
+    """The function of a generated text. The text is ours: names in it are sanitized, numbers are printed numbers."""
+    namespace: dict[str, Any] = {"torch": torch, "ops": torch_ops}
+    exec(compile(code.text, f"<optlang {code.name}>", "exec"), namespace)
+    return namespace[code.name]  # type: ignore[no-any-return]
+
+
+def _is_of_the_compiler(problem: Exception) -> bool:
+    return type(problem).__module__.startswith(("torch._dynamo", "torch._inductor"))
+
+
+def _first_line(problem: Exception) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]

@@ -1,0 +1,87 @@
+"""Functions that generated torch code calls where torch has no one word for a thing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from optlang import philox
+
+Dims = Sequence[int] | None  # None: all
+
+
+def draw(distribution: str, site: int, counter: Tensor, shape: Sequence[int], like: Tensor) -> Tensor:
+    """Draws of a shape; `counter` is (t, seed, stream). The same numbers as everywhere: see `philox`."""
+    count = 1
+    for size in shape:
+        count = count * size
+    index = torch.arange(count, dtype=torch.int64, device=like.device)
+    words = philox.words(index, counter[0], site, counter[1], counter[2])  # type: ignore[arg-type]
+    drawn: Tensor = philox.sample(distribution, words, torch, lambda x: x.to(torch.float64))
+    return drawn.to(like.dtype).reshape(tuple(shape))
+
+
+def count(x: Tensor, dims: Dims) -> Tensor:
+    """How many values are reduced."""
+    return torch.ones_like(x).sum() if dims is None else torch.ones_like(x).sum(tuple(dims), keepdim=True)
+
+
+def quantile(x: Tensor, q: Tensor, dims: Dims) -> Tensor:
+    """Linear interpolation between order statistics, for any number of values; NaN if any value is."""
+    if dims is None:
+        return _quantile(x.reshape(-1), q)
+    kept = [d for d in range(x.ndim) if d - x.ndim not in dims]
+    moved = x.permute(*kept, *(d % x.ndim for d in dims)).flatten(len(kept))
+    shape = [1 if d - x.ndim in dims else x.shape[d] for d in range(x.ndim)]
+    return _quantile(moved, q).reshape(shape)
+
+
+def _quantile(x: Tensor, q: Tensor) -> Tensor:
+    """Over the last dimension."""
+    ordered = x.sort(-1).values
+    bad = ordered[..., -1].isnan() | ~((q >= 0) & (q <= 1))  # NaNs are sorted to the end
+    return torch.where(bad, torch.nan, _between(ordered, q.clamp(0, 1).nan_to_num() * (x.shape[-1] - 1)))
+
+
+def _between(ordered: Tensor, at: Tensor) -> Tensor:
+    at = at.expand(ordered.shape[:-1])
+    low, high = (ordered.gather(-1, f(at).long().unsqueeze(-1)).squeeze(-1) for f in (torch.floor, torch.ceil))
+    return torch.where(low == high, low, low + (high - low) * (at - at.floor()))
+
+
+# --------------------------------------------------------------- over a window, the first dimension, where NaN = empty
+
+
+def window_sum(x: Tensor) -> Tensor:
+    return x.nansum(0)
+
+
+def window_count(x: Tensor) -> Tensor:
+    return (~x.isnan()).sum(0).to(x.dtype)
+
+
+def window_mean(x: Tensor) -> Tensor:
+    return window_sum(x) / window_count(x)
+
+
+def window_amax(x: Tensor) -> Tensor:
+    return torch.where(x.isnan().all(0), torch.nan, torch.where(x.isnan(), -torch.inf, x).amax(0))
+
+
+def window_amin(x: Tensor) -> Tensor:
+    return torch.where(x.isnan().all(0), torch.nan, torch.where(x.isnan(), torch.inf, x).amin(0))
+
+
+def window_quantile(x: Tensor, q: Tensor) -> Tensor:
+    filled = (~x.isnan()).sum(0)
+    ordered = x.sort(0).values.movedim(0, -1)
+    at = q.clamp(0, 1).nan_to_num() * (filled - 1).clamp(min=0)
+    empty = (filled == 0) | ~((q >= 0) & (q <= 1))
+    return torch.where(empty, torch.nan, _between(ordered, at.to(x.dtype)))
+
+
+def push(window: Tensor, x: Tensor) -> Tensor:
+    """The window without its oldest value, with a newest."""
+    return torch.cat([window[1:], x.expand(window.shape[1:]).unsqueeze(0).to(window.dtype)])

@@ -1,0 +1,37 @@
+"""Tensors as the generated functions want them: flat, or as (batch, rows, cols)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optlang.types import Type
+
+Shape = tuple[int, ...]
+
+
+def view(tensor: Tensor, type_: Type, shaped: bool) -> Tensor:
+    """A tensor of one parameter without a copy where its memory is in order, else a copy in order. One number stays one."""
+    if type_.extent.level != "array" or tensor.ndim == (1 if type_.window else 0):
+        return tensor
+    lead = tensor.shape[:1] if type_.window else ()
+    return tensor.reshape(*lead, -1, *tensor.shape[-2:]) if shaped else tensor.reshape(*lead, _size(tensor, lead))
+
+
+def _size(tensor: Tensor, lead: Any) -> int:
+    return tensor.numel() // lead[0] if lead else tensor.numel()
+
+
+def put_back(tensor: Tensor, seen: Tensor) -> None:
+    """What was written into a copy goes into the tensor itself."""
+    if not tensor.is_contiguous():
+        tensor.copy_(seen.view(tensor.shape))
+
+
+def like(tensor: Tensor, value: Tensor, type_: Type, shaped: bool) -> Tensor:
+    """A value of a generated function as a new tensor like the parameter."""
+    made = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+    view(made, type_, shaped).copy_(value)
+    return made
