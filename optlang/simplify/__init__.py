@@ -1,0 +1,32 @@
+"""The same rule for less work: rewrite rules, constants, shared expressions, states that nothing reads.
+
+`simplify` returns a program that takes the same steps. `safe` rewrites a tensor expression only where the accuracy guard
+finds the new form no worse; infinities and NaN then appear where they did. `strict` makes exact rewrites only: float32
+results keep every bit. `fast` takes what holds for real numbers, as `x*0 → 0`, and infinities and NaN may vanish or move.
+Draws are neither merged nor repeated, and no gradient or Hessian product is taken more often.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from optlang.ir import Program, walk
+from optlang.live import without_dead
+from optlang.simplify.report import Report, report
+from optlang.simplify.rewriting import rewritten
+
+__all__ = ["Report", "report", "simplify"]
+
+
+def simplify(program: Program, math: str = "safe") -> Program:
+    """The program in its cheapest form that `math` ("safe", "strict" or "fast") allows. Raises ValueError for other words.
+
+    States that nothing depends on are dropped, whatever `math` is, and the names of the others stay, so checkpoints do not
+    depend on `math`. One that was saved with a dropped state can be loaded without it: no other value was made from it.
+    """
+    if math not in ("safe", "strict", "fast"):
+        raise ValueError(f"math is 'safe', 'strict' or 'fast', not {math!r}")
+    found = rewritten(without_dead(program), math)
+    found = without_dead(found) if math == "fast" else found
+    computed = set(walk(found.roots()))
+    return replace(found, names=tuple((name, node) for name, node in found.names if node in computed))

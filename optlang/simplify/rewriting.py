@@ -1,0 +1,211 @@
+"""Rules applied until none lowers the cost any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from optlang.host import MAPS
+from optlang.ir import Node, Program, const, fold, make, on_host, rebuild, walk
+from optlang.live import nonnegative
+from optlang.ops import OPS
+from optlang.simplify import guard
+from optlang.simplify.cost import cost, operation
+from optlang.simplify.matching import Match, above, instance, matches, users
+from optlang.simplify.rules import Rule, by_root
+from optlang.types import Type, TypeProblem, broadcasts_to
+
+PASSES = 30
+MOST_JUDGED = 3000  # forms that the guard looks at; a program of ten thousand operations stays mostly as written
+
+Allowed = Callable[[Rule, Node, Node, Match], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One accepted rewrite of a node."""
+
+    rule: Rule
+    match: Match
+
+
+def rewritten(program: Program, math: str) -> Program:
+    """The program after as many passes as lower its cost."""
+    judge = Judge(program, math)
+    best = cost(program.roots())
+    for _ in range(PASSES):
+        program = _folded(program)
+        candidate = _pass(program, judge)
+        lower = cost(candidate.roots())
+        if lower >= best and candidate is not program:
+            lower, candidate = best, program
+        if candidate is program:
+            break
+        program, best = candidate, lower
+    return program
+
+
+class Judge:
+    """Whether a rewrite is allowed: all in `fast`, exact ones in `strict`, in `safe` those that the guard accepts too."""
+
+    def __init__(self, program: Program, math: str) -> None:
+        self.math = math
+        self.hypers = {h.name: h for h in program.hypers}
+        self.nonnegative = nonnegative(program)
+        self.left = MOST_JUDGED
+
+    def __call__(self, rule: Rule, before: Node, after: Node, match: Match) -> bool:
+        if rule.meaning == "exact" or self.math == "fast":
+            return True
+        if self.math == "strict" or self.left <= 0:
+            return False
+        self.left -= 1
+        return guard.accepts(before, after, frozenset(match.letters.values()), self.hypers, self.nonnegative)
+
+
+# ----------------------------------------------------------------------------------------------------- one pass over it
+
+
+def _pass(program: Program, judge: Judge) -> Program:
+    """Accepts rewrites that do not overlap, larger expressions first, and makes them all."""
+    roots = [*program.roots(), *_starts(program)]
+    view = View(roots, program)
+    chosen: dict[Node, Change] = {}
+    touched: set[Node] = set()
+    for node in reversed(view.order):
+        if node not in touched and (change := _change(node, view, judge, touched)) is not None:
+            chosen[node] = change
+            touched.update(change.match.inside)
+    if not chosen:
+        return program
+    table = _carried_out(program, chosen)
+    return program if table is None else program.replaced(table)
+
+
+def _starts(program: Program) -> list[Node]:
+    return [s.init for s in program.states] + [s.guard for s in program.states if s.guard is not None]
+
+
+class View:
+    """What one pass needs to know of the program."""
+
+    def __init__(self, roots: Sequence[Node], program: Program) -> None:
+        self.order = walk(roots)
+        self.live = set(self.order)
+        self.host = on_host(roots)
+        self.users = users(roots)
+        self.shaped = _shaped(self.order, self.users, frozenset(program.roots()))
+
+
+def _shaped(order: Sequence[Node], users: Mapping[Node, set[Node | None]], _roots: frozenset[Node]) -> set[Node]:
+    """The nodes whose extent matters to somebody: a reduction, a product of matrices, a call on the training loop."""
+    found: set[Node] = set()
+    for node in reversed(order):
+        readers = users[node]
+        if any(r is not None and (r in found or OPS[r.op].role not in ("map", "select")) for r in readers):
+            found.add(node)
+    return found
+
+
+def _change(node: Node, view: View, judge: Judge, touched: set[Node]) -> Change | None:
+    for rule in by_root().get(node.op, ()):
+        if view.host[node] and rule.meaning != "exact":
+            continue
+        for match in matches(rule.left, node, view.host):
+            if touched.isdisjoint(match.inside) and _helps(rule, node, match, view, judge):
+                return Change(rule, match)
+    return None
+
+
+def _helps(rule: Rule, node: Node, match: Match, view: View, judge: Judge) -> bool:
+    try:
+        after = instance(rule.right, match)
+    except TypeProblem:
+        return False
+    if not _fits(after.type, node.type, node in view.shaped):
+        return False
+    return _gain(node, after, match, view) > 0 and judge(rule, node, after, match)
+
+
+def _fits(new: Type, old: Type, shaped: bool) -> bool:
+    """Whether a value of one type may stand for one of another. Smaller extents may, where nobody looks at the shape."""
+    if new.window != old.window or not (new.kind == old.kind or (new.kind, old.kind) == ("int", "real")):
+        return False
+    return new.extent == old.extent or (not shaped and broadcasts_to(new.extent, old.extent))
+
+
+def _gain(node: Node, after: Node, match: Match, view: View) -> float:
+    """The cost of what nobody reads any more, less that of what is new."""
+    kept = frozenset(match.letters.values())
+    freed: set[Node] = {node}
+    for inner in match.inside[1:]:
+        if inner not in kept and view.users[inner] <= freed:
+            freed.add(inner)
+    made = [n for n in above(after, kept) if n not in view.live]
+    host = {**view.host, **_host_of(made, view.host)}
+    still = freed & set(above(after, kept))
+    return sum(operation(n, view.host[n]) for n in freed - still) - sum(operation(n, host[n]) for n in made)
+
+
+def _host_of(made: Sequence[Node], known: Mapping[Node, bool]) -> dict[Node, bool]:
+    found: dict[Node, bool] = {}
+    for node in made:  # operands first
+        inside = all(found.get(a, known.get(a, a.op == "const")) for a in node.args)
+        found[node] = inside and OPS[node.op].role in ("map", "select") if node.args else node.op == "const"
+    return found
+
+
+def _carried_out(program: Program, chosen: Mapping[Node, Change]) -> dict[Node, Node] | None:
+    """Every node with its new form; None where the forms do not fit together."""
+
+    def step(node: Node, args: tuple[Node, ...]) -> Node:
+        change = chosen.get(node)
+        if change is None:
+            return rebuild(node, args)
+        letters = {letter: table[old] for letter, old in change.match.letters.items()}
+        return instance(change.rule.right, replace(change.match, letters=letters))
+
+    table: dict[Node, Node] = {}
+    try:
+        for node in walk(program.all_roots()):
+            table[node] = step(node, tuple(table[arg] for arg in node.args))
+    except TypeProblem:
+        return None
+    return table
+
+
+# ---------------------------------------------------------------------------------------------------- constants, mirrors
+
+
+def _folded(program: Program) -> Program:
+    """Operations on literals are carried out in float64, and `a*b` and `b*a` become one."""
+    seen: dict[tuple[object, ...], Node] = {}
+
+    def step(node: Node, args: tuple[Node, ...]) -> Node:
+        fresh = _constant(rebuild(node, args))
+        if OPS[fresh.op].commutes:
+            return seen.setdefault((fresh.op, frozenset(fresh.args)), fresh)
+        return fresh
+
+    try:
+        return program.replaced(fold(program.all_roots(), step))
+    except TypeProblem:
+        return program
+
+
+def _constant(node: Node) -> Node:
+    if not node.args or node.op not in MAPS or any(arg.op != "const" for arg in node.args):
+        return node
+    with np.errstate(all="ignore"):
+        value = MAPS[node.op](*(_number(arg) for arg in node.args))
+    if node.type.kind == "bool":
+        return const(bool(value))
+    if node.type.kind == "int":
+        return const(int(value)) if abs(value) < 2**53 else node
+    return make("const", (), float(value), node.type)
+
+
+def _number(node: Node) -> np.bool_ | np.float64:
+    return np.bool_(node.value) if isinstance(node.value, bool) else np.float64(node.value)
