@@ -248,7 +248,7 @@ def _dotted(found: Scan, match: re.Match[str]) -> None:
     said = SAID_HERE.get(last)
     found.report("S12", f"`{match.group()[:60]}`: {what}", Span(start, end),
                  f"write `{said}`" if said else f"write `{last}`", None if said else last)  # fmt: skip
-    found.add("NAME", last, start, end)
+    found.add("NAME", "" if said else last, start, end)
 
 
 def _for_method(owner: str, last: str) -> str:

@@ -108,7 +108,8 @@ class Builder(Transformer[Lexeme, Any]):
         return c[1]  # type: ignore[no-any-return]
 
     def equation(self, c: Children) -> s.Equation:
-        return s.Equation(span_of(c), c[0], c[2])
+        target = c[0] if isinstance(c[0], s.Name) else s.Name(c[0].span, f"…{c[0].span.start}")  # a name that nobody reads
+        return s.Equation(span_of(c), target, c[2])
 
     def eval(self, c: Children) -> s.Eval:
         return s.Eval(span_of(c), c[2])

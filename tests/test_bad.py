@@ -9,17 +9,16 @@ from pathlib import Path
 
 import pytest
 
+from optlang.diagnose import diagnose
 from optlang.errors import Source
-from optlang.lower import check
-from optlang.parser import parse
 
 FOLDER = Path(__file__).parent / "bad"
 FILES = sorted(FOLDER.glob("*.opt"))
 
 
 def said(path: Path) -> str:
-    file, found = parse(Source(path.read_text(encoding="utf-8"), path.name))
-    return "\n\n".join(d.to_text() for d in found or check(file)) + "\n"
+    found = diagnose(Source(path.read_text(encoding="utf-8"), path.name))
+    return "\n\n".join(d.to_text() for d in found) + "\n"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from optlang import library
 from optlang import syntax as s
 from optlang.errors import Diagnostic, Source
+from optlang.lower import check
 from optlang.parser import MOST_NESTING, MOST_STATEMENTS, parse
 from optlang.scan import MOST_FINDINGS
 
@@ -222,10 +223,12 @@ def test_damaged_library_files(seed: int) -> None:
         for _ in range(chance.randint(1, 4)):
             at = chance.randrange(len(text) + 1)
             text = text[:at] + chance.choice([*PIECES, "", "", ""]) + text[at + chance.randrange(6) :]
-        sound(text)
+        file = sound(text)
+        for finding in check(file):  # lowering takes whatever tree is left
+            assert finding.to_text()
 
 
-def sound(text: str) -> None:
+def sound(text: str) -> s.File:
     """A tree or findings, each with a place inside the text and its texts, and no exception."""
     file, found = parsed(text)
     assert isinstance(file, s.File)
@@ -233,6 +236,7 @@ def sound(text: str) -> None:
     for finding in found:
         assert 0 <= finding.span.start <= finding.span.end <= len(text)
         assert finding.message and finding.to_text() and finding.to_json()
+    return file
 
 
 LARGE = {
