@@ -78,8 +78,10 @@ TEXTS: tuple[Text, ...] = (
     ("x/y/z", "x/(y*z)", "real"), ("x/(y/z)", "(x*z)/y", "real"), ("(x/y)*(z/y)", "(x*z)/y^2", "real"), ("x*(1/y)", "x/y", "real"),
     ("1/(1/x)", "x", "real"), ("(x*y)/(x*z)", "y/z", "real"), ("(x/z)/(y/z)", "x/y", "real"),
     # reductions: one operation per result instead of one per value
-    ("sum(-x)", "-sum(x)", "exact"), ("mean(-x)", "-mean(x)", "exact"), ("amax(-x)", "-amin(x)", "exact"), ("amin(-x)", "-amax(x)", "exact"),
-    ("sum(a*x)", "a*sum(x)", "real"), ("mean(a*x)", "a*mean(x)", "real"), ("sum(x/a)", "sum(x)/a", "real"), ("mean(x/a)", "mean(x)/a", "real"),
+    ("sum(-x)", "-sum(x)", "exact"), ("mean(-x)", "-mean(x)", "exact"),
+    ("amax(-x)", "-amin(x)", "exact"), ("amin(-x)", "-amax(x)", "exact"),
+    ("sum(a*x)", "a*sum(x)", "real"), ("mean(a*x)", "a*mean(x)", "real"), ("sum(x/a)", "sum(x)/a", "real"),
+    ("mean(x/a)", "mean(x)/a", "real"),
     ("sqrt(sum((a*x)^2))", "abs(a)*sqrt(sum(x^2))", "real"), ("sqrt(mean((a*x)^2))", "abs(a)*sqrt(mean(x^2))", "real"),
     # matrices
     ("x.T.T", "x", "exact"), ("as_param(as_matrix(x))", "x", "exact"), ("as_matrix(as_param(x))", "x", "exact"),
@@ -115,10 +117,9 @@ def rules() -> tuple[Rule, ...]:
     file, found = parse(Source("\n".join(f"def side() = {side}" for side in sides), "<rewrite rules>"))
     if found:
         raise ValueError(found[0].to_text())
-    patterns = [_pattern(item.body[0].value) for item in file.items if isinstance(item, syntax.Def) and isinstance(item.body[0], syntax.Return)]
-    return tuple(
-        Rule(patterns[2 * i], patterns[2 * i + 1], meaning, f"{left} → {right}") for i, (left, right, meaning) in enumerate(TEXTS)
-    )
+    bodies = [item.body[0] for item in file.items if isinstance(item, syntax.Def)]
+    patterns = iter([_pattern(body.value) for body in bodies if isinstance(body, syntax.Return)])
+    return tuple(Rule(next(patterns), next(patterns), meaning, f"{left} → {right}") for left, right, meaning in TEXTS)
 
 
 @cache

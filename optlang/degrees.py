@@ -1,0 +1,326 @@
+"""Scaling degrees: how every value scales with the loss and with the parameter.
+
+`w` has degree 1 in the parameter, `g` degree 1 in the loss and -1 in the parameter. Sums want equal degrees, products add
+them, so the degrees of hypers and states follow from a system of linear equations over the rationals. Literals are pure
+numbers, but for zero, infinities and NaN, and for small ones that are added (`+ 1e-8`): these carry whatever is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+from optlang.ir import Node, Program, on_host, walk
+from optlang.ops import OPS
+
+SMALL = 1e-3
+Pair = tuple[Fraction, Fraction]  # in the loss, in the parameter
+ZERO: Pair = (Fraction(0), Fraction(0))
+LOSS: Pair = (Fraction(1), Fraction(0))
+PARAMETER: Pair = (Fraction(0), Fraction(1))
+GRADIENT: Pair = (Fraction(1), Fraction(-1))
+CURVATURE: Pair = (Fraction(1), Fraction(-2))
+WORDS: Mapping[Pair, str] = {
+    ZERO: "is a pure number", PARAMETER: "has parameter units", GRADIENT: "has gradient units", LOSS: "has loss units",
+    CURVATURE: "has curvature units", (Fraction(2), Fraction(-2)): "has squared gradient units",
+    (Fraction(0), Fraction(-1)): "has units of 1/parameter", (Fraction(-1), Fraction(2)): "has units of 1/curvature",
+    (Fraction(0), Fraction(2)): "has squared parameter units", (Fraction(-1), Fraction(1)): "has units of 1/gradient",
+}  # fmt: skip
+
+Unknown = tuple[str, object]  # ("hyper", name), ("state", name), ("input", name), ("free", number)
+
+
+@dataclass(frozen=True, slots=True)
+class Degree:
+    """A constant part and multiples of unknown degrees."""
+
+    known: Pair = ZERO
+    unknown: Mapping[Unknown, Fraction] = field(default_factory=dict)
+
+    def plus(self, other: Degree, times: Fraction = Fraction(1)) -> Degree:
+        unknown = dict(self.unknown)
+        for name, factor in other.unknown.items():
+            unknown[name] = unknown.get(name, Fraction(0)) + times * factor
+        known = (self.known[0] + times * other.known[0], self.known[1] + times * other.known[1])
+        return Degree(known, {name: f for name, f in unknown.items() if f})
+
+    def times(self, factor: Fraction) -> Degree:
+        return Degree().plus(self, factor)
+
+
+PURE = Degree()
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two sides that cannot have the same degree. `place` is the equation, `node` the operation, `want` and `found` words."""
+
+    place: str
+    node: Node
+    want: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"in `{self.place}`: {self.want} meets {self.found}{_where(self.node)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Degrees:
+    """Degrees in (loss, parameter) of hypers, states and inputs; None where the equations leave one open."""
+
+    name: str
+    hypers: Mapping[str, Pair | None]
+    states: Mapping[str, Pair | None]
+    inputs: Mapping[str, Pair | None]
+    conflicts: tuple[Conflict, ...]
+    added: frozenset[str] = frozenset()  # small hypers that are only ever added to something, or bound it from below
+    nodes: Mapping[Node, Pair | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def with_loss(self) -> tuple[str, ...]:
+        """The hypers that would have to change with the scale of the loss."""
+        return tuple(name for name, pair in self.hypers.items() if pair is not None and pair[0])
+
+    def to_text(self) -> str:
+        """One line per hyper and state, what the update does when the loss is scaled, and every conflict."""
+        rows = [f"scaling of {self.name}:"]
+        rows += [f"  {name} {words(pair)}" for name, pair in {**self.hypers, **self.inputs}.items()]
+        rows += [f"  state {name} {words(pair)}" for name, pair in self.states.items()]
+        rows += [f"  conflict {conflict}" for conflict in self.conflicts]
+        return "\n".join([*rows, f"  {self._scale()}"])
+
+    def _scale(self) -> str:
+        if self.conflicts:
+            return "no statement on the scale of the loss: see the conflicts"
+        needed = [name for name in self.with_loss if name not in self.added]
+        if needed:
+            return f"the update depends on the scale of the loss, unless {_listed(needed)} follow{'s' * (len(needed) == 1)} it"
+        apart = [name for name in self.with_loss if name in self.added]
+        return "the update does not depend on the scale of the loss" + (f", {_listed(apart)} apart" if apart else "")
+
+
+def _listed(names: list[str]) -> str:
+    quoted = [f"`{name}`" for name in names]
+    return " and ".join([", ".join(quoted[:-1]), quoted[-1]]) if len(quoted) > 1 else quoted[0]
+
+
+def _where(node: Node) -> str:
+    """The operator at which two degrees meet, where that says more than the equation's name."""
+    infix = OPS[node.op].infix
+    if infix is not None:
+        return f", at `{infix[0]}`"
+    return f", at `{node.op}`" if node.args else ""
+
+
+def words(pair: Pair | None) -> str:
+    """A degree as the end of a sentence."""
+    if pair is None:
+        return "may have any units"
+    if pair in WORDS:
+        return WORDS[pair]
+    parts = [f"{what}^{power}" if power != 1 else what for what, power in zip(("loss", "parameter"), pair, strict=True) if power]
+    return "has units of " + " ".join(parts)
+
+
+def degrees(program: Program) -> Degrees:
+    """The degrees of everything that a program reads. Conflicts are reported, not raised."""
+    return System(program).solved()
+
+
+class System:
+    """Linear equations between degrees, solved as they come."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.solution: dict[Unknown, Degree] = {}
+        self.conflicts: list[tuple[Node, Pair]] = []
+        self.free = 0
+        self.degree: dict[Node, Degree] = {}
+        self.defaults = {h.name: h.default for h in program.hypers}
+
+    def solved(self) -> Degrees:
+        roots = [*self.program.roots(), *(s.init for s in self.program.states)]
+        self.host = on_host(roots)
+        for node in walk(roots):
+            self.degree[node] = self._of(node)
+        for state in self.program.states:
+            own = Degree(ZERO, {("state", state.name): Fraction(1)})
+            self._same(state.node, own, self.program.updates[state.name])
+            self._same(state.node, own, state.init)
+        self._same(self.program.weights, Degree(PARAMETER), self.program.weights)
+        if self.program.evaluation is not None:
+            self._same(self.program.evaluation, Degree(PARAMETER), self.program.evaluation)
+        return Degrees(
+            self.program.name,
+            {h.name: self._found("hyper", h.name) for h in self.program.hypers if h.kind != "bool"},
+            {s.name: self._found("state", s.name) for s in self.program.states},
+            {i.name: self._found("input", i.name) for i in self.program.inputs},
+            tuple(self._conflict(node, off) for node, off in self.conflicts),
+            _added(self.program),
+            {node: _pair(self._reduced(degree)) for node, degree in self.degree.items()},
+        )
+
+    # ------------------------------------------------------------------------------------------------------- equations
+
+    def _of(self, node: Node) -> Degree:
+        """The degree of a node from those of its operands, with the equations that it brings."""
+        args = [self.degree[a] for a in node.args]
+        match node.op:
+            case "w":
+                return Degree(PARAMETER)
+            case "g" | "grad":
+                if args:
+                    self._equal(node, args[0], Degree(PARAMETER))
+                return Degree(GRADIENT)
+            case "hvp":
+                return args[0].plus(Degree(CURVATURE))
+            case "loss":
+                return Degree(LOSS)
+            case "hyper" | "state" | "input":
+                return PURE if node.type.kind == "bool" else Degree(ZERO, {(node.op, node.value): Fraction(1)})
+            case "lt" | "le" | "gt" | "ge" | "eq" | "ne" | "atan2":
+                self._alike(node, node.args)
+                return PURE
+            case "pow":
+                return self._power(node)
+        return self._by_row(node, args)
+
+    def _by_row(self, node: Node, args: list[Degree]) -> Degree:
+        """The operator table says what the degree does."""
+        match OPS[node.op].degree:
+            case "same":
+                return self._alike(node, node.args)
+            case "select":
+                return self._alike(node, node.args[1:])
+            case "product":
+                return args[0].plus(args[1])
+            case "quotient":
+                return args[0].plus(args[1], Fraction(-1))
+            case "keep":
+                return args[0]
+            case "half":
+                return args[0].times(Fraction(1, 2))
+            case "third":
+                return args[0].times(Fraction(1, 3))
+            case "none" if node.args:
+                for arg in node.args:
+                    self._equal(node, self.degree[arg], PURE)
+        return PURE
+
+    def _power(self, node: Node) -> Degree:
+        base, exponent = node.args
+        self._equal(node, self.degree[exponent], PURE)
+        value = self._constant(exponent)
+        if value is not None:
+            return self.degree[base].times(value)
+        self._equal(node, self.degree[base], PURE)
+        return PURE
+
+    def _constant(self, exponent: Node) -> Fraction | None:
+        """An exponent as a number; a hyper counts at its default."""
+        if exponent.op == "neg" and (inner := self._constant(exponent.args[0])) is not None:
+            return -inner
+        value = exponent.value if exponent.op == "const" else self.defaults.get(exponent.value) if exponent.op == "hyper" else None
+        return None if value is None or abs(value) > 1000 else Fraction(value).limit_denominator(1000)
+
+    def _alike(self, node: Node, sides: Iterable[Node]) -> Degree:
+        """All sides have one degree, which is the result's; carriers take that of the others."""
+        heavy = [side for side in sides if not carries(side)]
+        if not heavy:
+            self.free += 1
+            return Degree(ZERO, {("free", self.free): Fraction(1)})
+        for side in heavy[1:]:
+            self._equal(node, self.degree[heavy[0]], self.degree[side])
+        return self.degree[heavy[0]]
+
+    def _same(self, where: Node, wanted: Degree, value: Node) -> None:
+        if not carries(value):
+            self._equal(where, wanted, self.degree[value])
+
+    def _equal(self, node: Node, a: Degree, b: Degree) -> None:
+        """Adds the equation a = b: solves it for one unknown, or notes a conflict."""
+        rest = self._reduced(a.plus(b, Fraction(-1)))
+        if rest.unknown:
+            name = max(rest.unknown, key=_eagerness)
+            factor = rest.unknown[name]
+            others = replace(rest, unknown={n: f for n, f in rest.unknown.items() if n != name})
+            self._learn(name, others.times(-1 / factor))
+        elif rest.known != ZERO and len(self.conflicts) < 20:
+            self.conflicts.append((node, rest.known))
+
+    def _learn(self, name: Unknown, value: Degree) -> None:
+        for other, known in self.solution.items():
+            if name in known.unknown:
+                factor = known.unknown[name]
+                without = replace(known, unknown={n: f for n, f in known.unknown.items() if n != name})
+                self.solution[other] = without.plus(value, factor)
+        self.solution[name] = value
+
+    def _reduced(self, degree: Degree) -> Degree:
+        result = Degree(degree.known)
+        for name, factor in degree.unknown.items():
+            result = result.plus(self.solution.get(name, Degree(ZERO, {name: Fraction(1)})), factor)
+        return result
+
+    # --------------------------------------------------------------------------------------------------------- results
+
+    def _found(self, kind: str, name: str) -> Pair | None:
+        return _pair(self._reduced(Degree(ZERO, {(kind, name): Fraction(1)})))
+
+    def _conflict(self, node: Node, off: Pair) -> Conflict:
+        place = equation_of(self.program, node)
+        if node in (self.program.weights, self.program.evaluation) or node.op == "state":
+            found = _pair(self._reduced(self.degree[self.program.weights]))
+            if node.op == "state":
+                place = f"{node.value}'"
+                return Conflict(place, node, f"a state that {words(self._found('state', node.value))}", f"a value {_apart(off)}")
+            return Conflict(place, node, "a weight", "a value that " + (words(found) if found is not None else _apart(off)))
+        compared = node.args[1:] if OPS[node.op].degree == "select" else node.args
+        heavy = [_pair(self._reduced(self.degree[a])) for a in compared if not carries(a)]
+        want, found = (heavy[0], heavy[-1]) if len(heavy) > 1 else (ZERO, heavy[0] if heavy else None)
+        return Conflict(place, node, f"what {words(want)}", f"what {words(found)}")
+
+
+def _apart(off: Pair) -> str:
+    return f"that is off by loss^{off[0]} parameter^{off[1]}"
+
+
+def _eagerness(name: Unknown) -> tuple[int, str]:
+    """Auxiliary unknowns are solved for first, hypers last."""
+    return {"free": 3, "state": 2, "input": 1, "hyper": 0}[name[0]], str(name[1])
+
+
+def _pair(degree: Degree) -> Pair | None:
+    return degree.known if not degree.unknown else None
+
+
+def carries(node: Node) -> bool:
+    """Whether a literal takes any units: zero, infinities, NaN, and small numbers that keep others from zero."""
+    inner = node.args[0] if node.op == "neg" else node
+    if inner.op == "pow" and inner.args[0].op == "const":
+        return carries(inner.args[0])
+    if inner.op != "const" or isinstance(inner.value, bool):
+        return False
+    size = abs(inner.value)
+    return not 0 < size < float("inf") or size < SMALL
+
+
+def _added(program: Program) -> frozenset[str]:
+    found = {h.name for h in program.hypers if h.kind == "real" and 0 <= h.default <= SMALL}
+    for node in walk(program.roots()):
+        if node.op not in ("add", "maximum"):
+            square = node.op == "pow" and node.args[1].op == "const"
+            found -= {a.value for a in node.args if a.op == "hyper" and not square}
+    return frozenset(found)
+
+
+def equation_of(program: Program, node: Node) -> str:
+    """The name of the first equation, in the order of computation, that contains a node."""
+    equations = [*program.names, *((f"{name}'", new) for name, new in program.updates.items()), ("w'", program.weights)]
+    if program.evaluation is not None:
+        equations.append(("eval", program.evaluation))
+    for name, root in equations:
+        if node in walk([root]):
+            return name
+    return next((s.name for s in program.states if node in walk([s.init])), "w'")

@@ -1,0 +1,302 @@
+"""What is allowed but hardly ever meant: the findings P01 to P07 of `check --pedantic`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from optlang.degrees import Degrees, degrees, equation_of
+from optlang.errors import Diagnostic, Source, Span
+from optlang.host import MAPS
+from optlang.ir import Node, Program, on_host, walk
+from optlang.live import live_states, outputs
+from optlang.meaning import OVER_VALUES, OVER_WINDOW, number
+
+Finding = tuple[str, str, str, str, str]  # code, key of the place, message, pointer, help
+GRADIENTS = frozenset(["g", "grad", "hvp", "loss", "input"])
+
+
+def lints(program: Program, source: Source) -> list[Diagnostic]:
+    """Every finding about a rule, at the places that it was lowered from; in the order of their codes."""
+    found = [finding for lint in LINTS for finding in lint(program)]
+    return [
+        Diagnostic(code, message, _span(program, key), pointer, help, "lint", source=source)
+        for code, key, message, pointer, help in found
+    ]
+
+
+def _span(program: Program, key: str) -> Span:
+    """The place of a name; of one from another rule the place of its call, and where nothing is known that of `w'`."""
+    spans = program.spans or {}
+    tried = [key, key.rstrip("'"), key + "'", key.split(".")[0], "w'"]
+    return next((spans[name] for name in tried if name in spans), Span(0, 0))
+
+
+def unread_states(program: Program) -> Iterator[Finding]:
+    """P01."""
+    live = live_states(program)
+    for state in program.states:
+        if state.name not in live:
+            yield ("P01", state.name, f"the state `{state.name}` is never read by anything that matters", "changes no weight",
+                   "delete it, or use it in `w'`")  # fmt: skip
+
+
+def foreign_corrections(program: Program) -> Iterator[Finding]:
+    """P02: `1 - beta^t` under an average with another decay."""
+    host = on_host(program.roots())
+    averages = {update: name for name, update in program.updates.items()}
+    for node in walk(program.roots()):
+        beta = _corrected(node.args[1]) if node.op == "div" else None
+        name = averages.get(_without_numbers(node.args[0], host)) if beta is not None else None
+        decay = _decay(program, name, host) if name is not None else None
+        if name is not None and beta is not None and decay is not None and decay is not beta:
+            yield ("P02", equation_of(program, node), f"`{name}` decays with {_word(decay)}, its bias correction with {_word(beta)}",
+                   "divides by the correction of another average", f"divide `{name}'` by `1 - {_word(decay)}^t`")  # fmt: skip
+
+
+def _corrected(node: Node) -> Node | None:
+    """The beta of `1 - beta^t`."""
+    if node.op == "sub" and node.args[0].op == "const" and node.args[0].value == 1:
+        power = node.args[1]
+        if power.op == "pow" and power.args[1].op == "t":
+            return power.args[0]
+    return None
+
+
+def _without_numbers(node: Node, host: dict[Node, bool]) -> Node:
+    """An expression without the factors that are known before the step."""
+    while node.op in ("mul", "div") and not host[node]:
+        left, right = node.args
+        if host[right]:
+            node = left
+        elif host[left] and node.op == "mul":
+            node = right
+        else:
+            break
+    return node
+
+
+def _decay(program: Program, name: str, host: dict[Node, bool]) -> Node | None:
+    """The factor of the old value in `decay*m + …`."""
+    old = next(s.node for s in program.states if s.name == name)
+    for term in _terms(program.updates[name]):
+        if term.op == "mul" and old in term.args:
+            factor = term.args[0] if term.args[1] is old else term.args[1]
+            return factor if host[factor] else None
+    return None
+
+
+def _word(node: Node) -> str:
+    return str(node.value) if node.op in ("hyper", "const") else "another number"
+
+
+def blind_update(program: Program) -> Iterator[Finding]:
+    """P03."""
+    live = live_states(program)
+    roots = [*outputs(program), *(program.updates[name] for name in live)]
+    if not any(node.op in GRADIENTS for node in walk(roots)):
+        yield ("P03", "w'", "the new weights do not depend on the gradient", "made of `w`, states and settings only",
+               "subtract a step along `g`, as in `w' = w - lr*g`")  # fmt: skip
+
+
+def undefined_start(program: Program) -> Iterator[Finding]:
+    """P04."""
+    for weight in (0.5, 0.0):
+        place = First(program, weight).undefined()
+        if place is not None:
+            yield ("P04", equation_of(program, place), "this can be 0/0 at the first step", "zero over zero where `g` is 0",
+                   "add a small number to the denominator, or choose with `where`")  # fmt: skip
+            return
+
+
+def unnormalised(program: Program) -> Iterator[Finding]:
+    """P05: in a term of the update what depends on the gradient is divided by what does, and the loss does not cancel."""
+    found = degrees(program)
+    host = on_host(program.roots())
+    learnt = _learnt(program)
+    for term in _steps(program.weights, host):
+        if term in learnt and _loss_degree(term, found) and any(_half_normalised(n, found, learnt) for n in walk([term])):
+            yield ("P05", equation_of(program, term), "the update divides by a size of the gradient and still scales with the loss",
+                   f"scales as loss^{_loss_degree(term, found)}",
+                   "divide by something of the same degree, such as `sqrt` of an average of `g^2`")  # fmt: skip
+            return
+
+
+def _half_normalised(node: Node, found: Degrees, learnt: set[Node]) -> bool:
+    if node.op != "div" or not all(arg in learnt for arg in node.args):
+        return False
+    return bool(_loss_degree(node.args[1], found) and _loss_degree(node, found))
+
+
+def _loss_degree(node: Node, found: Degrees) -> Any:
+    pair = found.nodes.get(node)
+    return 0 if pair is None else pair[0]
+
+
+def _learnt(program: Program) -> set[Node]:
+    """The nodes that depend on the gradient, through states too."""
+    order = walk(program.roots())
+    states: set[str] = set()
+    while True:
+        seen: set[Node] = set()
+        for node in order:
+            if node.op in GRADIENTS or (node.op == "state" and node.value in states) or any(a in seen for a in node.args):
+                seen.add(node)
+        more = {name for name, update in program.updates.items() if update in seen}
+        if more == states:
+            return seen
+        states = more
+
+
+def _terms(node: Node) -> Iterator[Node]:
+    """The summands of an expression, signs left out; both sides of a choice count."""
+    stack = [node]
+    while stack:
+        here = stack.pop()
+        if here.op in ("add", "sub", "neg"):
+            stack.extend(reversed(here.args))
+        elif here.op in ("branch", "where"):
+            stack.extend(reversed(here.args[1:]))
+        else:
+            yield here
+
+
+def _steps(weights: Node, host: dict[Node, bool]) -> Iterator[Node]:
+    """The summands of the new weights, without the factors that are known before the step."""
+    stack, seen = [weights], set[Node]()
+    while stack:
+        for term in _terms(stack.pop()):
+            bare = _without_numbers(term, host)
+            if bare in seen or host[bare]:
+                continue
+            seen.add(bare)
+            if bare is not term:
+                stack.append(bare)
+            else:
+                yield bare
+
+
+def equal_reals(program: Program) -> Iterator[Finding]:
+    """P06. Settings, and comparisons with 0 or with whole-valued results, are exact."""
+    host = on_host(program.roots())
+    for node in walk(program.roots()):
+        if node.op in ("eq", "ne") and not host[node] and not any(_is_exact(a) for a in node.args):
+            sign = "==" if node.op == "eq" else "!="
+            yield ("P06", equation_of(program, node), f"real numbers are compared with `{sign}`", "rounding decides",
+                   "compare with a tolerance, as in `abs(a - b) < 1e-6`")  # fmt: skip
+
+
+def _is_exact(node: Node) -> bool:
+    if node.op == "const":
+        return bool(node.value in (0, float("inf"), float("-inf")))
+    return node.type.kind == "int" or node.op in ("sign", "floor", "ceil", "round", "count")
+
+
+def unused_hypers(program: Program) -> Iterator[Finding]:
+    """P07. Settings that shape the program have done so already; those of called rules are their authors' business."""
+    used = {node.value for node in walk(program.all_roots()) if node.op == "hyper"}
+    for hyper in program.hypers:
+        if hyper.name not in used and not hyper.baked and "." not in hyper.name:
+            yield "P07", hyper.name, f"the hyper `{hyper.name}` is never used", "changes nothing", "delete it, or use it"
+
+
+LINTS: Sequence[Callable[[Program], Iterator[Finding]]] = (
+    unread_states, foreign_corrections, blind_update, undefined_start, unnormalised, equal_reals, unused_hypers,
+)  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------ the first step
+
+
+SIZE = 3  # rows and columns
+FACTS: Mapping[str, int] = {"rank": 2, "rows": SIZE, "cols": SIZE, "numel": SIZE * SIZE, "fan_in": SIZE, "fan_out": SIZE}
+
+
+class First:
+    """The first step of a rule for a parameter with one and the same weight everywhere, and a gradient of zero.
+
+    All elements are then alike, so one number stands for every array. What cannot be said so is unknown (None).
+    """
+
+    def __init__(self, program: Program, weight: float) -> None:
+        self.program, self.weight = program, weight
+        self.settings = {h.name: h.default for h in program.hypers}
+        self.first = {s.name: s for s in program.states}
+        self.values: dict[Node, Any] = {}
+
+    def undefined(self) -> Node | None:
+        """The division that makes the new weights NaN, if one does."""
+        with np.errstate(all="ignore"):
+            self._demand(self.program.weights)
+            value = self.values[self.program.weights]
+            if value is None or not np.any(np.isnan(value)):
+                return None
+            return next((node for node in self.values if node.op == "div" and self._makes_nan(node)), None)
+
+    def _makes_nan(self, node: Node) -> bool:
+        value, args = self.values[node], [self.values[a] for a in node.args]
+        return value is not None and bool(np.all(np.isnan(value))) and all(float(np.max(np.abs(a))) == 0 for a in args)
+
+    def _demand(self, root: Node) -> None:
+        """Evaluates what is asked for and nothing else, so that only the chosen side of a choice counts."""
+        stack = [root]
+        while stack:
+            node = stack[-1]
+            missing = [arg for arg in self._needed(node) if arg not in self.values]
+            if missing:
+                stack.extend(missing)
+            else:
+                stack.pop()
+                self.values.setdefault(node, self._value(node))
+
+    def _needed(self, node: Node) -> Sequence[Node]:
+        if node.op == "state":
+            return [self.first[node.value].init]
+        if node.op in ("branch", "where") and not node.type.window:
+            condition = node.args[0]
+            if condition not in self.values:
+                return [condition]
+            return [] if self.values[condition] is None else [self._chosen(node)]
+        return node.args
+
+    def _chosen(self, node: Node) -> Node:
+        return node.args[1] if np.all(self.values[node.args[0]]) else node.args[2]
+
+    def _value(self, node: Node) -> Any:
+        args = [self.values.get(arg) for arg in node.args]
+        match node.op:
+            case "const":
+                return number(node.value)
+            case "hyper":
+                return number(self.settings[node.value])
+            case "w":
+                return np.float64(self.weight)
+            case "g" | "grad" | "hvp":
+                return np.float64(0)
+            case "t" | "loss":
+                return np.float64(1)
+            case "fact":
+                return np.float64(FACTS[node.value])
+            case "state":
+                start = self.values[self.first[node.value].init]
+                return start if start is None or not node.type.window else np.full(min(node.type.window, 4), start, np.float64)
+            case "branch" | "where" if not node.type.window:
+                return None if args[0] is None else self.values[self._chosen(node)]
+            case "input" | "random" | "eye":
+                return None
+        return None if any(arg is None for arg in args) else self._computed(node, args)
+
+    def _computed(self, node: Node, args: list[Any]) -> Any:
+        if node.op in MAPS:
+            return MAPS[node.op](*args)
+        if node.op in OVER_VALUES and node.value == "window":
+            return OVER_WINDOW[node.op](args[0], 0, *args[1:])[0]
+        if node.op in OVER_VALUES:
+            return OVER_VALUES[node.op](np.full(SIZE * SIZE, args[0]), 0, *args[1:])[0]
+        if node.op == "push":
+            return np.append(args[0][1:], args[1])
+        if node.op == "matmul":
+            return SIZE * args[0] * args[1]
+        return args[0]  # transpose, as_matrix, as_param
