@@ -205,6 +205,8 @@ class TorchExecutable:
             counter = torch.tensor([cell.t, now.step.seed & 0xFFFFFFFF, cell.index & 0xFFFFFFFF], device=cell.weights.device)
         first = cell.weights.shape[0] if code.shaped else 0
         result = self._functions.call(code, seen, scalars, counter, first, now.compiled)
+        if now.compiled and any(node.op == "w" for node in code.tensors):
+            torch.autograd.graph.increment_version(cell.weights)  # written behind its back
         for tensor, x in zip(tensors, seen, strict=True):
             put_back(tensor, x)
         return result

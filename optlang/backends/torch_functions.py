@@ -14,10 +14,16 @@ from torch.fx.experimental import _config as shape_settings
 from optlang import ir
 from optlang.backends import torch_ops
 from optlang.backends.torch_code import CellCode, Output, generate
+from optlang.backends.torch_views import alone
 from optlang.host import HostScalars
 from optlang.ir import Node
 
 Function = Callable[..., Any]
+
+
+# The compiler need not build a program to see which vector instructions work (6 s): the processor says so. Precompiled
+# headers pay off after several kernels only, and there is one here.
+OPTIONS = {"cpp.vec_isa_ok": True, "cpp_cache_precompile_headers": False}
 
 
 @dataclass(frozen=True)
@@ -63,6 +69,7 @@ class Functions:
             self._plain[code] = load(code)
         if not compiled or any(size < 2 for x in tensors for size in x.shape[-2:]):
             return self._plain[code](*tensors, s, counter, first)
+        tensors = [alone(x) for x in tensors]
         key = (code, s.device, *((x.dtype, x.ndim, x.shape[0] == 1) for x in tensors))
         if key not in self._compiled:
             return self._first_call(key, code, tensors, s, counter, first)
@@ -70,7 +77,7 @@ class Functions:
 
     def _first_call(self, key: Any, code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int) -> Any:
         """Compiles. Each kind has a function object of its own, so that torch never has to tell kinds apart."""
-        function = torch.compile(load(code), dynamic=True, fullgraph=True)
+        function = torch.compile(load(code), dynamic=True, fullgraph=True, options=OPTIONS)
         try:
             with shape_settings.patch(use_duck_shape=False):  # rows and columns that happen to be equal are still two sizes
                 result = function(*tensors, s, counter, first)

@@ -24,6 +24,14 @@ def _size(tensor: Tensor, lead: Any) -> int:
     return tensor.numel() // lead[0] if lead else tensor.numel()
 
 
+def alone(tensor: Tensor) -> Tensor:
+    """The same memory as a tensor of its own: a compiled function would tell views apart by what they are views of."""
+    if tensor._base is None:
+        return tensor
+    made = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+    return made.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.shape, tensor.stride())
+
+
 def put_back(tensor: Tensor, seen: Tensor) -> None:
     """What was written into a copy goes into the tensor itself."""
     if not tensor.is_contiguous():
