@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from optlang import syntax as s
-from optlang.write import BREAK, with_breaks, written
+from optlang.write import BREAK, LINE_END, Entry, head_of, hyper_cells, with_breaks, written
 
 WIDTH = 120
 SHORTEST_LINE = 40  # a long line is not broken before this column where it can be broken after it
@@ -18,9 +18,6 @@ WIDEST_CELL = 28  # a longer name or default sticks out of its column and does n
 INDENT = "  "
 BLANK_LINE = re.compile(r"\n[ \t\r\f]*\n")
 SKIPPED_OR_BRACE = re.compile(r'"[^"\n]*"|#[^\n]*|[{}]')
-LINE_END = BREAK * 2  # where a long function goes on in a new line
-
-Entry = s.Item | s.Statement | s.Branch
 
 
 @dataclass(slots=True)
@@ -158,7 +155,7 @@ class Layout:
         return next(m.start() for m in SKIPPED_OR_BRACE.finditer(self.text, start) if m.group() == which)
 
 
-# ---------------------------------------------------------------------------------------------- pieces of statements
+# ---------------------------------------------------------------------------------------------------------- blocks
 
 
 def _body_of(entry: Entry) -> Sequence[Entry] | None:
@@ -194,71 +191,9 @@ def _one_line(entry: Entry) -> str:
             sides = [entry.body] if isinstance(entry, s.Repeat) or not entry.otherwise else [entry.body, entry.otherwise]
             if any(len(side) != 1 or not isinstance(side[0], s.Equation) for side in sides):
                 return ""
-            return f"{_head(entry)} " + " else ".join(f"{{ {_head(side[0])} }}" for side in sides).replace(BREAK, " ")
+            return f"{head_of(entry)} " + " else ".join(f"{{ {head_of(side[0])} }}" for side in sides).replace(BREAK, " ")
         case _:
             return ""
-
-
-def _head(entry: Entry) -> str:
-    """A statement up to its body, without alignment. May hold BREAKs."""
-    match entry:
-        case s.Rule(name=name, doc=doc):
-            return f"rule {name}{_doc(doc)}"
-        case s.Route(name=name, doc=doc):
-            return f"route {name}{_doc(doc)}"
-        case s.Def(name=name, parameters=parameters, body=body, short=short):
-            head = f"def {name}({f',{BREAK}'.join(map(_parameter, parameters))})"
-            return f"{head} ={LINE_END}{_head(body[0])[len('return '):]}" if short else head
-        case s.Import(module=module, names=names):
-            return f"from {module} import {f',{BREAK}'.join(name.id for name in names)}"
-        case s.Branch(condition=condition, call=call):
-            test = "otherwise" if condition is None else f"when {with_breaks(condition)}"
-            return f"{test}{BREAK}use {with_breaks(call)}"
-        case _:
-            return _statement(entry)
-
-
-def _statement(statement: s.Statement) -> str:
-    match statement:
-        case s.Hyper():
-            return " ".join(cell for cell in _hyper_cells(statement) if cell)
-        case s.Input(name=name, per=per, doc=doc):
-            return f"input {name}{_per(per)}{_doc(doc)}"
-        case s.State(name=name, window=window, per=per, init=init):
-            return f"state {name}{f'[{with_breaks(window)}]' if window else ''}{_per(per)} = {with_breaks(init)}"
-        case s.Equation(target=target, value=value):
-            return f"{written(target)} = {with_breaks(value)}"
-        case s.Eval(value=value):
-            return f"eval = {with_breaks(value)}"
-        case s.Report(name=name, value=value):
-            return f"report {name} = {with_breaks(value)}"
-        case s.Every(period=period, start=start):
-            return f"every {with_breaks(period)}{f' from {with_breaks(start)}' if start else ''}"
-        case s.When(condition=condition):
-            return f"when {with_breaks(condition)}"
-        case s.Repeat(count=count):
-            return f"repeat {with_breaks(count)}"
-        case s.Return(value=value):
-            return f"return {with_breaks(value)}"
-
-
-def _doc(doc: str) -> str:
-    return f' "{doc}"' if doc else ""
-
-
-def _per(word: str) -> str:
-    return f" per {word}" if word else ""
-
-
-def _parameter(parameter: s.Parameter) -> str:
-    return parameter.name if parameter.default is None else f"{parameter.name} = {with_breaks(parameter.default)}"
-
-
-def _range(range_: s.Range | None) -> str:
-    if range_ is None:
-        return ""
-    low, high = written(range_.low), written(range_.high)
-    return f"in {'(' if range_.low_open else '['}{low}, {high}{')' if range_.high_open else ']'}"
 
 
 # ------------------------------------------------------------------------------------------------------- alignment
@@ -281,17 +216,12 @@ def _run(run: Sequence[Entry]) -> list[str]:
         return _columns(_hyper_table([hyper for hyper in run if isinstance(hyper, s.Hyper)]))
     if run and isinstance(run[0], s.Equation):
         return _columns([[written(e.target), f"= {with_breaks(e.value)}"] for e in run if isinstance(e, s.Equation)])
-    return [_head(entry) for entry in run]
-
-
-def _hyper_cells(hyper: s.Hyper) -> list[str]:
-    kind = "" if hyper.kind == "real" else f"{hyper.kind} "
-    return [f"hyper {kind}{hyper.name}", f"= {written(hyper.default)}", _range(hyper.range), _doc(hyper.doc).strip()]
+    return [head_of(entry) for entry in run]
 
 
 def _hyper_table(hypers: Sequence[s.Hyper]) -> list[list[str]]:
     """Names, defaults with their ranges, texts. A default without a range may reach into the column of ranges."""
-    table = [_hyper_cells(hyper) for hyper in hypers]
+    table = [hyper_cells(hyper) for hyper in hypers]
     width = max((len(default) for _, default, range_, _ in table if range_ and len(default) <= WIDEST_CELL), default=0)
     return [[name, f"{default:<{width}} {range_}".rstrip(), doc] for name, default, range_, doc in table]
 

@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-from optlang.errors import Diagnostic, Fix, Source, Span
-from optlang.foreign import LIBRARIES, OWNERS, SAID_HERE, SIGNS, SMART_PRIMES, SUPERSCRIPTS, TRANSPOSED
+from optlang import numbers, signs
+from optlang.errors import Source, Span
+from optlang.foreign import LIBRARIES, OWNERS, SAID_HERE, SUPERSCRIPTS, TRANSPOSED
+from optlang.lexemes import (
+    LONGEST_NAME,
+    LONGEST_NUMBER,
+    MOST_FINDINGS,
+    MOST_LEXEMES,
+    PRIMES,
+    Lexeme,
+    Scan,
+    match_span,
+    normal,
+)
 from optlang.syntax import Comment
 
-LONGEST_NAME = 100
-LONGEST_NUMBER = 60
-MOST_LEXEMES = 100_000
-MOST_FINDINGS = 50
-PRIMES = "'" + SMART_PRIMES
-
-
-@dataclass(slots=True, eq=False)
-class Lexeme:
-    """One symbol. `type` is the grammar's terminal, or OTHER where the grammar has none; `partner` its other bracket."""
-
-    type: str
-    text: str
-    start: int
-    end: int
-    fresh: bool = False  # the first of its line
-    partner: Lexeme | None = None
-    depth: int = 0  # round and square brackets around it that are closed
-
-    @property
-    def span(self) -> Span:
-        return Span(self.start, self.end)
-
+__all__ = ["LONGEST_NAME", "LONGEST_NUMBER", "MOST_FINDINGS", "MOST_LEXEMES", "Lexeme", "scan"]
 
 NAME = r"[^\W\d][\w\u0300-\u036f]*"  # with combining marks, which normalisation joins to their letters
 SHAPES = re.compile(
@@ -53,30 +41,6 @@ SHAPES = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-BARS = re.compile(r"(\|\|?|‖)[^|‖\n]+\1")
-HIDDEN = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
-
-
-@dataclass(slots=True)
-class Scan:
-    """What a text holds: lexemes, comments, and what was wrong with its characters."""
-
-    source: Source
-    fixed: Mapping[str, str]
-    lexemes: list[Lexeme] = field(default_factory=list)
-    comments: list[Comment] = field(default_factory=list)
-    diagnostics: list[Diagnostic] = field(default_factory=list)
-    fresh: bool = True
-    bars_until: int = 0  # bars before this offset have been reported
-
-    def report(self, code: str, message: str, span: Span, help: str = "", fix: str | None = None, pointer: str = "") -> None:
-        if len(self.diagnostics) < MOST_FINDINGS:
-            self.diagnostics.append(Diagnostic(code, message, span, pointer, help, source=self.source,
-                                               fix=None if fix is None else Fix(span, fix)))  # fmt: skip
-
-    def add(self, type_: str, text: str, start: int, end: int) -> None:
-        self.lexemes.append(Lexeme(type_, text, start, end, self.fresh))
-        self.fresh = False
 
 
 def scan(source: Source, fixed: Mapping[str, str]) -> Scan:
@@ -85,7 +49,7 @@ def scan(source: Source, fixed: Mapping[str, str]) -> Scan:
     `fixed` gives the terminals of keywords and symbols.
     """
     found = Scan(source, fixed)
-    _hidden(found)
+    signs.hidden(found)
     for match in SHAPES.finditer(source.text):
         kind, text = match.lastgroup, match.group()
         if kind == "space":
@@ -101,82 +65,6 @@ def scan(source: Source, fixed: Mapping[str, str]) -> Scan:
     return found
 
 
-def match_span(match: re.Match[str]) -> Span:
-    return Span(*match.span())
-
-
-# ----------------------------------------------------------------------------------------------------- characters
-
-
-def _hidden(found: Scan) -> None:
-    """Characters that cannot be seen could make a text mean something else than it shows; comments and texts included."""
-    for match in HIDDEN.finditer(found.source.text):
-        name = unicodedata.name(match.group(), f"U+{ord(match.group()):04X}")
-        found.report("S02", f"an invisible character, {name}", match_span(match), "delete it", fix="")
-        if len(found.diagnostics) >= 5:
-            break
-
-
-def _other(found: Scan, match: re.Match[str]) -> None:
-    text = match.group()
-    if text in "|‖" and _bars(found, match):
-        return
-    if text in SIGNS:
-        _sign(found, match)
-    elif text in TRANSPOSED:
-        _transposed(found, match.end() - 1, match.end())
-    elif text in PRIMES:
-        found.report("S10", "a prime stands behind a name and nowhere else", match_span(match),
-                     "give the expression a name: a prime is part of a name, as in `m'`")  # fmt: skip
-    elif HIDDEN.match(text):
-        pass
-    elif text.isspace():
-        found.report("S02", f"a special blank, {unicodedata.name(text, f'U+{ord(text):04X}')}", match_span(match),
-                     "replace it by a plain one", fix=" ")  # fmt: skip
-    else:
-        found.add("OTHER", text, *match.span())
-
-
-def _bars(found: Scan, match: re.Match[str]) -> bool:
-    """`|g|` and `||g||`: a bar where an operand should stand, and the one that closes it."""
-    if match.start() < found.bars_until:
-        return True
-    before = found.lexemes[-1].type if found.lexemes else ""
-    closing = BARS.match(found.source.text, match.start())
-    if closing is None or before in ("NAME", "PRIMED", "NUMBER", "RPAR"):
-        return False
-    said = "norm" if closing.group().startswith(("||", "‖")) else "abs"
-    found.report("S08", f"`{closing.group()[:60]}`: bars mean nothing here", match_span(closing), f"write `{said}(x)`",
-                 f"{said}({closing.group().strip('|‖')})")  # fmt: skip
-    found.bars_until = closing.end()
-    return True
-
-
-def _sign(found: Scan, match: re.Match[str]) -> None:
-    sign = SIGNS[match.group()]
-    update = sign.help.startswith("an equation")
-    fix = None if update or match.group() == "%" else sign.meant
-    found.report(sign.code, sign.message, match_span(match), sign.help, fix)
-    if update and found.lexemes and found.lexemes[-1].type == "NAME":
-        found.lexemes[-1].type = "PRIMED"
-    if sign.meant:
-        found.add(found.fixed.get(sign.meant, "NAME"), sign.meant, *match.span())
-
-
-def _foreign_comment(found: Scan, match: re.Match[str]) -> None:
-    span = Span(match.start(), match.start() + 2)
-    if match.group().startswith("//") and not found.fresh and not match.group()[2:3].isspace():
-        help_ = "comments begin with `#`; a quotient rounded down is `floor(a/b)`"
-    else:
-        help_ = "comments begin with `#` and end with the line"
-    found.report("S15", f"`{match.group()[:2]}` does not begin a comment here", span, help_,
-                 "#" if match.group().startswith("//") else None)  # fmt: skip
-    found.fresh = found.fresh or "\n" in match.group()
-
-
-# ----------------------------------------------------------------------------------------------------------- words
-
-
 def _word(found: Scan, match: re.Match[str]) -> None:
     text, (start, end) = match.group(), match.span()
     name = text.rstrip(PRIMES)
@@ -190,7 +78,7 @@ def _word(found: Scan, match: re.Match[str]) -> None:
         _enter_word(found, normal(base), primes, start, start + len(base), start + len(base) + len(primes))
     for offset, char in enumerate(name[len(base) :], start + len(base)):
         if char in TRANSPOSED:
-            _transposed(found, offset, offset + 1)
+            signs.transposed(found, offset, offset + 1)
     digits = "".join(SUPERSCRIPTS.get(char, "") for char in name[len(base) :])
     if digits:
         span = Span(start + len(base), middle)
@@ -201,11 +89,6 @@ def _word(found: Scan, match: re.Match[str]) -> None:
 
 def _offsets(span: Span) -> tuple[int, int]:
     return span.start, span.end
-
-
-def normal(name: str) -> str:
-    """Python normalises names by NFKC; the same here, so that a keyword argument finds its hyper."""
-    return unicodedata.normalize("NFKC", name)
 
 
 def _enter_word(found: Scan, name: str, primes: str, start: int, middle: int, end: int) -> None:
@@ -229,12 +112,6 @@ def _enter_word(found: Scan, name: str, primes: str, start: int, middle: int, en
     found.add("PRIMED", name, start, end)
 
 
-def _transposed(found: Scan, start: int, end: int) -> None:
-    found.report("S08", f"`{found.source.text[start:end]}` is not an operator of this language", Span(start, end),
-                 "a transposed matrix is written `x.T`", fix=".T")  # fmt: skip
-    found.add("TRANSPOSE", ".T", start, end)
-
-
 def _dotted(found: Scan, match: re.Match[str]) -> None:
     """`torch.sqrt`, `self.lr`: the last name is what is meant. `g.abs()` is left to the parser's advice."""
     owner, *_, last = match.group().split(".")
@@ -256,70 +133,7 @@ def _for_method(owner: str, last: str) -> str:
     return f"write `{said}`" if said else f"functions stand before their operand: `{last.rstrip('_')}({owner})`"
 
 
-# --------------------------------------------------------------------------------------------------- numbers, texts
-
-
-def _number(found: Scan, match: re.Match[str]) -> None:
-    tail, (start, end) = match.group("tail"), match.span()
-    digits = match.group()[: len(match.group()) - len(tail)]
-    if len(digits) > LONGEST_NUMBER:
-        found.report("L01", f"a number of {len(digits)} characters", Span(start, start + LONGEST_NUMBER),
-                     f"at most {LONGEST_NUMBER}; a float64 has 17 digits")  # fmt: skip
-        digits = digits[:LONGEST_NUMBER]
-    middle = start + len(digits)
-    if not tail:
-        found.add("NUMBER", digits, start, end)
-    elif tail.isidentifier() and tail not in _SUFFIXES and not re.fullmatch(r"[eE]|_+\d[\d_]*|[xXbBoO][\da-fA-F]+", tail):
-        found.report("S07", "a `*` is missing between a number and a name", Span(start, end), f"write `{digits}*{tail}`",
-                     f"{digits}*{tail}")  # fmt: skip
-        found.add("NUMBER", digits, start, middle)
-        found.add("TIMES", "*", middle, middle)
-        found.add(found.fixed.get(tail, "NAME"), normal(tail), middle, end)
-    else:
-        _bad_number(found, match.group(), digits, tail, Span(start, end))
-        found.add("NUMBER", digits, start, end)
-
-
-_SUFFIXES = frozenset(["f", "F", "d", "L", "l", "j", "J", "u", "f32", "f64"])
-
-
-def _bad_number(found: Scan, text: str, digits: str, tail: str, span: Span) -> None:
-    shown = text if len(text) < 40 else text[:40] + "…"
-    if tail == "." or re.fullmatch(r"\.[eE][+\-]?\d+", tail):
-        found.report("S06", f"`{shown}` ends in a point without digits", span, f"write `{digits}.0{tail[1:]}`", f"{digits}.0{tail[1:]}")
-    elif re.fullmatch(r"[eE]", tail):
-        found.report("S06", f"`{shown}` has no exponent", span, f"write a whole number behind it: `{digits}e-3`")
-    elif re.fullmatch(r"_+\d[\d_]*", tail):
-        plain = text.replace("_", "")
-        found.report("S06", f"`{shown}`: numbers are written without `_`", span, f"write `{plain}`", plain)
-    elif tail in _SUFFIXES:
-        found.report("S06", f"`{shown}`: numbers have no suffix", span, f"write `{digits}`", digits)
-    elif "e" in digits.lower() and tail.startswith("."):
-        found.report("S06", f"`{shown}`: the exponent of a number is whole", span, "for other powers write `10^(-3.5)`")
-    else:
-        found.report("S06", f"`{shown}` is not a number", span, "numbers look like `10`, `0.999` or `1e-8`")
-
-
-def _string(found: Scan, match: re.Match[str]) -> None:
-    found.add("STRING", match.group(), *match.span())
-
-
-def _quoted(found: Scan, match: re.Match[str]) -> None:
-    text, span = match.group(), match_span(match)
-    inner = re.sub(r"\s+", " ", text.strip("\"'“”„")).strip()
-    if text.startswith('"') and not text.startswith('"""'):
-        found.report("S05", "this text has no closing quotation mark", span, 'close it with `"` on the same line', pointer="")
-    else:
-        found.report("S05", "this is not how a text is quoted", span, f'write `"{inner[:60]}"`, in one line', f'"{inner}"')
-    found.add("STRING", f'"{inner}"', *match.span())
-
-
-def _symbol(found: Scan, match: re.Match[str]) -> None:
-    if match.group() != "||" or not _bars(found, match):
-        _sign(found, match)
-
-
 _ENTER = {
-    "other": _other, "word": _word, "dotted": _dotted, "number": _number, "tail": _number, "string": _string,
-    "quoted": _quoted, "symbol": _symbol, "foreigncomment": _foreign_comment,
+    "other": signs.other, "symbol": signs.symbol, "foreigncomment": signs.foreign_comment, "word": _word, "dotted": _dotted,
+    "number": numbers.number, "tail": numbers.number, "string": numbers.string, "quoted": numbers.quoted,
 }  # fmt: skip

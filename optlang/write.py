@@ -1,4 +1,4 @@
-"""Expressions as text: fewest parentheses, one way to set spaces. The layout of files is in `format`."""
+"""Expressions and heads of statements as text: fewest parentheses, one way to set spaces. The layout of files is in `format`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ PRECEDENCE: dict[str, int] = {row.infix[0]: row.infix[1] for row in ROWS if row.
 NOT, NEGATION, POWER, POSTFIX, ATOM = 2, 6, 7, 8, 9
 COMPARISON, PRODUCT = PRECEDENCE["<"], PRECEDENCE["*"]
 BREAK = "\v"  # stands where a long line may be broken; becomes a space or the end of a line
+LINE_END = BREAK * 2  # where a long function goes on in a new line
+
+Entry = s.Item | s.Statement | s.Branch
+
+# ----------------------------------------------------------------------------------------------------- expressions
 
 
 def written(expr: s.Expr) -> str:
@@ -107,3 +112,73 @@ def _spaced(ops: Sequence[str], number: int) -> str:
     if ops.count("/") >= 2 and (op == "*" or (number and ops[number - 1] == "/")):
         return f"{BREAK}{op} "
     return op
+
+
+# ------------------------------------------------------------------------------------------------------ statements
+
+
+def head_of(entry: Entry) -> str:
+    """A statement up to its body, without alignment. May hold BREAKs."""
+    match entry:
+        case s.Rule(name=name, doc=doc):
+            return f"rule {name}{_doc(doc)}"
+        case s.Route(name=name, doc=doc):
+            return f"route {name}{_doc(doc)}"
+        case s.Def(name=name, parameters=parameters, body=body, short=short):
+            head = f"def {name}({f',{BREAK}'.join(map(_parameter, parameters))})"
+            return f"{head} ={LINE_END}{head_of(body[0])[len('return '):]}" if short else head
+        case s.Import(module=module, names=names):
+            return f"from {module} import {f',{BREAK}'.join(name.id for name in names)}"
+        case s.Branch(condition=condition, call=call):
+            test = "otherwise" if condition is None else f"when {with_breaks(condition)}"
+            return f"{test}{BREAK}use {with_breaks(call)}"
+        case _:
+            return _statement(entry)
+
+
+def _statement(statement: s.Statement) -> str:
+    match statement:
+        case s.Hyper():
+            return " ".join(cell for cell in hyper_cells(statement) if cell)
+        case s.Input(name=name, per=per, doc=doc):
+            return f"input {name}{_per(per)}{_doc(doc)}"
+        case s.State(name=name, window=window, per=per, init=init):
+            return f"state {name}{f'[{with_breaks(window)}]' if window else ''}{_per(per)} = {with_breaks(init)}"
+        case s.Equation(target=target, value=value):
+            return f"{written(target)} = {with_breaks(value)}"
+        case s.Eval(value=value):
+            return f"eval = {with_breaks(value)}"
+        case s.Report(name=name, value=value):
+            return f"report {name} = {with_breaks(value)}"
+        case s.Every(period=period, start=start):
+            return f"every {with_breaks(period)}{f' from {with_breaks(start)}' if start else ''}"
+        case s.When(condition=condition):
+            return f"when {with_breaks(condition)}"
+        case s.Repeat(count=count):
+            return f"repeat {with_breaks(count)}"
+        case s.Return(value=value):
+            return f"return {with_breaks(value)}"
+
+
+def _doc(doc: str) -> str:
+    return f' "{doc}"' if doc else ""
+
+
+def _per(word: str) -> str:
+    return f" per {word}" if word else ""
+
+
+def _parameter(parameter: s.Parameter) -> str:
+    return parameter.name if parameter.default is None else f"{parameter.name} = {with_breaks(parameter.default)}"
+
+
+def _range(range_: s.Range | None) -> str:
+    if range_ is None:
+        return ""
+    low, high = written(range_.low), written(range_.high)
+    return f"in {'(' if range_.low_open else '['}{low}, {high}{')' if range_.high_open else ']'}"
+
+
+def hyper_cells(hyper: s.Hyper) -> list[str]:
+    kind = "" if hyper.kind == "real" else f"{hyper.kind} "
+    return [f"hyper {kind}{hyper.name}", f"= {written(hyper.default)}", _range(hyper.range), _doc(hyper.doc).strip()]

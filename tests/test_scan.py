@@ -79,3 +79,10 @@ def test_offsets_and_lines() -> None:
 
 def test_primed_keyword() -> None:
     assert read("state' = 1")[1] == "S18"
+
+
+@pytest.mark.parametrize(("text", "mended"), [("!c", "not c"), ("a&&b", "a and b"), ("a || b", "a or b"), ("x**2", "x^2"), ("g²", "g^2")])
+def test_fixes_do_not_grow_together_with_their_neighbours(text: str, mended: str) -> None:
+    [found] = scan(Source(text), terminals()).diagnostics
+    assert found.fix is not None
+    assert text[: found.fix.span.start] + found.fix.text + text[found.fix.span.end :] == mended
