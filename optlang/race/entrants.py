@@ -1,0 +1,74 @@
+"""Who races: library rules, rule files, and torch's own optimizers as yardsticks."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from optlang.errors import did_you_mean
+from optlang.ir import Program, Routing
+from optlang.race.contest import Entrant
+from optlang.race.errors import RaceError
+
+if TYPE_CHECKING:
+    from torch.nn import Parameter
+    from torch.optim import Optimizer
+
+    from optlang.backends.base import Math
+
+YARDSTICK = "torch:"
+ASKING = ("grad", "hvp", "loss")
+Named = list[tuple[str, "Parameter"]]
+
+
+def entrant(word: str, backend: str = "auto", math: Math = "safe") -> Entrant:
+    """`adamw`, `my.opt`, `my.opt:Rule` or `torch:AdamW`. Raises OptError for a wrong rule, RaceError for a wrong word."""
+    if word.startswith(YARDSTICK):
+        return Entrant(word, _torch_optimizer(word.removeprefix(YARDSTICK)))
+    from optlang.rules import Rule  # noqa: PLC0415 - yardsticks need no compiler
+
+    path, _, name = word.rpartition(":") if not Path(word).exists() and ".opt:" in word else (word, "", "")
+    rule = Rule(Path(path), name or None)
+    cls = rule.optimizer(backend, math)
+    shown = f"{Path(path).stem}:{name}" if name else Path(path).stem if path.endswith(".opt") else word
+    return Entrant(shown, partial(_made, cls, rule.program), _asks_again(rule.program), _tuned(rule.program))
+
+
+def _programs(what: Program | Routing) -> list[Program]:
+    return [case.program for case in what.cases] if isinstance(what, Routing) else [what]
+
+
+def _asks_again(what: Program | Routing) -> bool:
+    return any(program.uses(op) for program in _programs(what) for op in ASKING)
+
+
+def _tuned(what: Program | Routing) -> bool:
+    """Whether there is one step size: `lr`, or that of the only called rule; in a route, one for each rule."""
+    return all(sum(h.name.rpartition(".")[2] == "lr" for h in p.hypers) == 1 or _has_lr(p) for p in _programs(what))
+
+
+def _has_lr(program: Program) -> bool:
+    return any(h.name == "lr" for h in program.hypers)
+
+
+def _made(cls: Any, what: Program | Routing, named: Named, step_size: float) -> Optimizer:
+    """In a route the step size is that of its first rule; the others keep their ratio to it."""
+    if not _tuned(what):
+        return cls(named)  # type: ignore[no-any-return]
+    if not isinstance(what, Routing):
+        return cls(named, lr=step_size)  # type: ignore[no-any-return]
+    lrs = {case.label: case.settings.defaults["lr"] for case in cls.cases}
+    first = next(iter(lrs.values()))
+    return cls(named, **{label: {"lr": lr * step_size / first} for label, lr in lrs.items()})  # type: ignore[no-any-return]
+
+
+def _torch_optimizer(name: str) -> Any:
+    import torch  # noqa: PLC0415 - importing torch takes seconds
+
+    known = [n for n, c in vars(torch.optim).items() if isinstance(c, type) and issubclass(c, torch.optim.Optimizer)]
+    if name not in known or name in ("Optimizer", "LBFGS", "SparseAdam"):
+        near = did_you_mean(name, known)
+        raise RaceError(f"{YARDSTICK}{name}", "torch.optim has no such optimizer to race", f"did you mean `{near}`?" if near else "try torch:AdamW")
+    cls = getattr(torch.optim, name)
+    return lambda named, lr: cls([p for _, p in named], lr=lr)
