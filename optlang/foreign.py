@@ -53,6 +53,7 @@ SIGNS: dict[str, Sign] = {
     "¬": _operator("¬", "not"),
     "√": Sign("S08", "sqrt", "`√` is not an operator of this language", "write `sqrt(x)`"),
     "∞": Sign("S08", "inf", "`∞` is not a number of this language", "write `inf`"),
+    "∇": Sign("S08", "", "`∇` is not an operator of this language", "the gradient is `g`; at another point it is `grad(x)`"),
     "+=": _update("+="),
     "-=": _update("-="),
     "*=": _update("*="),

@@ -60,7 +60,7 @@ def _bars(found: Scan, match: re.Match[str]) -> bool:
 def report_sign(found: Scan, match: re.Match[str]) -> None:
     sign = SIGNS[match.group()]
     update = sign.help.startswith("an equation")
-    fix = None if update or match.group() in "%√" else _apart(found.source.text, match.span(), sign.meant)
+    fix = None if update or match.group() in "%√∇" else _apart(found.source.text, match.span(), sign.meant)
     found.report(sign.code, sign.message, match_span(match), sign.help, fix)
     if update and found.lexemes and found.lexemes[-1].type == "NAME":
         found.lexemes[-1].type = "PRIMED"
