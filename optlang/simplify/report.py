@@ -78,7 +78,7 @@ def counts(program: Program) -> Counts:
         if kind and (node.args or node.op == "random"):
             extent = node.args[0].type.extent if OPS[node.op].role == "reduce" else node.type.extent
             where = "host" if host[node] else "tensor" if extent.level != "array" else "slice"
-            full = extent.level == "array" and (extent.rows, extent.cols) not in SHARE or (extent.rows, extent.cols) == ("rows", "cols")
+            full = (extent.level == "array" and (extent.rows, extent.cols) not in SHARE) or (extent.rows, extent.cols) == ("rows", "cols")
             found[kind, "element" if where == "slice" and full else where] += 1
     return dict(found)
 

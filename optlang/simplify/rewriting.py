@@ -124,16 +124,34 @@ def _helps(rule: Rule, node: Node, match: Match, view: View, judge: Judge) -> bo
         after = instance(rule.right, match)
     except TypeProblem:
         return False
-    if not _fits(after.type, node.type, node in view.shaped):
+    if not _fits(after, node.type, node in view.shaped) or not same_place(node, after, match, view.host):
         return False
     return _gain(node, after, match, view) > 0 and judge(rule, node, after, match)
 
 
-def _fits(new: Type, old: Type, shaped: bool) -> bool:
-    """Whether a value of one type may stand for one of another. Smaller extents may, where nobody looks at the shape."""
+def _fits(after: Node, old: Type, shaped: bool) -> bool:
+    """Whether a node may stand for a value of a type. A literal may for an array, where nobody looks at the shape."""
+    new = after.type
     if new.window != old.window or not (new.kind == old.kind or (new.kind, old.kind) == ("int", "real")):
         return False
-    return new.extent == old.extent or (not shaped and broadcasts_to(new.extent, old.extent))
+    return new.extent == old.extent or (not shaped and after.op == "const" and broadcasts_to(new.extent, old.extent))
+
+
+def same_place(before: Node, after: Node, match: Match, host: Mapping[Node, bool]) -> bool:
+    """Whether numbers known before the step are still read where they were.
+
+    `t`, hypers and facts belong to the parameter, group or model at which they meet a tensor value, and may differ there.
+    """
+    leaves = frozenset(match.letters.values())
+    known = {leaf for leaf in leaves if host[leaf]}
+    if all(leaf.op == "const" for leaf in known):
+        return True
+    places = {_place(n) for root in (before, after) for n in above(root, leaves) if n.type.extent.level != "host"}
+    return len(places) <= 1
+
+
+def _place(node: Node) -> str:
+    return node.type.extent.level if node.type.extent.level in ("model", "group") else "parameter"
 
 
 def _gain(node: Node, after: Node, match: Match, view: View) -> float:

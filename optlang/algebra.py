@@ -1,0 +1,319 @@
+"""The border to SymPy: expressions cross it as graphs, never as text, and what comes back is an expression again.
+
+SymPy is imported when it is first needed. It gets small expressions only: size, exponents and the number of terms that an
+expansion would have are checked before, and a deadline ends what takes too long all the same. Equality is over the real
+numbers, wherever both sides are defined; literals are read as the decimal fractions that they were written as.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from functools import reduce
+from typing import Any
+
+from optlang import ir
+from optlang.ir import Hyper, Node, on_host, walk
+from optlang.ops import OPS
+
+Expr = Any  # a SymPy expression
+
+MOST_NODES, MOST_TERMS, MOST_POWER = 300, 400, 12
+SECONDS = 2.0
+OPAQUE = frozenset(["maximum", "minimum", "mod", "sum", "mean"])  # SymPy has these, but with other or slower habits
+MIRRORED: Mapping[str, str] = {"gt": "lt", "ge": "le"}
+
+
+class TooHard(BaseException):
+    """Too large or too slow; not an Exception, so that nothing inside SymPy swallows it."""
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Raises TooHard inside when the time is over: every call of a Python function looks at the clock."""
+    end, before = time.monotonic() + seconds, sys.getprofile()
+
+    def look(_frame: Any, _event: str, _arg: Any) -> None:
+        if time.monotonic() > end:
+            raise TooHard
+
+    sys.setprofile(look)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
+
+
+def check_size(roots: Sequence[Node]) -> None:
+    """Raises TooHard where an expansion could explode."""
+    order = walk(roots)
+    if len(order) > MOST_NODES:
+        raise TooHard
+    terms: dict[Node, int] = {}
+    for node in order:
+        terms[node] = _terms(node, [terms[a] for a in node.args])
+        if terms[node] > MOST_TERMS:
+            raise TooHard
+
+
+def _terms(node: Node, args: list[int]) -> int:
+    match node.op:
+        case "add" | "sub":
+            return sum(args)
+        case "mul" | "div":
+            return args[0] * args[1]
+        case "pow" if node.args[1].op == "const":
+            power = abs(node.args[1].value)
+            if power > MOST_POWER and args[0] > 1:
+                raise TooHard
+            return int(args[0] ** max(1, power)) if args[0] > 1 else 1
+        case "neg" | "branch" | "where":
+            return max(args)
+    return 1
+
+
+class Algebra:
+    """Expressions of one program as SymPy's. `nonnegative`: nodes known not to be below zero.
+
+    What SymPy lacks becomes a function of its canonical operands, about which nothing is known but that equal operands give
+    equal results; with `leaves`, these nodes become symbols whatever they are.
+    """
+
+    def __init__(
+        self, hypers: Mapping[str, Hyper], nonnegative: Collection[Node] = (), leaves: Collection[Node] = ()
+    ) -> None:
+        import sympy  # noqa: PLC0415 - half a second that only algebra pays
+
+        self.sympy: Any = sympy
+        self.hypers, self.nonnegative, self.leaves = hypers, nonnegative, frozenset(leaves)
+        self.symbols: dict[Node, Expr] = {}
+        self.nodes: dict[Expr, Node] = {}
+        self.known: set[Expr] = set()  # symbols that are the same for every element
+        self.host: dict[Node, bool] = {}
+        self.found: dict[Node, Expr] = {}
+
+    def expression(self, root: Node) -> Expr:
+        """A node as a SymPy expression; operands of functions are in canonical form."""
+        check_size([root])
+        self.host |= on_host([root])
+        for node in self._down(root):
+            if node not in self.found:
+                self.found[node] = self._symbol(node) if node in self.leaves or not node.args else self._made(node)
+        return self.found[root]
+
+    def _down(self, root: Node) -> list[Node]:
+        if not self.leaves:
+            return walk([root])
+        order: list[Node] = []
+        stack, seen = [(root, False)], set[Node]()
+        while stack:
+            node, ready = stack.pop()
+            if ready:
+                order.append(node)
+            elif node not in seen:
+                seen.add(node)
+                stack.append((node, True))
+                stack.extend((a, False) for a in node.args if node not in self.leaves)
+        return order
+
+    def same(self, a: Node, b: Node) -> bool:
+        """Whether two expressions are equal by algebra; False says nothing."""
+        if a is b:
+            return True
+        left, right = self.expression(a), self.expression(b)
+        if a.type.kind == "bool" or b.type.kind == "bool":
+            return bool(left == right)
+        return self.is_zero(left - right)
+
+    def is_zero(self, difference: Expr) -> bool:
+        if difference.is_zero:
+            return True
+        top, _ = self.sympy.fraction(self.sympy.together(difference))
+        return bool(self.sympy.expand(top) == 0)
+
+    def canonical(self, expr: Expr) -> Expr:
+        """One form for equal rational functions of symbols and function values."""
+        if expr.is_Symbol or expr.is_Number:
+            return expr
+        top, bottom = self.sympy.fraction(self.sympy.cancel(self.sympy.together(expr)))
+        return self.sympy.factor_terms(self.sympy.expand(top)) / self.sympy.factor_terms(self.sympy.expand(bottom))
+
+    # ---------------------------------------------------------------------------------------------------- node by node
+
+    def _symbol(self, node: Node) -> Expr:
+        if node.op == "const" and not isinstance(node.value, bool):
+            return self._number(node.value)
+        if node not in self.symbols:
+            symbol = self.sympy.Symbol(f"x{len(self.symbols)}", **self._assumed(node))
+            self.symbols[node], self.nodes[symbol] = symbol, node
+            if self.host.get(node, False):
+                self.known.add(symbol)
+        return self.symbols[node]
+
+    def _assumed(self, node: Node) -> dict[str, bool]:
+        if node.type.kind == "bool":
+            return {}
+        if node.op == "t" or node.op == "fact":
+            return {"integer": True, "positive": True}
+        bounds = self.hypers[node.value].bounds if node.op == "hyper" and node.value in self.hypers else None
+        if node in self.nonnegative or (bounds is not None and bounds.low >= 0):
+            return {"nonnegative": True}
+        return {"real": True}
+
+    def _number(self, value: float) -> Expr:
+        if value != value:
+            return self.sympy.Symbol("nan")
+        if abs(value) == float("inf"):
+            return self.sympy.Symbol("inf", positive=True) * (1 if value > 0 else -1)
+        exact = Fraction(repr(value)) if isinstance(value, float) else Fraction(value)
+        return self.sympy.Rational(exact.numerator, exact.denominator)
+
+    def _made(self, node: Node) -> Expr:
+        args = [self.found[a] for a in node.args]
+        if node.type.extent.level in ("model", "group") and any(self.host[a] and a.op != "const" for a in node.args):
+            return self._opaque(node, [self._plain(a) for a in node.args], f"at_{node.type.extent.level}")
+        arithmetic: dict[str, Callable[[], Expr]] = {
+            "add": lambda: args[0] + args[1], "sub": lambda: args[0] - args[1], "mul": lambda: args[0] * args[1],
+            "div": lambda: self._quotient(args[0], args[1]), "neg": lambda: -args[0], "pow": lambda: self._power(node, args),
+        }  # fmt: skip
+        if node.op in arithmetic:
+            return arithmetic[node.op]()
+        args = [self._plain(a) for a in node.args]
+        if node.op in ("sum", "mean") and node.value != "window":
+            return self._linear(node, args[0])
+        name = OPS[node.op].sympy
+        if name and node.op not in OPAQUE and hasattr(self.sympy, name):
+            return getattr(self.sympy, name)(*args)
+        return self._opaque(node, args)
+
+    def _plain(self, node: Node) -> Expr:
+        expr = self.found[node]
+        return expr if node.type.kind == "bool" else self.canonical(expr)
+
+    def _quotient(self, a: Expr, b: Expr) -> Expr:
+        if b == 0:
+            return self.sympy.Function("quotient")(a, b)
+        return a / b
+
+    def _power(self, node: Node, args: list[Expr]) -> Expr:
+        base, exponent = node.args
+        if exponent.op == "t" and self._below_one(base):
+            return 1 - self._correction(base)
+        if args[1].is_Integer:
+            return args[0] ** args[1] if args[0] != 0 or args[1] > 0 else self.sympy.Function("power")(*args)
+        return self.canonical(args[0]) ** args[1]
+
+    def _below_one(self, base: Node) -> bool:
+        bounds = self.hypers[base.value].bounds if base.op == "hyper" and base.value in self.hypers else None
+        return bounds is not None and bounds.low >= 0 and (bounds.high < 1 or (bounds.high == 1 and bounds.high_open))
+
+    def _correction(self, base: Node) -> Expr:
+        """`1 - beta^t` is a positive symbol of its own, so that roots of it can be taken apart."""
+        whole = ir.sub(ir.const(1), ir.power(base, ir.T))
+        if whole not in self.symbols:
+            symbol = self.sympy.Symbol(f"x{len(self.symbols)}", positive=True)
+            self.symbols[whole], self.nodes[symbol] = symbol, whole
+            self.known.add(symbol)
+        return self.symbols[whole]
+
+    def _linear(self, node: Node, arg: Expr) -> Expr:
+        """Sums and means term by term, without the factors that are the same for every element.
+
+        Over several parameters these are literals only: each parameter has its own `t` and facts.
+        """
+        known = self.known if node.value.level not in ("model", "group") else set()
+        function = self.sympy.Function(f"{node.op}_{node.value}_{node.args[0].type.extent}")
+        total = self.sympy.Integer(0)
+        for term in self.sympy.Add.make_args(self.sympy.expand(arg)):
+            outer, inner = term.as_independent(*(term.free_symbols - known), as_Add=False)
+            total += outer * function(inner) if inner != 1 else function(term)
+        return total
+
+    def _opaque(self, node: Node, args: list[Expr], place: str = "") -> Expr:
+        """A function of its own. `place`: where it reads what is known before the step, if not at the parameter."""
+        op = MIRRORED.get(node.op, node.op)
+        if op != node.op:
+            args = args[::-1]
+        if OPS[node.op].commutes:
+            args = sorted(args, key=self.sympy.default_sort_key)
+        words = [("where" if op == "branch" else op), place, str(node.value), *(str(a.type.extent) for a in node.args if OPS[op].role == "reduce")]
+        return self.sympy.Function("_".join(words))(*args)
+
+    # ------------------------------------------------------------------------------------------------------- back again
+
+    def node(self, expr: Expr) -> Node | None:
+        """A SymPy expression as a node; None where it holds what has no operator."""
+        if expr in self.nodes:
+            return self.nodes[expr]
+        if expr.is_Rational:
+            return _constant(Fraction(int(expr.p), int(expr.q)))
+        if expr.is_Add:
+            return self._sum(expr)
+        if expr.is_Mul:
+            return self._product(expr)
+        if expr.is_Pow:
+            return self._root(expr)
+        op = next((o.name for o in OPS.values() if o.sympy and getattr(self.sympy, o.sympy, None) is expr.func), None)
+        args = [self.node(arg) for arg in expr.args]
+        if op is None or len(args) != OPS[op].operands or any(arg is None for arg in args):
+            return None
+        return ir.make(op, [arg for arg in args if arg is not None])
+
+    def _sum(self, expr: Expr) -> Node | None:
+        """Terms with a minus last, as differences."""
+        terms = sorted(expr.args, key=lambda term: (term.could_extract_minus_sign(), self.sympy.default_sort_key(term)))
+        total: Node | None = None
+        for term in terms:
+            minus = total is not None and term.could_extract_minus_sign()
+            node = self.node(-term if minus else term)
+            if node is None:
+                return None
+            total = node if total is None else ir.sub(total, node) if minus else ir.add(total, node)
+        return total
+
+    def _product(self, expr: Expr) -> Node | None:
+        """Numbers known before the step first, and one division for all that is below the line."""
+        top, bottom = self.sympy.fraction(expr)
+        if bottom != 1:
+            above, below = self.node(top), self.node(bottom)
+            return None if above is None or below is None else ir.div(above, below)
+        factors = sorted(expr.args, key=lambda f: (not f.is_Number, not f.free_symbols <= self.known, self.sympy.default_sort_key(f)))
+        nodes = [self.node(factor) for factor in factors]
+        found = [node for node in nodes if node is not None]
+        return reduce(ir.mul, found) if len(found) == len(nodes) else None
+
+    def _root(self, expr: Expr) -> Node | None:
+        base, exponent = expr.args
+        if exponent.is_Rational and exponent < 0:
+            below = self.node(base ** (-exponent))
+            return None if below is None else ir.div(ir.const(1), below)
+        inner, power = self.node(base), self.node(exponent)
+        if inner is None or power is None:
+            return None
+        half = self.sympy.Rational(1, 2)
+        return ir.make("sqrt", (inner,)) if exponent == half else ir.power(inner, power)
+
+
+def _constant(value: Fraction) -> Node:
+    return ir.const(int(value) if value.denominator == 1 and abs(value) < 2**53 else float(value))
+
+
+def proposals(
+    root: Node, leaves: Collection[Node], hypers: Mapping[str, Hyper], nonnegative: Collection[Node] = (), seconds: float = 0.5
+) -> list[Node]:
+    """Other forms of an expression, equal over the real numbers: expanded, cancelled, factored. Empty where that is too hard."""
+    found: list[Node] = []
+    try:
+        with deadline(seconds):
+            algebra = Algebra(hypers, nonnegative, leaves)
+            start = algebra.expression(root)
+            for form in (algebra.sympy.cancel, algebra.sympy.factor, algebra.sympy.expand):
+                node = algebra.node(form(start))
+                if node is not None and node is not root and node not in found:
+                    found.append(node)
+    except (TooHard, ArithmeticError, ValueError, TypeError, NotImplementedError, RecursionError):
+        pass  # SymPy gives up in many ways (PolynomialError is a ValueError); the forms found so far are good
+    return found
