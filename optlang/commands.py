@@ -203,9 +203,9 @@ def _rule(source: Source, name: str | None) -> Rule:
 
 
 def _ir(rule: Rule, _math: Math) -> str:
-    from optlang.render import ir  # noqa: PLC0415
+    from optlang.render import listing  # noqa: PLC0415
 
-    return ir(rule.program)
+    return listing(rule.program)
 
 
 def _graph(rule: Rule, _math: Math) -> str:

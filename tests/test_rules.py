@@ -25,10 +25,10 @@ def stepped(cls: type[torch.optim.Optimizer]) -> list[float]:
 
 def test_load_by_library_name_path_and_rule(tmp_path: Path) -> None:
     assert optlang.load("lion", backend="reference").__name__ == "Lion"
-    (tmp_path / "two.opt").write_text(TWO)
-    assert stepped(optlang.load(tmp_path / "two.opt", "Two", backend="reference")) == pytest.approx([0.8, 0.6])
+    (tmp_path / "pair.opt").write_text(TWO)
+    assert stepped(optlang.load(tmp_path / "pair.opt", "Two", backend="reference")) == pytest.approx([0.8, 0.6])
     with pytest.raises(optlang.OptError, match="choose one by name: One, Two"):
-        optlang.load(tmp_path / "two.opt")
+        optlang.load(tmp_path / "pair.opt")
     (tmp_path / "one.opt").write_text(TWO)
     assert optlang.load(tmp_path / "one.opt", backend="reference").__name__ == "One"  # named like the file
 

@@ -4,36 +4,24 @@ from __future__ import annotations
 
 from optlang import ir
 from optlang.backends.torch_code import Output, generate
-from optlang.host import MissingFact, evaluate
+from optlang.costs import EXAMPLES, truth_of
+from optlang.host import MissingFact
 from optlang.plan import Plan, Truth
 
-MATRIX = {"rank": 2, "rows": 64, "cols": 32, "numel": 2048, "fan_in": 32, "fan_out": 64}
-VECTOR = {"rank": 1, "numel": 64}
 
 
 def listing(plan: Plan) -> str:
     """Every function of the first ten steps of a matrix and of a vector, each once, with what fills `s`."""
     texts: dict[str, str] = {}
-    for what, facts in (("a matrix", MATRIX), ("a vector", VECTOR)):
+    for what, facts in EXAMPLES.items():
         for t in range(1, 11):
             try:
-                text = _final(plan, _truth(plan, facts, t))
+                text = _final(plan, truth_of(plan, facts, t))
             except MissingFact:
                 continue
             texts.setdefault(text, f"# {what}, from step {t} on")
     head = f'"""What the torch backend compiles for {plan.program.name}; the last stage of a step, for one parameter."""\n\nimport torch\n'
     return head + "\n\n" + "\n\n".join(f"{about}\n{text}" for text, about in texts.items())
-
-
-def _truth(plan: Plan, facts: dict[str, int], t: int) -> Truth:
-    hypers = {h.name: h.default for h in plan.program.hypers}
-    found: list[bool | None] = []
-    for condition in plan.conditions:
-        try:
-            found.append(bool(evaluate(condition, hypers, t, facts)))
-        except MissingFact:
-            found.append(None)
-    return tuple(found)
 
 
 def _final(plan: Plan, truth: Truth) -> str:

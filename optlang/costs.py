@@ -1,0 +1,78 @@
+"""What one step of a plan moves, stage by stage: the floor that every backend is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from optlang import ir
+from optlang.host import MissingFact, evaluate
+from optlang.ir import Node
+from optlang.plan import CALLS, Plan, Truth
+from optlang.types import WORD_OF, Type
+
+BYTES = 4  # of a float32
+EXAMPLES = {
+    "a matrix": {"rank": 2, "rows": 64, "cols": 32, "numel": 2048, "fan_in": 32, "fan_out": 64},
+    "a vector": {"rank": 1, "numel": 64},
+}
+
+
+def truth_of(plan: Plan, facts: dict[str, int], t: int) -> Truth:
+    """The conditions of a plan for a parameter with such facts at a step, hypers at their defaults."""
+    hypers = {h.name: h.default for h in plan.program.hypers}
+    found: list[bool | None] = []
+    for condition in plan.conditions:
+        try:
+            found.append(bool(evaluate(condition, hypers, t, facts)))
+        except MissingFact:
+            found.append(None)
+    return tuple(found)
+
+
+def describe(plan: Plan) -> str:
+    """The stages of the first step, for a matrix and, where it differs, for a vector."""
+    texts: dict[str, list[str]] = {}
+    for what, facts in EXAMPLES.items():
+        try:
+            texts.setdefault(_stages(plan, truth_of(plan, facts, 1)), []).append(what)
+        except MissingFact:
+            continue
+    return "\n\n".join(f"step 1 of {' and of '.join(whats)}\n{text}" for text, whats in texts.items())
+
+
+def _stages(plan: Plan, truth: Truth) -> str:
+    program = plan.program
+    states = [s for s in program.states if s.guard is None or truth[plan.conditions.index(s.guard)]]
+    roots = plan.decided([program.weights, *(program.updates[s.name] for s in states)], truth)
+    shared = list((program.reports or {}).values())
+    lines = []
+    for number, level in enumerate(plan.levels([*roots, *shared], [truth])):
+        args = plan.decided([arg for b in level for arg in b.args], truth)
+        what = ", ".join(dict.fromkeys(_named(b.op, b.mark.type) for b in level))
+        lines.append(f"  stage {number + 1}  {_moved(args, [])}  then {what}")
+    changed = [s.node for s, root in zip(states, roots[1:], strict=True) if root is not s.node]
+    lines.append(f"  {'stage ' + str(len(lines) + 1) if lines else 'one stage'}  {_moved(roots, [ir.W, *changed])}")
+    return "\n".join(lines)
+
+
+def _named(op: str, type_: Type) -> str:
+    if op in CALLS:
+        return {"grad": "the gradient at another point", "hvp": "a product with the Hessian"}[op]
+    return f"{op} per {type_.extent}"
+
+
+def _moved(roots: Iterable[Node], written: list[Node]) -> str:
+    """What is read and written, with the bytes for each element of the parameter."""
+    read = [n for n in ir.walk(roots) if n.op in ("w", "g", "state", "input") and n.type.extent.level == "array"]
+    per_element = sum(BYTES * max(n.type.window, 1) for n in [*read, *written] if _is_full(n))
+    names = f"reads {_names(read)}" + (f", writes {_names(written)}" if written else "")
+    return f"{names}: {per_element} bytes per element"
+
+
+def _is_full(node: Node) -> bool:
+    extent = node.type.extent
+    return extent.level == "array" and WORD_OF.get((extent.rows, extent.cols)) == "element"
+
+
+def _names(nodes: list[Node]) -> str:
+    return " ".join(sorted({str(n.value) if n.value is not None else n.op for n in nodes})) or "nothing"

@@ -1,0 +1,103 @@
+"""LaTeX that is balanced and typesets, cards, graphs and listings that hold what they should."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from matplotlib.mathtext import MathTextParser
+
+from optlang import library
+from optlang.ir import Program
+from optlang.latex import at, symbol
+from optlang.render import equations, graph, latex, listing, markdown, predicate
+from optlang.rules import Rule
+
+GOLDEN = Path(__file__).parent / "golden" / "render"
+NAMES = library.names()
+HOSTILE = 'rule R "a `b` $x$ <script> | \\\\ 50%" { hyper lr = 1 in (0, inf) "x | y $z$ `q`" w\' = w - lr*g }'
+
+
+def programs(name: str) -> list[Program]:
+    what = Rule(name).program
+    return [what] if isinstance(what, Program) else [case.program for case in what.cases]
+
+
+def compare(name: str, text: str) -> None:
+    """With a golden file; `OPTLANG_UPDATE_GOLDEN=1` writes it."""
+    path = GOLDEN / name
+    if os.environ.get("OPTLANG_UPDATE_GOLDEN"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    assert text == path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_latex_is_balanced(name: str) -> None:
+    text = latex(Rule(name).program)
+    bare = re.sub(r"\\[{}]", "", text)
+    assert bare.count("{") == bare.count("}")
+    assert text.count(r"\left") == text.count(r"\right") + text.count(r"\leftarrow")
+    assert re.findall(r"\\begin\{(\w+)\}", text).count("cases") == re.findall(r"\\end\{(\w+)\}", text).count("cases")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_equation_typesets(name: str) -> None:
+    """Matplotlib knows no `cases`, so they become brackets here."""
+    parser = MathTextParser("path")
+    for program in programs(name):
+        for line in equations(program):
+            line = re.sub(r"\\(begin|end)\{cases\}|\\\\|&", " ", line).replace(r"\text", r"\mathrm").replace(r"\bmod", r"\%")
+            parser.parse(f"${line}$")
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "adafactor", "muonwithadamw", "sam", "schedulefreeadamw"])
+def test_cards(name: str) -> None:
+    compare(f"{name}.md", markdown(Rule(name).program))
+
+
+@pytest.mark.parametrize("name", ["lion", "sophiah"])
+def test_listings_and_graphs(name: str) -> None:
+    compare(f"{name}.txt", listing(Rule(name).program))
+    compare(f"{name}.dot", graph(Rule(name).program))
+
+
+def test_names_are_written_as_in_papers() -> None:
+    assert [symbol(n) for n in ("beta1", "lr", "m", "slow", "fast.beta2", "weight_lr_power")] == [
+        r"\beta_{1}", r"\eta", "m", r"\mathrm{slow}", r"\beta_{2}^{\mathrm{fast}}", r"\mathrm{weight\_lr\_power}",
+    ]  # fmt: skip
+    assert (at("m", "t"), at("m1", "t-1"), at("fast.m", "t")) == ("m_{t}", "m_{1,t-1}", r"m_{t}^{\mathrm{fast}}")
+
+
+def test_brackets_only_where_they_are_needed() -> None:
+    lines = equations(Rule("rule R { a = (g + w)*2  b = g - (w - a)  c = -(g*w)  w' = a - b - c^2 + (-g)^2 }").program)  # type: ignore[arg-type]
+    assert lines == [
+        r"a = \left(g_{t} + w_{t-1}\right) \cdot 2", r"b = g_{t} - \left(w_{t-1} - a\right)",
+        r"c = -\left(g_{t} \, w_{t-1}\right)",
+        r"w_{t} = a - b - {c}^{2} + {\left(-g_{t}\right)}^{2}",
+    ]  # fmt: skip
+
+
+def test_a_doubling_chain_stays_small() -> None:
+    body = " ".join(f"x{i + 1} = x{i} + x{i}" for i in range(100))
+    assert len(latex(Rule(f"rule R {{ x0 = g {body} w' = w - x100 }}").program)) < 8000
+    nested = "g"
+    for _ in range(12):
+        nested = f"sqrt({nested} + {nested}^2)"
+    assert len(latex(Rule(f"rule R {{ w' = w - {nested} }}").program)) < 4000
+
+
+def test_text_of_a_stranger_is_text() -> None:
+    card = markdown(Rule(HOSTILE).program)
+    assert "<script>" not in card and r"\<script\>" in card
+    assert all(row.replace(r"\|", "").count("|") == 5 for row in card.splitlines() if row.startswith("|"))
+
+
+def test_conditions_of_routes_are_written_as_they_were() -> None:
+    branches = 'when (rank == 2 or numel > 10) and not named("a*") use A() when dtype == "bfloat16" use A() otherwise use A()'
+    cases = Rule(f"route R {{ {branches} }} rule A {{ w' = w }}", "R").program.cases  # type: ignore[union-attr]
+    assert [predicate(c.condition) for c in cases if c.condition] == [
+        '(rank == 2 or numel > 10) and not named("a*")', 'dtype == "bfloat16"',
+    ]  # fmt: skip
