@@ -170,20 +170,20 @@ def test_no_setting_is_compared_at_its_default(row: Row) -> None:
 
 
 def traced(schedules: tuple[Schedule, ...], calls: list[str], backend: str) -> list[list[float]]:
-    """The values of schedules over the steps, all in one rule that keeps each in a state."""
+    """The values of schedules over the steps, all in one rule that reports them."""
     names = [schedule.name for schedule in schedules]
     imports = ", ".join(sorted({call.split("(")[0] for call in calls}))
-    states = " ".join(
-        f"state {name}_ per tensor = 0 {name}_' = {call}" for name, call in zip(names, calls, strict=True)
+    reports = " ".join(
+        f"report {name}_ = {call}" for name, call in zip(names, calls, strict=True)
     )
-    text = f"from std import {imports} rule Probe {{ hyper lr = 1 in (0, inf) {states} w' = w - lr*g }}"
+    text = f"from std import {imports} rule Probe {{ hyper lr = 1 in (0, inf) {reports} w' = w - lr*g }}"
     p = torch.zeros(1, requires_grad=True)
     optimizer = rule_class("", text, backend)([p])
     rows = []
     for _ in range(max(schedule.horizon for schedule in schedules)):
         p.grad = torch.ones(1)
         optimizer.step()
-        rows.append([float(optimizer.state[p][f"{name}_"]) for name in names])
+        rows.append([float(optimizer.reports[f"{name}_"]) for name in names])
     return [list(column) for column in zip(*rows, strict=True)]
 
 

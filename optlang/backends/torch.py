@@ -29,6 +29,7 @@ from optlang.backends.torch_views import like, put_back, view
 from optlang.host import HostScalars, MissingFact
 from optlang.ir import Node, Program
 from optlang.plan import Plan, Truth, plan
+from optlang.simplify import simplify
 from optlang.types import ELEMENT, Type
 
 COMPILE_FROM = 1 << 18  # elements in one step; below, calling single operators is as quick
@@ -283,7 +284,7 @@ def source(program: Program) -> str:
     """The functions that a step calls, for people to read: those of a matrix and of a vector at its first steps."""
     from optlang.backends.torch_listing import listing  # noqa: PLC0415 - only `build --to torch` needs it
 
-    return listing(plan(program))
+    return listing(plan(simplify(program)))
 
 
 class TorchBackend:
@@ -296,8 +297,8 @@ class TorchBackend:
         return REFERENCE.refuses(program)
 
     def compile(self, program: Program, math: Math) -> Executable:
-        """`math`: see `simplify`."""
-        return TorchExecutable(program, self.compile_from)
+        """The simplified program; `math` says how freely: see `simplify`."""
+        return TorchExecutable(simplify(program, math), self.compile_from)
 
 
 BACKEND: Backend = TorchBackend()

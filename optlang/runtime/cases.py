@@ -9,6 +9,7 @@ from optlang import ir
 from optlang.backends import WHAT, backend
 from optlang.backends.base import Executable, Math
 from optlang.errors import did_you_mean
+from optlang.live import without_dead
 from optlang.runtime.settings import Settings
 
 Relower = Callable[[dict[str, Any]], "ir.Program | ir.Routing"]
@@ -19,11 +20,12 @@ class Case:
     """One program with its settings. `label` names it in the groups of a route and is empty for a rule alone."""
 
     def __init__(self, label: str, case: ir.Case, place: int, backend_name: str, math: Math, relower: Relower) -> None:
-        self.label, self.condition, self.program = label, case.condition, case.program
+        self.label, self.condition, self.program = label, case.condition, without_dead(case.program)
+        self.dropped = {s.name for s in case.program.states} - {s.name for s in self.program.states}  # nothing reads them
         self.settings = Settings(case.program.name, case.program.hypers, case.settings)
         self.baked = [h.name for h in case.program.hypers if h.baked]
         self._place, self._backend, self._math, self._relower = place, backend_name, math, relower
-        self._programs: dict[tuple[Any, ...], ir.Program] = {self._key(self.settings.defaults): case.program}
+        self._programs: dict[tuple[Any, ...], ir.Program] = {self._key(self.settings.defaults): self.program}
         self._executables: dict[tuple[Any, ...], Executable] = {}
 
     def _key(self, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -35,7 +37,7 @@ class Case:
         if key not in self._programs:
             prefix = f"{self.program.name}." if self.label else ""
             found = self._relower({prefix + name: value for name, value in zip(self.baked, key, strict=True)})
-            self._programs[key] = found.cases[self._place].program if isinstance(found, ir.Routing) else found
+            self._programs[key] = without_dead(found.cases[self._place].program if isinstance(found, ir.Routing) else found)
         return self._programs[key]
 
     def executable(self, hypers: Mapping[str, Any]) -> tuple[tuple[Any, ...], Executable]:

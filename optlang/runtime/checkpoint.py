@@ -69,20 +69,23 @@ def _state_problems(optimizer: RuleOptimizer, state_dict: Mapping[str, Any]) -> 
             known.add(key)
             if states.get(key):
                 where = optimizer.name_of(parameter)
-                problems += [f"{where}: {problem}" for problem in _parameter_problems(program, parameter, states[key], other)]
+                dropped = optimizer.case_of(group).dropped
+                problems += [f"{where}: {problem}" for problem in _parameter_problems(program, parameter, states[key], other, dropped)]
     if extra := [key for key in states if key not in known]:
         problems.append(f"states of {len(extra)} parameters that the optimizer does not have")
     return problems
 
 
-def _parameter_problems(program: ir.Program, parameter: Tensor, state: Any, hypers: Mapping[str, Any]) -> list[str]:
+def _parameter_problems(
+    program: ir.Program, parameter: Tensor, state: Any, hypers: Mapping[str, Any], dropped: set[str]
+) -> list[str]:
     if not isinstance(state, Mapping):
         return [f"its state is {type(state).__name__}, not a dictionary"]
     expected = {COUNT: (), **expected_states(program, tuple(parameter.shape), facts_of(parameter), hypers)}
     problems = []
     if missing := sorted(set(expected) - set(state)):
         problems.append(f"lacks {', '.join(missing)}")
-    if extra := sorted(str(key) for key in set(state) - set(expected) - {TRAINING}):
+    if extra := sorted(str(key) for key in set(state) - set(expected) - {TRAINING} - dropped):
         problems.append(f"has {', '.join(extra)}, which {program.name} does not keep")
     for name, shape in expected.items():
         if name in state and tuple(getattr(state[name], "shape", ())) != shape:
