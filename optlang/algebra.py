@@ -22,7 +22,8 @@ from optlang.ops import OPS
 Expr = Any  # a SymPy expression
 
 MOST_NODES, MOST_TERMS, MOST_POWER = 300, 400, 12
-SECONDS = 2.0
+MOST_CANCELLED = 6
+SECONDS = 4.0
 OPAQUE = frozenset(["maximum", "minimum", "mod", "sum", "mean"])  # SymPy has these, but with other or slower habits
 MIRRORED: Mapping[str, str] = {"gt": "lt", "ge": "le"}
 
@@ -138,7 +139,10 @@ class Algebra:
         """One form for equal rational functions of symbols and function values."""
         if expr.is_Symbol or expr.is_Number:
             return expr
-        top, bottom = self.sympy.fraction(self.sympy.cancel(self.sympy.together(expr)))
+        joined = self.sympy.together(expr)
+        if len(joined.free_symbols) <= MOST_CANCELLED:  # of many variables, finding common factors takes too long
+            joined = self.sympy.cancel(joined)
+        top, bottom = self.sympy.fraction(joined)
         return self.sympy.factor_terms(self.sympy.expand(top)) / self.sympy.factor_terms(self.sympy.expand(bottom))
 
     # ---------------------------------------------------------------------------------------------------- node by node
@@ -239,7 +243,8 @@ class Algebra:
             args = args[::-1]
         if OPS[node.op].commutes:
             args = sorted(args, key=self.sympy.default_sort_key)
-        words = [("where" if op == "branch" else op), place, str(node.value), *(str(a.type.extent) for a in node.args if OPS[op].role == "reduce")]
+        from_ = [str(a.type.extent) for a in node.args if OPS[op].role == "reduce"]
+        words = ["where" if op == "branch" else op, place, str(node.value), *from_]
         return self.sympy.Function("_".join(words))(*args)
 
     # ------------------------------------------------------------------------------------------------------- back again

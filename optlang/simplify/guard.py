@@ -53,7 +53,11 @@ def _accepts(before: Node, after: Node, leaves: frozenset[Node], settings: tuple
 
 def no_worse(truth: Array, old: Array, new: Array) -> bool:
     """The guard's judgement over arrays of true values and of what two forms gave in float32."""
-    truth, old, new = np.broadcast_arrays(truth, old, new)
+    with np.errstate(all="ignore"):
+        return _no_worse(*np.broadcast_arrays(truth, old, new))
+
+
+def _no_worse(truth: Array, old: Array, new: Array) -> bool:
     if truth.dtype == bool:
         return bool(np.all((old != truth) | (new == truth)))
     wrong_old, wrong_new = _wrong(truth, old), _wrong(truth, new)

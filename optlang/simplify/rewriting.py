@@ -18,7 +18,7 @@ from optlang.simplify.rules import Rule, by_root
 from optlang.types import Type, TypeProblem, broadcasts_to
 
 PASSES = 30
-MOST_JUDGED = 3000  # forms that the guard looks at; a program of ten thousand operations stays mostly as written
+MOST_JUDGED = 1000  # forms that the guard looks at; a program of ten thousand operations stays mostly as written
 
 Allowed = Callable[[Rule, Node, Node, Match], bool]
 
@@ -56,10 +56,15 @@ class Judge:
         self.nonnegative = nonnegative(program)
         self.left = MOST_JUDGED
 
+    @property
+    def judges(self) -> bool:
+        """Whether any but exact rules have a chance."""
+        return self.math == "fast" or (self.math == "safe" and self.left > 0)
+
     def __call__(self, rule: Rule, before: Node, after: Node, match: Match) -> bool:
         if rule.meaning == "exact" or self.math == "fast":
             return True
-        if self.math == "strict" or self.left <= 0:
+        if not self.judges:
             return False
         self.left -= 1
         return guard.accepts(before, after, frozenset(match.letters.values()), self.hypers, self.nonnegative)
@@ -110,8 +115,9 @@ def _shaped(order: Sequence[Node], users: Mapping[Node, set[Node | None]], _root
 
 
 def _change(node: Node, view: View, judge: Judge, touched: set[Node]) -> Change | None:
+    ops = {arg.op for arg in node.args}
     for rule in by_root().get(node.op, ()):
-        if view.host[node] and rule.meaning != "exact":
+        if not rule.below <= ops or (rule.meaning == "real" and (view.host[node] or not judge.judges)):
             continue
         for match in matches(rule.left, node, view.host):
             if touched.isdisjoint(match.inside) and _helps(rule, node, match, view, judge):
@@ -162,7 +168,7 @@ def _gain(node: Node, after: Node, match: Match, view: View) -> float:
         if inner not in kept and view.users[inner] <= freed:
             freed.add(inner)
     made = [n for n in above(after, kept) if n not in view.live]
-    host = {**view.host, **_host_of(made, view.host)}
+    host = _host_of(made, view.host)
     still = freed & set(above(after, kept))
     return sum(operation(n, view.host[n]) for n in freed - still) - sum(operation(n, host[n]) for n in made)
 
