@@ -140,7 +140,8 @@ class System:
         self.defaults = {h.name: h.default for h in program.hypers}
 
     def solved(self) -> Degrees:
-        roots = [*self.program.roots(), *(s.init for s in self.program.states)]
+        # states first: their equations are simple, and say best what is meant when others conflict with them
+        roots = [*self.program.updates.values(), *(s.init for s in self.program.states), *self.program.roots()]
         self.host = on_host(roots)
         for node in walk(roots):
             self.degree[node] = self._of(node)

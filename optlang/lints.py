@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
-from optlang.degrees import Degrees, degrees, equation_of
+from optlang.degrees import degrees, equation_of
 from optlang.errors import Diagnostic, Source, Span
 from optlang.host import MAPS
-from optlang.ir import Node, Program, on_host, walk
+from optlang.ir import Node, Program, fold, on_host, walk
 from optlang.live import live_states, outputs
 from optlang.meaning import OVER_VALUES, OVER_WINDOW, number
 
@@ -113,26 +114,33 @@ def undefined_start(program: Program) -> Iterator[Finding]:
 
 def unnormalised(program: Program) -> Iterator[Finding]:
     """P05: in a term of the update what depends on the gradient is divided by what does, and the loss does not cancel."""
-    found = degrees(program)
     host = on_host(program.roots())
-    learnt = _learnt(program)
+    learnt, powers = _learnt(program), _loss_degrees(program, host)
     for term in _steps(program.weights, host):
-        if term in learnt and _loss_degree(term, found) and any(_half_normalised(n, found, learnt) for n in walk([term])):
+        if term in learnt and powers[term] and any(_half_normalised(n, powers, learnt) for n in walk([term])):
             yield ("P05", equation_of(program, term), "the update divides by a size of the gradient and still scales with the loss",
-                   f"scales as loss^{_loss_degree(term, found)}",
+                   f"scales as loss^{powers[term]}",
                    "divide by something of the same degree, such as `sqrt` of an average of `g^2`")  # fmt: skip
             return
 
 
-def _half_normalised(node: Node, found: Degrees, learnt: set[Node]) -> bool:
-    if node.op != "div" or not all(arg in learnt for arg in node.args):
-        return False
-    return bool(_loss_degree(node.args[1], found) and _loss_degree(node, found))
+def _half_normalised(node: Node, powers: Mapping[Node, Fraction], learnt: set[Node]) -> bool:
+    return node.op == "div" and all(arg in learnt for arg in node.args) and bool(powers[node.args[1]] and powers[node])
 
 
-def _loss_degree(node: Node, found: Degrees) -> Any:
-    pair = found.nodes.get(node)
-    return 0 if pair is None else pair[0]
+def _loss_degrees(program: Program, host: Mapping[Node, bool]) -> dict[Node, Fraction]:
+    """Degrees in the loss, as if factors that are known before the step had none."""
+    known = degrees(program).nodes
+
+    def power(node: Node, args: tuple[Fraction, ...]) -> Fraction:
+        if host[node]:
+            return Fraction(0)
+        if node.op in ("mul", "div"):
+            return args[0] + args[1] if node.op == "mul" else args[0] - args[1]
+        pair = known.get(node)
+        return Fraction(0) if pair is None else pair[0]
+
+    return fold(program.roots(), power)
 
 
 def _learnt(program: Program) -> set[Node]:
@@ -152,9 +160,12 @@ def _learnt(program: Program) -> set[Node]:
 
 def _terms(node: Node) -> Iterator[Node]:
     """The summands of an expression, signs left out; both sides of a choice count."""
-    stack = [node]
+    stack, seen = [node], set[Node]()
     while stack:
         here = stack.pop()
+        if here in seen:
+            continue
+        seen.add(here)
         if here.op in ("add", "sub", "neg"):
             stack.extend(reversed(here.args))
         elif here.op in ("branch", "where"):
