@@ -16,6 +16,7 @@ from optlang.lower.declarations import allows
 
 Group = dict[str, Any]
 BETAS = ("beta1", "beta2")
+OF_SCHEDULERS = frozenset(["initial_lr", "max_lr", "min_lr", "base_lr", "swa_lr", "base_momentum", "max_momentum"])
 
 
 class Settings:
@@ -42,7 +43,7 @@ class Settings:
     def taken(self, given: Mapping[str, Any], lenient: bool = False) -> Group:
         """Given settings as a group keeps them, checked. Raises TypeError for an unknown name or kind, ValueError for a range.
 
-        `lenient`: keys that look like no hyper are left alone, as torch does with extra keys of groups.
+        `lenient`: keys of schedulers, and those that look like no hyper, are left alone, as torch does with extra keys of groups.
         """
         values: Group = {}
         for name, value in given.items():
@@ -58,6 +59,8 @@ class Settings:
         full = self.short.get(name, name)
         if full in self.hypers:
             return {full: value}
+        if lenient and name in OF_SCHEDULERS:
+            return {}
         near = did_you_mean(name, [*self.hypers, *self.short, *(["betas"] if self.has_betas else [])])
         if lenient and not near:
             return {}

@@ -1,0 +1,220 @@
+"""Settings of optimizers: by name and by place, in groups, changed later; their kinds and ranges. 2 seconds."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import optlang
+
+INF, NAN = float("inf"), float("nan")
+AdamW: Any = optlang.load("adamw")
+Momentum: Any = optlang.load("momentum")
+KINDS: Any = optlang.loads(
+    "rule Kinds { hyper lr = 0.5 in (0, inf) hyper int k = 2 in [1, 9] hyper bool flip = false"
+    " every k { w' = w - lr*where(flip, -1, 1)*g } }"
+)  # fmt: skip
+
+
+def parameter(*values: float) -> torch.Tensor:
+    return torch.tensor(values or (1.0, 2.0), dtype=torch.float64, requires_grad=True)
+
+
+def stepped(optimizer: Any, *parameters: torch.Tensor) -> list[list[float]]:
+    """The parameters after a step with gradients of 1."""
+    for p in parameters:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    return [p.tolist() for p in parameters]
+
+
+# ------------------------------------------------------------------------------------------------ as Python sees it
+
+
+def test_signature_name_and_text() -> None:
+    signature = inspect.signature(AdamW)
+    assert list(signature.parameters) == ["params", "lr", "beta1", "beta2", "eps", "weight_decay", "maximize"]
+    assert signature.parameters["lr"].default == 1e-3
+    assert signature.parameters["maximize"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert AdamW.__name__ == "AdamW"
+    assert issubclass(AdamW, torch.optim.Optimizer)
+    assert "2019" in AdamW.__doc__ or "2017" in AdamW.__doc__
+    for name in ("lr", "beta1", "weight_decay"):
+        assert f"\n{name} (real, in " in AdamW.__doc__
+
+
+def test_only_a_rule_that_draws_has_a_seed() -> None:
+    drawing: Any = optlang.loads("rule D { hyper lr = 1 in (0, inf) w' = w - lr*g*rademacher() }")
+    assert inspect.signature(drawing).parameters["seed"].default == 0
+    assert drawing([parameter()], seed=3).param_groups[0]["seed"] == 3
+    with pytest.raises(TypeError, match="seed"):
+        AdamW([parameter()], seed=3)
+
+
+def test_settings_of_a_called_rule_are_no_part_of_the_signature_but_can_be_given() -> None:
+    lookahead: Any = optlang.load("lookahead")
+    assert all("." not in name for name in inspect.signature(lookahead).parameters)
+    optimizer = lookahead([parameter()], **{"fast.eps": 0.5, "beta1": 0.25})
+    assert optimizer.param_groups[0]["fast.eps"] == 0.5
+    assert optimizer.param_groups[0]["fast.beta1"] == 0.25
+
+
+# ------------------------------------------------------------------------------------------------------ given how
+
+
+def test_by_place_as_in_the_signature() -> None:
+    group = AdamW([parameter()], 0.1, 0.5, 0.75, 1e-3, 0.0).param_groups[0]
+    assert (group["lr"], group["betas"], group["eps"], group["weight_decay"]) == (0.1, (0.5, 0.75), 1e-3, 0.0)
+
+
+def test_too_many_by_place_and_twice() -> None:
+    with pytest.raises(TypeError, match="at most 5 settings by place, not 6"):
+        AdamW([parameter()], 0.1, 0.5, 0.75, 1e-3, 0.0, True)
+    with pytest.raises(TypeError, match="`lr` twice"):
+        AdamW([parameter()], 0.1, lr=0.2)
+
+
+def test_betas_wherever_a_pair_is_natural() -> None:
+    p, q = parameter(), parameter()
+    optimizer = AdamW([{"params": [p]}, {"params": [q], "betas": (0.1, 0.2)}], betas=(0.5, 0.75))
+    assert [g["betas"] for g in optimizer.param_groups] == [(0.5, 0.75), (0.1, 0.2)]
+    assert AdamW([{"params": [p], "beta1": 0.3}], beta2=0.5).param_groups[0]["betas"] == (0.3, 0.5)
+    for wrong in (0.9, (0.9,), (0.9, 0.99, 0.999), None):
+        with pytest.raises(TypeError, match="betas is a pair like"):
+            AdamW([p], betas=wrong)
+
+
+@pytest.mark.parametrize("change", [lambda g: g.update(betas=(0.0, 0.0)), lambda g: g.update(beta1=0.0, beta2=0.0)])
+def test_betas_changed_later(change: Any) -> None:
+    """Without memory, Adam's step is lr in every direction, whatever came before."""
+    p = parameter(1.0)
+    optimizer = AdamW([p], lr=0.25, eps=0.0, weight_decay=0.0)
+    p.grad = torch.full_like(p, -3)
+    optimizer.step()
+    change(optimizer.param_groups[0])
+    [[after]] = stepped(optimizer, p)
+    assert after == pytest.approx(1.0 + 0.25 - 0.25)
+    assert optimizer.param_groups[0]["betas"] == (0.0, 0.0)
+    assert "beta1" not in optimizer.param_groups[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"learning_rate": 1}, "no setting `learning_rate`"),
+        ({"weigth_decay": 1}, "did you mean `weight_decay`"),
+        ({"beta": 1}, "did you mean `beta"),
+        ({"zzz": 1}, "its settings are lr, beta1, beta2, eps, weight_decay"),
+    ],
+)
+def test_unknown_settings(given: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        AdamW([parameter()], **given)
+
+
+def test_groups_refuse_misspellings_and_keep_foreign_keys() -> None:
+    with pytest.raises(TypeError, match="did you mean `weight_decay`"):
+        AdamW([{"params": [parameter()], "weight_decy": 1.0}])
+    for key in ("note", "initial_lr", "max_momentum", "swa_lr"):
+        for rule in (AdamW, Momentum):
+            assert rule([{"params": [parameter()], key: 1.0}]).param_groups[0][key] == 1.0
+
+
+# ---------------------------------------------------------------------------------------------- kinds and ranges
+
+OUTSIDE = [
+    ("lr", -1e-9), ("lr", INF), ("lr", NAN), ("beta1", 1.0), ("beta1", -0.1), ("beta2", 1.5), ("eps", -1.0), ("weight_decay", NAN),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), OUTSIDE)
+def test_ranges_at_construction_and_of_groups(name: str, value: float) -> None:
+    p = parameter()
+    with pytest.raises(ValueError, match=rf"AdamW: {name} = .* is outside its range"):
+        AdamW([p], **{name: value})
+    with pytest.raises(ValueError, match=rf"AdamW: {name} = .* is outside its range"):
+        AdamW([{"params": [p], name: value}])
+    optimizer = AdamW([p])
+    with pytest.raises(ValueError, match=name):
+        optimizer.add_param_group({"params": [parameter()], name: value})
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), OUTSIDE)
+def test_ranges_of_settings_changed_later_before_anything_moves(name: str, value: float) -> None:
+    p, q = parameter(), parameter()
+    optimizer = AdamW([{"params": [p]}, {"params": [q]}])
+    stepped(optimizer, p, q)
+    before = [p.tolist(), q.tolist(), optimizer.state[p]["m"].tolist(), float(optimizer.state[p]["step"])]
+    optimizer.param_groups[1][name] = value
+    with pytest.raises(ValueError, match=rf"{name} = .* is outside its range .*\(group 1\)"):
+        stepped(optimizer, p, q)
+    assert before == [p.tolist(), q.tolist(), optimizer.state[p]["m"].tolist(), float(optimizer.state[p]["step"])]
+
+
+def test_a_step_size_of_0_is_no_step() -> None:
+    p = parameter(1.0, 2.0)
+    assert stepped(AdamW([p], lr=0), p) == [[1.0, 2.0]]
+
+
+@pytest.mark.parametrize("value", ["0.1", None, [0.1], True, torch.ones(2), 1j])
+def test_numbers_are_numbers(value: Any) -> None:
+    with pytest.raises(TypeError, match="lr must be a number"):
+        AdamW([parameter()], lr=value)
+
+
+@pytest.mark.parametrize("value", [2.5, INF, NAN, True, "3"])
+def test_whole_numbers_are_whole(value: Any) -> None:
+    with pytest.raises(TypeError, match="k must be a whole number"):
+        KINDS([parameter()], k=value)
+
+
+@pytest.mark.parametrize("value", [3, 3.0, torch.tensor(3)])
+def test_whole_numbers_of_any_type(value: Any) -> None:
+    p = parameter(1.0)
+    optimizer = KINDS([p], k=value)
+    assert [stepped(optimizer, p)[0][0] for _ in range(3)] == [1.0, 1.0, 0.5]
+
+
+@pytest.mark.parametrize("value", [1, 0.0, "true", None])
+def test_truths_are_truths(value: Any) -> None:
+    with pytest.raises(TypeError, match="flip must be True or False"):
+        KINDS([parameter()], flip=value)
+
+
+def test_a_truth_may_change_later() -> None:
+    p = parameter(1.0)
+    optimizer = KINDS([p], k=1)
+    stepped(optimizer, p)
+    optimizer.param_groups[0]["flip"] = True
+    assert stepped(optimizer, p) == [[1.0]]
+
+
+def test_a_step_size_in_a_tensor_stays_a_tensor_and_is_read_anew() -> None:
+    p, lr = parameter(1.0), torch.tensor(0.5)
+    optimizer = optlang.load("sgd")([p], lr=lr)  # type: ignore[call-arg]
+    assert stepped(optimizer, p) == [[0.5]]
+    lr.fill_(0.25)
+    assert stepped(optimizer, p) == [[0.25]]
+    assert optimizer.param_groups[0]["lr"] is lr
+    lr.fill_(-1)
+    with pytest.raises(ValueError, match=r"lr = -1\.0 is outside"):
+        stepped(optimizer, p)
+
+
+def test_numpy_numbers() -> None:
+    import numpy as np
+
+    p = parameter(1.0)
+    assert stepped(KINDS([p], lr=np.float32(0.5), k=np.int64(1), flip=np.bool_(True)), p) == [[1.5]]
+
+
+def test_default_settings_are_those_of_the_rule() -> None:
+    defaults = AdamW([parameter()]).defaults
+    assert defaults["betas"] == (0.9, 0.999)
+    assert defaults["lr"] == 1e-3
+    assert math.isclose(defaults["eps"], 1e-8)
