@@ -37,8 +37,8 @@ def deadline(seconds: float) -> Iterator[None]:
     """Raises TooHard inside when the time is over: every call of a Python function looks at the clock."""
     end, before = time.monotonic() + seconds, sys.getprofile()
 
-    def look(_frame: Any, _event: str, _arg: Any) -> None:
-        if time.monotonic() > end:
+    def look(frame: Any, _event: str, _arg: Any) -> None:
+        if time.monotonic() > end and not _importing(frame):
             raise TooHard
 
     sys.setprofile(look)
@@ -46,6 +46,15 @@ def deadline(seconds: float) -> Iterator[None]:
         yield
     finally:
         sys.setprofile(before)
+
+
+def _importing(frame: Any) -> bool:
+    """Whether a module is being loaded further up; broken off, it would stay broken."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def check_size(roots: Sequence[Node]) -> None:
@@ -177,7 +186,7 @@ class Algebra:
 
     def _made(self, node: Node) -> Expr:
         args = [self.found[a] for a in node.args]
-        if node.type.extent.level in ("model", "group") and any(self.host[a] and a.op != "const" for a in node.args):
+        if node.type.extent.level in ("model", "group") and any(self.host[a] and self.found[a].free_symbols for a in node.args):
             return self._opaque(node, [self._plain(a) for a in node.args], f"at_{node.type.extent.level}")
         arithmetic: dict[str, Callable[[], Expr]] = {
             "add": lambda: args[0] + args[1], "sub": lambda: args[0] - args[1], "mul": lambda: args[0] * args[1],
@@ -311,9 +320,9 @@ def proposals(
 ) -> list[Node]:
     """Other forms of an expression, equal over the real numbers: expanded, cancelled, factored. Empty where that is too hard."""
     found: list[Node] = []
+    algebra = Algebra(hypers, nonnegative, leaves)
     try:
         with deadline(seconds):
-            algebra = Algebra(hypers, nonnegative, leaves)
             start = algebra.expression(root)
             for form in (algebra.sympy.cancel, algebra.sympy.factor, algebra.sympy.expand):
                 node = algebra.node(form(start))

@@ -37,6 +37,11 @@ class Counterexample:
     changing: bool
     what: str = "weight"
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether both values are numbers, so that rounding might explain the difference."""
+        return bool(np.all(np.isfinite(self.values)))
+
     def summary(self) -> str:
         """Where they part, in half a sentence."""
         later = " when settings change between steps; with fixed settings no difference was found" if self.changing else ""

@@ -12,8 +12,9 @@ from dataclasses import replace
 
 from optlang.ir import Program, walk
 from optlang.live import without_dead
+from optlang.simplify.forms import better_forms
 from optlang.simplify.report import Report, report
-from optlang.simplify.rewriting import rewritten
+from optlang.simplify.rewriting import Judge, rewritten
 
 __all__ = ["Report", "report", "simplify"]
 
@@ -26,7 +27,10 @@ def simplify(program: Program, math: str = "safe") -> Program:
     """
     if math not in ("safe", "strict", "fast"):
         raise ValueError(f"math is 'safe', 'strict' or 'fast', not {math!r}")
-    found = rewritten(without_dead(program), math)
+    judge = Judge(program, math)
+    found = rewritten(without_dead(program), judge)
+    if (formed := better_forms(found, judge)) is not found:
+        found = rewritten(formed, judge)
     found = without_dead(found) if math == "fast" else found
     computed = set(walk(found.roots()))
     return replace(found, names=tuple((name, node) for name, node in found.names if node in computed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,8 +20,6 @@ from optlang.types import Type, TypeProblem, broadcasts_to
 PASSES = 30
 MOST_JUDGED = 1000  # forms that the guard looks at; a program of ten thousand operations stays mostly as written
 
-Allowed = Callable[[Rule, Node, Node, Match], bool]
-
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -31,9 +29,8 @@ class Change:
     match: Match
 
 
-def rewritten(program: Program, math: str) -> Program:
+def rewritten(program: Program, judge: Judge) -> Program:
     """The program after as many passes as lower its cost."""
-    judge = Judge(program, math)
     best = cost(program.roots())
     for _ in range(PASSES):
         program = _folded(program)
@@ -61,13 +58,15 @@ class Judge:
         """Whether any but exact rules have a chance."""
         return self.math == "fast" or (self.math == "safe" and self.left > 0)
 
-    def __call__(self, rule: Rule, before: Node, after: Node, match: Match) -> bool:
-        if rule.meaning == "exact" or self.math == "fast":
-            return True
-        if not self.judges:
-            return False
+    def allows(self, rule: Rule, before: Node, after: Node, match: Match) -> bool:
+        return rule.meaning == "exact" or self.accepts(before, after, frozenset(match.letters.values()))
+
+    def accepts(self, before: Node, after: Node, leaves: frozenset[Node]) -> bool:
+        """Whether a form that is equal for real numbers may be taken."""
+        if self.math == "fast" or not self.judges:
+            return self.math == "fast"
         self.left -= 1
-        return guard.accepts(before, after, frozenset(match.letters.values()), self.hypers, self.nonnegative)
+        return guard.accepts(before, after, leaves, self.hypers, self.nonnegative)
 
 
 # ----------------------------------------------------------------------------------------------------- one pass over it
@@ -75,8 +74,7 @@ class Judge:
 
 def _pass(program: Program, judge: Judge) -> Program:
     """Accepts rewrites that do not overlap, larger expressions first, and makes them all."""
-    roots = [*program.roots(), *_starts(program)]
-    view = View(roots, program)
+    view = View([*program.roots(), *starts(program)])
     chosen: dict[Node, Change] = {}
     touched: set[Node] = set()
     for node in reversed(view.order):
@@ -89,22 +87,22 @@ def _pass(program: Program, judge: Judge) -> Program:
     return program if table is None else program.replaced(table)
 
 
-def _starts(program: Program) -> list[Node]:
+def starts(program: Program) -> list[Node]:
     return [s.init for s in program.states] + [s.guard for s in program.states if s.guard is not None]
 
 
 class View:
     """What one pass needs to know of the program."""
 
-    def __init__(self, roots: Sequence[Node], program: Program) -> None:
+    def __init__(self, roots: Sequence[Node]) -> None:
         self.order = walk(roots)
         self.live = set(self.order)
         self.host = on_host(roots)
         self.users = users(roots)
-        self.shaped = _shaped(self.order, self.users, frozenset(program.roots()))
+        self.shaped = _shaped(self.order, self.users)
 
 
-def _shaped(order: Sequence[Node], users: Mapping[Node, set[Node | None]], _roots: frozenset[Node]) -> set[Node]:
+def _shaped(order: Sequence[Node], users: Mapping[Node, set[Node | None]]) -> set[Node]:
     """The nodes whose extent matters to somebody: a reduction, a product of matrices, a call on the training loop."""
     found: set[Node] = set()
     for node in reversed(order):
@@ -130,12 +128,12 @@ def _helps(rule: Rule, node: Node, match: Match, view: View, judge: Judge) -> bo
         after = instance(rule.right, match)
     except TypeProblem:
         return False
-    if not _fits(after, node.type, node in view.shaped) or not same_place(node, after, match, view.host):
+    if not fits(after, node.type, node in view.shaped) or not same_place(node, after, match, view.host):
         return False
-    return _gain(node, after, match, view) > 0 and judge(rule, node, after, match)
+    return gain(node, after, match, view) > 0 and judge.allows(rule, node, after, match)
 
 
-def _fits(after: Node, old: Type, shaped: bool) -> bool:
+def fits(after: Node, old: Type, shaped: bool) -> bool:
     """Whether a node may stand for a value of a type. A literal may for an array, where nobody looks at the shape."""
     new = after.type
     if new.window != old.window or not (new.kind == old.kind or (new.kind, old.kind) == ("int", "real")):
@@ -160,7 +158,7 @@ def _place(node: Node) -> str:
     return node.type.extent.level if node.type.extent.level in ("model", "group") else "parameter"
 
 
-def _gain(node: Node, after: Node, match: Match, view: View) -> float:
+def gain(node: Node, after: Node, match: Match, view: View) -> float:
     """The cost of what nobody reads any more, less that of what is new."""
     kept = frozenset(match.letters.values())
     freed: set[Node] = {node}
