@@ -63,8 +63,11 @@ class Executable(Protocol):
     def prepare(self, step: Step) -> None:
         """Creates the states that cells, groups or the model do not have yet, from their `init`; others are left alone."""
 
+    def begin(self, step: Step) -> Callable[[], None]:
+        """Computes all of a step that can fail. What it returns writes the new values, in place, and does not fail."""
+
     def step(self, step: Step) -> None:
-        """One update of every cell, in place."""
+        """One update of every cell, in place: `begin`, and the writing at once."""
 
     def evaluation(self, step: Step) -> list[Array]:
         """`eval = …` for every cell, from the stored weights and states."""

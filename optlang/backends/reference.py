@@ -6,7 +6,7 @@ and rounded to their own type once, when they are written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -50,11 +50,14 @@ class Reference:
 
     def step(self, step: Step) -> None:
         """One update of all cells, of the states they share, and of `step.reports`."""
-        with np.errstate(all="ignore"):
-            if step.cells:
-                self._step(step)
+        self.begin(step)()
 
-    def _step(self, step: Step) -> None:
+    def begin(self, step: Step) -> Callable[[], None]:
+        """Everything is computed; what this returns writes it."""
+        with np.errstate(all="ignore"):
+            return self._computed(step) if step.cells else _nothing
+
+    def _computed(self, step: Step) -> Callable[[], None]:
         run = self._run(step)
         kept = self._kept(run)
         wanted = [(self.program.weights, p, WEIGHTS) for p in run.model.cells]
@@ -63,9 +66,13 @@ class Reference:
         reports = self._reports(run)
         targets = [cell.weights for cell in step.cells] + [self._target(s, p) for s, p in kept]
         sources = [arrays.like(target, value) for target, value in zip(targets, values, strict=True)]
-        for target, source in zip(targets, sources, strict=True):
-            arrays.write(target, source)
-        step.reports.update(reports)
+
+        def write() -> None:
+            for target, source in zip(targets, sources, strict=True):
+                arrays.write(target, source)
+            step.reports.update(reports)
+
+        return write
 
     def evaluation(self, step: Step) -> list[arrays.Array]:
         """New arrays like the weights: those to evaluate with, or the stored ones where the rule has no others."""
@@ -98,6 +105,10 @@ class Reference:
         if state.name not in place.states:
             raise StepError(f"{place.name}: the state `{state.name}` is not there; call `prepare` before the step")
         return place.states[state.name]
+
+
+def _nothing() -> None:
+    """What there is to write where nothing is stepped."""
 
 
 def _exists(state: State, place: Place, run: Run) -> bool:

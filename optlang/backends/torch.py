@@ -8,7 +8,7 @@ would cost more than it saves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +34,7 @@ from optlang.types import ELEMENT, Type
 
 COMPILE_FROM = 1 << 18  # elements in one step; below, calling single operators is as quick
 WEIGHTS = Type("real", ELEMENT)
+WRITTEN = ("w", "state")
 
 
 @dataclass
@@ -103,11 +104,15 @@ class TorchExecutable:
                         value = np.broadcast_to(run([(state.init, place)])[0], shape)
                         place.states[state.name] = kept(step.cells[0].weights, value, state.type.kind)
 
-    @torch.no_grad()
     def step(self, step: Step) -> None:
         """One update of all cells, of the states they share, and of `step.reports`."""
+        self.begin(step)()
+
+    @torch.no_grad()
+    def begin(self, step: Step) -> Callable[[], None]:
+        """Crosses the barriers and gathers what the last functions need; what this returns runs them, which writes."""
         if not step.cells:
-            return
+            return _nothing
         with np.errstate(all="ignore"):
             now = self._begin(step, compiled=sum(c.facts["numel"] for c in step.cells) >= self.compile_from)
             wanted = self._wanted(now)
@@ -116,11 +121,17 @@ class TorchExecutable:
                 cross(self, now, number, level)
             shared = self._shared_updates(now)
             reports = self._reports(now)
-            for work in now.works:
-                self._finish(work, now)
+            calls = [self._final(work, now) for work in now.works]
+
+        @torch.no_grad()
+        def finish() -> None:
+            for call in calls:
+                call()
             for target, value in shared:
                 write(target, value)
             step.reports.update(reports)
+
+        return finish
 
     def _begin(self, step: Step, compiled: bool) -> Pass:
         run = Run(self.plan.program.name, self._code, step) if self._shares else None
@@ -141,7 +152,8 @@ class TorchExecutable:
         found = [root for truth in {w.truth for w in now.works} for root in self.plan.decided(roots, truth)]
         return [*found, *(program.updates[s.name] for s in self._shared), *(program.reports or {}).values()]
 
-    def _finish(self, work: Work, now: Pass) -> None:
+    def _final(self, work: Work, now: Pass) -> Callable[[], Any]:
+        """What writes the new weights and states of one parameter."""
         program = self.plan.program
         states = [s for s in self._own if self._exists(s, work.truth)]
         key = ("final", work.truth)
@@ -150,7 +162,7 @@ class TorchExecutable:
             names = zip((n for n, _ in program.names), self.plan.decided([x for _, x in program.names], work.truth), strict=True)
             outputs = [Output(x, t) for x, t in zip(roots, [ir.W, *(s.node for s in states)], strict=True)]
             self._functions.code(key, outputs, work.cell.weights.dtype, tuple(names))
-        self._call(self._functions.code(key, [], work.cell.weights.dtype), work, now, work.cell.state)
+        return self._bound(self._functions.code(key, [], work.cell.weights.dtype), work, now, work.cell.state)
 
     def _shared_updates(self, now: Pass) -> list[tuple[Any, Any]]:
         if now.run is None:
@@ -194,6 +206,10 @@ class TorchExecutable:
         return code, self._call(code, work, now, work.cell.state) or ()
 
     def _call(self, code: CellCode, work: Work, now: Pass, states: Any) -> Any:
+        return self._bound(code, work, now, states)()
+
+    def _bound(self, code: CellCode, work: Work, now: Pass, states: Any) -> Callable[[], Any]:
+        """A function with the tensors and numbers of one parameter. Raises StepError where one of them is not to be had."""
         cell = work.cell
         if code.shaped and cell.weights.ndim < 2:
             raise StepError(f"{cell.name or f'parameter {cell.index}'} has shape {tuple(cell.weights.shape)}, but rule "
@@ -205,12 +221,17 @@ class TorchExecutable:
         if code.draws:
             counter = torch.tensor([cell.t, now.step.seed & 0xFFFFFFFF, cell.index & 0xFFFFFFFF], device=cell.weights.device)
         first = cell.weights.shape[0] if code.shaped else 0
-        result = self._functions.call(code, seen, scalars, counter, first, now.compiled)
-        if now.compiled and any(node.op == "w" for node in code.tensors):
-            torch.autograd.graph.increment_version(cell.weights)  # written behind its back
-        for tensor, x in zip(tensors, seen, strict=True):
-            put_back(tensor, x)
-        return result
+
+        def call() -> Any:
+            result = self._functions.call(code, seen, scalars, counter, first, now.compiled)
+            for node, tensor, x in zip(code.tensors, tensors, seen, strict=True):
+                if node.op in WRITTEN:
+                    put_back(tensor, x)
+                if now.compiled and node.op == "w":
+                    torch.autograd.graph.increment_version(cell.weights)  # written behind its back
+            return result
+
+        return call
 
     def _tensor(self, node: Node, work: Work, now: Pass, states: Any) -> Tensor:
         cell = work.cell
@@ -239,8 +260,10 @@ class TorchExecutable:
         try:
             values = slots.host(cell.hypers, cell.t, cell.facts)
         except MissingFact as missing:
-            raise StepError(f"{cell.name or f'parameter {cell.index}'}: {missing} (its shape is {tuple(cell.weights.shape)}); "
-                            "choose with `when rank >= 2 { … } else { … }`, or send it to another rule with a `route`") from None  # fmt: skip
+            raise StepError(
+                f"{cell.name or f'parameter {cell.index}'}: {missing} (its shape is {tuple(cell.weights.shape)}); "
+                "choose with `when rank >= 2 { … } else { … }`, or send it to another rule with a `route`"
+            ) from None
         if slots.shared:
             assert now.run is not None and work.place is not None
             values += tuple(float(x) for x in now.run([(node, work.place) for node in slots.shared]))
@@ -280,11 +303,16 @@ def _input(node: Node, cell: Cell) -> Tensor:
     return value.to(_computing(cell.weights.dtype)) if node.type.kind != "bool" else value
 
 
-def source(program: Program) -> str:
+def _nothing() -> None:
+    """What there is to write where nothing is stepped."""
+
+
+def source(what: Program | ir.Routing) -> str:
     """The functions that a step calls, for people to read: those of a matrix and of a vector at its first steps."""
     from optlang.backends.torch_listing import listing  # noqa: PLC0415 - only `build --to torch` needs it
 
-    return listing(plan(simplify(program)))
+    programs = [case.program for case in what.cases] if isinstance(what, ir.Routing) else [what]
+    return "\n\n".join(listing(plan(simplify(program))) for program in programs)
 
 
 class TorchBackend:

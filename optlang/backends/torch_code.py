@@ -51,7 +51,7 @@ def generate(
     name: str, outputs: Sequence[Output], names: Iterable[tuple[str, Node]] = (), low: bool = False, double: bool = False
 ) -> CellCode:
     """The function that computes outputs. `low`: tensors of 16 bits, computed in float32; `double`: of 64 bits."""
-    writer = _Writer(outputs, dict((node, text) for text, node in names), low, double)
+    writer = _Writer(outputs, {node: text for text, node in names}, low, double)
     order = [n for n in _order([o.node for o in outputs]) if not writer.is_slot(n)]
     for node in order:
         writer.write(node)

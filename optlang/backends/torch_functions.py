@@ -23,7 +23,7 @@ Function = Callable[..., Any]
 
 # The compiler need not build a program to see which vector instructions work (6 s): the processor says so. Precompiled
 # headers pay off after several kernels only, and there is one here.
-OPTIONS = {"cpp.vec_isa_ok": True, "cpp_cache_precompile_headers": False}
+OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"cpp.vec_isa_ok": True, "cpp_cache_precompile_headers": False}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Functions:
         """Compiles. Each kind has a function object of its own, so that torch never has to tell kinds apart."""
         function = torch.compile(load(code), dynamic=True, fullgraph=True, options=OPTIONS)
         try:
-            with shape_settings.patch(use_duck_shape=False):  # rows and columns that happen to be equal are still two sizes
+            with shape_settings.patch(use_duck_shape=False):  # type: ignore[attr-defined] # rows and columns that happen to be equal are still two sizes
                 result = function(*tensors, s, counter, first)
         except Exception as problem:
             if not _is_of_the_compiler(problem):

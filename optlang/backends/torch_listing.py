@@ -9,7 +9,6 @@ from optlang.host import MissingFact
 from optlang.plan import Plan, Truth
 
 
-
 def listing(plan: Plan) -> str:
     """Every function of the first ten steps of a matrix and of a vector, each once, with what fills `s`."""
     texts: dict[str, str] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from math import prod
 
 import torch
 from torch import Tensor
@@ -16,12 +16,8 @@ def view(tensor: Tensor, type_: Type, shaped: bool) -> Tensor:
     """A tensor of one parameter without a copy where its memory is in order, else a copy in order. One number stays one."""
     if type_.extent.level != "array" or tensor.ndim == (1 if type_.window else 0):
         return tensor
-    lead = tensor.shape[:1] if type_.window else ()
-    return tensor.reshape(*lead, -1, *tensor.shape[-2:]) if shaped else tensor.reshape(*lead, _size(tensor, lead))
-
-
-def _size(tensor: Tensor, lead: Any) -> int:
-    return tensor.numel() // lead[0] if lead else tensor.numel()
+    lead, inner = (tensor.shape[:1], tensor.shape[1:]) if type_.window else ((), tensor.shape)
+    return tensor.reshape(*lead, prod(inner[:-2]), *inner[-2:]) if shaped else tensor.reshape(*lead, prod(inner))
 
 
 def alone(tensor: Tensor) -> Tensor:

@@ -37,8 +37,11 @@ class Batch:
 
     def hessian(self, cells: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
         """The Hessian at the weights times vectors, exactly. Raises RuntimeError where the model cannot be differentiated twice."""
-        with self._again(), _keeping_the_graph(), torch.enable_grad():
+        with self._again(), _keeping_the_graph() as passes, torch.enable_grad():
             self.closure()
+            if not passes:
+                raise RuntimeError("the rule needs Hessian-vector products: the closure must call `loss.backward()`, for the "
+                                   "gradients are differentiated again")  # fmt: skip
             graphs = [(p.grad, v) for p, v in zip(cells, vectors, strict=True) if p.grad is not None and p.grad.requires_grad]
             if not graphs:
                 return [torch.zeros_like(p) for p in cells]
@@ -74,8 +77,8 @@ def _write(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
 
 
 def _random_state() -> Random:
-    on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
-    return torch.get_rng_state(), on_devices
+    with_devices = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if with_devices else []
 
 
 def _set_random_state(state: Random) -> None:
@@ -85,17 +88,19 @@ def _set_random_state(state: Random) -> None:
 
 
 @contextmanager
-def _keeping_the_graph() -> Iterator[None]:
-    """`loss.backward()` in here keeps what is needed to differentiate the gradients again."""
+def _keeping_the_graph() -> Iterator[list[Any]]:
+    """`loss.backward()` in here keeps what is needed to differentiate the gradients again. Gives a list of the passes so far."""
     plain_backward = torch.autograd.backward
+    passes: list[Any] = []
 
     def backward(tensors: Any, grad_tensors: Any = None, retain_graph: Any = None, create_graph: bool = False, **more: Any) -> None:
+        passes.append(None)
         plain_backward(tensors, grad_tensors, True, True, **more)
 
-    torch.autograd.backward = backward
+    setattr(torch.autograd, "backward", backward)  # noqa: B010 - the place where `Tensor.backward` looks
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Using backward\\(\\) with create_graph=True")
-            yield
+            yield passes
     finally:
-        torch.autograd.backward = plain_backward
+        setattr(torch.autograd, "backward", plain_backward)  # noqa: B010

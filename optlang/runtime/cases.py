@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optlang import ir
@@ -24,6 +24,8 @@ class Case:
         self.dropped = {s.name for s in case.program.states} - {s.name for s in self.program.states}  # nothing reads them
         self.settings = Settings(case.program.name, case.program.hypers, case.settings)
         self.baked = [h.name for h in case.program.hypers if h.baked]
+        self.shared = {level: [s.name for s in self.program.states if s.type.extent.level == level] for level in ("group", "model")}
+        self._asks = {op for op in ("grad", "hvp", "loss", "random") if self.program.uses(op)}
         self._place, self._backend, self._math, self._relower = place, backend_name, math, relower
         self._programs: dict[tuple[Any, ...], ir.Program] = {self._key(self.settings.defaults): self.program}
         self._executables: dict[tuple[Any, ...], Executable] = {}
@@ -46,6 +48,25 @@ class Case:
         if key not in self._executables:
             self._executables[key] = backend(self._backend).compile(self.shaped(hypers), self._math)
         return (self.label, *key), self._executables[key]
+
+
+    def check_together(self, settings: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]) -> None:
+        """Raises ValueError where groups differ in what must be one for all of them."""
+        self._check_shapes(settings)
+        if "random" in self._asks and len(seeds := {group.get("seed", 0) for group in groups}) > 1:
+            raise ValueError(f"{self.program.name}: groups have the seeds {', '.join(map(str, seeds))}; one seed serves all of them")
+        if "loss" in self._asks and len({group.get("maximize", False) for group in groups}) > 1:
+            raise ValueError(f"{self.program.name} reads the loss, which cannot be maximized by one group and minimized by another")
+
+    def _check_shapes(self, settings: Sequence[Mapping[str, Any]]) -> None:
+        if len(settings) < 2 or not self.baked or len({self._key(hypers) for hypers in settings}) < 2:
+            return
+        whole = _values_of_all(self.program)
+        if whole:
+            names = [name for name in self.baked if len({hypers[name] for hypers in settings}) > 1]
+            raise ValueError(
+                f"{self.program.name} has {whole}, so all groups need the same {', '.join(names)}, which shapes the program"
+            )
 
 
 def cases_of(what: ir.Program | ir.Routing, relower: Relower, backend_name: str, math: Math) -> list[Case]:
@@ -74,11 +95,22 @@ def _refuse(program: ir.Program, chosen: str, in_route: bool) -> None:
     reason = backend(chosen).refuses(program)
     if reason:
         raise ValueError(f"the backend {chosen!r} cannot run {program.name}: {reason}")
-    if in_route and any(node.type.extent.level == "model" and node.op != "loss" for node in ir.walk(program.roots())):
+    if in_route and _has_values_per_model(program):
         raise ValueError(
             f"{program.name} has values per model, which in a route would be values of its own parameters only; "
             "use `per group`, or write the clipping into a rule that takes all parameters"
         )
+
+
+def _has_values_per_model(program: ir.Program) -> bool:
+    return any(node.type.extent.level == "model" and node.op != "loss" for node in ir.walk(program.roots()))
+
+
+def _values_of_all(program: ir.Program) -> str:
+    """What a program computes that needs all of its parameters at once."""
+    if _has_values_per_model(program):
+        return "values per model"
+    return "gradients at other points" if program.uses("grad") else "products with the Hessian" if program.uses("hvp") else ""
 
 
 def _labels(names: list[str]) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -64,13 +66,15 @@ def _state_problems(optimizer: RuleOptimizer, state_dict: Mapping[str, Any]) -> 
     problems: list[str] = []
     known: set[Any] = set()
     for group, other in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
-        program = optimizer.case_of(group).shaped(optimizer.case_of(group).settings.read(dict(other), ""))
+        case = optimizer.case_of(group)
+        hypers = case.settings.read(dict(other), "")
+        program = case.shaped(hypers)
         for parameter, key in zip(group["params"], other["params"], strict=True):
             known.add(key)
             if states.get(key):
                 where = optimizer.name_of(parameter)
-                dropped = optimizer.case_of(group).dropped
-                problems += [f"{where}: {problem}" for problem in _parameter_problems(program, parameter, states[key], other, dropped)]
+                found = _parameter_problems(program, parameter, states[key], hypers, case.dropped)
+                problems += [f"{where}: {problem}" for problem in found]
     if extra := [key for key in states if key not in known]:
         problems.append(f"states of {len(extra)} parameters that the optimizer does not have")
     return problems
@@ -85,22 +89,46 @@ def _parameter_problems(
     problems = []
     if missing := sorted(set(expected) - set(state)):
         problems.append(f"lacks {', '.join(missing)}")
-    if extra := sorted(str(key) for key in set(state) - set(expected) - {TRAINING} - dropped):
+    if program.evaluation is not None:
+        expected[TRAINING] = tuple(parameter.shape)
+    if extra := sorted(str(key) for key in set(state) - set(expected) - dropped):
         problems.append(f"has {', '.join(extra)}, which {program.name} does not keep")
     for name, shape in expected.items():
-        if name in state and tuple(getattr(state[name], "shape", ())) != shape:
-            problems.append(f"{name} has shape {tuple(getattr(state[name], 'shape', ()))}, not {shape}")
-    if TRAINING in state and tuple(state[TRAINING].shape) != tuple(parameter.shape):
-        problems.append(f"{TRAINING} has shape {tuple(state[TRAINING].shape)}, not {tuple(parameter.shape)}")
+        if name in state:
+            problems += _value_problems(name, state[name], shape)
     return problems
 
 
-def restore_types(optimizer: RuleOptimizer, state_dict: Mapping[str, Any]) -> None:
-    """torch rounds loaded states to the parameter's type; a float32 state of a bfloat16 parameter must stay what it is."""
+def _value_problems(name: str, value: Any, shape: tuple[int, ...]) -> list[str]:
+    if not isinstance(value, Tensor | int | float):
+        return [f"{name} is {type(value).__name__}, not a tensor"]
+    found = tuple(value.shape) if isinstance(value, Tensor) else ()
+    if found != shape:
+        return [f"{name} has shape {found}, not {shape}"]
+    if name == COUNT and not (value >= 0 and value == int(value)):
+        return [f"{name} is {float(value)}, not a number of updates"]
+    return []
+
+
+def restored(optimizer: RuleOptimizer, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """The states and groups of a checked state dict, as copies. torch would round states to the parameter's number type; here
+    a float32 state of a bfloat16 parameter stays what it is."""
+    state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+    groups = []
     for group, other in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
+        own = {key: group[key] for key in ("param_names", "maximize", "seed", "rule") if key in group}
+        groups.append({**own, **deepcopy({k: v for k, v in other.items() if k != "params"}), "params": group["params"]})
         for parameter, key in zip(group["params"], other["params"], strict=True):
-            for name, value in state_dict["state"].get(key, {}).items():
-                if isinstance(value, Tensor) and name != COUNT:
-                    optimizer.state[parameter][name] = value.detach().to(parameter.device, copy=True)
-                elif name == COUNT:
-                    optimizer.state[parameter][name] = torch.as_tensor(value, dtype=torch.float32).clone().cpu()
+            if state_dict["state"].get(key):
+                state[parameter] = {name: _placed(name, value, parameter) for name, value in state_dict["state"][key].items()}
+    return {"state": state, "param_groups": groups}
+
+
+def _placed(name: str, given: Any, parameter: Tensor) -> Tensor:
+    """A copy of a state in the number type that it has beside such a parameter."""
+    value: Tensor = torch.as_tensor(given).detach()
+    if name == COUNT:
+        return value.to("cpu", torch.float32, copy=True)
+    computing = torch.float64 if parameter.dtype == torch.float64 else torch.float32
+    dtype = parameter.dtype if name == TRAINING else computing if value.is_floating_point() else value.dtype
+    return value.to(parameter.device, dtype, copy=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copyreg
 import inspect
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from optlang import ir
 from optlang.backends.base import Math
 from optlang.runtime.cases import Case, Relower, cases_of
-from optlang.runtime.optimizer import Evaluating, RuleOptimizer
+from optlang.runtime.evaluating import Evaluating
+from optlang.runtime.optimizer import RuleOptimizer
 
 ASKING = ("grad", "hvp", "loss")
 
@@ -35,7 +36,7 @@ def make_optimizer(
         "rule": what,
         "asks_again": any(case.program.uses(op) for case in cases for op in ASKING),
     }
-    return RuleClass(what.name, (base,), members)
+    return cast(type[torch.optim.Optimizer], RuleClass(what.name, (base,), members))
 
 
 class RuleClass(type):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -14,10 +14,12 @@ from optlang.runtime import checkpoint
 from optlang.runtime.batch import Batch, Closure
 from optlang.runtime.cases import Case
 from optlang.runtime.checkpoint import COUNT, TRAINING
-from optlang.runtime.facts import Known, facts_of, holds, lacks_rank
-from optlang.runtime.settings import Group
+from optlang.runtime.facts import Known, facts_of, holds
+from optlang.runtime.parameters import check_parameter, gradient_of, listed
+from optlang.runtime.settings import Group, check_own
 
 Shared = dict[str, Tensor]
+Work = dict[tuple[Any, ...], tuple[Executable, list[Cell]]]  # by rule and shape
 OWN_KEYS = ("params", "param_names", "maximize", "seed", "rule")
 
 
@@ -49,8 +51,6 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.inputs: dict[str, Any] = {}  # values that the rule asks the training loop for, by name
         self.reports: dict[str, Any] = {}  # what the rule reported in the last step
         self._cells: dict[Tensor, Cell] = {}
-        self._names: dict[Tensor, str] = {}
-        self._shared: dict[tuple[Any, ...], Shared] = {}
 
     # ---------------------------------------------------------------------------------------------- settings
 
@@ -87,17 +87,26 @@ class RuleOptimizer(torch.optim.Optimizer):
         if not isinstance(param_group, dict):
             raise TypeError(f"a parameter group is a dictionary, not {type(param_group).__name__}")
         group = dict(param_group)
-        group["params"], names = _listed(group["params"], group.pop("param_names", None))
-        if not self.cases[0].label:
-            self._add(self.cases[0], group, group["params"], names)
-            return
-        chosen = [self._choose(p, names[i] if names else "") for i, p in enumerate(group["params"])]
-        for case in self.cases:
-            places = [i for i, found in enumerate(chosen) if found is case]
-            if places:
+        group["params"], names = listed(group["params"], group.pop("param_names", None))
+        before = len(self.param_groups)
+        try:
+            for case, places in self._sorted(group["params"], names):
                 self._add(case, group, [group["params"][i] for i in places], [names[i] for i in places] if names else None)
+        except Exception:
+            del self.param_groups[before:]  # all of it or nothing
+            raise
 
-    def _choose(self, parameter: Tensor, name: str) -> Case:
+    def _sorted(self, params: list[Any], names: list[str] | None) -> list[tuple[Case, list[int]]]:
+        """The rules of a group with the places of their parameters."""
+        if not self.cases[0].label:
+            return [(self.cases[0], list(range(len(params))))]
+        chosen = [self._choose(p, names[i] if names else "") for i, p in enumerate(params)]
+        found = [(case, [i for i, other in enumerate(chosen) if other is case]) for case in self.cases]
+        return [(case, places) for case, places in found if places]
+
+    def _choose(self, parameter: Any, name: str) -> Case:
+        if not isinstance(parameter, Tensor):
+            raise TypeError(f"parameters are tensors, not {type(parameter).__name__}")
         known = Known(facts_of(parameter), name, str(parameter.dtype).removeprefix("torch."))
         for case in self.cases:
             if case.condition is None or holds(case.condition, known):
@@ -110,34 +119,31 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _add(self, case: Case, written: Group, params: list[Any], names: list[str] | None) -> None:
         group = {key: value for key, value in written.items() if key != "params"}
         settings = {key: value for key, value in group.items() if key not in OWN_KEYS}
+        check_own(type(self).__name__, {**self.defaults, **group})
         case.settings.complete(group, self._given[case.label], settings)
         hypers = case.settings.read(group, f" (group {len(self.param_groups)})")
         program = case.shaped(hypers)
         for number, parameter in enumerate(params):
             name = names[number] if names else f"parameter {number} of group {len(self.param_groups)}"
-            _check_parameter(program, parameter, name, hypers)
+            check_parameter(program, parameter, name, hypers)
         if case.label:
             group["rule"] = case.label
         group["params"] = list(zip(names, params, strict=True)) if names else params
         super().add_param_group(group)
-        for parameter, name in zip(params, names or [], strict=False):
-            self._names[parameter] = name
+        self._read_settings()
 
     def name_of(self, parameter: Tensor) -> str:
         """The name that a parameter was given with, or its place."""
-        if parameter in self._names:
-            return self._names[parameter]
         for number, group in enumerate(self.param_groups):
             for place, other in enumerate(group["params"]):
                 if other is parameter:
-                    names = group.get("param_names")
-                    return str(names[place]) if names else f"parameter {place} of group {number}"
+                    return _name(group, number, place)
         return "a parameter"
 
     # -------------------------------------------------------------------------------------------------- step
 
     @torch.no_grad()
-    def step(self, closure: Closure | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Closure | None = None) -> Any:
         """One update of every parameter that has a gradient. Returns what the closure returned.
 
         Raises before anything has changed: ValueError for a setting outside its range, RuntimeError for a missing closure.
@@ -150,80 +156,106 @@ class RuleOptimizer(torch.optim.Optimizer):
         settings = self._read_settings()
         self._check_inputs()
         batch = None if closure is None else Batch(closure, [p for group in self.param_groups for p in group["params"]])
-        work = self._gather(settings)
-        for key, (executable, cells) in work.items():
-            self._run(key, executable, cells, batch)
-        counts = [cell.state[COUNT] for _, cells in work.values() for cell in cells]
-        if counts:
-            torch._foreach_add_(counts, 1)
+        known = set(self.state)
+        try:
+            work = self._gather(settings)
+            taken = [self._begin_step(executable, cells, batch) for executable, cells in work.values()]
+        except BaseException:
+            self._forget(known)
+            raise
+        for step, write in taken:
+            write()
+            self._share(step)
+        self._count([cell for _, cells in work.values() for cell in cells])
         return None if batch is None else batch.loss
 
+    def _forget(self, known: set[Tensor]) -> None:
+        """Parameters that a failed step was to be the first of have no state."""
+        for parameter in set(self.state) - known:
+            del self.state[parameter]
+            self._cells.pop(parameter, None)
+
+    def _count(self, cells: list[Cell]) -> None:
+        if cells:
+            torch._foreach_add_([cell.state[COUNT] for cell in cells], 1)
+        for cell in cells:
+            cell.gradient = None  # gradients are not kept alive
+
     def _read_settings(self) -> list[dict[str, float | int | bool]]:
-        return [self.case_of(g).settings.read(g, f" (group {i})") for i, g in enumerate(self.param_groups)]
+        """The hypers of every group. Raises ValueError for one outside its range and for groups that cannot differ like that."""
+        settings = [self.case_of(g).settings.read(g, f" (group {i})") for i, g in enumerate(self.param_groups)]
+        for case in self.cases:
+            mine = [i for i, group in enumerate(self.param_groups) if self.case_of(group) is case]
+            case.check_together([settings[i] for i in mine], [self.param_groups[i] for i in mine])
+        return settings
 
     def _check_inputs(self) -> None:
         wanted = {i.name for case in self.cases for i in case.program.inputs}
         if missing := sorted(wanted - set(self.inputs)):
             raise RuntimeError(f"{type(self).__name__} needs optimizer.inputs[{missing[0]!r}]: set it before each step")
 
-    def _gather(self, settings: list[dict[str, Any]]) -> dict[tuple[Any, ...], tuple[Executable, list[Cell]]]:
+    def _gather(self, settings: list[dict[str, Any]]) -> Work:
         """The cells of each program. A parameter without a gradient is left out, and its count does not move."""
-        work: dict[tuple[Any, ...], tuple[Executable, list[Cell]]] = {}
+        work: Work = {}
         index = 0
         for number, (group, hypers) in enumerate(zip(self.param_groups, settings, strict=True)):
             key, executable = self.case_of(group).executable(hypers)
             cells = work.setdefault(key, (executable, []))[1]
-            for parameter in group["params"]:
+            for place, parameter in enumerate(group["params"]):
                 if parameter.grad is not None:
-                    cell = self._cell(parameter, number, index)
+                    cell = self._cell(parameter, number, place, index)
                     cell.hypers, cell.t = hypers, int(cell.state[COUNT]) + 1
-                    cell.gradient = _gradient(parameter, group["maximize"], self)
+                    cell.gradient = gradient_of(parameter, group.get("maximize", False), cell.name)
                     cells.append(cell)
                 index += 1
         return {key: found for key, found in work.items() if found[1]}
 
-    def _cell(self, parameter: Tensor, group: int, index: int) -> Cell:
+    def _cell(self, parameter: Tensor, group: int, place: int, index: int) -> Cell:
+        state = self.state[parameter]
         cell = self._cells.get(parameter)
-        if cell is None or cell.group != group or cell.state is not self.state[parameter]:
-            state = self.state[parameter]
-            state.setdefault(COUNT, torch.zeros((), dtype=torch.float32))
-            name = self.name_of(parameter)
+        if cell is None or cell.group != group or cell.index != index or cell.state is not state:
+            name = _name(self.param_groups[group], group, place)
             cell = self._cells[parameter] = Cell(parameter, None, state, {}, 0, facts_of(parameter), index, group, name)
+        if COUNT not in state:
+            state[COUNT] = torch.zeros((), dtype=torch.float32)
         if self.inputs:
             cell.inputs = {k: v.get(parameter) if isinstance(v, Mapping) else v for k, v in self.inputs.items()}
         return cell
 
-    def _run(self, key: tuple[Any, ...], executable: Executable, cells: list[Cell], batch: Batch | None) -> None:
-        step = self._step_of(key, cells)
+    def _begin_step(self, executable: Executable, cells: list[Cell], batch: Batch | None) -> tuple[Step, Callable[[], None]]:
+        """A step computed, with what writes it."""
+        step = self._step_of(cells)
         if batch is not None:
             weights = [cell.weights for cell in cells]
-            signs = [-1 if self.param_groups[cell.group]["maximize"] else 1 for cell in cells]
-            step.loss = batch.loss.detach() if isinstance(batch.loss, Tensor) else batch.loss
+            signs = [-1 if self.param_groups[cell.group].get("maximize", False) else 1 for cell in cells]
+            step.loss = signs[0] * (batch.loss.detach() if isinstance(batch.loss, Tensor) else batch.loss)
             step.grad = lambda points: [s * x for s, x in zip(signs, batch.gradients(weights, points), strict=True)]
             step.hvp = lambda vectors: [s * x for s, x in zip(signs, batch.hessian(weights, vectors), strict=True)]
         try:
             executable.prepare(step)
-            executable.step(step)
+            write = executable.begin(step)
         except StepError as problem:
             raise RuntimeError(f"{type(self).__name__}: {problem}") from problem
-        self.reports.update(step.reports)
-        self._share(key, step)
+        self.reports = step.reports
+        return step, write
 
-    def _step_of(self, key: tuple[Any, ...], cells: list[Cell]) -> Step:
-        numbers = {cell.group for cell in cells}
-        groups = {number: self._kept((*key, number), [c for c in cells if c.group == number], "group") for number in numbers}
-        seed = self.param_groups[cells[0].group].get("seed", 0)
-        return Step(cells, self._kept(key, cells, "model"), groups, seed, inputs=self.inputs)
+    def _step_of(self, cells: list[Cell]) -> Step:
+        group = self.param_groups[cells[0].group]
+        case = self.case_of(group)
+        groups = {n: self._kept(case.shared["group"], [self.param_groups[n]]) for n in {cell.group for cell in cells}}
+        everywhere = [g for g in self.param_groups if self.case_of(g) is case]
+        return Step(cells, self._kept(case.shared["model"], everywhere), groups, group.get("seed", 0), inputs=self.inputs)
 
-    def _kept(self, key: tuple[Any, ...], cells: list[Cell], level: str) -> Shared:
-        """States per group or model. Every parameter's state dict holds them, so that checkpoints do."""
-        if key not in self._shared:
-            program = self.case_of(self.param_groups[cells[0].group]).program
-            names = [s.name for s in program.states if s.type.extent.level == level]
-            self._shared[key] = {n: c.state[n] for n in names for c in cells if n in c.state}
-        return self._shared[key]
+    def _kept(self, names: list[str], groups: list[Group]) -> Shared:
+        """States per group or model. Every parameter's state dict holds them, so that checkpoints do; the first one counts."""
+        found: Shared = {}
+        for state in (self.state.get(p, {}) for group in groups for p in group["params"]) if names else ():
+            for name in names:
+                if name in state:
+                    found.setdefault(name, state[name])
+        return found
 
-    def _share(self, key: tuple[Any, ...], step: Step) -> None:
+    def _share(self, step: Step) -> None:
         for cell in step.cells:
             for shared in (step.model, step.groups[cell.group]):
                 for name, value in shared.items():
@@ -231,18 +263,21 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     # ------------------------------------------------------------------------------------------- checkpoints
 
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:  # type: ignore[override]
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """As in torch, but whole or not at all: ValueError lists everything that does not fit. States keep their number type."""
-        checkpoint.check(self, state_dict)
-        super().load_state_dict(dict(state_dict))
-        checkpoint.restore_types(self, state_dict)
+        given = dict(state_dict) if isinstance(state_dict, Mapping) else state_dict
+        for hook in self._optimizer_load_state_dict_pre_hooks.values():
+            given = hook(self, given) or given
+        checkpoint.check(self, given)
+        self.__setstate__(checkpoint.restored(self, given))
+        for after in self._optimizer_load_state_dict_post_hooks.values():
+            after(self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        kept = {key: value for key, value in state.items() if key != "_given"}
-        if "_given" in state:
-            self._given = state["_given"]
-        self._begin()
-        super().__setstate__(kept)
+        if "inputs" not in self.__dict__:
+            self._begin()
+        self._cells.clear()
+        super().__setstate__(state)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_given": self._given}
@@ -268,82 +303,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         return "\n".join(lines)
 
 
-class Evaluating(RuleOptimizer):
-    """For rules with `eval = …`: other weights to evaluate with than to train with."""
-
-    @torch.no_grad()
-    def eval(self) -> None:
-        """Puts the weights to evaluate with into the model; call `train` before the next step."""
-        if any(TRAINING in state for state in self.state.values()):
-            return
-        for key, (executable, cells) in self._stepped().items():
-            values = executable.evaluation(self._step_of(key, cells))
-            for cell in cells:
-                cell.state[TRAINING] = cell.weights.detach().clone()
-            for cell, value in zip(cells, values, strict=True):
-                cell.weights.copy_(value)
-
-    @torch.no_grad()
-    def train(self, mode: bool = True) -> None:
-        """Puts the weights that are trained back, exactly; `train(False)` is `eval()`."""
-        if not mode:
-            self.eval()
-            return
-        for parameter, state in self.state.items():
-            if TRAINING in state:
-                parameter.copy_(state.pop(TRAINING))
-
-    def _stepped(self) -> dict[tuple[Any, ...], tuple[Executable, list[Cell]]]:
-        """The cells that have taken a step."""
-        work: dict[tuple[Any, ...], tuple[Executable, list[Cell]]] = {}
-        index = 0
-        for number, (group, hypers) in enumerate(zip(self.param_groups, self._read_settings(), strict=True)):
-            key, executable = self.case_of(group).executable(hypers)
-            for parameter in group["params"]:
-                if self.state.get(parameter, {}).get(COUNT, 0) > 0:
-                    cell = self._cell(parameter, number, index)
-                    cell.hypers, cell.t = hypers, int(cell.state[COUNT])
-                    work.setdefault(key, (executable, []))[1].append(cell)
-                index += 1
-        return work
+def _name(group: Group, number: int, place: int) -> str:
+    names = group.get("param_names")
+    return str(names[place]) if names else f"parameter {place} of group {number}"
 
 
 def _again(cls: type[RuleOptimizer]) -> RuleOptimizer:
     return cls.__new__(cls)
-
-
-def _listed(params: Any, names: Any) -> tuple[list[Any], list[str] | None]:
-    """Tensors and their names, from a tensor, an iterable of tensors or of pairs."""
-    if isinstance(params, Tensor):
-        params = [params]
-    if isinstance(params, set):
-        raise TypeError("parameters in a set have no order: give a list")
-    listed = list(params)
-    if listed and isinstance(listed[0], tuple):
-        if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in listed):
-            raise TypeError("either all parameters are given as (name, tensor) or none")
-        return [p for _, p in listed], [str(name) for name, _ in listed]
-    return listed, list(names) if names is not None else None
-
-
-def _check_parameter(program: ir.Program, parameter: Any, name: str, hypers: Mapping[str, Any]) -> None:
-    if not isinstance(parameter, Tensor):
-        return  # torch says so in its own words
-    if parameter.is_complex():
-        raise ValueError(f"{name} is complex: give `torch.view_as_real` of it, so that its parts are two real numbers")
-    if lacks_rank(program, facts_of(parameter), hypers):
-        raise ValueError(
-            f"{program.name} treats parameters as matrices, but {name} has shape {tuple(parameter.shape)}: "
-            "send it to another rule with a `route`, as MuonWithAdamW does"
-        )
-
-
-def _gradient(parameter: Tensor, maximize: bool, optimizer: RuleOptimizer) -> Tensor:
-    gradient = parameter.grad
-    assert gradient is not None
-    if gradient.layout != torch.strided:
-        raise RuntimeError(
-            f"{optimizer.name_of(parameter)} has a sparse gradient, which rules do not take: "
-            "use a dense one, as with `torch.nn.Embedding(…, sparse=False)`"
-        )
-    return -gradient if maximize else gradient

@@ -114,6 +114,14 @@ class Settings:
         return values
 
 
+def check_own(what: str, group: Mapping[str, Any]) -> None:
+    """The settings that every optimizer has. Raises TypeError."""
+    if not isinstance(group["maximize"], bool):
+        raise TypeError(f"{what}: maximize must be True or False, not {group['maximize']!r}")
+    if isinstance(group.get("seed", 0), bool) or not isinstance(group.get("seed", 0), int):
+        raise TypeError(f"{what}: seed must be a whole number, not {group['seed']!r}")
+
+
 def _fold_betas(group: Group) -> None:
     """`group["beta1"] = 0.5` is meant for `betas`."""
     if any(b in group for b in BETAS):

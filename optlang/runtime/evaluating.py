@@ -1,0 +1,47 @@
+"""Optimizers of rules with `eval = …`: the model holds other weights while it is evaluated."""
+
+from __future__ import annotations
+
+import torch
+
+from optlang.runtime.checkpoint import COUNT, TRAINING
+from optlang.runtime.optimizer import RuleOptimizer, Work
+
+
+class Evaluating(RuleOptimizer):
+    """For rules with `eval = …`: other weights to evaluate with than to train with."""
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        """Puts the weights to evaluate with into the model; call `train` before the next step."""
+        if any(TRAINING in state for state in self.state.values()):
+            return
+        found = [(cells, executable.evaluation(self._step_of(cells))) for executable, cells in self._stepped().values()]
+        for cells, values in found:
+            for cell, value in zip(cells, values, strict=True):
+                cell.state[TRAINING] = cell.weights.detach().clone()
+                cell.weights.copy_(value)
+
+    @torch.no_grad()
+    def train(self, mode: bool = True) -> None:
+        """Puts the weights that are trained back, exactly; `train(False)` is `eval()`."""
+        if not mode:
+            self.eval()
+            return
+        for parameter, state in self.state.items():
+            if TRAINING in state:
+                parameter.copy_(state.pop(TRAINING))
+
+    def _stepped(self) -> Work:
+        """The cells that have taken a step."""
+        work: Work = {}
+        index = 0
+        for number, (group, hypers) in enumerate(zip(self.param_groups, self._read_settings(), strict=True)):
+            key, executable = self.case_of(group).executable(hypers)
+            for place, parameter in enumerate(group["params"]):
+                if self.state.get(parameter, {}).get(COUNT, 0) > 0:
+                    cell = self._cell(parameter, number, place, index)
+                    cell.hypers, cell.t = hypers, int(cell.state[COUNT])
+                    work.setdefault(key, (executable, []))[1].append(cell)
+                index += 1
+        return work

@@ -1,0 +1,49 @@
+"""What users hand over: parameters with their names and gradients, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optlang import ir
+from optlang.runtime.facts import facts_of, lacks_rank
+
+
+def listed(params: Any, names: Any) -> tuple[list[Any], list[str] | None]:
+    """Tensors and their names, from a tensor, an iterable of tensors or of pairs."""
+    if isinstance(params, Tensor):
+        params = [params]
+    if isinstance(params, set):
+        raise TypeError("parameters in a set have no order: give a list")
+    listed = list(params)
+    if listed and isinstance(listed[0], tuple):
+        if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in listed):
+            raise TypeError("either all parameters are given as (name, tensor) or none")
+        return [p for _, p in listed], [str(name) for name, _ in listed]
+    return listed, list(names) if names is not None else None
+
+
+def check_parameter(program: ir.Program, parameter: Any, name: str, hypers: Mapping[str, Any]) -> None:
+    if not isinstance(parameter, Tensor):
+        return  # torch says so in its own words
+    if parameter.is_complex():
+        raise ValueError(f"{name} is complex: give `torch.view_as_real` of it, so that its parts are two real numbers")
+    if lacks_rank(program, facts_of(parameter), hypers):
+        raise ValueError(
+            f"{program.name} treats parameters as matrices, but {name} has shape {tuple(parameter.shape)}: "
+            "send it to another rule with a `route`, as MuonWithAdamW does"
+        )
+
+
+def gradient_of(parameter: Tensor, maximize: bool, name: str) -> Tensor:
+    gradient = parameter.grad
+    assert gradient is not None
+    if gradient.layout != torch.strided:
+        raise RuntimeError(
+            f"{name} has a sparse gradient, which rules do not take: "
+            "use a dense one, as with `torch.nn.Embedding(…, sparse=False)`"
+        )
+    return -gradient if maximize else gradient
