@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from random_rules import rules as random_rules
-from stepping import program
+from stepping import Loop, program
 
 from optlang import ir, library, lower, parser
 from optlang.ir import Node, Program, walk
@@ -243,6 +243,25 @@ def test_dead_states_go_and_names_with_them() -> None:
     assert [s.name for s in simple.states] == ["c"] and set(simple.updates) == {"c"}
     assert live_states(rule) == {"c"}
     assert simple.names == ()
+
+
+def test_states_do_not_depend_on_math() -> None:
+    """What only `fast` finds to be unread stays in the checkpoint."""
+    rule = program("rule R { state a = 0  state b = 0  a' = a + g  b' = b + g  w' = w - b - 0*a }")
+    assert [[s.name for s in simplify(rule, math).states] for math in ("strict", "safe", "fast")] == [["a", "b"]] * 3
+
+
+def test_tensor_values_stay_tensor_values_in_strict() -> None:
+    """Once a number known before the step, what is made of it would be computed in float64."""
+    rule = program("rule R { hyper a = 0.1  w' = w + where(w < 0, 1, 1)*a*a }")
+    assert simplify(rule, "strict").weights is rule.weights
+    assert cost(simplify(rule, "safe").roots()) < cost(rule.roots())
+
+
+def test_minus_zero_survives_folding() -> None:
+    rule = program("rule R { w' = w + (-(-(0)))*g }")
+    first, second = (Loop(r, np.array([-0.0])).step([1.0])[0] for r in (rule, simplify(rule, "strict")))
+    assert np.signbit(first).tolist() == np.signbit(second).tolist()
 
 
 def test_states_live_through_other_states_and_evaluation() -> None:

@@ -22,8 +22,9 @@ __all__ = ["Report", "report", "simplify"]
 def simplify(program: Program, math: str = "safe") -> Program:
     """The program in its cheapest form that `math` ("safe", "strict" or "fast") allows. Raises ValueError for other words.
 
-    States that nothing depends on are dropped, whatever `math` is, and the names of the others stay, so checkpoints do not
-    depend on `math`. One that was saved with a dropped state can be loaded without it: no other value was made from it.
+    States that nothing in the program as written depends on are dropped, whatever `math` is, and all others stay, with
+    their names: so checkpoints do not depend on `math`. The runtime drops the same ones (`live.without_dead`) for every
+    backend. A checkpoint with such a state may be loaded without it, for no other value was made from it.
     """
     if math not in ("safe", "strict", "fast"):
         raise ValueError(f"math is 'safe', 'strict' or 'fast', not {math!r}")
@@ -31,6 +32,5 @@ def simplify(program: Program, math: str = "safe") -> Program:
     found = rewritten(without_dead(program), judge)
     if (formed := better_forms(found, judge)) is not found:
         found = rewritten(formed, judge)
-    found = without_dead(found) if math == "fast" else found
     computed = set(walk(found.roots()))
     return replace(found, names=tuple((name, node) for name, node in found.names if node in computed))

@@ -33,7 +33,7 @@ def rewritten(program: Program, judge: Judge) -> Program:
     """The program after as many passes as lower its cost."""
     best = cost(program.roots())
     for _ in range(PASSES):
-        program = _folded(program)
+        program = _folded(program, judge.math == "strict")
         candidate = _pass(program, judge)
         lower = cost(candidate.roots())
         if lower >= best and candidate is not program:
@@ -130,6 +130,8 @@ def _helps(rule: Rule, node: Node, match: Match, view: View, judge: Judge) -> bo
         return False
     if not fits(after, node.type, node in view.shaped) or not same_place(node, after, match, view.host):
         return False
+    if judge.math == "strict" and view.host.get(after, after.op == "const") and not view.host[node]:
+        return False  # what is made of it would then be computed in float64, and rounded elsewhere
     return gain(node, after, match, view) > 0 and judge.allows(rule, node, after, match)
 
 
@@ -201,13 +203,17 @@ def _carried_out(program: Program, chosen: Mapping[Node, Change]) -> dict[Node, 
 # ---------------------------------------------------------------------------------------------------- constants, mirrors
 
 
-def _folded(program: Program) -> Program:
-    """Operations on literals are carried out in float64, and `a*b` and `b*a` become one."""
+def _folded(program: Program, strict: bool) -> Program:
+    """Operations on literals are carried out in float64, and `a*b` and `b*a` become one.
+
+    The larger of 0 and -0 is either of them, by order, so in `strict` these stay apart.
+    """
+    ordered = ("maximum", "minimum") if strict else ()
     seen: dict[tuple[object, ...], Node] = {}
 
     def step(node: Node, args: tuple[Node, ...]) -> Node:
         fresh = _constant(rebuild(node, args))
-        if OPS[fresh.op].commutes:
+        if OPS[fresh.op].commutes and fresh.op not in ordered:
             return seen.setdefault((fresh.op, frozenset(fresh.args)), fresh)
         return fresh
 
@@ -225,7 +231,7 @@ def _constant(node: Node) -> Node:
     if node.type.kind == "bool":
         return const(bool(value))
     if node.type.kind == "int":
-        return const(int(value)) if abs(value) < 2**53 else node
+        return const(int(value)) if abs(value) < 2**53 and not (value == 0 and np.signbit(value)) else node  # no -0 among ints
     return make("const", (), float(value), node.type)
 
 

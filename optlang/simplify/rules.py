@@ -45,9 +45,9 @@ TEXTS: tuple[Text, ...] = (
     ("branch(p, branch(p, x, y), z)", "branch(p, x, z)", "exact"), ("branch(p, x, branch(p, y, z))", "branch(p, x, z)", "exact"),
     ("not not p", "p", "exact"), ("p and p", "p", "exact"), ("p or p", "p", "exact"), ("p and true", "p", "exact"),
     ("p or false", "p", "exact"), ("p and false", "false", "exact"), ("p or true", "true", "exact"),
-    ("max(x, x)", "x", "exact"), ("min(x, x)", "x", "exact"), ("max(x, max(x, y))", "max(x, y)", "exact"),
-    ("min(x, min(x, y))", "min(x, y)", "exact"), ("max(a, max(b, x))", "max(max(a, b), x)", "exact"),
-    ("min(a, min(b, x))", "min(min(a, b), x)", "exact"), ("max(-x, -y)", "-min(x, y)", "real"), ("min(-x, -y)", "-max(x, y)", "real"),
+    ("max(x, x)", "x", "exact"), ("min(x, x)", "x", "exact"), ("max(x, max(x, y))", "max(x, y)", "real"),
+    ("min(x, min(x, y))", "min(x, y)", "real"), ("max(a, max(b, x))", "max(max(a, b), x)", "real"),
+    ("min(a, min(b, x))", "min(min(a, b), x)", "real"), ("max(-x, -y)", "-min(x, y)", "real"), ("min(-x, -y)", "-max(x, y)", "real"),
     # powers and roots
     ("sqrt(x^2)", "abs(x)", "real"), ("sqrt(x)^2", "x", "real"), ("sqrt(x)*sqrt(x)", "x", "real"), ("x/sqrt(x)", "sqrt(x)", "real"),
     ("x^0.5", "sqrt(x)", "real"), ("x^(1/2)", "sqrt(x)", "real"), ("x^(-0.5)", "1/sqrt(x)", "real"), ("x^(-1/2)", "1/sqrt(x)", "real"),
