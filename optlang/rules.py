@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,11 +66,11 @@ class Rule:
 
         return make_optimizer(self.program, relower=self.lowered, backend=backend, math=math)
 
-    def module(self) -> str:
-        """The text of a Python module that needs torch alone."""
+    def module(self, baked: Mapping[str, Any] | None = None) -> str:
+        """The text of a Python module that needs torch alone. `baked`: values of the hypers that shape the program."""
         from optlang.backends.module import generate  # noqa: PLC0415
 
-        return generate(self.program)
+        return generate(self.lowered(dict(baked)) if baked else self.program, baked)
 
     def latex(self) -> str:
         """The equations as LaTeX."""
@@ -130,22 +131,23 @@ def check(text: str, *, pedantic: bool = False, name: str = "<text>") -> list[Di
     return diagnose.diagnose(Source(text, name), pedantic)
 
 
-def build(what: str | Path, rule: str | None = None, *, to: str = "module") -> str:
+def build(what: str | Path, rule: str | None = None, *, to: str = "module", baked: Mapping[str, Any] | None = None) -> str:
     """Generated source text: `to="module"` is a standalone Python module, `to="torch"` what the torch backend compiles.
 
-    `what` is a library name, a path or the text of a rule. Raises OptError, and ValueError for an unknown target.
+    `what` is a library name, a path or the text of a rule. `baked` gives the hypers that shape the program (the count of a
+    `repeat`) other values than their defaults. Raises OptError, and ValueError for an unknown target.
     """
-    return generate(Rule(what, rule), to)
+    return generate(Rule(what, rule), to, baked)
 
 
-def generate(rule: Rule, to: str) -> str:
+def generate(rule: Rule, to: str, baked: Mapping[str, Any] | None = None) -> str:
     """Generated source text of a rule; see `build`."""
     if to == "module":
-        return rule.module()
+        return rule.module(baked)
     if to == "torch":
         from optlang.backends.torch import source  # noqa: PLC0415
 
-        return source(rule.program)
+        return source(rule.lowered(dict(baked)) if baked else rule.program)
     raise ValueError(f"there is no target {to!r}: choose 'module' or 'torch'")
 
 
