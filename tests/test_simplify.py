@@ -1,4 +1,4 @@
-"""Simplification: every rule by itself, the guard's judgement, whole programs, the report. (25 s)"""
+"""Simplification: every rule by itself, the guard's judgement, whole programs, the report. (45 s)"""
 
 from __future__ import annotations
 
