@@ -158,6 +158,18 @@ class Body:
         written, precedence = self._print(node)
         return written if precedence >= least else f"({written})"
 
+    def reads(self, node: Node) -> set[Node]:
+        """The leaves in the text of an expression."""
+        found: set[Node] = set()
+        stack = [node]
+        while stack:
+            part = stack.pop()
+            if part in self.leaves:
+                found.add(part)
+            elif part not in self.written:
+                stack.extend(part.args)
+        return found
+
     def text_of(self, node: Node) -> str:
         return self._print(node)[0]
 

@@ -282,6 +282,10 @@ class ClassText:
             write = f'state["{s.name}"].{"fill_" if body.host[node] else "copy_"}({text})'
             writes += [write] if not path else [f"if {self._test(path)}:", f"    {write}"]
         weights = body.text(self.program.weights)
+        if body.reads(self.program.weights) & {s.node for s in self.own if found[s.name][0] is not s.node}:
+            name = identifier("w_new", body.used)  # before the states that it reads are changed
+            kept.append(f"{name} = {weights}")
+            weights = name
         last = f"p.{'fill_' if body.host[self.program.weights] else 'copy_'}({weights})"
         return self._method("_update", body, [*lines, *kept, *_merged(writes), last, 'state["step"] += 1'], stepping=True)
 

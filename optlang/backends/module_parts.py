@@ -115,8 +115,8 @@ def helper_texts(names: Sequence[str]) -> list[str]:
     texts = [IEEE] if "ieee" in wanted else []
     if "draw" in wanted:
         constants = ("MULTIPLIERS", "KEY_STEPS", "ROUNDS", "MASK")
-        texts.append("\n".join(f"{name} = {getattr(philox, name)!r}" for name in constants))
         texts += [_source(getattr(philox, name)) for name in PHILOX]
+        texts.append("\n".join(f"{name} = {getattr(philox, name)!r}" for name in constants))
     return texts + [_source(getattr(torch_ops, name)) for name in wanted if name != "ieee"]
 
 
@@ -148,7 +148,7 @@ def route_text(routing: ir.Routing) -> str:
     Give `model.named_parameters()` where names decide.
     """
 
-    RULES = [{settings}]
+    RULES = ({settings},)
 
     def __init__(self, params, *, {arguments}):
         named = [x if isinstance(x, tuple) else ("", x) for x in params]
