@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 Closure = Callable[[], Any]
+ONCE = "the rule needs Hessian-vector products, but the model cannot be differentiated twice"
 Random = tuple[Tensor, list[Tensor]]
 
 
@@ -22,6 +23,16 @@ class Batch:
         self.random = _random_state()
         with torch.enable_grad():
             self.loss = closure()
+
+    def number(self) -> Any:
+        """The loss as one number. Raises RuntimeError where the closure returned something else."""
+        loss = self.loss.detach() if isinstance(self.loss, Tensor) else self.loss
+        if isinstance(loss, Tensor) and loss.numel() == 1:
+            return loss.reshape(())
+        if isinstance(loss, bool) or not isinstance(loss, int | float):
+            what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+            raise RuntimeError(f"the rule reads the loss: the closure must return it as one number, not {what}")
+        return loss
 
     def gradients(self, cells: Sequence[Tensor], points: Sequence[Tensor]) -> list[Tensor]:
         """The gradients with the parameters moved to other points; weights and gradients are put back whatever happens."""
@@ -45,13 +56,13 @@ class Batch:
             graphs = [(p.grad, v) for p, v in zip(cells, vectors, strict=True) if p.grad is not None and p.grad.requires_grad]
             if not graphs:
                 return [torch.zeros_like(p) for p in cells]
+            _refuse_breaks([g for g, _ in graphs])
             try:
                 products = torch.autograd.grad(
                     [g for g, _ in graphs], list(cells), [v.to(g.dtype) for g, v in graphs], allow_unused=True
                 )
             except RuntimeError as problem:
-                message = f"the rule needs Hessian-vector products, but the model cannot be differentiated twice: {problem}"
-                raise RuntimeError(message) from problem
+                raise RuntimeError(f"{ONCE}: {problem}") from problem
         return [torch.zeros_like(p) if x is None else x.detach() for p, x in zip(cells, products, strict=True)]
 
     @contextmanager
@@ -68,6 +79,19 @@ class Batch:
             _set_random_state(after)
             for p, gradient in zip(self.parameters, gradients, strict=True):
                 p.grad = gradient
+
+
+def _refuse_breaks(gradients: Sequence[Tensor]) -> None:
+    """A function that is differentiable once leaves a mark in the graph, which autograd may pass by: products would lack terms."""
+    waiting = [g.grad_fn for g in gradients]
+    seen = set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            if node.name() == "torch::autograd::Error":
+                raise RuntimeError(f"{ONCE}: a function in it is marked as `once_differentiable`")
+            waiting.extend(other for other, _ in node.next_functions)
 
 
 def _write(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:

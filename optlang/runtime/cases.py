@@ -25,7 +25,7 @@ class Case:
         self.settings = Settings(case.program.name, case.program.hypers, case.settings)
         self.baked = [h.name for h in case.program.hypers if h.baked]
         self.shared = {level: [s.name for s in self.program.states if s.type.extent.level == level] for level in ("group", "model")}
-        self._asks = {op for op in ("grad", "hvp", "loss", "random") if self.program.uses(op)}
+        self.asks = {op for op in ("grad", "hvp", "loss", "random") if self.program.uses(op)}
         self._place, self._backend, self._math, self._relower = place, backend_name, math, relower
         self._programs: dict[tuple[Any, ...], ir.Program] = {self._key(self.settings.defaults): self.program}
         self._executables: dict[tuple[Any, ...], Executable] = {}
@@ -53,9 +53,9 @@ class Case:
     def check_together(self, settings: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]) -> None:
         """Raises ValueError where groups differ in what must be one for all of them."""
         self._check_shapes(settings)
-        if "random" in self._asks and len(seeds := {group.get("seed", 0) for group in groups}) > 1:
+        if "random" in self.asks and len(seeds := {group.get("seed", 0) for group in groups}) > 1:
             raise ValueError(f"{self.program.name}: groups have the seeds {', '.join(map(str, seeds))}; one seed serves all of them")
-        if "loss" in self._asks and len({group.get("maximize", False) for group in groups}) > 1:
+        if "loss" in self.asks and len({group.get("maximize", False) for group in groups}) > 1:
             raise ValueError(f"{self.program.name} reads the loss, which cannot be maximized by one group and minimized by another")
 
     def _check_shapes(self, settings: Sequence[Mapping[str, Any]]) -> None:

@@ -42,8 +42,9 @@ def _group_problems(optimizer: RuleOptimizer, saved: Any) -> list[str]:
         return [f"it has {count} parameter groups, the optimizer {len(mine)}"]
     problems = []
     for number, (group, other) in enumerate(zip(mine, saved, strict=True)):
-        if not isinstance(other, Mapping) or len(other.get("params", ())) != len(group["params"]):
-            problems.append(f"group {number}: {len(other.get('params', ()))} parameters, the optimizer has {len(group['params'])}")
+        count = len(other.get("params", ())) if isinstance(other, Mapping) else "no"
+        if count != len(group["params"]):
+            problems.append(f"group {number}: {count} parameters, the optimizer has {len(group['params'])}")
             continue
         case = optimizer.case_of(group)
         if other.get("rule", case.label) != case.label:
@@ -97,6 +98,12 @@ def _parameter_problems(
         if name in state:
             problems += _value_problems(name, state[name], shape)
     return problems
+
+
+def shape_problems(program: ir.Program, parameter: Tensor, state: Mapping[str, Any], hypers: Mapping[str, Any]) -> list[str]:
+    """In what the states of a parameter differ from those that a program keeps; no states are no problem."""
+    expected = expected_states(program, tuple(parameter.shape), facts_of(parameter), hypers)
+    return [problem for name, shape in expected.items() if name in state for problem in _value_problems(name, state[name], shape)]
 
 
 def _value_problems(name: str, value: Any, shape: tuple[int, ...]) -> list[str]:

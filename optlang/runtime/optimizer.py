@@ -51,6 +51,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.inputs: dict[str, Any] = {}  # values that the rule asks the training loop for, by name
         self.reports: dict[str, Any] = {}  # what the rule reported in the last step
         self._cells: dict[Tensor, Cell] = {}
+        self._shapes: dict[int, tuple[Any, ...]] = {}  # of each group: the program for which its states have been checked
 
     # ---------------------------------------------------------------------------------------------- settings
 
@@ -75,6 +76,9 @@ class RuleOptimizer(torch.optim.Optimizer):
                 f"{type(self).__name__} is a route: give settings by rule, as in {self.cases[0].label}={{…}}, not {hint}; "
                 f"its rules are {', '.join(labels)}"
             )
+        for label, settings in given.items():
+            if not isinstance(settings, Mapping):
+                raise TypeError(f"{type(self).__name__}: settings of {label} are a dictionary, as {label}={{'lr': 0.1}}, not {settings!r}")
         return {label: case.settings.taken(given.get(label, {})) for label, case in labels.items()}
 
     def case_of(self, group: Group) -> Case:
@@ -200,6 +204,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         index = 0
         for number, (group, hypers) in enumerate(zip(self.param_groups, settings, strict=True)):
             key, executable = self.case_of(group).executable(hypers)
+            self._check_shapes(number, group, hypers, key)
             cells = work.setdefault(key, (executable, []))[1]
             for place, parameter in enumerate(group["params"]):
                 if parameter.grad is not None:
@@ -209,6 +214,19 @@ class RuleOptimizer(torch.optim.Optimizer):
                     cells.append(cell)
                 index += 1
         return {key: found for key, found in work.items() if found[1]}
+
+    def _check_shapes(self, number: int, group: Group, hypers: dict[str, Any], key: tuple[Any, ...]) -> None:
+        """Whether the states of a group fit the program, once for each value of what shapes it."""
+        if self._shapes.get(number) == key:
+            return
+        case = self.case_of(group)
+        for parameter in group["params"] if case.baked else ():
+            found = checkpoint.shape_problems(case.shaped(hypers), parameter, self.state.get(parameter, {}), hypers)
+            if found:
+                shown = ", ".join(f"{name} = {hypers[name]}" for name in case.baked)
+                raise RuntimeError(f"{type(self).__name__}: {self.name_of(parameter)} has states of other shapes than {shown} wants: "
+                                   f"{'; '.join(found)}. Set this before the first step")  # fmt: skip
+        self._shapes[number] = key
 
     def _cell(self, parameter: Tensor, group: int, place: int, index: int) -> Cell:
         state = self.state[parameter]
@@ -228,7 +246,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if batch is not None:
             weights = [cell.weights for cell in cells]
             signs = [-1 if self.param_groups[cell.group].get("maximize", False) else 1 for cell in cells]
-            step.loss = signs[0] * (batch.loss.detach() if isinstance(batch.loss, Tensor) else batch.loss)
+            step.loss = signs[0] * batch.number() if "loss" in self.case_of(self.param_groups[cells[0].group]).asks else None
             step.grad = lambda points: [s * x for s, x in zip(signs, batch.gradients(weights, points), strict=True)]
             step.hvp = lambda vectors: [s * x for s, x in zip(signs, batch.hessian(weights, vectors), strict=True)]
         try:
@@ -277,6 +295,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if "inputs" not in self.__dict__:
             self._begin()
         self._cells.clear()
+        self._shapes.clear()
         super().__setstate__(state)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -1,0 +1,257 @@
+"""Routes: which rule a parameter goes to, settings by rule, and what groups may not differ in. 3 seconds."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import optlang
+
+MuonWithAdamW: Any = optlang.load("muonwithadamw")
+TWO = """
+rule Add { hyper lr = 1 in (0, inf) hyper int k = 1 in [1, 5] state n = 0 n' = n + 1 w' = w + lr*g*n' }
+rule Hold { hyper lr = 1 in (0, inf) w' = w + 0*lr*g }
+"""
+
+
+def routed(*branches: str, text: str = TWO, backend: str = "torch") -> Any:
+    return optlang.loads(f"{text} route R {{ {' '.join(branches)} }}", "R", backend=backend)
+
+
+def model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.ModuleDict({"embed": nn.Embedding(5, 4), "body": nn.Linear(4, 6), "head": nn.Linear(6, 5, bias=False)})
+
+
+def rules_of(optimizer: Any) -> dict[str, str]:
+    return {name: group["rule"] for group in optimizer.param_groups for name in group["param_names"]}
+
+
+def backward(params: Any) -> None:
+    for number, p in enumerate(params):
+        p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(number), dtype=p.dtype)
+
+
+# ------------------------------------------------------------------------------------------------------- branches
+
+
+def test_by_rank_and_name() -> None:
+    optimizer = MuonWithAdamW(model().named_parameters())
+    assert rules_of(optimizer) == {
+        "embed.weight": "AdamW", "body.weight": "Muon", "body.bias": "AdamW", "head.weight": "AdamW",
+    }  # fmt: skip
+    assert [group["lr"] for group in optimizer.param_groups] == [0.02, 3e-4]
+    assert optimizer.param_groups[1]["weight_decay"] == 0.1
+
+
+def test_names_are_needed_where_they_are_asked_for() -> None:
+    with pytest.raises(ValueError, match=r"give the optimizer `model.named_parameters\(\)`"):
+        MuonWithAdamW(model().parameters())
+    with pytest.raises(TypeError, match="either all parameters are given as"):
+        MuonWithAdamW([("a", model().body.weight), model().body.bias])  # type: ignore[union-attr]
+    MuonWithAdamW([nn.Parameter(torch.zeros(3))])  # of a vector no name is asked for
+
+
+CONDITIONS = [
+    ("rank == 0", (), True), ("rank == 0", (1,), False), ("rows > cols", (3, 2), True), ("rows > cols", (2, 3), False),
+    ("rows > cols", (3,), False), ("not rows > cols", (3,), True), ("numel >= 6 and rank == 2", (3, 2), True),
+    ("numel == 0", (0, 4), True), ("fan_in == 8", (3, 2, 2, 2), True), ("fan_out == 12", (3, 2, 2, 2), True),
+    ("max(rows, cols)/2 == 2", (4, 2), True), ("rank == 1 or rank == 2 and rows == 5", (5, 1), True),
+    ("2^rank == 4", (1, 1), True), ("rows - cols < 0", (1, 2), True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("condition", "shape", "holds"), CONDITIONS)
+def test_conditions(condition: str, shape: tuple[int, ...], holds: bool) -> None:
+    cls = routed(f"when {condition} use Add()", "otherwise use Hold()")
+    assert cls([torch.zeros(shape, requires_grad=True)]).param_groups[0]["rule"] == ("Add" if holds else "Hold")
+
+
+def test_by_number_type() -> None:
+    cls = routed('when dtype == "bfloat16" use Add()', "otherwise use Hold()")
+    params = [torch.zeros(2, dtype=d, requires_grad=True) for d in (torch.float32, torch.bfloat16)]
+    assert [g["rule"] for g in cls(params).param_groups] == ["Add", "Hold"]
+
+
+def test_no_branch_matches() -> None:
+    cls = routed("when rank == 2 use Add()")
+    with pytest.raises(ValueError, match=r"sends the parameter of shape \(3,\) to no rule; end the route with `otherwise"):
+        cls([torch.zeros(3, requires_grad=True)])
+    optimizer = cls([("a", torch.zeros(3, 3, requires_grad=True))])
+    with pytest.raises(ValueError, match="sends bias to no rule"):
+        optimizer.add_param_group({"params": [("b", torch.zeros(3, 3, requires_grad=True)), ("bias", torch.zeros(3, requires_grad=True))]})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_a_group_that_fails_in_its_second_rule_is_not_added() -> None:
+    optimizer = routed("when rank == 2 use Add()", "otherwise use Hold()")([torch.zeros(3, 3, requires_grad=True)])
+    twice = torch.zeros(2, requires_grad=True)
+    optimizer.add_param_group({"params": [twice]})
+    with pytest.raises(ValueError, match="more than one parameter group"):
+        optimizer.add_param_group({"params": [torch.zeros(2, 2, requires_grad=True), twice]})
+    assert len(optimizer.param_groups) == 2
+
+
+def test_what_is_no_tensor() -> None:
+    with pytest.raises(TypeError, match="parameters are tensors, not str"):
+        routed("otherwise use Add()")(["p"])
+
+
+# ------------------------------------------------------------------------------------------------------- settings
+
+
+def test_settings_are_given_by_rule() -> None:
+    params = list(model().named_parameters())
+    optimizer = MuonWithAdamW(params, Muon={"lr": 0.5}, AdamW={"betas": (0.1, 0.2)})
+    assert [g["lr"] for g in optimizer.param_groups] == [0.5, 3e-4]
+    assert optimizer.param_groups[1]["betas"] == (0.1, 0.2)
+    with pytest.raises(TypeError, match=r"is a route: give settings by rule, as in Muon=\{…\}, not lr=0.1; its rules are Muon, AdamW"):
+        MuonWithAdamW(params, lr=0.1)
+    with pytest.raises(TypeError, match="Muon has no setting `betas`"):
+        MuonWithAdamW(params, Muon={"betas": (0.1, 0.2)})
+    with pytest.raises(TypeError, match="0 settings by place"):
+        MuonWithAdamW(params, 0.1)
+    with pytest.raises(TypeError, match="settings of Muon are a dictionary, as Muon="):
+        MuonWithAdamW(params, Muon=0.1)
+    assert list(inspect.signature(MuonWithAdamW).parameters) == ["params", "Muon", "AdamW", "maximize"]
+
+
+def test_groups_are_split_and_keep_their_settings() -> None:
+    net = dict(model().named_parameters())
+    bodies = [(n, p) for n, p in net.items() if n.startswith("body")]
+    others = [(n, p) for n, p in net.items() if not n.startswith("body")]
+    optimizer = MuonWithAdamW([{"params": bodies, "lr": 0.25}, {"params": others}])
+    assert [(g["rule"], g["lr"], g["param_names"]) for g in optimizer.param_groups] == [
+        ("Muon", 0.25, ["body.weight"]), ("AdamW", 0.25, ["body.bias"]), ("AdamW", 3e-4, ["embed.weight", "head.weight"]),
+    ]  # fmt: skip
+
+
+def test_the_same_rule_twice_has_two_labels() -> None:
+    cls = routed("when rank == 2 use Add(lr = 2)", "otherwise use Add(lr = 3)")
+    params = [torch.zeros(1, 1, requires_grad=True), torch.zeros(1, requires_grad=True)]
+    optimizer = cls(params, Add_2={"lr": 5.0})
+    assert [(g["rule"], g["lr"]) for g in optimizer.param_groups] == [("Add", 2), ("Add_2", 5)]
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert [p.item() for p in params] == [2, 5]
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+def test_a_route_takes_the_steps_of_its_rules(backend: str) -> None:
+    both, alone = dict(model().named_parameters()), dict(model().named_parameters())
+    optimizer = optlang.load("muonwithadamw", backend=backend)(list(both.items()))  # type: ignore[call-arg]
+    muon: Any = optlang.load("muon", backend=backend)([alone["body.weight"]], lr=0.02)
+    adamw: Any = optlang.load("adamw", backend=backend)([p for n, p in alone.items() if n != "body.weight"], lr=3e-4, weight_decay=0.1)
+    for _ in range(3):
+        backward(both.values())
+        backward(alone.values())
+        for o in (optimizer, muon, adamw):
+            o.step()
+    for name in both:
+        assert torch.equal(both[name], alone[name])
+
+
+def test_schedulers_reach_every_rule() -> None:
+    optimizer = MuonWithAdamW(model().named_parameters())
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    optimizer.step()
+    scheduler.step()
+    assert [g["lr"] for g in optimizer.param_groups] == [0.01, 1.5e-4]
+
+
+# --------------------------------------------------------------------------------------------------- rank and shape
+
+
+def test_a_rule_for_matrices_names_the_parameter_that_is_none() -> None:
+    with pytest.raises(ValueError, match=r"Muon treats parameters as matrices, but body.bias has shape \(6,\): send it to another rule"):
+        optlang.load("muon")(model().named_parameters())
+    cls = routed("otherwise use M()", text="rule M { w' = w - mean(g per row) }")
+    with pytest.raises(ValueError, match=r"M treats parameters as matrices, but parameter 0 of group 0 has shape \(\)"):
+        cls([torch.tensor(1.0, requires_grad=True)])
+
+
+def test_a_side_that_is_not_taken_needs_no_matrix() -> None:
+    text = "rule M { hyper bool rows_too = false when rank >= 2 and rows_too { w' = w - mean(g per row) } else { w' = w - g } }"
+    cls: Any = optlang.loads(text)
+    p = torch.ones(3, requires_grad=True)
+    p.grad = torch.ones(3)
+    cls([p], rows_too=True).step()
+    assert p.tolist() == [0, 0, 0]
+
+
+# ------------------------------------------------------------------------------------------ hypers that shape programs
+
+
+def test_groups_may_differ_in_what_shapes_the_program() -> None:
+    def start() -> list[Tensor]:
+        return [torch.eye(3).requires_grad_(), torch.eye(3).requires_grad_()]
+
+    muon: Any = optlang.load("muon")
+    apart, one, other = start(), start(), start()
+    optimizers = [muon([{"params": [apart[0]], "steps": 3}, {"params": [apart[1]]}]), muon(one, steps=3), muon(other)]
+    for params, optimizer in zip((apart, one, other), optimizers, strict=True):
+        for p in params:
+            p.grad = torch.arange(9.0).reshape(3, 3) / 9 + 0.1
+        optimizer.step()
+    assert torch.equal(apart[0], one[0])
+    assert torch.equal(apart[1], other[1])
+    assert not torch.equal(one[0], other[0])
+
+
+def test_what_shapes_the_program_may_change_between_steps() -> None:
+    muon: Any = optlang.load("muon")
+    p, q = torch.eye(3).requires_grad_(), torch.eye(3).requires_grad_()
+    a, b = muon([p], steps=5), muon([q], steps=2)
+    for steps in (2, 2):
+        a.param_groups[0]["steps"] = steps
+        for w, o in ((p, a), (q, b)):
+            w.grad = torch.arange(9.0).reshape(3, 3)
+            o.step()
+    assert torch.equal(p, q)
+    a.param_groups[0]["steps"] = 0
+    with pytest.raises(ValueError, match="steps = 0 is outside"):
+        a.step()
+
+
+WINDOW = "rule W { hyper lr = 1 in (0, inf) hyper int n = 3 in [1, 9] state h[n] = 0 h' = push(h, g) w' = w - lr*mean(h') }"
+
+
+@pytest.mark.parametrize("backend", ["torch", "reference"])
+def test_a_window_keeps_the_length_that_it_began_with(backend: str) -> None:
+    p = torch.zeros(2, requires_grad=True)
+    optimizer: Any = optlang.loads(WINDOW, backend=backend)([p])
+    p.grad = torch.ones(2)
+    optimizer.step()
+    optimizer.param_groups[0]["n"] = 5
+    before = p.tolist()
+    with pytest.raises(RuntimeError, match=r"(?s)h has shape \(3, 2\), not \(5, 2\). Set this before"):
+        optimizer.step()
+    assert p.tolist() == before
+    optimizer.param_groups[0]["n"] = 3
+    optimizer.step()
+    assert p.tolist() != before
+
+
+@pytest.mark.parametrize("value", ["norm(g per model)", "mean(grad(w) per tensor)", "norm(hvp(g))"])
+def test_values_of_all_parameters_need_one_shape_for_all(value: str) -> None:
+    """Each shape of the program would see its own parameters only."""
+    text = f"rule R {{ hyper int n = 2 in [1, 9] state h[n] = 0 h' = push(h, g) w' = w - mean(h')*{value} }}"
+    text = text.replace("grad(w)", "grad(w + g)")
+    cls: Any = optlang.loads(text)
+    p, q = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
+    optimizer = cls([{"params": [p], "n": 3}, {"params": [q], "n": 3}])
+    with pytest.raises(ValueError, match="R has .*, so all groups need the same n"):
+        cls([{"params": [p], "n": 3}, {"params": [q]}])
+    optimizer.param_groups[0]["n"] = 4
+    with pytest.raises(ValueError, match="so all groups need the same n"):
+        optimizer.step(lambda: 0.0)
+
+
+def test_values_per_model_are_refused_in_routes() -> None:
+    with pytest.raises(ValueError, match="M has values per model, which in a route"):
+        routed("when rank == 2 use M()", "otherwise use H()", text="rule M { w' = w - g/norm(g per model) } rule H { w' = w - g }")
