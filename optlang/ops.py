@@ -276,7 +276,8 @@ ROWS: tuple[Op, ...] = (
        degree="select"),
     # maps of one operand
     _map("abs", "absolute value", typing=numeric, sympy="Abs", latex=r"\left|{0}\right|", degree="keep", weight=1.0),
-    _map("sign", "-1, 0 or 1; 0 of what is not a number", numpy="signum", latex=r"\operatorname{sign}\left({0}\right)", degree="lost", weight=1.0),
+    _map("sign", "-1, 0 or 1; 0 of what is not a number", numpy="signum", latex=r"\operatorname{sign}\left({0}\right)",
+         degree="lost", weight=1.0),
     _map("sqrt", "square root", latex=r"\sqrt{{{0}}}", degree="half", weight=1.0),
     _map("cbrt", "cube root", torch="torch.sign({0}) * torch.abs({0}) ** (1 / 3)", latex=r"\sqrt[3]{{{0}}}", degree="third",
          weight=0.3),

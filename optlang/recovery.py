@@ -30,7 +30,7 @@ class Start(NamedTuple):
     """Where a statement begins: among the lexemes, and on the stack of the machine."""
 
     place: Place
-    index: int
+    index: int  # type: ignore[assignment]  # not the method of tuples
     depth: int
 
 

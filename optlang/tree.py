@@ -17,7 +17,7 @@ Children = list[Any]
 def span_of(children: Children) -> Span:
     """From the first to the last child that is there."""
     there = [c for c in children if c is not None]
-    return there[0].span.to(there[-1].span)
+    return there[0].span.to(there[-1].span)  # type: ignore[no-any-return]
 
 
 def text_of(lexeme: Lexeme | None) -> str:
@@ -82,7 +82,7 @@ class Builder(Transformer[Lexeme, Any]):
     def hyper(self, c: Children) -> s.Hyper:
         _, first, second, _, default, range_, doc = c
         name, kind = (first, "real") if second is None else (second, first.text)
-        return s.Hyper(span_of(c), kind, name.text, name.span, default, range_, text_of(doc))
+        return s.Hyper(span_of(c), kind, name.text, name.span, default, range_, text_of(doc))  # type: ignore[arg-type]
 
     def range(self, c: Children) -> s.Range:
         _, opening, low, _, high, closing = c

@@ -29,7 +29,8 @@ FEATURES = {
     "truths": "rule R { state seen = false seen' = seen or max(abs(g)) > 0.5 w' = w - where(seen', 0.05, 0.1)*g }",
     "window": "rule R { state h[3] = nan h' = push(h, g) w' = w - 0.1*mean(h') }",
     "draws": "rule R { w' = w - 0.1*(g + 0.1*normal()) - 0.01*exponential()*uniform() }",
-    "nested": "rule R { when rank >= 2 { when rows > cols { u = g.T @ g u2 = g @ u } else { u2 = (g @ g.T) @ g } } else { u2 = g^3 } w' = w - 0.1*u2 }",
+    "nested": "rule R { when rank >= 2 { when rows > cols { u = g.T @ g v = g @ u } else { v = (g @ g.T) @ g } } "
+    "else { v = g^3 } w' = w - 0.1*v }",
     "average": "from std import weights_ema\nrule R { w' = w - 0.1*g eval = weights_ema(w', 0.7) }",
     "division by zero": "rule R { a = 1/(t - 1) w' = w - 0.1*g/(1 + a) }",
     "swap": "rule R { state a = 0 state b = 1 a' = b b' = a w' = w - 0.1*(a - b)*g }",
@@ -182,13 +183,15 @@ def test_parameters_without_gradient_and_maximize() -> None:
 
 
 def test_hostile_text_stays_text() -> None:
-    text = 'rule R "\'\'\'; import os {x} \\\\ `" { hyper lr = 1 in (0, inf) "{lr!r} % \\\\n" state lambda_ = 0 lambda_\' = g w\' = w - lr*lambda_\' }'
+    head = "rule R \"'''; import os {x} \\\\ `\" { hyper lr = 1 in (0, inf) \"{lr!r} % \\\\n\" "
+    text = head + "state lambda_ = 0 lambda_' = g w' = w - lr*lambda_' }"
     assert not optlang.check(text), optlang.check(text)[0].to_text()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         cls = load(optlang.build(text), "R")
     assert "import os" in cls.__doc__
-    names = "rule R { hyper class_ = 1 in (0, inf) state self = 0 state p = 1 state torch = 2 self' = g p' = self torch' = p w' = w - class_*torch' }"
+    states = "state self = 0 state p = 1 state torch = 2 self' = g p' = self torch' = p"
+    names = f"rule R {{ hyper class_ = 1 in (0, inf) {states} w' = w - class_*torch' }}"
     a, b = run(load(optlang.build(names), "R"))[0], run(optlang.loads(names, backend="reference"))[0]
     assert all(torch.allclose(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import subprocess
@@ -98,7 +99,7 @@ def test_the_grid_grows_until_the_best_step_size_is_inside(grid: list[float]) ->
     tried = sorted(run.step_size for run in entry.tuning)
     assert entry.step_size == 0.1 and not entry.at_edge
     assert tried[0] <= 0.01 and tried[-1] >= 1.0
-    assert [round(math.log10(b / a), 6) for a, b in zip(tried, tried[1:], strict=False)] == [1.0] * (len(tried) - 1)
+    assert [round(math.log10(b / a), 6) for a, b in itertools.pairwise(tried)] == [1.0] * (len(tried) - 1)
 
 
 def test_the_grid_stops_growing_and_says_so() -> None:

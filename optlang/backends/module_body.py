@@ -209,7 +209,12 @@ class Body:
             return f"{op[:3]}({self.text(args[0])}, {self.text(args[1])})", ATOM
         if op == "abs":
             return f"abs({self.text(args[0])})", ATOM
-        if op in ("add", "sub", "mul", "and", "or") or op in COMPARED or (op == "div" and self._positive(args[1])) or (op == "pow" and self._safe_power(args)):
+        if (
+            op in ("add", "sub", "mul", "and", "or")
+            or op in COMPARED
+            or (op == "div" and self._positive(args[1]))
+            or (op == "pow" and self._safe_power(args))
+        ):
             return self._infix(node, PYTHON)
         if op == "mod" and self._positive(args[1]):
             return f"{self.text(args[0], 5)} % {self.text(args[1], 5.5)}", 5
@@ -226,7 +231,7 @@ class Body:
         if node.op == "const":
             return not isinstance(node.value, bool) and node.value > 0
         if node.op in ("t", "fact"):
-            return node.value != "numel"
+            return bool(node.value != "numel")
         if node.op == "hyper":
             bounds = self.hypers[node.value].bounds if node.value in self.hypers else None
             return bounds is not None and (bounds.low > 0 or (bounds.low == 0 and bounds.low_open and node.value != "lr"))
@@ -286,14 +291,18 @@ class Body:
         if op in ("where", "branch"):
             return f"torch.where({self._as_tensor(args[0])}, {self._as_tensor(args[1])}, {self._as_tensor(args[2])})", ATOM
         if op == "cbrt":
-            inside = self.text(args[0])
-            return f"torch.sign({inside}) * torch.abs({inside}) ** (1 / 3)", 5
+            x = self.text(args[0])
+            return f"torch.sign({x}) * torch.abs({x}) ** (1 / 3)", 5
         inside = [self._as_tensor(arg) if len(args) > 1 else self.text(arg) for arg in args]
         return row.torch.format(*inside), ATOM
 
     def _padded(self, node: Node) -> bool:
         """Whether a window of small values stands beside larger ones."""
-        return bool(node.type.window) and any(arg.type.window and arg.type.extent.level != "array" for arg in node.args) and node.type.extent.level == "array"
+        return (
+            bool(node.type.window)
+            and any(arg.type.window and arg.type.extent.level != "array" for arg in node.args)
+            and node.type.extent.level == "array"
+        )
 
     def _aligned_infix(self, node: Node) -> tuple[str, float]:
         infix = OPS[node.op].infix
@@ -307,7 +316,11 @@ class Body:
 
     def _as_tensor(self, node: Node) -> str:
         text = self.text(node)
-        return f"torch.tensor({text}, dtype={'torch.bool' if node.type.kind == 'bool' else 'dtype'}, device=p.device)" if self.host[node] else text
+        return (
+            f"torch.tensor({text}, dtype={'torch.bool' if node.type.kind == 'bool' else 'dtype'}, device=p.device)"
+            if self.host[node]
+            else text
+        )
 
     def _reduction(self, node: Node) -> str:
         value, more = self.text(node.args[0], ATOM), "".join(f", {self._as_tensor(arg)}" for arg in node.args[1:])
@@ -315,7 +328,11 @@ class Body:
             self.helpers.add(f"window_{node.op}")
             return f"window_{node.op}({self.text(node.args[0])}{more})"
         whole, left = node.args[0].type.extent, node.value
-        dims = None if left.level != "array" else tuple(d for d, a, b in ((-2, whole.rows, left.rows), (-1, whole.cols, left.cols)) if a != 1 and b == 1)
+        dims = (
+            None
+            if left.level != "array"
+            else tuple(d for d, a, b in ((-2, whole.rows, left.rows), (-1, whole.cols, left.cols)) if a != 1 and b == 1)
+        )
         if node.op in ("count", "quantile"):
             self.helpers.add(node.op)
             return f"{node.op}({self.text(node.args[0])}{more}, {dims})"

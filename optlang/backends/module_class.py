@@ -29,7 +29,9 @@ class ClassText:
         self.shared = [s for s in self.program.states if s.type.extent.level == "model"]
         self.own = [s for s in self.program.states if s.type.extent.level != "model"]
         self.levels = self.plan.levels(self._everything(), [(None,) * len(self.plan.conditions)])
-        nodes = ir.walk([*self._everything(), *(s.init for s in self.program.states), *(a for b in self.plan.barriers.values() for a in b.args)])
+        nodes = ir.walk(
+            [*self._everything(), *(s.init for s in self.program.states), *(a for b in self.plan.barriers.values() for a in b.args)]
+        )
         self.draws = any(n.op == "random" for n in nodes)
         self.asks = [b for level in self.levels for b in level if b.op in CALLS]
         self.reads_loss = any(n.op == "loss" for n in nodes)
@@ -47,7 +49,8 @@ class ClassText:
         if self.whole_model:
             methods += [self._part(i, level) for i, level in enumerate(self.levels)] + self._shared_methods() + self._conditions_of_calls()
         methods += [self._update(), self._start(), LOADING, *self._asking(), *self._evaluation()]
-        head = f'class {self.program.name}(torch.optim.Optimizer):\n    """{docline(self.program.doc or self.program.name)}\n{self._documentation()}    """'
+        doc = f'    """{docline(self.program.doc or self.program.name)}\n{self._documentation()}    """'
+        head = f"class {self.program.name}(torch.optim.Optimizer):\n{doc}"
         return head + "\n\n" + "\n\n".join(_indented(m.strip("\n")) for m in methods)
 
     def _asking(self) -> list[str]:
@@ -95,13 +98,16 @@ class ClassText:
         return "\n".join([*lines, "    super().__init__(params, settings)"])
 
     def _check(self) -> str:
-        lines = ["def add_param_group(self, param_group):", "    super().add_param_group(param_group)", "    self._check(self.param_groups[-1])", "",
-                 "@staticmethod", "def _check(group):"]  # fmt: skip
+        lines = ["def add_param_group(self, param_group):", "    super().add_param_group(param_group)",
+                 "    self._check(self.param_groups[-1])", "", "@staticmethod", "def _check(group):"]  # fmt: skip
         body = []
         for name, h in self.hypers.items():
             value = self._read(name)
             if h.baked:
-                body += [f"if {value} != {self.values[name]!r}:", f'    raise ValueError("{name} was fixed at {self.values[name]!r} when this was generated")']
+                body += [
+                    f"if {value} != {self.values[name]!r}:",
+                    f'    raise ValueError("{name} was fixed at {self.values[name]!r} when this was generated")',
+                ]
             elif h.bounds is not None:
                 low, high = h.bounds.low, h.bounds.high
                 closed = not h.bounds.low_open or (name.rpartition(".")[2] == "lr" and low == 0)
@@ -109,7 +115,11 @@ class ClassText:
                 right = "" if high == float("inf") else f" {'<' if h.bounds.high_open else '<='} {high!r}"
                 test = f"{left}{value}{right}" if left or right else f"{value} == {value}"
                 body += [f"if not {test}:", f"    raise ValueError(f'{name} is outside {h.bounds}: {{{value}!r}}')"]
-        body += ['for p in group["params"]:', "    if p.is_complex():", '        raise ValueError("complex parameters: give torch.view_as_real of them")']
+        body += [
+            'for p in group["params"]:',
+            "    if p.is_complex():",
+            '        raise ValueError("complex parameters: give torch.view_as_real of them")',
+        ]
         return "\n".join([*lines, *(f"    {line}" for line in body)])
 
     def _read(self, name: str) -> str:
@@ -122,7 +132,10 @@ class ClassText:
     def _step(self) -> str:
         lines = ["@torch.no_grad()", "def step(self, closure=None):"]
         if self.asks or self.reads_loss:
-            lines += ["    if closure is None:", f'        raise RuntimeError("{self.program.name} asks the model again: call step(closure)")']
+            lines += [
+                "    if closure is None:",
+                f'        raise RuntimeError("{self.program.name} asks the model again: call step(closure)")',
+            ]
         lines += ["    loss = None", "    for group in self.param_groups:", "        self._check(group)"]
         if self.asks:
             lines.append("    random = torch.get_rng_state()")
@@ -139,7 +152,12 @@ class ClassText:
     def _phases(self) -> list[str]:
         """Loops over all parameters, each ending with what needs all of them."""
         place = ", places[p]" if self.draws else ""
-        lines = ["if not cells:", "    return loss", "known = {}  # values of the whole model", "asked = {p: {} for p, _ in cells}  # and of each parameter"]
+        lines = [
+            "if not cells:",
+            "    return loss",
+            "known = {}  # values of the whole model",
+            "asked = {p: {} for p, _ in cells}  # and of each parameter",
+        ]
         if self.reads_loss:
             lines.append('known["loss"] = loss.detach()')
         for number, level in enumerate(self.levels):
@@ -173,7 +191,9 @@ class ClassText:
 
     def _one(self, node: Node) -> str:
         group = "cells[0][1]"
-        body = Body({node: ()}, {h: self._read(h.value).replace("group", group) for h in ir.walk([node]) if h.op == "hyper"}, {}, self.hypers)
+        body = Body(
+            {node: ()}, {h: self._read(h.value).replace("group", group) for h in ir.walk([node]) if h.op == "hyper"}, {}, self.hypers
+        )
         return body.text(node)
 
     @staticmethod
@@ -203,7 +223,9 @@ class ClassText:
             text = self._test(path)
             head = ['t = self.state[p]["step"] + 1'] if any(n.op == "t" for c, _ in path for n in ir.walk([c])) else []
             hypers = [f"{self._argument(h)} = {self._read(h)}" for h in self._hypers_in([c for c, _ in path])]
-            methods.append("\n".join([f"def _asks_{i}(self, p, group):", *(f"    {line}" for line in [*hypers, *head]), f"    return {text}"]))
+            methods.append(
+                "\n".join([f"def _asks_{i}(self, p, group):", *(f"    {line}" for line in [*hypers, *head]), f"    return {text}"])
+            )
         return methods
 
     def _test(self, path: Path) -> str:
@@ -267,7 +289,7 @@ class ClassText:
 
     def _update(self) -> str:
         body = self._update_body()
-        roots, found = self._update_roots()
+        _, found = self._update_roots()
         lines = body.lines()
         kept, writes = [], []
         for s in self.own:
@@ -340,7 +362,10 @@ class ClassText:
             self.helpers |= {"ieee"} if body.calls_ieee else set()
         if self.shared:
             lines.append('    if "model" not in self.state:')
-            lines += ["        dtype = torch.float64 if p.dtype == torch.float64 else torch.float32", '        self.state["model"] = model = {}']
+            lines += [
+                "        dtype = torch.float64 if p.dtype == torch.float64 else torch.float32",
+                '        self.state["model"] = model = {}',
+            ]
             for s in self.shared:
                 body = self._body({s.init: ()})
                 lines += [f"        {self._argument(h)} = {self._read(h)}" for h in self._hypers_in(body.roots)]
@@ -351,15 +376,29 @@ class ClassText:
 
     def _shared_methods(self) -> list[str]:
         methods = []
-        for name, roots in (("_model", {s.name: self.program.updates[s.name] for s in self.shared}), ("_reports", dict(self.program.reports or {}))):
+        for name, roots in (
+            ("_model", {s.name: self.program.updates[s.name] for s in self.shared}),
+            ("_reports", dict(self.program.reports or {})),
+        ):
             if not roots:
                 continue
             body = self._body(dict.fromkeys(roots.values(), ()))
             lines = body.lines()
             read = [f"{self._argument(h)} = {self._read(h)}" for h in self._hypers_in(roots.values())]
-            values = [f'"{key}": torch.as_tensor({body.text(node)}).detach(){".item()" if name == "_reports" else ""}' for key, node in roots.items()]
+            values = [
+                f'"{key}": torch.as_tensor({body.text(node)}).detach(){".item()" if name == "_reports" else ""}'
+                for key, node in roots.items()
+            ]
             self.helpers |= body.helpers | ({"ieee"} if body.calls_ieee else set())
-            methods.append("\n".join([f"def {name}(self, group, known, t):", *(f"    {line}" for line in [*read, *lines]), f"    return {{{', '.join(values)}}}"]))
+            methods.append(
+                "\n".join(
+                    [
+                        f"def {name}(self, group, known, t):",
+                        *(f"    {line}" for line in [*read, *lines]),
+                        f"    return {{{', '.join(values)}}}",
+                    ]
+                )
+            )
         if self.inputs:
             methods.append(INPUT)
         return methods
@@ -380,10 +419,10 @@ class ClassText:
         return [text, EVALUATING.replace("VALUE", call)]
 
 
-INPUT = '''def _input(self, name, p):
+INPUT = """def _input(self, name, p):
     value = self.inputs[name]
     value = value[p] if isinstance(value, dict) else value
-    return torch.as_tensor(value, device=p.device)'''
+    return torch.as_tensor(value, device=p.device)"""
 
 
 def _indented(text: str) -> str:
@@ -407,14 +446,18 @@ def _count(barrier: Barrier) -> str:
     if (extent.rows, extent.cols) == ("rows", "cols"):
         return "p.numel()"
     divisor = {("rows", 1): "p.shape[-1]", (1, "cols"): "p.shape[-2]", (1, 1): "(p.shape[-1] * p.shape[-2])"}
-    return f"p.numel() // {divisor[extent.rows, extent.cols]}"  # type: ignore[index]
+    return f"p.numel() // {divisor[extent.rows, extent.cols]}"
 
 
 def _path(guard: Node | None) -> Path:
     """The sides of blocks that a guard says."""
     if guard is None:
         return ()
-    if guard.op == "and" and len(guard.args) == 2 and guard.args[0].op in ("and", "not", "branch", "eq", "ge", "gt", "le", "lt", "ne", "hyper"):
+    if (
+        guard.op == "and"
+        and len(guard.args) == 2
+        and guard.args[0].op in ("and", "not", "branch", "eq", "ge", "gt", "le", "lt", "ne", "hyper")
+    ):
         return (*_path(guard.args[0]), *_path(guard.args[1]))
     if guard.op == "not":
         return ((guard.args[0], False),)
@@ -427,7 +470,13 @@ def _made(state: ir.State, body: Body) -> str:
     if state.init is ir.W and not state.type.window:
         return f'state["{state.name}"] = p.detach().to(dtype, copy=True)'
     shape = _shape(state.type.extent)
-    shape = f"({state.type.window}, *{shape})" if state.type.window and shape != "()" else f"({state.type.window},)" if state.type.window else shape
+    shape = (
+        f"({state.type.window}, *{shape})"
+        if state.type.window and shape != "()"
+        else f"({state.type.window},)"
+        if state.type.window
+        else shape
+    )
     text = body.text(state.init).replace("w", "p.to(dtype)") if state.init.op == "w" else body.text(state.init)
     if body.host[state.init]:
         if shape == "p.shape" and text in ("0", "0.0"):

@@ -6,7 +6,7 @@ import hashlib
 from pydoc_data.topics import topics
 
 import torch
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_sample_images  # type: ignore[import-untyped]
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_sample_images
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -35,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the race. Raises OptError for a rule that is wrong."""
     try:
-        from optlang.race.contest import race  # noqa: PLC0415 - `--help` needs none of it
-        from optlang.race.entrants import entrant  # noqa: PLC0415
-        from optlang.race.errors import RaceError  # noqa: PLC0415
+        from optlang.race.contest import race
+        from optlang.race.entrants import entrant
+        from optlang.race.errors import RaceError
     except ModuleNotFoundError as missing:
         print(f"racing needs {missing.name}: pip install 'optlang-rules[race]'", file=sys.stderr)
         return 2

@@ -122,7 +122,7 @@ class Contest:
             yield
         except RaceError:
             raise
-        except Exception as error:  # noqa: BLE001  # whatever a rule raises
+        except Exception as error:  # whatever a rule raises
             entry.error = f"{type(error).__name__}: {error}"
             self.watch.failed(entry)
             self.save()

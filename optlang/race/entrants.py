@@ -26,7 +26,7 @@ def entrant(word: str, backend: str = "auto", math: Math = "safe") -> Entrant:
     """`adamw`, `my.opt`, `my.opt:Rule` or `torch:AdamW`. Raises OptError for a wrong rule, RaceError for a wrong word."""
     if word.startswith(YARDSTICK):
         return Entrant(word, _torch_optimizer(word.removeprefix(YARDSTICK)))
-    from optlang.rules import Rule  # noqa: PLC0415 - yardsticks need no compiler
+    from optlang.rules import Rule
 
     path, _, name = word.rpartition(":") if not Path(word).exists() and ".opt:" in word else (word, "", "")
     rule = Rule(Path(path), name or None)
@@ -64,11 +64,13 @@ def _made(cls: Any, what: Program | Routing, named: Named, step_size: float) -> 
 
 
 def _torch_optimizer(name: str) -> Any:
-    import torch  # noqa: PLC0415 - importing torch takes seconds
+    import torch
 
     known = [n for n, c in vars(torch.optim).items() if isinstance(c, type) and issubclass(c, torch.optim.Optimizer)]
     if name not in known or name in ("Optimizer", "LBFGS", "SparseAdam"):
         near = did_you_mean(name, known)
-        raise RaceError(f"{YARDSTICK}{name}", "torch.optim has no such optimizer to race", f"did you mean `{near}`?" if near else "try torch:AdamW")
+        raise RaceError(
+            f"{YARDSTICK}{name}", "torch.optim has no such optimizer to race", f"did you mean `{near}`?" if near else "try torch:AdamW"
+        )
     cls = getattr(torch.optim, name)
     return lambda named, lr: cls([p for _, p in named], lr=lr)
