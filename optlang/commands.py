@@ -222,11 +222,12 @@ def _plan(rule: Rule, math: Math) -> str:
 
 
 def _cost(program: Program, math: Math) -> str:
+    from optlang.costs import describe  # noqa: PLC0415
     from optlang.degrees import degrees  # noqa: PLC0415
     from optlang.plan import plan  # noqa: PLC0415
     from optlang.simplify import report, simplify  # noqa: PLC0415
 
-    return "\n\n".join([plan(simplify(program, math)).to_text(), report(program, math).to_text(), degrees(program).to_text()])
+    return "\n\n".join([describe(plan(simplify(program, math))), report(program, math).to_text(), degrees(program).to_text()])
 
 
 FORMS: dict[str, Callable[[Rule, Math], str]] = {

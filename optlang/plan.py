@@ -66,12 +66,6 @@ class Plan:
         """The states per group and per model."""
         return tuple(s.name for s in self.program.states if s.type.extent.level in ("group", "model"))
 
-    def to_text(self) -> str:
-        """The stages of one step, with what each moves, for people."""
-        from optlang.costs import describe  # noqa: PLC0415 - costs are of plans
-
-        return describe(self)
-
 
 def _decide(node: Node, args: tuple[Node, ...], known: Mapping[Node, bool]) -> Node:
     """Values per group and model are the same for all parameters, so a parameter's own conditions do not decide them."""
