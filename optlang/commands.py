@@ -30,7 +30,7 @@ rule {name} "what it is and where it comes from" {{
   hyper weight_decay = 0    in [0, inf) "decoupled decay, times lr"
   state m = 0
   m' = beta*m + (1 - beta)*g
-  u  = m'/(abs(m') + rms(m'))
+  u  = m'/(abs(m') + rms(m') + 1e-12)
   w' = w - lr*(u + weight_decay*w)
 }}
 """
