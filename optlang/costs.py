@@ -50,8 +50,9 @@ def _stages(plan: Plan, truth: Truth) -> str:
         args = plan.decided([arg for b in level for arg in b.args], truth)
         what = ", ".join(dict.fromkeys(_named(b.op, b.mark.type) for b in level))
         lines.append(f"  stage {number + 1}  {_moved(args, [])}  then {what}")
-    changed = [s.node for s, root in zip(states, roots[1:], strict=True) if root is not s.node]
-    lines.append(f"  {'stage ' + str(len(lines) + 1) if lines else 'one stage'}  {_moved(roots, [ir.W, *changed])}")
+    changed = [(target, root) for target, root in zip([ir.W, *(s.node for s in states)], roots, strict=True) if root is not target]
+    moved = _moved([root for _, root in changed], [target for target, _ in changed])
+    lines.append(f"  {'stage ' + str(len(lines) + 1) if lines else 'one stage'}  {moved}")
     return "\n".join(lines)
 
 
