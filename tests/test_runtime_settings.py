@@ -218,3 +218,28 @@ def test_default_settings_are_those_of_the_rule() -> None:
     assert defaults["betas"] == (0.9, 0.999)
     assert defaults["lr"] == 1e-3
     assert math.isclose(defaults["eps"], 1e-8)
+
+
+# ---------------------------------------------------------------------------------------------------------- names
+
+TAKEN = [("state", name) for name in ("step", "weights_in_training")]
+TAKEN += [("hyper", name) for name in ("params", "param_names", "maximize", "seed", "betas")]
+
+
+@pytest.mark.parametrize(("kind", "name"), TAKEN)
+def test_names_that_every_optimizer_has(kind: str, name: str) -> None:
+    equation = f"{name}' = {name} + 1" if kind == "state" else ""
+    text = f"rule R {{ {kind} {name} = 1 {equation} w' = w - {name}*g }}"
+    [finding] = optlang.check(text)
+    assert (finding.code, finding.message) == ("N04", f"a {kind} cannot be called `{name}`")
+
+
+def test_below_the_top_such_names_meet_nothing() -> None:
+    text = "rule Inner { hyper seed = 2 state step = 0 step' = step + 1 w' = w - seed*step'*g } rule R { w' = Inner() }"
+    assert [d.code for d in optlang.check(text)] == ["N04", "N04"]  # those of Inner by itself
+    text = "def counted(x) { state step per tensor = 0 step' = step + 1 return x*step' } rule R { w' = w - counted(g) }"
+    p = parameter(0.0)
+    optimizer: Any = optlang.loads(text)([p])
+    stepped(optimizer, p)
+    assert stepped(optimizer, p) == [[-3.0]]
+    assert {name: float(value) for name, value in optimizer.state[p].items()} == {"step": 2, "counted.step": 2}

@@ -24,8 +24,8 @@ from optlang.backends.places import Place, shape_of
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.torch_barriers import cross
 from optlang.backends.torch_code import CellCode, Output, generate
-from optlang.backends.torch_functions import Functions
-from optlang.backends.torch_views import like, put_back, view
+from optlang.backends.torch_functions import Bound, Functions
+from optlang.backends.torch_views import like
 from optlang.host import HostScalars, MissingFact
 from optlang.ir import Node, Program
 from optlang.plan import Plan, Truth, plan
@@ -34,7 +34,6 @@ from optlang.types import ELEMENT, Type
 
 COMPILE_FROM = 1 << 18  # elements in one step; below, calling single operators is as quick
 WEIGHTS = Type("real", ELEMENT)
-WRITTEN = ("w", "state")
 
 
 @dataclass
@@ -125,8 +124,7 @@ class TorchExecutable:
 
         @torch.no_grad()
         def finish() -> None:
-            for call in calls:
-                call()
+            self._functions.run_all(calls, now.compiled)
             for target, value in shared:
                 write(target, value)
             step.reports.update(reports)
@@ -152,7 +150,7 @@ class TorchExecutable:
         found = [root for truth in {w.truth for w in now.works} for root in self.plan.decided(roots, truth)]
         return [*found, *(program.updates[s.name] for s in self._shared), *(program.reports or {}).values()]
 
-    def _final(self, work: Work, now: Pass) -> Callable[[], Any]:
+    def _final(self, work: Work, now: Pass) -> Bound:
         """What writes the new weights and states of one parameter."""
         program = self.plan.program
         states = [s for s in self._own if self._exists(s, work.truth)]
@@ -206,32 +204,20 @@ class TorchExecutable:
         return code, self._call(code, work, now, work.cell.state) or ()
 
     def _call(self, code: CellCode, work: Work, now: Pass, states: Any) -> Any:
-        return self._bound(code, work, now, states)()
+        return self._functions.run(self._bound(code, work, now, states), now.compiled)
 
-    def _bound(self, code: CellCode, work: Work, now: Pass, states: Any) -> Callable[[], Any]:
+    def _bound(self, code: CellCode, work: Work, now: Pass, states: Any) -> Bound:
         """A function with the tensors and numbers of one parameter. Raises StepError where one of them is not to be had."""
         cell = work.cell
         if code.shaped and cell.weights.ndim < 2:
             raise StepError(f"{cell.name or f'parameter {cell.index}'} has shape {tuple(cell.weights.shape)}, but rule "
                             f"`{self.plan.program.name}` needs a matrix; send it to another rule with a `route`")  # fmt: skip
         tensors = [self._tensor(node, work, now, states) for node in code.tensors]
-        seen = [view(x, node.type, code.shaped) for x, node in zip(tensors, code.tensors, strict=True)]
-        scalars = self._scalar_tensor(code, work, now)
         counter = None
         if code.draws:
             counter = torch.tensor([cell.t, now.step.seed & 0xFFFFFFFF, cell.index & 0xFFFFFFFF], device=cell.weights.device)
         first = cell.weights.shape[0] if code.shaped else 0
-
-        def call() -> Any:
-            result = self._functions.call(code, seen, scalars, counter, first, now.compiled)
-            for node, tensor, x in zip(code.tensors, tensors, seen, strict=True):
-                if node.op in WRITTEN:
-                    put_back(tensor, x)
-                if now.compiled and node.op == "w":
-                    torch.autograd.graph.increment_version(cell.weights)  # written behind its back
-            return result
-
-        return call
+        return Bound(code, cell.weights, tensors, self._scalar_tensor(code, work, now), counter, first)
 
     def _tensor(self, node: Node, work: Work, now: Pass, states: Any) -> Tensor:
         cell = work.cell

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from optlang import ir
 from optlang.ir import Node
 from optlang.ops import OPS
-from optlang.types import Extent, needs_matrix
+from optlang.types import ELEMENT, Extent, needs_matrix
 
 MATRIX_OPS = frozenset(["matmul", "transpose", "as_matrix", "as_param", "eye"])
 TENSORS = frozenset(["w", "g", "state", "input"])
@@ -45,6 +45,8 @@ class CellCode:
     slots: tuple[Node, ...]
     shaped: bool
     draws: bool
+    elementwise: bool  # may run over the elements of many parameters at once
+    written: tuple[int, ...]  # the places of the tensors that it writes into
 
 
 def generate(
@@ -58,7 +60,18 @@ def generate(
     lines = writer.results()
     head = f"def {name}({', '.join([*writer.tensors.values(), 's', 'counter', 'first'])}):"
     text = "\n".join([head, *(f"    {line}" for line in [*writer.lines, *lines])]) + "\n"
-    return CellCode(name, text, tuple(writer.tensors), tuple(writer.slots), writer.shaped, any(n.op == "random" for n in order))
+    targets = {o.target for o in outputs if o.target is not o.node}
+    written = tuple(place for place, node in enumerate(writer.tensors) if node in targets)
+    draws = any(n.op == "random" for n in order)
+    plain = not writer.shaped and not draws and all(_is_elementwise(n) for n in [*order, *writer.tensors])
+    return CellCode(name, text, tuple(writer.tensors), tuple(writer.slots), writer.shaped, draws, plain, written)
+
+
+def _is_elementwise(node: Node) -> bool:
+    """Whether a value of one element depends on that element alone. Values per tensor come from reductions or states."""
+    if node.op in TENSORS:
+        return node.type.extent == ELEMENT and not node.type.window
+    return OPS[node.op].role != "reduce" and not node.type.window
 
 
 def is_slot(node: Node, known: Mapping[Node, bool]) -> bool:

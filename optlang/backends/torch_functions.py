@@ -14,7 +14,7 @@ from torch.fx.experimental import _config as shape_settings
 from optlang import ir
 from optlang.backends import torch_ops
 from optlang.backends.torch_code import CellCode, Output, generate
-from optlang.backends.torch_views import alone
+from optlang.backends.torch_views import alone, put_back, view
 from optlang.host import HostScalars
 from optlang.ir import Node
 
@@ -33,6 +33,18 @@ class Slots:
     host: HostScalars
     shared: tuple[Node, ...]
     order: tuple[int, ...]
+
+
+@dataclass(eq=False, slots=True)
+class Bound:
+    """A function with what one parameter gives it."""
+
+    code: CellCode
+    weights: Tensor
+    tensors: list[Tensor]
+    s: Tensor
+    counter: Tensor | None
+    first: int
 
 
 class Functions:
@@ -62,6 +74,40 @@ class Functions:
             places = {node: place for place, node in enumerate([*host, *shared])}
             self._scalars[code] = Slots(HostScalars(host), tuple(shared), tuple(places[n] for n in code.slots))
         return self._scalars[code]
+
+    def run(self, bound: Bound, compiled: bool) -> Any:
+        """Runs a function on the views that it wants; what it wrote into copies goes where it belongs."""
+        code = bound.code
+        seen = [view(x, node.type, code.shaped) for x, node in zip(bound.tensors, code.tensors, strict=True)]
+        result = self.call(code, seen, bound.s, bound.counter, bound.first, compiled)
+        for place in code.written:
+            put_back(bound.tensors[place], seen[place])
+            if compiled and code.tensors[place] is ir.W:
+                torch.autograd.graph.increment_version(bound.weights)  # written behind its back
+        return result
+
+    def run_all(self, calls: Sequence[Bound], compiled: bool) -> None:
+        """Runs functions that only write. Small parameters go through an elementwise function together, end to end."""
+        together: dict[tuple[Any, ...], list[Bound]] = {}
+        for place, bound in enumerate(calls):
+            joins = bound.code.elementwise and not compiled
+            together.setdefault((bound.code, id(bound.s)) if joins else (place,), []).append(bound)
+        for some in together.values():
+            if len(some) == 1:
+                self.run(some[0], compiled)
+            else:
+                self._run_together(some)
+
+    def _run_together(self, some: list[Bound]) -> None:
+        code = some[0].code
+        parts = [[bound.tensors[i].reshape(-1) for bound in some] for i in range(len(code.tensors))]
+        joined = [torch.cat(flat) for flat in parts]
+        self.call(code, joined, some[0].s, None, 0, False)
+        sizes = [bound.weights.numel() for bound in some]
+        for place in code.written:
+            torch._foreach_copy_(parts[place], joined[place].split(sizes))  # type: ignore[no-untyped-call]
+            for bound, part in zip(some, parts[place], strict=True):
+                put_back(bound.tensors[place], part)
 
     def call(self, code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int, compiled: bool) -> Any:
         """Runs a function, compiled for the kind of its tensors where that is wanted and its sizes are not special."""

@@ -15,6 +15,8 @@ from optlang.types import ELEMENT, EXTENT_OF, Extent, Kind, Type, broadcasts_to
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame
 
+OF_CHECKPOINTS = ("step", "weights_in_training")  # every optimizer keeps these beside the states
+OF_GROUPS = ("params", "param_names", "maximize", "seed", "betas")  # and these beside the hypers
 Body = Sequence[syntax.Statement]
 Setting = float | int | bool
 
@@ -23,10 +25,17 @@ def enter(frame: Frame, body: Body, given: Mapping[str, Value]) -> None:
     """Everything that a body declares. `given` are hypers that the caller sets to expressions."""
     for statement in body:
         if isinstance(statement, syntax.Hyper) and frame.may_define(statement.name, statement.name_span):
+            _refuse_taken(frame, "hyper", statement.name, statement.name_span, OF_GROUPS)
             _enter_hyper(frame, statement, given)
         elif isinstance(statement, syntax.Input) and frame.may_define(statement.name, statement.name_span):
             _enter_input(frame, statement)
     enter_states(frame, body)
+
+
+def _refuse_taken(frame: Frame, kind: str, name: str, span: Span, taken: Sequence[str]) -> None:
+    """Names that would meet those of the optimizer; below the top level names are dotted and meet nothing."""
+    if name in taken and not frame.prefix and not frame.is_def:
+        frame.report("N04", f"a {kind} cannot be called `{name}`", span, "every optimizer has one of its own", "choose another name")
 
 
 # --------------------------------------------------------------------------------------------------------- hypers
@@ -131,6 +140,7 @@ def enter_states(frame: Frame, body: Body) -> None:
     for statement in body:
         if not isinstance(statement, syntax.State) or not frame.may_define(statement.name, statement.name_span):
             continue
+        _refuse_taken(frame, "state", statement.name, statement.name_span, OF_CHECKPOINTS)
         frame.places[statement.name] = statement.name_span
         extent = extent_of(frame, statement.per, statement.span)
         window = 0 if statement.window is None else _window(frame, statement.window)
