@@ -1,0 +1,95 @@
+"""`library/README.md` is made from the rules themselves; `python tests/test_gallery.py` writes it anew."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from optlang import library, parser
+from optlang.ir import Program, Routing, walk
+from optlang.render import latex
+from optlang.rules import Rule
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "library" / "README.md"
+AGAINST = {  # the implementation that tests/test_library.py takes the same steps as
+    "adabelief": "adabelief-pytorch", "adadelta": "torch.optim.Adadelta", "adafactor": "torch.optim.Adafactor",
+    "adagrad": "torch.optim.Adagrad", "adam": "torch.optim.Adam", "adamax": "torch.optim.Adamax", "adamw": "torch.optim.AdamW",
+    "amsgrad": "torch.optim.Adam(amsgrad=True)", "lamb": "timm's Lamb", "lars": "pytorch_optimizer's LARS", "lion": "lion-pytorch",
+    "lookahead": "pytorch_optimizer's Lookahead around torch's AdamW", "momentum": "torch.optim.SGD",
+    "muon": "torch.optim.Muon, its cast to bfloat16 left out", "muonwithadamw": "torch.optim.Muon and AdamW",
+    "nadam": "torch.optim.NAdam", "nesterov": "torch.optim.SGD(nesterov=True)", "radam": "torch.optim.RAdam",
+    "rmsprop": "torch.optim.RMSprop", "rprop": "torch.optim.Rprop", "sam": "two passes by hand around torch's AdamW",
+    "schedulefreeadamw": "schedulefree's AdamWScheduleFree", "sgd": "torch.optim.SGD", "signsgd": "pytorch_optimizer's SignSGD",
+    "signum": "pytorch_optimizer's SignSGD", "sophiah": "pytorch_optimizer's SophiaH, given the exact diagonal of a Hessian",
+}  # fmt: skip
+HEAD = """\
+# The library
+
+Every rule is one file; `optlang.load("lion")` loads it by its name, `from lion import Lion` uses it in another rule.
+Each takes, on every backend and as a generated module, the same steps as the implementation named with it, to 12 digits
+over 20 steps of a closed loop in float64, with every setting off its default (`tests/test_library.py`).
+
+"Memory" counts numbers per element of a parameter that are kept between steps.
+
+This page is made from the files: `python tests/test_gallery.py`.
+"""
+
+
+def page() -> str:
+    families: dict[str, list[str]] = {}
+    for name, path in library.index().items():
+        if name != "std":
+            families.setdefault(path.parent.name, []).append(name)
+    parts = [HEAD, _table(families)]
+    parts += [f"## {family}\n\n" + "\n".join(_entry(name) for name in names) for family, names in families.items()]
+    return "\n".join([*parts, _standard()])
+
+
+def _table(families: dict[str, list[str]]) -> str:
+    rows = []
+    for family, names in families.items():
+        for name in names:
+            rule = Rule(name)
+            rows.append(f"| [{rule.name}](#{name}) | {family} | {rule.doc} | {_memory(rule.program)} |")
+    return "\n".join(["| rule | family | source | memory |", "|---|---|---|---|", *rows]) + "\n"
+
+
+def _memory(what: Program | Routing) -> str:
+    if isinstance(what, Routing):
+        return "that of its rules"
+    full = sum(str(s.type.extent) == "element" for s in what.states if s.guard is None)
+    small = [str(s.type.extent) for s in what.states if str(s.type.extent) != "element"]
+    guarded = sum(str(s.type.extent) == "element" for s in what.states if s.guard is not None)
+    text = f"{full}" + (f" or {full + guarded}" if guarded else "")
+    return text + (f", and one per {' and per '.join(dict.fromkeys(small))}" if small else "")
+
+
+def _entry(name: str) -> str:
+    rule = Rule(name)
+    where = library.index()[name].relative_to(library.index()[name].parent.parent)
+    lines = [f"### <a id=\"{name}\"></a>{rule.name}", "", f"{rule.doc}. [`{where}`]({where}); the same steps as {AGAINST[name]}.", ""]
+    if isinstance(rule.program, Program) and len(walk(rule.program.roots())) < 70:
+        lines += ["$$", latex(rule.program), "$$", ""]
+    else:
+        lines += ["```", library.index()[name].read_text(encoding="utf-8").rstrip(), "```", ""]
+    return "\n".join(lines)
+
+
+def _standard() -> str:
+    """The standard definitions, each with the comment before it."""
+    names = [item.name for item in parser.parse(library.find("std"))[0].items if hasattr(item, "parameters")]
+    listed = ", ".join(f"`{name}`" for name in names)
+    return f"## std\n\n[`std.opt`](std.opt) holds what rules are made of: averages, transforms, Newton-Schulz, schedules. {listed}.\n"
+
+
+def test_the_page_is_that_of_the_rules() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page()
+
+
+def test_every_rule_names_its_reference() -> None:
+    assert set(AGAINST) == set(library.names())
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")
