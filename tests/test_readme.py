@@ -1,0 +1,49 @@
+"""What the README shows is what there is."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import optlang
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_rule_is_that_of_the_library() -> None:
+    assert (ROOT / "library" / "sign" / "lion.opt").read_text().strip() in README
+
+
+def test_the_message_is_what_is_said() -> None:
+    lines = (ROOT / "library" / "adam" / "adam.opt").read_text().splitlines()
+    lines[8] = "  m' = beta3*m + (1 - beta1)*g"
+    lines[9] = ""
+    [finding] = [d for d in optlang.check("\n".join(lines), name="my.opt") if "beta3" in d.message]
+    assert finding.to_text() in README
+
+
+def test_the_module_is_what_is_generated() -> None:
+    (shown,) = re.findall(r"```python\n(    def _update.*?)```", README, re.DOTALL)
+    assert shown in optlang.build("lion")
+
+
+def test_the_race_is_the_one_in_docs() -> None:
+    results = json.loads((ROOT / "docs" / "race.json").read_text())
+    for entry in results["entries"]:
+        summary = entry["summary"]
+        [row] = [line for line in README.splitlines() if line.startswith(f"{entry['name']} ")]
+        assert f"{100 * summary['test_accuracy']['mean']:.2f}" in row
+        assert f"{summary['test_loss']['mean']:.3f}"[:4] in row
+
+
+def test_the_commands_are_those_of_the_makefile() -> None:
+    made = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", made, re.MULTILINE)
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
