@@ -315,6 +315,20 @@ def test_long_programs_stay_quick() -> None:
     assert cost(simplify(rule, "strict").roots()) <= cost(rule.roots())
 
 
+@pytest.mark.parametrize("math", ["safe", "fast"])
+@pytest.mark.parametrize(("sums", "shared"), [(100, True), (700, False)])
+def test_large_programs_are_rewritten_exactly_only(math: str, sums: int, shared: bool) -> None:
+    x = ir.G
+    for i in range(sums):
+        x = ir.sub(ir.W, ir.mul(ir.mul(x, ir.const(1)), ir.const(0.5 + i)))
+    half, third = ir.hyper("half"), ir.hyper("third")
+    hypers = tuple(ir.Hyper(name, "real", 0.3, ir.Bounds(0, 1)) for name in ("half", "third"))
+    rule = Program("Large", "", hypers, (), (), {}, ir.sub(ir.W, ir.mul(half, ir.mul(third, x))))
+    order = walk(simplify(rule, math).roots())
+    assert (ir.mul(half, third) in order) == shared  # the guard's business
+    assert not any(n.op == "mul" and ir.const(1) in n.args for n in order)  # exact
+
+
 def test_signs_are_found_through_states() -> None:
     rule = named("adam")
     known = nonnegative(rule)

@@ -18,7 +18,8 @@ from optlang.simplify.rules import Rule, by_root
 from optlang.types import Type, TypeProblem, broadcasts_to
 
 PASSES = 30
-MOST_JUDGED = 1000  # forms that the guard looks at; a program of ten thousand operations stays mostly as written
+MOST_JUDGED = 1000  # forms that the guard looks at
+LARGE = 2000  # operations and leaves; above, exact rewrites only, whatever the mathematics
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +52,13 @@ class Judge:
         self.math = math
         self.hypers = {h.name: h for h in program.hypers}
         self.nonnegative = nonnegative(program)
+        self.large = len(walk(program.roots())) > LARGE
         self.left = MOST_JUDGED
 
     @property
     def judges(self) -> bool:
         """Whether any but exact rules have a chance."""
-        return self.math == "fast" or (self.math == "safe" and self.left > 0)
+        return not self.large and (self.math == "fast" or (self.math == "safe" and self.left > 0))
 
     def allows(self, rule: Rule, before: Node, after: Node, match: Match) -> bool:
         return rule.meaning == "exact" or self.accepts(before, after, frozenset(match.letters.values()))
@@ -64,7 +66,7 @@ class Judge:
     def accepts(self, before: Node, after: Node, leaves: frozenset[Node]) -> bool:
         """Whether a form that is equal for real numbers may be taken."""
         if self.math == "fast" or not self.judges:
-            return self.math == "fast"
+            return self.judges
         self.left -= 1
         return guard.accepts(before, after, leaves, self.hypers, self.nonnegative)
 
