@@ -183,6 +183,8 @@ class TorchExecutable:
     @torch.no_grad()
     def evaluation(self, step: Step) -> list[Tensor]:
         """New tensors like the weights: those to evaluate with, or the stored ones where the rule has no others."""
+        if not step.cells:
+            return []
         now = self._begin(step, compiled=False)
         node = self.plan.program.evaluation
         if node is None:
@@ -232,6 +234,9 @@ class TorchExecutable:
         if node.op == "g":
             if cell.gradient is None:
                 raise StepError(f"{cell.name or f'parameter {cell.index}'} has no gradient; call `backward()` first")
+            if cell.gradient.shape != cell.weights.shape:
+                raise StepError(f"{cell.name or f'parameter {cell.index}'}: its gradient has shape {tuple(cell.gradient.shape)}, "
+                                f"the parameter itself {tuple(cell.weights.shape)}")  # fmt: skip
             return cell.gradient  # type: ignore[no-any-return]
         if node.op == "input":
             return _input(node, cell)
@@ -286,7 +291,7 @@ def _input(node: Node, cell: Cell) -> Tensor:
     inner = shape_of(node.type.extent, tuple(cell.weights.shape))
     if value.ndim and tuple(value.shape) != inner:
         raise StepError(f"{cell.name or f'parameter {cell.index}'}: the input `{node.value}` has shape {tuple(value.shape)}, not {inner}")
-    return value.to(_computing(cell.weights.dtype)) if node.type.kind != "bool" else value
+    return (value.to(_computing(cell.weights.dtype)) if node.type.kind != "bool" else value).expand(inner)
 
 
 def _nothing() -> None:

@@ -205,7 +205,7 @@ class _Writer:
         if node.value == "window":
             return f"ops.window_{node.op}({value}{more})"
         dims = self._reduced_dims(node.args[0].type.extent, node.value)
-        if node.op in ("count", "quantile"):
+        if node.op in ("amax", "amin", "count", "quantile"):
             return f"ops.{node.op}({value}{more}, {dims})"
         return f"{value}.{node.op}()" if dims is None else f"{value}.{node.op}({dims}, keepdim=True)"
 

@@ -79,7 +79,7 @@ class Functions:
         """Runs a function on the views that it wants; what it wrote into copies goes where it belongs."""
         code = bound.code
         seen = [view(x, node.type, code.shaped) for x, node in zip(bound.tensors, code.tensors, strict=True)]
-        result = self.call(code, seen, bound.s, bound.counter, bound.first, compiled)
+        result = self.call(code, seen, bound.s, bound.counter, bound.first, compiled and is_common(bound))
         for place in code.written:
             put_back(bound.tensors[place], seen[place])
             if compiled and code.tensors[place] is ir.W:
@@ -110,13 +110,13 @@ class Functions:
                 put_back(bound.tensors[place], part)
 
     def call(self, code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int, compiled: bool) -> Any:
-        """Runs a function, compiled for the kind of its tensors where that is wanted and its sizes are not special."""
+        """Runs a function, compiled for the kind of its tensors where that is wanted."""
         if code not in self._plain:
             self._plain[code] = load(code)
-        if not compiled or any(size < 2 for x in tensors for size in x.shape[-2:]):
+        if not compiled:
             return self._plain[code](*tensors, s, counter, first)
         tensors = [alone(x) for x in tensors]
-        key = (code, s.device, *((x.dtype, x.ndim, x.shape[0] == 1) for x in tensors))
+        key = (code, s.device, *((x.dtype, x.ndim, x.shape[:1] == (1,)) for x in tensors))
         if key not in self._compiled:
             return self._first_call(key, code, tensors, s, counter, first)
         return self._compiled[key](*tensors, s, counter, first)
@@ -137,6 +137,12 @@ class Functions:
         return result
 
 
+def is_common(bound: Bound) -> bool:
+    """Whether sizes are such as one compiled function takes all of: it would treat 0 and 1 as kinds of their own."""
+    shape = bound.weights.shape
+    return all(size > 1 for size in shape[-2:]) and 0 not in shape if bound.code.shaped else bound.weights.numel() > 1
+
+
 def load(code: CellCode) -> Function:
     """The function of a generated text. The text is ours: names in it are sanitized, numbers are printed numbers."""
     namespace: dict[str, Any] = {"torch": torch, "ops": torch_ops}
@@ -149,4 +155,6 @@ def _is_of_the_compiler(problem: Exception) -> bool:
 
 
 def _first_line(problem: Exception) -> str:
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+    """What a failure says first; torch begins with the stage that failed."""
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip() and not line.strip().endswith("raised:")]
+    return lines[0] if lines else type(problem).__name__

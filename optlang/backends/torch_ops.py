@@ -28,6 +28,25 @@ def count(x: Tensor, dims: Dims) -> Tensor:
     return torch.ones_like(x).sum() if dims is None else torch.ones_like(x).sum(tuple(dims), keepdim=True)
 
 
+def amax(x: Tensor, dims: Dims) -> Tensor:
+    """The largest value; -inf where there are none."""
+    if x.numel() == 0:
+        return _of_nothing(x, dims, -torch.inf)
+    return x.amax() if dims is None else x.amax(tuple(dims), keepdim=True)
+
+
+def amin(x: Tensor, dims: Dims) -> Tensor:
+    """The smallest value; inf where there are none."""
+    if x.numel() == 0:
+        return _of_nothing(x, dims, torch.inf)
+    return x.amin() if dims is None else x.amin(tuple(dims), keepdim=True)
+
+
+def _of_nothing(x: Tensor, dims: Dims, value: float) -> Tensor:
+    shape = () if dims is None else [1 if d - x.ndim in dims else x.shape[d] for d in range(x.ndim)]
+    return x.new_full(shape, value)
+
+
 def quantile(x: Tensor, q: Tensor, dims: Dims) -> Tensor:
     """Linear interpolation between order statistics, for any number of values; NaN if any value is."""
     if dims is None:
@@ -40,6 +59,8 @@ def quantile(x: Tensor, q: Tensor, dims: Dims) -> Tensor:
 
 def _quantile(x: Tensor, q: Tensor) -> Tensor:
     """Over the last dimension."""
+    if x.shape[-1] == 0:
+        return x.new_full(x.shape[:-1], torch.nan)
     ordered = x.sort(-1).values
     bad = ordered[..., -1].isnan() | ~((q >= 0) & (q <= 1))  # NaNs are sorted to the end
     return torch.where(bad, torch.nan, _between(ordered, q.clamp(0, 1).nan_to_num() * (x.shape[-1] - 1)))

@@ -13,11 +13,12 @@ Shape = tuple[int, ...]
 
 
 def view(tensor: Tensor, type_: Type, shaped: bool) -> Tensor:
-    """A tensor of one parameter without a copy where its memory is in order, else a copy in order. One number stays one."""
-    if type_.extent.level != "array" or tensor.ndim == (1 if type_.window else 0):
+    """A tensor of one parameter without a copy where its memory is in order, else a copy in order."""
+    if type_.extent.level != "array":
         return tensor
     lead, inner = (tensor.shape[:1], tensor.shape[1:]) if type_.window else ((), tensor.shape)
-    return tensor.reshape(*lead, prod(inner[:-2]), *inner[-2:]) if shaped else tensor.reshape(*lead, prod(inner))
+    seen = tensor.reshape(*lead, prod(inner[:-2]), *inner[-2:]) if shaped else tensor.reshape(*lead, prod(inner))
+    return seen.contiguous()
 
 
 def alone(tensor: Tensor) -> Tensor:

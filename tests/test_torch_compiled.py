@@ -1,0 +1,128 @@
+"""Functions that torch.compile fuses: the same steps as uncompiled, compiled once for all sizes and settings. 60 seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+
+import optlang
+from optlang.backends import torch as torch_backend
+
+DRAWING = "rule D { hyper lr = 0.1 in (0, inf) state m = 0 m' = 0.9*m + g*uniform() w' = w - lr*m' + lr*normal(per tensor) }"
+
+
+@pytest.fixture
+def compiling(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Steps of any size are compiled, and compiling a second time is an error."""
+    monkeypatch.setattr(torch_backend.BACKEND, "compile_from", 0)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        yield
+
+
+def some(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+class Run:
+    """An optimizer on parameters of some shapes, with the gradients of its steps."""
+
+    def __init__(self, rule: str, shapes: list[tuple[int, ...]], dtype: torch.dtype = torch.float32, **settings: Any) -> None:
+        self.params = [some(*shape, seed=i, dtype=dtype).requires_grad_() for i, shape in enumerate(shapes)]
+        self.optimizer: Any = optlang.Rule(rule).optimizer()(self.params, **settings)  # type: ignore[call-arg]
+        self.taken = 0
+
+    def steps(self, count: int) -> Run:
+        for _ in range(count):
+            self.taken += 1
+            for i, p in enumerate(self.params):
+                p.grad = some(*p.shape, seed=1000 * self.taken + i, dtype=p.dtype)
+            self.optimizer.step()
+        return self
+
+    @property
+    def stored(self) -> list[Any]:
+        return [(p.detach(), dict(self.optimizer.state[p])) for p in self.params]
+
+
+def uncompiled(rule: str, shapes: list[tuple[int, ...]], dtype: torch.dtype = torch.float32, **settings: Any) -> Run:
+    run = Run(rule, shapes, dtype, **settings)
+    for case in run.optimizer.cases:
+        case.executable(case.settings.defaults)[1].compile_from = 1 << 60
+    return run
+
+
+def graphs() -> int:
+    return int(counters["stats"]["unique_graphs"])
+
+
+def test_adamw_over_a_cycle_is_compiled_once_for_all_sizes(compiling: None) -> None:
+    """200 steps in which t, lr and betas change all the time; nine sizes, among them those that torch takes for special."""
+    shapes: list[tuple[int, ...]] = [(4, 6), (6, 4), (5, 5), (64,), (2, 3, 3, 3), (1,), (), (0,), (1, 7)]
+    before = graphs()
+    run, plain = Run("adamw", shapes), uncompiled("adamw", shapes)
+    schedulers = [torch.optim.lr_scheduler.OneCycleLR(r.optimizer, 0.1, total_steps=201) for r in (run, plain)]
+    for _ in range(200):
+        for one, scheduler in zip((run, plain), schedulers, strict=True):
+            one.steps(1)
+            scheduler.step()
+    assert graphs() == before + 1
+    torch.testing.assert_close(run.stored, plain.stored, rtol=2e-4, atol=2e-5)
+
+
+def test_adafactor_of_matrices_and_vectors(compiling: None) -> None:
+    shapes: list[tuple[int, ...]] = [(4, 6), (6, 6), (2, 9), (8,), (5,), (2, 3, 4)]
+    run, plain = Run("adafactor", shapes).steps(6), uncompiled("adafactor", shapes).steps(6)
+    torch.testing.assert_close(run.stored, plain.stored, rtol=1e-4, atol=1e-6)
+
+
+def test_compiled_draws_are_the_same_draws(compiling: None) -> None:
+    shapes: list[tuple[int, ...]] = [(4, 6), (7,)]
+    run, plain = Run(DRAWING, shapes, seed=7).steps(4), uncompiled(DRAWING, shapes, seed=7).steps(4)
+    torch.testing.assert_close(run.stored, plain.stored, rtol=1e-5, atol=1e-6)
+
+
+def test_half_weights_round_once_when_compiled(compiling: None) -> None:
+    text = "rule R { hyper lr = 1 in (0, inf) w' = w + g/8 + g/8 + g/8 + g/8 + g/8 + g/8 + g/8 + g/8 }"
+    run = Run(text, [(64,)], torch.bfloat16)
+    p, version = run.params[0], run.params[0]._version
+    with torch.no_grad():
+        p.fill_(1)
+    p.grad = torch.full_like(p, torch.finfo(torch.bfloat16).eps)
+    run.optimizer.step()
+    assert set(p.tolist()) == {1 + torch.finfo(torch.bfloat16).eps}
+    assert p._version > version + 1  # autograd knows
+
+
+def test_a_missing_compiler_is_a_warning(compiling: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And only one: afterwards the function runs as it is."""
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    def broken(function: Any, **options: Any) -> Any:
+        def call(*args: Any) -> Any:
+            raise BackendCompilerFailed(function, RuntimeError("no C++ compiler found"), None)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    run, plain = Run("lion", [(8,)]), uncompiled("lion", [(8,)])
+    with pytest.warns(UserWarning, match=r"torch.compile does not work here, so steps run uncompiled and slower: .*no C\+\+ compiler"):
+        run.steps(1)
+    run.steps(2)
+    torch.testing.assert_close(run.stored, plain.steps(3).stored, rtol=0, atol=0)
+
+
+def test_errors_of_a_step_are_no_failures_of_the_compiler(compiling: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(function: Any, **options: Any) -> Any:
+        def call(*args: Any) -> Any:
+            raise torch.OutOfMemoryError("memory")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(torch.OutOfMemoryError):
+        Run("lion", [(8,)]).steps(1)
