@@ -45,7 +45,7 @@ def train(cls: Any, shapes: Sequence[tuple[int, ...]], steps: int, dtype: torch.
             return loss
 
         optimizer.step(closure)
-    states = [{k: v for k, v in optimizer.state[p].items()} for p in params]
+    states = [dict(optimizer.state[p]) for p in params]
     return params, states, {k: torch.tensor(v) for k, v in optimizer.reports.items()}
 
 
@@ -129,7 +129,8 @@ PROGRAMS: dict[str, str] = {
     "loss": "w' = w - lr*g*loss/(1 + loss)",
     "state per model": "state n per model = 2  n' = 0.5*n + norm(g per model)  w' = w - lr*g/n'",
     "state per model from t": "state n per model = 0  n' = n + t  w' = w - lr*g*n'",
-    "states per group and tensor": "state a per group = 0  state b per tensor = lr  a' = a + mean(g per group)  b' = b + max(abs(g))  w' = w - lr*g*a'/b'",
+    "states per group and tensor": "state a per group = 0  state b per tensor = lr"
+    "  a' = a + mean(g per group)  b' = b + max(abs(g))  w' = w - lr*g*a'/b'",
     "window per model": "state h[3] per model = nan  h' = push(h, norm(g per model))  w' = w - lr*g*min(1, quantile(h', 0.5)/max(h'))",
     "window per element": "state h[2] = nan  h' = push(h, g)  w' = w - lr*(mean(h') + min(h') + quantile(h', 0.3) + max(h')) + count(h')",
     "window per tensor": "state h[4] per tensor = 0  h' = push(h, mean(g))  w' = w - lr*g*sum(h')",
@@ -149,7 +150,8 @@ PROGRAMS: dict[str, str] = {
     "products": "when rank >= 2 { u = g @ g.T @ g } else { u = g }  w' = w - lr*u/(1 + norm(u))",
     "conv as a matrix": "when rank >= 2 { x = as_matrix(g)  u = as_param(x @ x.T @ x) } else { u = g }  w' = w - lr*u/(1 + norm(u))",
     "hypers of groups": "w' = w - lr*g/norm(lr*g per group)",
-    "maps": "w' = w - lr*(sin(g) + exp(-abs(g)) + log(1 + g^2) + sqrt(abs(w)) + sign(g)*floor(3*g) + min(g, w, 0) + g^3 + abs(g)^0.3 + tanh(g))",
+    "maps": "w' = w - lr*(sin(g) + exp(-abs(g)) + log(1 + g^2) + sqrt(abs(w)) + sign(g)*floor(3*g)"
+    " + min(g, w, 0) + g^3 + abs(g)^0.3 + tanh(g))",
     "special numbers": "w' = w - lr*where(g > 1, min(inf, g), max(-inf, g)) + 0*lr",
     "weights alone": "w' = w*(1 - lr)",
     "reports": "report a = norm(g per model)  report b = lr*t  report c = max(w per model) > 0  w' = w - lr*g",
