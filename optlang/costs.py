@@ -8,8 +8,9 @@ from optlang import ir
 from optlang.host import MissingFact, evaluate
 from optlang.ir import Node
 from optlang.plan import CALLS, Plan, Truth
-from optlang.types import WORD_OF, Type
+from optlang.types import WORD_OF, Extent, Type, needs_matrix
 
+MATRIX_OPS = ("matmul", "transpose", "as_matrix", "as_param", "eye")
 BYTES = 4  # of a float32
 EXAMPLES = {
     "a matrix": {"rank": 2, "rows": 64, "cols": 32, "numel": 2048, "fan_in": 32, "fan_out": 64},
@@ -33,17 +34,29 @@ def describe(plan: Plan) -> str:
     """The stages of the first step, for a matrix and, where it differs, for a vector."""
     texts: dict[str, list[str]] = {}
     for what, facts in EXAMPLES.items():
-        try:
-            texts.setdefault(_stages(plan, truth_of(plan, facts, 1)), []).append(what)
-        except MissingFact:
-            continue
+        truth = truth_of(plan, facts, 1)
+        if facts["rank"] >= 2 or not _needs_matrix(plan, truth):
+            texts.setdefault(_stages(plan, truth), []).append(what)
     return "\n\n".join(f"step 1 of {' and of '.join(whats)}\n{text}" for text, whats in texts.items())
+
+
+def _needs_matrix(plan: Plan, truth: Truth) -> bool:
+    """Whether what a truth leaves of a program treats the parameter as a matrix."""
+    roots = plan.decided([plan.program.weights, *_updates(plan, truth).values()], truth)
+    marked = [arg for level in plan.levels(roots, [truth]) for b in level for arg in plan.decided(b.args, truth)]
+    return any(node.op in MATRIX_OPS or _is_special(node.type.extent) for node in ir.walk([*roots, *marked]))
+
+
+def _updates(plan: Plan, truth: Truth) -> dict[ir.State, Node]:
+    """The states that such a parameter has, with their new values."""
+    states = [s for s in plan.program.states if s.guard is None or truth[plan.conditions.index(s.guard)]]
+    return {s: plan.program.updates[s.name] for s in states}
 
 
 def _stages(plan: Plan, truth: Truth) -> str:
     program = plan.program
-    states = [s for s in program.states if s.guard is None or truth[plan.conditions.index(s.guard)]]
-    roots = plan.decided([program.weights, *(program.updates[s.name] for s in states)], truth)
+    states = _updates(plan, truth)
+    roots = plan.decided([program.weights, *states.values()], truth)
     shared = list((program.reports or {}).values())
     lines = []
     for number, level in enumerate(plan.levels([*roots, *shared], [truth])):
@@ -70,10 +83,20 @@ def _moved(roots: Iterable[Node], written: list[Node]) -> str:
     return f"{names}: {per_element} bytes per element"
 
 
+def _is_special(extent: Extent) -> bool:
+    return needs_matrix(extent) or (extent.level == "array" and extent.frame == "flat")
+
+
 def _is_full(node: Node) -> bool:
     extent = node.type.extent
     return extent.level == "array" and WORD_OF.get((extent.rows, extent.cols)) == "element"
 
 
 def _names(nodes: list[Node]) -> str:
-    return " ".join(sorted({str(n.value) if n.value is not None else n.op for n in nodes})) or "nothing"
+    return " ".join(sorted({_name(n) for n in nodes})) or "nothing"
+
+
+def _name(node: Node) -> str:
+    if node.op == "input" and str(node.value).startswith("barrier "):
+        return "answer"  # of the model, asked at another point
+    return node.op if node.value is None else str(node.value)
