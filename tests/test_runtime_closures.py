@@ -323,6 +323,19 @@ def test_inputs_and_reports(backend: str) -> None:
     with pytest.raises(RuntimeError, match="parameter 0 of group 1.*`x`"):
         optimizer.step()
     assert torch.equal(p, before)
+    assert optimizer.reports == {"mean_of_k": 2.0, "size": 3.0}  # of the last step that was taken
+
+
+def test_the_rules_of_a_route_report_together() -> None:
+    text = "rule A { report a = t w' = w - g } rule B { report b = 2*t w' = w - g } route R { when rank == 1 use A() otherwise use B() }"
+    p, q = point(1.0), torch.ones((), requires_grad=True)
+    optimizer: Any = optlang.loads(text, "R")([p, q])
+    p.grad, q.grad = torch.ones_like(p), torch.ones_like(q)
+    optimizer.step()
+    assert optimizer.reports == {"a": 1, "b": 2}
+    q.grad = None
+    optimizer.step()
+    assert optimizer.reports == {"a": 2}
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -1,7 +1,8 @@
 """Optimizers around compiled programs.
 
-`factory` makes the classes, `optimizer` is what they do, `cases` their programs, `settings` hypers and ranges, `facts` what
-routes and ranks ask of a parameter, `batch` the closure asked again, `checkpoint` state dicts, `shapes` those of states.
+`factory` makes the classes; `grouped` and `optimizer` are what they do, `evaluating` what those of rules with `eval` do.
+`cases` are their programs, `settings` hypers and ranges, `facts` what routes and ranks ask of a parameter, `parameters`
+what users hand over, `batch` the closure asked again, `checkpoint` state dicts, `shapes` those of states.
 """
 
 from optlang.runtime.factory import make_optimizer

@@ -18,9 +18,9 @@ Random = tuple[Tensor, list[Tensor]]
 class Batch:
     """Calls a closure as often as needed, each time with the random numbers of the first time, so with the same dropout."""
 
-    def __init__(self, closure: Closure, parameters: Sequence[Tensor]) -> None:
+    def __init__(self, closure: Closure, parameters: Sequence[Tensor], again: bool = True) -> None:
         self.closure, self.parameters = closure, parameters
-        self.random = _random_state()
+        self.random = _random_state() if again else None
         with torch.enable_grad():
             self.loss = closure()
 
@@ -72,6 +72,7 @@ class Batch:
         after = _random_state()
         for p in self.parameters:
             p.grad = None
+        assert self.random is not None  # such rules say beforehand that they will ask
         _set_random_state(self.random)
         try:
             yield

@@ -36,7 +36,7 @@ class Evaluating(RuleOptimizer):
         """The cells that have taken a step."""
         work: Work = {}
         index = 0
-        for number, (group, hypers) in enumerate(zip(self.param_groups, self._read_settings(), strict=True)):
+        for number, (group, hypers) in enumerate(zip(self.param_groups, self.read_settings(), strict=True)):
             key, executable = self.case_of(group).executable(hypers)
             for place, parameter in enumerate(group["params"]):
                 if self.state.get(parameter, {}).get(COUNT, 0) > 0:
