@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from optlang import ir, live
 from optlang.backends.base import Step, StepError
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.torch import BACKEND, TorchExecutable
+from optlang.ops import OPS, Op
+from optlang.types import TypeProblem
 
 LIBRARY = sorted(p.stem for p in (Path(__file__).parent.parent / "library").rglob("*.opt") if p.stem != "std")
 SHAPES: tuple[tuple[int, ...], ...] = ((3, 4), (4, 3), (5,), (1,), (), (0,), (2, 3, 2, 2), (1, 4), (2, 0), (3, 2, 5))
@@ -283,3 +286,63 @@ def test_the_listing_is_what_runs() -> None:
     assert "Muon" in both
     assert "AdamW" in both
     compile(both, "listing", "exec")
+
+
+# ------------------------------------------------------------------------------------------------- operators and names
+
+NUMBERS = [float("nan"), float("inf"), -float("inf"), 0.0, -0.0, 1e300, -1e300, 5e-324, 1.0, -1.5, 0.5, 2.0]
+SPECIAL = torch.tensor(NUMBERS, dtype=torch.float64)
+MAPS = [row for row in OPS.values() if row.role in ("map", "select") and row.name != "branch"]
+
+
+@pytest.mark.parametrize("row", MAPS, ids=lambda row: row.name)
+def test_every_elementwise_operator_on_special_numbers(row: Op) -> None:
+    """Of all pairs of special numbers, with operands that are tensors, numbers, and truths where they are wanted."""
+    left, right = (x.flatten() for x in torch.meshgrid(SPECIAL, SPECIAL, indexing="ij"))
+    numbers: list[ir.Node] = [ir.W, ir.G, ir.const(2), ir.const(-1.5)]
+    truths = [ir.make("lt", (ir.W, ir.G)), ir.make("ge", (ir.G, ir.const(0)))]
+    tried = 0
+    for operands in product([*numbers, *truths], repeat=row.operands):
+        try:
+            value = ir.make(row.name, operands)
+        except TypeProblem:
+            continue
+        value = value if value.type.kind != "bool" else ir.make("where", (value, ir.const(1), ir.const(0)))
+        found = []
+        for executable in (TorchExecutable(plain(value)), REFERENCE.compile(plain(value), "safe")):
+            one = cell(left.clone(), right.clone())
+            executable.step(step_of(one))
+            found.append(one.weights)
+        if row.name == "mod":  # of a number 10^15 times as large nothing remains but rounding
+            like = (left / right).abs().clamp(1e-15, 1e15) == (left / right).abs()
+            found = [torch.where(like, x, 0) for x in found]
+        assert_same(*found, rtol=1e-13, atol=1e-320)
+        if row.name not in ("cbrt", "mod"):  # whose zeros have no sign to rely on
+            assert torch.equal(*(x.signbit() & ~x.isnan() for x in found)), operands
+        tried += 1
+    assert tried > 1
+
+
+def plain(value: ir.Node) -> ir.Program:
+    return ir.Program("Test", "", (), (), (), {}, value)
+
+
+def test_a_rule_of_many_operators_and_a_chain_of_doublings() -> None:
+    deep, double = ir.W, ir.W
+    for _ in range(3000):
+        deep = ir.add(deep, ir.const(1))
+    for _ in range(100):
+        double = ir.add(double, double)
+    for value, expected in ((deep, 3001.0), (double, 2.0**100)):
+        one = cell(torch.ones(2, dtype=torch.float64))
+        TorchExecutable(plain(value)).step(step_of(one))
+        assert one.weights.tolist() == [expected] * 2
+
+
+def test_names_of_states_harm_nobody() -> None:
+    names = ["torch", "ops", "s", "counter", "first", "final", "x", "x_2", "w_wide", "lambda_", "β", "ﬁ_", "self", "kept", "None_", "copy_"]
+    states = "\n".join(f"state {n} = 0  {n}' = {n} + g" for n in names)
+    text = f"rule R {{ hyper lr = 0.1 in (0, inf)\n {states}\n w' = w - lr*({' + '.join(n + chr(39) for n in names)}) }}"
+    sides = [train(optlang.loads(text, backend=b), [(3,), (2, 2)], 3) for b in ("torch", "reference")]
+    assert_same(*sides)
+    assert len(sides[0][1][0]) == len(names) + 1

@@ -9,7 +9,6 @@ would cost more than it saves.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,12 +19,12 @@ from optlang import ir
 from optlang.backends.arrays import kept, write
 from optlang.backends.base import Backend, Cell, Executable, Math, Step, StepError
 from optlang.backends.interpreter import Code, Run
-from optlang.backends.places import Place, shape_of
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.torch_barriers import cross
 from optlang.backends.torch_code import CellCode, Output, generate
 from optlang.backends.torch_functions import Bound, Functions
 from optlang.backends.torch_views import like
+from optlang.backends.torch_work import Pass, Work, computing, input_of, new_state, truth_of
 from optlang.host import HostScalars, MissingFact
 from optlang.ir import Node, Program
 from optlang.plan import Plan, Truth, plan
@@ -34,27 +33,6 @@ from optlang.types import ELEMENT, Type
 
 COMPILE_FROM = 1 << 18  # elements in one step; below, calling single operators is as quick
 WEIGHTS = Type("real", ELEMENT)
-
-
-@dataclass
-class Work:
-    """One parameter in one step."""
-
-    cell: Cell
-    truth: Truth
-    place: Place | None  # of the values per group and model
-    marks: dict[Node, Tensor] = field(default_factory=dict)  # gradients and products that the model was asked for
-
-
-@dataclass
-class Pass:
-    """One step, with what its parameters share."""
-
-    step: Step
-    works: list[Work]
-    run: Run | None
-    compiled: bool
-    scalars: dict[Any, Tensor] = field(default_factory=dict)
 
 
 class TorchExecutable:
@@ -86,7 +64,7 @@ class TorchExecutable:
     def _initial(self, work: Work, now: Pass) -> dict[str, Tensor]:
         missing = [s for s in self._own if s.name not in work.cell.state and self._exists(s, work.truth)]
         weights = work.cell.weights
-        made = {s.name: _new_state(s, weights) for s in missing}
+        made = {s.name: new_state(s, weights) for s in missing}
         for state in missing:
             [init] = self.plan.decided([state.init], work.truth)
             code = self._functions.code(("init", state.name, work.truth), [Output(init, state.node)], weights.dtype)
@@ -138,7 +116,7 @@ class TorchExecutable:
         return Pass(step, works, run, compiled)
 
     def _truth(self, cell: Cell) -> Truth:
-        return tuple(_truth(condition, cell) for condition in self._conditions)
+        return tuple(truth_of(condition, cell) for condition in self._conditions)
 
     def _exists(self, state: ir.State, truth: Truth) -> bool:
         return state.guard is None or truth[self.plan.conditions.index(state.guard)] is True
@@ -230,7 +208,7 @@ class TorchExecutable:
         if node.type.extent.level in ("group", "model"):
             assert now.run is not None and work.place is not None
             [value] = now.run([(node, work.place)])
-            return torch.as_tensor(value, dtype=_computing(cell.weights.dtype), device=cell.weights.device)
+            return torch.as_tensor(value, dtype=computing(cell.weights.dtype), device=cell.weights.device)
         if node.op == "g":
             if cell.gradient is None:
                 raise StepError(f"{cell.name or f'parameter {cell.index}'} has no gradient; call `backward()` first")
@@ -239,7 +217,7 @@ class TorchExecutable:
                                 f"the parameter itself {tuple(cell.weights.shape)}")  # fmt: skip
             return cell.gradient  # type: ignore[no-any-return]
         if node.op == "input":
-            return _input(node, cell)
+            return input_of(node, cell)
         if node.value not in states:
             raise StepError(f"{cell.name or f'parameter {cell.index}'}: the state `{node.value}` is not there; call `prepare` before")
         return states[node.value]  # type: ignore[no-any-return]
@@ -261,37 +239,8 @@ class TorchExecutable:
             values = tuple(values[i] for i in slots.order)
         key = (values, cell.weights.device, cell.weights.dtype)
         if key not in now.scalars:
-            now.scalars[key] = torch.tensor(values, dtype=_computing(cell.weights.dtype), device=cell.weights.device)
+            now.scalars[key] = torch.tensor(values, dtype=computing(cell.weights.dtype), device=cell.weights.device)
         return now.scalars[key]
-
-
-def _truth(condition: HostScalars, cell: Cell) -> bool | None:
-    try:
-        return bool(condition(cell.hypers, cell.t, cell.facts)[0])
-    except MissingFact:
-        return None
-
-
-def _computing(dtype: torch.dtype) -> torch.dtype:
-    """Arithmetic is float32, or float64 where the parameter is."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _new_state(state: ir.State, weights: Tensor) -> Tensor:
-    inner = shape_of(state.type.extent, tuple(weights.shape))
-    shape = (state.type.window, *inner) if state.type.window else inner
-    dtype = torch.bool if state.type.kind == "bool" else _computing(weights.dtype)
-    return torch.empty(shape, dtype=dtype, device=weights.device)
-
-
-def _input(node: Node, cell: Cell) -> Tensor:
-    if cell.inputs.get(node.value) is None:
-        raise StepError(f"{cell.name or f'parameter {cell.index}'}: the input `{node.value}` is missing; supply it before each step")
-    value = torch.as_tensor(cell.inputs[node.value], device=cell.weights.device)
-    inner = shape_of(node.type.extent, tuple(cell.weights.shape))
-    if value.ndim and tuple(value.shape) != inner:
-        raise StepError(f"{cell.name or f'parameter {cell.index}'}: the input `{node.value}` has shape {tuple(value.shape)}, not {inner}")
-    return (value.to(_computing(cell.weights.dtype)) if node.type.kind != "bool" else value).expand(inner)
 
 
 def _nothing() -> None:

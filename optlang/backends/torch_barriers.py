@@ -14,12 +14,13 @@ from optlang import ir, meaning
 from optlang.backends.base import StepError
 from optlang.backends.places import Place, shape_of
 from optlang.backends.torch_views import like
+from optlang.backends.torch_work import Pass, Work
 from optlang.ir import Node
 from optlang.plan import CALLS, Barrier
 from optlang.types import ELEMENT, TENSOR, Type
 
 if TYPE_CHECKING:
-    from optlang.backends.torch import Pass, TorchExecutable, Work
+    from optlang.backends.torch import TorchExecutable
 
 WEIGHTS = Type("real", ELEMENT)
 PARTIAL = {"sum": "sum", "mean": "sum", "amax": "amax", "amin": "amin"}

@@ -1,0 +1,67 @@
+"""What one step of the torch backend works on: its parameters, and the tensors that they bring or need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optlang import ir
+from optlang.backends.base import Cell, Step, StepError
+from optlang.backends.interpreter import Run
+from optlang.backends.places import Place, shape_of
+from optlang.host import HostScalars, MissingFact
+from optlang.ir import Node
+from optlang.plan import Truth
+
+
+@dataclass
+class Work:
+    """One parameter in one step."""
+
+    cell: Cell
+    truth: Truth
+    place: Place | None  # of the values per group and model
+    marks: dict[Node, Tensor] = field(default_factory=dict)  # gradients and products that the model was asked for
+
+
+@dataclass
+class Pass:
+    """One step, with what its parameters share."""
+
+    step: Step
+    works: list[Work]
+    run: Run | None
+    compiled: bool
+    scalars: dict[Any, Tensor] = field(default_factory=dict)
+
+
+def truth_of(condition: HostScalars, cell: Cell) -> bool | None:
+    try:
+        return bool(condition(cell.hypers, cell.t, cell.facts)[0])
+    except MissingFact:
+        return None
+
+
+def computing(dtype: torch.dtype) -> torch.dtype:
+    """Arithmetic is float32, or float64 where the parameter is."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def new_state(state: ir.State, weights: Tensor) -> Tensor:
+    inner = shape_of(state.type.extent, tuple(weights.shape))
+    shape = (state.type.window, *inner) if state.type.window else inner
+    dtype = torch.bool if state.type.kind == "bool" else computing(weights.dtype)
+    return torch.empty(shape, dtype=dtype, device=weights.device)
+
+
+def input_of(node: Node, cell: Cell) -> Tensor:
+    if cell.inputs.get(node.value) is None:
+        raise StepError(f"{cell.name or f'parameter {cell.index}'}: the input `{node.value}` is missing; supply it before each step")
+    value = torch.as_tensor(cell.inputs[node.value], device=cell.weights.device)
+    inner = shape_of(node.type.extent, tuple(cell.weights.shape))
+    if value.ndim and tuple(value.shape) != inner:
+        raise StepError(f"{cell.name or f'parameter {cell.index}'}: the input `{node.value}` has shape {tuple(value.shape)}, not {inner}")
+    return (value.to(computing(cell.weights.dtype)) if node.type.kind != "bool" else value).expand(inner)
