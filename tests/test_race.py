@@ -103,8 +103,8 @@ def test_the_grid_grows_until_the_best_step_size_is_inside(grid: list[float]) ->
 
 
 def test_the_grid_stops_growing_and_says_so() -> None:
-    entry = race([SGD], Line, seeds=1, steps=5, grid=[1e-12, 1e-11], quiet=True).entries[0]
-    assert len(entry.tuning) == 2 + 6 and entry.at_edge and entry.step_size == 1e-5
+    entry = race([SGD], Line, seeds=1, steps=5, grid=[1e-5, 2e-5], quiet=True).entries[0]
+    assert len(entry.tuning) == 2 + 6 and entry.at_edge and entry.step_size == 1.3e-3
 
 
 def test_a_step_size_without_effect_does_not_extend_the_grid() -> None:
@@ -128,7 +128,7 @@ def test_divergence_ends_a_run_and_is_infinitely_bad() -> None:
 def test_what_matrix_rules_raise_on_runaway_weights_is_divergence() -> None:
     class Rooted(torch.optim.SGD):
         def step(self, closure: Any = None) -> Any:
-            torch.linalg.eigh(torch.full((2, 2), math.nan))
+            torch.linalg.cholesky(-torch.eye(2))
 
     results = race([Entrant("rooted", lambda n, lr: Rooted(n, lr=lr))], Line, seeds=2, grid=[1.0], quiet=True)
     entry = results.entries[0]

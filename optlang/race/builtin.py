@@ -146,14 +146,18 @@ class Chars(_Classification):
         self.notes = [] if known else [note]
 
     def data(self) -> Split:
-        """Training windows start at every character, held-out windows do not overlap."""
-        codes = torch.tensor([self.letters[letter] for letter in self.text])
-        eighty, ninety = int(0.8 * len(codes)), int(0.9 * len(codes))
-        train = codes[:eighty].unfold(0, self.context + 1, 1)
-        held_out = (
-            part.unfold(0, self.context + 1, self.context) for part in (codes[eighty:ninety], codes[ninety:])
-        )
-        return Split(*((windows[:, :-1], windows[:, 1:]) for windows in (train, *held_out)))
+        """Training windows start at every character, held-out windows do not overlap and stand nowhere in the training text."""
+        eighty, ninety, size = int(0.8 * len(self.text)), int(0.9 * len(self.text)), self.context + 1
+        train = self._codes(self.text[:eighty]).unfold(0, size, 1)
+        parts = []
+        for start, end in ((eighty, ninety), (ninety, len(self.text))):
+            seen = self.text[:start]
+            windows = (self.text[at : at + size] for at in range(start, end - size + 1, self.context))
+            parts.append(torch.stack([self._codes(window) for window in windows if window[:-1] not in seen]))
+        return Split(*((windows[:, :-1], windows[:, 1:]) for windows in (train, *parts)))
+
+    def _codes(self, text: str) -> Tensor:
+        return torch.tensor([self.letters[letter] for letter in text])
 
     def model(self) -> nn.Module:
         return Transformer(len(self.letters), self.context, self.width)
