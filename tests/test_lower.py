@@ -272,3 +272,24 @@ def test_asking_for_a_rule_that_is_not_there() -> None:
         lower(file, "bea")
     with pytest.raises(OptError, match="choose one by name: A, Bee"):
         lower(file)
+
+
+FOLLOWED_BY_NOTHING = {
+    "a prime without a state": "u' = g w' = w - u'",
+    "a wrong extent": "state m per rwo = 0 m' = g w' = w - m'",
+    "a wrong window": "state m[2.5] = 0 m' = g w' = w - m'",
+}
+
+
+@pytest.mark.parametrize("name", FOLLOWED_BY_NOTHING)
+def test_one_mistake_is_said_once(name: str) -> None:
+    assert len(codes(rule(FOLLOWED_BY_NOTHING[name]))) == 1
+
+
+def test_comments_alone_are_no_rule() -> None:
+    assert codes("# nothing yet\n") == ["R11"]
+
+
+def test_an_equation_for_a_state_is_told_of_the_prime() -> None:
+    file, _ = parser.parse(Source(rule("state m = 0 m = g m' = g w' = w - m"), "x.opt"))
+    assert "write `m' = …`" in check(file)[0].help

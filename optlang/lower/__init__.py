@@ -44,7 +44,7 @@ def choose(file: syntax.File, name: str = "") -> syntax.Rule | syntax.Route:
     items = [item for item in file.items if isinstance(item, (syntax.Rule, syntax.Route))]
     exact = [item for item in items if item.name == name] or [item for item in items if item.name.lower() == name.lower()]
     if not items:
-        raise OptError([Diagnostic("R11", "there is no rule here", Span(0, 0), help="write `rule Name { … }`", source=file.source)])
+        raise OptError([Diagnostic("R11", "the file is empty: there is no rule in it", Span(0, 0), help="write `rule Name { … }`", source=file.source)])
     if name and exact:
         return exact[0]
     if not name and len(items) == 1:
@@ -61,8 +61,8 @@ def check(file: syntax.File, pedantic: bool = False) -> list[Diagnostic]:
     with deep_recursion():
         module = modules.read(file)
         found = list(module.diagnostics)
-        if not file.items and not file.source.text.strip("\ufeff \t\r\n"):
-            found.append(Diagnostic("R11", "the file is empty", Span(0, 0), help="write `rule Name { … }`", source=file.source))
+        if not file.items:
+            found.append(Diagnostic("R11", "the file is empty: there is no rule in it", Span(0, 0), help="write `rule Name { … }`", source=file.source))
         spent = Spent()
         for item in module.own.values():
             if any(d.code == "L01" for d in found):

@@ -148,6 +148,7 @@ def enter_states(frame: Frame, body: Body) -> None:
             frame.report("R06", "a state cannot stand in a block inside `repeat`", statement.span, "", "move it out of the block")
         if extent is None or window is None or frame.in_loop:
             frame.given[statement.name] = None
+            frame.poisoned.add(statement.name)
             continue
         type_ = Type("bool" if _is_truth(statement.init) else "real", extent, window)
         frame.states[statement.name] = ir.State(frame.prefix + statement.name, type_, ir.const(0))

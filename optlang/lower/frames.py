@@ -46,6 +46,7 @@ class Frame:
     open: list[Key] = field(default_factory=list)
     equation: str = ""  # the equation being lowered
     draws: dict[str, int] = field(default_factory=dict)
+    poisoned: set[str] = field(default_factory=set)  # names whose declaration is wrong: what follows from that stays silent
 
     @property
     def source(self) -> Source:
@@ -101,6 +102,8 @@ class Frame:
 
     def _stray_prime(self, name: syntax.Name) -> Value:
         known = self.holds_anywhere(name.id)
+        if self.is_poisoned(name.id):
+            return None
         if name.id == "w":
             self.report("R06", "`w'` is read where it has no equation", name.span, "no equation for w' here")
         elif known:
@@ -135,6 +138,8 @@ class Frame:
         """Whether the name exists, but only inside one side of a `when` or in a `repeat`."""
         frame: Frame | None = self
         while frame is not None:
+            if name.id in frame.poisoned:
+                return True
             if name.id in frame.places and not frame.holds(name.id, name.primed):
                 self.report("N13", f"`{name.id}` is defined on one side only", name.span, "not defined on every path to here",
                             "define it in the `else` as well, or outside")  # fmt: skip
@@ -219,10 +224,20 @@ class Frame:
             return not self.is_def
         if self.owner_of_state(target.id) is not None:
             return True
+        if self.is_poisoned(target.id):
+            return False
         self.report("N06", f"`{target.id}'` has no state: `{target.id}` is not declared with `state`", target.span,
                     "a prime means the new value of a state",
                     f"write `{target.id} = …`, or declare `state {target.id} = 0`")  # fmt: skip
-        self.places.setdefault(target.id, target.span)
+        self.poisoned.add(target.id)
+        return False
+
+    def is_poisoned(self, name: str) -> bool:
+        frame: Frame | None = self
+        while frame is not None:
+            if name in frame.poisoned:
+                return True
+            frame = frame.parent
         return False
 
     def owner_of_state(self, name: str) -> Frame | None:
@@ -242,8 +257,8 @@ class Frame:
         frame: Frame | None = self
         while frame is not None:
             if name in frame.given or name in frame.states or (frame is not self and (name, False) in frame.equations):
-                self.report("N03", f"`{name}` is defined twice", span, "already a hyper, state, input or equation",
-                            "there is no shadowing; use another name")  # fmt: skip
+                advice = f"for its new value write `{name}' = …`" if name in frame.states else "there is no shadowing; use another name"
+                self.report("N03", f"`{name}` is defined twice", span, "already a hyper, state, input or equation", advice)
                 return False
             frame = frame.parent
         if (found := self.module.find(name)) is not None:
