@@ -27,7 +27,7 @@ from optlang.backends.torch_views import like
 from optlang.backends.torch_work import Pass, Work, computing, input_of, new_state, truth_of
 from optlang.host import HostScalars, MissingFact
 from optlang.ir import Node, Program
-from optlang.plan import Plan, Truth, plan
+from optlang.plan import Barrier, Plan, Truth, plan
 from optlang.simplify import simplify
 from optlang.types import ELEMENT, Type
 
@@ -43,6 +43,7 @@ class TorchExecutable:
         self.compile_from = compile_from
         self._conditions = [HostScalars((c,)) for c in self.plan.conditions]
         self._functions = Functions()
+        self._levels: dict[tuple[Truth, ...], list[list[Barrier]]] = {}
         roots = self.plan.program.all_roots() + [arg for b in self.plan.barriers.values() for arg in b.args]
         self._code = Code(roots)
         self._shares = any(n.type.extent.level in ("group", "model") for n in ir.walk(roots))
@@ -92,9 +93,7 @@ class TorchExecutable:
             return _nothing
         with np.errstate(all="ignore"):
             now = self._begin(step, compiled=sum(c.facts["numel"] for c in step.cells) >= self.compile_from)
-            wanted = self._wanted(now)
-            truths = list(dict.fromkeys(work.truth for work in now.works))
-            for number, level in enumerate(self.plan.levels(wanted, truths)):
+            for number, level in enumerate(self._levels_of(tuple(dict.fromkeys(work.truth for work in now.works)))):
                 cross(self, now, number, level)
             shared = self._shared_updates(now)
             reports = self._reports(now)
@@ -121,12 +120,15 @@ class TorchExecutable:
     def _exists(self, state: ir.State, truth: Truth) -> bool:
         return state.guard is None or truth[self.plan.conditions.index(state.guard)] is True
 
-    def _wanted(self, now: Pass) -> list[Node]:
-        """Everything that this step computes: of each parameter what its conditions leave."""
-        program = self.plan.program
-        roots = [program.weights, *(program.updates[s.name] for s in self._own)]
-        found = [root for truth in {w.truth for w in now.works} for root in self.plan.decided(roots, truth)]
-        return [*found, *(program.updates[s.name] for s in self._shared), *(program.reports or {}).values()]
+    def _levels_of(self, truths: tuple[Truth, ...]) -> list[list[Barrier]]:
+        """The barriers that parameters of such conditions need crossed."""
+        if truths not in self._levels:
+            program = self.plan.program
+            roots = [program.weights, *(program.updates[s.name] for s in self._own)]
+            found = [root for truth in truths for root in self.plan.decided(roots, truth)]
+            found += [*(program.updates[s.name] for s in self._shared), *(program.reports or {}).values()]
+            self._levels[truths] = self.plan.levels(found, truths)
+        return self._levels[truths]
 
     def _final(self, work: Work, now: Pass) -> Bound:
         """What writes the new weights and states of one parameter."""
