@@ -44,7 +44,7 @@ def choose(file: syntax.File, name: str = "") -> syntax.Rule | syntax.Route:
     items = [item for item in file.items if isinstance(item, (syntax.Rule, syntax.Route))]
     exact = [item for item in items if item.name == name] or [item for item in items if item.name.lower() == name.lower()]
     if not items:
-        raise OptError([Diagnostic("R11", "the file is empty: there is no rule in it", Span(0, 0), help="write `rule Name { … }`", source=file.source)])
+        raise OptError([_no_rule(file)])
     if name and exact:
         return exact[0]
     if not name and len(items) == 1:
@@ -62,7 +62,7 @@ def check(file: syntax.File, pedantic: bool = False) -> list[Diagnostic]:
         module = modules.read(file)
         found = list(module.diagnostics)
         if not file.items:
-            found.append(Diagnostic("R11", "the file is empty: there is no rule in it", Span(0, 0), help="write `rule Name { … }`", source=file.source))
+            found.append(_no_rule(file))
         spent = Spent()
         for item in module.own.values():
             if any(d.code == "L01" for d in found):
@@ -75,6 +75,11 @@ def check(file: syntax.File, pedantic: bool = False) -> list[Diagnostic]:
             if pedantic and isinstance(program, ir.Program):
                 found.extend(_lints(program, file))
     return _in_order(file, found)
+
+
+def _no_rule(file: syntax.File) -> Diagnostic:
+    what = "there is no rule here" if file.items else "the file is empty: there is no rule in it"
+    return Diagnostic("R11", what, Span(0, 0), help="write `rule Name { … }`", source=file.source)
 
 
 def _lints(program: ir.Program, file: syntax.File) -> list[Diagnostic]:
