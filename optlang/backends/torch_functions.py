@@ -22,8 +22,12 @@ Function = Callable[..., Any]
 
 
 # The compiler need not build a program to see which vector instructions work (6 s): the processor says so. Precompiled
-# headers pay off after several kernels only, and there is one here.
-OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"cpp.vec_isa_ok": True, "cpp_cache_precompile_headers": False}
+# headers pay off after several kernels only, and there is one here. Patterns of models (1 s to load) are not to be found here.
+OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
+    "cpp.vec_isa_ok": True,
+    "cpp_cache_precompile_headers": False,
+    "pattern_matcher": False,
+}
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,9 @@ class Functions:
     def _first_call(self, key: Any, code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int) -> Any:
         """Compiles. Each kind has a function object of its own, so that torch never has to tell kinds apart."""
         function = torch.compile(load(code), dynamic=True, fullgraph=True, options=OPTIONS)
+        for numbers in (s, counter):
+            if numbers is not None:
+                torch._dynamo.mark_static(numbers)  # as many for every parameter
         try:
             with shape_settings.patch(use_duck_shape=False):  # type: ignore[attr-defined] # rows and columns that happen to be equal are still two sizes
                 result = function(*tensors, s, counter, first)
