@@ -70,7 +70,7 @@ class Rule:
         """The text of a Python module that needs torch alone. `baked`: values of the hypers that shape the program."""
         from optlang.backends.module import generate  # noqa: PLC0415
 
-        return generate(self.lowered(dict(baked)) if baked else self.program, baked)
+        return generate(self.lowered(dict(baked)) if baked else self.program, baked, self.lowered)
 
     def latex(self) -> str:
         """The equations as LaTeX."""

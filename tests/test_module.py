@@ -37,6 +37,31 @@ FEATURES = {
     "model mean of rows": "rule R { m = mean(abs(g) per model) w' = w - 0.1*g/(m + 0.1) }",
     "far gradient": "rule R { w' = w - 0.1*grad(w - 0.2*grad(w + 0.1*g)) }",
     "loss": "rule R { w' = w - 0.1*min(1, loss)*g }",
+    "norm per group": "rule R { hyper lr = 0.1 in (0, inf) w' = w - lr*g/(norm(g per group) + norm(w per model)) }",
+    "state per group": "rule R { state n per group = 1 n' = 0.5*n + mean(abs(g) per group) w' = w - 0.1*g/n' }",
+    "model from groups": "rule R { n = max(g per group) m = sum(n per model) w' = w - 0.1*g/(1 + m) }",
+    "window per model": "rule R { state h[3] per model = nan h' = push(h, norm(g per model)) w' = w - 0.1*g*max(h')/(min(h') + count(h')) }",
+    "quantile per model": "rule R { q = quantile(abs(g), 0.3 per model) w' = w - 0.1*clip(g, -q, q) }",
+    "draws of all": "rule R { w' = w - 0.1*g*uniform(per model)*uniform(per group)*exponential(per tensor) }",
+    "rows": "rule R { when rank >= 2 { state r per row = 1 r' = r + sum(g^2 per row) u = g/sqrt(r') } else { u = g } w' = w - 0.1*u }",
+    "window of rows": "rule R { when rank >= 2 { state h[2] per row = 0 h' = push(h, mean(g per row)) u = g - mean(mean(h') per tensor) } else { u = g } w' = w - 0.1*u }",
+    "as_matrix": "from std import centralize, agc\nrule R { w' = w - 0.1*centralize(agc(g, 0.1)) }",
+    "identity": "rule R { when rank == 2 { u = (eye(rows) + 0.1*(g @ g.T)) @ g } else { u = g } w' = w - 0.1*u }",
+    "nested every": "rule R { state a = 0 state b = w every 2 { every 3 { a' = a + w } else { b' = (b + a)/2 } } else { a' = a - g } w' = w - 0.1*(a' + g) + 0.01*b' }",
+    "guarded gradient": "rule R { every 2 { u = grad(w - 0.1*g) } else { u = g } w' = w - 0.1*u }",
+    "gradient, then norm": "rule R { u = grad(w + 0.1*g) n = norm(u per model) w' = w - 0.1*u/(n + 1) }",
+    "norm of a guarded gradient": "rule R { every 2 { u = grad(w + 0.1*g) } else { u = g } n = norm(u per model) w' = w - 0.1*u/(n + 1) }",
+    "curvature": "rule R { z = normal() h = z*hvp(z) w' = w - 0.1*g/(1 + abs(h)) }",
+    "skipped step": "rule R { when norm(g per model) < 1 { w' = w - 0.1*g } }",
+    "new weights read": "rule R { state a = w a' = 0.9*a + 0.1*w' w' = w - 0.1*g - 0.01*a }",
+    "shared update": "rule R { state a = 0 state b = 0 x = 0.5*a + g a' = x b' = x w' = w - 0.1*(a' + b') }",
+    "held in a block": "rule R { state s = w when t > 2 { s' = 0.5*s + 0.5*w w' = s' } else { w' = w - 0.1*g } }",
+    "a view kept": "rule R { state m = 0 when rank == 2 { x = m.T m' = m + g u = g @ (x @ m') } else { m' = m - g u = g + m } w' = w - 0.1*u }",
+    "numbers": "rule R { a = where(t > 3, log(t - 3), -1) b = max(a, 1/(t - 2)) w' = w - 0.1*g/(1 + abs(clip(b, -5, 5))) }",
+    "hyper as state": "rule R { hyper lr = 0.1 in (0, inf) state s = lr state n per tensor = numel s' = s*where(g > 0, 0.9, 1.1) w' = w - s'*g*(1 + 1/n) n' = n + 1 }",
+    "chosen by data": "rule R { state late per tensor = false late' = late or norm(g) > 0.3 when late' { u = sign(g) } else { u = g } w' = w - 0.05*u }",
+    "repeat": "def f(x) { repeat 4 { state y = x y' = y - 0.1*y^3 + 0.01*g } return y } rule R { w' = w - 0.1*f(g) }",
+    "two loops": "def f(x, n) { repeat n { state y = x y' = cos(y) - 0.1*y + 0.01*t } return y } rule R { hyper int n = 4 in [0, 9] w' = w - 0.1*f(g, n)*f(w, n) }",
 }  # fmt: skip
 
 
@@ -133,11 +158,22 @@ def test_settings_are_checked_and_named_as_in_torch() -> None:
     assert p.tolist() == [1, 1]
 
 
-def test_a_hyper_that_shapes_the_program_is_fixed() -> None:
+def test_the_length_of_a_loop_stays_a_hyper() -> None:
+    text = FEATURES["two loops"]
+    ours, theirs = load(optlang.build(text), "R"), optlang.loads(text, backend="reference")
+    for n in (0, 1, 7):
+        a, b = run(ours, n=n)[0], run(theirs, n=n)[0]
+        for p, q in zip(a.parameters(), b.parameters(), strict=True):
+            torch.testing.assert_close(p, q, rtol=1e-11, atol=1e-12)
+    assert "for _ in range(n)" in optlang.build(text)
+
+
+def test_another_hyper_that_shapes_the_program_is_fixed() -> None:
+    text = "rule R { hyper int k = 3 in [1, inf) state h[k] = 0 h' = push(h, g) w' = w - 0.1*mean(h') }"
     p = nn.Parameter(torch.eye(2))
-    with pytest.raises(ValueError, match="steps was fixed at 5"):
-        load(optlang.build("muon"), "Muon")([p], steps=3)
-    load(optlang.build("muon", baked={"steps": 3}), "Muon")([p])
+    with pytest.raises(ValueError, match="k was fixed at 3"):
+        load(optlang.build(text), "R")([p], k=2)
+    load(optlang.build(text, baked={"k": 2}), "R")([p])
 
 
 @pytest.mark.parametrize("name", ["adamw", "adafactor", "schedulefreeadamw"])
@@ -197,8 +233,8 @@ def test_hostile_text_stays_text() -> None:
 
 
 def test_what_cannot_be_generated_is_said() -> None:
-    with pytest.raises(ValueError, match="values per group"):
-        optlang.build("rule R { w' = w - g/norm(g per group) }")
+    with pytest.raises(ValueError, match="`eval` reads values per group or model"):
+        optlang.build("rule R { w' = w - g eval = w/norm(w' per model) }")
 
 
 def test_sparse_and_complex_are_refused() -> None:

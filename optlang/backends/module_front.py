@@ -1,0 +1,128 @@
+"""The class of a route: it sorts parameters by their static facts into groups, each updated by the class of its rule."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from optlang.backends.module_class import CLOSURE, documentation, load_lines
+from optlang.backends.module_spell import AND, COMPARE, LEVELS, MINUS, NOT, SUM, literal, quoted
+from optlang.backends.module_update import Lines, indented
+from optlang.emit import Piece, chained
+from optlang.ir import Predicate, Routing
+
+SIGNS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "add": "+", "sub": "-", "mul": "*", "div": "/",
+         "pow": "**", "and": "and", "or": "or"}  # fmt: skip
+FACTS = {
+    "rank": "param.ndim", "numel": "param.numel()", "rows": "rows", "cols": "cols", "fan_in": "fan_in", "fan_out": "fan_out",
+}  # fmt: skip
+OF_MATRIX = {
+    "rows": "param.shape[-2]", "cols": "param.shape[-1]", "fan_in": "math.prod(param.shape[1:])",
+    "fan_out": "param.shape[0] * math.prod(param.shape[2:])",
+}  # fmt: skip
+
+
+def front(routing: Routing, name: str, classes: Sequence[str], draws: bool) -> str:
+    """The class that sends parameters to the classes of the rules."""
+    methods = [_documentation(routing, classes), _init(classes, draws), _add_param_group(routing, classes), _rule_of(routing, name, classes)]
+    methods += [_step(routing, classes), load_lines()]
+    return "\n".join([f"class {name}(Optimizer):", "\n\n".join("\n".join(indented(m)) for m in methods)])
+
+
+def _documentation(routing: Routing, classes: Sequence[str]) -> Lines:
+    about = textwrap.wrap(documentation(routing.doc or routing.name), 110) or [""]
+    settings = f"Sends each parameter to {' or '.join(classes)}. Settings are given by rule, as in `{classes[0]}={{...}}`."
+    return [f'"""{about[0]}', *about[1:], "", *textwrap.wrap(settings, 110), '"""']
+
+
+def _init(classes: Sequence[str], draws: bool) -> Lines:
+    arguments = ["self", "params", "*", *(f"{cls}=None" for cls in classes), "maximize=False", *(["seed=0"] * draws)]
+    settings = "{" + ", ".join(f"{quoted(cls)}: {cls} or {{}}" for cls in classes) + "}"
+    defaults = '{"maximize": maximize' + (', "seed": seed}' if draws else "}")
+    body = [f"self.settings = {settings}", f"super().__init__(params, {defaults})"]
+    return [f"def __init__({', '.join(arguments)}):", *indented(body)]
+
+
+def _add_param_group(routing: Routing, classes: Sequence[str]) -> Lines:
+    """A group becomes one for each rule that some of its parameters go to; the rule's own class fills in and checks its settings."""
+    lines = [
+        'own = {key: value for key, value in param_group.items() if key not in ("params", "param_names")}',
+        'params, names = _flattened(param_group["params"], param_group.get("param_names"))',
+        "rules = [self._rule_of(param, name) for param, name in zip(params, names)]",
+        "named = list(zip(names, params)) if any(names) else params",
+    ]
+    for case, cls in zip(routing.cases, classes, strict=True):
+        settings = "".join(f"{quoted(key)}: {literal(value).text}, " for key, value in case.settings.items())
+        lines += [
+            f"chosen = [param for param, rule in zip(named, rules) if rule == {quoted(cls)}]",
+            "if chosen:",
+            f"    settings = {{{settings}**self.defaults, **self.settings[{quoted(cls)}], **own}}",
+            f"    group = {cls}(chosen, **settings).param_groups[0]",
+            f'    super().add_param_group({{**group, "params": chosen, "rule": {quoted(cls)}}})',
+        ]
+    return ["def add_param_group(self, param_group):", *indented(lines)]
+
+
+def _rule_of(routing: Routing, name: str, classes: Sequence[str]) -> Lines:
+    conditions = [case.condition for case in routing.cases if case.condition is not None]
+    lines = ['"""The rule that takes a parameter."""']
+    for fact, text in OF_MATRIX.items():
+        if any(_mentions(p, fact) for p in conditions):  # no comparison with NaN holds
+            lines.append(f"{fact} = {text} if param.ndim > 1 else math.nan")
+    if any(_mentions(p, "named") for p in conditions):
+        message = "this route looks at the names of parameters: give it model.named_parameters()"
+        lines += ["if not name:", f'    raise ValueError("{message}")']
+    for case, cls in zip(routing.cases, classes, strict=True):
+        if case.condition is None:
+            return ["@staticmethod", "def _rule_of(param, name):", *indented([*lines, f"return {quoted(cls)}"])]
+        lines += [f"if {_predicate(case.condition).text}:", f"    return {quoted(cls)}"]
+    lines.append(f'raise ValueError(f"{name} has no rule for {{name or tuple(param.shape)}}")')
+    return ["@staticmethod", "def _rule_of(param, name):", *indented(lines)]
+
+
+def _mentions(p: Predicate, what: str) -> bool:
+    return what in (p.op, p.value if p.op == "fact" else "") or any(_mentions(arg, what) for arg in p.args)
+
+
+def _predicate(p: Predicate) -> Piece:
+    args = [_predicate(arg) for arg in p.args]
+    match p.op:
+        case "const":
+            return Piece(quoted(p.value)) if isinstance(p.value, str) else literal(p.value)
+        case "fact":
+            return Piece(FACTS[p.value])
+        case "dtype":
+            return Piece('str(param.dtype).removeprefix("torch.")')
+        case "named":
+            patterns = "".join(f"{quoted(pattern)}, " for pattern in p.value)
+            return Piece(f"any(fnmatchcase(name, pattern) for pattern in ({patterns.rstrip() if len(p.value) == 1 else patterns[:-2]}))")
+        case "not":
+            return Piece(f"not {args[0].inside(NOT)}", NOT)
+        case "neg":
+            return Piece(f"-{args[0].inside(MINUS)}", MINUS)
+        case "maximum" | "minimum":
+            return Piece(f"{p.op[:3]}({args[0].text}, {args[1].text})")
+        case "ne" if any(_mentions(p, fact) for fact in OF_MATRIX):
+            return Piece(f"param.ndim > 1 and {args[0].inside(SUM)} != {args[1].inside(SUM)}", AND)
+    level = LEVELS.get(p.op, COMPARE)
+    return chained(args[0], SIGNS[p.op], args[1], level, associates="none" if p.op not in LEVELS else "right" if p.op == "pow" else "left")
+
+
+def _step(routing: Routing, classes: Sequence[str]) -> Lines:
+    asks = any(case.program.uses(op) for case in routing.cases for op in ("grad", "hvp", "loss"))
+    lines = ['"""One update of every parameter that has a gradient, by its rule."""']
+    if any(case.program.evaluation is not None for case in routing.cases):
+        lines += ['if any("weights_in_training" in state for state in self.state.values()):',
+                  '    raise RuntimeError("the model holds the weights to evaluate with; call train() first")']  # fmt: skip
+    if asks:
+        lines += ["if closure is None:", '    raise RuntimeError("this route asks the model again: call step(closure)")',
+                  "random_state = _random_state()"]  # fmt: skip
+    lines += CLOSURE
+    for cls in classes:
+        lines += [f"for group in self._groups({quoted(cls)}):", f"    {cls}._check(group)"]
+    lines.append("")
+    more = ", closure, loss, random_state" if asks else ""
+    for cls in classes:
+        lines.append(f"{cls}._update(self, self._groups({quoted(cls)}){more})")
+    groups = ["def _groups(self, rule):", '    return [group for group in self.param_groups if group["rule"] == rule]', ""]
+    return [*groups, "@torch.no_grad()", "def step(self, closure=None):", *indented([*lines, "", "return loss"])]

@@ -1,0 +1,240 @@
+"""Functions that a generated module carries along where its rule needs them, as text. Each needs torch alone."""
+
+from __future__ import annotations
+
+import re
+
+HELPERS: dict[str, str] = {
+    "_ieee": '''
+def _ieee(function, *numbers):
+    """A torch function of Python numbers: infinite or NaN where Python would raise."""
+    return function(*(torch.tensor(float(x), dtype=torch.float64) for x in numbers)).item()
+''',
+    "_vector": '''
+def _vector(values):
+    """Single values from any devices as one float64 vector on the CPU, with one transfer for each device."""
+    values = [torch.as_tensor(x) for x in values]
+    result = torch.empty(len(values), dtype=torch.float64)
+    for device in {x.device for x in values}:
+        places = [i for i, x in enumerate(values) if x.device == device]
+        result[places] = torch.stack([values[i].double() for i in places]).cpu()
+    return result
+''',
+    "_together": '''
+def _together(tensors):
+    """All elements of some tensors as one float64 vector on the CPU."""
+    return torch.cat([torch.as_tensor(x).reshape(-1).double().cpu() for x in tensors])
+''',
+    "_between": '''
+def _between(ordered, place):
+    """The element at a place of the last dimension; between two elements, linear interpolation."""
+    place = place.expand(ordered.shape[:-1])
+    low, high = (ordered.gather(-1, f(place).long().unsqueeze(-1)).squeeze(-1) for f in (torch.floor, torch.ceil))
+    return torch.where(low == high, low, low + (high - low) * (place - place.floor()))
+''',
+    "_quantile": '''
+def _quantile(x, q, dim=None):
+    """The quantile q of all elements, or over dimensions that are kept with size 1; NaN if any element is."""
+    if dim is None:
+        rows, shape = x.reshape(-1), ()
+    else:
+        shape = [1 if d - x.ndim in dim else size for d, size in enumerate(x.shape)]
+        kept = [d for d in range(x.ndim) if d - x.ndim not in dim]
+        rows = x.permute(*kept, *dim).flatten(len(kept))
+    q = torch.as_tensor(q, dtype=x.dtype, device=x.device)
+    ordered = rows.sort(-1).values  # NaNs go last
+    undefined = ordered[..., -1].isnan() | ~((q >= 0) & (q <= 1))
+    place = q.clamp(0, 1).nan_to_num() * (rows.shape[-1] - 1)
+    return torch.where(undefined, torch.nan, _between(ordered, place)).reshape(shape)
+''',
+    "_window_sum": '''
+def _window_sum(window):
+    """Sum of the remembered values; NaN marks a place that is still empty."""
+    return window.nansum(0)
+''',
+    "_window_count": '''
+def _window_count(window):
+    """How many values are remembered; NaN marks a place that is still empty."""
+    return (~window.isnan()).sum(0).to(window.dtype)
+''',
+    "_window_mean": '''
+def _window_mean(window):
+    """Mean of the remembered values; NaN marks a place that is still empty."""
+    return window.nansum(0) / (~window.isnan()).sum(0)
+''',
+    "_window_amax": '''
+def _window_amax(window):
+    """The largest remembered value; NaN marks a place that is still empty."""
+    empty = window.isnan()
+    return torch.where(empty.all(0), torch.nan, torch.where(empty, -torch.inf, window).amax(0))
+''',
+    "_window_amin": '''
+def _window_amin(window):
+    """The smallest remembered value; NaN marks a place that is still empty."""
+    empty = window.isnan()
+    return torch.where(empty.all(0), torch.nan, torch.where(empty, torch.inf, window).amin(0))
+''',
+    "_window_quantile": '''
+def _window_quantile(window, q):
+    """The quantile q of the remembered values; NaN marks a place that is still empty."""
+    filled = (~window.isnan()).sum(0)
+    q = torch.as_tensor(q, dtype=window.dtype, device=window.device)
+    undefined = (filled == 0) | ~((q >= 0) & (q <= 1))
+    place = q.clamp(0, 1).nan_to_num() * (filled - 1).clamp(min=0)
+    ordered = window.sort(0).values.movedim(0, -1)  # NaNs go last
+    return torch.where(undefined, torch.nan, _between(ordered, place.to(window.dtype)))
+''',
+    "_push": '''
+def _push(window, x):
+    """The window without its oldest value and with x as its newest."""
+    x = torch.as_tensor(x, dtype=window.dtype, device=window.device)
+    return torch.cat([window[1:], x.expand(window.shape[1:]).unsqueeze(0)])
+''',
+    "_philox": '''
+def _philox(index, t, site, seed, stream):
+    """Random words of 32 bits that depend on their counter alone: Philox4x32-10 (Salmon et al. 2011)."""
+    mask = 0xFFFFFFFF
+    a, b, c, d = index & mask, (index >> 32) & mask, t & mask, site
+    key0, key1 = seed & mask, stream & mask
+    for _ in range(10):
+        first, second = 0xD2511F53 * a, 0xCD9E8D57 * c
+        a, b, c, d = ((second >> 32) & mask) ^ b ^ key0, second & mask, ((first >> 32) & mask) ^ d ^ key1, first & mask
+        key0, key1 = (key0 + 0x9E3779B9) & mask, (key1 + 0xBB67AE85) & mask
+    return a, b
+''',
+    "_draw": '''
+def _draw(distribution, site, shape, like, *, t, seed, stream):
+    """Draws that depend on the place in the rule, the step, the seed and the parameter alone, so that a resumed run draws the same."""
+    index = torch.arange(math.prod(shape), device=like.device)
+    a, b = _philox(index, t, site, seed, stream)
+    if distribution == "rademacher":
+        drawn = (1 - 2 * (a >> 31)).double()
+    else:
+        u, v = (((x >> 8).double() + 0.5) * 2.0**-24 for x in (a, b))
+        if distribution == "exponential":
+            u = -torch.log(u)
+        elif distribution == "normal":
+            u = torch.sqrt(-2 * torch.log(u)) * torch.cos(2 * math.pi * v)
+        drawn = u
+    return drawn.to(like.dtype).reshape(shape)
+''',
+    "_agreed": '''
+def _agreed(groups, name):
+    """A setting that a value of several groups needs: it must be the same in all of them."""
+    values = {group[name] for group in groups}
+    if len(values) > 1:
+        raise RuntimeError(f"{name} is used in a value of all parameters; give it the same value in all parameter groups")
+    return values.pop()
+''',
+    "_random_state": '''
+def _random_state():
+    """The state of torch's random numbers, on the CPU and on the GPUs in use."""
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    return torch.get_rng_state(), on_gpus
+
+
+def _set_random_state(state):
+    torch.set_rng_state(state[0])
+    if state[1]:
+        torch.cuda.set_rng_state_all(state[1])
+''',
+    "_same_batch": '''
+@contextmanager
+def _same_batch(params, random_state):
+    """In here the closure meets the random numbers of its first call; gradients are put back at the end."""
+    gradients, after = [p.grad for p in params], _random_state()
+    for p in params:
+        p.grad = None
+    _set_random_state(random_state)
+    try:
+        yield
+    finally:
+        _set_random_state(after)
+        for p, gradient in zip(params, gradients):
+            p.grad = gradient
+''',
+    "_gradients": '''
+def _gradients(closure, params, points, random_state):
+    """The gradients of this step's batch at other points; the weights are put back whatever happens."""
+    weights = [p.detach().clone() for p in params]
+    with _same_batch(params, random_state):
+        try:
+            for p, point in zip(params, points):
+                p.copy_(torch.as_tensor(point))
+            with torch.enable_grad():
+                closure()
+            return [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in params]
+        finally:
+            for p, weight in zip(params, weights):
+                p.copy_(weight)
+''',
+    "_hessian_products": '''
+@contextmanager
+def _differentiable_backward():
+    """In here `loss.backward()` keeps what is needed to differentiate the gradients again."""
+    plain = torch.autograd.backward
+
+    def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, **more):
+        plain(tensors, grad_tensors, True, True, **more)
+
+    torch.autograd.backward = backward
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"Using backward\\(\\) with create_graph=True")
+            yield
+    finally:
+        torch.autograd.backward = plain
+
+
+def _hessian_products(closure, params, vectors, random_state):
+    """The Hessian of this step's batch times vectors, by differentiating the gradients."""
+    vectors = [torch.as_tensor(v, dtype=p.dtype, device=p.device).expand_as(p) for p, v in zip(params, vectors)]
+    with _same_batch(params, random_state), _differentiable_backward(), torch.enable_grad():
+        closure()
+        pairs = [(p.grad, v) for p, v in zip(params, vectors) if p.grad is not None and p.grad.requires_grad]
+        if not pairs:
+            return [torch.zeros_like(p) for p in params]
+        outputs, directions = zip(*pairs)
+        products = torch.autograd.grad(outputs, params, directions, allow_unused=True)
+    return [torch.zeros_like(p) if x is None else x.detach() for p, x in zip(params, products)]
+''',
+    "_flattened": '''
+def _flattened(params, names):
+    """Parameters and their names, from tensors or from pairs of name and tensor."""
+    params = [params] if isinstance(params, torch.Tensor) else list(params)
+    if params and isinstance(params[0], tuple):
+        return [p for _, p in params], [name for name, _ in params]
+    return params, names or [""] * len(params)
+''',
+}  # fmt: skip
+
+NEEDS = re.compile(r"(?<![\w.])_[a-z]\w*")
+
+
+def used_by(text: str) -> list[str]:
+    """The helpers that a text calls, and those that they call, each after those that it needs."""
+    found: list[str] = []
+    waiting = [name for name in HELPERS if _calls(text, name)]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.append(name)
+            waiting.extend(other for other in HELPERS if other != name and _calls(HELPERS[name], other))
+    if "_same_batch" in found:
+        found.append("_random_state")
+    return [name for name in HELPERS if name in found]
+
+
+def _calls(text: str, name: str) -> bool:
+    words = {"_random_state": ("_random_state", "_set_random_state")}.get(name, (name,))
+    return any(word in NEEDS.findall(text) for word in words)
+
+
+def imports_for(text: str) -> list[str]:
+    """The import lines that a module of this text needs."""
+    plain = [name for name in ("math", "warnings") if re.search(rf"(?<![\w.]){name}\.", text)]
+    lines = [f"import {name}" for name in plain]
+    for word, module in (("contextmanager", "contextlib"), ("fnmatchcase", "fnmatch"), ("SimpleNamespace", "types")):
+        if re.search(rf"(?<![\w.]){word}\b", text):
+            lines.append(f"from {module} import {word}")
+    return lines

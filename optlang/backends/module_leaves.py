@@ -1,0 +1,122 @@
+"""What the values that expressions start from are called in a generated module, and where they are found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from optlang import ir
+from optlang.backends.module_spell import quoted
+from optlang.emit import Names
+from optlang.ir import Node, Program
+
+RESERVED = (
+    "w", "g", "t", "self", "param", "params", "group", "groups", "number", "state", "step", "closure", "loss", "cell", "cells",
+    "team", "teams", "dtype", "random_state", "places", "defaults", "maximize", "seed", "betas", "torch", "math", "warnings", "Optimizer",
+    "SimpleNamespace", "contextmanager", "fnmatchcase", "max", "min", "abs", "round", "float", "int", "bool", "len", "range", "sum",
+    "any", "all", "zip", "set", "list", "dict", "isinstance", "super", "enumerate", "name", "names", "inf", "nan", "print", "type",
+    "tuple", "str", "RuntimeError", "ValueError", "TypeError", "math_", "rule", "copy", "asked", "param_groups",
+)  # fmt: skip
+BETAS = ("beta1", "beta2")
+
+
+class Words:
+    """The names of one program's hypers, states, inputs and equations as Python writes them."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.names = Names(RESERVED)
+        self.hypers = self._short([h.name for h in program.hypers])
+        self.states = self._short([s.name for s in program.states])
+        self.inputs = self._short([i.name for i in program.inputs])
+        self.has_betas = all(b in self.hypers.values() for b in BETAS)
+        self.labels = {node: label.rpartition(".")[2] for label, node in reversed(program.names) if node.args}
+
+    def _short(self, full: list[str]) -> dict[str, str]:
+        """Without the name of the call, where no other ends alike."""
+        ends = [name.rpartition(".")[2] for name in full]
+        return {n: self.names.fresh(e if ends.count(e) == 1 else n) for n, e in zip(full, ends, strict=True)}
+
+    def setting(self, name: str, group: str = "group") -> str:
+        """Where a group keeps a hyper."""
+        word = self.hypers[name]
+        if self.has_betas and word in BETAS:
+            return f'{group}["betas"][{BETAS.index(word)}]'
+        return f"{group}[{quoted(word)}]"
+
+    def settings_lines(self, used: Iterable[str]) -> list[str]:
+        """The lines that give the hypers their names, in the order of the rule."""
+        named = set(used)
+        wanted = [h.name for h in self.program.hypers if h.name in named]
+        plain = [n for n in wanted if not (self.has_betas and self.hypers[n] in BETAS)]
+        lines = []
+        for start in range(0, len(plain), 3):
+            part = plain[start : start + 3]
+            lines.append(f"{', '.join(self.hypers[n] for n in part)} = {', '.join(self.setting(n) for n in part)}")
+        found = [self.hypers[n] for n in wanted if n not in plain]
+        if len(found) == 2:
+            lines.append('beta1, beta2 = group["betas"]')
+        elif found:
+            lines.append(f'{found[0]} = group["betas"][{BETAS.index(found[0])}]')
+        return lines
+
+
+def cell_leaves(words: Words, gathered: bool, always_matrix: bool) -> dict[Node, tuple[str, str]]:
+    """Leaves of code for one parameter. `gathered`: parameters were collected into cells first."""
+    gradient = 'cell.g' if gathered else '(-param.grad if group["maximize"] else param.grad).to(dtype)'
+    leaves = {ir.W: ("w", "param.to(dtype)"), ir.G: ("g", gradient), ir.T: ("t", "cell.t" if gathered else 'int(state["step"])')}
+    leaves |= {ir.hyper(h.name, h.kind): (words.hypers[h.name], "") for h in words.program.hypers}
+    for s in words.program.states:
+        if s.type.extent.level not in ("group", "model"):
+            wide = ".double()" if s.type.kind == "int" else ""
+            leaves[s.node] = (words.states[s.name], f"state[{quoted(s.name)}]{wide}")
+    for i in words.program.inputs:
+        if i.type.extent.level not in ("group", "model"):
+            leaves[ir.input_(i.name, i.type)] = (words.inputs[i.name], f"self._input({quoted(i.name)}, param, dtype)")
+    return leaves | fact_leaves(always_matrix)
+
+
+def fact_leaves(always_matrix: bool) -> dict[Node, tuple[str, str]]:
+    """Static facts; those of matrices are NaN for a parameter that is none."""
+    matrix = {
+        "rows": "param.shape[-2]", "cols": "param.shape[-1]", "fan_in": "math.prod(param.shape[1:])",
+        "fan_out": "param.shape[0] * math.prod(param.shape[2:])",
+    }  # fmt: skip
+    leaves = {ir.fact("rank"): ("param.ndim", ""), ir.fact("numel"): ("param.numel()", "")}
+    guard = "" if always_matrix else " if param.ndim > 1 else math.nan"
+    return leaves | {ir.fact(name): (name, text + guard) for name, text in matrix.items()}
+
+
+def shared_leaves(words: Words, level: str) -> dict[Node, tuple[str, str]]:
+    """Leaves of code for a group (`level` "group") or for all parameters."""
+    where = "team" if level == "group" else "cells"
+    latest = "max(cell.t for cell in team.cells)" if level == "group" else "max(cell.t for cell in cells)"
+    leaves = {ir.T: ("t", latest)}
+    for h in words.program.hypers:
+        word = words.hypers[h.name]
+        if level == "group":
+            value = words.setting(h.name, "team.group")
+        elif words.has_betas and word in BETAS:
+            value = f'_agreed([cell.group for cell in cells], "betas")[{BETAS.index(word)}]'
+        else:
+            value = f"_agreed([cell.group for cell in cells], {quoted(word)})"
+        leaves[ir.hyper(h.name, h.kind)] = (word, value)
+    if level == "model":
+        leaves[ir.LOSS] = ("loss_value", "torch.as_tensor(loss).detach().double().cpu().reshape(())")
+    first = "team.cells[0].state" if where == "team" else "cells[0].state"
+    for s in words.program.states:
+        if s.type.extent.level == level:
+            leaves[s.node] = (words.states[s.name], f"{first}[{quoted(s.name)}]")
+    for i in words.program.inputs:
+        if i.type.extent.level == level:
+            number = ", team.number" if level == "group" else ""
+            leaves[ir.input_(i.name, i.type)] = (words.inputs[i.name], f"self._shared_input({quoted(i.name)}{number})")
+    return leaves
+
+
+def used_hypers(nodes: Iterable[Node]) -> set[str]:
+    return {node.value for node in ir.walk(nodes) if node.op == "hyper"}
+
+
+def mapping_without(leaves: Mapping[Node, tuple[str, str]], nodes: Iterable[Node]) -> dict[Node, tuple[str, str]]:
+    gone = set(nodes)
+    return {node: text for node, text in leaves.items() if node not in gone}

@@ -1,0 +1,549 @@
+"""A stretch of generated code: which lines compute some expressions, in which order, under which `if`.
+
+An expression stands where all that use it can see it: before the `if`, or inside the side that alone needs it. What is used
+once is written where it is used. A state changes in place, after everything that reads its old value; where the equations
+allow no such order, its new value gets a name of its own first.
+"""
+
+from __future__ import annotations
+
+import heapq
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from optlang.backends.module_inplace import in_place
+from optlang.backends.module_numbers import Numbers
+from optlang.backends.module_spell import counted, literal, quoted, shape_text, spell, ternary
+from optlang.emit import Names, Piece
+from optlang.ir import Node, W
+from optlang.types import Extent
+
+Turn = tuple[Node, bool, Node | None]  # a condition, the side, and the branch where sides are not shared
+Path = tuple[Turn, ...]
+ALIASES = frozenset(["transpose", "as_matrix", "as_param", "branch"])  # their results share memory with an operand
+SHORT, TEST, LONG, DEEPEST = 14, 40, 80, 60
+ON_WEIGHTS = re.compile(r"\bw\.(new_tensor|dtype)|\blike=w\b")  # only the type and the device of `w` matter there
+
+WISHES = {"random": "z", "sqrt": "root", "div": "ratio", "matmul": "product", "mean": "mean", "sum": "total", "sign": "signs",
+          "abs": "size", "branch": "chosen", "where": "chosen", "eye": "identity"}  # fmt: skip
+
+
+class TooDeep(Exception):
+    """More nested conditions than Python takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Something to compute: `leaf` is the state (or `w`) that it is written into, else `template` has a `{}` for it."""
+
+    node: Node
+    leaf: Node | None = None
+    template: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Equal turns: `result` is `turn(... turn(first))`, `hole` stands for the value before a turn."""
+
+    first: Node
+    hole: Node
+    turn: Node
+    count: str
+    outer: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a section may use: texts of leaves (with the line that binds each), loops, and what is computed already."""
+
+    leaves: Mapping[Node, tuple[str, str]]  # text, and the line that must come before
+    loops: Mapping[Node, Loop]
+    ready: Mapping[Node, str]
+    labels: Mapping[Node, str]
+    targets: Mapping[Node, str]  # what is written in place, by state leaf
+    numbers: Numbers
+    draw: Callable[[Node], str]
+    wrap: str = "w.new_tensor({})"  # a number as a tensor
+
+    def operands(self, node: Node) -> tuple[Node, ...]:
+        if node in self.ready or node in self.leaves:
+            return ()
+        loop = self.loops.get(node)
+        return node.args if loop is None else (loop.first, *loop.outer)
+
+    def is_if(self, node: Node) -> bool:
+        """Whether a branch is decided by a number of Python's, or by one on the CPU."""
+        if node.op != "branch" or node in self.ready:
+            return False
+        return node.args[0] in self.numbers or node.args[0].type.extent.level in ("host", "model", "group")
+
+
+@dataclass(slots=True)
+class Line:
+    """One statement with what decides its place."""
+
+    path: Path
+    text: list[str]
+    defines: set[Node]
+    needs: set[Node]
+    old: set[Node]
+    writes: set[Node]
+    rank: int
+
+
+@dataclass(slots=True)
+class If:
+    condition: Node
+    sides: tuple[list[Item], list[Item]]
+    head: Line
+    defines: set[Node] = field(default_factory=set)
+    needs: set[Node] = field(default_factory=set)
+    old: set[Node] = field(default_factory=set)
+    writes: set[Node] = field(default_factory=set)
+    rank: int = 0
+
+
+Item = Line | If
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """Named expressions and old states that a text depends on."""
+
+    needs: frozenset[Node] = frozenset()
+    old: frozenset[Node] = frozenset()
+
+    def __or__(self, other: Reads) -> Reads:
+        return Reads(self.needs | other.needs, self.old | other.old)
+
+
+class Cycle(Exception):
+    def __init__(self, writes: set[Node]) -> None:
+        self.writes = writes
+
+
+def write(wants: Sequence[Want], scene: Scene, names: Names) -> tuple[list[str], dict[Node, str]]:
+    """The lines, without indentation, and the names of what was computed outside any `if`. Raises TooDeep."""
+    kept: set[Node] = set()
+    merge = True
+    while True:
+        section = _Section(wants, scene, names.copy(), kept, merge)
+        try:
+            lines = section.lines()
+        except Cycle as cycle:
+            more = cycle.writes - kept
+            if more:
+                kept.add(min(more, key=lambda n: str(n.value)))
+            elif merge:
+                merge = False
+            else:
+                raise AssertionError("equations without an order") from cycle
+            continue
+        names.taken |= section.names.taken
+        return lines, section.outermost()
+
+
+class _Section:
+    def __init__(self, wants: Sequence[Want], scene: Scene, names: Names, kept: set[Node], merge: bool) -> None:
+        self.wants, self.scene, self.names, self.kept, self.merge = wants, scene, names, kept, merge
+        self.order = self._walk([want.node for want in wants])
+        self.paths = self._places()
+        self.uses = Counter(arg for node in self.order for arg in scene.operands(node))
+        self.uses.update(want.node for want in wants)
+        self.pieces: dict[Node, Piece] = {}
+        self.reads: dict[Node, Reads] = {}
+        self.named: dict[Node, str] = {}
+        self.made: list[Line] = []
+        self.claims: dict[Node, Node] = {}
+
+    def _walk(self, roots: Iterable[Node]) -> list[Node]:
+        order: list[Node] = []
+        seen: set[Node] = set()
+        stack = [(root, False) for root in reversed(list(roots))]
+        while stack:
+            node, done = stack.pop()
+            if done:
+                order.append(node)
+            elif node not in seen:
+                seen.add(node)
+                stack.append((node, True))
+                stack.extend((arg, False) for arg in reversed(self.scene.operands(node)))
+        return order
+
+    # ----------------------------------------------------------------------------------------------- places
+
+    def turn(self, node: Node, side: bool) -> Turn:
+        return node.args[0], side, None if self.merge else node
+
+    def _places(self) -> dict[Node, Path]:
+        """For each expression the innermost block that holds all its uses."""
+        paths: dict[Node, Path] = {}
+
+        def use(node: Node, path: Path) -> None:
+            paths[node] = path if node not in paths else _common(paths[node], path)
+
+        for want in self.wants:
+            use(want.node, ())
+        for node in reversed(self.order):
+            path = paths[node]
+            if len(path) > DEEPEST:
+                raise TooDeep
+            if self.scene.is_if(node):
+                use(node.args[0], path)
+                use(node.args[1], (*path, self.turn(node, True)))
+                use(node.args[2], (*path, self.turn(node, False)))
+            else:
+                for arg in self.scene.operands(node):
+                    use(arg, path)
+        return paths
+
+    # ------------------------------------------------------------------------------------------- statements
+
+    def line(self, path: Path, text: str | list[str], reads: Reads, defines: Iterable[Node] = (), writes: Iterable[Node] = ()) -> None:
+        lines = [text] if isinstance(text, str) else text
+        self.made.append(Line(path, lines, set(defines), set(reads.needs), set(reads.old), set(writes), len(self.made)))
+
+    def lines(self) -> list[str]:
+        copies = [copy for want in self.wants if want.leaf is not None for copy in self._claim(want.node, (), want.leaf)]
+        for node in self.order:
+            self._define(node)
+        for node, path, leaf in copies:
+            self._copy(node, path, leaf)
+        for want in self.wants:
+            if want.leaf is None:
+                self.line((), want.template.format(self.pieces[want.node].text), self.reads[want.node])
+        return _printed(self._sorted(self._block(())), self)
+
+    def outermost(self) -> dict[Node, str]:
+        return {node: name for node, name in self.named.items() if not self.paths[node] and node not in self.claims}
+
+    def _claim(self, node: Node, path: Path, leaf: Node) -> list[tuple[Node, Path, Node]]:
+        """Lets a state take its new value where it is computed, side by side; answers with what must be copied instead."""
+        copies = []
+        stack = [(node, path)]
+        while stack:
+            node, path = stack.pop()
+            if node is leaf:
+                continue
+            free = leaf not in self.kept and node not in self.claims and self.paths[node] == path and bool(self.scene.operands(node))
+            free = free and not (leaf.op == "w" and self.uses[node] > 1)
+            if free and self.scene.is_if(node):
+                self.claims[node] = leaf
+                stack += [(node.args[2], (*path, self.turn(node, False))), (node.args[1], (*path, self.turn(node, True)))]
+            elif free and node not in self.scene.numbers and node not in self.scene.loops and node.op not in ALIASES | {"random"}:
+                self.claims[node] = leaf
+            else:
+                copies.append((node, path, leaf))
+        return copies
+
+    def _copy(self, node: Node, path: Path, leaf: Node) -> None:
+        """Writes a value that has been computed elsewhere."""
+        target = self.scene.targets[leaf]
+        verb = "fill_" if node in self.scene.numbers else "copy_"
+        within = {n for n, claimed in self.claims.items() if claimed is leaf and self.scene.is_if(n) and self._holds(n, path)}
+        text, reads = self.pieces[node].text, self.reads[node]
+        if leaf in self.kept and reads.old:
+            name = self.names.fresh(f"{target}_new")
+            mark = object()
+            self.line(path, f"{name} = {text}{'' if self._is_fresh(node) else '.clone()'}", reads, [mark])  # type: ignore[list-item]
+            text, reads = name, Reads(frozenset([mark]))  # type: ignore[list-item]
+        self.line(path, f"{target}.{verb}({text})", reads, within, {leaf})
+
+    def _is_fresh(self, node: Node) -> bool:
+        """Whether a value has memory of its own."""
+        return bool(self.scene.operands(node)) and node.op not in ALIASES and node not in self.scene.loops and node not in self.claims
+
+    def _holds(self, branch: Node, path: Path) -> bool:
+        """Whether a path lies inside one of the sides of a branch."""
+        outer = self.paths[branch]
+        return len(path) > len(outer) and path[: len(outer)] == outer and path[len(outer)] in (self.turn(branch, True), self.turn(branch, False))
+
+    def _define(self, node: Node) -> None:
+        scene = self.scene
+        if node in scene.ready:
+            self._known(node, Piece(scene.ready[node]), Reads())
+        elif node in scene.leaves:
+            self._leaf(node)
+        elif not node.args and node.op == "const":
+            self._known(node, literal(node.value), Reads())
+        elif node in scene.loops:
+            self._loop(node, scene.loops[node])
+        elif node in self.claims:
+            self._in_place(node, self.claims[node])
+        elif scene.is_if(node):
+            self._branch(node)
+        else:
+            self._plain(node)
+
+    def _known(self, node: Node, piece: Piece, reads: Reads) -> None:
+        self.pieces[node], self.reads[node] = piece, reads
+
+    def _leaf(self, node: Node) -> None:
+        text, _ = self.scene.leaves[node]
+        old = frozenset([node]) if node in self.scene.targets else frozenset()
+        self._known(node, Piece(text), Reads(frozenset([node]), old))
+
+    def _name(self, node: Node, piece: Piece, reads: Reads) -> None:
+        """`name = expression` at the expression's place."""
+        name = self.names.fresh(self._wish(node))
+        self.named[node] = name
+        self.line(self.paths[node], f"{name} = {piece.text}", reads, [node])
+        alias = reads.old if node.op in ALIASES else frozenset()
+        self._known(node, Piece(name), Reads(frozenset([node]), alias))
+
+    def _plain(self, node: Node) -> None:
+        args = self.scene.operands(node)
+        reads = Reads()
+        for arg in args:
+            reads |= self.reads[arg]
+        pieces = [self.pieces[arg] for arg in args]
+        if sum(len(p.text) for p in pieces) > LONG:
+            pieces, reads = self._shortened(node, args)
+        if node.op == "random":
+            piece = Piece(self.scene.draw(node))
+        elif node.op == "eye":
+            size = shape_text(Extent("array", node.value, 1, node.type.extent.frame))
+            piece = Piece(f"torch.eye({size}[-2], dtype=w.dtype, device=w.device)")
+        elif node.op == "count" and node in self.scene.numbers:
+            piece = counted(node, pieces[0])
+        else:
+            piece = spell(node, pieces, self.scene.numbers, self.scene.wrap)
+        if ON_WEIGHTS.search(piece.text):
+            reads |= Reads(frozenset([W]))
+        if self._wants_a_name(node, piece):
+            self._name(node, piece, reads)
+        else:
+            self._known(node, piece, reads)
+
+    def _shortened(self, node: Node, args: Sequence[Node]) -> tuple[list[Piece], Reads]:
+        """Gives the longest operand a name of its own."""
+        longest = max(args, key=lambda a: len(self.pieces[a].text))
+        if longest not in self.named and self.scene.operands(longest) and longest not in self.claims:
+            place = self.paths[longest]
+            self.paths[longest] = place
+            self._name(longest, self.pieces[longest], self.reads[longest])
+        reads = Reads()
+        for arg in args:
+            reads |= self.reads[arg]
+        return [self.pieces[arg] for arg in args], reads
+
+    def _wants_a_name(self, node: Node, piece: Piece) -> bool:
+        if node in self.scene.labels or node.op in ("random", "eye"):
+            return True
+        limit = TEST if node.type.kind == "bool" else SHORT
+        return self.uses[node] > 1 and not (node in self.scene.numbers and len(piece.text) <= limit)
+
+    def _wish(self, node: Node) -> str:
+        """A name for what has none in the rule."""
+        if node in self.scene.labels:
+            return self.scene.labels[node]
+        base = self.pieces[node.args[0]].text if node.args else ""
+        if node.op == "pow" and base.isidentifier() and node.args[1].op == "const" and node.args[1].value == 2:
+            return f"{base}_squared"
+        if node.op == "transpose" and base.isidentifier():
+            return f"{base}_t"
+        return WISHES.get(node.op, "x")
+
+    # ---------------------------------------------------------------------------------- states, blocks, loops
+
+    def _in_place(self, node: Node, leaf: Node) -> None:
+        target = self.scene.targets[leaf]
+        reads = Reads()
+        if not self.scene.is_if(node):
+            text = in_place(node, leaf, target, self)
+            for arg in self.scene.operands(node):
+                reads |= self.reads[arg]
+            within = {n for n, claimed in self.claims.items() if claimed is leaf and self.scene.is_if(n) and self._holds(n, self.paths[node])}
+            self.line(self.paths[node], text, reads, {node} | within, {leaf})
+        bound = [leaf] if self.scene.leaves[leaf][0] == target else []  # the name must be there, whatever the `if` did
+        self._known(node, Piece(target), Reads(frozenset([node, *bound])))
+
+    def _branch(self, node: Node) -> None:
+        """`x = a if c else b` where both sides are short, else a name that either side of an `if` sets."""
+        condition, yes, no = node.args
+        reads = self.reads[condition] | self.reads[yes] | self.reads[no]
+        inside = [(*self.paths[node], self.turn(node, side)) for side in (True, False)]
+        busy = any(line.path[: len(path)] == path for line in self.made for path in inside)
+        piece = ternary(*(self.pieces[arg] for arg in node.args))
+        if not busy and len(piece.text) <= LONG:
+            if self._wants_a_name(node, piece) or node not in self.scene.numbers:
+                self._name(node, piece, reads)
+            else:
+                self._known(node, piece, reads)
+            return
+        name = self.names.fresh(self._wish(node))
+        self.named[node] = name
+        for path, side in zip(inside, (yes, no), strict=True):
+            self.line(path, f"{name} = {self.pieces[side].text}", self.reads[side], [node])
+        self._known(node, Piece(name), Reads(frozenset([node]), self.reads[yes].old | self.reads[no].old))
+
+    def _loop(self, node: Node, loop: Loop) -> None:
+        name = self.names.fresh(self.scene.labels.get(node, "y"))
+        ready = {**self.scene.ready, loop.hole: name, **{n: self.pieces[n].text for n in loop.outer}}
+        scene = Scene(self.scene.leaves, {}, ready, {}, {}, self.scene.numbers, self.scene.draw)
+        body, _ = write([Want(loop.turn, template=f"{name} = {{}}")], scene, self.names)
+        text = [f"{name} = {self.pieces[loop.first].text}", f"for _ in range({loop.count}):", *(f"    {line}" for line in body)]
+        reads = self.reads[loop.first]
+        for outer in loop.outer:
+            reads |= self.reads[outer]
+        self.named[node] = name
+        self.line(self.paths[node], text, reads, [node])
+        self._known(node, Piece(name), Reads(frozenset([node]), self.reads[loop.first].old))
+
+    # ------------------------------------------------------------------------------------------------ order
+
+    def _block(self, path: Path) -> list[Item]:
+        """The statements of a block, those of deeper blocks inside their `if`."""
+        items: list[Item] = []
+        deeper: dict[tuple[Node, Node | None], list[Line]] = {}
+        lines = self.made if not path else [x for x in self.made if x.path[: len(path)] == path]
+        for line in lines:
+            if line.path == path:
+                items.append(line)
+            else:
+                condition, _, own = line.path[len(path)]
+                deeper.setdefault((condition, own), []).append(line)
+        for (condition, own), inside in deeper.items():
+            items.append(self._if(path, condition, own, inside))
+        return items
+
+    def _if(self, path: Path, condition: Node, own: Node | None, inside: list[Line]) -> If:
+        reads = self.reads[condition]
+        head = Line(path, [self.pieces[condition].text], set(), set(reads.needs), set(reads.old), set(), inside[0].rank)
+        sides = tuple(self._block((*path, (condition, side, own))) for side in (True, False))
+        found = If(condition, (sides[0], sides[1]), head)
+        for line in inside:
+            found.defines |= line.defines
+            found.writes |= line.writes
+        found.needs = (head.needs | {n for line in inside for n in line.needs}) - found.defines
+        found.old = head.old | {n for line in inside for n in line.old}
+        found.rank = min(line.rank for line in inside)
+        return found
+
+    def _sorted(self, items: list[Item]) -> list[Item]:
+        """Definitions before uses, reads of old states before their writes. Raises Cycle."""
+        before = _before(items)
+        users: dict[int, list[int]] = {}
+        for place, needed in enumerate(before):
+            for other in needed:
+                users.setdefault(other, []).append(place)
+        waiting = [len(needed) for needed in before]
+        heap = [(items[i].rank, i) for i, count in enumerate(waiting) if not count]
+        heapq.heapify(heap)
+        order: list[Item] = []
+        while heap:
+            _, place = heapq.heappop(heap)
+            order.append(items[place])
+            for user in users.get(place, []):
+                waiting[user] -= 1
+                if not waiting[user]:
+                    heapq.heappush(heap, (items[user].rank, user))
+        if len(order) < len(items):
+            stuck = [item for i, item in enumerate(items) if waiting[i]]
+            raise Cycle({leaf for item in stuck for leaf in item.writes})
+        for item in order:
+            if isinstance(item, If):
+                item.sides = (self._sorted(item.sides[0]), self._sorted(item.sides[1]))
+        return order
+
+
+def _before(items: Sequence[Item]) -> list[set[int]]:
+    """For each statement those that must come before it."""
+    makers: dict[Node, list[int]] = {}
+    writers: dict[Node, list[int]] = {}
+    for place, item in enumerate(items):
+        for node in item.defines:
+            makers.setdefault(node, []).append(place)
+        for leaf in item.writes:
+            writers.setdefault(leaf, []).append(place)
+    before: list[set[int]] = [set() for _ in items]
+    for place, item in enumerate(items):
+        for node in item.needs:
+            before[place].update(other for other in makers.get(node, []) if other != place)
+        for leaf in item.old:
+            for other in writers.get(leaf, []):
+                if other != place:
+                    before[other].add(place)
+    return before
+
+
+def _common(a: Path, b: Path) -> Path:
+    length = 0
+    while length < min(len(a), len(b)) and a[length] == b[length]:
+        length += 1
+    return a[:length]
+
+
+# -------------------------------------------------------------------------------------------------------- printing
+
+
+def _printed(items: Sequence[Item], section: _Section, bound: frozenset[Node] = frozenset()) -> list[str]:
+    """The lines of a block; leaves are bound where the first block begins that needs them."""
+    here = _to_bind(items, section, bound)
+    bound |= frozenset(here)
+    lines = bindings([section.scene.leaves[leaf] for leaf in here])
+    for item in items:
+        if isinstance(item, Line):
+            lines.extend(item.text)
+        else:
+            lines.extend(_printed_if(item, section, bound))
+    return lines
+
+
+def _printed_if(item: If, section: _Section, bound: frozenset[Node]) -> list[str]:
+    sides = [_printed(side, section, bound) for side in item.sides]
+    condition = item.head.text[0]
+    if not sides[0]:
+        sides, condition = [sides[1], []], f"not ({condition})"
+    lines = [f"if {condition}:", *(f"    {line}" for line in sides[0])]
+    if not sides[1]:
+        return lines
+    if len(item.sides[1]) == 1 and isinstance(item.sides[1][0], If) and sides[1][0].startswith("if "):
+        return [*lines, f"el{sides[1][0]}", *sides[1][1:]]
+    return [*lines, "else:", *(f"    {line}" for line in sides[1])]
+
+
+def _to_bind(items: Sequence[Item], section: _Section, bound: frozenset[Node]) -> list[Node]:
+    """The leaves that this block itself needs, or more than one thing in it."""
+    own: dict[Node, int] = {}
+    direct: set[Node] = set()
+    for item in items:
+        for leaf in item.needs | _rewritten(item, section):
+            if leaf in section.scene.leaves and leaf not in bound and section.scene.leaves[leaf][1]:
+                own[leaf] = own.get(leaf, 0) + 1
+                if isinstance(item, Line) or leaf in item.head.needs:
+                    direct.add(leaf)
+                elif all(any(leaf in x.needs | _rewritten(x, section) for x in side) for side in item.sides):
+                    direct.add(leaf)
+    order = list(section.scene.leaves)
+    return sorted((leaf for leaf, count in own.items() if count > 1 or leaf in direct), key=order.index)
+
+
+def _rewritten(item: Item, section: _Section) -> set[Node]:
+    """States that are changed under the name under which they are read."""
+    return {leaf for leaf in item.writes if section.scene.targets[leaf] == section.scene.leaves[leaf][0]}
+
+
+def bindings(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """`a, b = state["a"], state["b"]`: up to four values of one kind in a line."""
+    lines: list[str] = []
+    group: list[tuple[str, str]] = []
+    for name, value in pairs:
+        if group and (len(group) == 4 or _kind(value) != _kind(group[0][1]) or not _kind(value)):
+            lines.append(_together(group))
+            group = []
+        group.append((name, value))
+    return [*lines, _together(group)] if group else lines
+
+
+def _kind(value: str) -> str:
+    return value.partition("[")[0] if value.endswith("]") else ""
+
+
+def _together(group: Sequence[tuple[str, str]]) -> str:
+    return f"{', '.join(name for name, _ in group)} = {', '.join(value for _, value in group)}"
+
+
+__all__ = ["Loop", "Scene", "TooDeep", "Want", "bindings", "quoted", "write"]

@@ -1,0 +1,203 @@
+"""One operator as Python text: numbers with Python's own arithmetic, tensors with torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+
+from optlang.backends.module_numbers import Numbers
+from optlang.emit import ATOM, Piece, chained
+from optlang.ir import Node
+from optlang.ops import OPS
+from optlang.types import Extent, needs_matrix
+
+OR, AND, NOT, COMPARE, BIT_OR, BIT_AND, SUM, PRODUCT, MINUS, POWER = 1, 2, 3, 4, 5, 7, 9, 10, 11, 12
+LEVELS = {"or": OR, "and": AND, "add": SUM, "sub": SUM, "mul": PRODUCT, "div": PRODUCT, "matmul": PRODUCT, "pow": POWER, "mod": PRODUCT}
+COMPARISONS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
+SYMBOLS = {"pow": "**", "mod": "%"}
+MATH = frozenset(["sqrt", "cbrt", "exp", "log", "sin", "cos", "atan", "tanh", "atan2", "isnan", "isfinite", "floor", "ceil"])
+IN_TORCH = {"div": "div", "mod": "remainder", "pow": "pow", "cbrt": "pow"}
+
+
+def quoted(text: str) -> str:
+    """A Python string of any text."""
+    try:
+        text.encode()
+        return json.dumps(text, ensure_ascii=False)
+    except UnicodeEncodeError:
+        return json.dumps(text)
+
+
+def literal(value: float | bool) -> Piece:
+    """A constant as a Python number."""
+    if isinstance(value, bool) or math.isfinite(value):
+        text = repr(value)
+        return Piece(text, ATOM if not text.startswith("-") else MINUS)
+    if math.isnan(value):
+        return Piece("math.nan")
+    return Piece("math.inf") if value > 0 else Piece("-math.inf", MINUS)
+
+
+def call(function: str, *args: str) -> Piece:
+    return Piece(f"{function}({', '.join(args)})")
+
+
+def ternary(condition: Piece, yes: Piece, no: Piece) -> Piece:
+    return Piece(f"{yes.inside(OR)} if {condition.inside(OR)} else {no.inside(0)}", 0)
+
+
+def spell(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Piece:
+    """The text of an operator over the texts of its operands."""
+    row = OPS[node.op]
+    if node in numbers:
+        return _number(node, args, numbers)
+    if node.op in COMPARISONS:
+        assert row.infix is not None
+        return chained(args[0], row.infix[0], args[1], COMPARE, associates="none")
+    if node.op in ("and", "or"):
+        symbol, level = ("&", BIT_AND) if node.op == "and" else ("|", BIT_OR)
+        return chained(args[0], symbol, args[1], level)
+    if node.op in ("neg", "not"):
+        return Piece(("-" if node.op == "neg" else "~") + args[0].inside(MINUS), MINUS)
+    if row.infix is not None:
+        return _infix(node, args)
+    if node.op in ("where", "branch"):
+        return _choice(node, args, numbers, wrap)
+    if node.op in ("maximum", "minimum"):
+        return _bound(node, args, numbers)
+    if row.role == "reduce":
+        return _reduction(node, args)
+    return _other(node, args, numbers, wrap)
+
+
+def _infix(node: Node, args: Sequence[Piece]) -> Piece:
+    row = OPS[node.op]
+    symbol = SYMBOLS.get(node.op) or row.infix[0]  # type: ignore[index]
+    power = node.op == "pow"
+    return chained(args[0], symbol, args[1], LEVELS[node.op], tight=power, associates="right" if power else "left")
+
+
+# --------------------------------------------------------------------------------------------------------- numbers
+
+
+def _number(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
+    if node in numbers.raises and node.op not in ("sum", "mean"):
+        texts = [a.text for a in args] + (["1 / 3"] if node.op == "cbrt" else [])
+        return call("_ieee", f"torch.{IN_TORCH.get(node.op, node.op)}", *texts)
+    match node.op:
+        case "and" | "or":
+            return chained(args[0], node.op, args[1], LEVELS[node.op])
+        case "not":
+            return Piece(f"not {args[0].inside(NOT)}", NOT)
+        case "neg":
+            return Piece(f"-{args[0].inside(MINUS)}", MINUS)
+        case "where" | "branch":
+            return ternary(*args)
+        case "maximum" | "minimum":
+            name = node.op[:3]
+            first = args[0].text
+            inner = first[4:-1] if node.args[0].op == node.op and first.startswith(f"{name}(") and _is_one_call(first) else first
+            return call(name, inner, args[1].text)
+        case "abs" | "round":
+            return call(node.op, args[0].text)
+        case "mod":
+            return chained(args[0], "%", args[1], PRODUCT)
+        case op if op in MATH:
+            return call(f"math.{op}", *(a.text for a in args))
+        case op if op in COMPARISONS:
+            return chained(args[0], OPS[op].infix[0], args[1], COMPARE, associates="none")  # type: ignore[index]
+    return _infix(node, args)
+
+
+def _is_one_call(text: str) -> bool:
+    """Whether the first parenthesis closes at the end: `max(a, b)`, not `max(a, b)*max(c, d)`."""
+    depth = 0
+    for place, char in enumerate(text):
+        depth += {"(": 1, ")": -1}.get(char, 0)
+        if char == ")" and depth == 0:
+            return place == len(text) - 1
+    return False
+
+
+# --------------------------------------------------------------------------------------------------------- tensors
+
+
+def _choice(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Piece:
+    condition, yes, no = args
+    if node.args[0] in numbers:
+        return ternary(condition, yes, no)
+    if node.type.kind != "bool" and node.args[1] in numbers and node.args[2] in numbers:
+        yes = Piece(wrap.format(yes.text))  # two numbers would become one of torch's default type
+    return call("torch.where", condition.text, yes.text, no.text)
+
+
+def _bound(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
+    side = "min" if node.op == "maximum" else "max"
+    for place in (1, 0):
+        if node.args[place] in numbers:
+            return call("torch.clamp", args[1 - place].text, f"{side}={args[place].text}")
+    return call(f"torch.{node.op}", args[0].text, args[1].text)
+
+
+def _reduction(node: Node, args: Sequence[Piece]) -> Piece:
+    more = [a.text for a in args[1:]]
+    if node.value == "window":
+        return call(f"_window_{node.op}", args[0].text, *more)
+    dims = reduced_dims(node.args[0].type.extent, node.value)
+    if node.op == "quantile":
+        return call("_quantile", args[0].text, *more, *([] if dims is None else [f"({', '.join(map(str, dims))},)"]))
+    if dims == ():
+        return args[0]
+    inside = "" if dims is None else f"dim={dims[0] if len(dims) == 1 else dims}, keepdim=True"
+    return Piece(f"{args[0].inside(ATOM)}.{node.op}({inside})")
+
+
+def reduced_dims(whole: Extent, left: Extent) -> tuple[int, ...] | None:
+    """The dimensions that a reduction takes away; None: all."""
+    if left.level != "array":
+        return None
+    return tuple(d for d, a, b in ((-2, whole.rows, left.rows), (-1, whole.cols, left.cols)) if a != 1 and b == 1)
+
+
+def counted(node: Node, value: Piece) -> Piece:
+    """`count(x)`: a number that the shape tells."""
+    dims = reduced_dims(node.args[0].type.extent, node.value)
+    if dims is None:
+        return Piece(f"{value.inside(ATOM)}.numel()")
+    return Piece(" * ".join(f"{value.inside(ATOM)}.shape[{d}]" for d in dims) or "1", PRODUCT if len(dims) > 1 else ATOM)
+
+
+def _other(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Piece:
+    texts = [a.text for a in args]
+    match node.op:
+        case "transpose":
+            return Piece(f"{args[0].inside(ATOM)}.mT")
+        case "as_matrix":
+            return Piece(f"{args[0].inside(ATOM)}.flatten(1)")
+        case "as_param":
+            return Piece(f"{args[0].inside(ATOM)}.reshape(param.shape)")
+        case "push":
+            return call("_push", *texts)
+        case "mod":
+            return call("torch.remainder", *texts)
+        case "atan2":
+            return call("torch.atan2", *(wrap.format(t) if a in numbers else t for a, t in zip(node.args, texts, strict=True)))
+        case "cbrt":
+            return chained(call("torch.sign", texts[0]), "*", Piece(f"torch.abs({texts[0]}) ** (1 / 3)", POWER), PRODUCT)
+        case _:
+            return call(f"torch.{node.op}", *texts)
+
+
+def shape_text(extent: Extent, tensor: str = "param") -> str:
+    """The shape of one value of an extent, for a parameter."""
+    if extent.level != "array":
+        return "()"
+    if extent.frame == "flat":
+        sizes = {"rows": f"{tensor}.shape[0]", "cols": f"{tensor}[0].numel()"}
+        return f"({sizes.get(str(extent.rows), '1')}, {sizes.get(str(extent.cols), '1')})"
+    if not needs_matrix(extent):
+        return f"{tensor}.shape"
+    sizes = {"rows": f"{tensor}.shape[-2]", "cols": f"{tensor}.shape[-1]"}
+    rows, cols = (sizes.get(str(dim), "1") for dim in (extent.rows, extent.cols))
+    return f"(*{tensor}.shape[:-2], {rows}, {cols})"

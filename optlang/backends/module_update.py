@@ -1,0 +1,180 @@
+"""The update of parameters that know nothing of each other: one loop, as one writes it by hand."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from optlang import ir
+from optlang.backends.module_leaves import Words, cell_leaves, used_hypers
+from optlang.backends.module_numbers import Numbers
+from optlang.backends.module_section import Loop, Scene, Want, write
+from optlang.backends.module_spell import quoted, shape_text
+from optlang.ir import Node, Program
+from optlang.plan import Plan, plan
+
+ON_CPU = "torch.tensor({}, dtype=torch.float64)"
+OF_CELL = "w.new_tensor({})"
+PLACES = 'places = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}'
+Lines = list[str]
+
+
+def indented(lines: Iterable[str], depth: int = 1) -> Lines:
+    return [f"{'    ' * depth}{line}" if line else "" for line in lines]
+
+
+def mentions(lines: Iterable[str], word: str) -> bool:
+    """Whether a name is read or written in some lines, not merely an attribute or a key."""
+    pattern = re.compile(rf'(?<![\w."]){re.escape(word)}\b')
+    return any(pattern.search(line) for line in lines)
+
+
+class Update:
+    """What all ways to write an update share."""
+
+    def __init__(self, program: Program, words: Words, always_matrix: bool, loops: Mapping[Node, Loop]) -> None:
+        self.plan: Plan = plan(program)
+        self.program = self.plan.program
+        self.words, self.names, self.always_matrix, self.loops = words, words.names, always_matrix, loops
+        everything = [*self.program.all_roots(), *(a for b in self.plan.barriers.values() for a in b.args)]
+        everything += [n for loop in loops.values() for n in (loop.first, loop.turn)]
+        self.everything = ir.walk(everything)
+        self.numbers = Numbers(program, everything)
+        table = dict(zip(program.all_roots(), self.program.all_roots(), strict=True))
+        self.labels = {table.get(node, node): label for node, label in words.labels.items()}
+        self.draws = any(node.op == "random" for node in self.everything)
+        self.model: dict[Node, str] = {}  # values for all parameters, by the variable that holds them
+        self.team: dict[Node, str] = {}  # values per group, by attribute
+        self.cell: dict[Node, str] = {}  # values per parameter that a later loop needs, by attribute
+
+    @property
+    def is_simple(self) -> bool:
+        shared = (n.type.extent.level in ("group", "model") and n not in self.numbers for n in self.everything)
+        return not (self.plan.barriers or self.program.reports or any(shared))
+
+    def scene(self, level: str, leaves: Mapping[Node, tuple[str, str]], ready: Mapping[Node, str], targets: Mapping[Node, str]) -> Scene:
+        wrap = OF_CELL if level == "cell" else ON_CPU
+        return Scene(leaves, self.loops, ready, self.labels, targets, self.numbers, lambda node: self._draw(node, level), wrap)
+
+    def _draw(self, node: Node, level: str) -> str:
+        distribution, site = node.value
+        seed, like = 'cells[0].group["seed"]', "torch.empty(0, dtype=torch.float64)"
+        if level == "cell":
+            stream, step = ("places[param]", 'int(state["step"])') if self.is_simple else ("cell.place", "cell.t")
+            seed, like = 'group["seed"]' if self.is_simple else seed, "w"
+        elif level == "group":
+            stream, step = "0xFFFFFFFF - team.number", "max(cell.t for cell in team.cells)"
+        else:
+            stream, step = "0xFFFFFFFF", "max(cell.t for cell in cells)"
+        shape = shape_text(node.type.extent)
+        return f"_draw({quoted(distribution)}, {site}, {shape}, like={like}, t={step}, seed={seed}, stream={stream})"
+
+    def cell_scene(self, gathered: bool, stored: bool = False) -> Scene:
+        """`stored`: after the step, so that `t` is the number of updates taken."""
+        leaves = cell_leaves(self.words, gathered and not stored, self.always_matrix)
+        leaves |= {node: (name, f"cell.team.{name}") for node, name in self.team.items()}
+        leaves |= {node: (name, f"cell.{name}") for node, name in self.cell.items()}
+        targets = {s.node: self.words.states[s.name] for s in self.program.states if s.node in leaves and s.type.kind != "int"}
+        return self.scene("cell", leaves, self.model, {**targets, ir.W: "param"})
+
+    def wants(self) -> list[Want]:
+        """The states per parameter, then the weights."""
+        found = []
+        for s in self.program.states:
+            if s.type.extent.level not in ("group", "model"):
+                node = self.program.updates[s.name]
+                if s.type.kind != "int":
+                    found.append(Want(node, leaf=s.node))
+                elif node is not s.node:
+                    found.append(Want(node, template=f"state[{quoted(s.name)}].copy_({{}})"))
+        return [*found, Want(self.program.weights, leaf=ir.W)]
+
+    def before_update(self, first: Lines) -> Lines:
+        """The state of a parameter is made on its first step."""
+        return [
+            "if param.grad is None:",
+            "    continue",
+            "dtype = torch.promote_types(param.dtype, torch.float32)  # low precision is computed in float32",
+            "state = self.state[param]",
+            "if not state:",
+            *indented(first),
+        ]
+
+    def settings(self, body: Lines) -> Lines:
+        """The lines that bind the hypers which some lines mention."""
+        return self.words.settings_lines(name for name, word in self.words.hypers.items() if mentions(body, word))
+
+    def one_loop(self, first: Lines, groups: str) -> Lines:
+        body, _ = write(self.wants(), self.cell_scene(False), self.names)
+        inner = [*self.before_update(first), 'state["step"] += 1', *body]
+        return [
+            *([PLACES] if self.draws else []),
+            f"for group in {groups}:",
+            *indented(self.settings(inner)),
+            '    for param in group["params"]:',
+            *indented(inner, 2),
+        ]
+
+    def evaluation(self) -> Lines:
+        """`eval = …` for one parameter that has taken a step."""
+        assert self.program.evaluation is not None
+        body, _ = write([Want(self.program.evaluation, leaf=ir.W)], self.cell_scene(False, stored=True), self.names)
+        return body
+
+
+def start_lines(update: Update, states: Sequence[ir.State], write_init: Callable[[ir.State], Lines]) -> Lines:
+    """`state["m"] = …` for each state of a parameter, under an `if` where it exists for some parameters only."""
+    lines = ['state["step"] = torch.zeros(())']
+    guards: dict[Node | None, Lines] = {}
+    for s in states:
+        guards.setdefault(s.guard, []).extend(write_init(s))
+    for guard, made in guards.items():
+        if guard is None:
+            lines += made
+        elif guard.op == "not" and guard.args[0] in guards and list(guards)[list(guards).index(guard) - 1] is guard.args[0]:
+            lines += ["else:", *indented(made)]
+        else:
+            lines += [f"if {expression(update, guard)}:", *indented(made)]
+    return lines
+
+
+def expression(update: Update, node: Node) -> str:
+    """A number written out where it stands; hypers are read from the group."""
+    leaves = {n: (text[1].split(" if ")[0] if n.op == "fact" and text[1] else text[0], "")
+              for n, text in cell_leaves(update.words, False, True).items() if n.op != "hyper"}  # fmt: skip
+    leaves |= {ir.hyper(h.name, h.kind): (update.words.setting(h.name), "") for h in update.words.program.hypers}
+    scene = update.scene("cell", leaves, {}, {})
+    order = ir.walk([node])
+    from optlang.backends.module_spell import literal, spell  # noqa: PLC0415
+    from optlang.emit import Piece  # noqa: PLC0415
+
+    pieces: dict[Node, Piece] = {}
+    for n in order:
+        if n in leaves:
+            pieces[n] = Piece(leaves[n][0])
+        elif n.op == "const":
+            pieces[n] = literal(n.value)
+        else:
+            pieces[n] = spell(n, [pieces[a] for a in n.args], update.numbers, scene.wrap)
+    return pieces[node].text
+
+
+def init_lines(update: Update, s: ir.State) -> Lines:
+    """The first value of a state."""
+    key, dtype = f"state[{quoted(s.name)}]", {"bool": "torch.bool", "int": "torch.int64"}.get(s.type.kind, "dtype")
+    if s.init is ir.W and not s.type.window and str(s.type.extent) == "element":
+        return [f"{key} = param.to(dtype, copy=True)"]
+    shape, element = shape_text(s.type.extent), str(s.type.extent) == "element"
+    if s.type.window:
+        shape = f"({s.type.window}, *{shape})" if shape != "()" else f"({s.type.window},)"
+    if s.init in update.numbers:
+        value = expression(update, s.init)
+        if element and not s.type.window:
+            like = f"torch.zeros_like(param, dtype={dtype})" if value == "0" else f"torch.full_like(param, {value}, dtype={dtype})"
+            return [f"{key} = {like}"]
+        if value == "0" and dtype != "torch.bool":
+            return [f"{key} = param.new_zeros({shape}, dtype={dtype})"]
+        return [f"{key} = param.new_full({shape}, {value}, dtype={dtype})"]
+    body, _ = write([Want(s.init, template=f"{key} = torch.as_tensor({{}}, dtype={dtype}, device=param.device).expand({shape}).clone()")],
+                    update.cell_scene(False), update.names)  # fmt: skip
+    return [*update.settings(body), *body]

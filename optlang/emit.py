@@ -1,0 +1,65 @@
+"""Expressions as text with as few parentheses as their operators allow, whatever the language that is printed."""
+
+from __future__ import annotations
+
+import keyword
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+ATOM = 100  # binds tighter than any operator
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A printed expression; `level` says how tightly its outermost operator binds."""
+
+    text: str
+    level: int = ATOM
+
+    def inside(self, least: int) -> str:
+        """The text where something that binds at least so tightly is needed."""
+        return self.text if self.level >= least else f"({self.text})"
+
+
+def chained(left: Piece, symbol: str, right: Piece, level: int, *, tight: bool = False, associates: str = "left") -> Piece:
+    """`left symbol right`. `associates` says which operand may have the same level: "left", "right" or "none"."""
+    space = "" if tight else " "
+    first = left.inside(level + (associates != "left"))
+    second = right.inside(level + (associates != "right"))
+    return Piece(f"{first}{space}{symbol}{space}{second}", level)
+
+
+class Names:
+    """Identifiers that look like the names of a rule, never twice and never words of Python."""
+
+    def __init__(self, taken: Iterable[str] = ()) -> None:
+        self.reserved = frozenset([*taken, *keyword.kwlist, *keyword.softkwlist])
+        self.taken = set(self.reserved)
+
+    def copy(self) -> Names:
+        """Names that may be given up again."""
+        other = Names(self.reserved)
+        other.taken = set(self.taken)
+        return other
+
+    def fresh(self, wish: str) -> str:
+        """An identifier like the wish: itself where it can be had, else with an underscore or a number."""
+        base = identifier(wish)
+        base = f"{base}_" if base in self.reserved else base
+        name, number = base, 1
+        while name in self.taken:
+            number += 1
+            name = f"{base}_{number}"
+        self.taken.add(name)
+        return name
+
+
+def identifier(wish: str) -> str:
+    """A word that Python takes as a name; not checked against keywords."""
+    base = unicodedata.normalize("NFKC", re.sub(r"\W", "_", wish))
+    if not base.isidentifier():
+        base = "x_" + "".join(c for c in base if c.isascii() and c.isalnum())
+    # single letters that look like digits, and names that classes treat in their own way
+    return f"{base}_" if base in ("l", "O", "I") else "x" + base if base.startswith("_") else base
