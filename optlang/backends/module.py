@@ -15,7 +15,7 @@ from optlang.backends.module_class import Writer, documentation
 from optlang.backends.module_front import front
 from optlang.backends.module_helpers import HELPERS, imports_for, used_by
 from optlang.backends.module_loops import Relower, rolled
-from optlang.backends.module_section import TooDeep
+from optlang.backends.module_scene import TooDeep
 from optlang.emit import Names
 from optlang.ir import Program, Routing
 from optlang.live import without_dead

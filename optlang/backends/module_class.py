@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from optlang import ir
 from optlang.backends.module_leaves import BETAS, Words
 from optlang.backends.module_phases import Phases
-from optlang.backends.module_section import Loop
+from optlang.backends.module_scene import Loop
 from optlang.backends.module_spell import literal, quoted
 from optlang.backends.module_update import Lines, Update, indented, init_lines, start_lines
 from optlang.ir import Hyper, Node, Program
@@ -33,7 +33,9 @@ def documentation(text: str) -> str:
 class Writer:
     """Writes the class. `short` is the program with its loops rolled up, `counts` the hypers that are the lengths of loops."""
 
-    def __init__(self, program: Program, short: Program, name: str, loops: Mapping[Node, Loop], counts: Mapping[str, str], method: str) -> None:
+    def __init__(
+        self, program: Program, short: Program, name: str, loops: Mapping[Node, Loop], counts: Collection[str], method: str
+    ) -> None:
         self.program, self.name, self.method = program, name, method
         self.words = Words(program)
         self.counts = counts
@@ -64,7 +66,8 @@ class Writer:
             words = ", ".join(part for part in (documentation(h.doc), f"in {h.bounds}" if h.bounds else "") if part)
             lines += textwrap.wrap(f"{self.words.hypers[h.name]}: {words}".rstrip(": "), 110, subsequent_indent="    ")
         if self.program.inputs:
-            lines += ["", *[f'inputs["{documentation(i.name)}"]: {documentation(i.doc)} (set before each step)' for i in self.program.inputs]]
+            lines.append("")
+            lines += [f'inputs["{documentation(i.name)}"]: {documentation(i.doc)} (set before each step)' for i in self.program.inputs]
         if self.asks:
             lines += ["", "`step` needs a closure that zeroes the gradients, computes the loss, calls backward and returns the loss."]
         return ['"""' + lines[0][3:] + '"""'] if len(lines) == 1 else [*lines, '"""']
@@ -106,7 +109,8 @@ class Writer:
         checks += [line for h in self.program.hypers for line in self._check(h)]
         own = ["if param.is_complex():", '    raise ValueError("complex parameters: give torch.view_as_real of them")', *SPARSE]
         if self.update.always_matrix:
-            own += ["if param.ndim < 2:", f'    raise ValueError(f"{self.name} takes matrices, not a parameter of shape {{tuple(param.shape)}}")']
+            message = f"{self.name} takes matrices, not a parameter of shape {{tuple(param.shape)}}"
+            own += ["if param.ndim < 2:", f'    raise ValueError(f"{message}")']
         return ["@staticmethod", "def _check(group):", *indented([*checks, 'for param in group["params"]:', *indented(own)])]
 
     def _check(self, h: Hyper) -> Lines:
@@ -186,11 +190,13 @@ class Writer:
         ]
         if not any("dtype" in line for line in body):
             inner = [line for line in inner if not line.startswith("dtype")]
+        in_group = [*update.settings(inner), 'for param in group["params"]:', *indented(inner)]
         return [
             "@torch.no_grad()",
             "def eval(self):",
             '    """Puts the weights to evaluate with into the model; call `train` before the next step."""',
-            *indented(["for group in self.param_groups:", *indented([*update.settings(inner), 'for param in group["params"]:', *indented(inner)])]),
+            "    for group in self.param_groups:",
+            *indented(in_group, 2),
         ]
 
     def _train(self) -> Lines:

@@ -24,8 +24,8 @@ OF_MATRIX = {
 
 def front(routing: Routing, name: str, classes: Sequence[str], draws: bool) -> str:
     """The class that sends parameters to the classes of the rules."""
-    methods = [_documentation(routing, classes), _init(classes, draws), _add_param_group(routing, classes), _rule_of(routing, name, classes)]
-    methods += [_step(routing, classes), load_lines()]
+    methods = [_documentation(routing, classes), _init(classes, draws), _add_param_group(routing, classes)]
+    methods += [_rule_of(routing, name, classes), _step(routing, classes), load_lines()]
     return "\n".join([f"class {name}(Optimizer):", "\n\n".join("\n".join(indented(m)) for m in methods)])
 
 

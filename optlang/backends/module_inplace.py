@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optlang.backends.module_spell import PRODUCT, SUM
+from optlang.backends.module_spell import PRODUCT, SUM, spell
 from optlang.emit import Piece, chained
 from optlang.ir import Node
 
@@ -25,14 +25,13 @@ def in_place(node: Node, leaf: Node, target: str, section: _Section) -> str:
 
 
 def _whole(node: Node, section: _Section) -> str:
-    from optlang.backends.module_spell import spell  # noqa: PLC0415
-
     return spell(node, [section.pieces[arg] for arg in section.scene.operands(node)], section.scene.numbers, section.scene.wrap).text
 
 
 def _is_written_out(node: Node, section: _Section) -> bool:
     """Whether the operands of an expression may be taken apart: it has no name of its own."""
-    return bool(section.scene.operands(node)) and node not in section.named and node not in section.claims and node not in section.scene.loops
+    named = node in section.named or node in section.claims or node in section.scene.loops
+    return bool(section.scene.operands(node)) and not named
 
 
 def _terms(node: Node, section: _Section) -> list[Term]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from optlang import ir
-from optlang.backends.module_section import Loop
+from optlang.backends.module_scene import Loop
 from optlang.ir import Node, Program, Routing
 
 Relower = Callable[[dict[str, Any]], "Program | Routing"]
@@ -52,7 +52,7 @@ def _chains(nodes: list[Node]) -> dict[Node, Chain]:
         chain = _chain_from(node, users)
         if chain is not None:
             found[node] = chain
-            taken |= {n for n in ir.walk([node])} - set(ir.walk([chain[3]]))
+            taken |= set(ir.walk([node])) - set(ir.walk([chain[3]]))
     return found
 
 

@@ -8,7 +8,8 @@ from functools import cached_property
 
 from optlang import ir
 from optlang.backends.module_leaves import shared_leaves
-from optlang.backends.module_section import ALIASES, Path, Scene, Want, write
+from optlang.backends.module_scene import Path, Scene, Want
+from optlang.backends.module_section import ALIASES, write
 from optlang.backends.module_spell import quoted
 from optlang.backends.module_update import PLACES, Lines, Update, indented, mentions
 from optlang.ir import Node
@@ -114,8 +115,8 @@ class Phases(Update):
         return [f"cell.{name} = {name}" for name in found.values()]
 
     def _may_be_kept(self, node: Node, turns: Path) -> bool:
-        computed = bool(node.args) or node.op == "random"
-        return computed and node not in self.numbers and node not in self.loops and node.op not in ALIASES and self.paths.get(node, ())[: len(turns)] == turns
+        computed = (bool(node.args) or node.op == "random") and node not in self.numbers and node not in self.loops
+        return computed and node.op not in ALIASES and self.paths.get(node, ())[: len(turns)] == turns
 
     # -------------------------------------------------------------------------------- values of several parameters
 
@@ -191,8 +192,9 @@ class Phases(Update):
         for g in gathers:
             for name in [g.parts, *([f"{g.parts}_sizes"] if g.barrier.op == "mean" else [])]:
                 lines += ["for team in teams:", f"    team.{name} = []"] if g.per_group else [f"{name} = []"]
-        cells = [want for g in gathers if g.barrier.args[0].type.extent.level != "group" for want in self._parts(g)]
-        teams = [Want(g.barrier.args[0], template=f"{g.parts}.append({{}})") for g in gathers if g.barrier.args[0].type.extent.level == "group"]
+        of_teams = [g for g in gathers if g.barrier.args[0].type.extent.level == "group"]
+        cells = [want for g in gathers if g not in of_teams for want in self._parts(g)]
+        teams = [Want(g.barrier.args[0], template=f"{g.parts}.append({{}})") for g in of_teams]
         if cells:
             lines += self._loop(cells, [], self._later(crossed))
         if teams:

@@ -7,121 +7,24 @@ allow no such order, its new value gets a name of its own first.
 
 from __future__ import annotations
 
-import heapq
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 
 from optlang.backends.module_inplace import in_place
-from optlang.backends.module_numbers import Numbers
-from optlang.backends.module_spell import counted, literal, quoted, shape_text, spell, ternary
+from optlang.backends.module_order import arranged, in_order, printed
+from optlang.backends.module_scene import Cycle, Line, Loop, Path, Reads, Scene, TooDeep, Turn, Want, common
+from optlang.backends.module_spell import counted, literal, shape_text, spell, ternary
 from optlang.emit import Names, Piece
 from optlang.ir import Node, W
 from optlang.types import Extent
 
-Turn = tuple[Node, bool, Node | None]  # a condition, the side, and the branch where sides are not shared
-Path = tuple[Turn, ...]
 ALIASES = frozenset(["transpose", "as_matrix", "as_param", "branch"])  # their results share memory with an operand
 SHORT, TEST, LONG, DEEPEST = 14, 40, 80, 60
 ON_WEIGHTS = re.compile(r"\bw\.(new_tensor|dtype)|\blike=w\b")  # only the type and the device of `w` matter there
 
 WISHES = {"random": "z", "sqrt": "root", "div": "ratio", "matmul": "product", "mean": "mean", "sum": "total", "sign": "signs",
           "abs": "size", "branch": "chosen", "where": "chosen", "eye": "identity"}  # fmt: skip
-
-
-class TooDeep(Exception):
-    """More nested conditions than Python takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Want:
-    """Something to compute: `leaf` is the state (or `w`) that it is written into, else `template` has a `{}` for it."""
-
-    node: Node
-    leaf: Node | None = None
-    template: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Loop:
-    """Equal turns: `result` is `turn(... turn(first))`, `hole` stands for the value before a turn."""
-
-    first: Node
-    hole: Node
-    turn: Node
-    count: str
-    outer: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What a section may use: texts of leaves (with the line that binds each), loops, and what is computed already."""
-
-    leaves: Mapping[Node, tuple[str, str]]  # text, and the line that must come before
-    loops: Mapping[Node, Loop]
-    ready: Mapping[Node, str]
-    labels: Mapping[Node, str]
-    targets: Mapping[Node, str]  # what is written in place, by state leaf
-    numbers: Numbers
-    draw: Callable[[Node], str]
-    wrap: str = "w.new_tensor({})"  # a number as a tensor
-
-    def operands(self, node: Node) -> tuple[Node, ...]:
-        if node in self.ready or node in self.leaves:
-            return ()
-        loop = self.loops.get(node)
-        return node.args if loop is None else (loop.first, *loop.outer)
-
-    def is_if(self, node: Node) -> bool:
-        """Whether a branch is decided by a number of Python's, or by one on the CPU."""
-        if node.op != "branch" or node in self.ready:
-            return False
-        return node.args[0] in self.numbers or node.args[0].type.extent.level in ("host", "model", "group")
-
-
-@dataclass(slots=True)
-class Line:
-    """One statement with what decides its place."""
-
-    path: Path
-    text: list[str]
-    defines: set[Node]
-    needs: set[Node]
-    old: set[Node]
-    writes: set[Node]
-    rank: int
-
-
-@dataclass(slots=True)
-class If:
-    condition: Node
-    sides: tuple[list[Item], list[Item]]
-    head: Line
-    defines: set[Node] = field(default_factory=set)
-    needs: set[Node] = field(default_factory=set)
-    old: set[Node] = field(default_factory=set)
-    writes: set[Node] = field(default_factory=set)
-    rank: int = 0
-
-
-Item = Line | If
-
-
-@dataclass(frozen=True, slots=True)
-class Reads:
-    """Named expressions and old states that a text depends on."""
-
-    needs: frozenset[Node] = frozenset()
-    old: frozenset[Node] = frozenset()
-
-    def __or__(self, other: Reads) -> Reads:
-        return Reads(self.needs | other.needs, self.old | other.old)
-
-
-class Cycle(Exception):
-    def __init__(self, writes: set[Node]) -> None:
-        self.writes = writes
 
 
 def write(wants: Sequence[Want], scene: Scene, names: Names) -> tuple[list[str], dict[Node, str]]:
@@ -182,7 +85,7 @@ class _Section:
         paths: dict[Node, Path] = {}
 
         def use(node: Node, path: Path) -> None:
-            paths[node] = path if node not in paths else _common(paths[node], path)
+            paths[node] = path if node not in paths else common(paths[node], path)
 
         for want in self.wants:
             use(want.node, ())
@@ -214,7 +117,7 @@ class _Section:
         for want in self.wants:
             if want.leaf is None:
                 self.line((), want.template.format(self.pieces[want.node].text), self.reads[want.node])
-        return _printed(self._sorted(self._block(())), self)
+        return printed(in_order(arranged((), self.made, self.pieces, self.reads)), self.scene)
 
     def outermost(self) -> dict[Node, str]:
         return {node: name for node, name in self.named.items() if not self.paths[node] and node not in self.claims}
@@ -242,14 +145,13 @@ class _Section:
         """Writes a value that has been computed elsewhere."""
         target = self.scene.targets[leaf]
         verb = "fill_" if node in self.scene.numbers else "copy_"
-        within = {n for n, claimed in self.claims.items() if claimed is leaf and self.scene.is_if(n) and self._holds(n, path)}
         text, reads = self.pieces[node].text, self.reads[node]
         if leaf in self.kept and reads.old:
             name = self.names.fresh(f"{target}_new")
             mark = object()
             self.line(path, f"{name} = {text}{'' if self._is_fresh(node) else '.clone()'}", reads, [mark])  # type: ignore[list-item]
             text, reads = name, Reads(frozenset([mark]))  # type: ignore[list-item]
-        self.line(path, f"{target}.{verb}({text})", reads, within, {leaf})
+        self.line(path, f"{target}.{verb}({text})", reads, self._around(path, leaf), {leaf})
 
     def _is_fresh(self, node: Node) -> bool:
         """Whether a value has memory of its own."""
@@ -258,7 +160,12 @@ class _Section:
     def _holds(self, branch: Node, path: Path) -> bool:
         """Whether a path lies inside one of the sides of a branch."""
         outer = self.paths[branch]
-        return len(path) > len(outer) and path[: len(outer)] == outer and path[len(outer)] in (self.turn(branch, True), self.turn(branch, False))
+        inside = len(path) > len(outer) and path[: len(outer)] == outer
+        return inside and path[len(outer)] in (self.turn(branch, True), self.turn(branch, False))
+
+    def _around(self, path: Path, leaf: Node) -> set[Node]:
+        """The branches around a block whose new value a state takes."""
+        return {n for n, claimed in self.claims.items() if claimed is leaf and self.scene.is_if(n) and self._holds(n, path)}
 
     def _define(self, node: Node) -> None:
         scene = self.scene
@@ -355,8 +262,7 @@ class _Section:
             text = in_place(node, leaf, target, self)
             for arg in self.scene.operands(node):
                 reads |= self.reads[arg]
-            within = {n for n, claimed in self.claims.items() if claimed is leaf and self.scene.is_if(n) and self._holds(n, self.paths[node])}
-            self.line(self.paths[node], text, reads, {node} | within, {leaf})
+            self.line(self.paths[node], text, reads, {node} | self._around(self.paths[node], leaf), {leaf})
         bound = [leaf] if self.scene.leaves[leaf][0] == target else []  # the name must be there, whatever the `if` did
         self._known(node, Piece(target), Reads(frozenset([node, *bound])))
 
@@ -391,159 +297,3 @@ class _Section:
         self.named[node] = name
         self.line(self.paths[node], text, reads, [node])
         self._known(node, Piece(name), Reads(frozenset([node]), self.reads[loop.first].old))
-
-    # ------------------------------------------------------------------------------------------------ order
-
-    def _block(self, path: Path) -> list[Item]:
-        """The statements of a block, those of deeper blocks inside their `if`."""
-        items: list[Item] = []
-        deeper: dict[tuple[Node, Node | None], list[Line]] = {}
-        lines = self.made if not path else [x for x in self.made if x.path[: len(path)] == path]
-        for line in lines:
-            if line.path == path:
-                items.append(line)
-            else:
-                condition, _, own = line.path[len(path)]
-                deeper.setdefault((condition, own), []).append(line)
-        for (condition, own), inside in deeper.items():
-            items.append(self._if(path, condition, own, inside))
-        return items
-
-    def _if(self, path: Path, condition: Node, own: Node | None, inside: list[Line]) -> If:
-        reads = self.reads[condition]
-        head = Line(path, [self.pieces[condition].text], set(), set(reads.needs), set(reads.old), set(), inside[0].rank)
-        sides = tuple(self._block((*path, (condition, side, own))) for side in (True, False))
-        found = If(condition, (sides[0], sides[1]), head)
-        for line in inside:
-            found.defines |= line.defines
-            found.writes |= line.writes
-        found.needs = (head.needs | {n for line in inside for n in line.needs}) - found.defines
-        found.old = head.old | {n for line in inside for n in line.old}
-        found.rank = min(line.rank for line in inside)
-        return found
-
-    def _sorted(self, items: list[Item]) -> list[Item]:
-        """Definitions before uses, reads of old states before their writes. Raises Cycle."""
-        before = _before(items)
-        users: dict[int, list[int]] = {}
-        for place, needed in enumerate(before):
-            for other in needed:
-                users.setdefault(other, []).append(place)
-        waiting = [len(needed) for needed in before]
-        heap = [(items[i].rank, i) for i, count in enumerate(waiting) if not count]
-        heapq.heapify(heap)
-        order: list[Item] = []
-        while heap:
-            _, place = heapq.heappop(heap)
-            order.append(items[place])
-            for user in users.get(place, []):
-                waiting[user] -= 1
-                if not waiting[user]:
-                    heapq.heappush(heap, (items[user].rank, user))
-        if len(order) < len(items):
-            stuck = [item for i, item in enumerate(items) if waiting[i]]
-            raise Cycle({leaf for item in stuck for leaf in item.writes})
-        for item in order:
-            if isinstance(item, If):
-                item.sides = (self._sorted(item.sides[0]), self._sorted(item.sides[1]))
-        return order
-
-
-def _before(items: Sequence[Item]) -> list[set[int]]:
-    """For each statement those that must come before it."""
-    makers: dict[Node, list[int]] = {}
-    writers: dict[Node, list[int]] = {}
-    for place, item in enumerate(items):
-        for node in item.defines:
-            makers.setdefault(node, []).append(place)
-        for leaf in item.writes:
-            writers.setdefault(leaf, []).append(place)
-    before: list[set[int]] = [set() for _ in items]
-    for place, item in enumerate(items):
-        for node in item.needs:
-            before[place].update(other for other in makers.get(node, []) if other != place)
-        for leaf in item.old:
-            for other in writers.get(leaf, []):
-                if other != place:
-                    before[other].add(place)
-    return before
-
-
-def _common(a: Path, b: Path) -> Path:
-    length = 0
-    while length < min(len(a), len(b)) and a[length] == b[length]:
-        length += 1
-    return a[:length]
-
-
-# -------------------------------------------------------------------------------------------------------- printing
-
-
-def _printed(items: Sequence[Item], section: _Section, bound: frozenset[Node] = frozenset()) -> list[str]:
-    """The lines of a block; leaves are bound where the first block begins that needs them."""
-    here = _to_bind(items, section, bound)
-    bound |= frozenset(here)
-    lines = bindings([section.scene.leaves[leaf] for leaf in here])
-    for item in items:
-        if isinstance(item, Line):
-            lines.extend(item.text)
-        else:
-            lines.extend(_printed_if(item, section, bound))
-    return lines
-
-
-def _printed_if(item: If, section: _Section, bound: frozenset[Node]) -> list[str]:
-    sides = [_printed(side, section, bound) for side in item.sides]
-    condition = item.head.text[0]
-    if not sides[0]:
-        sides, condition = [sides[1], []], f"not ({condition})"
-    lines = [f"if {condition}:", *(f"    {line}" for line in sides[0])]
-    if not sides[1]:
-        return lines
-    if len(item.sides[1]) == 1 and isinstance(item.sides[1][0], If) and sides[1][0].startswith("if "):
-        return [*lines, f"el{sides[1][0]}", *sides[1][1:]]
-    return [*lines, "else:", *(f"    {line}" for line in sides[1])]
-
-
-def _to_bind(items: Sequence[Item], section: _Section, bound: frozenset[Node]) -> list[Node]:
-    """The leaves that this block itself needs, or more than one thing in it."""
-    own: dict[Node, int] = {}
-    direct: set[Node] = set()
-    for item in items:
-        for leaf in item.needs | _rewritten(item, section):
-            if leaf in section.scene.leaves and leaf not in bound and section.scene.leaves[leaf][1]:
-                own[leaf] = own.get(leaf, 0) + 1
-                if isinstance(item, Line) or leaf in item.head.needs:
-                    direct.add(leaf)
-                elif all(any(leaf in x.needs | _rewritten(x, section) for x in side) for side in item.sides):
-                    direct.add(leaf)
-    order = list(section.scene.leaves)
-    return sorted((leaf for leaf, count in own.items() if count > 1 or leaf in direct), key=order.index)
-
-
-def _rewritten(item: Item, section: _Section) -> set[Node]:
-    """States that are changed under the name under which they are read."""
-    return {leaf for leaf in item.writes if section.scene.targets[leaf] == section.scene.leaves[leaf][0]}
-
-
-def bindings(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """`a, b = state["a"], state["b"]`: up to four values of one kind in a line."""
-    lines: list[str] = []
-    group: list[tuple[str, str]] = []
-    for name, value in pairs:
-        if group and (len(group) == 4 or _kind(value) != _kind(group[0][1]) or not _kind(value)):
-            lines.append(_together(group))
-            group = []
-        group.append((name, value))
-    return [*lines, _together(group)] if group else lines
-
-
-def _kind(value: str) -> str:
-    return value.partition("[")[0] if value.endswith("]") else ""
-
-
-def _together(group: Sequence[tuple[str, str]]) -> str:
-    return f"{', '.join(name for name, _ in group)} = {', '.join(value for _, value in group)}"
-
-
-__all__ = ["Loop", "Scene", "TooDeep", "Want", "bindings", "quoted", "write"]

@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from optlang import ir
-from optlang.backends.module_leaves import Words, cell_leaves, used_hypers
+from optlang.backends.module_leaves import Words, cell_leaves
 from optlang.backends.module_numbers import Numbers
-from optlang.backends.module_section import Loop, Scene, Want, write
-from optlang.backends.module_spell import quoted, shape_text
+from optlang.backends.module_scene import Loop, Scene, Want
+from optlang.backends.module_section import write
+from optlang.backends.module_spell import literal, quoted, shape_text, spell
+from optlang.emit import Piece
 from optlang.ir import Node, Program
 from optlang.plan import Plan, plan
 
@@ -144,12 +146,8 @@ def expression(update: Update, node: Node) -> str:
               for n, text in cell_leaves(update.words, False, True).items() if n.op != "hyper"}  # fmt: skip
     leaves |= {ir.hyper(h.name, h.kind): (update.words.setting(h.name), "") for h in update.words.program.hypers}
     scene = update.scene("cell", leaves, {}, {})
-    order = ir.walk([node])
-    from optlang.backends.module_spell import literal, spell  # noqa: PLC0415
-    from optlang.emit import Piece  # noqa: PLC0415
-
     pieces: dict[Node, Piece] = {}
-    for n in order:
+    for n in ir.walk([node]):
         if n in leaves:
             pieces[n] = Piece(leaves[n][0])
         elif n.op == "const":

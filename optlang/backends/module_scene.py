@@ -1,0 +1,117 @@
+"""What a stretch of generated code is made of: what is wanted, what may be used, and statements with what decides their place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from optlang.backends.module_numbers import Numbers
+from optlang.ir import Node
+
+Turn = tuple[Node, bool, Node | None]  # a condition, the side, and the branch where sides are not shared
+Path = tuple[Turn, ...]
+
+
+class TooDeep(Exception):
+    """More nested conditions than Python takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """Something to compute: `leaf` is the state (or `w`) that it is written into, else `template` has a `{}` for it."""
+
+    node: Node
+    leaf: Node | None = None
+    template: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """Equal turns: `result` is `turn(... turn(first))`, `hole` stands for the value before a turn."""
+
+    first: Node
+    hole: Node
+    turn: Node
+    count: str
+    outer: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a section may use: texts of leaves (with the line that binds each), loops, and what is computed already."""
+
+    leaves: Mapping[Node, tuple[str, str]]  # text, and the line that must come before
+    loops: Mapping[Node, Loop]
+    ready: Mapping[Node, str]
+    labels: Mapping[Node, str]
+    targets: Mapping[Node, str]  # what is written in place, by state leaf
+    numbers: Numbers
+    draw: Callable[[Node], str]
+    wrap: str = "w.new_tensor({})"  # a number as a tensor
+
+    def operands(self, node: Node) -> tuple[Node, ...]:
+        if node in self.ready or node in self.leaves:
+            return ()
+        loop = self.loops.get(node)
+        return node.args if loop is None else (loop.first, *loop.outer)
+
+    def is_if(self, node: Node) -> bool:
+        """Whether a branch is decided by a number of Python's, or by one on the CPU."""
+        if node.op != "branch" or node in self.ready:
+            return False
+        return node.args[0] in self.numbers or node.args[0].type.extent.level in ("host", "model", "group")
+
+
+@dataclass(slots=True)
+class Line:
+    """One statement with what decides its place."""
+
+    path: Path
+    text: list[str]
+    defines: set[Node]
+    needs: set[Node]
+    old: set[Node]
+    writes: set[Node]
+    rank: int
+
+
+@dataclass(slots=True)
+class If:
+    """An `if` with the statements of its two sides; what they read and write decides its place."""
+
+    sides: tuple[list[Item], list[Item]]
+    head: Line
+    defines: set[Node] = field(default_factory=set)
+    needs: set[Node] = field(default_factory=set)
+    old: set[Node] = field(default_factory=set)
+    writes: set[Node] = field(default_factory=set)
+    rank: int = 0
+
+
+Item = Line | If
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """Named expressions and old states that a text depends on."""
+
+    needs: frozenset[Node] = frozenset()
+    old: frozenset[Node] = frozenset()
+
+    def __or__(self, other: Reads) -> Reads:
+        return Reads(self.needs | other.needs, self.old | other.old)
+
+
+class Cycle(Exception):
+    """Statements that have no order; `writes` are the states that they change in place."""
+
+    def __init__(self, writes: set[Node]) -> None:
+        self.writes = writes
+
+
+def common(a: Path, b: Path) -> Path:
+    """The innermost block that holds both."""
+    length = 0
+    while length < min(len(a), len(b)) and a[length] == b[length]:
+        length += 1
+    return a[:length]
