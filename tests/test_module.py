@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pickle
+import random
 import subprocess
 import sys
 import types
@@ -12,6 +15,9 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from random_rules import texts
 from torch import Tensor, nn
 
 import optlang
@@ -40,28 +46,40 @@ FEATURES = {
     "norm per group": "rule R { hyper lr = 0.1 in (0, inf) w' = w - lr*g/(norm(g per group) + norm(w per model)) }",
     "state per group": "rule R { state n per group = 1 n' = 0.5*n + mean(abs(g) per group) w' = w - 0.1*g/n' }",
     "model from groups": "rule R { n = max(g per group) m = sum(n per model) w' = w - 0.1*g/(1 + m) }",
-    "window per model": "rule R { state h[3] per model = nan h' = push(h, norm(g per model)) w' = w - 0.1*g*max(h')/(min(h') + count(h')) }",
+    "window per model": "rule R { state h[3] per model = nan h' = push(h, norm(g per model)) w' = w - "
+    "0.1*g*max(h')/(min(h') + count(h')) }",
     "quantile per model": "rule R { q = quantile(abs(g), 0.3 per model) w' = w - 0.1*clip(g, -q, q) }",
     "draws of all": "rule R { w' = w - 0.1*g*uniform(per model)*uniform(per group)*exponential(per tensor) }",
     "rows": "rule R { when rank >= 2 { state r per row = 1 r' = r + sum(g^2 per row) u = g/sqrt(r') } else { u = g } w' = w - 0.1*u }",
-    "window of rows": "rule R { when rank >= 2 { state h[2] per row = 0 h' = push(h, mean(g per row)) u = g - mean(mean(h') per tensor) } else { u = g } w' = w - 0.1*u }",
+    "window of rows": "rule R { when rank >= 2 { state h[2] per row = 0 h' = push(h, mean(g per row)) u = g - "
+    "mean(mean(h') per tensor) } else { u = g } w' = w - 0.1*u }",
     "as_matrix": "from std import centralize, agc\nrule R { w' = w - 0.1*centralize(agc(g, 0.1)) }",
     "identity": "rule R { when rank == 2 { u = (eye(rows) + 0.1*(g @ g.T)) @ g } else { u = g } w' = w - 0.1*u }",
-    "nested every": "rule R { state a = 0 state b = w every 2 { every 3 { a' = a + w } else { b' = (b + a)/2 } } else { a' = a - g } w' = w - 0.1*(a' + g) + 0.01*b' }",
+    "nested every": "rule R { state a = 0 state b = w every 2 { every 3 { a' = a + w } else { b' = (b + a)/2 } } else { "
+    "a' = a - g } w' = w - 0.1*(a' + g) + 0.01*b' }",
     "guarded gradient": "rule R { every 2 { u = grad(w - 0.1*g) } else { u = g } w' = w - 0.1*u }",
     "gradient, then norm": "rule R { u = grad(w + 0.1*g) n = norm(u per model) w' = w - 0.1*u/(n + 1) }",
-    "norm of a guarded gradient": "rule R { every 2 { u = grad(w + 0.1*g) } else { u = g } n = norm(u per model) w' = w - 0.1*u/(n + 1) }",
+    "norm of a guarded gradient": "rule R { every 2 { u = grad(w + 0.1*g) } else { u = g } n = norm(u per model) w' = w "
+    "- 0.1*u/(n + 1) }",
     "curvature": "rule R { z = normal() h = z*hvp(z) w' = w - 0.1*g/(1 + abs(h)) }",
     "skipped step": "rule R { when norm(g per model) < 1 { w' = w - 0.1*g } }",
     "new weights read": "rule R { state a = w a' = 0.9*a + 0.1*w' w' = w - 0.1*g - 0.01*a }",
     "shared update": "rule R { state a = 0 state b = 0 x = 0.5*a + g a' = x b' = x w' = w - 0.1*(a' + b') }",
     "held in a block": "rule R { state s = w when t > 2 { s' = 0.5*s + 0.5*w w' = s' } else { w' = w - 0.1*g } }",
-    "a view kept": "rule R { state m = 0 when rank == 2 { x = m.T m' = m + g u = g @ (x @ m') } else { m' = m - g u = g + m } w' = w - 0.1*u }",
+    "a view kept": "rule R { state m = 0 when rank == 2 { x = m.T m' = m + g u = g @ (x @ m') } else { m' = m - g u = g "
+    "+ m } w' = w - 0.1*u }",
     "numbers": "rule R { a = where(t > 3, log(t - 3), -1) b = max(a, 1/(t - 2)) w' = w - 0.1*g/(1 + abs(clip(b, -5, 5))) }",
-    "hyper as state": "rule R { hyper lr = 0.1 in (0, inf) state s = lr state n per tensor = numel s' = s*where(g > 0, 0.9, 1.1) w' = w - s'*g*(1 + 1/n) n' = n + 1 }",
-    "chosen by data": "rule R { state late per tensor = false late' = late or norm(g) > 0.3 when late' { u = sign(g) } else { u = g } w' = w - 0.05*u }",
+    "hyper as state": "rule R { hyper lr = 0.1 in (0, inf) state s = lr state n per tensor = numel s' = s*where(g > 0, "
+    "0.9, 1.1) w' = w - s'*g*(1 + 1/n) n' = n + 1 }",
+    "chosen by data": "rule R { state late per tensor = false late' = late or norm(g) > 0.3 when late' { u = sign(g) } "
+    "else { u = g } w' = w - 0.05*u }",
+    "sizes of sides": "rule R { when t > 2 { u = norm(g) } else { u = g } v = where(t > 3, 2, g) w' = w - 0.1*g/(1 + "
+    "sum(abs(u)) + sum(abs(v))) }",
+    "sides of blocks": "rule R { state a = 0 when t > 2 { u = 1 a' = a + g } else { u = g a' = a - u } w' "
+    "= w - 0.1*g/(1 + sum(u)^2) + 0.01*a' }",
     "repeat": "def f(x) { repeat 4 { state y = x y' = y - 0.1*y^3 + 0.01*g } return y } rule R { w' = w - 0.1*f(g) }",
-    "two loops": "def f(x, n) { repeat n { state y = x y' = cos(y) - 0.1*y + 0.01*t } return y } rule R { hyper int n = 4 in [0, 9] w' = w - 0.1*f(g, n)*f(w, n) }",
+    "two loops": "def f(x, n) { repeat n { state y = x y' = cos(y) - 0.1*y + 0.01*t } return y } rule R { hyper int n = "
+    "4 in [0, 9] w' = w - 0.1*f(g, n)*f(w, n) }",
 }  # fmt: skip
 
 
@@ -102,9 +120,121 @@ def run(cls: Any, dtype: torch.dtype = torch.float64, steps: int = 8, **settings
 @pytest.mark.parametrize("name", FEATURES)
 def test_as_the_reference(name: str) -> None:
     ours, theirs = load(optlang.build(FEATURES[name]), "R"), optlang.loads(FEATURES[name], backend="reference")
-    a, b = run(ours)[0], run(theirs)[0]
+    same(run(ours)[0], run(theirs)[0])
+
+
+def same(a: Net, b: Net, tolerance: float = 1e-11) -> None:
     for p, q in zip(a.parameters(), b.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+@given(texts())
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+def test_any_rule_as_the_reference(text: str) -> None:
+    """Names, places, orders and in-place changes never alter what is computed."""
+    ours, theirs = load(optlang.build(text), "R"), optlang.loads(text, backend="reference")
+    same(run(ours, steps=3)[0], run(theirs, steps=3)[0], 1e-9)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_any_order_of_blocks_and_states_as_the_reference(seed: int) -> None:
+    text = blocks(random.Random(seed))
+    ours, theirs = load(optlang.build(text), "R"), optlang.loads(text, backend="reference")
+    same(run(ours, steps=6)[0], run(theirs, steps=6)[0], 1e-9)
+
+
+def blocks(source: random.Random) -> str:
+    """States that read each other's old and new values, inside and outside of nested blocks."""
+    names = ["a", "b", "c"]
+    known = ["a", "b", "c", "g", "w", "t"]
+    lines = [f"state {name} = {source.choice(['0', 'w', '1', 'lr'])}" for name in names]
+    conditions = ["t > 2", "rank >= 2", "flag", "t > 4 or flag", "norm(g per model) > 0.3", "numel > 3"]
+
+    def value() -> str:
+        one, two = source.choice(known), source.choice(known)
+        return source.choice([f"0.5*{one} + 0.1*{two}", f"{one} - 0.2*{two}", f"{one}", f"0.3*{one}*tanh({two})", f"max({one}, {two})/2"])
+
+    for name in source.sample(names, 3):
+        kind = source.randrange(4)
+        if kind == 0:
+            lines.append(f"{name}' = {value()}")
+        elif kind == 1:
+            lines.append(f"when {source.choice(conditions)} {{ {name}' = {value()} }}")
+        elif kind == 2:
+            inner = f"every 2 {{ {name}' = {value()} }} else {{ {name}' = {value()} }}"
+            lines.append(f"when {source.choice(conditions)} {{ {inner} }} else {{ {name}' = {value()} }}")
+        else:
+            lines.append(f"when {source.choice(conditions)} {{ x{name} = {value()} {name}' = x{name} }} else {{ x{name} = {value()} }}")
+            known.append(f"x{name}")
+        known.append(f"{name}'")
+    source.shuffle(lines)
+    step = f"w' = w - lr*(g + 0.1*tanh({source.choice(known)} + {source.choice(known)}))"
+    skipped = f"when {source.choice(conditions)} {{ {step} }}"
+    return "rule R { hyper lr = 0.1 in (0, inf) hyper bool flag = true " + " ".join(lines) + f" {source.choice([step, skipped])} }}"
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_low_precision(name: str) -> None:
+    """States of 16-bit parameters are float32, and so is the arithmetic."""
+    settings_ = {"seed": 3} if "draws" in name else {}
+    ours, optimizer = run(load(optlang.build(FEATURES[name]), "R"), torch.bfloat16, 4, **settings_)
+    theirs, _ = run(optlang.loads(FEATURES[name], backend="reference"), torch.bfloat16, 4, **settings_)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert p.dtype == torch.bfloat16
+        torch.testing.assert_close(p, q, rtol=0.05, atol=0.05, equal_nan=True)
+    kept = {v.dtype for state in optimizer.state.values() for v in state.values() if isinstance(v, Tensor)}
+    assert torch.bfloat16 not in kept
+
+
+@pytest.mark.parametrize("name", ["lion", "adafactor", "lookahead", "schedulefreeadamw"])
+def test_a_module_is_pickled_and_copied(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / f"made_{name}.py").write_text(optlang.build(name))
+    monkeypatch.syspath_prepend(tmp_path)
+    net, optimizer = run(getattr(importlib.import_module(f"made_{name}"), optlang.Rule(name).name), steps=2)
+    again = pickle.loads(pickle.dumps(optimizer))
+    assert again.param_groups[0]["lr"] == optimizer.param_groups[0]["lr"]
+    for p, q in zip(net.parameters(), again.param_groups[0]["params"], strict=True):
+        assert torch.equal(p, q)
+        assert all(torch.equal(v, again.state[q][k]) for k, v in optimizer.state[p].items())
+
+
+def test_inputs_and_reports() -> None:
+    text = """rule R { input noise per element "of the gradient"  input scale per model  input rate per group
+      report size = norm(g per model)  report half = t/2  w' = w - 0.1*rate*scale*g/(1 + noise) }"""
+    results = []
+    for cls in (load(optlang.build(text), "R"), optlang.loads(text, backend="reference")):
+        one, two = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
+        optimizer = cls([{"params": [one]}, {"params": [two]}])
+        one.grad, two.grad = torch.ones(2), torch.ones(3)
+        with pytest.raises(RuntimeError, match="needs optimizer.inputs"):
+            optimizer.step()
+        optimizer.inputs = {"noise": {one: torch.tensor([0.0, 1.0]), two: 3.0}, "scale": 0.5, "rate": {0: 1.0, 1: 2.0}}
+        optimizer.step()
+        results.append([*one.tolist(), *two.tolist(), optimizer.reports["size"], optimizer.reports["half"]])
+    assert results[0] == pytest.approx(results[1], rel=1e-6)
+
+
+def test_a_route_sends_parameters_and_keeps_their_settings() -> None:
+    text = """rule A { hyper lr = 0.1 in (0, inf) state m = 0 m' = m + g w' = w - lr*m' }
+      rule B { hyper lr = 1 in (0, inf) w' = w - lr*g }
+      route R "by rank" { when rank == 2 and rows != 7 and not named("*bias") use A(lr = 0.5)
+        when numel > 4*rank + 1 use B() otherwise use A() }"""
+    results = []
+    for cls in (load(optlang.build(text, "R"), "R"), optlang.loads(text, "R", backend="reference")):
+        net = Net(torch.float64)
+        labels = ("A", "B", "A_2")
+        optimizer = cls([{"params": list(net.named_parameters()), "maximize": False}], **{labels[1]: {"lr": 0.25}})
+        for _ in range(3):
+            optimizer.zero_grad()
+            net(torch.ones(2, 5, dtype=torch.float64)).square().sum().backward()
+            optimizer.step()
+        copy = cls(list(net.named_parameters()), B={"lr": 0.25})
+        copy.load_state_dict(optimizer.state_dict())
+        results.append([(group["rule"], group["lr"], len(group["params"])) for group in copy.param_groups])
+        results.append([round(x, 9) for p in net.parameters() for x in p.flatten().tolist()])
+    assert results[0] == results[2]
+    assert results[1] == results[3]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -134,7 +264,7 @@ assert (p < 1).all(), p
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("name", ["adamw", "lion", "muon", "adafactor", "sam"])
+@pytest.mark.parametrize("name", ["adam", "adamw", "lion", "muon", "adafactor", "sam", "schedulefreeadamw"])
 def test_golden(name: str) -> None:
     """`OPTLANG_UPDATE_GOLDEN=1` writes them; then read them as a user would."""
     text, path = optlang.build(name), GOLDEN / f"{name}.txt"
@@ -162,9 +292,7 @@ def test_the_length_of_a_loop_stays_a_hyper() -> None:
     text = FEATURES["two loops"]
     ours, theirs = load(optlang.build(text), "R"), optlang.loads(text, backend="reference")
     for n in (0, 1, 7):
-        a, b = run(ours, n=n)[0], run(theirs, n=n)[0]
-        for p, q in zip(a.parameters(), b.parameters(), strict=True):
-            torch.testing.assert_close(p, q, rtol=1e-11, atol=1e-12)
+        same(run(ours, n=n)[0], run(theirs, n=n)[0])
     assert "for _ in range(n)" in optlang.build(text)
 
 

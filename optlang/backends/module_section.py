@@ -15,13 +15,13 @@ from optlang.backends.module_inplace import in_place
 from optlang.backends.module_order import arranged, in_order, printed
 from optlang.backends.module_scene import Cycle, Line, Loop, Path, Reads, Scene, TooDeep, Turn, Want, common
 from optlang.backends.module_spell import counted, literal, shape_text, spell, ternary
-from optlang.emit import Names, Piece
+from optlang.emit import ATOM, Names, Piece
 from optlang.ir import Node, W
 from optlang.types import Extent
 
 ALIASES = frozenset(["transpose", "as_matrix", "as_param", "branch"])  # their results share memory with an operand
 SHORT, TEST, LONG, DEEPEST = 14, 40, 80, 60
-ON_WEIGHTS = re.compile(r"\bw\.(new_tensor|dtype)|\blike=w\b")  # only the type and the device of `w` matter there
+ON_WEIGHTS = re.compile(r"\bw\.(new_tensor|new_full|dtype)|\blike=w\b")  # only the type and the device of `w` matter there
 
 WISHES = {"random": "z", "sqrt": "root", "div": "ratio", "matmul": "product", "mean": "mean", "sum": "total", "sign": "signs",
           "abs": "size", "branch": "chosen", "where": "chosen", "eye": "identity"}  # fmt: skip
@@ -208,6 +208,8 @@ class _Section:
         pieces = [self.pieces[arg] for arg in args]
         if sum(len(p.text) for p in pieces) > LONG:
             pieces, reads = self._shortened(node, args)
+        if node.op == "where" and node.args[0] in self.scene.numbers:
+            pieces[1:] = [self._as_large(side, node) for side in node.args[1:]]
         if node.op == "random":
             piece = Piece(self.scene.draw(node))
         elif node.op == "eye":
@@ -270,9 +272,12 @@ class _Section:
         """`x = a if c else b` where both sides are short, else a name that either side of an `if` sets."""
         condition, yes, no = node.args
         reads = self.reads[condition] | self.reads[yes] | self.reads[no]
+        sides = [self._as_large(side, node) for side in (yes, no)]
+        if any(ON_WEIGHTS.search(side.text) for side in sides):
+            reads |= Reads(frozenset([W]))
         inside = [(*self.paths[node], self.turn(node, side)) for side in (True, False)]
         busy = any(line.path[: len(path)] == path for line in self.made for path in inside)
-        piece = ternary(*(self.pieces[arg] for arg in node.args))
+        piece = ternary(self.pieces[condition], *sides)
         if not busy and len(piece.text) <= LONG:
             if self._wants_a_name(node, piece) or node not in self.scene.numbers:
                 self._name(node, piece, reads)
@@ -281,9 +286,21 @@ class _Section:
             return
         name = self.names.fresh(self._wish(node))
         self.named[node] = name
-        for path, side in zip(inside, (yes, no), strict=True):
-            self.line(path, f"{name} = {self.pieces[side].text}", self.reads[side], [node])
+        for path, side, shown in zip(inside, (yes, no), sides, strict=True):
+            weights = Reads(frozenset([W])) if ON_WEIGHTS.search(shown.text) else Reads()
+            self.line(path, f"{name} = {shown.text}", self.reads[side] | weights, [node])
         self._known(node, Piece(name), Reads(frozenset([node]), self.reads[yes].old | self.reads[no].old))
+
+    def _as_large(self, side: Node, node: Node) -> Piece:
+        """One side of a choice in the shape of the whole, so that reductions count as many elements on either."""
+        piece, extent = self.pieces[side], node.type.extent
+        if node in self.scene.numbers or (side.type.extent == extent and side not in self.scene.numbers):
+            return piece
+        if extent.level != "array":
+            return Piece(self.scene.wrap.format(piece.text)) if side in self.scene.numbers else piece
+        if side in self.scene.numbers:
+            return Piece(f"w.new_full({shape_text(extent)}, {piece.text})")
+        return Piece(f"{piece.inside(ATOM)}.expand({shape_text(extent)})")
 
     def _loop(self, node: Node, loop: Loop) -> None:
         name = self.names.fresh(self.scene.labels.get(node, "y"))
