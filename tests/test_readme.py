@@ -25,7 +25,7 @@ def test_the_message_is_what_is_said() -> None:
 
 
 def test_the_module_is_what_is_generated() -> None:
-    (shown,) = re.findall(r"```python\n(    def _update.*?)```", README, re.DOTALL)
+    (shown,) = re.findall(r"```python\n(        for group in self.param_groups:.*?)```", README, re.DOTALL)
     assert shown in optlang.build("lion")
 
 
