@@ -22,8 +22,8 @@ LONG = 100
 SURFACE = {"maximum": "max", "minimum": "min", "amax": "max", "amin": "min"}
 TAKEN = frozenset([
     *BUILTINS, *MACROS, *REDUCTIONS, *DRAWS, *FACTS, *CONSTANTS, *OPS, "w", "g", "t", "true", "false", "loss", "rule", "def", "route",
-    "from", "import", "hyper", "int", "bool", "input", "state", "per", "in", "every", "when", "else", "repeat", "return", "use", "otherwise",
-    "report", "eval", "not", "and", "or", "named", "dtype", "element", "row", "col", "matrix", "tensor", "group", "model",
+    "from", "import", "hyper", "int", "bool", "input", "state", "per", "in", "every", "when", "else", "repeat", "return", "use",
+    "otherwise", "report", "eval", "not", "and", "or", "named", "dtype", "element", "row", "col", "matrix", "tensor", "group", "model",
 ])  # fmt: skip
 
 
