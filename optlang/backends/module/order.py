@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Mapping, Sequence
 
-from optlang.backends.module_scene import Cycle, If, Item, Line, Path, Reads, Scene
+from optlang.backends.module.scene import Cycle, If, Item, Line, Path, Reads, Scene
 from optlang.emit import Piece
 from optlang.ir import Node
 

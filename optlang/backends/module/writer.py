@@ -7,11 +7,11 @@ import textwrap
 from collections.abc import Collection, Mapping
 
 from optlang import ir
-from optlang.backends.module_leaves import BETAS, Words
-from optlang.backends.module_phases import Phases
-from optlang.backends.module_scene import Loop
-from optlang.backends.module_spell import literal, quoted
-from optlang.backends.module_update import Lines, Update, indented, init_lines, start_lines
+from optlang.backends.module.leaves import BETAS, Words
+from optlang.backends.module.phases import Phases
+from optlang.backends.module.scene import Loop
+from optlang.backends.module.spell import literal, quoted
+from optlang.backends.module.update import Lines, Update, indented, init_lines, start_lines
 from optlang.ir import Hyper, Node, Program
 from optlang.types import needs_matrix
 

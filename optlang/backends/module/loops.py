@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from optlang import ir
-from optlang.backends.module_scene import Loop
+from optlang.backends.module.scene import Loop
 from optlang.ir import Node, Program, Routing
 
 Relower = Callable[[dict[str, Any]], "Program | Routing"]

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from optlang import ir
-from optlang.backends.module_leaves import Words, cell_leaves
-from optlang.backends.module_numbers import Numbers
-from optlang.backends.module_scene import Loop, Scene, Want
-from optlang.backends.module_section import write
-from optlang.backends.module_spell import literal, quoted, shape_text, spell
+from optlang.backends.module.leaves import Words, cell_leaves
+from optlang.backends.module.numbers import Numbers
+from optlang.backends.module.scene import Loop, Scene, Want
+from optlang.backends.module.section import write
+from optlang.backends.module.spell import literal, quoted, shape_text, spell
 from optlang.emit import Piece
 from optlang.ir import Node, Program
 from optlang.plan import Plan, plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from optlang import ir
-from optlang.backends.module_spell import quoted
+from optlang.backends.module.spell import quoted
 from optlang.emit import Names
 from optlang.ir import Node, Program
 

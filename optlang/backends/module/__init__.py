@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Any
 
 from optlang import __version__, ir
-from optlang.backends.module_class import Writer, documentation
-from optlang.backends.module_front import front
-from optlang.backends.module_helpers import HELPERS, imports_for, used_by
-from optlang.backends.module_loops import Relower, rolled
-from optlang.backends.module_scene import TooDeep
+from optlang.backends.module.front import front
+from optlang.backends.module.helpers import HELPERS, imports_for, used_by
+from optlang.backends.module.loops import Relower, rolled
+from optlang.backends.module.scene import TooDeep
+from optlang.backends.module.writer import Writer, documentation
 from optlang.emit import Names
 from optlang.ir import Program, Routing
 from optlang.live import without_dead

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from optlang.backends.module_numbers import Numbers
+from optlang.backends.module.numbers import Numbers
 from optlang.ir import Node
 
 Turn = tuple[Node, bool, Node | None]  # a condition, the side, and the branch where sides are not shared

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from optlang import ir
-from optlang.backends.module_leaves import shared_leaves
-from optlang.backends.module_scene import Path, Scene, Want
-from optlang.backends.module_section import ALIASES, write
-from optlang.backends.module_spell import quoted
-from optlang.backends.module_update import PLACES, Lines, Update, indented, mentions
+from optlang.backends.module.leaves import shared_leaves
+from optlang.backends.module.scene import Path, Scene, Want
+from optlang.backends.module.section import ALIASES, write
+from optlang.backends.module.spell import quoted
+from optlang.backends.module.update import PLACES, Lines, Update, indented, mentions
 from optlang.ir import Node
 from optlang.plan import Barrier
 from optlang.types import TENSOR

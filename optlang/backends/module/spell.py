@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 
-from optlang.backends.module_numbers import Numbers
+from optlang.backends.module.numbers import Numbers
 from optlang.emit import ATOM, Piece, chained
 from optlang.ir import Node
 from optlang.ops import OPS

@@ -11,10 +11,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from optlang.backends.module_inplace import in_place
-from optlang.backends.module_order import arranged, in_order, printed
-from optlang.backends.module_scene import Cycle, Line, Loop, Path, Reads, Scene, TooDeep, Turn, Want, common
-from optlang.backends.module_spell import counted, literal, shape_text, spell, ternary
+from optlang.backends.module.inplace import in_place
+from optlang.backends.module.order import arranged, in_order, printed
+from optlang.backends.module.scene import Cycle, Line, Loop, Path, Reads, Scene, TooDeep, Turn, Want, common
+from optlang.backends.module.spell import counted, literal, shape_text, spell, ternary
 from optlang.emit import ATOM, Names, Piece
 from optlang.ir import Node, W
 from optlang.types import Extent

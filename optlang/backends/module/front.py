@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from optlang.backends.module_class import CLOSURE, documentation, load_lines
-from optlang.backends.module_spell import AND, COMPARE, LEVELS, MINUS, NOT, SUM, literal, quoted
-from optlang.backends.module_update import Lines, indented
+from optlang.backends.module.spell import AND, COMPARE, LEVELS, MINUS, NOT, SUM, literal, quoted
+from optlang.backends.module.update import Lines, indented
+from optlang.backends.module.writer import CLOSURE, documentation, load_lines
 from optlang.emit import Piece, chained
 from optlang.ir import Predicate, Routing
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optlang.backends.module_spell import PRODUCT, SUM, spell
+from optlang.backends.module.spell import PRODUCT, SUM, spell
 from optlang.emit import Piece, chained
 from optlang.ir import Node
 
 if TYPE_CHECKING:
-    from optlang.backends.module_section import _Section
+    from optlang.backends.module.section import _Section
 
 Term = tuple[bool, Node]  # whether it is added, and what
 
