@@ -143,6 +143,25 @@ def check_library() -> dict[str, float]:
     return spread([timed(lambda: subprocess.run(command, check=True, capture_output=True), "cpu") for _ in range(5)])
 
 
+def hostile() -> dict[str, Any]:
+    """Seconds until a hostile text has its findings or its result, in a fresh process each."""
+    doublings = " ".join(f"x{i + 1} = x{i} + x{i}" for i in range(100))
+    functions = " ".join(f"def f{i}(x) = f{i - 1}(x + 1) + f{i - 1}(x + 2)" for i in range(1, 40))
+    texts = {
+        "10,000 parentheses": f"rule R {{ w' = {'(' * 10_000}w{')' * 10_000} }}",
+        "a tower of powers": "rule R { w' = w - 2^2^2^2^2^2*g }",
+        "a hundred doublings": f"rule R {{ x0 = g {doublings} w' = w - x100 }}",
+        "functions that double": f"{functions} def f0(x) = x rule R {{ w' = f39(g) }}",
+        "10 MB": "#" * 10_000_000,
+        "rubbish": "".join(chr(33 + i * i % 900) for i in range(20_000)),
+    }
+    found = {}
+    for name, text in texts.items():
+        command = [sys.executable, "-m", "optlang", "check", "-"]
+        found[name] = timed(lambda c=command, t=text: subprocess.run(c, input=t.encode(), capture_output=True), "cpu")
+    return found
+
+
 def start_up() -> dict[str, Any]:
     found = {}
     for arguments in (["check", "adam"], ["fmt", "--check", "adam"], ["show", "adam", "--as", "text"]):
@@ -173,7 +192,7 @@ def main() -> None:
     found = {
         "date": date.today().isoformat(), "device": device, "torch": torch.__version__, "python": platform.python_version(),
         "lines": {name: lines(name) for name in ("adam", "lion")},
-        "check library (s)": check_library(), "start-up (s)": start_up(),
+        "check library (s)": check_library(), "start-up (s)": start_up(), "hostile input (s)": hostile(),
         "first step (s)": first_steps(chosen.device, chosen.repeats),
         "recompilations in 1000 steps of OneCycleLR": recompilations(1000),
         "steady step": steady(chosen.device, chosen.steps),
