@@ -13,6 +13,7 @@ from typing import Any
 from optlang import __version__, ir
 from optlang.backends.module.front import front
 from optlang.backends.module.helpers import HELPERS, imports_for, used_by
+from optlang.backends.module.leaves import RESERVED
 from optlang.backends.module.loops import Relower, rolled
 from optlang.backends.module.scene import TooDeep
 from optlang.backends.module.writer import Writer, documentation
@@ -33,13 +34,13 @@ def generate(what: Program | Routing, baked: Baked | None = None, relower: Relow
     if isinstance(what, Routing):
         return generate_routing(what, baked, relower)
     _check(what)
-    name = Names().fresh(what.name)
+    name = Names(RESERVED).fresh(what.name)
     return _module(name, what.doc, [_class(_with_defaults(what, baked or {}), name, relower, "")])
 
 
 def generate_routing(routing: Routing, baked: Baked | None = None, relower: Relower | None = None) -> str:
     """The text of a module for a route: a class for each rule, and one that sends parameters to them."""
-    names = Names()
+    names = Names(RESERVED)
     name = names.fresh(routing.name)
     classes = [names.fresh(case.program.name) for case in routing.cases]
     texts = []
@@ -47,7 +48,7 @@ def generate_routing(routing: Routing, baked: Baked | None = None, relower: Relo
         _check(case.program, in_route=True)
         prefix = f"{case.program.name}."
         own = {key.removeprefix(prefix): value for key, value in (baked or {}).items() if key.startswith(prefix)}
-        shaped = _with_defaults(case.program, own)
+        shaped = _with_defaults(case.program, {**case.settings, **own})
         texts.append(_class(shaped, cls, _of_case(relower, place, prefix, case.settings), "_update"))
     return _module(name, routing.doc, [*texts, front(routing, name, classes, any("seed=0" in text for text in texts))])
 

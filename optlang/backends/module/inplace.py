@@ -25,7 +25,8 @@ def in_place(node: Node, leaf: Node, target: str, section: _Section) -> str:
 
 
 def _whole(node: Node, section: _Section) -> str:
-    return spell(node, [section.pieces[arg] for arg in section.scene.operands(node)], section.scene.numbers, section.scene.wrap).text
+    pieces = section.aligned(node, [section.pieces[arg] for arg in section.scene.operands(node)])
+    return spell(node, pieces, section.scene.numbers, section.scene.wrap).text
 
 
 def _is_written_out(node: Node, section: _Section) -> bool:

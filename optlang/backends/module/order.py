@@ -105,12 +105,25 @@ def printed_if(item: If, scene: Scene, bound: frozenset[Node]) -> list[str]:
     condition = item.head.text[0]
     if not sides[0]:
         sides, condition = [sides[1], []], f"not ({condition})"
+    if not sides[1] and _is_one_if(sides[0]):
+        inner = sides[0][0].removeprefix("if ").removesuffix(":")
+        return [f"if {_joined(condition)} and {_joined(inner)}:", *sides[0][1:]]
     lines = [f"if {condition}:", *(f"    {line}" for line in sides[0])]
     if not sides[1]:
         return lines
     if len(item.sides[1]) == 1 and isinstance(item.sides[1][0], If) and sides[1][0].startswith("if "):
         return [*lines, f"el{sides[1][0]}", *sides[1][1:]]
     return [*lines, "else:", *(f"    {line}" for line in sides[1])]
+
+
+def _is_one_if(lines: list[str]) -> bool:
+    """Whether a block is one `if` without an `else`."""
+    return lines[0].startswith("if ") and lines[0].endswith(":") and all(line.startswith("    ") for line in lines[1:])
+
+
+def _joined(condition: str) -> str:
+    """A condition as an operand of `and`."""
+    return f"({condition})" if " or " in condition or " if " in condition else condition
 
 
 def _to_bind(items: Sequence[Item], scene: Scene, bound: frozenset[Node]) -> list[Node]:

@@ -219,7 +219,9 @@ class Phases(Update):
             return [Want(arg, template=sink)]
         many = arg.type.extent.level == "array"
         if op == "count":
-            return [Want(ir.make("count", (arg,), TENSOR) if many else ir.const(1), template=sink)]
+            size = ir.make("count", (arg,), TENSOR) if many else ir.const(1)
+            self.numbers.known[size] = True
+            return [Want(size, template=sink)]
         inner = ir.make("sum" if op == "mean" else op, (arg,), TENSOR) if many else arg
         self.numbers.known.setdefault(inner, inner in self.numbers)
         wants = [Want(inner, template=sink)]

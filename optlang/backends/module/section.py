@@ -17,6 +17,7 @@ from optlang.backends.module.scene import Cycle, Line, Loop, Path, Reads, Scene,
 from optlang.backends.module.spell import counted, literal, shape_text, spell, ternary
 from optlang.emit import ATOM, Names, Piece
 from optlang.ir import Node, W
+from optlang.ops import OPS
 from optlang.types import Extent
 
 ALIASES = frozenset(["transpose", "as_matrix", "as_param", "branch"])  # their results share memory with an operand
@@ -45,7 +46,16 @@ def write(wants: Sequence[Want], scene: Scene, names: Names) -> tuple[list[str],
                 raise AssertionError("equations without an order") from cycle
             continue
         names.taken |= section.names.taken
-        return lines, section.outermost()
+        return without_weights(lines, scene), section.outermost()
+
+
+def without_weights(lines: list[str], scene: Scene) -> list[str]:
+    """Leaves out `w = …` where what changes the parameter in place was all that read it."""
+    name, source = scene.leaves.get(W, ("", ""))
+    binding = f"{name} = {source}"
+    others = [line for line in lines if line.strip() != binding]
+    used = not name or any(re.search(rf'(?<![\w."]){name}\b', line) for line in others)
+    return lines if used else others
 
 
 class _Section:
@@ -208,6 +218,7 @@ class _Section:
         pieces = [self.pieces[arg] for arg in args]
         if sum(len(p.text) for p in pieces) > LONG:
             pieces, reads = self._shortened(node, args)
+        pieces = self.aligned(node, pieces)
         if node.op == "where" and node.args[0] in self.scene.numbers:
             pieces[1:] = [self._as_large(side, node) for side in node.args[1:]]
         if node.op == "random":
@@ -225,6 +236,13 @@ class _Section:
             self._name(node, piece, reads)
         else:
             self._known(node, piece, reads)
+
+    def aligned(self, node: Node, pieces: list[Piece]) -> list[Piece]:
+        """A window of single values beside values per element gets their dimensions."""
+        if not node.type.window or node.type.extent.level != "array" or OPS[node.op].role not in ("map", "select"):
+            return pieces
+        small = [arg.type.window and arg.type.extent.level != "array" for arg in node.args]
+        return [Piece(f"{p.inside(ATOM)}.reshape(-1, *[1] * param.ndim)") if s else p for p, s in zip(pieces, small, strict=True)]
 
     def _shortened(self, node: Node, args: Sequence[Node]) -> tuple[list[Piece], Reads]:
         """Gives the longest operand a name of its own."""
@@ -264,6 +282,8 @@ class _Section:
             text = in_place(node, leaf, target, self)
             for arg in self.scene.operands(node):
                 reads |= self.reads[arg]
+            if ON_WEIGHTS.search(text):
+                reads |= Reads(frozenset([W]))
             self.line(self.paths[node], text, reads, {node} | self._around(self.paths[node], leaf), {leaf})
         bound = [leaf] if self.scene.leaves[leaf][0] == target else []  # the name must be there, whatever the `if` did
         self._known(node, Piece(target), Reads(frozenset([node, *bound])))

@@ -45,6 +45,7 @@ class Update:
         table = dict(zip(program.all_roots(), self.program.all_roots(), strict=True))
         self.labels = {table.get(node, node): label for node, label in words.labels.items()}
         self.draws = any(node.op == "random" for node in self.everything)
+        self.later: Lines = []  # makes states that a setting decides about
         self.model: dict[Node, str] = {}  # values for all parameters, by the variable that holds them
         self.team: dict[Node, str] = {}  # values per group, by attribute
         self.cell: dict[Node, str] = {}  # values per parameter that a later loop needs, by attribute
@@ -100,6 +101,7 @@ class Update:
             "state = self.state[param]",
             "if not state:",
             *indented(first),
+            *self.later,
         ]
 
     def settings(self, body: Lines) -> Lines:
@@ -137,6 +139,22 @@ def start_lines(update: Update, states: Sequence[ir.State], write_init: Callable
             lines += ["else:", *indented(made)]
         else:
             lines += [f"if {expression(update, guard)}:", *indented(made)]
+    return lines
+
+
+def may_come_later(state: ir.State) -> bool:
+    """Whether a setting, which may be changed at any time, decides that a state exists."""
+    return state.guard is not None and any(n.op == "hyper" for n in ir.walk([state.guard]))
+
+
+def later_lines(update: Update, states: Sequence[ir.State]) -> Lines:
+    """Makes each such state when it is first needed."""
+    lines: Lines = []
+    for s in states:
+        assert s.guard is not None
+        condition = expression(update, s.guard)
+        condition = f"({condition})" if " or " in condition or " if " in condition else condition
+        lines += [f"if {condition} and {quoted(s.name)} not in state:", *indented(init_lines(update, s))]
     return lines
 
 

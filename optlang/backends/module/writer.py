@@ -11,7 +11,7 @@ from optlang.backends.module.leaves import BETAS, Words
 from optlang.backends.module.phases import Phases
 from optlang.backends.module.scene import Loop
 from optlang.backends.module.spell import literal, quoted
-from optlang.backends.module.update import Lines, Update, indented, init_lines, start_lines
+from optlang.backends.module.update import Lines, Update, indented, init_lines, later_lines, may_come_later, start_lines
 from optlang.ir import Hyper, Node, Program
 from optlang.types import needs_matrix
 
@@ -20,6 +20,11 @@ MATRIX_OPS = frozenset(["matmul", "transpose", "as_matrix", "as_param", "eye"])
 SPARSE = [
     "if param.grad is not None and param.grad.layout != torch.strided:",
     '    raise RuntimeError("sparse gradients: use dense ones, as with torch.nn.Embedding(..., sparse=False)")',
+]
+BETAS_OF_GROUP = [
+    'if "beta1" in param_group or "beta2" in param_group:',
+    '    first, second = param_group.get("betas", self.defaults["betas"])',
+    '    param_group["betas"] = (param_group.pop("beta1", first), param_group.pop("beta2", second))',
 ]
 CLOSURE = ["loss = None", "if closure is not None:", "    with torch.enable_grad():", "        loss = closure()"]
 
@@ -40,9 +45,9 @@ class Writer:
         self.words = Words(program)
         self.counts = counts
         loops = {node: _counted(loop, self.words) for node, loop in loops.items()}
-        self.update: Update = Update(short, self.words, self._needs_matrix(short), loops)
+        self.update: Update = Update(short, self.words, self._needs_matrix(program), loops)
         if not self.update.is_simple:
-            self.update = Phases(short, Words(program), self._needs_matrix(short), loops)
+            self.update = Phases(short, Words(program), self._needs_matrix(program), loops)
             self.words = self.update.words
         self.asks = any(program.uses(op) for op in ("grad", "hvp", "loss"))
         self.evaluates = program.evaluation is not None
@@ -100,8 +105,8 @@ class Writer:
         return lines + (["self.reports = {}  # filled by each step"] if self.program.reports else [])
 
     def _add_param_group(self) -> Lines:
-        return ["def add_param_group(self, param_group):",
-                *indented(["super().add_param_group(param_group)", "self._check(self.param_groups[-1])"])]  # fmt: skip
+        lines = ["super().add_param_group(param_group)", "self._check(self.param_groups[-1])"]
+        return ["def add_param_group(self, param_group):", *indented([*BETAS_OF_GROUP * self.words.has_betas, *lines])]
 
     def _check_group(self) -> Lines:
         """Every group is checked when it is added, and again before each step: settings may be changed at any time."""
@@ -118,6 +123,8 @@ class Writer:
         value = word if self.words.has_betas and word in BETAS else f"group[{quoted(word)}]"
         shown = "{" + value.replace('"', "'") + "!r}"
         lines: Lines = []
+        if h.kind == "bool":
+            lines += [f"if not isinstance({value}, bool):", f'    raise TypeError(f"{word} must be True or False, not {shown}")']
         if h.kind == "int":
             lines += [f"if {value} != int({value}):", f'    raise ValueError(f"{word} must be a whole number, not {shown}")']
         if h.bounds is not None and h.kind != "bool":
@@ -145,7 +152,8 @@ class Writer:
 
     def _first(self) -> Lines:
         own = [s for s in self.update.program.states if s.type.extent.level not in ("group", "model")]
-        return start_lines(self.update, own, lambda s: init_lines(self.update, s))
+        self.update.later = later_lines(self.update, [s for s in own if may_come_later(s)])
+        return start_lines(self.update, [s for s in own if not may_come_later(s)], lambda s: init_lines(self.update, s))
 
     def _body(self, groups: str) -> Lines:
         if isinstance(self.update, Phases):
