@@ -71,7 +71,9 @@ def first_step(blocks: int, device: str) -> float:
 
 def in_fresh_process(blocks: int, cache: str, device: str) -> float:
     command = [sys.executable, __file__, "--first-step", str(blocks), "--device", device]
-    done = subprocess.run(command, env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache}, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache}, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"the first step failed in a fresh process:\n{done.stderr}")
     return float(done.stdout.splitlines()[-1])
 
 
