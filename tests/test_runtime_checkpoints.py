@@ -289,6 +289,67 @@ def test_torchs_own_checkpoint_is_foreign() -> None:
         AdamW(start()).load_state_dict(theirs.state_dict())
 
 
+# ------------------------------------------------------------------------------------------------------------- names
+
+
+def named(optimizer_of: Any, *names: str) -> tuple[Any, dict[str, Tensor]]:
+    """An optimizer of parameters of one shape, which only names tell apart."""
+    params = {name: some(3, seed=ord(name[0])).requires_grad_() for name in names}
+    return optimizer_of(list(params.items())), params
+
+
+def test_parameters_in_another_order_get_their_own_states() -> None:
+    optimizer, params = named(AdamW, "a", "b", "c")
+    run(optimizer, list(params.values()), range(1, 3))
+    other, theirs = named(AdamW, "c", "a", "b")
+    other.load_state_dict(through_a_file(optimizer.state_dict()))
+    for name in "abc":
+        assert torch.equal(other.state[theirs[name]]["m"], optimizer.state[params[name]]["m"])
+    assert other.param_groups[0]["param_names"] == ["c", "a", "b"]
+    broken_one = optimizer.state_dict()
+    broken_one["state"][0]["m"] = torch.zeros(2)
+    with pytest.raises(ValueError, match="a: m has shape"):
+        other.load_state_dict(broken_one)
+
+
+def test_renamed_parameters_go_by_their_places_as_in_torch() -> None:
+    optimizer, params = named(AdamW, "a", "b")
+    run(optimizer, list(params.values()), range(1, 3))
+    for other, theirs in (named(AdamW, "b", "x"), named(AdamW, "x", "y")):
+        other.load_state_dict(optimizer.state_dict())
+        for mine, their in zip(params.values(), theirs.values(), strict=True):
+            assert torch.equal(other.state[their]["m"], optimizer.state[mine]["m"])
+    plain = AdamW([some(3).requires_grad_(), some(3).requires_grad_()])
+    plain.load_state_dict(optimizer.state_dict())
+    optimizer.load_state_dict(AdamW(list(params.values())).state_dict())
+    assert optimizer.param_groups[0]["param_names"] == ["a", "b"]
+
+
+def test_parameters_that_changed_their_groups() -> None:
+    def grouped(*groups: str) -> Any:
+        return AdamW([{"params": [(name, some(3).requires_grad_()) for name in names]} for names in groups])
+
+    saved = grouped("ab", "c").state_dict()
+    with pytest.raises(ValueError, match=r"(?s)nothing was loaded.*c: saved in group 1, here it is in group 0.*b: saved in group 0, here"):
+        grouped("ac", "b").load_state_dict(saved)
+
+
+def test_settings_saved_under_other_names() -> None:
+    """By an optimizer whose group was written into after its last step."""
+    lookahead: Any = optlang.load("lookahead")
+    optimizer = lookahead(start())
+    saved = optimizer.state_dict()
+    saved["param_groups"][0]["beta1"] = 0.5
+    saved["param_groups"][0]["eps"] = saved["param_groups"][0].pop("fast.eps")
+    optimizer.load_state_dict(saved)
+    run(optimizer, [p for g in optimizer.param_groups for p in g["params"]], range(1, 2))
+    assert optimizer.param_groups[0]["betas"] == (0.5, 0.999)
+    assert optimizer.param_groups[0]["fast.eps"] == 1e-8
+    saved["param_groups"][0]["fast.beta2"] = 1.0
+    with pytest.raises(ValueError, match=r"group 0: Lookahead: fast.beta2 = 1.0 is outside its range"):
+        optimizer.load_state_dict(saved)
+
+
 def test_long_lists_are_cut() -> None:
     params = [torch.zeros(2, requires_grad=True) for _ in range(30)]
     optimizer = AdamW(params)
@@ -369,14 +430,14 @@ def test_only_rules_with_evaluation_have_modes() -> None:
 def test_describe_says_what_and_how_much() -> None:
     params = start(torch.bfloat16)
     optimizer = AdamW([{"params": [params[0]]}, {"params": [params[1]], "lr": 0.5}])
-    assert "group 0: 1 parameters, 12 elements, 0 bytes of state; lr=0.001, beta1=0.9" in optimizer.describe()
+    assert "group 0: 1 parameters, 12 elements; 0 of 96 bytes of state: m, v; lr=0.001, beta1=0.9" in optimizer.describe()
     run(optimizer, params, range(1, 2))
     run(optimizer, params, range(2, 3))
-    first, *groups = optimizer.describe().splitlines()
+    first, second, *groups = optimizer.describe().splitlines()
     assert first == "AdamW: Loshchilov & Hutter 2019, arXiv:1711.05101"
-    assert "96 bytes of state" in groups[0]
-    assert "lr=0.5" in groups[1]
-    assert "40 bytes of state" in groups[1]
+    assert second == "backend torch, safe math"
+    assert "12 elements; 96 bytes of state: m, v; lr=0.001" in groups[0]
+    assert "5 elements; 40 bytes of state: m, v; lr=0.5" in groups[1]
 
 
 def test_describe_counts_shared_states_once_and_names_rules() -> None:
@@ -384,8 +445,20 @@ def test_describe_counts_shared_states_once_and_names_rules() -> None:
     optimizer = halves(optlang.loads("rule R { state n per model = 0 n' = n + 1 w' = w - n'*g }"), params)
     run(optimizer, params, range(1, 2))
     run(optimizer, params, range(4, 5))
-    assert [line.split("elements, ")[1].split(" bytes")[0] for line in optimizer.describe().splitlines()[1:]] == ["4", "4"]
+    assert [line.split("elements; ")[1].split(";")[0] for line in optimizer.describe().splitlines()[2:]] == ["4 bytes of state: n"] * 2
     muon: Any = optlang.load("muonwithadamw")
     text = muon([("a", start()[0]), ("b", start()[1])]).describe()
-    assert "group 0 Muon: 1 parameters, 12 elements" in text
+    assert "group 0 Muon: 1 parameters, 12 elements; 0 of 48 bytes of state: b; lr=0.02" in text
     assert "nesterov=True" in text
+    assert "1 parameters, 3 elements; no states; lr=" in optlang.load("sgd")([some(3).requires_grad_()]).describe()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rule", ["adamw", "adafactor", WINDOWED])
+def test_bytes_foretold_are_those_that_come(rule: str, dtype: torch.dtype) -> None:
+    params = start(dtype)
+    optimizer: Any = (optlang.loads(rule) if "{" in rule else optlang.load(rule))(params)
+    foretold = optimizer.describe().replace("0 of ", "")
+    run(optimizer, params, range(1, 2))
+    run(optimizer, params, range(5, 6))
+    assert optimizer.describe() == foretold

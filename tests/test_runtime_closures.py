@@ -1,4 +1,4 @@
-"""Closures: gradients at other points, Hessian-vector products, the loss, inputs and reports. 5 seconds."""
+"""Closures: gradients at other points, Hessian-vector products, the loss, inputs and reports. 7 seconds."""
 
 from __future__ import annotations
 
@@ -225,6 +225,38 @@ def test_a_model_that_is_differentiable_only_once() -> None:
     with pytest.raises(RuntimeError, match="Hessian-vector products, but the model cannot be differentiated twice"):
         optimizer.step(closure_of(optimizer, lambda: (Once.apply(p) ** 2).sum()))
     assert (p.item(), p.grad.item()) == (2, 32)
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(4, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.project(x).view(1, 1, len(x), 12).chunk(3, -1)
+        return nn.functional.scaled_dot_product_attention(q, k, v)
+
+
+def test_attention_without_a_second_derivative() -> None:
+    model, x = Attention(), torch.ones(5, 4)
+    optimizer = made(CURVED)(model.parameters(), lr=1e-3)
+    closure = closure_of(optimizer, lambda: (model(x) ** 2).sum())
+    with pytest.raises(RuntimeError, match=r"twice: .*scaled_dot_product.*[^.]\. Compute the loss under `torch.nn.attention"):
+        optimizer.step(closure)
+    assert not optimizer.state
+    with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):
+        optimizer.step(closure)
+    assert optimizer.state
+
+
+def test_a_compiled_model_without_a_second_derivative() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 3), nn.Tanh()), torch.ones(5, 4)
+    compiled = torch.compile(model, backend="aot_eager")
+    optimizer = made(CURVED)(compiled.parameters(), lr=1e-3)  # type: ignore[attr-defined]
+    with pytest.raises(RuntimeError, match=r"differentiated twice: .*[^.]\. Call the model itself in the closure"):
+        optimizer.step(closure_of(optimizer, lambda: (compiled(x) ** 2).sum()))
+    optimizer.step(closure_of(optimizer, lambda: (model(x) ** 2).sum()))
+    assert len(optimizer.state) == 2
 
 
 def test_a_closure_that_makes_gradients_by_itself_has_no_hessian() -> None:

@@ -48,6 +48,14 @@ def test_by_rank_and_name() -> None:
     assert optimizer.param_groups[1]["weight_decay"] == 0.1
 
 
+def test_what_torch_puts_into_names_is_no_part_of_them() -> None:
+    cls = routed('when named("body.*") use Add()', "otherwise use Hold()")
+    for name in ("_orig_mod.body.weight", "body._checkpoint_wrapped_module.weight", "_fsdp_wrapped_module.body.weight"):
+        group = cls([(name, torch.zeros(1, requires_grad=True))]).param_groups[0]
+        assert (group["rule"], group["param_names"]) == ("Add", [name])
+    assert cls([("body_weight", torch.zeros(1, requires_grad=True))]).param_groups[0]["rule"] == "Hold"
+
+
 def test_names_are_needed_where_they_are_asked_for() -> None:
     with pytest.raises(ValueError, match=r"give the optimizer `model.named_parameters\(\)`"):
         MuonWithAdamW(model().parameters())

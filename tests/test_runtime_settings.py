@@ -55,12 +55,63 @@ def test_only_a_rule_that_draws_has_a_seed() -> None:
         AdamW([parameter()], seed=3)
 
 
-def test_settings_of_a_called_rule_are_no_part_of_the_signature_but_can_be_given() -> None:
+def test_settings_of_a_called_rule_have_two_names() -> None:
     lookahead: Any = optlang.load("lookahead")
-    assert all("." not in name for name in inspect.signature(lookahead).parameters)
+    parameters = inspect.signature(lookahead).parameters
+    assert list(parameters) == ["params", "lr", "k", "a", "beta1", "beta2", "eps", "weight_decay", "maximize"]
+    assert parameters["beta1"].kind is inspect.Parameter.KEYWORD_ONLY
     optimizer = lookahead([parameter()], **{"fast.eps": 0.5, "beta1": 0.25})
     assert optimizer.param_groups[0]["fast.eps"] == 0.5
-    assert optimizer.param_groups[0]["fast.beta1"] == 0.25
+    assert optimizer.param_groups[0]["betas"] == (0.25, 0.999)  # where schedulers look
+    assert optimizer.param_groups[0]["lr"] == 1e-3
+    with pytest.raises(TypeError, match=r"`eps` and `fast\.eps` are the same setting, given twice"):
+        lookahead([parameter()], **{"fast.eps": 0.5, "eps": 0.25})
+
+
+CALLED = "rule Inner { hyper lr = 1 in (0, inf) hyper beta1 = 0.5 in [0, 1) hyper beta2 = 0.5 in [0, 1) w' = w - lr*(beta1 + 10*beta2)*g }"
+
+
+def test_the_step_size_of_a_called_rule_is_where_schedulers_write() -> None:
+    cls: Any = optlang.loads(f"{CALLED} rule R {{ w' = Inner() }}", "R")
+    p = parameter(0.0)
+    optimizer = cls([p], lr=2.0, betas=(0.25, 0.0))
+    assert {k: v for k, v in optimizer.param_groups[0].items() if k not in ("params", "maximize")} == {"lr": 2.0, "betas": (0.25, 0.0)}
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+    assert stepped(optimizer, p) == [[-0.5]]
+    scheduler.step()
+    assert stepped(optimizer, p) == [[-0.75]]
+    fresh = cls([p])
+    torch.optim.lr_scheduler.OneCycleLR(fresh, 1.0, total_steps=10)
+    assert fresh.param_groups[0]["betas"] == (0.95, 0.5)
+
+
+@pytest.mark.parametrize("change", [{"Inner.lr": 1.0, "Inner.beta1": 0.5}, {"lr": 1.0, "beta1": 0.5}, {"betas": (0.5, 0.0), "lr": 1.0}])
+def test_a_setting_written_later_by_any_of_its_names(change: dict[str, Any]) -> None:
+    cls: Any = optlang.loads(f"{CALLED} rule R {{ w' = Inner() }}", "R")
+    p = parameter(0.0)
+    optimizer = cls([{"params": [p], "Inner.beta2": 0.0}], lr=4.0)
+    optimizer.param_groups[0].update(change)
+    assert stepped(optimizer, p) == [[-0.5]]
+    assert optimizer.param_groups[0].keys() == {"params", "maximize", "lr", "betas"}
+
+
+def test_two_called_rules_keep_their_settings_apart() -> None:
+    cls: Any = optlang.loads(f"{CALLED} rule R {{ a = Inner() b = Inner() w' = (a + b)/2 }}", "R")
+    assert list(inspect.signature(cls).parameters) == ["params", "maximize"]
+    group = cls([parameter()], **{"a.lr": 0.5}).param_groups[0]
+    assert (group["a.lr"], group["b.lr"], group["a.beta1"]) == (0.5, 1.0, 0.5)
+    with pytest.raises(TypeError, match=r"no setting `lr`; did you mean `[ab]\.lr`"):
+        cls([parameter()], lr=0.1)
+
+
+@pytest.mark.parametrize("name", ["lambda", "self", "class", "closure"])
+def test_settings_may_have_names_that_mean_something_in_python(name: str) -> None:
+    cls: Any = optlang.loads(f"rule R {{ hyper {name} = 1 in [0, 9] hyper b = 2 w' = w - {name}*b*g }}")
+    assert ("lambda" in inspect.signature(cls).parameters) is False
+    p = parameter(0.0)
+    assert stepped(cls([p], **{name: 3.0}), p) == [[-6.0]]
+    with pytest.raises(ValueError, match=f"{name} = 10"):
+        cls([p], **{name: 10})
 
 
 # ------------------------------------------------------------------------------------------------------ given how
@@ -86,6 +137,20 @@ def test_betas_wherever_a_pair_is_natural() -> None:
     for wrong in (0.9, (0.9,), (0.9, 0.99, 0.999), None):
         with pytest.raises(TypeError, match="betas is a pair like"):
             AdamW([p], betas=wrong)
+        optimizer.param_groups[1]["betas"] = wrong
+        with pytest.raises(TypeError, match=r"betas is a pair like .*\(group 1\)"):
+            optimizer.step()
+
+
+@pytest.mark.parametrize("given", [{"beta1": 0.25, "betas": (0.5, 0.75)}, {"betas": (0.5, 0.75), "beta1": 0.25}])
+def test_beta1_counts_more_than_betas(given: Any) -> None:
+    p = parameter(1.0)
+    assert AdamW([p], **given).param_groups[0]["betas"] == (0.25, 0.75)
+    assert AdamW([{"params": [p], **given}]).param_groups[0]["betas"] == (0.25, 0.75)
+    optimizer = AdamW([p])
+    optimizer.param_groups[0].update(given)
+    stepped(optimizer, p)
+    assert optimizer.param_groups[0]["betas"] == (0.25, 0.75)
 
 
 @pytest.mark.parametrize("change", [lambda g: g.update(betas=(0.0, 0.0)), lambda g: g.update(beta1=0.0, beta2=0.0)])
@@ -100,6 +165,15 @@ def test_betas_changed_later(change: Any) -> None:
     assert after == pytest.approx(1.0 + 0.25 - 0.25)
     assert optimizer.param_groups[0]["betas"] == (0.0, 0.0)
     assert "beta1" not in optimizer.param_groups[0]
+
+
+def test_parameters_are_those_of_a_model() -> None:
+    with pytest.raises(TypeError, match=r"AdamW takes the parameters of a model, not nothing: `AdamW\(model.named_parameters\(\)\)`"):
+        AdamW(lr=0.1)
+    with pytest.raises(TypeError, match=r"AdamW takes the parameters of a model, not Linear"):
+        AdamW(torch.nn.Linear(2, 2))
+    p = parameter()
+    assert AdamW(params=[p], lr=0.5).param_groups[0]["params"] == [p]
 
 
 @pytest.mark.parametrize(
@@ -161,10 +235,24 @@ def test_a_step_size_of_0_is_no_step() -> None:
     assert stepped(AdamW([p], lr=0), p) == [[1.0, 2.0]]
 
 
-@pytest.mark.parametrize("value", ["0.1", None, [0.1], True, torch.ones(2), 1j])
+@pytest.mark.parametrize("value", ["0.1", None, [0.1], True, 1j])
 def test_numbers_are_numbers(value: Any) -> None:
     with pytest.raises(TypeError, match="lr must be a number"):
         AdamW([parameter()], lr=value)
+
+
+@pytest.mark.parametrize("name", ["lr", "k", "flip"])
+def test_tensors_of_one_element(name: str) -> None:
+    for wrong in (torch.ones(2), torch.ones(0)):
+        with pytest.raises(ValueError, match=f"Kinds: Tensor {name} must be 1-element, not of shape"):
+            KINDS([parameter()], **{name: wrong})
+
+
+def test_a_setting_that_was_taken_out_of_a_group() -> None:
+    optimizer = AdamW([parameter()])
+    del optimizer.param_groups[0]["eps"]
+    with pytest.raises(ValueError, match=r"AdamW: the setting 'eps' is gone \(group 0\)"):
+        optimizer.step()
 
 
 @pytest.mark.parametrize("value", [2.5, INF, NAN, True, "3"])

@@ -12,6 +12,9 @@ from torch import Tensor
 
 Closure = Callable[[], Any]
 ONCE = "the rule needs Hessian-vector products, but the model cannot be differentiated twice"
+COMPILED = ". Call the model itself in the closure, not what `torch.compile` made of it"
+ATTENTION = ". Compute the loss under `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`"
+ADVICE = {"donated buffer": COMPILED, "aot_autograd": COMPILED, "scaled_dot_product": ATTENTION}
 Random = tuple[Tensor, list[Tensor]]
 
 
@@ -57,12 +60,10 @@ class Batch:
             if not graphs:
                 return [torch.zeros_like(p) for p in cells]
             _refuse_breaks([g for g, _ in graphs])
-            try:
+            with _twice():
                 products = torch.autograd.grad(
                     [g for g, _ in graphs], list(cells), [v.to(g.dtype) for g, v in graphs], allow_unused=True
                 )
-            except RuntimeError as problem:
-                raise RuntimeError(f"{ONCE}: {problem}") from problem
         return [torch.zeros_like(p) if x is None else x.detach() for p, x in zip(cells, products, strict=True)]
 
     @contextmanager
@@ -95,6 +96,16 @@ def _refuse_breaks(gradients: Sequence[Tensor]) -> None:
             waiting.extend(other for other, _ in node.next_functions)
 
 
+@contextmanager
+def _twice() -> Iterator[None]:
+    """What torch says of functions that have no second derivative, with what to do."""
+    try:
+        yield
+    except RuntimeError as problem:
+        advice = next((text for word, text in ADVICE.items() if word in str(problem)), "")
+        raise RuntimeError(f"{ONCE}: {str(problem).rstrip('.')}{advice}") from problem
+
+
 def _write(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     with torch.no_grad():
         for p, value in zip(parameters, values, strict=True):
@@ -120,7 +131,8 @@ def _keeping_the_graph() -> Iterator[list[Any]]:
 
     def backward(tensors: Any, grad_tensors: Any = None, retain_graph: Any = None, create_graph: bool = False, **more: Any) -> None:
         passes.append(None)
-        plain_backward(tensors, grad_tensors, True, True, **more)
+        with _twice():
+            plain_backward(tensors, grad_tensors, True, True, **more)
 
     setattr(torch.autograd, "backward", backward)  # noqa: B010 - the place where `Tensor.backward` looks
     try:

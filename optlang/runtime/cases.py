@@ -27,6 +27,7 @@ class Case:
         self.shared = {level: [s.name for s in self.program.states if s.type.extent.level == level] for level in ("group", "model")}
         self.asks = {op for op in ("grad", "hvp", "loss", "random") if self.program.uses(op)}
         self._place, self._backend, self._math, self._relower = place, backend_name, math, relower
+        self.way = f"backend {backend_name}, {math} math"
         self._programs: dict[tuple[Any, ...], ir.Program] = {self._key(self.settings.defaults): self.program}
         self._executables: dict[tuple[Any, ...], Executable] = {}
 
@@ -49,6 +50,9 @@ class Case:
             self._executables[key] = backend(self._backend).compile(self.shaped(hypers), self._math)
         return (self.label, *key), self._executables[key]
 
+    def is_shared(self, state: str) -> bool:
+        """Whether parameters share it: a state per group or model."""
+        return any(state in names for names in self.shared.values())
 
     def check_together(self, settings: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]) -> None:
         """Raises ValueError where groups differ in what must be one for all of them."""

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from optlang import ir
 from optlang.runtime.facts import facts_of
+from optlang.runtime.naming import Group
+from optlang.runtime.parameters import real
 from optlang.runtime.shapes import expected_states
 
 if TYPE_CHECKING:
@@ -49,15 +51,34 @@ def _group_problems(optimizer: RuleOptimizer, saved: Any) -> list[str]:
         case = optimizer.case_of(group)
         if other.get("rule", case.label) != case.label:
             problems.append(f"group {number}: saved by rule {other.get('rule')}, here it is {case.label}")
-        missing = [key for key in case.settings.group_defaults() if key not in other]
+        settings = dict(other)
+        case.settings.naming.fold(settings)
+        missing = [key for key in case.settings.group_defaults() if key not in settings]
         if missing:
             problems.append(f"group {number}: lacks {', '.join(missing)}")
             continue
         try:
-            case.settings.read(dict(other), "")
+            case.settings.read(settings, "")
         except (TypeError, ValueError) as problem:
             problems.append(f"group {number}: {problem}")
-    return problems
+    return problems or _moved(mine, saved)
+
+
+def _moved(mine: list[Group], saved: list[Group]) -> list[str]:
+    """The same names, but spread otherwise over the groups: states would go to the wrong parameters."""
+    here, there = ({name: i for i, group in enumerate(groups) for name in group.get("param_names", ())} for groups in (mine, saved))
+    if here.keys() != there.keys():
+        return []
+    return [f"{name}: saved in group {there[name]}, here it is in group {i}" for name, i in here.items() if there[name] != i]
+
+
+def _keys(group: Group, saved: Group) -> list[Any]:
+    """The saved keys of a group's parameters: by name where both sides have the same names, else by place as in torch."""
+    mine, theirs = group.get("param_names", ()), saved.get("param_names", ())
+    if len(set(mine)) < len(mine) or len(theirs) != len(saved["params"]) or set(mine) != set(theirs):
+        return list(saved["params"])
+    place = dict(zip(theirs, saved["params"], strict=True))
+    return [place[name] for name in mine]
 
 
 def _state_problems(optimizer: RuleOptimizer, state_dict: Mapping[str, Any]) -> list[str]:
@@ -70,7 +91,7 @@ def _state_problems(optimizer: RuleOptimizer, state_dict: Mapping[str, Any]) -> 
         case = optimizer.case_of(group)
         hypers = case.settings.read(dict(other), "")
         program = case.shaped(hypers)
-        for parameter, key in zip(group["params"], other["params"], strict=True):
+        for parameter, key in zip(group["params"], _keys(group, other), strict=True):
             known.add(key)
             if states.get(key):
                 where = optimizer.name_of(parameter)
@@ -86,12 +107,12 @@ def _parameter_problems(
 ) -> list[str]:
     if not isinstance(state, Mapping):
         return [f"its state is {type(state).__name__}, not a dictionary"]
-    expected = {COUNT: (), **expected_states(program, tuple(parameter.shape), facts_of(parameter), hypers)}
+    expected = {COUNT: (), **_expected(program, parameter, hypers)}
     problems = []
     if missing := sorted(set(expected) - set(state)):
         problems.append(f"lacks {', '.join(missing)}")
     if program.evaluation is not None:
-        expected[TRAINING] = tuple(parameter.shape)
+        expected[TRAINING] = tuple(real(parameter).shape)
     if extra := sorted(str(key) for key in set(state) - set(expected) - dropped):
         problems.append(f"has {', '.join(extra)}, which {program.name} does not keep")
     for name, shape in expected.items():
@@ -102,8 +123,13 @@ def _parameter_problems(
 
 def shape_problems(program: ir.Program, parameter: Tensor, state: Mapping[str, Any], hypers: Mapping[str, Any]) -> list[str]:
     """In what the states of a parameter differ from those that a program keeps; no states are no problem."""
-    expected = expected_states(program, tuple(parameter.shape), facts_of(parameter), hypers)
+    expected = _expected(program, parameter, hypers)
     return [problem for name, shape in expected.items() if name in state for problem in _value_problems(name, state[name], shape)]
+
+
+def _expected(program: ir.Program, parameter: Tensor, hypers: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    numbers = real(parameter)
+    return expected_states(program, tuple(numbers.shape), facts_of(numbers), hypers)
 
 
 def _value_problems(name: str, value: Any, shape: tuple[int, ...]) -> list[str]:
@@ -124,8 +150,12 @@ def restored(optimizer: RuleOptimizer, state_dict: Mapping[str, Any]) -> dict[st
     groups = []
     for group, other in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
         own = {key: group[key] for key in ("param_names", "maximize", "seed", "rule") if key in group}
-        groups.append({**own, **deepcopy({k: v for k, v in other.items() if k != "params"}), "params": group["params"]})
-        for parameter, key in zip(group["params"], other["params"], strict=True):
+        kept = {**own, **deepcopy({k: v for k, v in other.items() if k != "params"}), "params": group["params"]}
+        keys = _keys(group, other)
+        if keys != list(other["params"]):
+            kept["param_names"] = group["param_names"]
+        groups.append(kept)
+        for parameter, key in zip(group["params"], keys, strict=True):
             if state_dict["state"].get(key):
                 state[parameter] = {name: _placed(name, value, parameter) for name, value in state_dict["state"][key].items()}
     return {"state": state, "param_groups": groups}
@@ -136,6 +166,7 @@ def _placed(name: str, given: Any, parameter: Tensor) -> Tensor:
     value: Tensor = torch.as_tensor(given).detach()
     if name == COUNT:
         return value.to("cpu", torch.float32, copy=True)
-    computing = torch.float64 if parameter.dtype == torch.float64 else torch.float32
-    dtype = parameter.dtype if name == TRAINING else computing if value.is_floating_point() else value.dtype
+    own = real(parameter).dtype
+    computing = torch.float64 if own == torch.float64 else torch.float32
+    dtype = own if name == TRAINING else computing if value.is_floating_point() else value.dtype
     return value.to(parameter.device, dtype, copy=True)

@@ -6,6 +6,7 @@ import torch
 
 from optlang.runtime.checkpoint import COUNT, TRAINING
 from optlang.runtime.optimizer import RuleOptimizer, Work
+from optlang.runtime.parameters import real
 
 
 class Evaluating(RuleOptimizer):
@@ -30,7 +31,11 @@ class Evaluating(RuleOptimizer):
             return
         for parameter, state in self.state.items():
             if TRAINING in state:
-                parameter.copy_(state.pop(TRAINING))
+                real(parameter).copy_(state.pop(TRAINING))
+
+    def _check_mode(self) -> None:
+        if any(TRAINING in state for state in self.state.values()):
+            raise RuntimeError("the model holds the weights to evaluate with; call `optimizer.train()` before training goes on")
 
     def _stepped(self) -> Work:
         """The cells that have taken a step."""

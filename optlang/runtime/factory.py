@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import inspect
+from keyword import iskeyword
 from typing import Any, cast
 
 import torch
@@ -57,9 +58,11 @@ def _signature(what: ir.Program | ir.Routing, cases: list[Case]) -> inspect.Sign
     if isinstance(what, ir.Routing):
         parameters += [inspect.Parameter(case.label, kind, default={}) for case in cases]
     else:
+        naming, defaults = cases[0].settings.naming, cases[0].settings.defaults
         places = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        hypers = {n: v for n, v in cases[0].settings.defaults.items() if "." not in n}
-        parameters += [inspect.Parameter(name, places, default=value) for name, value in hypers.items()]
+        parameters += [inspect.Parameter(name, places, default=defaults[name]) for name in naming.by_place]
+        called = {short: defaults[name] for short, name in naming.short.items() if not iskeyword(short)}
+        parameters += [inspect.Parameter(name, kind, default=value) for name, value in called.items()]
     parameters.append(inspect.Parameter("maximize", kind, default=False))
     if any(case.program.uses("random") for case in cases):
         parameters.append(inspect.Parameter("seed", kind, default=0))

@@ -12,9 +12,14 @@ from typing import Any
 from torch import Tensor
 
 from optlang import host, ir
+from optlang.ops import OPS
 from optlang.types import needs_matrix
 
 Facts = dict[str, int]
+WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # what torch puts into names
+MIXING: dict[str, str] = {
+    "model": "asks the model again", "matrix": "treats parameters as matrices", "reduce": "compares elements with each other",
+}  # fmt: skip
 MATRIX_OPS = frozenset(["matmul", "transpose", "as_matrix", "as_param", "eye"])
 
 
@@ -83,7 +88,10 @@ def holds(predicate: ir.Predicate, known: Known) -> Any:
 def _is_named(patterns: tuple[str, ...], known: Known) -> bool:
     if not known.name:
         raise ValueError("this route looks at the names of parameters: give the optimizer `model.named_parameters()`, not `parameters()`")
-    return any(fnmatchcase(known.name, pattern) for pattern in patterns)
+    name = known.name
+    for wrapper in WRAPPERS:
+        name = name.replace(wrapper, "")
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 # --------------------------------------------------------------------------------------------------------- ranks
@@ -101,11 +109,23 @@ def _is_matrix(node: ir.Node) -> bool:
     return node.op in MATRIX_OPS or needs_matrix(extent) or (extent.level == "array" and extent.frame == "flat")
 
 
+def mixes_elements(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> str:
+    """Why a program is not one for each element by itself; empty where it is."""
+    for node in _reached(program, facts, hypers):
+        if node.op == "fact":
+            return f"looks at `{node.value}`"
+        role = OPS[node.op].role
+        if role in MIXING and node.value != "window":
+            return MIXING[role]
+    return ""
+
+
 def _reached(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> list[ir.Node]:
     """The expressions that are computed for such a parameter: blocks on facts, whole numbers and truths are decided."""
     seen: set[ir.Node] = set()
     kept = [s for s in program.states if s.guard is None or _decide(s.guard, facts, hypers) is not False]
-    stack = [program.weights, *(program.updates[s.name] for s in kept), *(s.init for s in kept)]
+    evaluation = [] if program.evaluation is None else [program.evaluation]
+    stack = [program.weights, *evaluation, *(program.updates[s.name] for s in kept), *(s.init for s in kept)]
     while stack:
         node = stack.pop()
         if node in seen:

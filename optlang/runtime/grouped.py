@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,12 +10,11 @@ from torch import Tensor
 
 from optlang import ir
 from optlang.runtime.cases import Case
-from optlang.runtime.checkpoint import COUNT
+from optlang.runtime.describing import description
 from optlang.runtime.facts import Known, facts_of, holds
+from optlang.runtime.naming import OWN_KEYS, Group
 from optlang.runtime.parameters import check_parameter, listed
-from optlang.runtime.settings import Group, check_own
-
-OWN_KEYS = ("params", "param_names", "maximize", "seed", "rule")
+from optlang.runtime.settings import check_own
 
 
 class Grouped(torch.optim.Optimizer):
@@ -24,25 +23,35 @@ class Grouped(torch.optim.Optimizer):
     cases: ClassVar[list[Case]]
     rule: ClassVar[ir.Program | ir.Routing]
 
-    def __init__(self, params: Any, *args: Any, **settings: Any) -> None:
-        given = self._by_name(args, settings)
+    def __init__(self, /, *args: Any, **settings: Any) -> None:
+        params, *places = self._with_params(args, settings)
+        given = self._by_name(places, settings)
         defaults: Group = {"maximize": given.pop("maximize", False)}
         if any(case.program.uses("random") for case in self.cases):
             defaults["seed"] = given.pop("seed", 0)
         self._given = self._given_by_case(given)
         if len(self.cases) == 1:
             case = self.cases[0]
-            wanted = {**case.settings.defaults, **self._given[case.label]}
-            defaults |= case.settings.packed(wanted)
-        elif all("lr" in case.settings.hypers for case in self.cases):
-            defaults["lr"] = self.cases[0].settings.defaults["lr"]  # some tools look for it; every group has its own
+            defaults |= case.settings.naming.packed({**case.settings.defaults, **self._given[case.label]})
+        elif all("lr" in case.settings.group_defaults() for case in self.cases):
+            defaults["lr"] = self.cases[0].settings.group_defaults()["lr"]  # some tools look for it; every group has its own
         super().__init__(params, defaults)
 
     # ---------------------------------------------------------------------------------------------- settings
 
-    def _by_name(self, args: tuple[Any, ...], settings: dict[str, Any]) -> dict[str, Any]:
+    def _with_params(self, args: tuple[Any, ...], settings: dict[str, Any]) -> tuple[Any, ...]:
+        """The parameters and the settings by place."""
+        name = type(self).__name__
+        if "params" in settings:
+            args = (settings.pop("params"), *args)
+        if not args or isinstance(args[0], torch.nn.Module):
+            what = type(args[0]).__name__ if args else "nothing"
+            raise TypeError(f"{name} takes the parameters of a model, not {what}: `{name}(model.named_parameters())`")
+        return args
+
+    def _by_name(self, args: Sequence[Any], settings: dict[str, Any]) -> dict[str, Any]:
         """Settings given by place take the order of the rule's hypers."""
-        names = [name for name in self.cases[0].settings.hypers if "." not in name] if len(self.cases) == 1 else []
+        names = self.cases[0].settings.naming.by_place if not self.cases[0].label else []
         if len(args) > len(names):
             raise TypeError(f"{type(self).__name__} takes at most {len(names)} settings by place, not {len(args)}; name them")
         for name, value in zip(names, args, strict=False):
@@ -137,20 +146,9 @@ class Grouped(torch.optim.Optimizer):
             case.check_together([settings[i] for i in mine], [self.param_groups[i] for i in mine])
         return settings
 
-    # ---------------------------------------------------------------------------------------------- describe
-
     def describe(self) -> str:
         """What is optimized by which rule, and the memory that its states take."""
-        lines = [f"{type(self).__name__}: {self.rule.doc}".rstrip(": ")]
-        for number, group in enumerate(self.param_groups):
-            count = sum(p.numel() for p in group["params"])
-            states = [v for p in group["params"] for k, v in self.state.get(p, {}).items() if isinstance(v, Tensor) and k != COUNT]
-            size = sum({id(v): v.numel() * v.element_size() for v in states}.values())
-            hypers = self.case_of(group).settings.read(group, "")
-            shown = ", ".join(f"{name}={value:g}" if not isinstance(value, bool) else f"{name}={value}" for name, value in hypers.items())
-            rule = f" {group['rule']}" if "rule" in group else ""
-            lines.append(f"group {number}{rule}: {len(group['params'])} parameters, {count:,} elements, {size:,} bytes of state; {shown}")
-        return "\n".join(lines)
+        return description(self)
 
 
 def name_in(group: Group, number: int, place: int) -> str:

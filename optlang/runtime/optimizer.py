@@ -7,17 +7,19 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from optlang.backends.base import Cell, Executable, Step, StepError
 from optlang.runtime import checkpoint
 from optlang.runtime.batch import Batch, Closure
-from optlang.runtime.checkpoint import COUNT, TRAINING
+from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.facts import facts_of
 from optlang.runtime.grouped import Grouped, name_in
-from optlang.runtime.parameters import gradient_of
-from optlang.runtime.settings import Group
+from optlang.runtime.naming import Group
+from optlang.runtime.parameters import gradient_of, real
 
 Shared = dict[str, Tensor]
+ONE = torch.ones(())
 Work = dict[tuple[Any, ...], tuple[Executable, list[Cell]]]  # by rule and shape
 
 
@@ -27,9 +29,9 @@ class RuleOptimizer(Grouped):
     asks_again: ClassVar[bool]  # reads the loss, or gradients at other points: `step` needs a closure
     _origin: ClassVar[tuple[Any, ...] | None] = None
 
-    def __init__(self, params: Any, *args: Any, **settings: Any) -> None:
+    def __init__(self, /, *args: Any, **settings: Any) -> None:
         self._begin()
-        super().__init__(params, *args, **settings)
+        super().__init__(*args, **settings)
 
     def _begin(self) -> None:
         """What is not part of a checkpoint."""
@@ -40,14 +42,14 @@ class RuleOptimizer(Grouped):
 
     # -------------------------------------------------------------------------------------------------- step
 
+    @_disable_dynamo  # the rule is compiled, what surrounds it is not
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
         """One update of every parameter that has a gradient. Returns what the closure returned.
 
         Raises before anything has changed: ValueError for a setting outside its range, RuntimeError for a missing closure.
         """
-        if any(TRAINING in state for state in self.state.values()):
-            raise RuntimeError("the model holds the weights to evaluate with; call `optimizer.train()` before training goes on")
+        self._check_mode()
         if closure is None and self.asks_again:
             raise RuntimeError(f"{type(self).__name__} asks the model more than once a step: call `step(closure)` with a closure "
                                "that zeroes the gradients, computes the loss, calls backward and returns the loss")  # fmt: skip
@@ -69,6 +71,9 @@ class RuleOptimizer(Grouped):
         self._count([cell for _, cells in work.values() for cell in cells])
         return None if batch is None else batch.loss
 
+    def _check_mode(self) -> None:
+        """For rules with `eval`."""
+
     def _forget(self, known: set[Tensor]) -> None:
         """Parameters that a failed step was to be the first of have no state."""
         for parameter in set(self.state) - known:
@@ -77,7 +82,7 @@ class RuleOptimizer(Grouped):
 
     def _count(self, cells: list[Cell]) -> None:
         if cells:
-            torch._foreach_add_([cell.state[COUNT] for cell in cells], 1)
+            torch._foreach_add_([cell.state[COUNT] for cell in cells], ONE)  # a number would become a tensor for each of them
         for cell in cells:
             cell.gradient = None  # gradients are not kept alive
 
@@ -121,7 +126,9 @@ class RuleOptimizer(Grouped):
         cell = self._cells.get(parameter)
         if cell is None or cell.group != group or cell.index != index or cell.state is not state:
             name = name_in(self.param_groups[group], group, place)
-            cell = self._cells[parameter] = Cell(parameter, None, state, {}, 0, facts_of(parameter), index, group, name)
+            cell = self._cells[parameter] = Cell(real(parameter), None, state, {}, 0, facts_of(real(parameter)), index, group, name)
+        elif parameter.is_complex():
+            cell.weights = real(parameter)  # its memory may be another one by now
         if COUNT not in state:
             state[COUNT] = torch.zeros((), dtype=torch.float32)
         if self.inputs:
@@ -161,10 +168,9 @@ class RuleOptimizer(Grouped):
         return found
 
     def _share(self, step: Step) -> None:
-        for cell in step.cells:
-            for shared in (step.model, step.groups[cell.group]):
-                for name, value in shared.items():
-                    cell.state[name] = value
+        for cell in step.cells if step.model or any(step.groups.values()) else ():
+            cell.state.update(step.model)
+            cell.state.update(step.groups[cell.group])
 
     # ------------------------------------------------------------------------------------------- checkpoints
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optlang import ir
-from optlang.runtime.facts import facts_of, lacks_rank
+from optlang.runtime.facts import facts_of, lacks_rank, mixes_elements
 
 
 def listed(params: Any, names: Any) -> tuple[list[Any], list[str] | None]:
@@ -29,13 +29,19 @@ def listed(params: Any, names: Any) -> tuple[list[Any], list[str] | None]:
 def check_parameter(program: ir.Program, parameter: Any, name: str, hypers: Mapping[str, Any]) -> None:
     if not isinstance(parameter, Tensor):
         return  # torch says so in its own words
-    if parameter.is_complex():
-        raise ValueError(f"{name} is complex: give `torch.view_as_real` of it, so that its parts are two real numbers")
+    if parameter.is_complex() and (why := mixes_elements(program, facts_of(parameter), hypers)):
+        raise ValueError(f"{name} is complex, but {program.name} {why}: only rules that go element by element take real and "
+                         "imaginary parts as numbers of their own; send it to one with a `route`")  # fmt: skip
     if lacks_rank(program, facts_of(parameter), hypers):
         raise ValueError(
             f"{program.name} treats parameters as matrices, but {name} has shape {tuple(parameter.shape)}: "
             "send it to another rule with a `route`, as MuonWithAdamW does"
         )
+
+
+def real(parameter: Tensor) -> Tensor:
+    """The numbers of a parameter: those of a complex one are its parts, (…, 2), in the same memory."""
+    return torch.view_as_real(parameter.detach()) if parameter.is_complex() else parameter
 
 
 def gradient_of(parameter: Tensor, maximize: bool, name: str) -> Tensor:
@@ -46,4 +52,6 @@ def gradient_of(parameter: Tensor, maximize: bool, name: str) -> Tensor:
             f"{name} has a sparse gradient, which rules do not take: "
             "use a dense one, as with `torch.nn.Embedding(…, sparse=False)`"
         )
+    if gradient.is_complex():
+        gradient = torch.view_as_real(gradient.resolve_conj())
     return -gradient if maximize else gradient

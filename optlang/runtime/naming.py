@@ -1,0 +1,71 @@
+"""What settings are called: by keyword, in parameter groups, and where torch's schedulers look for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from keyword import iskeyword
+from typing import Any
+
+Group = dict[str, Any]
+BETAS = ("beta1", "beta2")
+OWN_KEYS = ("params", "param_names", "maximize", "seed", "rule")  # of every group, whatever its rule
+OF_SCHEDULERS = frozenset(["initial_lr", "max_lr", "min_lr", "base_lr", "swa_lr", "base_momentum", "max_momentum"])
+SCHEDULED = ("lr", "momentum")
+
+
+class Naming:
+    """The names of one program's hypers.
+
+    A group keeps a hyper under its name; but as `lr`, `momentum` and `betas`, where schedulers look for them, also those of
+    a called rule if no other setting ends like that. Written under another of its names, as `fast.lr` or `beta1`, it wins.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+        self.by_place = [name for name in self.names if "." not in name and not iskeyword(name)]  # others need `**{…}`
+        self.short = self._short_names()
+        self.pair = self._pair_of_betas()
+        self._keys = {full: short for short, full in self.short.items() if short in SCHEDULED}
+        self._elsewhere = self._other_keys()
+
+    def _short_names(self) -> dict[str, str]:
+        """`eps` for `fast.eps`, where no other hyper ends like that."""
+        ends: dict[str, list[str]] = {}
+        for name in self.names:
+            ends.setdefault(name.rpartition(".")[2], []).append(name)
+        return {end: names[0] for end, names in ends.items() if len(names) == 1 and names[0] != end}
+
+    def _pair_of_betas(self) -> tuple[str, ...]:
+        """The two hypers that a group keeps as `betas`, which belong to one rule."""
+        names = tuple(self.full(b) for b in BETAS)
+        of_one_rule = len({name.rpartition(".")[0] for name in names}) == 1
+        return names if of_one_rule and all(name in self.names for name in names) else ()
+
+    def _other_keys(self) -> dict[str, str]:
+        """Keys that mean a hyper which a group keeps elsewhere."""
+        written = {name: name for name in self.names} | {s: n for s, n in self.short.items() if s not in OF_SCHEDULERS}
+        return {key: name for key, name in written.items() if name in self.pair or key != self._keys.get(name, name)}
+
+    def full(self, name: str) -> str:
+        """The whole name of a setting that may have been called by its end."""
+        return self.short.get(name, name)
+
+    def packed(self, values: Mapping[str, Any]) -> Group:
+        """Values by whole names as a group keeps them."""
+        group = {self._keys.get(name, name): value for name, value in values.items() if name not in self.pair}
+        return group | ({"betas": tuple(values[name] for name in self.pair)} if self.pair else {})
+
+    def fold(self, group: Group) -> None:
+        """Brings what was written under other names to where it is kept."""
+        for key in group.keys() & self._elsewhere.keys():
+            name = self._elsewhere[key]
+            if name not in self.pair:
+                group[self._keys.get(name, name)] = group.pop(key)
+            elif "betas" in group:
+                group["betas"] = tuple(group[key] if n == name else old for n, old in zip(self.pair, group["betas"], strict=True))
+                del group[key]
+
+    def unpacked(self, group: Mapping[str, Any], pair: tuple[Any, ...]) -> dict[str, Any]:
+        """The values of a group by whole names; `pair` are its betas. Raises KeyError for a key that is not there."""
+        betas = dict(zip(self.pair, pair, strict=True))
+        return {name: betas[name] if name in betas else group[self._keys.get(name, name)] for name in self.names}

@@ -1,0 +1,218 @@
+"""Optimizers together with the rest of torch: torch.compile, distributed checkpoints, wrappers, torch's own errors. 5 seconds."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import optlang
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of modules that torch deprecates while it imports them
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
+
+AdamW: Any = optlang.load("adamw")
+
+
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+
+
+def batch(seed: int) -> Tensor:
+    return torch.randn(5, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def train(model: nn.Module, optimizer: Any, steps: range) -> None:
+    for seed in steps:
+        optimizer.zero_grad()
+        (model(batch(seed)) ** 2).mean().backward()
+        optimizer.step()
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(p, q) for p, q in zip(one.parameters(), other.parameters(), strict=True))
+
+
+# ---------------------------------------------------------------------------------------------------- torch.compile
+
+
+@pytest.mark.parametrize("name", ["adamw", "muonwithadamw"])
+def test_a_training_loop_may_be_compiled_with_its_optimizer(name: str) -> None:
+    """The step is left out of the graph around it: nothing of it is traced, so nothing is traced anew."""
+    cls: Any = optlang.load(name)
+    plain, compiled = net(), net()
+    one, other = (cls(model.named_parameters()) for model in (plain, compiled))
+    frames: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        frames.append(graph)
+        return graph.forward
+
+    step = torch.compile(lambda: other.step(), backend=backend)
+    for seed in range(12):
+        train(plain, one, range(seed, seed + 1))
+        other.zero_grad()
+        (compiled(batch(seed)) ** 2).mean().backward()
+        step()
+    assert same(plain, compiled)
+    assert not frames
+
+
+def test_parameters_of_a_compiled_model() -> None:
+    plain, other = net(), net()
+    compiled: Any = torch.compile(other, backend="aot_eager")
+    train(plain, AdamW(plain.parameters()), range(3))
+    train(compiled, AdamW(compiled.named_parameters()), range(3))
+    torch.testing.assert_close(list(plain.parameters()), list(other.parameters()))
+
+
+def test_large_parameters_are_compiled_although_the_step_is_not_traced() -> None:
+    from torch._dynamo.utils import counters
+
+    p = torch.ones(600, 600, requires_grad=True)
+    optimizer: Any = optlang.loads("rule Large { hyper lr = 0.5 in (0, inf) w' = w - lr*g/(1 + abs(g)) }")([p])
+    counters.clear()
+    for _ in range(3):
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+    assert counters["stats"]["unique_graphs"] == 1
+    assert torch.equal(p, torch.full_like(p, 0.25))
+
+
+# --------------------------------------------------------------------------------------------- distributed checkpoints
+
+
+@pytest.mark.parametrize("flatten", [False, True])
+@pytest.mark.parametrize("name", ["adamw", "lion", "muonwithadamw", "lookahead", "adafactor"])
+def test_distributed_checkpoints(name: str, flatten: bool) -> None:
+    """They take a step of size 0 with gradients of 0 to see the states: nothing may move. Then they load by name."""
+    cls: Any = optlang.load(name)
+    options = StateDictOptions(flatten_optimizer_state_dict=flatten)
+    model, other = net(), net()
+    optimizer, resumed = cls(model.named_parameters()), cls(other.named_parameters())
+    train(model, optimizer, range(3))
+    saved = copy.deepcopy(get_optimizer_state_dict(model, optimizer, options=options))
+    other.load_state_dict(model.state_dict())
+    set_optimizer_state_dict(other, resumed, saved, options=options)
+    assert same(model, other)
+    train(model, optimizer, range(3, 6))
+    train(other, resumed, range(3, 6))
+    assert same(model, other)
+
+
+# ------------------------------------------------------------------------------------------------------------ wrappers
+
+
+class Wrapped(torch.optim.Optimizer):
+    """What training libraries put around an optimizer: its groups, states and step are those of the inner one."""
+
+    def __init__(self, inner: Any) -> None:
+        self.optimizer = inner
+
+    @property
+    def state(self) -> Any:  # type: ignore[override]
+        return self.optimizer.state
+
+    @property
+    def param_groups(self) -> Any:  # type: ignore[override]
+        return self.optimizer.param_groups
+
+    @property
+    def defaults(self) -> Any:  # type: ignore[override]
+        return self.optimizer.defaults
+
+    def step(self, closure: Any = None) -> Any:
+        return self.optimizer.step(closure)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.optimizer.zero_grad(set_to_none)
+
+
+def test_schedulers_and_loops_go_through_a_wrapper() -> None:
+    models = net(), net()
+    plain = AdamW(models[0].parameters(), lr=0.1)
+    inner = AdamW(models[1].parameters(), lr=0.1)
+    wrapped = Wrapped(inner)
+    schedulers = [torch.optim.lr_scheduler.OneCycleLR(o, 0.1, total_steps=6) for o in (plain, wrapped)]
+    for seed in range(5):
+        for model, optimizer, scheduler in zip(models, (plain, wrapped), schedulers, strict=True):
+            train(model, optimizer, range(seed, seed + 1))
+            scheduler.step()
+    assert same(*models)
+    assert inner.param_groups[0]["betas"] == plain.param_groups[0]["betas"] != (0.9, 0.999)
+    for p in models[1].parameters():
+        assert float(wrapped.state[p]["step"]) == 5
+
+
+def test_groups_may_be_replaced_and_shared() -> None:
+    """Some libraries give an optimizer the groups of another, or other tensors in the same groups."""
+    model = net()
+    optimizer = AdamW([torch.zeros(1, requires_grad=True)])
+    optimizer.param_groups = AdamW(model.parameters(), lr=0.0).param_groups
+    train(model, optimizer, range(2))
+    assert same(model, net())
+    assert len(optimizer.state) == 4
+    moved = [p.detach().clone().requires_grad_() for p in model.parameters()]
+    optimizer.param_groups[0]["params"][:] = moved
+    optimizer.param_groups[0]["lr"] = 0.1
+    for p in moved:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    assert same(model, net())
+    assert all((p < q).all() for p, q in zip(moved, model.parameters(), strict=True))
+    assert [float(optimizer.state[p]["step"]) for p in moved] == [1] * 4
+
+
+def test_a_step_that_is_replaced_on_the_object() -> None:
+    """As gradient scalers of training libraries do, to see whether it was called."""
+    model, calls = net(), []
+    optimizer = AdamW(model.parameters())
+    inner = optimizer.step
+    optimizer.step = lambda *args, **kwargs: (calls.append(args), inner(*args, **kwargs))[1]
+    train(model, optimizer, range(2))
+    assert len(calls) == 2
+    assert not same(model, net())
+
+
+def test_averaged_models_and_inference_mode_around() -> None:
+    model = net()
+    optimizer = AdamW(model.parameters())
+    averaged = torch.optim.swa_utils.AveragedModel(model)
+    train(model, optimizer, range(2))
+    averaged.update_parameters(model)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+    assert all(p.requires_grad and p.is_leaf for p in model.parameters())
+
+
+# --------------------------------------------------------------------------------------------------- torch's messages
+
+
+@pytest.mark.parametrize(
+    ("params", "kwargs", "kind", "message"),
+    [
+        ([torch.zeros(2, requires_grad=True)], {"lr": torch.tensor([0.1, 0.2])}, ValueError, "Tensor lr must be 1-element"),
+        ([("a", torch.zeros(2, requires_grad=True)), torch.zeros(2)], {}, TypeError, "name"),
+        ([[torch.zeros(2, requires_grad=True)]], {}, TypeError, "can only optimize Tensors, but one of the params is list"),
+        ([{"params": [torch.zeros(2)], "lr": -1.0}], {}, ValueError, "lr = -1.0 is outside its range"),
+        (5, {}, TypeError, "not iterable"),
+    ],
+)
+def test_wrong_parameters(params: Any, kwargs: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        AdamW(params, **kwargs)
+
+
+def test_groups_with_and_without_names() -> None:
+    optimizer = AdamW([("a", torch.zeros(2, requires_grad=True))])
+    with pytest.raises(ValueError, match="with/without names"):
+        optimizer.add_param_group({"params": [torch.zeros(2, requires_grad=True)]})
+    assert len(optimizer.param_groups) == 1
