@@ -20,13 +20,13 @@ def nudged(genome: Genome, source: random.Random) -> tuple[Genome, str]:
     return (Statement("mul", "u", ("g", number)),), "nudged"
 
 
-def distance(genome: Genome) -> float:
-    return abs(float(genome[0].args[1]))
+def closeness(genome: Genome) -> float:
+    return -abs(float(genome[0].args[1]))
 
 
 def evolution(seed: int = 0, **settings: int) -> Evolution:
     ageing = Ageing(**{"population": 12, "tournament": 3, **settings})
-    return Evolution([Member(0, SEED, distance(SEED))], nudged, ageing, seed)
+    return Evolution([Member(0, SEED, closeness(SEED))], nudged, ageing, seed)
 
 
 def advance(branch: Evolution, count: int, first: int = 1) -> list[str]:
@@ -34,7 +34,7 @@ def advance(branch: Evolution, count: int, first: int = 1) -> list[str]:
     for number in range(first, first + count):
         proposal = branch.propose()
         seen.append(repr(proposal))
-        branch.add(proposal, number, distance(proposal.genome))
+        branch.add(proposal, number, closeness(proposal.genome))
     return seen
 
 
@@ -47,7 +47,7 @@ def test_it_finds_what_is_better() -> None:
 def test_the_oldest_leaves_even_if_it_is_the_best() -> None:
     branch = evolution(population=4)
     for number in range(1, 5):
-        branch.add(branch.propose(), number, 100.0)
+        branch.add(branch.propose(), number, -100.0)
     assert {member.number for member in branch.islands[0].members} == {1, 2, 3, 4}
     assert branch.best.number == 0
 
@@ -65,13 +65,13 @@ def test_put_away_and_taken_up_again_it_goes_on_identically(seed: int, count: in
 
 def test_a_population_that_stands_still_starts_again() -> None:
     branch = evolution(patience=5)
-    branch.add(branch.propose(), 1, 1.0)
+    branch.add(branch.propose(), 1, -1.0)
     for number in range(2, 7):
-        branch.add(branch.propose(), number, 50.0)
+        branch.add(branch.propose(), number, -50.0)
     assert branch.restarts == 1
     assert {member.number for member in branch.islands[0].members} == {0}, "first from the seeds"
     for number in range(7, 13):
-        branch.add(branch.propose(), number, 50.0)
+        branch.add(branch.propose(), number, -50.0)
     assert branch.restarts == 2
     assert {member.number for member in branch.islands[0].members} <= {1, 12}, "then from the best"
 
@@ -79,9 +79,9 @@ def test_a_population_that_stands_still_starts_again() -> None:
 def test_the_best_of_an_island_wanders_to_the_next() -> None:
     branch = evolution(islands=2, migrate_every=3)
     proposals = [branch.propose() for _ in range(3)]
-    for proposal, fitness in zip(proposals, (0.5, 70.0, 70.0), strict=True):
-        branch.add(proposal, int(fitness), fitness)
-    assert any(member.fitness == 0.5 for member in branch.islands[1].members)
+    for proposal, fitness in zip(proposals, (-0.5, -70.0, -70.0), strict=True):
+        branch.add(proposal, -int(fitness), fitness)
+    assert any(member.fitness == -0.5 for member in branch.islands[1].members)
 
 
 def test_random_search_goes_on_identically() -> None:

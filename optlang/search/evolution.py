@@ -30,7 +30,7 @@ class Proposal(NamedTuple):
 
 
 class Member(NamedTuple):
-    """A program of a population. Lower `fitness` is better."""
+    """A program of a population. Higher `fitness` is better."""
 
     number: int
     genome: Genome
@@ -87,12 +87,12 @@ class Island:
         """The whole population becomes the seeds, as Lion's search began with copies of AdamW."""
         self.members.clear()
         self.members.extend(seeds[place % len(seeds)] for place in range(self.members.maxlen or len(seeds)))
-        self.best = min(seeds, key=_fitness)
+        self.best = max(seeds, key=_fitness)
         self.stale = 0
 
     def add(self, member: Member) -> None:
         self.members.append(member)
-        if member.fitness < self.best.fitness:
+        if member.fitness > self.best.fitness:
             self.best, self.stale = member, 0
         else:
             self.stale += 1
@@ -113,7 +113,7 @@ class Evolution:
         self.seeds, self.change, self.ageing = list(seeds), change, ageing
         self.random = random.Random(seed)
         self.islands = [Island(ageing.population // ageing.islands, self.seeds) for _ in range(ageing.islands)]
-        self.best = min(self.seeds, key=_fitness)
+        self.best = max(self.seeds, key=_fitness)
         self.proposed = self.added = self.restarts = 0
 
     def propose(self) -> Proposal:
@@ -126,13 +126,13 @@ class Evolution:
     def _parent(self, island: Island) -> Member:
         """The best of a few, drawn with replacement."""
         size = len(island.members)
-        return min((island.members[self.random.randrange(size)] for _ in range(self.ageing.tournament)), key=_fitness)
+        return max((island.members[self.random.randrange(size)] for _ in range(self.ageing.tournament)), key=_fitness)
 
     def add(self, proposal: Proposal, number: int, fitness: float) -> None:
         member = Member(number, proposal.genome, fitness)
         island = self.islands[proposal.island]
         island.add(member)
-        self.best = min(self.best, member, key=_fitness)
+        self.best = max(self.best, member, key=_fitness)
         self.added += 1
         if self.ageing.patience and island.stale >= self.ageing.patience:
             self._restart(island)
