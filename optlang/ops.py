@@ -1,7 +1,7 @@
 """The operator table: one row per builtin, and everything else reads it.
 
 A row gives the name, the numbers of operands it takes, the type rule, its NumPy meaning (an attribute of `numpy`, or of
-`optlang.meaning` where NumPy has no such function), its torch spelling, SymPy name, LaTeX form, scaling degree, the weight
+`optlang.meaning` where NumPy has no such function), its torch and C++ spelling, SymPy name, LaTeX form, scaling degree, the weight
 with which a program search picks it, and one line of documentation. A builtin that can be said in others has an `expand`
 instead of meanings. Grammar, lowering, printers, backends, conformance tests and search pick a row up by themselves.
 """
@@ -48,6 +48,7 @@ class Op:
     doc: str
     numpy: str = ""
     torch: str = ""
+    cpp: str = ""
     sympy: str = ""
     latex: str = ""
     degree: Degree = "none"
@@ -221,6 +222,7 @@ def _map(name: str, doc: str, **more: Any) -> Op:
     more.setdefault("typing", real)
     more.setdefault("numpy", name)
     more.setdefault("torch", f"torch.{name}({{0}})")
+    more.setdefault("cpp", f"std::{name}({{0}})")
     more.setdefault("sympy", name)
     more.setdefault("latex", rf"\{name}\left({{0}}\right)")
     return Op(name, more.pop("operands", 1), "map", doc=doc, **more)
@@ -230,8 +232,12 @@ def _leaf(name: str, doc: str, **more: Any) -> Op:
     return Op(name, 0, "leaf", given, doc, surface=False, **more)
 
 
+CPP_SYMBOLS = {"and": "&", "or": "|"}
+
+
 def _infix(name: str, symbol: str, precedence: int, doc: str, **more: Any) -> Op:
     more.setdefault("typing", numeric)
+    more.setdefault("cpp", f"({{0}} {CPP_SYMBOLS.get(symbol, symbol)} {{1}})")
     return Op(name, 2, "map", doc=doc, infix=(symbol, precedence), surface=False, **more)
 
 
@@ -256,8 +262,8 @@ ROWS: tuple[Op, ...] = (
     _infix("sub", "-", 4, "difference", numpy="subtract", degree="same", weight=1.0),
     _infix("mul", "*", 5, "product", numpy="multiply", sympy="Mul", degree="product", weight=1.0, commutes=True),
     _infix("div", "/", 5, "quotient of reals", numpy="divide", typing=real, degree="quotient", weight=1.0),
-    _infix("pow", "^", 7, "power", numpy="power", typing=real, sympy="Pow", degree="power", weight=0.5),
-    Op("neg", 1, "map", numeric, "negation", numpy="negative", torch="-{0}", degree="keep", weight=0.5, surface=False),
+    _infix("pow", "^", 7, "power", numpy="power", typing=real, cpp="power({0}, {1})", sympy="Pow", degree="power", weight=0.5),
+    Op("neg", 1, "map", numeric, "negation", numpy="negative", torch="-{0}", cpp="(-{0})", degree="keep", weight=0.5, surface=False),
     # comparisons and logic
     _infix("lt", "<", 3, "less than", numpy="less", typing=comparison, degree="lost"),
     _infix("le", "<=", 3, "at most", numpy="less_equal", typing=comparison, degree="lost"),
@@ -268,15 +274,15 @@ ROWS: tuple[Op, ...] = (
     _infix("and", "and", 1, "both", numpy="logical_and", typing=logic, degree="lost", commutes=True),
     _infix("or", "or", 0, "either", numpy="logical_or", typing=logic, degree="lost", commutes=True),
     Op("not", 1, "map", logic, "negation of a truth value", numpy="logical_not", torch="torch.logical_not({0})",
-       degree="lost", surface=False),
+       cpp="(!{0})", degree="lost", surface=False),
     # choice
     Op("where", 3, "select", choice, "`where(c, a, b)`: a where c holds, else b, element by element", numpy="where",
-       torch="torch.where({0}, {1}, {2})", degree="select", weight=0.3),
+       torch="torch.where({0}, {1}, {2})", cpp="({0} ? {1} : {2})", degree="select", weight=0.3),
     Op("branch", 3, "select", branch, "`when c { a } else { b }`: only the chosen side is computed", surface=False,
-       degree="select"),
+       cpp="({0} ? {1} : {2})", degree="select"),
     # maps of one operand
     _map("abs", "absolute value", typing=numeric, sympy="Abs", latex=r"\left|{0}\right|", degree="keep", weight=1.0),
-    _map("sign", "-1, 0 or 1; 0 of what is not a number", numpy="signum", latex=r"\operatorname{sign}\left({0}\right)",
+    _map("sign", "-1, 0 or 1; 0 of what is not a number", numpy="signum", cpp="sign({0})", latex=r"\operatorname{sign}\left({0}\right)",
          degree="lost", weight=1.0),
     _map("sqrt", "square root", latex=r"\sqrt{{{0}}}", degree="half", weight=1.0),
     _map("cbrt", "cube root", torch="torch.sign({0}) * torch.abs({0}) ** (1 / 3)", latex=r"\sqrt[3]{{{0}}}", degree="third",
@@ -302,21 +308,22 @@ ROWS: tuple[Op, ...] = (
     _map("atanh", "inverse hyperbolic tangent", numpy="arctanh", latex=r"\operatorname{atanh}\left({0}\right)", weight=0.1),
     _map("floor", "largest integer not above", typing=numeric, latex=r"\lfloor {0} \rfloor"),
     _map("ceil", "smallest integer not below", typing=numeric, sympy="ceiling", latex=r"\lceil {0} \rceil"),
-    _map("round", "nearest integer, halves to even", typing=numeric, sympy="",
+    _map("round", "nearest integer, halves to even", typing=numeric, cpp="std::nearbyint({0})", sympy="",
          latex=r"\operatorname{round}\left({0}\right)"),
-    _map("isnan", "whether a value is not a number", typing=comparison, sympy="",
+    _map("isnan", "whether a value is not a number", typing=comparison, cpp="({0} != {0})", sympy="",
          latex=r"\operatorname{isnan}\left({0}\right)", degree="lost"),
-    _map("isfinite", "whether a value is neither infinite nor not a number", typing=comparison, sympy="",
+    _map("isfinite", "whether a value is neither infinite nor not a number", typing=comparison, cpp="is_finite({0})", sympy="",
          latex=r"\operatorname{isfinite}\left({0}\right)", degree="lost"),
     # maps of two operands
     _map("maximum", "the larger; NaN if either is", operands=2, typing=numeric, torch="torch.maximum({0}, {1})", sympy="Max",
-         latex=r"\max\left({0}, {1}\right)", degree="same", weight=0.5, surface=False, commutes=True),
+         cpp="larger({0}, {1})", latex=r"\max\left({0}, {1}\right)", degree="same", weight=0.5, surface=False, commutes=True),
     _map("minimum", "the smaller; NaN if either is", operands=2, typing=numeric, torch="torch.minimum({0}, {1})", sympy="Min",
-         latex=r"\min\left({0}, {1}\right)", degree="same", weight=0.5, surface=False, commutes=True),
+         cpp="smaller({0}, {1})", latex=r"\min\left({0}, {1}\right)", degree="same", weight=0.5, surface=False, commutes=True),
     _map("mod", "remainder with the sign of the divisor", operands=2, typing=numeric, torch="torch.remainder({0}, {1})",
-         sympy="Mod", latex=r"\left({0} \bmod {1}\right)", degree="same"),
+         cpp="remainder({0}, {1})", sympy="Mod", latex=r"\left({0} \bmod {1}\right)", degree="same"),
     _map("atan2", "angle of the point (x, y) given as atan2(y, x)", operands=2, numpy="arctan2",
-         torch="torch.atan2({0}, {1})", latex=r"\operatorname{atan2}\left({0}, {1}\right)", degree="lost", weight=0.1),
+         torch="torch.atan2({0}, {1})", cpp="std::atan2({0}, {1})",
+         latex=r"\operatorname{atan2}\left({0}, {1}\right)", degree="lost", weight=0.1),
     # reductions: the value is the extent that remains, or "window"
     _reduce("sum", "sum of all values", degree="keep", weight=0.2, latex=r"\sum {0}"),
     _reduce("mean", "average", degree="keep", weight=0.3, latex=r"\operatorname{mean}\left({0}\right)"),

@@ -38,11 +38,11 @@ WEIGHTS = Type("real", ELEMENT)
 class TorchExecutable:
     """A program on torch tensors. Every method raises StepError before anything has been written."""
 
-    def __init__(self, program: Program, compile_from: int = COMPILE_FROM) -> None:
+    def __init__(self, program: Program, compile_from: int = COMPILE_FROM, functions: Functions | None = None) -> None:
         self.plan: Plan = plan(program)
         self.compile_from = compile_from
         self._conditions = [HostScalars((c,)) for c in self.plan.conditions]
-        self._functions = Functions()
+        self._functions = functions or Functions()
         self._levels: dict[tuple[Truth, ...], list[list[Barrier]]] = {}
         roots = self.plan.program.all_roots() + [arg for b in self.plan.barriers.values() for arg in b.args]
         self._code = Code(roots)

@@ -1,0 +1,32 @@
+"""The C++ backend: one generated function steps all parameters of a kind at memory speed, on the CPU.
+
+It shares with the torch backend all but the last part: conditions, barriers, numbers known before the stage. What C++ does
+not do here (matrices, rows and columns, windows, other devices) runs as the torch backend would run it, parameter by
+parameter, and so does everything where there is no compiler.
+"""
+
+from __future__ import annotations
+
+from optlang.backends.base import Backend, Executable, Math
+from optlang.backends.cpp.kernels import CppFunctions
+from optlang.backends.reference import BACKEND as REFERENCE
+from optlang.backends.torch import COMPILE_FROM, TorchExecutable
+from optlang.ir import Program
+from optlang.simplify import simplify
+
+
+class CppBackend:
+    """Generated C++ for the CPU, torch elsewhere. `always`: also for steps so small that torch is as quick."""
+
+    def __init__(self, always: bool = True) -> None:
+        self.always = always
+
+    def refuses(self, program: Program) -> str:
+        return REFERENCE.refuses(program)
+
+    def compile(self, program: Program, math: Math) -> Executable:
+        """The simplified program; `math` says how freely: see `simplify`."""
+        return TorchExecutable(simplify(program, math), COMPILE_FROM, CppFunctions(self.always))
+
+
+BACKEND: Backend = CppBackend()

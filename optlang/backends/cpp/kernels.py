@@ -1,0 +1,139 @@
+"""Kernels and their tables: what steps all parameters of a kind in one call. What is not for C++ goes the torch way."""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optlang.backends.cpp import build, source
+from optlang.backends.torch_code import CellCode, Output
+from optlang.backends.torch_functions import Bound, Functions
+from optlang.backends.torch_views import put_back, view
+from optlang.ir import Node, W
+
+TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16", torch.float16: "_Float16", torch.bool: "bool"}
+STAGES = ("final", "level")  # what is worth a kernel: not what runs once
+Array = Any  # numpy.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A kernel ready to be called. `places`: where each of its tensors lies among those of the torch function."""
+
+    kernel: source.Kernel
+    step: Any
+    places: tuple[int, ...]
+
+
+class CppFunctions(Functions):
+    """Functions that run as C++ where they can. `always`: also where a step is so small that torch is as quick."""
+
+    def __init__(self, always: bool) -> None:
+        super().__init__()
+        self.always = always
+        self._outputs: dict[CellCode, tuple[Output, ...]] = {}
+        self._kernels: dict[Any, Loaded | None] = {}
+
+    def code(self, key: Any, outputs: Sequence[Output], dtype: torch.dtype, names: tuple[tuple[str, Node], ...] = ()) -> CellCode:
+        """As in torch; what a function computes is remembered for the kernel."""
+        known = self.has(key, dtype)
+        code = super().code(key, outputs, dtype, names)
+        if not known:
+            self._outputs[code] = tuple(outputs)
+        return code
+
+    def run(self, bound: Bound, compiled: bool) -> Any:
+        """One function with one parameter."""
+        kernel = self._kernel(bound) if compiled or self.always else None
+        if kernel is None:
+            return super().run(bound, compiled)
+        return tuple(torch.from_numpy(call(kernel, [bound])[0]).unbind())
+
+    def run_all(self, calls: Sequence[Bound], compiled: bool) -> None:
+        """All parameters that share a kernel are stepped by one call."""
+        rest: list[Bound] = []
+        together: dict[Loaded, list[Bound]] = {}
+        for bound in calls:
+            kernel = self._kernel(bound) if compiled or self.always else None
+            if kernel is None:
+                rest.append(bound)
+            else:
+                together.setdefault(kernel, []).append(bound)
+        for kernel, some in together.items():
+            call(kernel, some)
+        super().run_all(rest, compiled)
+
+    def _kernel(self, bound: Bound) -> Loaded | None:
+        """The kernel of a function for tensors of such types; None where there is none."""
+        if bound.code.name not in STAGES or bound.weights.device.type != "cpu":
+            return None
+        key = (bound.code, *(x.dtype for x in bound.tensors))
+        if key not in self._kernels:
+            self._kernels[key] = self._made(bound)
+        return self._kernels[key]
+
+    def _made(self, bound: Bound) -> Loaded | None:
+        code, outputs = bound.code, self._outputs[bound.code]
+        types = {node: TYPES.get(x.dtype, "") for node, x in zip(code.tensors, bound.tensors, strict=True)}
+        if source.refuses(outputs) or not all(types.values()):
+            return None
+        kernel = source.generate(outputs, code.slots, types, bound.s.dtype == torch.float64)
+        try:
+            step = build.library(kernel.text).step
+        except build.NoCompiler as problem:
+            _warn(str(problem))
+            return None
+        return Loaded(kernel, step, tuple(code.tensors.index(node) for node in kernel.tensors))
+
+
+def call(loaded: Loaded, calls: Sequence[Bound]) -> Array:
+    """One call for many parameters; [parameters, returned] numbers. Tensors whose memory is not in order go through copies."""
+    kernel, count = loaded.kernel, len(calls)
+    given = [[bound.tensors[place] for place in loaded.places] for bound in calls]
+    seen = [[_in_order(x, node) for x, node in zip(row, kernel.tensors, strict=True)] for row in given]
+    pointers = np.array([[x.data_ptr() for x in row] for row in seen], dtype=np.uint64).reshape(count, len(kernel.tensors))
+    rows = np.array([bound.s.data_ptr() for bound in calls], dtype=np.uint64)
+    sizes = np.array([bound.weights.numel() for bound in calls], dtype=np.int64)
+    starts = np.concatenate([[0], np.cumsum(-(-sizes // source.CHUNK))])
+    room = np.empty((count + int(starts[-1])) * kernel.sums + 1)
+    results = np.empty((count, kernel.returned))
+    loaded.step(ctypes.c_int64(count), *map(_pointer, (sizes, starts, pointers, rows, _counters(calls), room, results)))
+    _after(kernel, calls, given, seen)
+    return results
+
+
+def _in_order(tensor: Tensor, node: Node) -> Tensor:
+    return tensor if tensor.is_contiguous() else view(tensor, node.type, False)
+
+
+def _counters(calls: Sequence[Bound]) -> Array:
+    """(t, seed, stream) of each parameter."""
+    if calls[0].counter is None:
+        return np.zeros(3 * len(calls), dtype=np.uint32)
+    return np.array([bound.counter.tolist() for bound in calls if bound.counter is not None], dtype=np.int64).astype(np.uint32)
+
+
+def _pointer(array: Array) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def _after(kernel: source.Kernel, calls: Sequence[Bound], given: Sequence[Sequence[Tensor]], seen: Sequence[Sequence[Tensor]]) -> None:
+    """What was written into copies goes where it belongs; autograd is told what was written behind its back."""
+    for place in kernel.written:
+        for before, after in zip(given, seen, strict=True):
+            if before[place] is not after[place]:
+                put_back(before[place], after[place])
+    if any(kernel.tensors[place] is W for place in kernel.written):
+        torch.autograd.graph.increment_version([bound.weights for bound in calls])
+
+
+def _warn(problem: str) -> None:
+    """Once for each reason: Python shows the same warning from the same line only once."""
+    warnings.warn(f"optlang steps with torch instead of C++, and slower: {problem}", RuntimeWarning, stacklevel=2)

@@ -1,0 +1,81 @@
+// What every generated kernel begins with: number types, the operators that C++ lacks, and random draws.
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+typedef int64_t i64;
+typedef uint32_t u32;
+typedef uint64_t u64;
+
+struct bf16 { uint16_t bits; };
+
+static inline float load(const float& x) { return x; }
+static inline double load(const double& x) { return x; }
+static inline bool load(const bool& x) { return x; }
+static inline float load(const _Float16& x) { return (float)x; }
+static inline float load(const bf16& x) {
+  u32 bits = (u32)x.bits << 16;
+  float value;
+  std::memcpy(&value, &bits, 4);
+  return value;
+}
+
+static inline void store(float& to, double x) { to = (float)x; }
+static inline void store(float& to, float x) { to = x; }
+static inline void store(double& to, double x) { to = x; }
+static inline void store(bool& to, bool x) { to = x; }
+static inline void store(_Float16& to, float x) { to = (_Float16)x; }
+static inline void store(bf16& to, float x) {  // to nearest, halves to even
+  u32 bits;
+  std::memcpy(&bits, &x, 4);
+  u32 rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  to.bits = (uint16_t)(x != x ? 0x7fc0 : rounded);
+}
+
+template <class T> static inline T sign(T x) { return (T)((x > 0) - (x < 0)); }
+template <class T> static inline T larger(T a, T b) { return (a > b || a != a) ? a : b; }
+template <class T> static inline T smaller(T a, T b) { return (a < b || a != a) ? a : b; }
+template <class T> static inline bool is_finite(T x) { return std::abs(x) <= std::numeric_limits<T>::max(); }
+template <class T> static inline T remainder(T a, T b) {
+  T r = std::fmod(a, b);
+  return (r != 0 && ((r < 0) != (b < 0))) ? r + b : r;
+}
+template <class T> static inline T power(T a, T b) { return std::pow(a, b); }
+template <int N, class T> static inline T whole_power(T a) {
+  T result = a;
+  for (int i = 1; i < N; i++) result *= a;
+  return result;
+}
+
+// Philox4x32-10 (Salmon et al. 2011): the same words as everywhere in optlang.
+struct Words { u32 a, b, c, d; };
+static inline Words philox(u64 index, u32 t, u32 site, u32 seed, u32 stream) {
+  u32 a = (u32)index, b = (u32)(index >> 32), c = t, d = site, k = seed, m = stream;
+  for (int round = 0; round < 10; round++) {
+    u64 first = (u64)0xD2511F53u * a, second = (u64)0xCD9E8D57u * c;
+    a = (u32)(second >> 32) ^ b ^ k;
+    c = (u32)(first >> 32) ^ d ^ m;
+    b = (u32)second;
+    d = (u32)first;
+    k += 0x9E3779B9u;
+    m += 0xBB67AE85u;
+  }
+  return {a, b, c, d};
+}
+static inline double unit(u32 word) { return ((double)(word >> 8) + 0.5) * 0x1p-24; }
+static inline double draw_uniform(Words x) { return unit(x.a); }
+static inline double draw_rademacher(Words x) { return 1.0 - 2.0 * (double)(x.a >> 31); }
+static inline double draw_exponential(Words x) { return -std::log(unit(x.a)); }
+static inline double draw_normal(Words x) {
+  return std::sqrt(-2.0 * std::log(unit(x.a))) * std::cos(6.283185307179586 * unit(x.b));
+}
+
+// One tensor of a step. `row` holds the numbers known before, `sums` its finished reductions.
+template <class number> struct Of {
+  i64 size;
+  char* const* pointers;
+  const number* row;
+  const u32* counter;
+  const double* sums;
+};

@@ -1,0 +1,293 @@
+"""C++ source for many parameters at once: the stages of a plan as passes over chunks of all tensors.
+
+A *pass* computes what can be computed element by element, until a reduction per tensor needs all of it; the last pass writes.
+Every pass goes over the chunks of all tensors in parallel; each chunk leaves its partial results in a place of its own, and
+these are added in order, so that results do not depend on the number of threads. Numbers known before the stage come in a
+row for each tensor. Nothing of a `.opt` file enters the text but numbers: names are made here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from optlang import ir
+from optlang.backends.torch_code import TENSORS, Output, is_shaped, is_slot
+from optlang.ir import Node
+from optlang.ops import OPS
+from optlang.types import ELEMENT, TENSOR
+
+CHUNK = 1 << 14  # elements: what a chunk touches stays in the second-level cache
+REDUCTIONS = ("sum", "mean", "amax", "amin", "count")
+LARGEST_POWER = 8  # whole exponents up to this become multiplications
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The text of `step` (see `ENTRY`); its table of pointers has a column for each of `tensors`.
+
+    `written`: places of the tensors that it writes into; `sums`: reductions of each tensor; `returned`: numbers handed out.
+    """
+
+    text: str
+    tensors: tuple[Node, ...]
+    written: tuple[int, ...]
+    sums: int
+    returned: int
+
+
+def refuses(outputs: Sequence[Output]) -> str:
+    """Why these outputs are not for C++, or an empty string."""
+    known = ir.on_host([o.node for o in outputs])
+    for output in outputs:
+        if output.target is None and output.node.type.extent not in (TENSOR,) and not is_slot(output.node, known):
+            return "hands out a value for each element"
+        if output.target is not None and (output.target.type.extent not in (ELEMENT, TENSOR) or output.target.type.window):
+            return f"has a state {output.target.type}"
+    return next((reason for node in _order([o.node for o in outputs], known) if (reason := _trouble(node))), "")
+
+
+def _trouble(node: Node) -> str:
+    """Why one expression is not for C++, or an empty string."""
+    if is_shaped(node) or node.type.window:
+        return "treats parameters as matrices, or remembers a window"
+    if node.op in TENSORS:
+        return ""
+    if OPS[node.op].role == "reduce":
+        fits = node.op in REDUCTIONS and node.args[0].type.extent == ELEMENT and node.value == TENSOR and not node.args[0].type.window
+        return "" if fits else f"has `{node.op}` of {node.args[0].type}"
+    if node.op == "random":
+        return "" if node.type.extent == ELEMENT else "draws one number for a tensor"
+    return "" if OPS[node.op].cpp else f"has `{node.op}`"
+
+
+def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str], double: bool) -> Kernel:
+    """The kernel for outputs. `types`: the C++ type of each tensor's elements; `double`: arithmetic in 64 bits.
+
+    `slots`: what is known before the stage, in the order of the rows.
+    """
+    return _Writer(outputs, slots, types, "double" if double else "float").kernel()
+
+
+def inputs(outputs: Sequence[Output]) -> list[Node]:
+    """The tensors that a kernel for these outputs reads or writes."""
+    changed = [o for o in outputs if o.target is not o.node]
+    roots = [o.node for o in changed]
+    read = [node for node in _order(roots, ir.on_host(roots)) if node.op in TENSORS]
+    return list(dict.fromkeys([*read, *(o.target for o in changed if o.target is not None)]))
+
+
+@cache
+def prelude() -> str:
+    """The text before every kernel."""
+    return (Path(__file__).parent / "prelude.h").read_text(encoding="utf-8")
+
+
+def _order(roots: Sequence[Node], known: Mapping[Node, bool]) -> list[Node]:
+    """What is computed, operands first; what is known before the stage is not entered."""
+    order: list[Node] = []
+    seen: set[Node] = set()
+    stack = [(root, False) for root in reversed(roots) if not is_slot(root, known)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((arg, False) for arg in reversed(node.args) if not is_slot(arg, known))
+    return order
+
+
+class _Writer:
+    """One kernel being written."""
+
+    def __init__(self, outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str], number: str) -> None:
+        self.outputs = [o for o in outputs if o.target is not o.node]
+        self.number = number
+        roots = [o.node for o in self.outputs]
+        self.known = ir.on_host(roots)
+        self.order = _order(roots, self.known)
+        self.names = {node: f"x{place}" for place, node in enumerate(self.order)}
+        self.tensors = {node: place for place, node in enumerate(inputs(outputs))}
+        self.types = [types[node] for node in self.tensors]
+        self.slots = {node: place for place, node in enumerate(slots)}
+        self.sums = {node: place for place, node in enumerate(n for n in self.order if n.op in REDUCTIONS)}
+        self.depth = self._depths()
+        self.passes = 1 + max(self.depth.values(), default=0)
+
+    def _depths(self) -> dict[Node, int]:
+        """How many reductions lie one behind the other below a node: the pass in which it can be computed."""
+        depth: dict[Node, int] = {}
+        for node in self.order:
+            depth[node] = max((depth.get(arg, 0) for arg in node.args), default=0) + (node.op in REDUCTIONS)
+        return depth
+
+    def kernel(self) -> Kernel:
+        bodies = [self._pass(number) for number in range(self.passes)]
+        finish = self._finish()
+        returned = sum(o.target is None for o in self.outputs)
+        types = [f"typedef {self.number} number;", "typedef Of<number> Tensor;"]
+        text = "\n".join([prelude(), *types, *bodies, finish, self._entry(returned)])
+        targets = {o.target for o in self.outputs}
+        written = tuple(place for node, place in self.tensors.items() if node in targets)
+        return Kernel(text, tuple(self.tensors), written, len(self.sums), returned)
+
+    # ----------------------------------------------------------------------------------------------- one pass
+
+    def _pass(self, number: int) -> str:
+        """`pass_K`: the elements of one chunk of one tensor."""
+        sums = [n for n in self.sums if self.depth[n] == number + 1 and n.op != "count"]
+        writes = self._writes() if number == self.passes - 1 else []
+        body = self._computed([*(n.args[0] for n in sums), *(node for node, _ in writes)])
+        scalars, elements = ([n for n in body if (n.type.extent == ELEMENT) is each] for each in (False, True))
+        used = {self.tensors[n] for n in elements if n.op in TENSORS} | {place for _, place in writes}
+        lines = [f"  {self.types[place]}* p{place} = ({self.types[place]}*)x.pointers[{place}];" for place in sorted(used)]
+        lines += [self._definition(n) for n in scalars]
+        lines += [f"  double a{self.sums[n]} = {_START[n.op]}, n{self.sums[n]} = 0;" for n in sums]
+        lines += [f"  #pragma omp simd{_clauses([(self.sums[n], n.op) for n in sums])}", "  for (i64 i = low; i < high; i++) {"]
+        lines += [f"  {self._definition(n)}" for n in elements]
+        lines += [f"    {self._accumulated(n)}" for n in sums]
+        lines += [f"    store(p{place}[i], {self._operand(node)});" for node, place in writes]
+        lines += ["  }", *(f"  partial[{self.sums[n]}] = n{self.sums[n]} ? NAN : a{self.sums[n]};" for n in sums)]
+        return self._function(f"pass_{number}(const Tensor& x, i64 low, i64 high, double* partial)", lines)
+
+    def _writes(self) -> list[tuple[Node, int]]:
+        """What goes into tensors element by element, with their places."""
+        return [(o.node, self.tensors[o.target]) for o in self.outputs if o.target is not None and o.target.type.extent == ELEMENT]
+
+    def _computed(self, wanted: Sequence[Node]) -> list[Node]:
+        """What one pass computes for what it is to have, in order. Reductions are finished by then."""
+        inside = {n for n in wanted if not is_slot(n, self.known)}
+        for node in reversed(self.order):
+            if node in inside and node.op not in REDUCTIONS:
+                inside.update(arg for arg in node.args if not is_slot(arg, self.known))
+        return [n for n in self.order if n in inside]
+
+    def _accumulated(self, node: Node) -> str:
+        value, total, bad = self._operand(node.args[0]), f"a{self.sums[node]}", f"n{self.sums[node]}"
+        if node.op in ("sum", "mean"):
+            return f"{total} += (double)({value});"
+        sign = ">" if node.op == "amax" else "<"
+        return f"{{ double y = (double)({value}); {total} = y {sign} {total} ? y : {total}; {bad} += y != y; }}"
+
+    def _function(self, head: str, lines: Sequence[str]) -> str:
+        slots = ["  const number* s = x.row;"] if any("s[" in line for line in lines) else []
+        return "\n".join([f"static void {head} {{", *slots, *lines, "}"])
+
+    # -------------------------------------------------------------------------------------------- expressions
+
+    def _definition(self, node: Node) -> str:
+        kind = "bool" if node.type.kind == "bool" else "number"
+        return f"  const {kind} {self.names[node]} = {self._spell(node)};"
+
+    def _operand(self, node: Node) -> str:
+        if node.op == "const" and not isinstance(node.value, bool):
+            return _literal(float(node.value), self.number)
+        if is_slot(node, self.known):
+            return f"(s[{self.slots[node]}] != 0)" if node.type.kind == "bool" else f"s[{self.slots[node]}]"
+        return self.names[node]
+
+    def _spell(self, node: Node) -> str:
+        if node.op in TENSORS:
+            place = self.tensors[node]
+            return f"load(p{place}[i])" if node.type.extent == ELEMENT else f"load(*({self.types[place]}*)x.pointers[{place}])"
+        if node.op in REDUCTIONS:
+            return "(number)x.size" if node.op == "count" else f"(number)x.sums[{self.sums[node]}]"
+        if node.op == "random":
+            distribution, site = node.value
+            return f"(number)draw_{distribution}(philox((u64)i, x.counter[0], {site}u, x.counter[1], x.counter[2]))"
+        if node.op == "pow" and (exponent := _whole(node.args[1])):
+            return f"whole_power<{exponent}>({self._operand(node.args[0])})"
+        return OPS[node.op].cpp.format(*(self._operand(arg) for arg in node.args))
+
+    # -------------------------------------------------------------------------------------------------- ends
+
+    def _finish(self) -> str:
+        """`finish`: the states per tensor and what is handed out, when all passes are over."""
+        rest = [o for o in self.outputs if o.target is None or o.target.type.extent == TENSOR]
+        lines = [self._definition(n) for n in self._computed([o.node for o in rest])]
+        for target, text in [(o.target, self._operand(o.node)) for o in rest if o.target is not None]:
+            place = self.tensors[target]
+            lines.append(f"  store(*({self.types[place]}*)x.pointers[{place}], {text});")
+        handed = [self._operand(o.node) for o in rest if o.target is None]
+        lines += [f"  results[{place}] = (double){text};" for place, text in enumerate(handed)]
+        return self._function("finish(const Tensor& x, double* results)", lines)
+
+    def _entry(self, returned: int) -> str:
+        """The one function that is called."""
+        parts = []
+        for number in range(self.passes):
+            parts.append(PASS.replace("@NUMBER", str(number)))
+            done = [n for n in self.sums if self.depth[n] == number + 1]
+            parts += [GATHER.replace("@SUM", str(self.sums[n])).replace("@START", _START[n.op]).replace("@ADD", _ADD[n.op]) for n in done]
+        sizes = {"TENSORS": len(self.tensors), "SUMS": len(self.sums), "RETURNED": returned, "CHUNK": CHUNK}
+        constants = "".join(f"const i64 {name} = {size};\n" for name, size in sizes.items())
+        return constants + ENTRY.replace("@PASSES", "\n".join(parts))
+
+
+_START = {"sum": "0", "mean": "0", "count": "0", "amax": "-INFINITY", "amin": "INFINITY"}
+_ADD = {
+    "sum": "total += y;", "mean": "total += y / (double)sizes[n];", "count": "total += y;",
+    "amax": "total = larger(y, total);", "amin": "total = smaller(y, total);",
+}  # fmt: skip
+
+ENTRY = """
+static inline Tensor tensor_at(i64 n, const i64* sizes, char* const* pointers, const number* const* rows,
+                               const u32* counters, const double* room) {
+  return {sizes[n], pointers + n * TENSORS, rows[n], counters + 3 * n, room + n * SUMS};
+}
+
+// `starts`: the first chunk of each tensor, and behind the last one their number.
+// `room`: SUMS numbers for each tensor, then for each chunk.
+extern "C" void step(i64 count, const i64* sizes, const i64* starts, char* const* pointers, const number* const* rows,
+                     const u32* counters, double* room, double* results) {
+  const i64 chunks = starts[count];
+  double* const partial = room + count * SUMS;
+@PASSES
+  for (i64 n = 0; n < count; n++) finish(tensor_at(n, sizes, pointers, rows, counters, room), results + n * RETURNED);
+}
+"""
+PASS = """  #pragma omp parallel for schedule(dynamic, 4) if (chunks > 3)
+  for (i64 c = 0; c < chunks; c++) {
+    i64 below = 0, above = count;  // the tensor of this chunk
+    while (above - below > 1) {
+      const i64 middle = (below + above) / 2;
+      if (starts[middle] <= c) below = middle; else above = middle;
+    }
+    const i64 low = (c - starts[below]) * CHUNK, high = low + CHUNK < sizes[below] ? low + CHUNK : sizes[below];
+    pass_@NUMBER(tensor_at(below, sizes, pointers, rows, counters, room), low, high, partial + c * SUMS);
+  }"""
+GATHER = """  for (i64 n = 0; n < count; n++) {
+    double total = @START;
+    for (i64 c = starts[n]; c < starts[n + 1]; c++) {
+      const double y = partial[c * SUMS + @SUM];
+      @ADD
+    }
+    room[n * SUMS + @SUM] = total;
+  }"""
+
+
+def _clauses(sums: Sequence[tuple[int, str]]) -> str:
+    """Lanes may add up on their own; the order of lanes is the same in every run."""
+    adds = [f"a{place}" for place, op in sums if op in ("sum", "mean")] + [f"n{place}" for place, op in sums if op in ("amax", "amin")]
+    most, least = ([f"a{place}" for place, op in sums if op == name] for name in ("amax", "amin"))
+    found = [f" reduction({sign}:{', '.join(names)})" for sign, names in (("+", adds), ("max", most), ("min", least)) if names]
+    return "".join(found)
+
+
+def _whole(exponent: Node) -> int:
+    """A small whole exponent, or 0."""
+    fits = exponent.op == "const" and not isinstance(exponent.value, bool) and float(exponent.value).is_integer()
+    return int(exponent.value) if fits and 1 <= exponent.value <= LARGEST_POWER else 0
+
+
+def _literal(value: float, number: str) -> str:
+    if math.isnan(value):
+        return f"(({number})NAN)"
+    if math.isinf(value):
+        return f"(({number}){'-' * (value < 0)}INFINITY)"
+    return f"(({number}){value!r})"
