@@ -36,7 +36,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 # ------------------------------------------------------------------------------------------------------- round trips
 
 numbers = st.floats(allow_nan=False)
-plain = st.recursive(st.none() | st.booleans() | st.integers(-(2**40), 2**40) | numbers | st.text(), lambda inner: st.lists(inner, max_size=3))
+leaves = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | numbers | st.text()
+plain = st.recursive(leaves, lambda inner: st.lists(inner, max_size=3))
 assessments = st.builds(
     Assessment, numbers, numbers, numbers, st.integers(0, 2**40), numbers, st.text(), st.dictionaries(st.text(), plain, max_size=3)
 )
