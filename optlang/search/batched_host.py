@@ -1,6 +1,6 @@
 """Numbers that hypers, `t` and facts decide, for many runs at once: in float64, kept in tensors that a step reads.
 
-What does not depend on `t` is computed once. Facts differ from one shape of parameter to the next, hypers from run to run.
+What depends on neither `t` nor `lr`, which a schedule may scale, is computed once. Facts differ from one shape of parameter to the next, hypers from run to run.
 """
 
 from __future__ import annotations
@@ -22,11 +22,15 @@ from optlang.search.batched_layout import Domain, Group, Layout
 Array = Any
 
 
+LR = "lr"  # the hyper that schedules write to
+
+
 class Numbers:
     """Host values of one program for the runs that share it. `hypers`: float64 or bool arrays of shape [runs, 1]."""
 
     def __init__(self, rule: str, layout: Layout, hypers: Mapping[str, Array], runs: int, dtype: torch.dtype, t: int) -> None:
         self.rule, self.layout, self.hypers, self.runs, self.dtype, self.t = rule, layout, hypers, runs, dtype, t
+        self._scale = 1.0
         self._moving: list[tuple[Node, Domain | None, Tensor]] = []
         self._settled: dict[int, dict[Node, Any]] = {}  # values by the column of the group that they are for
         self._orders: dict[Node, list[Node]] = {}
@@ -40,9 +44,10 @@ class Numbers:
             self._moving.append((node, domain, found))
         return found
 
-    def advance(self) -> None:
-        """The next step."""
+    def advance(self, scale: float = 1.0) -> None:
+        """The next step, with `lr` times the scale."""
         self.t += 1
+        self._scale = scale
         for node, domain, tensor in self._moving:
             tensor.copy_(torch.tensor(self._value(node, domain)))
 
@@ -75,7 +80,7 @@ class Numbers:
     def _order(self, wanted: Node) -> list[Node]:
         if wanted not in self._orders:
             self._orders[wanted] = ir.walk([wanted])
-            self._moves |= ir.fold([wanted], lambda node, args: node.op == "t" or any(args))
+            self._moves |= ir.fold([wanted], lambda node, args: _is_moving(node) or any(args))
         return self._orders[wanted]
 
     def _leaf(self, node: Node, facts: Mapping[str, int]) -> Any:
@@ -84,9 +89,15 @@ class Numbers:
                 return number(node.value)
             case "t":
                 return np.float64(self.t)
+            case "hyper" if node.value == LR:
+                return self.hypers[LR] * self._scale
             case "fact":
                 return np.float64(facts[node.value]) if node.value in facts else Missing(node.value)
         return self.hypers[node.value]
+
+
+def _is_moving(leaf: Node) -> bool:
+    return leaf.op == "t" or (leaf.op == "hyper" and leaf.value == LR)
 
 
 def _combine(node: Node, args: Sequence[Any]) -> Any:

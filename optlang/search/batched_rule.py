@@ -25,7 +25,7 @@ from optlang.host import MissingFact, evaluate
 from optlang.ir import Node, Program
 from optlang.live import without_dead
 from optlang.plan import is_gathering
-from optlang.search.batched_host import Numbers, settings
+from optlang.search.batched_host import LR, Numbers, settings
 from optlang.search.batched_layout import Domain, Group, Layout, block, cut
 from optlang.search.batched_ops import MAPS, REDUCTIONS, joined, reshaped
 from optlang.types import ELEMENT
@@ -110,9 +110,9 @@ class Bound:
             call()
 
     @torch.no_grad()
-    def step(self) -> None:
-        """One update of the weights and states of all runs."""
-        self.numbers.advance()
+    def step(self, scale: float = 1.0) -> None:
+        """One update of the weights and states of all runs, with `lr` times the scale."""
+        self.numbers.advance(scale)
         for call in self.calls:
             call()
 
@@ -156,7 +156,7 @@ class _Writer:
         roots = program.all_roots()
         self.known = ir.on_host(roots)
         self.hypers = settings(program, hypers, self.runs)
-        self.same = {name: value[0].item() for name, value in self.hypers.items() if (value == value[0]).all()}
+        self.same = {name: value[0].item() for name, value in self.hypers.items() if name != LR and (value == value[0]).all()}
         self.static = ir.is_static(roots, frozenset(self.same))
         self.reads_facts = ir.fold(roots, lambda node, args: node.op == "fact" or any(args))
         self.numbers = Numbers(program.name, layout, self.hypers, self.runs, self.dtype, t)

@@ -23,7 +23,6 @@ Batch normalisation in such a model needs `track_running_stats=False`: copies sh
 
 from __future__ import annotations
 
-import copy
 import difflib
 import math
 from collections.abc import Mapping, Sequence
@@ -64,6 +63,9 @@ class Task:
     steps = 200  # of one training
     batch_size = 64
     evaluated = 512  # held-out examples at a time
+    at_once = 48  # runs in one batch
+    ceiling = math.inf  # a loss from which no run comes back
+    schedule: Literal["constant", "linear"] = "constant"  # of the step size: linear falls to 0 at the end of training
     factor = 1.0
 
     def weights(self) -> Mapping[str, Weight]:
@@ -113,17 +115,27 @@ class Task:
         total = torch.zeros(runs, dtype=next(iter(params.values())).dtype)
         for pieces in zip(*(torch.split(t, self.evaluated) for t in held), strict=True):
             batch = tuple(piece.expand(runs, *piece.shape) for piece in pieces)
-            total += len(pieces[0]) * self.loss(params, batch)
+            total += len(pieces[0]) * self.loss(params, like(batch, total.dtype))
         return total / len(held[0])
+
+    def scale(self, step: int, steps: int) -> float:
+        """What the step size is multiplied with in a step (from 1) of a training of `steps`."""
+        return 1.0 if self.schedule == "constant" else 1 - (step - 1) / steps
 
     def longer(self, factor: float) -> Task:
         """The same task, trained for so many times its steps."""
-        other = copy.copy(self)
+        other = object.__new__(type(self))
+        other.__dict__ |= self.__dict__  # with the data, where they are loaded
         other.steps, other.factor = max(1, round(self.steps * factor)), self.factor * factor
         return other
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _remade, (self.name, self.factor)
+
+
+def like(batch: Batch, dtype: torch.dtype) -> Batch:
+    """Real numbers of a batch in the precision of the parameters."""
+    return tuple(t.to(dtype) if t.is_floating_point() else t for t in batch)
 
 
 def _remade(name: str, factor: float) -> Task:
@@ -152,6 +164,8 @@ def _order(count: int, seed: int, epoch: int) -> Tensor:
 
 class ModuleTask(Task):
     """A user's task, a `torch.nn.Module` with data and loss, in many copies by `torch.func`."""
+
+    schedule = "linear"
 
     def __init__(self, name: str, problem: race.Problem) -> None:
         self.name, self.about, self.problem = name, problem.about, problem
@@ -195,22 +209,33 @@ class _WithLoss(nn.Module):
 @lru_cache(maxsize=32)
 def task(name: str) -> Task:
     """A built-in task by its name, or the one in a Python file. Raises TaskError where there is none or it is wrong."""
-    if name in NAMES:
-        try:
-            from optlang.search.workloads import TASKS
-        except ModuleNotFoundError as missing:
-            raise TaskError(f"the built-in tasks need {missing.name}: pip install 'optlang-rules[race]'") from missing
-        return TASKS[name]()
+    if name in NAMES or name.startswith("planted-"):
+        return _built_in(name)
     if Path(name).suffix != ".py":
-        near = difflib.get_close_matches(name, NAMES, 1)
-        advice = f"did you mean {near[0]!r}? " if near else ""
-        raise TaskError(f"there is no task {name!r}: {advice}There are {', '.join(NAMES)}, or a path that ends in .py")
+        raise _unknown(name, NAMES)
     try:
         found = ModuleTask(name, race.load(Path(name)))
     except RaceError as problem:
         raise TaskError(str(problem)) from problem
     verify(found)
     return found
+
+
+def _built_in(name: str) -> Task:
+    try:
+        from optlang.search import planted, workloads
+    except ModuleNotFoundError as missing:
+        raise TaskError(f"the built-in tasks need {missing.name}: pip install 'optlang-rules[race]'") from missing
+    known = {**workloads.TASKS, **planted.TASKS}
+    if name not in known:
+        raise _unknown(name, list(known))
+    return known[name]()
+
+
+def _unknown(name: str, known: Sequence[str]) -> TaskError:
+    near = difflib.get_close_matches(name, known, 1)
+    advice = f"did you mean {near[0]!r}? " if near else ""
+    return TaskError(f"there is no task {name!r}: {advice}There are {', '.join(known)}, or a path that ends in .py")
 
 
 def verify(checked: Task) -> None:
