@@ -435,7 +435,7 @@ def test_describe_says_what_and_how_much() -> None:
     run(optimizer, params, range(2, 3))
     first, second, *groups = optimizer.describe().splitlines()
     assert first == "AdamW: Loshchilov & Hutter 2019, arXiv:1711.05101"
-    assert second == "backend torch, safe math"
+    assert second == "backend auto, safe math"
     assert "12 elements; 96 bytes of state: m, v; lr=0.001" in groups[0]
     assert "5 elements; 40 bytes of state: m, v; lr=0.5" in groups[1]
 

@@ -15,7 +15,9 @@ WHAT: dict[str, str] = {
 
 
 def backend(name: str) -> Backend:
-    """The backend of that name. Raises KeyError where there is none."""
+    """The backend of that name; "auto" is C++ where it pays off, and torch elsewhere. Raises KeyError where there is none."""
+    if name == "auto":
+        return cast(Backend, import_module("optlang.backends.cpp").AUTO)
     if name not in WHAT:
         raise KeyError(name)
     return cast(Backend, import_module(f"optlang.backends.{name}").BACKEND)

@@ -23,7 +23,7 @@ def make_optimizer(
 ) -> type[torch.optim.Optimizer]:
     """A subclass of `torch.optim.Optimizer` named like the rule, with its hypers as keyword arguments.
 
-    `relower(baked)` gives the program for other values of the hypers that shape it. `backend` "auto" is torch. Raises
+    `relower(baked)` gives the program for other values of the hypers that shape it. `backend` "auto": see `backends`. Raises
     ValueError for an unknown backend or math, and for a program that the backend cannot run.
     """
     cases = cases_of(what, relower, backend, math)

@@ -30,3 +30,4 @@ class CppBackend:
 
 
 BACKEND: Backend = CppBackend()
+AUTO: Backend = CppBackend(always=False)

@@ -21,6 +21,7 @@ from optlang.resources import cache_file
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fPIC", "-shared")
 SECONDS = 60  # after which a compiler hangs
+SEAL = 32  # bytes
 
 
 class NoCompiler(Exception):
@@ -64,12 +65,21 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _loaded(place: Path) -> ctypes.CDLL | None:
+    """The library, if it is whole: loading half of one would end the process."""
     try:
+        content = place.read_bytes()
+        if content[-SEAL:] != _seal(content[:-SEAL]):
+            return None
         found = ctypes.CDLL(str(place))
         found.step.restype = None
     except (OSError, AttributeError):
         return None
     return found
+
+
+def _seal(content: bytes) -> bytes:
+    """What stands behind a library that was written to its end; loaders do not look there."""
+    return hashlib.sha256(content).digest()
 
 
 def _compile(compiler: str, text: str, place: Path) -> None:
@@ -86,7 +96,8 @@ def _compile(compiler: str, text: str, place: Path) -> None:
             raise NoCompiler(f"{compiler} failed: {_complaint(done.stderr) or f'exit code {done.returncode}'}")
         beside = place.with_suffix(f".{os.getpid()}.tmp")
         try:
-            shutil.copyfile(made, beside)
+            content = made.read_bytes()
+            beside.write_bytes(content + _seal(content))
             beside.replace(place)
         finally:
             beside.unlink(missing_ok=True)
