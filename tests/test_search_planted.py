@@ -1,0 +1,63 @@
+"""On the planted tasks the known rules rank as is claimed: by their tuned end, over several seeds."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from optlang.search.assess import Job, assess
+from optlang.search.genome import Form
+from optlang.search.levels import Level
+from optlang.search.planted import TASKS
+from optlang.search.tasks import task, verify
+
+RULES = {
+    "sgd": "u = mul(g, 1.0)",
+    "momentum": "m = interp(g, m, 0.9)\nu = mul(m, 1.0)",
+    "sign": "u = sign(g)",
+    "signum": "m = interp(g, m, 0.9)\nu = sign(m)",
+    "average of signs": "a = sign(g)\nm = interp(a, m, 0.9)\nu = mul(m, 1.0)",
+    "adam": "m = interp(g, m, 0.9)\na = square(g)\nv = interp(a, v, 0.999)\nb = sqrt(v)\nc = add(b, 1e-8)\nu = div(m, c)",
+    "rmsprop": "a = square(g)\nv = interp(a, v, 0.99)\nb = sqrt(v)\nu = protected_div(g, b)",
+    "normalized": "u = normalize(g)",
+}
+CLAIMS = {  # best first: each better than the next, and all better than the rest
+    "planted-momentum": ["momentum", "adam", "average of signs"],
+    "planted-sign": ["average of signs", "sign", "normalized"],
+    "planted-normalized": ["normalized", "average of signs", "sign", "signum"],
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_known_rules_rank_as_claimed(name: str) -> None:
+    level = Level("planted", (name,), seeds=4, measure="loss")
+    found = assess(Job(tuple(RULES.values()), Form(), level, {}, (1, 2, 3, 4)))
+    assert all(one.status == "ok" for one in found)
+    ranked = sorted(zip(RULES, found, strict=True), key=lambda pair: -pair[1].fitness)
+    claimed = CLAIMS[name]
+    assert [rule for rule, _ in ranked][: len(claimed)] == claimed
+    for (_, better), (_, worse) in itertools.pairwise(ranked[: len(claimed) + 1]):
+        assert better.fitness - worse.fitness > 2 * (better.error**2 + worse.error**2) ** 0.5, "by more than chance"
+
+
+@pytest.mark.parametrize("name", list(TASKS))
+def test_they_are_tasks_like_others(name: str) -> None:
+    found = task(name)
+    verify(found)
+    one, other = found.batch([3, 4], 5), found.batch([4, 3], 5)
+    assert torch.equal(one[0], other[0].flip(0)), "noise belongs to seed and step"
+
+
+def test_a_program_that_cannot_be_trained_says_why_and_others_go_on() -> None:
+    level = Level("planted", ("planted-momentum",), seeds=2, measure="loss")
+    good, broken, matrix = assess(Job(("u = mul(g, 1.0)", "u = mul(g, nothing)", "u = transpose(g)"), Form(), level, {}, (1, 2)))
+    assert good.status == "ok"
+    assert broken.status.startswith("failed: ") and "nothing" in broken.status and broken.fitness == level.worst
+    assert matrix.status.startswith("failed: ") and matrix.fitness == level.worst
