@@ -26,3 +26,26 @@ def fragile(job: tuple[str, str]) -> str:
     if what.endswith("hang"):
         time.sleep(600)
     return "fine"
+
+
+def greedy(job: str) -> object:
+    """Asks for more memory than there is, or gives back what cannot be sent."""
+    if job == "memory":
+        return bytearray(2**60)
+    return (lambda: None) if job == "secret" else os.getpid()
+
+
+LEADER = """
+import sys, time
+from search_jobs import fragile
+from optlang.search.executor import Processes
+if __name__ == "__main__":
+    team = Processes(fragile, 2)
+    warm = [team.submit(("fine", "")) for _ in range(4)]
+    [team.collect(one) for one in warm]
+    print(*(worker.process.pid for worker in team._team), flush=True)
+    try:
+        team.collect([team.submit(("hang", "")) for _ in range(4)][0])
+    finally:
+        team.close()
+"""

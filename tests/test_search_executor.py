@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from search_jobs import fragile, square
+from search_jobs import LEADER, fragile, greedy, square
 
 from optlang.search.executor import JobFailed, Processes, Serial
 
@@ -58,3 +64,69 @@ def test_a_job_that_kills_every_worker_is_given_up() -> None:
 def test_no_workers() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         Processes(square, 0)
+
+
+@pytest.fixture
+def one() -> Iterator[Processes]:
+    team = Processes(greedy, 1)
+    yield team
+    team.close()
+
+
+def test_a_worker_without_memory_is_replaced(one: Processes) -> None:
+    first = one.collect(one.submit("who"))
+    with pytest.raises(JobFailed, match="a worker ran out of memory, 3 times"):
+        one.collect(one.submit("memory"))
+    assert one.collect(one.submit("who")) != first
+
+
+def test_what_cannot_be_sent_is_told_and_harms_nobody(one: Processes) -> None:
+    first = one.collect(one.submit("who"))
+    with pytest.raises(JobFailed, match="the result cannot be sent"):
+        one.collect(one.submit("secret"))
+    with pytest.raises(JobFailed, match="the job cannot be sent"):
+        one.collect(one.submit(lambda: None))
+    assert one.collect(one.submit("who")) == first
+
+
+def test_a_result_is_collected_once(one: Processes) -> None:
+    ticket = one.submit("who")
+    one.collect(ticket)
+    with pytest.raises(KeyError, match="collected before"):
+        one.collect(ticket)
+
+
+def alive(number: int) -> bool:
+    """Whether a process runs; one that has ended and was not yet buried does not."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_no_worker_outlives_its_leader(tmp_path: Path, sent: signal.Signals) -> None:
+    """Ctrl-C reaches leader and workers alike; the others only the leader."""
+    script = tmp_path / "leader.py"
+    script.write_text(LEADER)
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    leader = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    with leader:
+        assert leader.stdout is not None
+        workers = [int(number) for number in leader.stdout.readline().split()]
+        assert len(workers) == 2
+        time.sleep(0.3)  # the jobs are under way
+        if sent == signal.SIGINT:
+            os.killpg(leader.pid, sent)
+        else:
+            leader.send_signal(sent)
+        _, told = leader.communicate(timeout=60)
+    until = time.monotonic() + 30
+    while any(map(alive, workers)) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(map(alive, workers))
+    assert told.count("Traceback") == (sent == signal.SIGINT), told

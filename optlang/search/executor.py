@@ -1,4 +1,4 @@
-"""Who trains: this process, processes of this machine, or the actors of a Ray cluster. Results do not depend on who.
+"""Who trains: this process or processes of this machine; `cluster` adds the actors of a Ray cluster. Results do not depend on who.
 
 A job is given with `submit`, which returns its number; `collect` waits for its result. A worker that dies, or that takes too
 long, is replaced and the job given to another, `RETRIES` times; then the job is reported as failed and the others go on.
@@ -10,22 +10,18 @@ import contextlib
 import multiprocessing as mp
 import os
 import signal
-import sys
+import threading
 import time
-import traceback
-from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-Work = Callable[[Any], Any]
-RETRIES = 2
+from optlang.search.jobs import Desk, JobFailed, Work, attempt, one_thread, told
+
+__all__ = ["Executor", "JobFailed", "Processes", "Serial"]
+
+OUT_OF_MEMORY = 77  # the exit code of a worker that noticed it itself
 TIMEOUT = 600.0  # seconds for one job: a hundred times what a batch of programs takes
-
-
-class JobFailed(Exception):
-    """A job that no worker could finish; the message says what happened."""
 
 
 class Executor(Protocol):
@@ -60,7 +56,7 @@ class Serial:
         try:
             return self.work(self.jobs.pop(ticket))
         except Exception as problem:
-            raise JobFailed(_told(problem)) from problem
+            raise JobFailed(told(problem)) from problem
 
     def close(self) -> None:
         self.jobs.clear()
@@ -75,19 +71,6 @@ class _Worker:
 
 
 @dataclass
-class _Job:
-    job: Any
-    tries: int = 0
-    problem: str = ""
-
-
-@dataclass
-class _Result:
-    value: Any = None
-    problem: str = ""
-
-
-@dataclass
 class Processes:
     """Fresh processes of this machine, started once. `work` must be a function that can be imported."""
 
@@ -95,10 +78,7 @@ class Processes:
     workers: int = 2
     timeout: float = TIMEOUT
     _team: list[_Worker] = field(default_factory=list)
-    _waiting: deque[int] = field(default_factory=deque)
-    _jobs: dict[int, _Job] = field(default_factory=dict)
-    _results: dict[int, _Result] = field(default_factory=dict)
-    _count: int = 0
+    _desk: Desk = field(default_factory=Desk)
 
     def __post_init__(self) -> None:
         if self.workers < 1:
@@ -106,19 +86,14 @@ class Processes:
         self._team = [self._hired() for _ in range(self.workers)]
 
     def submit(self, job: Any) -> int:
-        self._count += 1
-        self._jobs[self._count] = _Job(job)
-        self._waiting.append(self._count)
+        ticket = self._desk.add(job)
         self._hand_out()
-        return self._count
+        return ticket
 
     def collect(self, ticket: int) -> Any:
-        while ticket not in self._results:
+        while not self._desk.has(ticket):
             self._attend(1.0)
-        found = self._results.pop(ticket)
-        if found.problem:
-            raise JobFailed(found.problem)
-        return found.value
+        return self._desk.take(ticket)
 
     def close(self) -> None:
         """Ends the workers, whatever they are doing."""
@@ -138,12 +113,15 @@ class Processes:
 
     def _hand_out(self) -> None:
         for place, worker in enumerate(self._team):
-            if not worker.ticket and self._waiting:
-                worker.ticket, worker.since = self._waiting.popleft(), time.monotonic()
-                try:
-                    worker.pipe.send(self._jobs[worker.ticket].job)
-                except OSError:
-                    self._lost(place, "a worker died")
+            if worker.ticket or (ticket := self._desk.next()) is None:
+                continue
+            worker.ticket, worker.since = ticket, time.monotonic()
+            try:
+                worker.pipe.send(self._desk.job(ticket))
+            except OSError:
+                self._lost(place, "a worker died")
+            except Exception as problem:  # a job that cannot be sent; nothing of it has left
+                self._done(place, None, f"the job cannot be sent to a worker: {problem}")
 
     def _attend(self, patience: float) -> None:
         """Takes what has come, replaces who died or hangs, and hands out what waits."""
@@ -161,20 +139,13 @@ class Processes:
 
     def _done(self, place: int, value: Any, problem: str) -> None:
         worker = self._team[place]
-        self._results[worker.ticket] = _Result(value, problem)
-        del self._jobs[worker.ticket]
+        self._desk.done(worker.ticket, value, problem)
         worker.ticket = 0
 
     def _lost(self, place: int, reason: str) -> None:
-        """A worker that is no use any more: another takes its place, and its job waits again or is given up."""
+        """A worker that is no use any more: another takes its place."""
         worker = self._team[place]
-        job = self._jobs[worker.ticket]
-        job.tries += 1
-        if job.tries > RETRIES:
-            self._results[worker.ticket] = _Result(problem=f"{reason}, {job.tries} times")
-            del self._jobs[worker.ticket]
-        else:
-            self._waiting.appendleft(worker.ticket)
+        self._desk.lost(worker.ticket, reason)
         _dismiss(worker)
         self._team[place] = self._hired()
 
@@ -182,22 +153,29 @@ class Processes:
 def _serve(pipe: Connection, work: Work) -> None:
     """A worker's life. Ctrl-C is for the process that leads: it ends its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _one_thread()
-    with contextlib.suppress(EOFError, OSError):
+    threading.Thread(target=_end_with_leader, daemon=True).start()
+    one_thread()
+    with contextlib.suppress(EOFError, OSError):  # whoever leads is gone
         while True:
             job = pipe.recv()
             try:
-                answer = (work(job), "")
+                answer = attempt(work, job)
+            except MemoryError:
+                os._exit(OUT_OF_MEMORY)
+            try:
+                pipe.send(answer)
+            except (EOFError, OSError):
+                raise
             except Exception as problem:
-                answer = (None, _told(problem))
-            pipe.send(answer)
+                pipe.send((None, f"the result cannot be sent: {problem}"))
 
 
-def _one_thread() -> None:
-    """Workers share the cores among themselves; and the sums of one thread are the same on every machine."""
-    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # for torch, where it is still to be imported
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(1)
+def _end_with_leader() -> None:
+    """A leader that was killed cannot end its workers; and a job that hangs would never notice."""
+    leader = mp.parent_process()
+    if leader is not None:
+        wait([leader.sentinel])
+        os._exit(1)
 
 
 def _dismiss(worker: _Worker) -> None:
@@ -209,13 +187,8 @@ def _dismiss(worker: _Worker) -> None:
 def _epitaph(worker: _Worker) -> str:
     worker.process.join(1)
     code = worker.process.exitcode
+    if code == OUT_OF_MEMORY:
+        return "a worker ran out of memory"
     if code == -signal.SIGKILL:
         return "a worker was killed, perhaps for its memory"
     return f"a worker ended with exit code {code}"
-
-
-def _told(problem: BaseException) -> str:
-    """What went wrong and where, in one line."""
-    frame = traceback.extract_tb(problem.__traceback__)[-1:]
-    where = f" ({frame[0].filename.rsplit('/', 1)[-1]}, line {frame[0].lineno})" if frame else ""
-    return f"{type(problem).__name__}: {problem}{where}"

@@ -1,0 +1,97 @@
+"""Jobs between those who give them and those who do them: waiting, under way, back, or lost with a worker and tried again."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+Work = Callable[[Any], Any]
+RETRIES = 2
+
+
+class JobFailed(Exception):
+    """A job that no worker could finish; the message says what happened."""
+
+
+@dataclass
+class Desk:
+    """The jobs of a team: what waits, what is under way, and what has come back."""
+
+    _jobs: dict[int, Any] = field(default_factory=dict)
+    _tries: dict[int, int] = field(default_factory=dict)
+    _waiting: deque[int] = field(default_factory=deque)
+    _results: dict[int, tuple[Any, str]] = field(default_factory=dict)
+    _count: int = 0
+
+    def add(self, job: Any) -> int:
+        """A new job's ticket."""
+        self._count += 1
+        self._jobs[self._count] = job
+        self._waiting.append(self._count)
+        return self._count
+
+    def next(self) -> int | None:
+        """The ticket of a job that waits, which is then under way; None where none waits."""
+        return self._waiting.popleft() if self._waiting else None
+
+    def job(self, ticket: int) -> Any:
+        return self._jobs[ticket]
+
+    def back(self, ticket: int) -> None:
+        """A job that was not begun waits again, before all others."""
+        self._waiting.appendleft(ticket)
+
+    def done(self, ticket: int, value: Any, problem: str = "") -> None:
+        self._results[ticket] = (value, problem)
+        del self._jobs[ticket]
+        self._tries.pop(ticket, None)
+
+    def lost(self, ticket: int, reason: str) -> None:
+        """Whoever had this job is no more: it waits again or is given up."""
+        self._tries[ticket] = tries = self._tries.get(ticket, 0) + 1
+        if tries > RETRIES:
+            self.done(ticket, None, f"{reason}, {tries} times")
+        else:
+            self.back(ticket)
+
+    def has(self, ticket: int) -> bool:
+        """Whether its result has come. Raises KeyError for a job that nobody gave, or whose result was taken before."""
+        if ticket not in self._results and ticket not in self._jobs:
+            raise KeyError(f"there is no job {ticket}, or its result was collected before")
+        return ticket in self._results
+
+    def take(self, ticket: int) -> Any:
+        """The result that has come, once. Raises JobFailed."""
+        value, problem = self._results.pop(ticket)
+        if problem:
+            raise JobFailed(problem)
+        return value
+
+
+def attempt(work: Work, job: Any) -> tuple[Any, str]:
+    """The result, or what went wrong. Raises MemoryError: who has run out of memory is better replaced."""
+    try:
+        return work(job), ""
+    except MemoryError:
+        raise
+    except Exception as problem:
+        return None, told(problem)
+
+
+def one_thread() -> None:
+    """Workers share the cores among themselves; and the sums of one thread are the same on every machine."""
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # for torch, where it is still to be imported
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+def told(problem: BaseException) -> str:
+    """What went wrong and where, in one line."""
+    frame = traceback.extract_tb(problem.__traceback__)[-1:]
+    where = f" ({frame[0].filename.rsplit('/', 1)[-1]}, line {frame[0].lineno})" if frame else ""
+    return f"{type(problem).__name__}: {problem}{where}"
