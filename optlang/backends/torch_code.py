@@ -34,7 +34,7 @@ class Output:
     target: Node | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CellCode:
     """`def NAME(tensors…, s, counter, first)`: `s` holds the values of `slots`, `counter` is (t, seed, stream) of draws,
     `first` the parameter's first dimension."""
