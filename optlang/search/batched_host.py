@@ -1,6 +1,7 @@
 """Numbers that hypers, `t` and facts decide, for many runs at once: in float64, kept in tensors that a step reads.
 
-What depends on neither `t` nor `lr`, which a schedule may scale, is computed once. Facts differ from one shape of parameter to the next, hypers from run to run.
+What depends on neither `t` nor `lr`, which a schedule may scale, is computed once. Facts differ from one shape of parameter
+to the next, hypers from run to run.
 """
 
 from __future__ import annotations

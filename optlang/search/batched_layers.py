@@ -22,23 +22,15 @@ def norm(params: Params, name: str, x: Tensor) -> Tensor:
     return torch.addcmul(bias, F.layer_norm(x, x.shape[-1:]), weight)
 
 
-def batch_norm(params: Params, name: str, x: Tensor) -> Tensor:
-    """[runs, channels, examples, height, width], each channel by the mean and variance of this batch: in evaluation as well."""
-    mean = x.mean((2, 3, 4), keepdim=True)
-    centred = x - mean
-    scale = (centred.square().mean((2, 3, 4), keepdim=True) + 1e-5).rsqrt()
-    weight, bias = (params[f"{name}.{part}"][:, :, None, None, None] for part in ("weight", "bias"))
-    return torch.addcmul(bias, centred, scale * weight)
-
-
 def convolution(weight: Tensor, x: Tensor, stride: int = 1) -> Tensor:
-    """3 x 3, padded: [runs, channels, examples, height, width] by [runs, outputs, channels, 3, 3]."""
-    runs, channels, examples, *_ = x.shape
-    padded = F.pad(x, (1, 1, 1, 1))
-    windows = padded.unfold(3, 3, stride).unfold(4, 3, stride)  # [runs, channels, examples, height, width, 3, 3]
-    height, width = windows.shape[3:5]
-    columns = windows.permute(0, 1, 5, 6, 2, 3, 4).reshape(runs, channels * 9, examples * height * width)
-    return torch.bmm(weight.flatten(2), columns).view(runs, -1, examples, height, width)
+    """3 x 3, padded: [examples, runs * channels, height, width] by [runs, outputs, channels, 3, 3], one group for each run."""
+    return F.conv2d(x, weight.flatten(0, 1), stride=stride, padding=1, groups=len(weight))
+
+
+def batch_norm(params: Params, name: str, x: Tensor) -> Tensor:
+    """[examples, runs * channels, height, width], each channel by its mean and variance in this batch: in evaluation as well."""
+    weight, bias = (params[f"{name}.{part}"].flatten() for part in ("weight", "bias"))
+    return F.batch_norm(x, None, None, weight, bias, training=True)
 
 
 def embedding(weight: Tensor, index: Tensor) -> Tensor:

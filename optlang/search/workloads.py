@@ -112,7 +112,7 @@ class DigitsCNN(_Classifier):
     """handwritten digits, two convolutions with batch normalisation and a linear layer, 10K parameters"""
 
     name = "digits-cnn"
-    evaluated, at_once = 128, 16
+    batch_size, evaluated, at_once = 32, 128, 16
 
     def weights(self) -> Mapping[str, Weight]:
         return {
@@ -124,17 +124,18 @@ class DigitsCNN(_Classifier):
         return builtin.Digits().data()
 
     def logits(self, params: Params, x: Tensor) -> Tensor:
-        images = x.reshape(len(x), 1, -1, 8, 8)  # [runs, channels, examples, height, width]
+        runs, examples = x.shape[:2]
+        images = x.transpose(0, 1).reshape(examples, runs, 8, 8)
         one = torch.relu(batch_norm(params, "norm1", convolution(params["one.weight"], images)))
         two = torch.relu(batch_norm(params, "norm2", convolution(params["two.weight"], one, stride=2)))
-        return linear(params, "head", two.transpose(1, 2).flatten(2))
+        return linear(params, "head", two.view(examples, runs, -1).transpose(0, 1))
 
 
 class DigitsViT(_Classifier):
     """handwritten digits in 16 patches of 2 x 2, a transformer of 2 blocks, width 32, 18K parameters"""
 
     name = "digits-vit"
-    evaluated, at_once, width = 128, 16, 32
+    batch_size, evaluated, at_once, width = 32, 128, 16, 32
 
     def weights(self) -> Mapping[str, Weight]:
         return {
