@@ -21,6 +21,23 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "rmsprop": "torch.optim.RMSprop", "rprop": "torch.optim.Rprop", "sam": "two passes by hand around torch's AdamW",
     "schedulefreeadamw": "schedulefree's AdamWScheduleFree", "sgd": "torch.optim.SGD", "signsgd": "pytorch_optimizer's SignSGD",
     "signum": "pytorch_optimizer's SignSGD", "sophiah": "pytorch_optimizer's SophiaH, given the exact diagonal of a Hessian",
+    "sgdw": "pytorch_optimizer's SGDW",
+    "gravity": "pytorch_optimizer's Gravity, given our first velocities",
+    "randomscaledmomentum": "NumPy by hand, given our draws",
+    "randomscaledadamw": "torch.optim.AdamW, its lr times our draws",
+    "xgradmomentum": "torch.optim.SGD, moved to the predicted weights by hand",
+    "tiger": "pytorch_optimizer's Tiger",
+    "powersign": "NumPy by hand",
+    "addsign": "NumPy by hand",
+    "lionp": "lion-pytorch with the map of adv_optm",
+    "lionhuber": "lion-pytorch with torch's hardtanh for its sign",
+    "liondeadzone": "lion-pytorch with torch's hardshrink before its sign",
+    "liontopk": "lion-pytorch with torch's topk before its sign",
+    "cautiouslion": "pytorch_optimizer's Lion(cautious=True)",
+    "adagradnorm": "NumPy by hand",
+    "adagradsubsetnorm": "NumPy by hand",
+    "adamwsubsetnorm": "pytorch_optimizer's AdamWSN and, for columns, NumPy by hand",
+    "rmsproptf": "timm's RMSpropTF",
 }  # fmt: skip
 HEAD = """\
 # The library

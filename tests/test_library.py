@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import torch
 from closed_loop import Maker, Problem, Trace, drive
-from references import DEFINITIONS, RULES, SCHEDULES, Row, Schedule, Setting, probe
+from references import DEFINITIONS, SCHEDULES, Row, Schedule, Setting, probe
+from references import RULES as FIRST_RULES
+from references_elementwise import RULES as ELEMENTWISE_RULES
 from torch import Tensor
 
 import optlang
@@ -23,6 +25,7 @@ from optlang.ir import Routing
 
 LIBRARY = Path(__file__).parent.parent / "library"
 BACKENDS = ("reference", "torch", "module")
+RULES = FIRST_RULES + ELEMENTWISE_RULES
 ROWS = RULES + DEFINITIONS
 NOTICED = 1e-5  # what moving one setting a little must at least do; the agreement is seven orders better
 BAKED = {"muon": {"steps": 4}, "muonwithadamw": {"Muon.steps": 4}}  # what a generated module cannot change later
