@@ -114,7 +114,7 @@ def test_hurdles_follow_from_earlier_candidates():
     for lr in (0.001, 0.01, 0.1):
         assert hurdles.limits(40) == []
         [outcome] = train(Bowl(), [Entry(SGD, {"lr": [lr, 1e-5]})], [0, 1], record=hurdles.marks(40))
-        hurdles.add(outcome, 40)
+        hurdles.add(outcome.best(), 40)
     [hurdle] = hurdles.limits(40)
     assert hurdle.step == 10
     assert hurdle.limit == sorted(hurdles.seen[0.25])[1]
@@ -225,6 +225,17 @@ def test_adamw_is_worth_one_and_what_stands_still_nothing():
     assert (score.runs, score.steps) == (quick.runs, quick.steps)
     assert score.runs % 3 == 0 and score.error >= 0
     json.dumps(quick.to_json(), allow_nan=False)
+
+
+def test_hurdles_make_tuning_cheaper_and_spare_the_good():
+    task, seeds, hurdles = Bowl(), [0, 1], Hurdles((0.2,), 50, 2)
+    base = baseline(task, seeds)
+    free = fitness([SGD, MOMENTUM], [task], [base], seeds, record=hurdles.marks(task.steps))
+    for one in free:
+        hurdles.add(one.scores["bowl"].marks, task.steps)
+    limited = fitness([SGD, MOMENTUM], [task], [base], seeds, hurdles=hurdles.limits(task.steps))
+    assert sum(one.steps for one in limited) < 0.8 * sum(one.steps for one in free)
+    assert limited[0].mean == pytest.approx(free[0].mean, rel=1e-3) > limited[1].mean
 
 
 def test_a_baseline_belongs_to_its_task_and_horizon():

@@ -54,9 +54,11 @@ def rate(number: int) -> float:
 
 @dataclass(eq=False)
 class Tuned:
-    """A rule after tuning. `losses` by grid point; `runs` and `steps`: everything that was trained for it."""
+    """A rule after tuning. `losses` by grid point; `marks`: the best held-out loss on the way; `runs` and `steps`: everything
+    that was trained for it."""
 
     losses: dict[int, Array] = field(default_factory=dict)  # [seeds]
+    marks: dict[int, float] = field(default_factory=dict)
     runs: int = 0
     steps: int = 0
     extensions: int = 0
@@ -85,6 +87,8 @@ class Tuned:
     def add(self, points: Sequence[int], outcome: Outcome) -> None:
         for place, point in enumerate(points):
             self.losses[point] = outcome.losses[place]
+        if points:
+            self.marks |= {step: min(loss, self.marks.get(step, math.inf)) for step, loss in outcome.best().items()}
         self.runs += outcome.steps.size
         self.steps += int(outcome.steps.sum())
 
@@ -95,6 +99,7 @@ def tune(
     seeds: Sequence[int],
     grid: Grid | None = None,
     *,
+    record: Sequence[int] = (),
     hurdles: Sequence[Hurdle] = (),
 ) -> list[Tuned]:
     """Tunes the `lr` of rules, all of them in the same batches. A rule without `lr` is trained once. Raises EntryError."""
@@ -105,7 +110,7 @@ def tune(
         if not any(wanted):
             return found
         entries = [_entry(program, points) for program, points in zip(programs, wanted, strict=True)]
-        outcomes = train(task, entries, seeds, hurdles=hurdles)
+        outcomes = train(task, entries, seeds, record=record, hurdles=hurdles)
         for one, points, outcome in zip(found, wanted, outcomes, strict=True):
             one.add(points, outcome)
 
@@ -214,6 +219,7 @@ class Score:
     runs: int
     steps: int
     extensions: int
+    marks: dict[int, float] = field(default_factory=dict)  # the best loss after the steps of `record` and at hurdles
 
 
 @dataclass(frozen=True)
@@ -235,7 +241,7 @@ class Fitness:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
+        return {str(key): _plain(one) for key, one in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -246,19 +252,20 @@ def fitness(
     seeds: Sequence[int],
     *,
     grid: Grid | None = None,
+    record: Sequence[int] = (),
     hurdles: Sequence[Hurdle] = (),
 ) -> list[Fitness]:
     """Tunes and trains rules on tasks, all rules in the same batches. `baselines` belong to the tasks, in order.
 
-    `hurdles` hold for every task. Raises EntryError for a rule that cannot be trained, ValueError for a baseline of another
-    task, horizon or seeds.
+    `record` and `hurdles` are steps of every task: see `trainer.Hurdles`. Raises EntryError for a rule that cannot be trained,
+    ValueError for a baseline of another task, horizon or seeds.
     """
     found: list[dict[str, Score]] = [{} for _ in programs]
     for task, base in zip(tasks, baselines, strict=True):
         if (base.task, base.horizon) != (task.name, task.steps):
             raise ValueError(f"the baseline is of {base.task} with {base.horizon} steps, the task is {task.name} with {task.steps}")
         base.curve(seeds)
-        for scores, tuned in zip(found, tune(programs, task, seeds, grid, hurdles=hurdles), strict=True):
+        for scores, tuned in zip(found, tune(programs, task, seeds, grid, record=record, hurdles=hurdles), strict=True):
             scores[task.name] = score(tuned, base, seeds)
     return [together(scores) for scores in found]
 
@@ -268,7 +275,7 @@ def score(tuned: Tuned, base: Baseline, seeds: Sequence[int]) -> Score:
     losses = tuned.losses[tuned.best]
     value = base.fraction(losses, seeds)
     error = jackknife(lambda kept: base.fraction(losses[kept], [seeds[k] for k in kept]), len(seeds))
-    return Score(value, error, rate(tuned.best), float(losses.mean()), tuned.runs, tuned.steps, tuned.extensions)
+    return Score(value, error, rate(tuned.best), float(losses.mean()), tuned.runs, tuned.steps, tuned.extensions, tuned.marks)
 
 
 def together(scores: Mapping[str, Score]) -> Fitness:

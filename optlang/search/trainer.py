@@ -57,6 +57,10 @@ class Outcome:
     fate: Array
     curve: dict[int, Array] = field(default_factory=dict)
 
+    def best(self) -> dict[int, float]:
+        """The held-out loss of the best setting after the steps of `curve`, mean over seeds."""
+        return {step: float(values.mean(1).min()) for step, values in self.curve.items()}
+
 
 class EntryError(ValueError):
     """An entry that cannot be trained on this task: its place in the list, and why."""
@@ -260,9 +264,8 @@ class Hurdles:
         found = zip(self.marks(steps), (self.seen.get(f, []) for f in self.fractions), strict=True)
         return [Hurdle(mark, float(np.percentile(seen, self.percentile))) for mark, seen in found if len(seen) >= self.after]
 
-    def add(self, outcome: Outcome, steps: int) -> None:
-        """Takes note of a candidate: of its best setting at each mark."""
+    def add(self, best: Mapping[int, float], steps: int) -> None:
+        """Takes note of a candidate by what it reached at the marks: see `Outcome.best`, `Score.marks`."""
         for fraction, mark in zip(self.fractions, self.marks(steps), strict=True):
-            best = float(outcome.curve[mark].mean(1).min())
-            if np.isfinite(best):
-                self.seen.setdefault(fraction, []).append(best)
+            if np.isfinite(best[mark]):
+                self.seen.setdefault(fraction, []).append(best[mark])
