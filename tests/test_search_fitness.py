@@ -180,10 +180,16 @@ TWO = [[[4, 4]], [[2, 2]], [[1, 1]], [[0.5, 0.5]]]
 
 @pytest.mark.parametrize(
     ("loss", "fraction"),
-    [(4, 0), (5, 0), (3, 0.25), (2, 0.5), (1.5, 0.75), (1, 1), (0.75, 1.5), (0.5, 2), (0.1, 2), (math.inf, 0), (math.nan, 0)],
+    [(4, 0), (5, 0), (3, 0.25), (2, 0.5), (1.5, 0.75), (1, 1), (0.75, 1.5), (0.5, 2), (-3, 3), (math.inf, 0), (math.nan, 0)],
 )
 def test_fractions_are_read_off_the_curve(loss, fraction):
     assert made(TWO).fraction([loss, loss], (0, 1)) == pytest.approx(fraction)
+
+
+def test_better_is_higher_even_where_adamw_never_gets_anywhere():
+    base = made([[[4, 4]]] * 4)
+    found = [base.fraction([loss, loss], (0, 1)) for loss in (5, 4, 3.9, 2, -7)]
+    assert found[:2] == [0, 0] and found == sorted(found) and len(set(found)) == 4
 
 
 def test_the_curve_takes_the_best_step_size_of_each_point_and_never_rises():

@@ -6,8 +6,9 @@ refined around it. They see the same starts and batches (paired seeds). What cou
 AdamW's curve on a task is C(k), the loss that it ends with when it is trained for k steps in all: tuned for each of some k, the
 mean over seeds, made to fall by isotonic regression; C(0) is the loss at the start. A rule that is trained for h steps and ends
 with loss L has the fraction C⁻¹(L)/h, linear between measured points. 1 is tuned AdamW, 1.3 says that AdamW needs 1.3 times
-the steps. It is 0 for a loss not below the start, and `HORIZONS[-1]` where AdamW does not get there with that many times the
-steps. Its error is the jackknife's over seeds, each left out of both sides.
+the steps. It is 0 for a loss not below the start. Where AdamW does not get there with `HORIZONS[-1]` times the steps, it is
+that number and the part of AdamW's whole fall by which the rule falls further, so that the best still differ. Its error is the
+jackknife's over seeds, each left out of both sides.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ class Baseline:
         if not np.isfinite(value) or (below.size and below[0] == 0):
             return 0.0
         if not below.size:
-            return self.marks[-1] / self.horizon
+            return self.marks[-1] / self.horizon + float((curve[-1] - value) / ((curve[0] - curve[-1]) or 1.0))
         at = int(below[0])
         share = (curve[at - 1] - value) / (curve[at - 1] - curve[at])
         return float(self.marks[at - 1] + share * (self.marks[at] - self.marks[at - 1])) / self.horizon
