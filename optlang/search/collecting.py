@@ -6,7 +6,7 @@ A polynomial maps each monomial, the set of (node, exponent), to its coefficient
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from fractions import Fraction
 from functools import reduce
 
@@ -23,13 +23,30 @@ MOST_DIGITS = 400  # of a coefficient, in bits
 ROUNDING = Fraction(1, 2**50)  # two shares that add up to 1 but for this are those of an average
 
 
-def polynomial(root: Node) -> Polynomial:
-    """A node multiplied out; a symbol of its own where that is too long."""
+def polynomial(root: Node, symbols: Collection[Node] = ()) -> Polynomial:
+    """A node multiplied out; a symbol of its own where that is too long. `symbols` are not looked into."""
     found: dict[Node, Polynomial] = {}
     for node in walk([root]):
-        made = _combined(node, [found[arg] for arg in node.args]) if node.op in ARITHMETIC else _leaf(node)
+        inside = node.op in ARITHMETIC and node not in symbols
+        made = _combined(node, [found[arg] for arg in node.args]) if inside else _leaf(node)
         found[node] = _symbol(node) if made is None or _too_long(made) else made
     return found[root]
+
+
+def brackets(root: Node) -> set[Node]:
+    """The sums that are multiplied with something, or divided, below a sum."""
+    found: set[Node] = set()
+    stack, seen = [(root, False)], set[tuple[Node, bool]]()
+    while stack:
+        node, inside = stack.pop()
+        if (node, inside) in seen or node.op not in ARITHMETIC:
+            continue
+        seen.add((node, inside))
+        if inside and node.op in ("add", "sub"):
+            found.add(node)
+        else:
+            stack.extend((arg, inside or node.op not in ("add", "sub", "neg")) for arg in node.args)
+    return found
 
 
 def _symbol(node: Node) -> Polynomial:

@@ -142,10 +142,10 @@ def listing(program: Program, scaled: bool = False, names: dict[Node, str] | Non
     here = {call.node: shown[call.node] if call.node in shown else names.get(call.node, "") for call in order}
     taken = {*here.values(), *(s.name for s in program.states)}
     spare = (letter for letter in (*LETTERS, *(f"x{n}" for n in range(1, 10_000))) if letter not in taken)
-    here = {node: name if name and name[-1] != "'" or node in shown else next(spare) for node, name in here.items()}
+    here = {node: name or next(spare) for node, name in here.items()}
     lines = [f"{here[call.node]} = {call.function}({', '.join(_word(arg, here) for arg in call.args)})" for call in order]
     lines += [f"{name} = {_word(node, here)}" for name, node in ends if here.get(node) != name]  # what is handed on as it is
-    names.update(here)
+    names.update((node, name) for node, name in here.items() if node not in shown)
     return tuple(lines)
 
 
@@ -164,7 +164,7 @@ def number(node: Node) -> str:
 
 def value_of(node: Node) -> float | int | bool:
     """The value of an expression of literals."""
-    return evaluate(node, {}) if node.args else node.value  # type: ignore[no-any-return]
+    return evaluate(node, {}) if node.args else node.value
 
 
 def depth(program: Program) -> int:

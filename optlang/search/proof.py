@@ -7,20 +7,20 @@ In the end the program as found and the result take the same steps in closed loo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 
 from optlang import ir
-from optlang.algebra import Algebra, TooHard, deadline
 from optlang.ir import Node, Program, substitute, walk
 from optlang.live import nonnegative, without_dead
-from optlang.search.collecting import ARITHMETIC, ONE, ROUNDING, Polynomial, common, forms, inverse, polynomial, product, times, total
-from optlang.search.genome import WEIGHTS, constant
-from optlang.search.listing import listing, matched, measure, targets, value_of
+from optlang.search.collecting import ARITHMETIC, ROUNDING, Polynomial, brackets, common, forms, inverse, polynomial, product, times, total
+from optlang.search.genome import WEIGHTS
+from optlang.search.listing import listing, matched, measure, targets
+from optlang.search.moves import Move, folded, is_share, replaced, same
+from optlang.search.slots import slot_moves
 from optlang.search.trace import Kind, Step, difference
 from optlang.simplify.guard import SAMPLED, Samples
 from optlang.simplify.matching import above, instance, matches
@@ -30,18 +30,7 @@ from optlang.trial import STEPS, refute
 from optlang.types import TypeProblem
 
 MOST_STEPS = 60
-SECONDS = 0.5  # for one proof
 TOLERANCE = 1e-9  # relative, of sampled values in float64
-
-
-@dataclass(frozen=True, eq=False)
-class Move:
-    """A step that might be taken: what it is called, and the program after it. `claim`: (old, new, what both are made of)."""
-
-    name: str
-    program: Program
-    claim: tuple[Node, Node, frozenset[Node]] | None = None
-    evidence: str = ""
 
 
 def exact(program: Program, scaled: bool = False) -> tuple[Program, list[Step]]:
@@ -56,7 +45,8 @@ LOOP = f"program as found and result agree in closed loop ({STEPS} steps in each
 
 
 def _descended(program: Program, scaled: bool, allowed: Callable[[Program, Program], bool]) -> tuple[Program, list[Step]]:
-    program, steps = _folded(without_dead(program)), []
+    steps: list[Step] = []
+    program = folded(without_dead(program))
     while len(steps) < MOST_STEPS:
         now = measure(program, scaled)
         better = [(size, move) for move in moves(program, scaled) if (size := measure(move.program, scaled)) < now]
@@ -87,7 +77,7 @@ def agree(a: Program, b: Program) -> bool:
 
 def moves(program: Program, scaled: bool) -> Iterator[Move]:
     """Every step that might be taken from a program; some make it longer."""
-    yield from _slots(program)
+    yield from slot_moves(program)
     view = View(program.roots())
     below = {n for _, root in targets(program, scaled) for n in walk([root])}
     for node in [n for n in view.order if n in below and n.args and n is not program.weights]:
@@ -96,34 +86,6 @@ def moves(program: Program, scaled: bool) -> Iterator[Move]:
                 changed = replaced(program, {node: after})
                 if changed is not None:
                     yield Move(name, changed, (node, after, leaves))
-
-
-def replaced(program: Program, table: Mapping[Node, Node]) -> Program | None:
-    """The program with other nodes in some places; None where they do not fit."""
-    try:
-        return without_dead(_folded(program.replaced(substitute(program.all_roots(), table))))
-    except TypeProblem:
-        return None
-
-
-def _folded(program: Program) -> Program:
-    """Literals that meet are computed, but for the share 1 - b of an average."""
-
-    def new(node: Node, args: tuple[Node, ...]) -> Node:
-        fresh = ir.rebuild(node, args)
-        if not args or any(a.op != "const" and not _is_share(a) for a in args) or _is_share(fresh) or fresh.type.kind == "bool":
-            return fresh
-        value = value_of(fresh) if fresh.type.extent.level == "host" else np.nan
-        return constant(float(value)) if np.isfinite(value) else fresh
-
-    try:
-        return program.replaced(ir.fold(program.all_roots(), new))
-    except TypeProblem:
-        return program
-
-
-def _is_share(node: Node) -> bool:
-    return node.op == "sub" and all(a.op == "const" for a in node.args) and node.args[0].value == 1
 
 
 # ------------------------------------------------------------------------------------------------- one expression anew
@@ -144,17 +106,22 @@ def _forms(node: Node, view: View) -> Iterator[Written]:
 
 
 def _collected(node: Node) -> Iterator[Written]:
-    terms = polynomial(node)
-    leaves = frozenset(n for monomial in terms for n, _ in monomial) or frozenset(n for n in walk([node]) if not n.args)
-    for form in forms(terms):
-        share = form.args[1] if form.op == "add" and form.args[1].op == "mul" else None
-        average = share is not None and _is_share(form.args[0].args[0] if form.args[0].args else form)
-        name = "sums and products collected"
-        if average:
-            assert share is not None
-            kept = Fraction(share.args[0].value)
-            name = f"averages merged: shares {float(1 - kept)!r} + {float(kept)!r} = 1"
-        yield name, form, leaves
+    """Multiplied out and written anew; with its brackets opened, and with them left closed."""
+    closed = brackets(node)
+    for terms in (polynomial(node), *([polynomial(node, closed)] if closed else [])):
+        leaves = frozenset(n for monomial in terms for n, _ in monomial) or frozenset(n for n in walk([node]) if not n.args)
+        for form in forms(terms):
+            yield _name(form, terms), form, leaves
+
+
+def _name(form: Node, terms: Polynomial) -> str:
+    """What a new form is called."""
+    if form.op == "add" and all(a.op == "mul" for a in form.args) and is_share(form.args[0].args[0]):
+        b = Fraction(form.args[1].args[0].value)
+        return f"averages merged: shares {float(1 - b)!r} + {float(b)!r} = 1"
+    if len(terms) > 1 and form.op in ("mul", "div"):
+        return "common factor taken out"
+    return "sums and products collected"
 
 
 def _sign(node: Node) -> Iterator[Written]:
@@ -212,83 +179,6 @@ def _by_identity(node: Node) -> Iterator[Written]:
             yield name, substitute([right], table)[right], frozenset(fit.values())
 
 
-# -------------------------------------------------------------------------------------------------------------- slots
-
-
-def _slots(program: Program) -> Iterator[Move]:
-    yield from _silent(program)
-    for place, kept in enumerate(program.states):
-        for other in program.states[place + 1 :]:
-            yield from _merged(program, kept, other)
-    for state in program.states:
-        yield from _averaged(program, state)
-
-
-def _starts_at_zero(state: ir.State) -> bool:
-    return state.init is ir.const(0) and state.type == WEIGHTS and state.guard is None
-
-
-def _silent(program: Program) -> Iterator[Move]:
-    """A slot that begins at 0 and stays there."""
-    for state in filter(_starts_at_zero, program.states):
-        nothing = substitute([program.updates[state.name]], {state.node: ir.const(0)})
-        if not polynomial(nothing[program.updates[state.name]]):
-            changed = replaced(program, {state.node: ir.const(0)})
-            if changed is not None:
-                yield Move(f"slot {state.name} stays 0", changed, None, "by induction: it begins at 0, and is 0 after a step where it was")
-
-
-def _merged(program: Program, kept: ir.State, other: ir.State) -> Iterator[Move]:
-    """Two slots that always hold the same, up to a factor."""
-    if not (_starts_at_zero(kept) and _starts_at_zero(other)):
-        return
-    for factor in _ratios(program, kept, other):
-        same = kept.node if factor == 1 else ir.mul(constant(float(factor)), kept.node)
-        try:
-            claim = substitute([program.updates[other.name]], {other.node: same})[program.updates[other.name]]
-        except TypeProblem:
-            return
-        mine = program.updates[kept.name]
-        wanted = mine if factor == 1 else ir.mul(constant(float(factor)), mine)
-        if wanted is not claim and not _same(program, wanted, claim):
-            continue
-        changed = replaced(program, {other.node: same})
-        if changed is not None:
-            text = f"by induction: both begin at 0, and {other.name} = {float(factor):g}·{kept.name} holds after a step where it held before"
-            yield Move(f"slots {kept.name} and {other.name} merged", changed, None, text)
-
-
-def _ratios(program: Program, kept: ir.State, other: ir.State) -> list[Fraction]:
-    """What could be the factor: 1, or the ratio of what enters the slots."""
-    silent = {kept.node: ir.const(0), other.node: ir.const(0)}
-    try:
-        entering = [polynomial(substitute([program.updates[s.name]], silent)[program.updates[s.name]]) for s in (kept, other)]
-    except TypeProblem:
-        return [Fraction(1)]
-    shared = set(entering[0]) & set(entering[1])
-    return list(dict.fromkeys([Fraction(1), *(entering[1][m] / entering[0][m] for m in list(shared)[:1])]))
-
-
-def _averaged(program: Program, state: ir.State) -> Iterator[Move]:
-    """A decaying sum, m' = bm + ax, is an average times a/(1 - b): the slot then holds the average."""
-    if not _starts_at_zero(state):
-        return
-    terms = polynomial(program.updates[state.name])
-    own = frozenset([(state.node, 1)])
-    others = [m for m in terms if m != own]
-    if own not in terms or len(others) != 1 or not 0 < terms[own] < 1 or others[0] == ONE:
-        return
-    factor = terms[others[0]] / (1 - terms[own])
-    if factor == 1 or any(state.node in walk([n]) for n, _ in others[0]):
-        return
-    changed = replaced(program, {state.node: ir.mul(constant(float(factor)), state.node)})
-    if changed is None or state.name not in changed.updates:
-        return
-    changed = replace(changed, updates={**changed.updates, state.name: total({own: terms[own], others[0]: 1 - terms[own]})})
-    text = f"by a change of variable: what {state.name} held is {float(factor):g} times what it holds now"
-    yield Move(f"slot {state.name} holds an average", changed, None, text)
-
-
 # -------------------------------------------------------------------------------------------------------------- proofs
 
 
@@ -296,9 +186,12 @@ def proved(program: Program, move: Move) -> str:
     """Why a step is exact; an empty string where that is not known."""
     assert move.claim is not None
     old, new, leaves = move.claim
-    if old.op in ARITHMETIC and (text := _coefficients(polynomial(old), polynomial(new))):
-        return text
-    if _same(program, old, new, leaves):
+    if old.op in ARITHMETIC:
+        closed = {n for n in leaves if n.op in ARITHMETIC}
+        text = _coefficients(polynomial(old), polynomial(new)) or _coefficients(polynomial(old, closed), polynomial(new, closed))
+        if text:
+            return text
+    if same(program, old, new, leaves):
         return "proved by SymPy over the real numbers"
     return _sampled(program, old, new, leaves)
 
@@ -310,15 +203,6 @@ def _coefficients(a: Polynomial, b: Polynomial) -> str:
     rounded = "" if a == b else ", but for the rounding of literals to float64"
     whole = ", whose sum is 1 exactly" if len(a) > 1 and sum(a.values()) == 1 else ""
     return f"multiplied out over exact fractions, both have the same coefficients{whole}{rounded}"
-
-
-def _same(program: Program, a: Node, b: Node, leaves: frozenset[Node] = frozenset()) -> bool:
-    algebra = Algebra({h.name: h for h in program.hypers}, nonnegative(program), leaves)  # loads SymPy before the clock starts
-    try:
-        with deadline(SECONDS):
-            return algebra.same(a, b)
-    except (TooHard, ArithmeticError, ValueError, TypeError, NotImplementedError, RecursionError, AttributeError):
-        return False
 
 
 def _sampled(program: Program, old: Node, new: Node, leaves: frozenset[Node]) -> str:
