@@ -93,7 +93,7 @@ class DigitsMLP(_Classifier):
 class PhotoAutoencoder(_Workload):
     """photo patches of 8 x 8 pixels (8480), an autoencoder 192-64-16-64-192 of 27K parameters"""
 
-    name, ceiling = "photo-autoencoder", 50.0
+    name, batch_size, ceiling = "photo-autoencoder", 32, 50.0
 
     def weights(self) -> Mapping[str, Weight]:
         return _dense("one", 192, 64) | _dense("two", 64, 16) | _dense("three", 16, 64) | _dense("four", 64, 192)
