@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 
 import torch
@@ -39,7 +39,7 @@ class Group:
         """Elements of all of them."""
         return self.count * math.prod(self.shape)
 
-    @property
+    @cached_property
     def facts(self) -> Facts:
         return facts_of(torch.empty(self.shape, device="meta"))
 
