@@ -67,6 +67,7 @@ class Row:
     closure: bool = False
     average: Reader | None = None  # the reference's weights to evaluate with
     early: tuple[str, int] | None = None
+    inputs: Callable[[Problem, int], Mapping[str, Params]] | None = None  # what the rule asks the loop for, at steps from 0
 
     @property
     def id(self) -> str:
@@ -309,7 +310,9 @@ RULES: tuple[Row, ...] = (
     Row("adamw", ADAM, plain(torch.optim.AdamW, **TORCH)),
     Row("amsgrad", ADAM, plain(torch.optim.Adam, amsgrad=True, **TORCH)),
     Row("adamax", ADAM, plain(torch.optim.Adamax, **TORCH)),
-    Row("nadam", {**ADAM, "momentum_decay": 0.3}, plain(torch.optim.NAdam, momentum_decay=0.3, **TORCH)),
+    Row("nadam", {**ADAM, "momentum_decay": 0.3}, plain(torch.optim.NAdam, momentum_decay=0.3, **TORCH), "coupled"),
+    Row("nadam", {**ADAM, "momentum_decay": 0.3, "decoupled": True},
+        plain(torch.optim.NAdam, momentum_decay=0.3, decoupled_weight_decay=True, **TORCH), "decoupled"),
     # eps belongs to the rectified branch alone; with beta2 = 0.95 that branch begins at step 6
     Row("radam", ADAM, plain(torch.optim.RAdam, **TORCH), early=("eps", 6)),
     Row("adabelief", ADAM, plain(AdaBelief, rectify=False, print_change_log=False, **TORCH)),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -10,11 +12,18 @@ import by_hand as hand
 import numpy as np
 import pytorch_optimizer as po
 import torch
+from adopt import ADOPT  # type: ignore[import-untyped]
 from adv_optm.util.lion_k import _get_lion_k_update  # type: ignore[import-untyped]
 from by_hand import by_hand
 from closed_loop import Maker, Params, Problem
+from core_optimizer import CoRe  # type: ignore[import-untyped]
 from lion_pytorch import Lion  # type: ignore[import-untyped]
-from references import ADAM, BETAS, RMS, SGD, TORCH, Before, Row, Setting, _timm, fast, plain
+from optimi import StableAdamW
+from pytorch_optimizer.optimizer import mars
+from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
+from qhoptim.pyt import QHAdam  # type: ignore[import-untyped]
+from references import ADAM, BETAS, MATRICES, RMS, SGD, TORCH, Before, Row, Setting, _timm, fast, gradient, plain
+from sophia_opt import SophiaG  # type: ignore[import-untyped]
 from torch import Tensor
 
 import optlang
@@ -22,6 +31,10 @@ from optlang import philox
 from optlang.ir import walk
 
 RMSpropTF = _timm("optim.rmsprop_tf").RMSpropTF
+NAdamW = _timm("optim.nadamw").NAdamW
+LegacyAdamW = _timm("optim.adamw").AdamWLegacy
+LaProp = _timm("optim.laprop").LaProp
+Mars = _timm("optim.mars").Mars
 
 # ------------------------------------------------------------------------------------------ draws of our rules
 
@@ -114,14 +127,129 @@ class Predicting:
         self.base.step()
 
 
+def last_adam_update(s: dict[str, Any]) -> Tensor:
+    t = float(s["step"])
+    m, v = s["exp_avg"] / (1 - BETAS[0] ** t), s["exp_avg_sq"] / (1 - BETAS[1] ** t)
+    return m / (v.sqrt() + 1e-2)
+
+
 def by_subset(params: dict[str, Tensor], problem: Problem) -> Any:
     """Subsets as long as the last dimension; vectors as they are."""
     groups = [{"params": [p], "sn": p.ndim > 1, "subset_size": p.shape[-1]} for p in params.values()]
     return po.AdamWSN(groups, **TORCH)
 
 
+class Settling:
+    """pytorch_optimizer's SWATS with the paper's test of whether the rate has settled."""
+
+    def __init__(self, params: Params, tol: float, **settings: Any) -> None:
+        self.base, self.tol = po.SWATS(params, **settings), tol
+        self.zero_grad = self.base.zero_grad
+
+    def step(self) -> None:
+        def settled(mean: Tensor, rate: Tensor, rtol: float) -> bool:
+            return bool((mean - rate).abs() < self.tol)
+
+        with mock.patch.object(Tensor, "allclose", settled):
+            self.base.step()
+
+
+class SampledCurvature:
+    """The author's SophiaG, which takes the sampled gradients from where the others are."""
+
+    def __init__(self, params: Params, problem: Problem, period: int, batch: int, **settings: Any) -> None:
+        self.base, self.params, self.problem = SophiaG(params, **settings), params, problem
+        self.period, self.batch, self.count = period, batch, 0
+        self.zero_grad = self.base.zero_grad
+
+    def step(self) -> None:
+        if self.count % self.period == 0:
+            kept = [p.grad for p in self.params]
+            for p, sampled in zip(self.params, self.problem.hessian(self.count), strict=True):
+                p.grad = sampled
+            self.base.update_hessian()
+            for p, g in zip(self.params, kept, strict=True):
+                p.grad = g
+        self.base.step(bs=self.batch)
+        self.count += 1
+
+
+def squares(problem: Problem, step: int) -> dict[str, Params]:
+    """For a batch of 3, as if the diagonal of the Hessian were the sampled gradient."""
+    return {"curvature": [3 * sampled**2 for sampled in problem.hessian(step)]}
+
+
+class Quiet(Before):
+    """An optimizer that calls torch in ways of old."""
+
+    def step(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.base.step()
+
+
+def quiet(cls: Any, **settings: Any) -> Maker:
+    return lambda params, problem: Quiet(cls(list(params.values()), **settings), lambda params: None)
+
+
+class Full(Before):
+    """pytorch_optimizer's MARS without its cast to bfloat16."""
+
+    def __init__(self, base: torch.optim.Optimizer) -> None:
+        super().__init__(base, lambda params: None)
+
+    def step(self) -> None:
+        with mock.patch.object(mars, "zero_power_via_newton_schulz_5", partial(zero_power_via_newton_schulz_5, dtype=torch.float64)):
+            self.base.step()
+
+
+class OldWeights:
+    """An optimizer that compares gradients: it is told that of this batch at the weights before."""
+
+    def __init__(self, base: Any, name: str) -> None:
+        self.base, self.name = base, name
+        self.params: Params = [p for group in base.param_groups for p in group["params"]]
+        self.before = [p.detach().clone() for p in self.params]
+        self.zero_grad = base.zero_grad
+
+    def step(self, closure: Callable[[], Tensor]) -> None:
+        now = [p.detach().clone() for p in self.params]
+        self._to(self.before)
+        closure()
+        for p in self.params:
+            if self.base.state[p]:
+                self.base.state[p][self.name] = gradient(p).clone()
+        self._to(now)
+        closure()
+        self.base.step()
+        self.before = now
+
+    def _to(self, weights: Params) -> None:
+        with torch.no_grad():
+            for p, w in zip(self.params, weights, strict=True):
+                p.copy_(w)
+
+
+def decayed_first(params: dict[str, Tensor], problem: Problem) -> Before:
+    """LaProp without its decay, after AdamW's."""
+
+    def decay(all_: Params) -> None:
+        for p in all_:
+            p.data.mul_(1 - 0.03 * 0.1)
+
+    return Before(LaProp(list(params.values()), **{**TORCH, "weight_decay": 0.0}), decay)
+
+
 LION: dict[str, Setting] = {"lr": 0.02, "beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1}
 SCALED: dict[str, Any] = {"lr": 0.03, "momentum": 0.8, "weight_decay": 0.1}
+BOUND: dict[str, Setting] = {**ADAM, "final_lr": 0.05, "gamma": 0.1}
+MARS: dict[str, Setting] = {"lr": 0.03, "beta1": 0.8, "gamma": 0.2, "weight_decay": 0.1}
+THEIR_MARS: dict[str, Any] = {**TORCH, "gamma": 0.2, "optimize_1d": True}
+PO_MARS: dict[str, Any] = {**THEIR_MARS, "mars_type": "lion"}
+CORE: dict[str, Any] = {"lr": 0.02, "step_min": 5e-3, "step_max": 0.05, "eta_minus": 0.6, "eta_plus": 1.3, "beta1a": 0.6,
+                        "beta1b": 0.8, "beta1c": 7.0, "weight_decay": 0.3}
+THEIR_CORE: dict[str, Any] = {"lr": 0.02, "step_sizes": (5e-3, 0.05), "etas": (0.6, 1.3), "eps": 1e-2, "weight_decay": 0.3, "foreach": False}
+INNA: dict[str, Any] = {"lr": 0.03, "alpha": 0.5, "beta": 0.7, "sigma": 0.9, "eps": 1e-2, "weight_decay": 0.1}
 NORM: dict[str, Any] = {"lr": 0.5, "b0": 0.5, "eps": 0.1}
 
 RULES: tuple[Row, ...] = (
@@ -158,4 +286,58 @@ RULES: tuple[Row, ...] = (
     Row("rmsproptf", {**RMS, "alpha": 0.8}, plain(RMSpropTF, **{**RMS, "alpha": 0.8}), "plain"),
     Row("rmsproptf", {**RMS, "alpha": 0.8, "centered": True},
         plain(RMSpropTF, **{**RMS, "alpha": 0.8}, centered=True), "centered"),
+    Row("nadamw", ADAM, plain(NAdamW, **TORCH)),
+    Row("yogi", {**ADAM, "initial": 1e-3}, plain(po.Yogi, weight_decouple=False, initial_accumulator=1e-3, **TORCH)),
+    Row("adabound", BOUND, plain(po.AdaBound, weight_decouple=False, final_lr=0.05, gamma=0.1, **TORCH)),
+    Row("amsbound", BOUND, plain(po.AdaBound, ams_bound=True, weight_decouple=False, final_lr=0.05, gamma=0.1, **TORCH)),
+    Row("adamomentum", ADAM, by_hand(hand.ada_momentum, **ADAM)),
+    Row("diffgrad", ADAM, plain(po.DiffGrad, weight_decouple=False, **TORCH)),
+    Row("grams", ADAM, plain(po.Grams, weight_decouple=True, **TORCH)),
+    Row("cautiousadamw", ADAM,
+        lambda params, _: po.AdEMAMix([{"params": list(params.values()), "cautious": True}], alpha=0.0, weight_decouple=True,
+                                      **{**TORCH, "betas": (*BETAS, 0.9)}), "paper"),
+    Row("cautiousadamw", {**ADAM, "by_mean": True}, plain(LegacyAdamW, caution=True, **TORCH), "mean"),
+    Row("ademamix", {**ADAM, "beta3": 0.9, "alpha": 3.0, "warmup": 12},
+        plain(po.AdEMAMix, alpha=3.0, t_alpha_beta3=12, weight_decouple=True, **{**TORCH, "betas": (*BETAS, 0.9)}), "schedule"),
+    Row("ademamix", {**ADAM, "beta3": 0.9, "alpha": 3.0},
+        plain(po.AdEMAMix, alpha=3.0, weight_decouple=True, **{**TORCH, "betas": (*BETAS, 0.9)}), "constant"),
+    Row("adan", {**ADAM, "beta3": 0.9}, plain(po.Adan, weight_decouple=False, **{**TORCH, "betas": (*BETAS, 0.9)}), "proximal"),
+    Row("adan", {**ADAM, "beta3": 0.9, "proximal": False},
+        plain(po.Adan, weight_decouple=True, **{**TORCH, "betas": (*BETAS, 0.9)}), "decoupled"),
+    Row("adopt", ADAM, plain(ADOPT, **TORCH), "coupled"),
+    Row("adopt", {**ADAM, "decoupled": True}, plain(ADOPT, decouple=True, **TORCH), "decoupled"),
+    Row("qhadam", {**ADAM, "nu1": 0.7, "nu2": 0.8}, quiet(QHAdam, nus=(0.7, 0.8), **TORCH), "coupled"),
+    Row("qhadam", {**ADAM, "nu1": 0.7, "nu2": 0.8, "decoupled": True},
+        quiet(QHAdam, nus=(0.7, 0.8), decouple_weight_decay=True, **TORCH), "decoupled"),
+    # timm's decay is times lr
+    Row("laprop", {**ADAM, "weight_decay": 0.02}, plain(LaProp, **{**TORCH, "weight_decay": 0.02 / 0.03}), "fixed"),
+    Row("laprop", {**ADAM, "as_adamw": True}, decayed_first, "as_adamw"),
+    Row("stableadamw", ADAM, plain(StableAdamW, foreach=False, triton=False, **TORCH)),
+    Row("marsadamw", {**MARS, "beta2": 0.95, "eps": 1e-2, "anew": False}, plain(Mars, **THEIR_MARS)),
+    Row("marsadamwexact", {**MARS, "beta2": 0.95, "eps": 1e-2},
+        lambda params, _: OldWeights(Mars(list(params.values()), **THEIR_MARS), "last_grad"), closure=True),
+    Row("marslion", MARS, plain(po.MARS, **PO_MARS), "anew"),
+    Row("marslion", {**MARS, "anew": False}, plain(Mars, mars_type="lion", **THEIR_MARS), "paper"),
+    Row("marslionexact", MARS,
+        lambda params, _: OldWeights(Mars(list(params.values()), mars_type="lion", **THEIR_MARS), "last_grad"), closure=True),
+    Row("marsshampoo", MARS, lambda params, _: Full(po.MARS(list(params.values()), **{**PO_MARS, "mars_type": "shampoo", "eps": 1e-30})), "anew",
+        shapes=MATRICES),
+    Row("marsshampoo", {**MARS, "anew": False}, by_hand(hand.mars_shampoo, **MARS), "paper", shapes=MATRICES),
+    Row("core", {**CORE, "beta2": 0.95, "eps": 1e-2}, plain(CoRe, betas=(0.6, 0.8, 7.0, 0.95), **THEIR_CORE), "plain"),
+    Row("core", {**CORE, "signs": True}, plain(CoRe, betas=(0.6, 0.8, 7.0, -1.0), **THEIR_CORE), "signs"),
+    Row("corefrozen", {**CORE, "beta2": 0.95, "eps": 1e-2, "history": 5, "frozen": 0.27},
+        plain(CoRe, betas=(0.6, 0.8, 7.0, 0.95), score_history=5, frozen=0.27, **THEIR_CORE)),
+    Row("innaprop", INNA, by_hand(hand.inna_prop, **INNA)),
+    Row("sophiag", {"lr": 0.05, "beta1": 0.8, "beta2": 0.7, "rho": 0.5, "weight_decay": 0.2, "k": 3},
+        lambda params, problem: SampledCurvature(list(params.values()), problem, period=3, batch=3, lr=0.05, betas=(0.8, 0.7),
+                                                 rho=0.5, weight_decay=0.2), inputs=squares),
+    Row("adamcm", {**ADAM, "capacity": 3, "fade": 0.9},
+        by_hand(hand.critical_momenta, hand.sum_of_norms, capacity=3, fade=0.9, **ADAM)),
+    Row("optimisticamsgrad", {"lr": 0.03, "beta1": 0.8, "beta2": 0.95, "eps": 1e-2},
+        by_hand(hand.optimistic_amsgrad, lr=0.03, beta1=0.8, beta2=0.95, eps=1e-2)),
+    Row("xgradadamw", {**ADAM, "ahead": 2.0},
+        lambda params, _: Predicting(torch.optim.AdamW(list(params.values()), **TORCH), 2.0, last_adam_update), closure=True),
+    # the rate comes this close to its mean, but not much closer, some steps before it settles
+    Row("swats", {**ADAM, "tol": 0.0071}, lambda params, _: hand.WholeSwats(list(params.values()), tol=0.0071, **ADAM), "model"),
+    Row("swats", {**ADAM, "tol": 0.018}, lambda params, _: Settling(list(params.values()), 0.018, **TORCH), "one", shapes=("matrix",)),
 )  # fmt: skip
