@@ -19,7 +19,7 @@ import numpy as np
 from optlang import ir
 from optlang.ir import Node, Program, on_host, walk
 from optlang.search.genome import constant
-from optlang.search.listing import measure, targets
+from optlang.search.listing import call_of, measure, targets
 from optlang.search.moves import Move, is_share, replaced
 from optlang.search.naming import LR
 
@@ -115,7 +115,8 @@ class Ablation:
             return None
         few = self.seeds[:LOOKED_AT]
         looked = self.losses([move.program for move in options], few) - self.reference[:, : len(few)]
-        rough = 3 * np.maximum(self.tolerance, looked.std(2))
+        looked = np.where(np.isfinite(looked), looked, 1e9)
+        rough = 3 * np.maximum(self.tolerance, np.minimum(looked.std(2), 1.0))
         near = [move for move, apart, limit in zip(options, looked, rough, strict=True) if (np.abs(apart.mean(1)) <= limit).all()]
         for move in near[:MEASURED]:
             results = self.compared(move.program)
@@ -149,7 +150,7 @@ def removals(program: Program, scaled: bool = False) -> Iterator[Move]:
             key = (changed.weights, *changed.updates.values())
             if key not in seen and _learns(changed):
                 seen.add(key)
-                yield Move(f"{_word(node)} left out", changed)
+                yield Move(f"`{call_of(node).function}` left out", changed)
 
 
 def _instead(node: Node) -> Iterator[Node]:
@@ -163,11 +164,6 @@ def _instead(node: Node) -> Iterator[Node]:
 def _learns(program: Program) -> bool:
     """Whether the gradient still reaches the weights."""
     return any(n is ir.G for n in walk(program.roots()))
-
-
-def _word(node: Node) -> str:
-    words = {"add": "a term", "sub": "a term", "mul": "a factor", "div": "a quotient", "minimum": "a bound", "maximum": "a bound"}
-    return words.get(node.op, f"`{node.op}`")
 
 
 def _rounded(program: Program, digits: int) -> Program | None:

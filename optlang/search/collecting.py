@@ -139,6 +139,16 @@ def forms(terms: Polynomial) -> Iterator[Node]:
             yield total(terms)
 
 
+def sign_forms(node: Node) -> Iterator[Node]:
+    """sign(x) without a positive literal, or the step size, as a factor of x; with the brackets in x closed, then opened."""
+    closed = brackets(node.args[0])
+    for terms in (polynomial(node.args[0], closed), polynomial(node.args[0])):
+        shared = frozenset((n, p) for n, p in common(terms) if n.op == "hyper" and n.value == "lr")
+        inner = {product(monomial, inverse(shared)): factor for monomial, factor in terms.items()}
+        for front in dict.fromkeys(abs(factor) for factor in inner.values()):
+            yield ir.make("sign", (total(times(inner, 1 / front)),))
+
+
 def _with_front(front: Fraction, shared: Monomial, rest: Node) -> Node:
     """A factor times the rest; the hypers and literals in it first."""
     if rest.op == "const" and rest.value == 1:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from optlang.algebra import Algebra
 from optlang.ir import Program
 from optlang.rule_text import to_opt
 from optlang.search.ablation import Ablation, Evaluate
@@ -73,6 +74,7 @@ def distil(
     `tolerance` is how far the losses of a shorter rule may lie apart, on the scale of `evaluate`. Raises GenomeError, and
     ValueError where the program as found diverges.
     """
+    Algebra({})  # loads SymPy before the clock starts
     found = to_program(genome, form, name, doc, lr)
     work = _Work(found, form, None if evaluate is None else Ablation(found, evaluate, seeds, tolerance, form.scaled))
     work.dead(genome)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from functools import cache, lru_cache
 
 from optlang import ir
@@ -57,7 +58,7 @@ def _calls(roots: tuple[Node, ...]) -> tuple[Call, ...]:
     while stack:
         node = stack.pop()
         if node not in found and node.args and not literal[node]:
-            found[node] = call = _call(node)
+            found[node] = call = call_of(node)
             stack.extend(arg for arg in call.args if arg in literal)
     return tuple(found[node] for node in walk(roots) if node in found)
 
@@ -86,7 +87,8 @@ def _patterns() -> Mapping[str, tuple[tuple[int, Function, Node], ...]]:
 
 
 @lru_cache(8192)
-def _call(node: Node) -> Call:
+def call_of(node: Node) -> Call:
+    """The function of the search that says most of an expression, with what it is applied to."""
     for _, row, pattern in _patterns().get(node.op, ()):
         fit = matched(pattern, node)
         if fit is not None:
@@ -147,6 +149,19 @@ def listing(program: Program, scaled: bool = False, names: dict[Node, str] | Non
     lines += [f"{name} = {_word(node, here)}" for name, node in ends if here.get(node) != name]  # what is handed on as it is
     names.update((node, name) for node, name in here.items() if node not in shown)
     return tuple(lines)
+
+
+def aligned(before: Program, after: Program, scaled: bool, names: Mapping[Node, str]) -> dict[Node, str]:
+    """Names for the expressions of a changed program: those that stand in the same place in the order of calls keep theirs."""
+    old, new = calls(before, scaled), calls(after, scaled)
+    found = {call.node: names[call.node] for call in new if call.node in names}
+    pairs = SequenceMatcher(None, [c.function for c in old], [c.function for c in new], autojunk=False).get_matching_blocks()
+    for i, j, size in pairs:
+        for was, now in zip(old[i : i + size], new[j : j + size], strict=True):
+            name = names.get(was.node)
+            if name is not None and now.node not in found and name not in found.values():
+                found[now.node] = name
+    return found
 
 
 def _word(node: Node, names: Mapping[Node, str]) -> str:

@@ -16,9 +16,9 @@ import numpy as np
 from optlang import ir
 from optlang.ir import Node, Program, substitute, walk
 from optlang.live import nonnegative, without_dead
-from optlang.search.collecting import ARITHMETIC, ROUNDING, Polynomial, brackets, common, forms, inverse, polynomial, product, times, total
+from optlang.search.collecting import ARITHMETIC, ROUNDING, Polynomial, brackets, forms, polynomial, sign_forms
 from optlang.search.genome import WEIGHTS
-from optlang.search.listing import listing, matched, measure, targets
+from optlang.search.listing import aligned, listing, matched, measure, targets
 from optlang.search.moves import Move, folded, is_share, replaced, same
 from optlang.search.slots import slot_moves
 from optlang.search.trace import Kind, Step, difference
@@ -64,7 +64,8 @@ def _descended(program: Program, scaled: bool, allowed: Callable[[Program, Progr
 def step(name: str, kind: Kind, before: Program, after: Program, evidence: str, scaled: bool) -> Step:
     """A step between two programs, with what changed."""
     names: dict[Node, str] = {}
-    old, new = listing(before, scaled, names), listing(after, scaled, names)
+    old = listing(before, scaled, names)
+    new = listing(after, scaled, aligned(before, after, scaled, names))
     sizes = (len(before.states), len(after.states))
     return Step(name, kind, *difference(old, new), evidence, (measure(before, scaled)[1], measure(after, scaled)[1]), sizes)
 
@@ -125,13 +126,9 @@ def _name(form: Node, terms: Polynomial) -> str:
 
 
 def _sign(node: Node) -> Iterator[Written]:
-    """A positive factor does not change a sign."""
-    terms = polynomial(node.args[0])
-    shared = frozenset((n, p) for n, p in common(terms) if n.op == "hyper" and n.value == "lr")
-    inner = {product(monomial, inverse(shared)): factor for monomial, factor in terms.items()}
-    for front in dict.fromkeys(abs(factor) for factor in inner.values()):
-        after = ir.make("sign", (total(times(inner, 1 / front)),))
-        yield "positive factor inside a sign left out", after, frozenset(n for m in terms for n, _ in m)
+    leaves = frozenset(n for m in polynomial(node.args[0]) for n, _ in m)
+    for after in sign_forms(node):
+        yield "positive factor inside a sign left out", after, leaves
 
 
 def _by_rule(node: Node, view: View) -> Iterator[Written]:

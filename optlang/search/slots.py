@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from optlang import ir
 from optlang.ir import Program, substitute, walk
-from optlang.search.collecting import ONE, polynomial, total
+from optlang.search.collecting import ONE, polynomial, sign_forms, total
 from optlang.search.genome import WEIGHTS, constant
 from optlang.search.moves import Move, replaced, same
 from optlang.types import TypeProblem
@@ -81,9 +81,14 @@ def _averaged(program: Program, state: ir.State) -> Iterator[Move]:
     factor = terms[others[0]] / (1 - terms[own])
     if factor == 1 or any(state.node in walk([n]) for n, _ in others[0]):
         return
-    changed = replaced(program, {state.node: ir.mul(constant(float(factor)), state.node)})
+    by, new = constant(float(factor)), total({own: terms[own], others[0]: 1 - terms[own]})
+    changed = replaced(program, {state.node: ir.mul(by, state.node), program.updates[state.name]: ir.mul(by, new)})
     if changed is None or state.name not in changed.updates:
         return
-    changed = replace(changed, updates={**changed.updates, state.name: total({own: terms[own], others[0]: 1 - terms[own]})})
+    changed = replace(changed, updates={**changed.updates, state.name: new})
     text = f"by a change of variable: what {state.name} held is {float(factor):g} times what it holds now"
     yield Move(f"slot {state.name} holds an average", changed, None, text)
+    signs = {n: next(sign_forms(n), n) for n in walk(changed.roots()) if n.op == "sign"}
+    without = replaced(changed, {old: new for old, new in signs.items() if new is not old})
+    if without is not None:
+        yield Move(f"slot {state.name} holds an average", without, None, f"{text}; a positive factor does not change a sign")

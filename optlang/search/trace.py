@@ -29,7 +29,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Trace:
-    """All steps in order. `start` and `end`: the programs, one assignment per line. `seconds`: spent on algebra, training left out."""
+    """All steps in order. `start` and `end`: the programs, one assignment per line.
+
+    `seconds`: spent on algebra, loading SymPy and training left out.
+    """
 
     name: str
     start: str
@@ -52,7 +55,7 @@ class Trace:
         if not self.steps:
             return f"{self.name}: nothing to simplify"
         first, last = self.steps[0], self.steps[-1]
-        return (f"{self.name}: {first.statements[0]} → {last.statements[1]} statements, {first.slots[0]} → {last.slots[1]} slots "
+        return (f"{self.name}: {first.statements[0]} → {last.statements[1]} statements, {first.slots[0]} → {last.slots[1]} slots, "
                 f"in {len(self.steps)} steps ({counts}); {self.seconds:.2f} s of algebra")  # fmt: skip
 
     def to_text(self) -> str:
@@ -74,7 +77,7 @@ class Trace:
 
 
 def _sizes(step: Step) -> str:
-    return f"{_arrow(step.statements)} statements, {_arrow(step.slots)} slots"
+    return f"{_arrow(step.statements)} statements, {_arrow(step.slots)} slot{'s' * (step.slots[1] != 1)}"
 
 
 def _arrow(pair: tuple[int, int]) -> str:
