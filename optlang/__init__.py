@@ -5,8 +5,8 @@
     optimizer = Lion(model.parameters(), lr=1e-4)
 
 `load`, `loads`: an optimizer class from a library name, file or text. `Rule`: its equations, LaTeX, generated module.
-`check`: findings about a text. `build`: generated source. `equivalent`: whether two rules are the same. `OptError`: what a
-wrong text raises. Importing this package imports neither torch nor SymPy.
+`check`: findings about a text. `build`: generated source. `equivalent`: whether two rules are the same. `search`: program
+search from a rule. `OptError`: what a wrong text raises. Importing this package imports neither torch nor SymPy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from optlang.rules import Rule, build, check, equivalent, load, loads
 
 __version__ = "0.1.0"
-__all__ = ["Diagnostic", "OptError", "Rule", "build", "check", "equivalent", "load", "loads"]
+__all__ = ["Diagnostic", "OptError", "Rule", "build", "check", "equivalent", "load", "loads", "search"]
 
 _HOME = dict.fromkeys(["Rule", "build", "check", "equivalent", "load", "loads"], "optlang.rules") | dict.fromkeys(
     ["Diagnostic", "OptError"], "optlang.errors"
@@ -28,6 +28,8 @@ _HOME = dict.fromkeys(["Rule", "build", "check", "equivalent", "load", "loads"],
 
 def __getattr__(name: str) -> Any:
     """Public names are imported when they are first used, so that `optlang check` starts quickly."""
+    if name == "search":
+        return import_module("optlang.search")  # a package that can be called
     if name not in _HOME:
         raise AttributeError(f"module 'optlang' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)

@@ -18,6 +18,7 @@ Write optimizers as equations, train with them, hand them on as Python.
   optlang show myrule.opt --as latex        its equations for a paper
   optlang race adamw lion myrule.opt        train one model with each, side by side
   optlang build myrule.opt --to module -o myrule.py   a module that needs torch alone
+  optlang search myrule.opt --minutes 30    evolve it into better ones
 
 In Python:  optlang.load("myrule.opt")(model.parameters(), lr=1e-3)
 A file may be `-` (standard input) or a library name (`optlang list`). The language: grammar/README.md.
@@ -142,6 +143,14 @@ def _race(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=command.run)
 
 
+def _search(parser: argparse.ArgumentParser) -> None:
+    from optlang.search import command  # noqa: PLC0415 - only `search` pays for it
+
+    parser.description = command.ABOUT
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
+
+
 COMMANDS = {
     "check": ("find mistakes in rule files (what `optlang FILE` does)", _check),
     "fmt": ("format rule files", _format),
@@ -151,4 +160,5 @@ COMMANDS = {
     "list": ("list the library", _list),
     "new": ("start a rule", _new),
     "race": ("train one model with several rules, side by side", _race),
+    "search": ("evolve new rules from old ones", _search),
 }

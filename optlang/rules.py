@@ -107,8 +107,8 @@ def _named_like_the_file(file: File) -> str:
 def load(what: str | Path, rule: str | None = None, *, backend: str = "auto", math: Math = "safe") -> type[Optimizer]:
     """The optimizer class of a library name or a `.opt` file: `Lion = load("lion")`, then `Lion(model.parameters(), lr=1e-4)`.
 
-    `backend` is "auto" (C++ on the CPU, torch elsewhere), "cpp", "torch" or "reference"; `math` is "safe" (as accurate as written), "strict" (as written) or "fast".
-    Raises OptError for a file that is wrong or missing, ValueError for an unknown backend.
+    `backend` is "auto" (C++ on the CPU, torch elsewhere), "cpp", "torch" or "reference"; `math` is "safe" (as accurate as
+    written), "strict" (as written) or "fast". Raises OptError for a file that is wrong or missing, ValueError for an unknown backend.
     """
     source = library.find(str(what))
     return _compiled(source.text, source.name, rule, backend, math)

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from optlang import ir
@@ -68,17 +68,31 @@ def constant(value: float) -> Node:
     return ir.const(int(value) if float(value).is_integer() and abs(value) < 1e15 else float(value))
 
 
-@dataclass(frozen=True, slots=True)
-class _Types:
-    """Result types of functions by the types of their operands, computed once. None: these operands do not fit."""
+# ----------------------------------------------------------------------------------------------------------- types
+# A search checks thousands of programs a second, so types are small numbers here, and each rule is asked once.
 
-    known: dict[tuple[str, tuple[Type, ...]], Type | None] = field(default_factory=dict)
+NUMBER = 0  # the code of a constant
+MISFIT = -1  # operands that do not fit, or a name that is not there
+_TYPE_OF: list[Type] = []
+_CODE_OF: dict[Type, int] = {}
+_RESULTS: dict[tuple[str | int, ...], int] = {}  # (function, codes of its operands) -> code
 
-    def of(self, function: str, args: tuple[Type, ...]) -> Type | None:
-        key = (function, args)
-        if key not in self.known:
-            self.known[key] = _result(function, args)
-        return self.known[key]
+
+def code_of(type_: Type) -> int:
+    """The small number that stands for a type in this process."""
+    found = _CODE_OF.get(type_)
+    if found is None:
+        found = _CODE_OF[type_] = len(_TYPE_OF)
+        _TYPE_OF.append(type_)
+    return found
+
+
+def type_of(code: int) -> Type:
+    """The type of a code."""
+    return _TYPE_OF[code]
+
+
+assert code_of(Type("real", HOST)) == NUMBER
 
 
 def _result(function: str, args: tuple[Type, ...]) -> Type | None:
@@ -91,68 +105,106 @@ def _result(function: str, args: tuple[Type, ...]) -> Type | None:
         return None
 
 
-_TYPES = _Types()
-_CONSTANT = Type("real", HOST)
-
-
 def result_type(function: str, args: Iterable[Type]) -> Type | None:
     """The type of a call, or None where these operands do not fit."""
-    return _TYPES.of(function, tuple(args))
+    code = result_code((function, *map(code_of, args)))
+    return None if code == MISFIT else _TYPE_OF[code]
+
+
+def result_code(call: tuple[str | int, ...]) -> int:
+    """The code of a call (function, codes of its operands), MISFIT where these do not fit."""
+    found = _RESULTS.get(call)
+    if found is None:
+        function, *args = call
+        fits = all(isinstance(arg, int) and arg >= 0 for arg in args)
+        type_ = _result(str(function), tuple(_TYPE_OF[arg] for arg in args if isinstance(arg, int))) if fits else None
+        found = _RESULTS[call] = MISFIT if type_ is None else code_of(type_)
+    return found
+
+
+_inputs: dict[Form, dict[str, int]] = {}
+
+
+def input_codes(form: Form) -> dict[str, int]:
+    """The codes of every name that has a value before the first statement. Not to be changed."""
+    found = _inputs.get(form)
+    if found is None:
+        found = _inputs[form] = {name: code_of(node.type) for name, node in form.inputs().items()}
+    return found
+
+
+def codes(genome: Genome, form: Form) -> dict[str, int] | None:
+    """As `types`, with codes in place of types."""
+    known = input_codes(form).copy()
+    get, results = known.get, _RESULTS
+    for function, target, args, _ in genome:
+        call: tuple[str | int, ...] = (function, *[get(arg, MISFIT) if type(arg) is str else NUMBER for arg in args])
+        result = results.get(call)
+        if result is None:
+            result = result_code(call)
+        if result < 0:
+            return None
+        known[target] = result
+    return known if may_end(known.get(UPDATE, MISFIT)) and all(may_end(known[slot]) for slot in form.slots) else None
 
 
 def types(genome: Genome, form: Form) -> dict[str, Type] | None:
     """The types of all names at the end of a genome, or None where a statement does not fit or reads what is not there."""
-    known = dict(_input_types(form))
-    for function, target, args, _ in genome:
-        found = []
-        for arg in args:
-            type_ = _CONSTANT if type(arg) is float else known.get(arg)  # type: ignore[arg-type]
-            if type_ is None:
-                return None
-            found.append(type_)
-        result = _TYPES.of(function, tuple(found))
-        if result is None:
-            return None
-        known[target] = result
-    return known if _fits(known, form) else None
+    known = codes(genome, form)
+    return None if known is None else {name: _TYPE_OF[code] for name, code in known.items()}
 
 
-_inputs: dict[Form, dict[str, Type]] = {}
+_ends: dict[int, bool] = {MISFIT: False}
 
 
-def _input_types(form: Form) -> dict[str, Type]:
-    if form not in _inputs:
-        _inputs[form] = {name: node.type for name, node in form.inputs().items()}
-    return _inputs[form]
+def may_end(code: int) -> bool:
+    """Whether a value of this type can be an update or be kept in a slot: a number for each element."""
+    found = _ends.get(code)
+    if found is None:
+        type_ = _TYPE_OF[code]
+        found = _ends[code] = type_.kind != "bool" and not type_.window and broadcasts_to(type_.extent, ELEMENT)
+    return found
 
 
-def _fits(known: Mapping[str, Type], form: Form) -> bool:
-    """Whether the update and what the slots hold at the end are numbers for each element."""
-    ends = [known.get(UPDATE), *(known[slot] for slot in form.slots)]
-    return all(t is not None and t.kind != "bool" and not t.window and broadcasts_to(t.extent, ELEMENT) for t in ends)
+# ------------------------------------------------------------------------------------------------- what is needed
 
 
 def live(genome: Genome, form: Form) -> Genome:
-    """The genome without statements that neither the update nor a slot that matters depends on."""
-    needed = {UPDATE, *form.slots}
+    """The genome without statements that neither the update nor a slot that reaches the update depends on."""
+    return _needed(genome, form)[0]
+
+
+def slots_used(genome: Genome, form: Form) -> tuple[str, ...]:
+    """The slots that the update depends on, now or in a later step."""
+    needed = _needed(genome, form)[1]
+    return tuple(slot for slot in form.slots if slot in needed)
+
+
+def _needed(genome: Genome, form: Form) -> tuple[Genome, set[str]]:
+    slots: set[str] = set()
     while True:
-        kept, wanted = _backwards(genome, needed, form)
-        used = {UPDATE} | (set(form.slots) & wanted)
-        if used == needed:
-            return kept
-        needed = used
+        kept, wanted = backwards(genome, {UPDATE, *slots})
+        more = wanted.intersection(form.slots) - slots
+        if not more:
+            return kept, slots
+        slots |= more
 
 
-def _backwards(genome: Genome, needed: set[str], form: Form) -> tuple[Genome, set[str]]:
+def backwards(genome: Genome, needed: Iterable[str]) -> tuple[Genome, set[str]]:
     """The statements that names at the end depend on, and the names that these read from before the first."""
     wanted = set(needed)
     kept = []
     for statement in reversed(genome):
-        if statement.target in wanted:
-            wanted.discard(statement.target)
-            wanted.update(arg for arg in statement.args if isinstance(arg, str))
+        target = statement[1]
+        if target in wanted:
+            wanted.discard(target)
+            wanted.update([arg for arg in statement[2] if type(arg) is str])
             kept.append(statement)
-    return tuple(reversed(kept)), wanted & set(form.slots)
+    kept.reverse()
+    return tuple(kept), wanted
+
+
+# ---------------------------------------------------------------------------------------------------------- meaning
 
 
 def run(genome: Genome, form: Form) -> dict[str, Node]:
@@ -179,16 +231,6 @@ def to_program(genome: Genome, form: Form, name: str = "Found", doc: str = "", l
     states = tuple(State(slot, WEIGHTS, ir.const(0)) for slot in kept)
     hyper = Hyper(LR.name, LR.kind, lr, LR.bounds, LR.doc)
     return Program(name, doc, (hyper,), states, (), {slot: ends[slot] for slot in kept}, ir.sub(ir.W, update))
-
-
-def slots_used(genome: Genome, form: Form) -> tuple[str, ...]:
-    """The slots that the update depends on, now or in a later step."""
-    needed: set[str] = set()
-    while True:
-        _, wanted = _backwards(genome, {UPDATE, *needed}, form)
-        if wanted <= needed:
-            return tuple(slot for slot in form.slots if slot in needed)
-        needed |= wanted
 
 
 # ------------------------------------------------------------------------------------------------------------ text

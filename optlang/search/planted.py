@@ -41,7 +41,8 @@ class Planted(Task):
     def curvature(self) -> Tensor:
         """A, the same for all seeds."""
         turn = torch.linalg.qr(_normal(SIZE, SIZE, seed=1))[0]
-        return (turn * torch.logspace(-self.decades, 0, SIZE, dtype=torch.float64)) @ turn.T
+        found: Tensor = (turn * torch.logspace(-self.decades, 0, SIZE, dtype=torch.float64)) @ turn.T
+        return found
 
     @cached_property
     def goal(self) -> Tensor:

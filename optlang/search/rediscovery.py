@@ -112,12 +112,12 @@ def _normalized(program: Program) -> Match:
     gradients = _gradients(heavy=False)
     mine = updates(program, gradients)
     size = np.linalg.norm(mine[SKIPPED:])
-    worst = 1.0
+    worst: float = 1.0
     for scale in SCALES:
         other = updates(program, scale * gradients)
         ratio = np.linalg.norm(other[SKIPPED:]) / size if size > 0 else np.nan
         close = min(ratio, 1 / ratio) if np.isfinite(ratio) and ratio > 0 else -1.0
-        worst = min(worst, cosine(mine, other), close)
+        worst = min(worst, cosine(mine, other), float(close))
     return Match("normalized", worst, f"gradients times {' and '.join(f'{scale:g}' for scale in SCALES)}")
 
 

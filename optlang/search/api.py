@@ -1,0 +1,158 @@
+"""A search from Python: `for progress in optlang.search("adamw", minutes=10): …`.
+
+    import optlang
+
+    run = optlang.search("adamw", store="run.db", minutes=30)
+    for progress in run:                       # one round after another; `run.stop()` ends it in good order
+        print(progress.round.best.fitness)
+    for level, results in run.promote():       # longer tasks, then the hold-out, opened once
+        print(level.name, results[0].assessment.fitness)
+    print(run.best().rule(run.form))           # a `.opt` file
+
+Tasks are names of built-in ones, or Python files with a class as `optlang race` takes it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from optlang.search.assess import assess
+from optlang.search.executor import Executor, Processes, Serial
+from optlang.search.found import Found, find, hall_of_fame, pareto, write_hall
+from optlang.search.funnel import Promoted
+from optlang.search.genome import Form, GenomeError
+from optlang.search.hunt import Hunt, Progress
+from optlang.search.levels import FUNNEL, Level
+from optlang.search.seeds import seed as seed_genome
+from optlang.search.settings import EVOLUTION, WITH_BASELINES, Budget, Settings
+from optlang.search.space import Space
+from optlang.search.store import Store
+
+HALL_EVERY = 60.0  # seconds between two hall-of-fame folders
+WORD_EVERY = 30.0  # seconds between two lines of a search that finds nothing
+
+
+class Search:
+    """A search that is iterated over, round by round. What it has found is in its store at any moment."""
+
+    def __init__(self, store: Store, executor: Executor) -> None:
+        self.store, self.executor = store, executor
+        self.hunt = Hunt(store, executor)
+        self.form: Form = self.hunt.settings.space.form
+        self.level = self.hunt.search_level.name
+        self.was_stopped = False
+        self._hall_due = self._word_due = time.monotonic()
+
+    def __iter__(self) -> Iterator[Progress]:
+        for progress in self.hunt.run():
+            if time.monotonic() > self._hall_due:
+                self.write_hall()
+            yield progress
+        self.write_hall()
+
+    def stop(self) -> None:
+        """Ends the search after the round under way; it can be taken up again with `resume`."""
+        self.was_stopped = True
+        self.hunt.stop()
+
+    def is_due(self) -> bool:
+        """Whether nothing has been said for a while."""
+        due = time.monotonic() > self._word_due
+        if due:
+            self._word_due = time.monotonic() + WORD_EVERY
+        return due
+
+    def describe(self) -> str:
+        """What is searched, in a line."""
+        settings, strands = self.hunt.settings, self.hunt.strands
+        seeds = " and ".join(f"{one.assessment.fitness:.4f}" for one in self.hunt.seeds)
+        return (f"{', '.join(strands)} on {', '.join(self.hunt.search_level.tasks)}; {len(settings.space.functions)} functions; "
+                f"seeds have {seeds}; {self.executor.workers} workers")  # fmt: skip
+
+    def promote(self) -> Iterator[tuple[Level, list[Promoted]]]:
+        """The best of the search through the levels of the funnel."""
+        return self.hunt.promote()
+
+    def best(self) -> Found:
+        """The fittest program so far."""
+        return find(self.store, "best", self.level)
+
+    def hall_of_fame(self, count: int = 10) -> list[Found]:
+        return hall_of_fame(self.store, self.level, count)
+
+    def pareto(self) -> list[Found]:
+        """Programs that no other beats in fitness with no more statements and slots."""
+        return pareto(self.store, self.level)
+
+    def write_hall(self) -> list[Path]:
+        """The hall of fame as `.opt` files beside the store."""
+        self._hall_due = time.monotonic() + HALL_EVERY
+        return write_hall(self.store, self.level, self.form, Path(f"{self.store.path}.hall"))
+
+    def close(self) -> None:
+        """Ends the workers and frees the store."""
+        self.executor.close()
+        self.store.close()
+
+    def __enter__(self) -> Search:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def search(
+    *seeds: str, store: str | Path = "search.db", minutes: float = 0.0, children: int = 0, steps: int = 0,
+    tasks: Sequence[str] | None = None, space: str | Space = "default", baselines: bool = False, workers: int | None = None,
+    ray: str | None = None, seed: int = 0, **settings: Any,
+) -> Search:  # fmt: skip
+    """A new search from some rules (library names, `.opt` files; AdamW if none is given), to be iterated over.
+
+    It ends at `minutes`, `children` or training `steps`, whichever comes first. `tasks` replace those of the first level.
+    `space` is "default", "lion", "rich" or a `Space`; `baselines` adds random search and constants-only evolution, each with
+    four times the budget; `ray` is the address of a cluster. Other settings are those of `Settings`. Raises ValueError with
+    what is wrong, StoreError.
+    """
+    made = Settings(
+        space if isinstance(space, Space) else space_of(space, seeds or ("adamw",)), Budget(children, steps, minutes), seed=seed,
+        **{"funnel": _funnel(tasks), "plans": WITH_BASELINES if baselines else EVOLUTION, **settings},
+    )  # fmt: skip
+    made.check()
+    return Search(Store.create(store, made.to_json()), team(workers, ray))
+
+
+def resume(store: str | Path, workers: int | None = None, ray: str | None = None) -> Search:
+    """A search that was stopped or cut off, to go on with as if nothing had happened."""
+    return Search(Store.open_(store), team(workers, ray))
+
+
+def team(workers: int | None, ray: str | None = None) -> Executor:
+    """Workers of this machine, one for each core if not said otherwise (1 trains in this process), or a cluster's."""
+    if ray is not None:
+        from optlang.search.cluster import Cluster
+
+        return Cluster(assess, workers, None if ray == "local" else ray)
+    count = workers or os.cpu_count() or 1
+    return Serial(assess) if count == 1 else Processes(assess, count)
+
+
+def space_of(name: str, seeds: Sequence[str], **fields: Any) -> Space:
+    """A space with a set of functions and some rules to start from; its form has slots enough for them."""
+    for slots in (("m", "v"), ("m", "v", "n"), ("m", "v", "n", "o")):
+        form = Form(slots)
+        try:
+            programs = tuple(seed_genome(one, form) for one in seeds)
+            break
+        except GenomeError as problem:
+            if "slots" not in str(problem) or len(slots) == 4:
+                raise
+    return Space(form=form, seeds=programs, **fields) if "functions" in fields else Space.preset(name, form=form, seeds=programs, **fields)
+
+
+def _funnel(tasks: Sequence[str] | None) -> tuple[Level, ...]:
+    return FUNNEL if tasks is None else (replace(FUNNEL[0], tasks=tuple(tasks)), *FUNNEL[1:])

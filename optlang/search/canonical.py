@@ -1,0 +1,224 @@
+"""Keys of programs: equal keys mean the same program, written another way.
+
+Two keys, the cheap one first. `structural_key`: what each value is made of, without names, dead statements and the order of
+operands that commute. `algebraic_key`: values in a normal form besides, sums as coefficients and products as exponents, so
+that a - b + b is a, a*1 is a and sqrt(a*a) is abs(a). Both hold for this process only: they are hashes of Python's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from optlang.search.functions import FUNCTIONS, TINY
+from optlang.search.genome import UPDATE, Form, Genome
+
+Value = Any  # a hashable value number: a name, a constant, or (function, operands)
+COMMUTES = frozenset(name for name, row in FUNCTIONS.items() if row.commutes)
+
+
+def structural_key(genome: Genome, form: Form) -> int:
+    """Of a genome without dead statements."""
+    known: dict[str, int] = {}
+    for function, target, args, _ in genome:
+        given = [known.get(arg, arg) if type(arg) is str else repr(arg) for arg in args]
+        if function in COMMUTES:
+            given.sort(key=hash)
+        known[target] = hash((function, *given))
+    return hash((known.get(UPDATE), *[known.get(slot) for slot in form.slots]))
+
+
+# ---------------------------------------------------------------------------------------------- algebra of values
+#
+# A value is ("sum", constant, {atom: coefficient}) or ("product", coefficient, {atom: exponent}) with sorted items, an atom, or
+# a number. Atoms are names and calls of functions.
+
+
+def algebraic_key(genome: Genome, form: Form) -> int:
+    """Of a genome without dead statements. In a scaled form the update counts up to a positive factor."""
+    known: dict[str, Value] = {}
+    for function, target, args, _ in genome:
+        known[target] = _called(function, [known.get(arg, arg) if type(arg) is str else arg for arg in args])
+    update = known.get(UPDATE)
+    return hash((_direction(update) if form.scaled else update, *[known.get(slot, slot) for slot in form.slots]))
+
+
+def _called(function: str, args: Sequence[Value]) -> Value:
+    """The normal form of a call."""
+    if all(isinstance(arg, float) for arg in args):
+        folded = _folded(function, args)
+        if folded is not None:
+            return folded
+    rule = _RULES.get(function)
+    return rule(*args) if rule is not None else _atom(function, args)
+
+
+def _atom(function: str, args: Sequence[Value]) -> Value:
+    ordered = sorted(args, key=hash) if function in COMMUTES else args
+    return ("call", function, *ordered)
+
+
+def _folded(function: str, args: Sequence[float]) -> float | None:
+    plain = _NUMBERS.get(function)
+    with np.errstate(all="ignore"):
+        value = float(plain(*args)) if plain is not None else math.nan
+    return value if math.isfinite(value) else None
+
+
+_NUMBERS: dict[str, Callable[..., Any]] = {
+    "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": np.divide, "pow": np.power,
+    "neg": lambda a: -a, "abs": abs, "sqrt": np.sqrt, "square": lambda a: a * a, "cube": lambda a: a**3, "exp": np.exp, "log": np.log,
+    "sin": np.sin, "cos": np.cos, "tanh": np.tanh, "maximum": max, "minimum": min, "sign": np.sign, "complement": lambda a: 1 - a,
+    "protected_div": lambda a, b: np.divide(a, b + TINY), "protected_sqrt": lambda a: math.sqrt(abs(a)),
+    "interp": lambda x, y, a: (1 - a) * x + a * y,
+}  # fmt: skip
+
+
+# sums
+
+
+def _terms(value: Value) -> tuple[float, dict[Value, float]]:
+    """A value as a constant and coefficients."""
+    if isinstance(value, float):
+        return value, {}
+    if isinstance(value, tuple) and value[0] == "sum":
+        return value[1], dict(value[2])
+    if isinstance(value, tuple) and value[0] == "product" and value[1] != 1.0:
+        return 0.0, {("product", 1.0, value[2]) if _is_more(value[2]) else value[2][0][0]: value[1]}
+    return 0.0, {value: 1.0}
+
+
+def _is_more(items: Sequence[tuple[Value, float]]) -> bool:
+    return len(items) != 1 or items[0][1] != 1.0
+
+
+def _sum(parts: Sequence[tuple[float, Value]]) -> Value:
+    """Multiples of values, added."""
+    constant, total = 0.0, dict[Value, float]()
+    for factor, value in parts:
+        more, terms = _terms(value)
+        constant += factor * more
+        for atom, coefficient in terms.items():
+            total[atom] = total.get(atom, 0.0) + factor * coefficient
+    kept = {atom: _rounded(c) for atom, c in total.items() if abs(c) > 1e-14}
+    if not kept:
+        return _rounded(constant)
+    if constant == 0.0 and len(kept) == 1:
+        [(atom, coefficient)] = kept.items()
+        return _product([(atom, 1.0)], coefficient)
+    return ("sum", _rounded(constant), tuple(sorted(kept.items(), key=hash)))
+
+
+def _rounded(value: float) -> float:
+    """Two ways to the same coefficient differ in the last bits."""
+    return float(f"{value:.13g}")
+
+
+# products
+
+
+def _factors(value: Value) -> tuple[float, dict[Value, float]]:
+    """A value as a coefficient and exponents."""
+    if isinstance(value, float):
+        return value, {}
+    if isinstance(value, tuple) and value[0] == "product":
+        return value[1], dict(value[2])
+    return 1.0, {value: 1.0}
+
+
+def _product(parts: Sequence[tuple[Value, float]], coefficient: float = 1.0) -> Value:
+    """Powers of values, multiplied. Exponents are whole."""
+    total: dict[Value, float] = {}
+    for value, exponent in parts:
+        factor, powers = _factors(value)
+        coefficient *= factor**exponent if factor or exponent > 0 else math.nan
+        for atom, own in powers.items():
+            total[atom] = total.get(atom, 0.0) + own * exponent
+    kept = {atom: exponent for atom, exponent in total.items() if exponent}
+    coefficient = _rounded(coefficient)
+    if not kept or coefficient == 0.0:
+        return coefficient
+    items = tuple(sorted(kept.items(), key=hash))
+    return items[0][0] if coefficient == 1.0 and not _is_more(items) else ("product", coefficient, items)
+
+
+def _quotient(a: Value, b: Value) -> Value:
+    return _atom("div", (a, b)) if b == 0.0 else _product([(a, 1.0), (b, -1.0)])
+
+
+# functions with a law of their own
+
+
+def _absolute(a: Value) -> Value:
+    """Of -a it is that of a; of what is never negative, itself."""
+    if isinstance(a, tuple) and a[0] == "product":
+        even = all(exponent % 2 == 0 for _, exponent in a[2])
+        return ("product", abs(a[1]), a[2]) if even else _product([(_atom("abs", (("product", 1.0, a[2]),)), 1.0)], abs(a[1]))
+    return a if isinstance(a, tuple) and a[0] == "call" and a[1] in _NEVER_NEGATIVE else _atom("abs", (a,))
+
+
+def _root(a: Value) -> Value:
+    """Of a square it is the absolute value."""
+    if isinstance(a, tuple) and a[0] == "product" and all(exponent % 2 == 0 for _, exponent in a[2]) and a[1] > 0:
+        half = _product([(atom, exponent / 2) for atom, exponent in a[2]])
+        return _product([(_absolute(half), 1.0)], math.sqrt(a[1]))
+    return _atom("sqrt", (a,))
+
+
+def _power(a: Value, b: Value) -> Value:
+    whole = isinstance(b, float) and b.is_integer() and 1 <= b <= 8
+    return _product([(a, b)]) if whole else _atom("pow", (a, b))
+
+
+def _interpolated(x: Value, y: Value, a: Value) -> Value:
+    if isinstance(a, float):
+        return _sum([(1 - a, x), (a, y)])
+    return x if x == y else _sum([(1.0, x), (1.0, _product([(a, 1.0), (_sum([(1.0, y), (-1.0, x)]), 1.0)]))])
+
+
+def _same(function: str) -> Callable[[Value, Value], Value]:
+    return lambda a, b: a if a == b else _atom(function, (a, b))
+
+
+def _sign(a: Value) -> Value:
+    """Does not see a positive factor."""
+    if isinstance(a, tuple) and a[0] == "product":
+        bare = _product([(a, 1.0)], 1 / abs(a[1]))
+        return _product([(_atom("sign", (_product([(bare, 1.0)], -1.0),)), 1.0)], -1.0) if a[1] < 0 else _atom("sign", (bare,))
+    return a if isinstance(a, tuple) and a[:2] == ("call", "sign") else _atom("sign", (a,))
+
+
+_NEVER_NEGATIVE = frozenset(["abs", "sqrt", "exp", "exp2", "exp10", "cosh", "norm_tensor", "norm_model", "rms_tensor", "global_norm"])
+_RULES: dict[str, Callable[..., Value]] = {
+    "add": lambda a, b: _sum([(1.0, a), (1.0, b)]),
+    "sub": lambda a, b: _sum([(1.0, a), (-1.0, b)]),
+    "neg": lambda a: _product([(a, 1.0)], -1.0),
+    "mul": lambda a, b: _product([(a, 1.0), (b, 1.0)]),
+    "div": _quotient,
+    "square": lambda a: _product([(a, 2.0)]),
+    "cube": lambda a: _product([(a, 3.0)]),
+    "complement": lambda a: _sum([(1.0, 1.0), (-1.0, a)]),
+    "protected_div": lambda a, b: _quotient(a, _sum([(1.0, b), (1.0, TINY)])),
+    "reciprocal": lambda a: _quotient(1.0, _sum([(1.0, a), (1.0, TINY)])),
+    "pow": _power,
+    "abs": _absolute,
+    "sqrt": _root,
+    "protected_sqrt": lambda a: _root(_absolute(a)),
+    "interp": _interpolated,
+    "maximum": _same("maximum"),
+    "minimum": _same("minimum"),
+    "sign": _sign,
+}
+
+
+def _direction(value: Value) -> Value:
+    """A value up to a positive factor."""
+    if isinstance(value, tuple) and value[0] == "product":
+        return _product([(value, 1.0)], 1 / abs(value[1])) if value[1] else value
+    if isinstance(value, tuple) and value[0] == "sum":
+        size = abs(value[2][0][1])
+        return _sum([(1 / size, value)])
+    return value

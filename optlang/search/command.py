@@ -1,0 +1,239 @@
+"""`optlang search`: its options, and what it does with them. Importing this is quick; searching imports torch."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from optlang.search.api import Search
+    from optlang.search.hunt import Progress
+    from optlang.search.store import Store
+
+ABOUT = """\
+Searches the space of update rules, as the search that found Lion did, from one rule or several.
+
+  optlang search adamw --minutes 30 --store run.db      evolve AdamW; everything goes into run.db at once
+  optlang search my.opt lion --children 50000           two seeds; ends after so many children
+  optlang search adamw --baselines --minutes 60         beside random search and constants-only evolution, 4 times the budget each
+  optlang search adamw --space lion --limit statements=15 --never t
+  optlang search resume run.db                          go on where it stopped, or was killed
+  optlang search pick run.db                            fitness against size: the programs that nothing beats in both
+  optlang search report run.db -o report.html           one page with everything: curves, funnel, lineage, hall of fame
+  optlang search export run.db best -o found.opt        a rule as a file; also Found123, as pick lists them
+
+Fitness is the share of its steps in which tuned AdamW gets as far: 1 is AdamW, more is better. The best go through longer
+and other tasks (the funnel), and the hold-out is opened once. Ctrl-C ends the search in good order; twice, at once."""
+ACTIONS = ("resume", "report", "pick", "export")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `optlang search`."""
+    parser.add_argument("words", nargs="*", metavar="SEED", help="library names or FILE.opt to start from (default: adamw), or an action")
+    parser.add_argument("--store", default="search.db", metavar="FILE", help="where everything goes; default: search.db")
+    parser.add_argument("--minutes", type=float, default=0.0, help="of searching, all sittings together")
+    parser.add_argument("--children", type=int, default=0, help="programs to make; most are merged or rejected and never trained")
+    parser.add_argument("--steps", type=int, default=0, help="training steps to spend")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="for the first level: built-in names, or Python files")
+    parser.add_argument("--space", default="default", choices=["default", "lion", "rich"], help="functions to search with")
+    parser.add_argument("--functions", nargs="+", metavar="F", help="only these functions")
+    parser.add_argument("--never", nargs="+", metavar="NAME", default=[], help="names that no program may read, such as t or w")
+    parser.add_argument("--constraint", action="append", default=[], metavar="C", help='such as "elementwise" or "loss scale"')
+    parser.add_argument("--limit", action="append", default=[], metavar="WHAT=N", help="statements, slots or depth")
+    parser.add_argument("--template", metavar="FILE", help="a program with holes: `?` for an argument, a line `?` for statements")
+    parser.add_argument("--population", type=int, default=200, help="default: 200")
+    parser.add_argument("--islands", type=int, default=1, help="populations that exchange their best; default: 1")
+    parser.add_argument("--baselines", action="store_true", help="also random search and constants-only evolution, 4 times the budget each")
+    parser.add_argument("--seed", type=int, default=0, help="of everything random; default: 0")
+    parser.add_argument("--workers", type=int, help="processes; default: one for each core")
+    parser.add_argument("--ray", metavar="ADDRESS", nargs="?", const="local", help="train on a Ray cluster; alone: one on this machine")
+    parser.add_argument("--no-funnel", action="store_true", help="end after the first level")
+    parser.add_argument("-o", "--output", metavar="OUT", help="of report and export")
+    parser.add_argument("--to", default="opt", choices=["opt", "module", "latex"], help="of export; default: opt")
+    parser.add_argument("--quiet", action="store_true", help="print the end only")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs one action. Raises OptError for a seed that is wrong."""
+    try:
+        from optlang.search.cluster import ClusterError
+        from optlang.search.store import StoreError
+        from optlang.search.tasks import TaskError
+    except ModuleNotFoundError as missing:
+        print(f"searching needs {missing.name}: pip install 'optlang-rules[search]'", file=sys.stderr)
+        return 2
+    words = arguments.words
+    action = words[0] if words and words[0] in ACTIONS else "search"
+    try:
+        return _RUN[action](arguments)
+    except (StoreError, ClusterError, TaskError, ValueError) as problem:
+        print(f"optlang search: {problem}", file=sys.stderr)
+        return 2
+
+
+def _store_named(arguments: argparse.Namespace, least: int, most: int) -> list[str]:
+    """What stands behind an action: its store, and more."""
+    words: list[str] = arguments.words[1:]
+    if not least <= len(words) <= most:
+        raise ValueError(f"`{arguments.words[0]}` wants {'a store' if most == 1 else 'a store and a rule'}; see `optlang search --help`")
+    return words
+
+
+# ------------------------------------------------------------------------------------------------------- searching
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    from optlang.search import api
+    from optlang.search.levels import FUNNEL
+
+    seeds = arguments.words or ["adamw"]
+    budget = {name: getattr(arguments, name) for name in ("minutes", "children", "steps")}
+    if not any(budget.values()):
+        budget["minutes"] = 30.0
+    settings = {"ageing": _ageing(arguments)} | ({"funnel": FUNNEL[:1]} if arguments.no_funnel else {})
+    with api.search(
+        *seeds, store=arguments.store, tasks=arguments.tasks, space=_space(arguments, seeds), baselines=arguments.baselines,
+        workers=arguments.workers, seed=arguments.seed, ray=arguments.ray, **budget, **settings,
+    ) as found:  # fmt: skip
+        return _followed(found, arguments)
+
+
+def _ageing(arguments: argparse.Namespace) -> Any:
+    from optlang.search.evolution import Ageing
+
+    return Ageing(population=arguments.population, islands=arguments.islands)
+
+
+def _space(arguments: argparse.Namespace, seeds: list[str]) -> Any:
+    from optlang.search import api
+    from optlang.search.space import Limits
+
+    limits: dict[str, Any] = {name: int(number) for name, _, number in (one.partition("=") for one in arguments.limit)}
+    if odd := sorted(set(limits) - {"statements", "slots", "depth"}):
+        raise ValueError(f"--limit {odd[0]}=…: there are limits of statements, slots and depth, as in --limit statements=15")
+    fields: dict[str, Any] = {"limits": Limits(**limits)} if limits else {}
+    fields["constraints"] = (*arguments.constraint, *(f"never {name}" for name in arguments.never))
+    if arguments.functions:
+        fields["functions"] = dict.fromkeys(arguments.functions, 1.0)
+    if arguments.template:
+        fields["template"] = Path(arguments.template).read_text(encoding="utf-8")
+    return api.space_of(arguments.space, seeds, **fields)
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    from optlang.search import api
+
+    [path] = _store_named(arguments, 1, 1)
+    with api.resume(path, arguments.workers, arguments.ray) as found:
+        return _followed(found, arguments)
+
+
+def _followed(search: Search, arguments: argparse.Namespace) -> int:
+    """The search to its end, then the funnel."""
+    print(f"{search.store.path}: {search.describe()}", flush=True)
+    with _interrupts(search.stop):
+        for progress in search:
+            if not arguments.quiet:
+                _tell(search, progress)
+        if search.was_stopped:
+            print(f"stopped; `optlang search resume {search.store.path}` goes on", flush=True)
+            return 130
+        for level, results in search.promote():
+            best = results[0]
+            print(f"{level.name}: {len(results)} programs, best {best.assessment.fitness:.4f} ± {best.assessment.error:.4f}", flush=True)
+    print(f"the hall of fame is in {search.store.path}.hall; see `optlang search report {search.store.path}`")
+    return 0
+
+
+def _tell(search: Search, progress: Progress) -> None:
+    """One line for a round that brought something, or for a minute."""
+    if not (progress.round.improved or progress.point is not None or search.is_due()):
+        return
+    done, best = progress.round, progress.round.best
+    spent = f"{done.children} children, {done.spent} steps"
+    line = f"{progress.done:4.0%}  {done.branch}: {spent}, best {best.fitness:.4f} (program {best.number})"
+    print(line + (f"; on validation tasks {progress.point.validation:.4f}" if progress.point else ""), flush=True)
+    if progress.overfits:
+        print("the best no longer get better on tasks that selection does not see: the search ends", flush=True)
+
+
+@contextmanager
+def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C asks for an end after the round; the second is one."""
+
+    def asked(number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, before)
+        print("\nending after this round; Ctrl-C again ends at once", file=sys.stderr, flush=True)
+        stop()
+
+    before = signal.signal(signal.SIGINT, asked)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# --------------------------------------------------------------------------------------------------------- looking
+
+
+def _pick(arguments: argparse.Namespace) -> int:
+    from optlang.search.found import pareto, table
+
+    [path] = _store_named(arguments, 1, 1)
+    with _opened(path) as (store, _, level):
+        print(table(pareto(store, level)))
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from optlang.rules import Rule
+    from optlang.search.found import find
+
+    path, name = _store_named(arguments, 2, 2)
+    with _opened(path) as (store, settings, level):
+        text = find(store, name, level).rule(settings.space.form)
+    if arguments.to != "opt":
+        rule = Rule(text)
+        text = rule.module() if arguments.to == "module" else rule.latex() + "\n"
+    _written(text, arguments.output)
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from optlang.search.report import page
+
+    [path] = _store_named(arguments, 1, 1)
+    output = arguments.output or f"{path}.html"
+    with _opened(path) as (store, _, _):
+        Path(output).write_text(page(store), encoding="utf-8")
+    print(f"written to {output}")
+    return 0
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[tuple[Store, Any, str]]:
+    """A store to read, its settings, and the name of its first level."""
+    from optlang.search.settings import Settings
+    from optlang.search.store import Store
+
+    with Store.read(path) as store:
+        settings = Settings.from_json(store.meta("settings"))
+        yield store, settings, settings.funnel[0].name
+
+
+def _written(text: str, output: str | None) -> None:
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        Path(output).write_text(text, encoding="utf-8")
+        print(f"written to {output}")
+
+
+_RUN: dict[str, Callable[[argparse.Namespace], int]] = {
+    "search": _search, "resume": _resume, "report": _report, "pick": _pick, "export": _export,
+}  # fmt: skip
