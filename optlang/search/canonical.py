@@ -146,7 +146,12 @@ def _product(parts: Sequence[tuple[Value, float]], coefficient: float = 1.0) -> 
 
 
 def _quotient(a: Value, b: Value) -> Value:
-    return _atom("div", (a, b)) if b == 0.0 else _product([(a, 1.0), (b, -1.0)])
+    """b is not cancelled: where it is zero, b/b is not 1."""
+    factor, powers = _factors(b)
+    if not powers:
+        return _product([(a, 1.0)], 1 / factor) if factor else _atom("div", (a, b))
+    bare = _product(list(powers.items()))
+    return _product([(a, 1.0), (("call", "inverse", bare), 1.0)], 1 / factor)
 
 
 # functions with a law of their own
