@@ -11,18 +11,21 @@ from unittest import mock
 import by_hand as hand
 import numpy as np
 import pytorch_optimizer as po
+import schedulefree  # type: ignore[import-untyped]
 import torch
 from adopt import ADOPT  # type: ignore[import-untyped]
 from adv_optm.util.lion_k import _get_lion_k_update  # type: ignore[import-untyped]
 from by_hand import by_hand
 from closed_loop import Maker, Params, Problem
 from core_optimizer import CoRe  # type: ignore[import-untyped]
+from dadaptation import DAdaptAdam  # type: ignore[import-untyped]
 from lion_pytorch import Lion  # type: ignore[import-untyped]
 from optimi import StableAdamW
+from prodigyopt import Prodigy  # type: ignore[import-untyped]
 from pytorch_optimizer.optimizer import mars
 from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
 from qhoptim.pyt import QHAdam  # type: ignore[import-untyped]
-from references import ADAM, BETAS, MATRICES, RMS, SGD, TORCH, Before, Row, Setting, _timm, fast, gradient, plain
+from references import ADAM, BETAS, MATRICES, RMS, SGD, TORCH, Before, Row, Setting, _timm, fast, gradient, plain, schedule_free_average
 from sophia_opt import SophiaG  # type: ignore[import-untyped]
 from torch import Tensor
 
@@ -125,6 +128,14 @@ class Predicting:
             for p, start in zip(self.params, home, strict=True):
                 p.copy_(start)
         self.base.step()
+
+
+def schedule_free_sgd(params: dict[str, Tensor], problem: Problem) -> Any:
+    optimizer = schedulefree.SGDScheduleFree(
+        list(params.values()), lr=0.1, momentum=0.8, weight_decay=0.1, warmup_steps=6, r=0.5, weight_lr_power=1.5, foreach=False
+    )
+    optimizer.train()
+    return optimizer
 
 
 def last_adam_update(s: dict[str, Any]) -> Tensor:
@@ -250,6 +261,10 @@ CORE: dict[str, Any] = {"lr": 0.02, "step_min": 5e-3, "step_max": 0.05, "eta_min
                         "beta1b": 0.8, "beta1c": 7.0, "weight_decay": 0.3}
 THEIR_CORE: dict[str, Any] = {"lr": 0.02, "step_sizes": (5e-3, 0.05), "etas": (0.6, 1.3), "eps": 1e-2, "weight_decay": 0.3, "foreach": False}
 INNA: dict[str, Any] = {"lr": 0.03, "alpha": 0.5, "beta": 0.7, "sigma": 0.9, "eps": 1e-2, "weight_decay": 0.1}
+PRODIGY: dict[str, Setting] = {**ADAM, "lr": 0.8, "d0": 1e-2, "coefficient": 1.3, "growth": 1.04}
+THEIR_PRODIGY: dict[str, Any] = {**TORCH, "lr": 0.8, "d0": 1e-2, "d_coef": 1.3, "growth_rate": 1.04}
+ADAPT: dict[str, Setting] = {**ADAM, "lr": 0.8, "d0": 1e-2, "growth": 1.04}
+THEIR_ADAPT: dict[str, Any] = {**TORCH, "lr": 0.8, "d0": 1e-2, "growth_rate": 1.04}
 NORM: dict[str, Any] = {"lr": 0.5, "b0": 0.5, "eps": 0.1}
 
 RULES: tuple[Row, ...] = (
@@ -340,4 +355,11 @@ RULES: tuple[Row, ...] = (
     # the rate comes this close to its mean, but not much closer, some steps before it settles
     Row("swats", {**ADAM, "tol": 0.0071}, lambda params, _: hand.WholeSwats(list(params.values()), tol=0.0071, **ADAM), "model"),
     Row("swats", {**ADAM, "tol": 0.018}, lambda params, _: Settling(list(params.values()), 0.018, **TORCH), "one", shapes=("matrix",)),
+    Row("schedulefreesgd", {"lr": 0.1, "momentum": 0.8, "weight_decay": 0.1, "warmup": 6, "r": 0.5, "weight_lr_power": 1.5},
+        schedule_free_sgd, average=schedule_free_average),
+    Row("prodigy", {**PRODIGY, "corrected": True}, plain(Prodigy, use_bias_correction=True, **THEIR_PRODIGY), "corrected"),
+    Row("prodigy", {**PRODIGY, "decoupled": False, "safeguard": True},
+        plain(Prodigy, decouple=False, safeguard_warmup=True, **THEIR_PRODIGY), "coupled"),
+    Row("dadaptadam", ADAPT, plain(DAdaptAdam, **THEIR_ADAPT), "plain"),
+    Row("dadaptadam", {**ADAPT, "corrected": True}, plain(DAdaptAdam, use_bias_correction=True, **THEIR_ADAPT), "corrected"),
 )  # fmt: skip

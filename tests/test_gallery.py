@@ -65,6 +65,7 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "optimisticamsgrad": "NumPy by hand",
     "xgradadamw": "torch.optim.AdamW, moved to the predicted weights by hand",
     "swats": "pytorch_optimizer's SWATS with the paper's test; several tensors: NumPy by hand",
+    "schedulefreesgd": "schedulefree's SGDScheduleFree", "prodigy": "prodigyopt", "dadaptadam": "dadaptation's DAdaptAdam",
 }  # fmt: skip
 HEAD = """\
 # The library
