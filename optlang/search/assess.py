@@ -80,7 +80,7 @@ class _Candidate:
 
         losses = tuned.losses[tuned.best]
         if self.level.measure == "loss":
-            value, error = -float(losses.mean()), float(losses.std(ddof=1) / np.sqrt(len(losses))) if len(losses) > 1 else 0.0
+            value, error = -float(losses.mean()), _standard_error(losses)
         else:
             base = fitness.Baseline.from_json(job.baselines[self.level.key(task.name)])
             score = fitness.score(tuned, base, job.seeds)
@@ -99,6 +99,12 @@ class _Candidate:
         if self.status:
             values = [self.level.worst]
         return Assessment(sum(values) / len(values), error, min(values), self.steps, seconds, status, self.scores)
+
+
+def _standard_error(losses: Any) -> float:
+    """Of the mean over seeds; 0 where it cannot be known: for one seed, or where a run diverged."""
+    known = len(losses) > 1 and bool(np.isfinite(losses).all())
+    return float(losses.std(ddof=1) / np.sqrt(len(losses))) if known else 0.0
 
 
 def _finite(value: float) -> float:

@@ -1,0 +1,119 @@
+"""Does the search find again what is known? Three planted tasks, from rules that lack the idea, several seeds each.
+
+    python examples/search/rediscovery/run.py                     all of it, or what is still missing
+    python examples/search/rediscovery/run.py momentum --seeds 3  one suite
+
+On every task the ranking of the known rules is verified first. A search ends when its best program behaves like the family
+that wins there (see `optlang.search.rediscovery`), or when its CPU minutes are spent. Finished searches are in results.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import optlang
+from optlang.search.assess import Job, assess
+from optlang.search.evolution import Ageing
+from optlang.search.genome import Form, from_text, to_program
+from optlang.search.levels import Level
+from optlang.search.rediscovery import matches
+from optlang.search.settings import Pace
+from optlang.search.space import Limits, Space
+
+RESULTS = Path(__file__).parent / "results.json"
+FUNCTIONS = (
+    "add", "sub", "mul", "protected_div", "interp", "sign", "abs", "square", "protected_sqrt", "maximum", "minimum", "tanh", "normalize",
+)  # fmt: skip
+KNOWN = {
+    "SGD": "u = mul(g, 1.0)",
+    "momentum": "m = interp(g, m, 0.9)\nu = mul(m, 1.0)",
+    "sign": "u = sign(g)",
+    "sign of momentum": "m = interp(g, m, 0.9)\nu = sign(m)",
+    "average of signs": "a = sign(g)\nm = interp(a, m, 0.9)\nu = mul(m, 1.0)",
+    "AdamW": "a = square(g)\nm = interp(g, m, 0.9)\nv = interp(a, v, 0.999)\na = protected_sqrt(v)\nu = protected_div(m, a)",
+    "normalized": "u = normalize(g)",
+}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A task, the rule that searches start from, the family that wins, and the CPU minutes of one search."""
+
+    task: str
+    start: str
+    family: str
+    minutes: float
+
+
+SUITES = {
+    "momentum": Suite("planted-momentum", KNOWN["SGD"], "momentum", 10),
+    "sign-momentum": Suite("planted-sign", KNOWN["AdamW"], "sign-momentum", 30),
+    "normalized": Suite("planted-normalized", KNOWN["SGD"], "normalized", 30),
+}
+
+
+def verified(suite: Suite) -> dict[str, float]:
+    """What the known rules reach, best first. Raises RuntimeError if no member of the family wins."""
+    level = Level("known", (suite.task,), seeds=8, measure="loss")
+    found = assess(Job(tuple(KNOWN.values()), Form(), level, {}, tuple(range(100, 108))))
+    ranked = dict(sorted(((name, one.fitness) for name, one in zip(KNOWN, found, strict=True)), key=lambda pair: -pair[1]))
+    best = next(iter(ranked))
+    if not matches(to_program(from_text(KNOWN[best]), Form()), suite.family).is_found:
+        raise RuntimeError(f"on {suite.task} {best} wins, which is not of the family {suite.family}")
+    return ranked
+
+
+def searched(suite: Suite, seed: int) -> dict[str, Any]:
+    """One search. CPU time is that of this process, which does all the work itself."""
+    space = Space(
+        functions=dict.fromkeys(FUNCTIONS, 1.0), seeds=(from_text(suite.start),), limits=Limits(statements=14), names=("w", "g"),
+        constants=(-10.0, 10.0),
+    )  # fmt: skip
+    level = Level("search", (suite.task,), seeds=2, measure="loss")
+    started = time.process_time()
+    with tempfile.TemporaryDirectory() as folder, optlang.search(
+        store=Path(folder) / "run.db", space=space, funnel=(level,), steps=10**12, seed=seed, workers=1,
+        ageing=Ageing(population=100, tournament=3), pace=Pace(jobs=1, per_job=24, hurdle=0.0),
+    ) as run:  # fmt: skip
+        minutes, match = 0.0, None
+        for progress in run:
+            minutes = (time.process_time() - started) / 60
+            if progress.round.improved:
+                match = matches(run.best().program(run.form), suite.family)
+            if minutes >= suite.minutes or (match is not None and match.is_found):
+                break
+        best, strand = run.best(), run.hunt.strands["evolution"]
+        match = matches(best.program(run.form), suite.family)
+        return {
+            "seed": seed, "found": match.is_found, "cosine": round(match.cosine, 4), "settings": match.settings, "fitness": best.fitness,
+            "cpu minutes": round(minutes, 2), "children": strand.children, "trained": strand.trained, "program": best.text,
+        }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suites", nargs="*", choices=[*SUITES, []], metavar="SUITE", help=f"of {', '.join(SUITES)}; default: all")
+    parser.add_argument("--seeds", type=int, default=10, help="searches of each suite; default: 10")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    kept: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in arguments.suites or SUITES:
+        one = kept.setdefault(name, {"known rules": verified(SUITES[name]), "searches": []})
+        for seed in range(len(one["searches"]), arguments.seeds):
+            one["searches"].append(searched(SUITES[name], seed))
+            RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+            print(name, one["searches"][-1], flush=True)
+        hits = sum(search["found"] for search in one["searches"])
+        print(f"{name}: {hits} of {len(one['searches'])} found", flush=True)
+
+
+if __name__ == "__main__":
+    main()

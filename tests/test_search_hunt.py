@@ -1,0 +1,195 @@
+"""Whole searches on tasks of a few steps: the same for any number of workers, and for one that was cut off and taken up again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import optlang
+from optlang.cli import main
+from optlang.rules import Rule
+from optlang.search.api import Search, resume
+from optlang.search.evolution import Ageing
+from optlang.search.levels import Level, Point, onset
+from optlang.search.settings import Budget, Plan, Settings, SettingsError
+from optlang.search.space import Space
+from optlang.search.store import Store, StoreError
+from optlang.search.strand import Pace
+
+SHORT = Level("search", ("planted-momentum",), factor=0.1, seeds=2, measure="loss")
+LONGER = Level("validation", ("planted-normalized", "planted-sign"), factor=0.1, seeds=2, enter=4, measure="loss")
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def started(store: Path, **settings: Any) -> Search:
+    given = {
+        "children": 4000, "funnel": (SHORT,), "workers": 1, "seed": 5, "ageing": Ageing(population=20),
+        "pace": Pace(jobs=2, per_job=3, proposals=800, hurdle=0.0), **settings,
+    }  # fmt: skip
+    return optlang.search("sgd-bare", store=store, **given)
+
+
+def evaluated(store: Path) -> list[tuple[Any, ...]]:
+    """Every program with its result, in order."""
+    with Store.read(store) as kept:
+        return kept.query("SELECT branch, number, text, parent, change, fitness, steps FROM genomes JOIN assessments "
+                          "USING (branch, number) ORDER BY branch, number")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search from start to end in one go."""
+    torch.set_num_threads(1)
+    path = tmp_path_factory.mktemp("whole") / "run.db"
+    with started(path) as run:
+        assert len(list(run)) > 2
+    return path
+
+
+def test_it_finds_something_better_than_its_seed(whole: Path) -> None:
+    rows = evaluated(whole)
+    assert len(rows) > 15
+    assert max(row[5] for row in rows) > rows[0][5]
+    assert rows[0][4] == "seed" and all(row[3] is not None for row in rows[1:])
+
+
+def test_workers_do_not_matter(whole: Path, tmp_path: Path) -> None:
+    with started(tmp_path / "run.db", workers=2) as run:
+        list(run)
+    assert evaluated(tmp_path / "run.db") == evaluated(whole)
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_taken_up_again_it_goes_on_identically(whole: Path, tmp_path: Path, rounds: int) -> None:
+    with started(tmp_path / "run.db") as run:
+        for _, _progress in zip(range(rounds), run, strict=False):
+            pass
+    with resume(tmp_path / "run.db", workers=1) as run:
+        list(run)
+    assert evaluated(tmp_path / "run.db") == evaluated(whole)
+    with Store.read(tmp_path / "run.db") as one, Store.read(whole) as other:
+        assert one.state("evolution")["branch"] == other.state("evolution")["branch"]  # type: ignore[index]
+
+
+def test_killed_at_any_moment_nothing_finished_is_lost(whole: Path, tmp_path: Path) -> None:
+    path = str(tmp_path / "run.db")
+    script = f"import sys; sys.path.insert(0, {str(HERE)!r}); import test_search_hunt as t, pathlib, torch; torch.set_num_threads(1)\n"
+    script += f"with t.started(pathlib.Path({path!r})) as run: list(run)"
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not _has_rounds(tmp_path / "run.db", 2) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = evaluated(tmp_path / "run.db")
+    assert before
+    with resume(tmp_path / "run.db", workers=1) as run:
+        list(run)
+    after = evaluated(tmp_path / "run.db")
+    assert after[: len(before)] == before
+    assert after == evaluated(whole)
+
+
+def _has_rounds(path: Path, count: int) -> bool:
+    try:
+        with Store.read(path) as store:
+            return bool(store.query("SELECT 1 FROM strands WHERE rounds > ?", count))
+    except (StoreError, KeyError):
+        return False
+
+
+def test_baselines_have_their_own_budgets(tmp_path: Path) -> None:
+    plans = (Plan("evolution"), Plan("random", factor=2.0), Plan("constants", repeats=2))
+    with started(tmp_path / "run.db", plans=plans, children=1000) as run:
+        list(run)
+        counts = {name: strand.children for name, strand in run.hunt.strands.items()}
+    assert set(counts) == {"evolution", "random", "constants", "constants 2"}
+    assert counts["random"] >= 2000 and counts["evolution"] < 2000
+    for row in evaluated(tmp_path / "run.db"):
+        if row[0].startswith("constants"):
+            assert row[2].count("\n") == 0 and "mul(" in row[2], "only the constant of the seed changes"
+
+
+def test_the_funnel_takes_the_best_and_the_seeds(tmp_path: Path) -> None:
+    with started(tmp_path / "run.db", funnel=(SHORT, LONGER), validate_every=1) as run:
+        list(run)
+        assert run.hunt.points and all(point.spent > 0 for point in run.hunt.points)
+        [(level, results)] = list(run.promote())
+        again = list(run.promote())
+    assert level.name == "validation" and len(results) == LONGER.enter + 1
+    assert 1 in [one.number for one in results], "the seed goes along"
+    assert [one.assessment.fitness for one in results] == sorted((one.assessment.fitness for one in results), reverse=True)
+    assert again[0][1] == results, "what is in the store is not trained again"
+
+
+def test_overfitting_is_seen() -> None:
+    rising = [Point(n, float(n), float(n)) for n in range(6)]
+    assert onset(rising) is None
+    falling = [*rising, *(Point(n, float(n), 5.0 - n) for n in range(6, 12))]
+    assert onset(falling) == 5
+    still = [*rising, *(Point(n, 5.0, 0.0) for n in range(6, 12))]
+    assert onset(still) is None, "a search that has stopped rising does not overfit"
+
+
+def test_what_was_found_goes_out(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "pick", str(whole)]) == 0
+    shown = capsys.readouterr().out
+    assert "fitness" in shown and "Found" in shown
+    name = shown.splitlines()[1].split()[0]
+    assert main(["search", "export", str(whole), name, "-o", str(tmp_path / "found.opt")]) == 0
+    assert Rule(tmp_path / "found.opt").name == name
+    assert main(["search", "export", str(whole), "best", "--to", "module"]) == 0
+    assert "class Found" in capsys.readouterr().out
+    assert list(Path(f"{whole}.hall").glob("*.opt"))
+    for path in Path(f"{whole}.hall").glob("*.opt"):
+        Rule(path)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["search", "adamw", "--store", "{store}", "--minutes", "1"], "is there already"),
+        (["search", "adamw", "--store", "{new}", "--children", "-5"], "a budget is negative"),
+        (["search", "adamw", "--store", "{new}", "--tasks", "diggits"], "there is no task 'diggits'"),
+        (["search", "adamw", "--store", "{new}", "--functions", "addd"], "there is no function `addd`"),
+        (["search", "adamw", "--store", "{new}", "--population", "1"], "a population of 1 cannot evolve"),
+        (["search", "adamw", "--store", "{new}", "--limit", "size=3"], "there are limits of statements, slots and depth"),
+        (["search", "muonwithadamw", "--store", "{new}"], "is a route"),
+        (["search", "resume", "{new}"], "there is no store"),
+        (["search", "export", "{store}", "Found99999"], "has no rule"),
+        (["search", "pick"], "wants a store"),
+    ],
+)
+def test_what_cannot_be_done_is_told(words: list[str], told: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = whole.read_bytes()
+    assert main([word.format(store=whole, new=tmp_path / "new.db") for word in words]) in (1, 2)
+    assert told in capsys.readouterr().err
+    assert whole.read_bytes() == before
+
+
+def test_a_budget_of_zero() -> None:
+    with pytest.raises(SettingsError, match="the budget is zero"):
+        Settings(Space(), Budget()).check()
+
+
+def test_settings_go_to_json_and_back() -> None:
+    settings = Settings(Space(), Budget(minutes=3.0), plans=(Plan("random", 2, 4.0),), seed=9)
+    assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+    more = settings.with_task("digits-cnn", "search")
+    assert more.funnel[0].tasks[-1] == "digits-cnn"
+    with pytest.raises(SettingsError, match="there is no level `seerch`"):
+        settings.with_task("digits-cnn", "seerch")
