@@ -33,10 +33,10 @@ def simplified(text: str, form: Form = FORM) -> tuple[str, ...]:
     return listing(exact(program(text, form), form.scaled)[0], form.scaled)
 
 
-def assert_same_steps(a: Program, b: Program, hypers: Program | None = None) -> None:
+def assert_same_steps(a: Program, b: Program) -> None:
     """In closed loop, in worlds that the steps were not tried in, for as long as the first is finite."""
     for seed in OTHER_WORLDS:
-        world = World(((4, 3), (5,)), {h.name: h for h in (hypers or a).hypers}, seed, changing=True)
+        world = World(((4, 3), (5,)), {h.name: h for h in a.hypers}, seed, changing=True)
         walks = Walk(a, world), Walk(b, world), Walk(a, world, 1e-12)
         with np.errstate(all="ignore"):
             for step in range(6):

@@ -195,18 +195,23 @@ def _short(value: float, digits: int) -> float:
 class Trained:
     """The batched trainer as an `Evaluate`: the logarithm of the held-out loss at the end, for each task.
 
-    So a difference of 0.03 is 3 % of the loss. The step size is tuned for `program`, on each task, with seeds of its own.
+    So a difference of 0.03 is 3 % of the loss. The step size is tuned for `program`, on each task, with the seeds `tuning`;
+    `factor` stretches the tasks' horizon.
     Raises EntryError where the program cannot be trained.
     """
 
     def __init__(
-        self, program: Program, names: Sequence[str] = ("digits-mlp", "photo-autoencoder"), tuning: Sequence[int] = (100_001, 100_002)
+        self,
+        program: Program,
+        names: Sequence[str] = ("digits-mlp", "photo-autoencoder"),
+        tuning: Sequence[int] = (100_001, 100_002),
+        factor: float = 1.0,
     ) -> None:
         from optlang.search.fitness import rate, tune
         from optlang.search.tasks import task
 
         self.names = tuple(names)
-        self.tasks = [task(name) for name in names]
+        self.tasks = [task(name).longer(factor) for name in names]
         tuned = [tune([program], one, tuning)[0] for one in self.tasks]
         self.lr = {name: rate(best.best) for name, best in zip(names, tuned, strict=True)}
 

@@ -66,7 +66,7 @@ def named(program: Program, name: str = "", doc: str = "") -> Program:
     """The same program with its literals of known roles as settings, its slots and its update named as is usual."""
     program = _with_usual_slots(program)
     u = unscaled(update(program))
-    order = list(dict.fromkeys([*reversed(walk([u])), *(n for new in program.updates.values() for n in reversed(walk([new])))]))
+    order = _as_read([u, *program.updates.values()])
     betas = _numbered("beta", [share.value for n in order if (share := _share(n)) is not None and 0 <= share.value < 1])
     tiny = _numbered("eps", [e.value for n in order if (e := _epsilon(n)) is not None])
     decays = _numbered("weight_decay", [n.args[0].value for n in _addends(u) if _decays(n)])
@@ -90,6 +90,18 @@ def named(program: Program, name: str = "", doc: str = "") -> Program:
     found = [*_hypers(betas, SHARE, DOCS["beta"]), *_hypers(decays, POSITIVE, DOCS["weight_decay"]), *_hypers(tiny, POSITIVE, DOCS["eps"])]
     made = replace(made, name=name or program.name, doc=doc or program.doc, hypers=(*(_plain(h) for h in program.hypers), *found))
     return replace(made, names=(("u", unscaled(update(made))),))
+
+
+def _as_read(roots: list[Node]) -> list[Node]:
+    """All nodes below the roots, each before its operands, from left to right."""
+    found: dict[Node, None] = {}
+    stack = roots[::-1]
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found[node] = None
+            stack.extend(reversed(node.args))
+    return list(found)
 
 
 def _plain(hyper: Hyper) -> Hyper:

@@ -160,6 +160,7 @@ IDENTITIES: tuple[tuple[str, Node, Node], ...] = (
     ("a value over its size is its sign", ir.div(ir.mul(Y, X), _apply("abs", X)), ir.mul(Y, _apply("sign", X))),
     ("size over value is the sign", ir.div(_apply("abs", X), X), _apply("sign", X)),
     ("a value times its sign is its size", ir.mul(X, _apply("sign", X)), _apply("abs", X)),
+    ("a sign is its own size but at 0, where it is 0", ir.mul(_apply("sign", X), _apply("abs", _apply("sign", X))), _apply("sign", X)),
     ("size times sign is the value", ir.mul(_apply("abs", X), _apply("sign", X)), X),
     *((f"{name} keeps the sign", _apply("sign", _apply(name, X)), _apply("sign", X)) for name in ODD),
     ("cube keeps the sign", _apply("sign", ir.power(X, ir.const(3))), _apply("sign", X)),
