@@ -259,7 +259,8 @@ THEIR_MARS: dict[str, Any] = {**TORCH, "gamma": 0.2, "optimize_1d": True}
 PO_MARS: dict[str, Any] = {**THEIR_MARS, "mars_type": "lion"}
 CORE: dict[str, Any] = {"lr": 0.02, "step_min": 5e-3, "step_max": 0.05, "eta_minus": 0.6, "eta_plus": 1.3, "beta1a": 0.6,
                         "beta1b": 0.8, "beta1c": 7.0, "weight_decay": 0.3}
-THEIR_CORE: dict[str, Any] = {"lr": 0.02, "step_sizes": (5e-3, 0.05), "etas": (0.6, 1.3), "eps": 1e-2, "weight_decay": 0.3, "foreach": False}
+THEIR_CORE: dict[str, Any] = {"lr": 0.02, "step_sizes": (5e-3, 0.05), "etas": (0.6, 1.3), "eps": 1e-2, "weight_decay": 0.3,
+                              "foreach": False}
 INNA: dict[str, Any] = {"lr": 0.03, "alpha": 0.5, "beta": 0.7, "sigma": 0.9, "eps": 1e-2, "weight_decay": 0.1}
 PRODIGY: dict[str, Setting] = {**ADAM, "lr": 0.8, "d0": 1e-2, "coefficient": 1.3, "growth": 1.04}
 THEIR_PRODIGY: dict[str, Any] = {**TORCH, "lr": 0.8, "d0": 1e-2, "d_coef": 1.3, "growth_rate": 1.04}
@@ -335,7 +336,8 @@ RULES: tuple[Row, ...] = (
     Row("marslion", {**MARS, "anew": False}, plain(Mars, mars_type="lion", **THEIR_MARS), "paper"),
     Row("marslionexact", MARS,
         lambda params, _: OldWeights(Mars(list(params.values()), mars_type="lion", **THEIR_MARS), "last_grad"), closure=True),
-    Row("marsshampoo", MARS, lambda params, _: Full(po.MARS(list(params.values()), **{**PO_MARS, "mars_type": "shampoo", "eps": 1e-30})), "anew",
+    Row("marsshampoo", MARS,
+        lambda params, _: Full(po.MARS(list(params.values()), **{**PO_MARS, "mars_type": "shampoo", "eps": 1e-30})), "anew",
         shapes=MATRICES),
     Row("marsshampoo", {**MARS, "anew": False}, by_hand(hand.mars_shampoo, **MARS), "paper", shapes=MATRICES),
     Row("core", {**CORE, "beta2": 0.95, "eps": 1e-2}, plain(CoRe, betas=(0.6, 0.8, 7.0, 0.95), **THEIR_CORE), "plain"),
