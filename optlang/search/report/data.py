@@ -1,0 +1,133 @@
+"""What a report shows, as plain values, and how it is read from a store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from optlang.render import latex
+from optlang.search.found import Found, hall_of_fame, pareto
+from optlang.search.genome import Form
+from optlang.search.hunt import MAIN
+from optlang.search.levels import Level, Point, onset
+from optlang.search.settings import Settings
+from optlang.search.store import Store
+
+SHOWN = 10  # rules in the hall of fame
+
+
+class CurvePoint(NamedTuple):
+    """The best fitness of a branch after so many training steps."""
+
+    spent: int
+    fitness: float
+
+
+class Ancestor(NamedTuple):
+    """One step of a lineage: the program's number, what changed, and the lines that went and came."""
+
+    number: int
+    change: str
+    fitness: float
+    gone: tuple[str, ...]
+    came: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A rule of the hall of fame."""
+
+    found: Found
+    rule: str
+    equations: str
+
+
+@dataclass(frozen=True)
+class LevelRow:
+    """One level of the funnel: what was trained there, and how it did."""
+
+    level: Level
+    entered: int
+    best: float
+    median: float
+    seed: float
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that the page shows."""
+
+    name: str
+    level: Level
+    children: int
+    trained: int
+    spent: int
+    seconds: float
+    curves: dict[str, tuple[CurvePoint, ...]]
+    screening: dict[str, dict[str, float]]
+    funnel: tuple[LevelRow, ...] = ()
+    points: tuple[Point, ...] = ()
+    overfits_from: int | None = None
+    front: tuple[Found, ...] = ()
+    hall: tuple[Ranked, ...] = ()
+    lineage: tuple[Ancestor, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+def from_store(store: Store) -> ReportData:
+    """Reads a store, also one that a search writes to."""
+    settings = Settings.from_json(store.meta("settings"))
+    level, form = settings.funnel[0], settings.space.form
+    states = {name: store.state(name) or {} for name in store.branches()}
+    counts = {name: state.get("counts", [0, 0, 0]) for name, state in states.items()}
+    best = hall_of_fame(store, level.name, SHOWN)
+    points = [Point(*point[:3]) for point in store.events("validation")]
+    return ReportData(
+        name=Path(store.path).name, level=level,
+        children=sum(c[0] for c in counts.values()), trained=sum(c[1] for c in counts.values()), spent=sum(c[2] for c in counts.values()),
+        seconds=store.meta("seconds") if store.has_meta("seconds") else 0.0,
+        curves={name: _curve(store, name) for name in states},
+        screening=states.get(MAIN, {}).get("screen", {}),
+        funnel=tuple(row for one in settings.funnel if (row := _level(store, one)) is not None),
+        points=tuple(points), overfits_from=onset(points),
+        front=tuple(pareto(store, level.name)), hall=tuple(_ranked(found, form) for found in best),
+        lineage=_lineage(store, best[0], level) if best else (),
+        settings=store.meta("settings"), versions=store.meta("versions"),
+    )  # fmt: skip
+
+
+def _curve(store: Store, branch: str) -> tuple[CurvePoint, ...]:
+    rows = store.query("SELECT spent, fitness FROM curve WHERE branch = ? ORDER BY spent, children", branch)
+    state = store.state(branch) or {}
+    ends = state.get("counts", [0, 0, 0])[2]
+    points = [CurvePoint(*row) for row in rows]
+    return tuple([*points, CurvePoint(max(ends, points[-1].spent), points[-1].fitness)] if points else ())
+
+
+def _level(store: Store, level: Level) -> LevelRow | None:
+    rows = store.query("SELECT number, fitness FROM assessments WHERE branch = ? AND level = ? ORDER BY fitness DESC", MAIN, level.name)
+    if not rows:
+        return None
+    values = [fitness for _, fitness in rows]
+    seed = next((fitness for number, fitness in rows if number == 1), values[-1])
+    return LevelRow(level, len(rows), values[0], values[len(values) // 2], seed)
+
+
+def _ranked(found: Found, form: Form) -> Ranked:
+    return Ranked(found, found.rule(form), latex(found.program(form)))
+
+
+def _lineage(store: Store, winner: Found, level: Level) -> tuple[Ancestor, ...]:
+    """From the seed to the winner, with the lines that each step changed."""
+    fitness = dict(store.query("SELECT number, fitness FROM assessments WHERE branch = ? AND level = ?", winner.branch, level.name))
+    steps: list[Ancestor] = []
+    before: Sequence[str] = ()
+    for number, change, text in store.lineage(winner.branch, winner.number):
+        lines = text.splitlines()
+        gone, came = tuple(x for x in before if x not in lines), tuple(x for x in lines if x not in before)
+        steps.append(Ancestor(number, change, fitness.get(number, float("nan")), gone, came))
+        before = lines
+    return tuple(steps)

@@ -1,0 +1,182 @@
+"""The page: sections of plain HTML, with style and charts inside. Whatever comes from a search is escaped."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from html import escape
+
+from latex2mathml.converter import convert
+
+from optlang.search.report.charts import curves, scatter
+from optlang.search.report.data import Ancestor, Ranked, ReportData
+
+STYLE = """
+:root { --paper: #fff; --ink: #1d2127; --soft: #5c6570; --line: #aab2bb; --faint: #e8ebee; --card: #f6f7f9; --gone: #b3261e;
+  --came: #1a6e3c; --c1: #0072b2; --c2: #d55e00; --c3: #009e73; --c4: #a5578a; --c5: #8a6d00; color-scheme: light dark }
+@media (prefers-color-scheme: dark) { :root { --paper: #15181c; --ink: #e6e9ed; --soft: #9aa4af; --line: #59626c; --faint: #2a2f36;
+  --card: #1d2127; --gone: #ff8a80; --came: #6fd39a; --c1: #56b4e9; --c2: #f0894d; --c3: #3fcf9f; --c4: #d993bd; --c5: #e0c04c } }
+body { background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto;
+  padding: 1rem; overflow-wrap: break-word }
+h1 { font-size: 1.6rem; margin: 1rem 0 0 }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 .3rem; border-top: 1px solid var(--faint); padding-top: 1rem }
+p { margin: .3rem 0 .8rem } .soft { color: var(--soft) }
+svg { width: 100%; height: auto; font: 13px system-ui, sans-serif; fill: currentColor; overflow: visible } .tick { fill: var(--soft) }
+.wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { text-align: right; padding: .15rem .8rem .15rem 0; border-bottom: 1px solid var(--faint) }
+th { color: var(--soft); font-weight: 500 }
+th:first-child, td:first-child { text-align: left }
+pre { background: var(--card); padding: .7rem .9rem; border-radius: 6px; overflow-x: auto; margin: .4rem 0;
+  font: 13px/1.45 ui-monospace, monospace }
+.gone { color: var(--gone) } .came { color: var(--came) } summary { cursor: pointer } details { margin: .4rem 0 }
+math { font-size: 1.05rem } .equations { overflow-x: auto; padding: .3rem 0 }
+"""
+
+MEASURES = {
+    "speed": "share of its steps in which tuned AdamW gets as far: 1 is AdamW, more is better",
+    "loss": "end of the loss, turned round: more is better",
+}
+
+
+def render(data: ReportData) -> str:
+    """The whole page as text."""
+    sections = [_head(data), _curves(data), _winner(data), _validation(data), _funnel(data), _screening(data), _front(data), _hall(data),
+                _lineage(data), _made(data)]  # fmt: skip
+    title = escape(f"Search {data.name}")
+    return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+            f"<title>{title}</title><style>{STYLE}</style></head><body>{''.join(sections)}</body></html>\n")  # fmt: skip
+
+
+def _section(title: str, says: str, *content: str) -> str:
+    return f"<section><h2>{escape(title)}</h2><p>{says}</p>{''.join(content)}</section>"
+
+
+def _head(data: ReportData) -> str:
+    merged = 1 - data.trained / data.children if data.children else 0.0
+    said = (f"{data.children:,} programs were made and {data.trained:,} trained ({merged:.1%} were known, or could not train "
+            f"anything) with {data.spent:,} training steps in {data.seconds / 60:.1f} minutes, "
+            f"on {', '.join(data.level.tasks)}.")  # fmt: skip
+    what = MEASURES[data.level.measure]
+    return f"<h1>Search {escape(data.name)}</h1><p>{escape(said)}</p><p class='soft'>Fitness is the {what}.</p>"
+
+
+def _curves(data: ReportData) -> str:
+    lines = {name: points for name, points in data.curves.items() if points}
+    if not lines:
+        return _section("Fitness over time", "Nothing has been trained yet.")
+    return _section("Fitness over time", escape(_compared(data)), curves(lines, "training steps spent", "best fitness"))
+
+
+def _compared(data: ReportData) -> str:
+    """What the curves say, in a sentence."""
+    ends = {name: points[-1] for name, points in data.curves.items() if points}
+    if set(ends) <= {"evolution"}:
+        return f"Evolution has reached {ends['evolution'].fitness:.4f}. No baselines were run beside it."
+    words = []
+    for name, end in ends.items():
+        if name != "evolution":
+            first = next((p.spent for p in data.curves["evolution"] if p.fitness >= end.fitness), None) if "evolution" in ends else None
+            words.append(f"{name} reached {end.fitness:.4f} with {end.spent:,} steps" + (
+                f", which evolution had after {first:,}" if first is not None else ", which evolution has not reached"))  # fmt: skip
+    return "; ".join([f"Evolution reached {ends['evolution'].fitness:.4f} with {ends['evolution'].spent:,} steps", *words]) + "."
+
+
+def _winner(data: ReportData) -> str:
+    if not data.hall:
+        return ""
+    best = data.hall[0]
+    return _section("The best rule", escape(f"{best.found.name}, fitness {best.found.fitness:.4f} ± {best.found.error:.4f}."), _rule(best))
+
+
+def _rule(ranked: Ranked) -> str:
+    return f'<div class="equations">{equations(ranked.equations)}</div><pre>{escape(ranked.rule)}</pre>'
+
+
+def equations(latex: str) -> str:
+    """Aligned LaTeX as MathML, one line for each equation."""
+    lines = re.sub(r"\\(begin|end)\{aligned\}", "", latex).strip().split("\\\\\n")
+    return "".join(f"<div>{convert(line.strip().removesuffix(chr(92) * 2).replace('&=', '=', 1))}</div>" for line in lines if line.strip())
+
+
+def _validation(data: ReportData) -> str:
+    if not data.points:
+        return ""
+    lines = {"in the search": [(p.spent, p.search) for p in data.points], "on validation": [(p.spent, p.validation) for p in data.points]}
+    mark = data.points[data.overfits_from] if data.overfits_from is not None else None
+    says = "The best program of the moment, on the tasks it is selected by and on others. " + (
+        "From the marked point on only the former rises: the search has begun to overfit, and ended." if mark else
+        "Both rise or stand: no overfitting was seen.")  # fmt: skip
+    chart = curves(lines, "training steps spent", "fitness", steps=False, mark=None if mark is None else (mark.spent, mark.validation),
+                   marked="overfitting begins")  # fmt: skip
+    return _section("Meta-validation", says, chart)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = "".join(f"<th>{escape(word)}</th>" for word in head)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><tr>{cells}</tr>{body}</table></div>'
+
+
+def _funnel(data: ReportData) -> str:
+    rows = [
+        [r.level.name, ", ".join(r.level.tasks), f"{r.level.factor:g}", f"{r.level.seeds}", f"{r.entered:,}"]
+        + [f"{value:.4f}" for value in (r.best, r.median, r.seed)]
+        for r in data.funnel
+    ]
+    if not rows:
+        return ""
+    says = "Each level trains fewer programs on longer or other tasks. The seed goes along, to be compared with."
+    return _section("Funnel", says, _table(["level", "tasks", "horizon ×", "seeds", "trained", "best", "median", "seed rule"], rows))
+
+
+def _screening(data: ReportData) -> str:
+    if not data.screening:
+        return ""
+    rows = [[name, *(f"{counts[key]:,.0f}" for key in ("seen", "merged", "rejected", "passed")), f"{counts['seconds']:.1f}"]
+            for name, counts in data.screening.items()]  # fmt: skip
+    says = "Before training, each child is compared with all earlier ones: by its live statements, by algebra, by its behaviour."
+    return _section("Screening", says, _table(["level", "seen", "merged", "rejected", "passed", "seconds"], rows))
+
+
+def _front(data: ReportData) -> str:
+    if not data.front:
+        return ""
+    rows = [[f.name, f"{f.fitness:.4f} ± {f.error:.4f}", str(f.statements), str(f.slots), str(f.size)] for f in data.front]
+    chart = scatter([(f.statements, f.fitness, f.name) for f in data.front], "statements", "fitness")
+    says = "Programs that no other beats in fitness without having more statements or more slots."
+    return _section("Fitness against size", says, chart, _table(["rule", "fitness", "statements", "slots", "bytes per element"], rows))
+
+
+def _hall(data: ReportData) -> str:
+    if not data.hall:
+        return ""
+    items = [_entry(place, ranked) for place, ranked in enumerate(data.hall, 1)]
+    return _section("Hall of fame", "The fittest programs of the search; open one for its equations and its file.", *items)
+
+
+def _entry(place: int, ranked: Ranked) -> str:
+    one = ranked.found
+    title = f"{place}. {one.name}: {one.fitness:.4f} ± {one.error:.4f}, {one.statements} statements"
+    latex = f"<details><summary>LaTeX</summary><pre>{escape(ranked.equations)}</pre></details>"
+    return f"<details><summary>{escape(title)}</summary>{_rule(ranked)}{latex}</details>"
+
+
+def _lineage(data: ReportData) -> str:
+    if len(data.lineage) < 2:
+        return ""
+    items = "".join(map(_ancestor, data.lineage))
+    says = f"From the seed to the best program in {len(data.lineage) - 1} trained steps; neutral changes between them are not shown."
+    return _section("Lineage of the best", says, items)
+
+
+def _ancestor(step: Ancestor) -> str:
+    lines = [f'<span class="gone">- {escape(x)}</span>' for x in step.gone]
+    lines += [f'<span class="came">+ {escape(x)}</span>' for x in step.came]
+    return f"<p><b>{step.number}</b> · fitness {step.fitness:.4f} · {escape(step.change)}</p><pre>{chr(10).join(lines)}</pre>"
+
+
+def _made(data: ReportData) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in data.versions.items())
+    shown = escape(json.dumps(data.settings, indent=1))
+    return _section("How it was made", escape(versions), f"<details><summary>Settings</summary><pre>{shown}</pre></details>")

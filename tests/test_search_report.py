@@ -1,0 +1,163 @@
+"""The report is one page that needs no network, whatever the search has or lacks; what comes from strangers stays text."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+from test_search_hunt import LONGER, SHORT, started
+
+from optlang.cli import main
+from optlang.rules import Rule
+from optlang.search.found import Found
+from optlang.search.levels import Point
+from optlang.search.report import ReportData, from_store, page, render
+from optlang.search.report.charts import curves, scatter
+from optlang.search.report.data import Ancestor, CurvePoint, Ranked
+from optlang.search.report.page import equations
+from optlang.search.settings import WITH_BASELINES
+from optlang.search.store import Store
+
+LIBRARY = sorted(p.stem for p in (Path(__file__).parent.parent / "library").rglob("*.opt") if p.stem != "std")
+BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)
+EVIL = '<script>alert("x")</script>&amp;\'"'
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A search with baselines and a funnel."""
+    torch.set_num_threads(1)
+    path = tmp_path_factory.mktemp("report") / "run.db"
+    with started(path, children=1200, plans=WITH_BASELINES, funnel=(SHORT, LONGER), validate_every=1) as run:
+        list(run)
+        list(run.promote())
+    return path
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes; unclosed ones are left on the stack."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in ("meta", "path", "circle", "mspace"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("path", "circle", "mspace"):
+            assert self.open.pop() == tag
+
+
+def checked(text: str) -> Tags:
+    """A page that is well formed, and fetches and runs nothing."""
+    tags = Tags(text)
+    assert not tags.open
+    assert not {tag for tag, _ in tags.seen} & {"script", "link", "img", "iframe", "object"}
+    for _, attributes in tags.seen:
+        assert not any(name.startswith("on") or name in ("src", "href", "action") for name in attributes)
+    assert not re.search(r"url\(|@import", text)
+    assert len(text) < 2_000_000
+    return tags
+
+
+def test_a_search_with_everything(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "report", str(store), "-o", str(tmp_path / "report.html")]) == 0
+    text = (tmp_path / "report.html").read_text()
+    checked(text)
+    for title in ("Fitness over time", "The best rule", "Meta-validation", "Funnel", "Screening", "Fitness against size", "Hall of fame",
+                  "How it was made"):  # fmt: skip
+        assert f"<h2>{title}</h2>" in text, title
+    for branch in ("evolution", "random", "constants"):
+        assert f">{branch}</text>" in text
+    assert "<math" in text and "rule Found" in text
+
+
+def test_the_data_are_those_of_the_store(store: Path) -> None:
+    with Store.read(store) as kept:
+        data = from_store(kept)
+        [(trained,)] = kept.query("SELECT count(*) FROM genomes WHERE branch = 'evolution'")
+    assert data.curves["evolution"][-1].fitness == data.hall[0].found.fitness == max(f.fitness for f in data.front)
+    assert [row.level.name for row in data.funnel] == ["search", "validation"]
+    assert data.funnel[0].entered == trained
+    assert data.lineage[0].change == "seed" and data.lineage[-1].number == data.hall[0].found.number
+    assert data.trained >= trained - 1
+    for ranked in data.hall:
+        Rule(ranked.rule)
+
+
+EMPTY = ReportData("run.db", SHORT, 0, 0, 0, 0.0, {}, {})
+
+
+def test_a_search_that_has_only_begun() -> None:
+    text = render(EMPTY)
+    checked(text)
+    assert "Nothing has been trained yet." in text
+    text = render(replace(EMPTY, curves={"evolution": (CurvePoint(0, 1.0),)}))
+    checked(text)
+    assert "No baselines were run beside it." in text
+
+
+def test_text_of_strangers_stays_text() -> None:
+    found = Found(EVIL, 3, 1.0, 0.1, 2, 1, EVIL, 0.1)
+    evil = replace(
+        EMPTY, name=EVIL, curves={EVIL: (CurvePoint(0, 1.0), CurvePoint(5, 2.0)), "evolution": (CurvePoint(0, 1.0),)},
+        screening={EVIL: dict.fromkeys(("seen", "merged", "rejected", "passed", "seconds"), 1.0)}, front=(found,),
+        hall=(Ranked(found, EVIL, r"\begin{aligned}" + "\n" + r"x &= 1 \\" + "\n" + r"\end{aligned}"),),
+        lineage=(Ancestor(1, EVIL, 0.0, (), (EVIL,)), Ancestor(2, EVIL, 0.0, (EVIL,), ())), settings={EVIL: EVIL}, versions={EVIL: EVIL},
+    )  # fmt: skip
+    text = render(evil)
+    checked(text)
+    assert "<script" not in text and text.count("&lt;script&gt;") > 8
+
+
+def test_overfitting_is_marked() -> None:
+    points = (Point(1, 1.0, 1.0), Point(2, 2.0, 2.0), Point(3, 3.0, 1.0))
+    text = render(replace(EMPTY, points=points, overfits_from=1))
+    assert "overfitting begins" in text and "The search has begun to overfit" in text.replace("the search", "The search")
+    assert "no overfitting was seen" in render(replace(EMPTY, points=points))
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_equations_of_every_rule(name: str) -> None:
+    text = equations(Rule(name).latex())
+    assert text.count("<math") >= 1
+    tags = Tags(text)
+    assert not tags.open
+    assert not re.search(r"\\[a-z]{2,}", re.sub(r"<annotation.*?</annotation>", "", text)), "a command that was not understood"
+
+
+def test_charts_of_odd_values() -> None:
+    for lines in ({"a": [(0.0, 0.0)]}, {"a": [(0.0, 1e-30), (1.0, -1e30)]}, {"a": [(5.0, 2.0), (5.0, 2.0)], "b": []}):
+        checked(curves(lines, "x", "y"))
+    checked(curves({"a": [(0.0, float("-inf")), (1.0, 1.0)]}, "x", "y"))
+    checked(scatter([(1.0, 2.0, EVIL)], "x", "y"))
+
+
+def test_in_a_browser(store: Path, tmp_path: Path) -> None:
+    """Opened and looked at: it is drawn, nothing is wider than the window, and nothing is fetched."""
+    if BROWSER is None:
+        pytest.skip("there is no Chromium here to look at the page with")
+    with Store.read(store) as kept:
+        probe = ("<script>addEventListener('load', () => { document.title = [document.documentElement.scrollWidth <= innerWidth, "
+                 "document.querySelectorAll('svg').length, performance.getEntriesByType('resource').length, "
+                 "[...document.querySelectorAll('svg')].every(s => s.getBBox().width > 300)].join(' ') })</script>")  # fmt: skip
+        (tmp_path / "page.html").write_text(page(kept).replace("</head>", f"{probe}</head>"))
+    for width in (1100, 500):
+        command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
+                   "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / str(width)}", f"--window-size={width},900",
+                   "--dump-dom", (tmp_path / "page.html").as_uri()]  # fmt: skip
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        fits, charts, fetched, drawn = re.findall(r"<title>(.*?)</title>", shown)[0].split()
+        assert (fits, fetched, drawn) == ("true", "0", "true"), width
+        assert int(charts) == 3
