@@ -36,6 +36,6 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.ready-for-tests: $(VENV)/.ready tests/references.txt
-	$(PIP) -e ".[search,test]"
+	$(PIP) -e ".[ray,test]"
 	$(PIP) --no-deps -r tests/references.txt
 	@touch $@
