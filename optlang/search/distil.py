@@ -17,7 +17,7 @@ from optlang.ir import Program
 from optlang.rule_text import to_opt
 from optlang.search.ablation import Ablation, Evaluate
 from optlang.search.genome import UPDATE, Form, Genome, backwards, line, live, slots_used, to_program
-from optlang.search.listing import listing
+from optlang.search.listing import calls, listing
 from optlang.search.moves import folded
 from optlang.search.naming import absorbed, named
 from optlang.search.proof import exact, step
@@ -99,38 +99,40 @@ class _Work:
 
     def dead(self, genome: Genome) -> None:
         """Statements that nothing depends on: first within one step, with what slots hold at its end, then over all steps."""
-        start = time.perf_counter()
+        start = time.process_time()
         within, slots = backwards(genome, {UPDATE, *self.form.slots})[0], len(self.form.slots)
         kept = live(genome, self.form)
         used = len(slots_used(genome, self.form))
         if within != genome:
-            text = "overwritten or never read: neither the update nor what a slot holds at the end of the step depends on them"
+            text = (f"overwritten or never read: neither the update nor what a slot holds at the end of the step depends on them; counting "
+                    f"one step alone, as if all that slots hold were read later, {len(within)} statements remain")  # fmt: skip
             self.steps.append(_dropped("statements without effect on the step", genome, within, text, (slots, slots)))
         if kept != within or used != slots:
             gone = ", ".join(s for s in self.form.slots if s not in slots_used(genome, self.form))
-            text = f"what slot {gone} holds at the end of a step reaches no later update, so it and what only it needs can go"
+            text = (f"what slot {gone} holds at the end of a step reaches no later update, so it and what only it needs can go: over all "
+                    f"steps, {len(kept)} statements remain")  # fmt: skip
             self.steps.append(_dropped(f"slots that no update depends on: {gone}", within, kept, text, (slots, used)))
-        length = len(listing(self.program, self.scaled))
+        length = len(calls(self.program, self.scaled))
         if length < len(kept):
             text = "the same expression is computed once, and what is made of literals alone is a literal"
             change = ("", "\n".join(listing(self.program, self.scaled)))
             self.steps.append(Step("expressions computed once", "exact", *change, text, (len(kept), length), (used, used)))
-        self.seconds += time.perf_counter() - start
+        self.seconds += time.process_time() - start
 
     def algebra(self) -> bool:
         """Exact steps until there are none."""
-        start = time.perf_counter()
+        start = time.process_time()
         self.program, found = exact(self.program, self.scaled)
         self.steps += found
-        self.seconds += time.perf_counter() - start
+        self.seconds += time.process_time() - start
         return bool(found)
 
     def protections(self) -> None:
         """Steps exact but for a protection; where there is an evaluator, it has to find them harmless too."""
         for _ in range(MOST_ROUNDS):
-            start = time.perf_counter()
+            start = time.process_time()
             moves = bounded(self.program, self.scaled)
-            self.seconds += time.perf_counter() - start
+            self.seconds += time.process_time() - start
             for move in moves:
                 evidence = move.evidence
                 if self.ablation is not None:
@@ -165,11 +167,11 @@ class _Work:
 
     def finished(self) -> None:
         """The step size takes up what is left of constant factors."""
-        start = time.perf_counter()
+        start = time.process_time()
         move = absorbed(self.program, self.scaled)
         if move is not None:
             self._take(step(move.name, "exact", self.program, move.program, move.evidence, self.scaled), move.program)
-        self.seconds += time.perf_counter() - start
+        self.seconds += time.process_time() - start
         if move is not None:
             self.algebra()
 

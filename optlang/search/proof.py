@@ -49,7 +49,7 @@ def _descended(program: Program, scaled: bool, allowed: Callable[[Program, Progr
     program = folded(without_dead(program))
     while len(steps) < MOST_STEPS:
         now = measure(program, scaled)
-        better = [(size, move) for move in moves(program, scaled) if (size := measure(move.program, scaled)) < now]
+        better = [(size, move) for move in moves(program, scaled) if (size := measure(move.program, scaled)) < now and size[1] <= now[1]]
         for _, move in sorted(better, key=lambda one: one[0]):
             evidence = move.evidence or proved(program, move)
             if evidence and allowed(program, move.program):

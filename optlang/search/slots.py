@@ -7,7 +7,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 from optlang import ir
-from optlang.ir import Program, substitute, walk
+from optlang.ir import Node, Program, substitute, walk
 from optlang.search.collecting import ONE, polynomial, sign_forms, total
 from optlang.search.genome import WEIGHTS, constant
 from optlang.search.moves import Move, replaced, same
@@ -30,11 +30,27 @@ def _starts_at_zero(state: ir.State) -> bool:
 def _silent(program: Program) -> Iterator[Move]:
     """A slot that begins at 0 and stays there."""
     for state in filter(_starts_at_zero, program.states):
-        nothing = substitute([program.updates[state.name]], {state.node: ir.const(0)})
+        try:
+            nothing = substitute([program.updates[state.name]], {state.node: ir.const(0)})
+        except TypeProblem:
+            continue
         if not polynomial(nothing[program.updates[state.name]]):
-            changed = replaced(program, {state.node: ir.const(0)})
+            changed = _without_zeros(replaced(program, {state.node: ir.const(0)}))
             if changed is not None:
                 yield Move(f"slot {state.name} stays 0", changed, None, "by induction: it begins at 0, and is 0 after a step where it was")
+
+
+def _without_zeros(program: Program | None) -> Program | None:
+    """With x for x + 0, 0 + x and x - 0, which a slot that goes leaves behind."""
+    zero = ir.const(0)
+
+    def rule(node: Node) -> Node | None:
+        if node.op == "add" and zero in node.args:
+            other = node.args[1 - node.args.index(zero)]
+            return other if other.type == node.type else None
+        return node.args[0] if node.op == "sub" and node.args[1] is zero and node.args[0].type == node.type else None
+
+    return program and program.replaced(ir.rewrite(program.all_roots(), rule))
 
 
 def _merged(program: Program, kept: ir.State, other: ir.State) -> Iterator[Move]:

@@ -31,7 +31,7 @@ class Step:
 class Trace:
     """All steps in order. `start` and `end`: the programs, one assignment per line.
 
-    `seconds`: spent on algebra, loading SymPy and training left out.
+    `seconds`: processor time spent on algebra; loading SymPy and training left out.
     """
 
     name: str
