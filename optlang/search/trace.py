@@ -10,7 +10,7 @@ Kind = Literal["exact", "bounded", "measured"]
 MEANING: dict[Kind, str] = {
     "exact": "equal for all real numbers at which the rule as found is defined",
     "bounded": "equal up to a protection such as 1e-8; the evidence says where, and by how much",
-    "measured": "another rule, with which training ends no worse, within a tolerance, over paired seeds",
+    "measured": "another rule, with which training ends alike: within a tolerance on both sides, on every task, over paired seeds",
 }
 
 
