@@ -17,7 +17,7 @@ from optlang.ir import Program, Routing
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 MATRICES = [(4, 6), (1, 5), (3, 1), (2, 3, 4), (4, 2, 3, 3)]
 SHAPES = [*MATRICES, (), (0,), (1,), (7,), (1, 1), (0, 3)]
-WANTS_MATRICES = {"muon", "MuonWithAdamW.Muon"}
+WANTS_MATRICES = {"marsshampoo", "muon", "MuonWithAdamW.Muon"}
 
 
 @cache

@@ -36,6 +36,7 @@ class Pair:
         seed: int = 3,
         **hypers: Any,
     ) -> None:
+        self.inputs = rule.inputs
         self.ours = executable or backend.compile(rule, "safe")
         self.reference: Executable = REFERENCE.compile(rule, "safe")
         settings = {h.name: h.default for h in rule.hypers} | {name.replace("__", "."): v for name, v in hypers.items()}
@@ -54,6 +55,7 @@ class Pair:
         for cell in self.taken.cells:
             cell.t += 1
             cell.gradient = self.gradient(cell.weights)
+            cell.inputs = {i.name: self.gradient(cell.weights) ** 2 for i in self.inputs}
         self.taken.loss = torch.tensor(0.5 + 1 / self.taken.cells[0].t)
         self.taken.grad, self.taken.hvp = self._gradient_at, self._curvature
         for name, value in more.items():
