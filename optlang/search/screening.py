@@ -16,8 +16,9 @@ import numpy as np
 
 from optlang.search import fingerprint as behaviour
 from optlang.search.canonical import algebraic_key, structural_key
+from optlang.search.constraints import BEHAVIOURAL
 from optlang.search.genome import Genome, live
-from optlang.search.space import BEHAVIOURAL, Space
+from optlang.search.space import Space
 from optlang.search.template import names_read
 
 LEVELS = ("dead", "canonical", "algebra", "fingerprint")

@@ -10,30 +10,16 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cache, cached_property
-from itertools import product
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
-from optlang import ir
+from optlang.search.constraints import BEHAVIOURAL, Check, limit_checks, reach, structural, untyped
+from optlang.search.constraints import Limits as Limits
 from optlang.search.functions import FUNCTIONS, LION
-from optlang.search.genome import UPDATE, Form, Genome, GenomeError, codes, from_text, line, live, slots_used, to_text
-from optlang.search.template import Template, names_read
-from optlang.types import ELEMENT, Extent, Type, TypeProblem
+from optlang.search.genome import UPDATE, Form, Genome, GenomeError, codes, from_text, to_text
+from optlang.search.template import Template
 
 DEFAULT_FORM = Form()
-BEHAVIOURAL = ("loss scale",)  # constraints that only a run can tell; the screening looks at them
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Most statements, most slots that reach the update, longest chain of calls, most uses of a function. None: no limit."""
-
-    statements: int = 30
-    slots: int | None = None
-    depth: int | None = None
-    functions: Mapping[str, int] = field(default_factory=dict)
-
-
 def _default_functions() -> dict[str, float]:
     return {name: row.weight for name, row in FUNCTIONS.items() if row.weight > 0}
 
@@ -52,7 +38,7 @@ class Space:
     names: tuple[str, ...] = ("w", "g", "t", "lr")
     constants: tuple[float, float] = (-100.0, 100.0)
     chance_of_constant: float = 0.3
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     constraints: tuple[str, ...] = ()
     seeds: tuple[Genome, ...] = ()
     template: str = ""
@@ -91,14 +77,14 @@ class Space:
 
     @cached_property
     def _checks(self) -> list[Check]:
-        return [*_limit_checks(self.limits), *(_structural(text) for text in self.constraints if text not in BEHAVIOURAL)]
+        return [*limit_checks(self.limits), *(structural(text) for text in self.constraints if text not in BEHAVIOURAL)]
 
     def problem(self, genome: Genome) -> str:
         """Why a genome is not in the space, as the end of "it …"; empty where it is."""
         if len(genome) > self.limits.statements:
             return f"has {len(genome)} statements; at most {self.limits.statements} are allowed"
         if codes(genome, self.form) is None:
-            return _untyped(genome, self.form)
+            return untyped(genome, self.form)
         for check in self._checks:
             if problem := check(genome, self.form):
                 return problem
@@ -132,114 +118,6 @@ PRESETS: dict[str, Callable[[], dict[str, float]]] = {
     "lion": lambda: {name: FUNCTIONS[name].weight or 0.1 for name in LION},
     "rich": lambda: {name: row.weight or 0.05 for name, row in FUNCTIONS.items()},
 }
-
-
-# ------------------------------------------------------------------------------------------------ limits, constraints
-
-Check = Callable[[Genome, Form], str]  # why not, or an empty string
-
-
-def _limit_checks(limits: Limits) -> list[Check]:
-    checks = [_at_most(name, most) for name, most in limits.functions.items()]
-    if limits.slots is not None:
-        checks.append(_few_slots(limits.slots))
-    if limits.depth is not None:
-        checks.append(_shallow(limits.depth))
-    return checks
-
-
-def _at_most(name: str, most: int) -> Check:
-    def check(genome: Genome, form: Form) -> str:
-        count = sum(statement[0] == name for statement in genome)
-        return f"calls `{name}` {count} times; at most {most} are allowed" if count > most else ""
-
-    return check
-
-
-def _few_slots(most: int) -> Check:
-    def check(genome: Genome, form: Form) -> str:
-        used = slots_used(genome, form)
-        return f"uses the slots {', '.join(used)}; at most {most} are allowed" if len(used) > most else ""
-
-    return check
-
-
-def _shallow(most: int) -> Check:
-    def check(genome: Genome, form: Form) -> str:
-        depth = depth_of(genome)
-        return f"is {depth} calls deep; at most {most} are allowed" if depth > most else ""
-
-    return check
-
-
-def depth_of(genome: Genome) -> int:
-    """The longest chain of calls that ends in the update or a slot, within one step."""
-    depths: dict[str, int] = {}
-    for _, target, args, _ in genome:
-        depths[target] = 1 + max((depths.get(arg, 0) for arg in args if isinstance(arg, str)), default=0)
-    return max(depths.values(), default=0)
-
-
-class Reach(NamedTuple):
-    """How far a function looks beyond an element."""
-
-    elementwise: bool
-    over_model: bool
-
-
-@cache
-def reach(function: str) -> Reach:
-    """Found from what the function builds."""
-    row = FUNCTIONS[function]
-    kinds = (Type("real", ELEMENT), Type("bool", ELEMENT), Type("real", Extent("array", "rows", "cols", "flat")))
-    for types in product(kinds, repeat=row.operands):
-        try:
-            nodes = ir.walk([row.build(*(ir.input_(f"operand {n}", type_) for n, type_ in enumerate(types)))])
-        except TypeProblem:
-            continue
-        reductions = [node for node in nodes if isinstance(node.value, Extent) and node.args]
-        matrices = any(node.op in ("matmul", "transpose", "as_matrix", "as_param") for node in nodes)
-        return Reach(not reductions and not matrices, any(node.value.level in ("model", "group") for node in reductions))
-    return Reach(False, False)
-
-
-def _structural(text: str) -> Check:
-    word, _, name = text.partition(" ")
-    if text == "elementwise":
-        return _without(lambda function: not reach(function).elementwise, "which looks beyond the element")
-    if text == "no model values":
-        return _without(lambda function: reach(function).over_model, "which looks at the whole model")
-    return {"once": lambda name: _at_most(name, 1), "reads": _reads, "never": _never}[word](name)
-
-
-def _without(banned: Callable[[str], bool], why: str) -> Check:
-    def check(genome: Genome, form: Form) -> str:
-        return next((f"calls `{statement[0]}`, {why}" for statement in genome if banned(statement[0])), "")
-
-    return check
-
-
-def _reads(name: str) -> Check:
-    return lambda genome, form: "" if name in names_read(live(genome, form)) else f"does not read `{name}`"
-
-
-def _never(name: str) -> Check:
-    return lambda genome, form: f"reads `{name}`" if name in names_read(live(genome, form)) else ""
-
-
-def _untyped(genome: Genome, form: Form) -> str:
-    """Which statement does not fit, or what the program lacks at its end."""
-    assigned = {statement.target for statement in genome}
-    if UPDATE not in assigned:
-        return f"never assigns `{UPDATE}`, the update"
-    known = set(form.inputs())
-    for number, statement in enumerate(genome, 1):
-        missing = [arg for arg in statement.args if isinstance(arg, str) and arg not in known]
-        if missing:
-            return f"reads `{missing[0]}` in statement {number}, `{line(statement)}`, where it has no value"
-        known.add(statement.target)
-    fitting = "every call takes values that broadcast, and what ends as update or slot is a number for each element"
-    return f"has operands that do not fit: {fitting}"
 
 
 # ---------------------------------------------------------------------------------------------------- what cannot be
@@ -290,7 +168,8 @@ def _contradictions(space: Space) -> list[str]:
     both = sorted(_named(space, "reads") & _named(space, "never"))
     found = [f"`reads {name}` and `never {name}` exclude each other; drop one" for name in both]
     usable = [name for name, weight in space.functions.items() if weight > 0]
-    for text, banned in (("elementwise", lambda f: not reach(f).elementwise), ("no model values", lambda f: reach(f).over_model)):
+    too_far = {"elementwise": lambda f: not reach(f).elementwise, "no model values": lambda f: reach(f).over_model}
+    for text, banned in too_far.items():
         if text in space.constraints and all(map(banned, usable)):
             found.append(f"no function of the space satisfies `{text}`; allow others or drop the constraint")
     if all(space.limits.functions.get(name) == 0 for name in usable):
