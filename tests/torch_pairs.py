@@ -112,7 +112,7 @@ def near(mine: Tensor, theirs: Tensor, tolerance: float, what: str) -> None:
         return
     stored = torch.finfo(mine.dtype).eps if mine.dtype in (torch.float16, torch.bfloat16) else 0.0
     size = theirs.detach().double().abs()
-    room = tolerance * (1 + size.max().nan_to_num(0) if size.numel() else 0) + stored * size + 1e-7 * (stored > 0)
+    room = tolerance * (1 + size.nan_to_num(0).max() if size.numel() else 0) + stored * size + 1e-7 * (stored > 0)
     a, b = mine.detach().double(), theirs.detach().double()
     close = ((a - b).abs() <= room) | (a == b) | (a.isnan() & b.isnan())
     assert bool(close.all()), f"{what}: {a[~close][:5].tolist()} is not {b[~close][:5].tolist()}"
