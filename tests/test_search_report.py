@@ -121,6 +121,14 @@ def test_text_of_strangers_stays_text() -> None:
     assert "<script" not in text and text.count("&lt;script&gt;") > 8
 
 
+def test_finals_are_shown() -> None:
+    place = {"rule": EVIL, "score": 0.5, "low": 0.4, "high": 0.6, "profile": [0.5] * 61, "times": {EVIL: None, "b": 120.0}}
+    ending = {"rule": EVIL, "task": EVIL, "loss": 0.25, "error": 0.01, "settings": {}}
+    text = render(replace(EMPTY, finals={"standings": [place], "workloads": [EVIL, "b"], "endings": [ending], "trials": 8}))
+    checked(text)
+    assert "Against known rules" in text and ">missed<" in text and "0.400 to 0.600" in text and "0.2500 ± 0.0100" in text
+
+
 def test_overfitting_is_marked() -> None:
     points = (Point(1, 1.0, 1.0), Point(2, 2.0, 2.0), Point(3, 3.0, 1.0))
     text = render(replace(EMPTY, points=points, overfits_from=1))

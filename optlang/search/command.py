@@ -26,10 +26,11 @@ Searches the space of update rules, as the search that found Lion did, from one 
   optlang search pick run.db                            fitness against size: the programs that nothing beats in both
   optlang search report run.db -o report.html           one page with everything: curves, funnel, lineage, hall of fame
   optlang search export run.db best -o found.opt        a rule as a file; also Found123, as pick lists them
+  optlang search finals run.db                          the best against AdamW, Lion, Signum and RMSprop, all tuned alike
 
 Fitness is the share of its steps in which tuned AdamW gets as far: 1 is AdamW, more is better. The best go through longer
 and other tasks (the funnel), and the hold-out is opened once. Ctrl-C ends the search in good order; twice, at once."""
-ACTIONS = ("resume", "report", "pick", "export")
+ACTIONS = ("resume", "report", "pick", "export", "finals")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -111,7 +112,7 @@ def _ageing(arguments: argparse.Namespace) -> Any:
 
 def _space(arguments: argparse.Namespace, seeds: list[str]) -> Any:
     from optlang.search import api
-    from optlang.search.space import Limits
+    from optlang.search.constraints import Limits
 
     limits: dict[str, Any] = {name: int(number) for name, _, number in (one.partition("=") for one in arguments.limit)}
     if odd := sorted(set(limits) - {"statements", "slots", "depth"}):
@@ -196,11 +197,22 @@ def _export(arguments: argparse.Namespace) -> int:
 
     path, name = _store_named(arguments, 2, 2)
     with _opened(path) as (store, settings, level):
-        text = find(store, name, level).rule(settings.space.form)
+        text = find(store, name, level).distilled(settings.space.form).opt()
     if arguments.to != "opt":
         rule = Rule(text)
         text = rule.module() if arguments.to == "module" else rule.latex() + "\n"
     _written(text, arguments.output)
+    return 0
+
+
+def _finals(arguments: argparse.Namespace) -> int:
+    from optlang.search.finals import decided, table
+    from optlang.search.settings import Settings
+    from optlang.search.store import Store
+
+    [path] = _store_named(arguments, 1, 1)
+    with Store.open_(path) as store:
+        print(table(decided(store, Settings.from_json(store.meta("settings")))))
     return 0
 
 
@@ -235,5 +247,5 @@ def _written(text: str, output: str | None) -> None:
 
 
 _RUN: dict[str, Callable[[argparse.Namespace], int]] = {
-    "search": _search, "resume": _resume, "report": _report, "pick": _pick, "export": _export,
+    "search": _search, "resume": _resume, "report": _report, "pick": _pick, "export": _export, "finals": _finals,
 }  # fmt: skip

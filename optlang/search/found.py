@@ -6,12 +6,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from optlang.ir import Program
 from optlang.rule_text import to_opt
 from optlang.search.genome import Form, from_text, to_program
 from optlang.search.store import Store, StoreError
 from optlang.simplify import simplify
+
+if TYPE_CHECKING:
+    from optlang.search.distil import Distilled
 
 BYTES = 4  # of a float32
 
@@ -28,6 +32,7 @@ class Found:
     slots: int
     text: str
     lr: float
+    change: str = ""  # what made it of its parent
 
     @property
     def size(self) -> int:
@@ -42,8 +47,15 @@ class Found:
         return to_program(from_text(self.text), form, self.name, f"found by optlang search, branch {self.branch}", self.lr)
 
     def rule(self, form: Form) -> str:
-        """The text of a `.opt` file."""
+        """The text of a `.opt` file, quickly."""
         return to_opt(simplify(self.program(form)))
+
+    def distilled(self, form: Form) -> Distilled:
+        """The rule as a person would write it, with the proof of every step: about a second."""
+        from optlang.search.distil import distil
+
+        doc = f"found by optlang search, branch {self.branch}, program {self.number}"
+        return distil(from_text(self.text), form, name=self.name, doc=doc, lr=self.lr)
 
 
 def hall_of_fame(store: Store, level: str, count: int = 10, branch: str = "evolution") -> list[Found]:
@@ -63,9 +75,12 @@ def pareto(store: Store, level: str, branch: str = "evolution") -> list[Found]:
 
 def _rows(store: Store, level: str, branch: str) -> list[Found]:
     rows = store.query(
-        "SELECT g.number, a.fitness, a.error, g.statements, g.slots, g.text, a.detail FROM genomes g JOIN assessments a "
+        "SELECT g.number, a.fitness, a.error, g.statements, g.slots, g.text, a.detail, g.change FROM genomes g JOIN assessments a "
         "USING (branch, number) WHERE branch = ? AND a.level = ? AND a.status = 'ok'", branch, level)  # fmt: skip
-    return [Found(branch, n, fit, err, statements, slots, text, _lr(detail)) for n, fit, err, statements, slots, text, detail in rows]
+    return [
+        Found(branch, number, fitness, error, length, slots, text, _lr(detail), change)
+        for number, fitness, error, length, slots, text, detail, change in rows
+    ]
 
 
 def _lr(detail: str) -> float:

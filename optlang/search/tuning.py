@@ -1,7 +1,7 @@
 """Settings of a rule tuned by Optuna, many trials in one batch of runs, with the same number of trials for every rule.
 
-What is tuned is read off the rule: its step size over four decades, what decays an average by how far it is from 1, weight
-decay and small terms over decades. All else stays at its default.
+What is tuned is read off the rule: its step size over five decades around its default, what decays an average by how far it
+is from 1, weight decay over decades. All else stays at its default.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Range:
         return 1 - found if self.below_one else found
 
 
-STEP_SIZE = Range(1e-4, 1.0)
+STEP_SIZE = (1e-2, 1e3)  # times the default: small models take larger steps than those that defaults are made for
 DECAY = Range(1e-3, 0.5, below_one=True)
 SMALL = Range(1e-4, 1.0)
 
@@ -54,7 +54,7 @@ def _range(hyper: Hyper) -> Range | None:
     if hyper.baked or hyper.kind != "real":
         return None
     if hyper.name == "lr":
-        return STEP_SIZE
+        return Range(hyper.default * STEP_SIZE[0], hyper.default * STEP_SIZE[1])
     if hyper.bounds is not None and (hyper.bounds.low, hyper.bounds.high) == (0, 1) and hyper.default > 0:
         return DECAY
     return SMALL if hyper.name == "weight_decay" else None

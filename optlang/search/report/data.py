@@ -73,6 +73,7 @@ class ReportData:
     front: tuple[Found, ...] = ()
     hall: tuple[Ranked, ...] = ()
     lineage: tuple[Ancestor, ...] = ()
+    finals: dict[str, Any] = field(default_factory=dict)  # see `optlang.search.finals`
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -95,7 +96,7 @@ def from_store(store: Store) -> ReportData:
         points=tuple(points), overfits_from=onset(points),
         front=tuple(pareto(store, level.name)), hall=tuple(_ranked(found, form) for found in best),
         lineage=_lineage(store, best[0], level) if best else (),
-        settings=store.meta("settings"), versions=store.meta("versions"),
+        finals=(store.events("finals") or [{}])[-1], settings=store.meta("settings"), versions=store.meta("versions"),
     )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from html import escape
 
 from latex2mathml.converter import convert
 
+from optlang.search.profile import factors
 from optlang.search.report.charts import curves, scatter
 from optlang.search.report.data import Ancestor, Ranked, ReportData
 
@@ -41,7 +42,7 @@ MEASURES = {
 
 def render(data: ReportData) -> str:
     """The whole page as text."""
-    sections = [_head(data), _curves(data), _winner(data), _validation(data), _funnel(data), _screening(data), _front(data), _hall(data),
+    sections = [_head(data), _curves(data), _winner(data), _validation(data), _funnel(data), _finals(data), _screening(data), _front(data), _hall(data),
                 _lineage(data), _made(data)]  # fmt: skip
     title = escape(f"Search {data.name}")
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -128,6 +129,23 @@ def _funnel(data: ReportData) -> str:
         return ""
     says = "Each level trains fewer programs on longer or other tasks. The seed goes along, to be compared with."
     return _section("Funnel", says, _table(["level", "tasks", "horizon ×", "seeds", "trained", "best", "median", "seed rule"], rows))
+
+
+def _finals(data: ReportData) -> str:
+    if not data.finals:
+        return ""
+    standings, workloads = data.finals["standings"], data.finals["workloads"]
+    lines = {one["rule"]: list(zip(factors(), one["profile"], strict=True)) for one in standings}
+    rows = [[one["rule"], f"{one['score']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}"]
+            + ["missed" if one["times"][w] is None else f"{one['times'][w]:,.0f}" for w in workloads] for one in standings]  # fmt: skip
+    ends = [[one["rule"], one["task"], f"{one['loss']:.4f} ± {one['error']:.4f}"] for one in data.finals["endings"]]
+    says = ("A miniature AlgoPerf: how soon each rule reaches targets set by the known ones, with a few random trials; the curve says on "
+            "which share of the workloads a rule is within a factor of the quickest. Below, steps to the target.")  # fmt: skip
+    held = f"<p>Held-out loss at the end, on tasks opened once, each rule tuned with {int(data.finals['trials'])} trials:</p>"
+    return _section(
+        "Against known rules", says, curves(lines, "factor of the quickest rule's time", "share of workloads"),
+        _table(["rule", "score", "95 % interval", *workloads], rows), held, _table(["rule", "task", "loss"], ends),
+    )  # fmt: skip
 
 
 def _screening(data: ReportData) -> str:

@@ -1,0 +1,66 @@
+"""The end of a search: found rules against known ones, tuned alike; once, and kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from test_search_hunt import SHORT, started
+
+from optlang.rules import Rule
+from optlang.search.finals import decided, endings, race_to_targets, table
+from optlang.search.levels import Level
+from optlang.search.profile import Budget
+from optlang.search.settings import SettingsError
+from optlang.search.tuning import tune
+
+PLANTED = Level("hold-out", ("planted-momentum",), factor=0.2, seeds=2, enter=2, measure="loss")
+LITTLE = Budget(target_trials=4, trials=2, studies=2)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_finals(tmp_path: Path) -> None:
+    with started(tmp_path / "run.db", children=400, funnel=(SHORT, PLANTED), trials=4, finalists=2, rivals=("sgd", "signum")) as run:
+        list(run)
+        list(run.promote())
+        made = decided(run.store, run.hunt.settings, ("planted-normalized",), LITTLE)
+        again = decided(run.store, run.hunt.settings, ("planted-normalized",), LITTLE)
+    assert again == made, "the hold-out is opened once"
+    rules = {one["rule"] for one in made["standings"]}
+    assert {"sgd", "signum"} < rules and sum(name.startswith("Found") for name in rules) in (1, 2)
+    assert {one["rule"] for one in made["endings"]} == rules
+    assert all(0 <= one["low"] <= one["score"] <= one["high"] <= 1 for one in made["standings"])
+    shown = table(made)
+    assert all(name in shown for name in rules) and "tuned with 4 trials each" in shown
+
+
+def test_a_search_without_programs_has_no_finals(tmp_path: Path) -> None:
+    with started(tmp_path / "run.db") as run, pytest.raises(SettingsError, match="has no program yet"):
+        decided(run.store, run.hunt.settings, (), LITTLE)
+
+
+def test_the_better_rule_wins_both() -> None:
+    programs = {name: Rule(name).program for name in ("momentum", "sgd")}
+    quick = Level("final", ("planted-momentum",), seeds=2, measure="loss")
+    ends = {one.rule: one.loss for one in endings(programs, quick, 24)}  # type: ignore[arg-type]
+    assert ends["momentum"] < ends["sgd"] - 0.5, "a factor of three"
+    first, second = race_to_targets(programs, ("momentum", "sgd"), ("planted-momentum",), Budget(4, 6, 3))  # type: ignore[arg-type]
+    assert first.rule == "momentum" and first.score > second.score
+
+
+def test_tuning_learns_and_repeats() -> None:
+    from optlang.search.tasks import task
+
+    one, program = task("planted-momentum").longer(0.3), Rule("momentum").program
+    found = tune(one, program, 40, (1, 2), seed=3)  # type: ignore[arg-type]
+    assert found == tune(one, program, 40, (1, 2), seed=3)  # type: ignore[arg-type]
+    assert len(found.trials) == 40 and found.best.loss == min(t.loss for t in found.trials)
+    early, late = found.trials[:16], found.trials[-16:]
+    assert sorted(t.loss for t in late)[8] < sorted(t.loss for t in early)[8], "later trials are better"
+    with pytest.raises(ValueError, match="give at least 1"):
+        tune(one, program, 0, (1,))  # type: ignore[arg-type]
