@@ -314,7 +314,9 @@ RULES: tuple[Row, ...] = (
     Row("nadam", {**ADAM, "momentum_decay": 0.3, "decoupled": True},
         plain(torch.optim.NAdam, momentum_decay=0.3, decoupled_weight_decay=True, **TORCH), "decoupled"),
     # eps belongs to the rectified branch alone; with beta2 = 0.95 that branch begins at step 6
-    Row("radam", ADAM, plain(torch.optim.RAdam, **TORCH), early=("eps", 6)),
+    Row("radam", ADAM, plain(torch.optim.RAdam, **TORCH), "coupled", early=("eps", 6)),
+    Row("radam", {**ADAM, "decoupled": True}, plain(torch.optim.RAdam, decoupled_weight_decay=True, **TORCH), "decoupled",
+        early=("eps", 6)),
     Row("adabelief", ADAM, plain(AdaBelief, rectify=False, print_change_log=False, **TORCH)),
     Row("lamb", ADAM, plain(Lamb, max_grad_norm=None, **TORCH)),
     Row("lars", {**LARS, "nesterov": True}, plain(po.LARS, nesterov=True, **PO_LARS), "nesterov"),

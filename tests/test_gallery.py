@@ -23,26 +23,26 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "signum": "pytorch_optimizer's SignSGD", "sophiah": "pytorch_optimizer's SophiaH, given the exact diagonal of a Hessian",
     "sgdw": "pytorch_optimizer's SGDW",
     "gravity": "pytorch_optimizer's Gravity, given our first velocities",
-    "randomscaledmomentum": "NumPy by hand, given our draws",
+    "randomscaledmomentum": "the transcription of the paper in `tests/by_hand.py`, given our draws",
     "randomscaledadamw": "torch.optim.AdamW, its lr times our draws",
     "xgradmomentum": "torch.optim.SGD, moved to the predicted weights by hand",
     "tiger": "pytorch_optimizer's Tiger",
-    "powersign": "NumPy by hand",
-    "addsign": "NumPy by hand",
+    "powersign": "the transcription of the paper in `tests/by_hand.py`",
+    "addsign": "the transcription of the paper in `tests/by_hand.py`",
     "lionp": "lion-pytorch with the map of adv_optm",
     "lionhuber": "lion-pytorch with torch's hardtanh for its sign",
     "liondeadzone": "lion-pytorch with torch's hardshrink before its sign",
     "liontopk": "lion-pytorch with torch's topk before its sign",
     "cautiouslion": "pytorch_optimizer's Lion(cautious=True)",
-    "adagradnorm": "NumPy by hand",
-    "adagradsubsetnorm": "NumPy by hand",
-    "adamwsubsetnorm": "pytorch_optimizer's AdamWSN and, for columns, NumPy by hand",
+    "adagradnorm": "the transcription of the paper in `tests/by_hand.py`",
+    "adagradsubsetnorm": "the transcription of the paper in `tests/by_hand.py`",
+    "adamwsubsetnorm": "pytorch_optimizer's AdamWSN and, for columns, the transcription of the paper in `tests/by_hand.py`",
     "rmsproptf": "timm's RMSpropTF",
     "nadamw": "timm's NAdamW, that of AlgoPerf",
     "yogi": "pytorch_optimizer's Yogi(weight_decouple=False)",
     "adabound": "pytorch_optimizer's AdaBound(weight_decouple=False)",
     "amsbound": "pytorch_optimizer's AdaBound(weight_decouple=False, ams_bound=True)",
-    "adamomentum": "NumPy by hand",
+    "adamomentum": "the transcription of the paper in `tests/by_hand.py`",
     "diffgrad": "pytorch_optimizer's DiffGrad(weight_decouple=False)",
     "grams": "pytorch_optimizer's Grams",
     "cautiousadamw": "pytorch_optimizer's AdEMAMix(alpha=0, cautious=True); by_mean: timm's AdamW(caution=True)",
@@ -56,15 +56,15 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "marsadamwexact": "timm's Mars, told the gradients at the last weights",
     "marslion": "pytorch_optimizer's MARS; without anew: timm's Mars",
     "marslionexact": "timm's Mars, told the gradients at the last weights",
-    "marsshampoo": "pytorch_optimizer's MARS, its cast to bfloat16 left out; without anew: NumPy by hand",
+    "marsshampoo": "pytorch_optimizer's MARS, its cast to bfloat16 left out; without anew: the transcription of the paper in `tests/by_hand.py`",
     "core": "core-optimizer",
     "corefrozen": "core-optimizer",
-    "innaprop": "NumPy by hand",
+    "innaprop": "the transcription of the paper in `tests/by_hand.py`",
     "sophiag": "sophia-opt",
-    "adamcm": "NumPy by hand",
-    "optimisticamsgrad": "NumPy by hand",
+    "adamcm": "the transcription of the paper in `tests/by_hand.py`",
+    "optimisticamsgrad": "the transcription of the paper in `tests/by_hand.py`",
     "xgradadamw": "torch.optim.AdamW, moved to the predicted weights by hand",
-    "swats": "pytorch_optimizer's SWATS with the paper's test; several tensors: NumPy by hand",
+    "swats": "pytorch_optimizer's SWATS with the paper's test; several tensors: the transcription of the paper in `tests/by_hand.py`",
     "schedulefreesgd": "schedulefree's SGDScheduleFree", "prodigy": "prodigyopt", "dadaptadam": "dadaptation's DAdaptAdam",
 }  # fmt: skip
 HEAD = """\
@@ -79,6 +79,13 @@ over 20 steps of a closed loop in float64, with every setting off its default (`
 This page is made from the files: `python tests/test_gallery.py`.
 """
 
+ABSENT = """\
+## What the language cannot say yet
+
+* Subset-Norm with subsets of any length: there is no view of a parameter as groups of k elements, so that subsets are rows or columns.
+* Optimistic AMSGrad's extrapolated guess: there is no small linear solve, so that the guess is the last gradient.
+"""
+
 
 def page() -> str:
     families: dict[str, list[str]] = {}
@@ -87,7 +94,7 @@ def page() -> str:
             families.setdefault(path.parent.name, []).append(name)
     parts = [HEAD, _table(families)]
     parts += [f"## {family}\n\n" + "\n".join(_entry(name) for name in names) for family, names in families.items()]
-    return "\n".join([*parts, _standard()])
+    return "\n".join([*parts, _standard(), ABSENT])
 
 
 def _table(families: dict[str, list[str]]) -> str:
