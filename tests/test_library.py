@@ -25,7 +25,7 @@ import optlang
 from optlang.ir import Routing
 
 LIBRARY = Path(__file__).parent.parent / "library"
-BACKENDS = ("reference", "torch", "module")
+BACKENDS = ("reference", "torch", "cpp", "module")
 RULES = FIRST_RULES + ELEMENTWISE_RULES
 ROWS = RULES + DEFINITIONS
 NOTICED = 1e-5  # what moving one setting a little must at least do; the agreement is seven orders better

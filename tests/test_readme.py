@@ -47,3 +47,13 @@ def test_the_commands_are_those_of_the_makefile() -> None:
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+def test_the_found_rule_is_the_one_in_examples() -> None:
+    assert (ROOT / "examples" / "search" / "raw_lion" / "lion_found.opt").read_text().strip() in README
+
+
+def test_the_number_of_rules_is_that_of_the_library() -> None:
+    count = sum(path.stem != "std" for path in (ROOT / "library").rglob("*.opt"))
+    [claimed] = re.findall(r"The library: over (\d+) rules", (ROOT / "CHANGELOG.md").read_text())
+    assert int(claimed) <= count < int(claimed) + 20

@@ -1,7 +1,7 @@
 """The figures of the README, measured side by side on this machine: `make bench`, or `python tests/bench/run.py --json out.json`.
 
-AdamW on the tensors of GPT-2 small (148 tensors, 124 million parameters). Every first step is that of a fresh process:
-*cold* with an empty compiler cache, *warm* with that of the cold one; importing torch and making the optimizer are not
+Rules on the tensors of GPT-2 small (148 tensors, 124 million parameters), and on many small ones. Every first step is that of
+a fresh process: *cold* with an empty compiler cache, *warm* with that of the cold one; importing torch and making the optimizer are not
 counted, importing torch's compiler is. Steady steps of all contestants are taken in turn in one process.
 """
 
@@ -61,46 +61,50 @@ def spread(seconds: list[float]) -> dict[str, float]:
 # ------------------------------------------------------------------------------------------------------ first steps
 
 
-def first_step(blocks: int, device: str) -> float:
+def first_step(blocks: int, device: str, backend: str) -> float:
     """Seconds of the first step, in this process."""
     import optlang
 
-    optimizer = optlang.load("adamw")(parameters(gpt2(blocks), device), lr=1e-3)
+    optimizer = optlang.load("adamw", backend=backend)(parameters(gpt2(blocks), device), lr=1e-3)
     return timed(optimizer.step, device)
 
 
-def in_fresh_process(blocks: int, cache: str, device: str) -> float:
-    command = [sys.executable, __file__, "--first-step", str(blocks), "--device", device]
-    done = subprocess.run(command, env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache}, capture_output=True, text=True)
+def in_fresh_process(blocks: int, cache: str, device: str, backend: str) -> float:
+    command = [sys.executable, __file__, "--first-step", str(blocks), "--device", device, "--backend", backend]
+    caches = {"TORCHINDUCTOR_CACHE_DIR": cache, "XDG_CACHE_HOME": cache}
+    done = subprocess.run(command, env={**os.environ, **caches}, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"the first step failed in a fresh process:\n{done.stderr}")
     return float(done.stdout.splitlines()[-1])
 
 
-def first_steps(device: str, repeats: int) -> dict[str, Any]:
+def first_steps(device: str, repeats: int, backend: str) -> dict[str, Any]:
     found: dict[str, list[float]] = {"cold": [], "warm": [], "cold_52_tensors": []}
     for _ in range(repeats):
         with tempfile.TemporaryDirectory() as cache:
-            found["cold"].append(in_fresh_process(12, cache, device))
-            found["warm"].append(in_fresh_process(12, cache, device))
+            found["cold"].append(in_fresh_process(12, cache, device, backend))
+            found["warm"].append(in_fresh_process(12, cache, device, backend))
         with tempfile.TemporaryDirectory() as cache:
-            found["cold_52_tensors"].append(in_fresh_process(4, cache, device))
+            found["cold_52_tensors"].append(in_fresh_process(4, cache, device, backend))
     return {name: spread(values) for name, values in found.items()}
 
 
 # ----------------------------------------------------------------------------------------------------- steady steps
 
 
-def steady(device: str, steps: int) -> dict[str, Any]:
-    """Contestants take turns, so that a slow moment of the machine hits all of them."""
+def steady(shapes: Shapes, device: str, steps: int) -> dict[str, Any]:
+    """Contestants take turns, so that a slow moment of the machine hits all of them. Ratios are to torch's fused AdamW."""
     import optlang
 
     classes = {
-        "optlang": lambda p: optlang.load("adamw")(p, lr=1e-3),
+        "AdamW, default": lambda p: optlang.load("adamw")(p, lr=1e-3),
+        "AdamW, torch backend": lambda p: optlang.load("adamw", backend="torch")(p, lr=1e-3),
+        "Lion, default": lambda p: optlang.load("lion")(p, lr=1e-4),
+        "LAMB, default": lambda p: optlang.load("lamb")(p, lr=1e-4),
         "torch fused": lambda p: torch.optim.AdamW(p, lr=1e-3, fused=True),
         "torch foreach": lambda p: torch.optim.AdamW(p, lr=1e-3, foreach=True),
     }
-    weights = parameters(gpt2(), device)
+    weights = parameters(shapes, device)
     optimizers = {name: make(weights) for name, make in classes.items()}
     for optimizer in optimizers.values():
         optimizer.step()
@@ -109,13 +113,19 @@ def steady(device: str, steps: int) -> dict[str, Any]:
     for _ in range(steps):
         for name, optimizer in optimizers.items():
             seconds[name].append(timed(optimizer.step, device))
-    ratios = [a / b for a, b in zip(seconds["optlang"], seconds["torch fused"], strict=True)]
-    return {"seconds": {name: spread(s) for name, s in seconds.items()}, "ratio to fused": spread(ratios), "copy floor": copy_floor(device)}
+    fused = seconds["torch fused"]
+    ratios = {name: spread([a / b for a, b in zip(found, fused, strict=True)]) for name, found in seconds.items() if found is not fused}
+    floor = copy_floor(shapes, device)
+    return {"seconds": {name: spread(s) for name, s in seconds.items()}, "ratio to fused": ratios, "copy floor": floor}
 
 
-def copy_floor(device: str) -> dict[str, float]:
+def small(blocks: int = 24, width: int = 64) -> Shapes:
+    return gpt2(blocks, width)[2:]
+
+
+def copy_floor(shapes: Shapes, device: str) -> dict[str, float]:
     """What moving 28 bytes per parameter takes by `copy_`: 4 read and written each, seven times half."""
-    count = sum(torch.Size(s).numel() for s in gpt2())
+    count = sum(torch.Size(s).numel() for s in shapes)
     source, target = torch.randn(count, device=device), torch.empty(count, device=device)
     target.copy_(source)
     return spread([timed(lambda: target.copy_(source), device) * 28 / 8 for _ in range(9)])
@@ -128,7 +138,7 @@ def recompilations(steps: int) -> int:
     import optlang
 
     shapes: Shapes = [(512, 700), (300, 300), (1000,), (70, 5, 3, 3)]
-    optimizer = optlang.load("adamw")(parameters(shapes), lr=1e-3)
+    optimizer = optlang.load("adamw", backend="torch")(parameters(shapes), lr=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps + 1)
     optimizer.step()
     before = counters["stats"]["unique_graphs"]
@@ -182,22 +192,24 @@ def lines(name: str) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--first-step", type=int, metavar="BLOCKS", help="print the seconds of one first step and stop")
+    parser.add_argument("--backend", default="auto", help="of that first step")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeats", type=int, default=3, help="of first steps")
     parser.add_argument("--steps", type=int, default=15, help="steady steps of every contestant")
     parser.add_argument("--json", type=Path, help="write all figures there")
     chosen = parser.parse_args()
     if chosen.first_step:
-        print(first_step(chosen.first_step, chosen.device))
+        print(first_step(chosen.first_step, chosen.device, chosen.backend))
         return
     device = torch.cuda.get_device_name() if chosen.device == "cuda" else f"{platform.machine()} CPU, {os.cpu_count()} cores"
     found = {
         "date": date.today().isoformat(), "device": device, "torch": torch.__version__, "python": platform.python_version(),
         "lines": {name: lines(name) for name in ("adam", "lion")},
         "check library (s)": check_library(), "start-up (s)": start_up(), "hostile input (s)": hostile(),
-        "first step (s)": first_steps(chosen.device, chosen.repeats),
+        "first step (s)": {backend: first_steps(chosen.device, chosen.repeats, backend) for backend in ("auto", "torch")},
         "recompilations in 1000 steps of OneCycleLR": recompilations(1000),
-        "steady step": steady(chosen.device, chosen.steps),
+        "steady step": steady(gpt2(), chosen.device, chosen.steps),
+        "steady step, 290 small tensors": steady(small(), chosen.device, 4 * chosen.steps),
     }  # fmt: skip
     text = json.dumps(found, indent=1)
     print(text)

@@ -42,11 +42,11 @@ MEASURES = {
 
 def render(data: ReportData) -> str:
     """The whole page as text."""
-    sections = [_head(data), _curves(data), _winner(data), _validation(data), _funnel(data), _finals(data), _screening(data), _front(data), _hall(data),
-                _lineage(data), _made(data)]  # fmt: skip
+    sections = (_head, _curves, _winner, _validation, _funnel, _finals, _screening, _front, _hall, _lineage, _made)
     title = escape(f"Search {data.name}")
+    body = "".join(section(data) for section in sections)
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-            f"<title>{title}</title><style>{STYLE}</style></head><body>{''.join(sections)}</body></html>\n")  # fmt: skip
+            f"<title>{title}</title><style>{STYLE}</style></head><body>{body}</body></html>\n")  # fmt: skip
 
 
 def _section(title: str, says: str, *content: str) -> str:
