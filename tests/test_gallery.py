@@ -56,7 +56,8 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "marsadamwexact": "timm's Mars, told the gradients at the last weights",
     "marslion": "pytorch_optimizer's MARS; without anew: timm's Mars",
     "marslionexact": "timm's Mars, told the gradients at the last weights",
-    "marsshampoo": "pytorch_optimizer's MARS, its cast to bfloat16 left out; without anew: the transcription of the paper in `tests/by_hand.py`",
+    "marsshampoo": "pytorch_optimizer's MARS, its cast to bfloat16 left out; without anew: the transcription of the "
+    "paper in `tests/by_hand.py`",
     "core": "core-optimizer",
     "corefrozen": "core-optimizer",
     "innaprop": "the transcription of the paper in `tests/by_hand.py`",
