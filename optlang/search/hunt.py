@@ -47,14 +47,15 @@ class Hunt:
         self.settings = settings or Settings.from_json(store.meta("settings"))
         self.settings.check()
         self._finished: list[str] = []  # jobs of the round under way
-        self.started = time.monotonic()
         self.before = store.meta("seconds") if store.has_meta("seconds") else 0.0
-        self.baselines = self._baselines()
+        self.baselines: dict[str, Any] = store.meta("baselines") if store.has_meta("baselines") else {}
+        self._prepare(0)
         self.seeds = self._seeds()
         self.strands = {name: self._strand(name, plan, place) for place, (name, plan) in enumerate(self._plans())}
         self.budgets = {name: plan.factor for name, plan in self._plans()}
         self.points = [Point(*point) for point in store.events("validation")]
         self.ending = False
+        self.started = time.monotonic()  # setting up does not count
 
     # ------------------------------------------------------------------------------------------------- setting up
 
@@ -66,16 +67,14 @@ class Hunt:
             for repeat in range(1, plan.repeats + 1)
         ]
 
-    def _baselines(self) -> dict[str, Any]:
-        """AdamW's tuned curve on every task of the funnel that is measured by it; made once, kept in the store."""
-        kept = self.store.meta("baselines") if self.store.has_meta("baselines") else {}
-        for place, level in enumerate(self.settings.funnel):
-            for name in level.tasks if level.measure == "speed" else ():
-                key = level.key(name)
-                if key not in kept:
-                    kept[key] = _baseline(name, level, seeds_of(level, place, self.settings.seed))
-                    self.store.save_meta("baselines", kept)
-        return dict(kept)
+    def _prepare(self, place: int) -> None:
+        """AdamW's tuned curves for the tasks of a level, where it is measured by them; made once, when first needed, and kept."""
+        level = self.settings.funnel[place]
+        for name in level.tasks if level.measure == "speed" else ():
+            key = level.key(name)
+            if key not in self.baselines:
+                self.baselines[key] = _baseline(name, level, seeds_of(level, place, self.settings.seed))
+                self.store.save_meta("baselines", self.baselines)
 
     @property
     def search_level(self) -> Level:
@@ -199,6 +198,7 @@ class Hunt:
         """Programs of the main branch trained on a level of the funnel. What the store has is not trained again."""
         level = self.settings.funnel[place]
         seeds = seeds_of(level, place, self.settings.seed)
+        self._prepare(place)
         kept = self.store.assessments(MAIN, level, seeds)
         new = self._judged({n: genome for n, genome in programs.items() if n not in kept}, level, seeds)
         self.store.save_assessments(MAIN, level, seeds, {one.number: one.assessment for one in new})
