@@ -16,6 +16,7 @@ from optlang.search.mutation import Mutator
 from optlang.search.screening import Screen
 from optlang.search.seeds import SEEDS, seed
 from optlang.search.space import Space
+from optlang.search.steps import genome_function
 
 FORM = Form()
 SPACE = Space(seeds=(seed("adamw-bare", FORM),))
@@ -80,11 +81,11 @@ def test_invariance_to_the_scale_of_the_loss() -> None:
 @given(st.integers(0, 10**6), st.integers(1, 15))
 def test_the_quick_way_is_the_reference_interpreters(number: int, steps: int) -> None:
     genome = live(drifts(number, steps)[-1], FORM)
-    lines = behaviour._plain(genome, FORM)
-    if lines is None:
+    step = genome_function(genome, FORM, behaviour.LAYOUT)
+    if step is None:
         return
     with np.errstate(all="ignore"):
-        quick, slow = behaviour._quick(lines, FORM, 1.0), behaviour._by_interpreter(genome, FORM, 1.0)
+        quick, slow = behaviour._quick(step, FORM, 1.0), behaviour._by_interpreter(genome, FORM, 1.0)
     known = np.isfinite(quick) & np.isfinite(slow) & (np.abs(slow) < 1e30)
     np.testing.assert_allclose(quick[known], slow[known], rtol=1e-6, atol=1e-9 * max(np.abs(slow[known]).max(initial=0), 1e-30))
 
