@@ -116,7 +116,7 @@ def settings(program: ir.Program, given: Mapping[str, Any], runs: int) -> dict[s
     unknown = sorted(set(given) - {h.name for h in program.hypers})
     if unknown:
         raise ValueError(f"rule `{program.name}` has no hyper `{unknown[0]}`; it has {', '.join(h.name for h in program.hypers)}")
-    found = {}
+    found: dict[str, Array] = {}
     for hyper in program.hypers:
         values = np.asarray(given.get(hyper.name, hyper.default)).reshape(-1)
         if values.size not in (1, runs):

@@ -13,7 +13,7 @@ def linear(params: Params, name: str, x: Tensor) -> Tensor:
     """[runs, …, inputs] -> [runs, …, outputs], by weights [runs, outputs, inputs] and biases [runs, outputs]."""
     weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
     out = torch.baddbmm(bias.unsqueeze(1), x.flatten(1, -2), weight.mT)
-    return out.unflatten(1, x.shape[1:-1]) if x.ndim > 3 else out
+    return out.reshape(*x.shape[:-1], out.shape[-1]) if x.ndim > 3 else out
 
 
 def norm(params: Params, name: str, x: Tensor) -> Tensor:

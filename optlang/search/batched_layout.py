@@ -74,7 +74,7 @@ class Layout:
 
     def views(self, flat: Tensor) -> dict[str, Tensor]:
         """[runs, numel] as [runs, *shape] by name, sharing memory."""
-        found = {}
+        found: dict[str, Tensor] = {}
         for group in self.groups:
             parts = block(flat[:, group.column : group.column + group.width], group)
             found |= {name: parts[:, number] for number, name in enumerate(group.names)}
