@@ -71,7 +71,7 @@ def lines_of(genome: Genome, form: Form, layout: Layout) -> list[Line] | None:
     known = input_codes(form).copy()
     lines: list[Line] = []
     for function, target, args, _ in genome:
-        given = tuple([known[arg] if type(arg) is str else NUMBER for arg in args])  # type: ignore[index]
+        given = tuple([known[arg] if isinstance(arg, str) else NUMBER for arg in args])
         call = layout.call(function, given)
         if call is None or not SHAPED.isdisjoint(args):
             return None
@@ -91,7 +91,7 @@ def genome_function(genome: Genome, form: Form, layout: Layout) -> Step | None:
         return None
     constants = {arg: arg for _, _, args in lines for arg in args if type(arg) is float}
     facts = {name: layout.facts[name] for name in FACTS if any(name in args for _, _, args in lines)}
-    given = {**constants, **facts}
+    given: dict[Any, Array] = {**constants, **facts}
 
     def step(w: Array, g: Array, slots: Mapping[str, Array], t: float, lr: float = 1.0) -> tuple[Array, dict[str, Array]]:
         values: dict[Any, Array] = {**given, **slots, "w": w, "g": g, "t": t, "lr": lr}
