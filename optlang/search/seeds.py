@@ -14,12 +14,18 @@ from optlang.search.functions import FUNCTIONS
 from optlang.search.genome import UPDATE, Argument, Form, Genome, GenomeError, Statement, from_text, to_program
 from optlang.search.listing import calls, targets
 
-# Rules as searches start from them. Lion's search began with AdamW without eps and bias correction.
+# Rules as searches start from them. Lion's search began with AdamW without eps and bias correction. Muon is without its factor
+# for the shape, Adafactor (arXiv:1804.04235) with a fixed decay, the cautious rule (arXiv:2411.16085) without rescaling.
 SEEDS: Mapping[str, str] = {
     "adam-bare": "a = square(g)\nm = interp(g, m, 0.9)\nv = interp(a, v, 0.999)\na = protected_sqrt(v)\nu = protected_div(m, a)",
     "adamw-bare": "a = square(g)\nm = interp(g, m, 0.9)\nv = interp(a, v, 0.999)\na = protected_sqrt(v)\nu = protected_div(m, a)\n"
                   "a = mul(w, 0.01)\nu = add(u, a)",
     "sgd-bare": "u = mul(g, 1.0)",
+    "muon-bare": "m = interp(g, m, 0.95)\na = interp(g, m, 0.95)\nu = orthogonalize(a)",
+    "adafactor-bare": "a = square(g)\nv = interp(a, v, 0.999)\na = factored(v)\na = sqrt(a)\na = protected_div(g, a)\n"
+                      "b = rms_tensor(a)\nb = maximum(b, 1.0)\nu = div(a, b)",
+    "cautious-adam-bare": "a = square(g)\nm = interp(g, m, 0.9)\nv = interp(a, v, 0.999)\na = protected_sqrt(v)\na = protected_div(m, a)\n"
+                          "u = agreeing(a, g)",
 }  # fmt: skip
 
 
@@ -61,9 +67,20 @@ def _settled(program: Program, form: Form) -> Program:
 
 
 def _decided(node: Node) -> Node | None:
+    """A block as the side that settings choose, and without what a setting of 0 turns off."""
+    if node.op == "mul" and any(_is_zero(arg) for arg in node.args):
+        return ir.const(0)
+    if node.op in ("add", "sub") and _is_zero(node.args[1]):
+        return node.args[0]
+    if node.op == "add" and _is_zero(node.args[0]):
+        return node.args[1]
     if node.op != "branch" or any(leaf.op != "const" for leaf in ir.walk([node.args[0]]) if not leaf.args):
         return None
     return node.args[1] if evaluate(node.args[0], {}) else node.args[2]
+
+
+def _is_zero(node: Node) -> bool:
+    return node.op == "const" and not isinstance(node.value, bool) and node.value == 0
 
 
 def without_lr(node: Node) -> Node | None:
