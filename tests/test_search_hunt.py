@@ -19,6 +19,7 @@ from optlang.cli import main
 from optlang.rules import Rule
 from optlang.search.api import Search, resume
 from optlang.search.evolution import Ageing
+from optlang.search.genome import from_text
 from optlang.search.levels import Level, Point, onset
 from optlang.search.settings import Budget, Plan, Settings, SettingsError
 from optlang.search.space import Space
@@ -157,6 +158,21 @@ def test_what_was_found_goes_out(whole: Path, tmp_path: Path, capsys: pytest.Cap
     assert list(Path(f"{whole}.hall").glob("*.opt"))
     for path in Path(f"{whole}.hall").glob("*.opt"):
         Rule(path)
+
+
+def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A task of one's own, limits and constraints; taken up again when there is nothing left to do."""
+    (tmp_path / "seed.opt").write_text("rule S { hyper lr = 0.1 in (0, inf) state m = 0 m' = 0.1*g + 0.9*m w' = w - lr*tanh(m') }")
+    task = str(HERE.parent / "examples" / "my_task.py")
+    words = ["search", str(tmp_path / "seed.opt"), "--tasks", task, "--children", "60", "--no-funnel", "--workers", "1", "--store",
+             str(tmp_path / "run.db"), "--limit", "statements=8", "--never", "t", "--population", "10"]  # fmt: skip
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert f"evolution on {task}" in shown and "the hall of fame is in" in shown
+    assert main(["search", "resume", str(tmp_path / "run.db"), "--workers", "1"]) == 0
+    for _, _, text, *_ in evaluated(tmp_path / "run.db"):
+        assert len(text.splitlines()) <= 8
+        assert not any("t" in statement.args for statement in from_text(text))
 
 
 @pytest.mark.parametrize(

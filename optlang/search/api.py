@@ -120,7 +120,7 @@ def search(
     """
     made = Settings(
         space if isinstance(space, Space) else space_of(space, seeds or ("adamw",)), Budget(children, steps, minutes), seed=seed,
-        **{"funnel": _funnel(tasks), "plans": WITH_BASELINES if baselines else EVOLUTION, **settings},
+        **{"funnel": funnel_of(tasks), "plans": WITH_BASELINES if baselines else EVOLUTION, **settings},
     )  # fmt: skip
     made.check()
     return Search(Store.create(store, made.to_json()), team(workers, ray))
@@ -154,5 +154,6 @@ def space_of(name: str, seeds: Sequence[str], **fields: Any) -> Space:
     return Space(form=form, seeds=programs, **fields) if "functions" in fields else Space.preset(name, form=form, seeds=programs, **fields)
 
 
-def _funnel(tasks: Sequence[str] | None) -> tuple[Level, ...]:
+def funnel_of(tasks: Sequence[str] | None) -> tuple[Level, ...]:
+    """The usual levels, the first with tasks of one's own."""
     return FUNNEL if tasks is None else (replace(FUNNEL[0], tasks=tuple(tasks)), *FUNNEL[1:])

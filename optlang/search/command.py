@@ -90,13 +90,12 @@ def _store_named(arguments: argparse.Namespace, least: int, most: int) -> list[s
 
 def _search(arguments: argparse.Namespace) -> int:
     from optlang.search import api
-    from optlang.search.levels import FUNNEL
 
     seeds = arguments.words or ["adamw"]
     budget = {name: getattr(arguments, name) for name in ("minutes", "children", "steps")}
     if not any(budget.values()):
         budget["minutes"] = 30.0
-    settings = {"ageing": _ageing(arguments)} | ({"funnel": FUNNEL[:1]} if arguments.no_funnel else {})
+    settings = {"ageing": _ageing(arguments)} | ({"funnel": api.funnel_of(arguments.tasks)[:1]} if arguments.no_funnel else {})
     with api.search(
         *seeds, store=arguments.store, tasks=arguments.tasks, space=_space(arguments, seeds), baselines=arguments.baselines,
         workers=arguments.workers, seed=arguments.seed, ray=arguments.ray, **budget, **settings,
