@@ -34,7 +34,6 @@ from optlang.search.space import Space
 from optlang.search.store import Store
 
 HALL_EVERY = 60.0  # seconds between two hall-of-fame folders
-WORD_EVERY = 30.0  # seconds between two lines of a search that finds nothing
 
 
 class Search:
@@ -46,7 +45,7 @@ class Search:
         self.form: Form = self.hunt.settings.space.form
         self.level = self.hunt.search_level.name
         self.was_stopped = False
-        self._hall_due = self._word_due = time.monotonic()
+        self._hall_due = time.monotonic()
 
     def __iter__(self) -> Iterator[Progress]:
         for progress in self.hunt.run():
@@ -59,13 +58,6 @@ class Search:
         """Ends the search after the round under way; it can be taken up again with `resume`."""
         self.was_stopped = True
         self.hunt.stop()
-
-    def is_due(self) -> bool:
-        """Whether nothing has been said for a while."""
-        due = time.monotonic() > self._word_due
-        if due:
-            self._word_due = time.monotonic() + WORD_EVERY
-        return due
 
     def describe(self) -> str:
         """What is searched, in a line."""

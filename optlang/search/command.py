@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optlang.search.api import Search
-    from optlang.search.hunt import Progress
     from optlang.search.store import Store
 
 ABOUT = """\
@@ -135,31 +134,22 @@ def _resume(arguments: argparse.Namespace) -> int:
 
 def _followed(search: Search, arguments: argparse.Namespace) -> int:
     """The search to its end, then the funnel."""
+    from optlang.search.live_view import watching
+
     print(f"{search.store.path}: {search.describe()}", flush=True)
-    with _interrupts(search.stop):
+    with _interrupts(search.stop), watching(search, arguments.quiet) as view:
         for progress in search:
-            if not arguments.quiet:
-                _tell(search, progress)
-        if search.was_stopped:
-            print(f"stopped; `optlang search resume {search.store.path}` goes on", flush=True)
-            return 130
-        for level, results in search.promote():
-            best = results[0]
-            print(f"{level.name}: {len(results)} programs, best {best.assessment.fitness:.4f} ± {best.assessment.error:.4f}", flush=True)
+            view.tell(progress)
+    if search.was_stopped:
+        print(f"stopped; `optlang search resume {search.store.path}` goes on", flush=True)
+        return 130
+    best = search.best()
+    print(f"best of the search: {best.name}, fitness {best.fitness:.4f} ± {best.error:.4f}\n{best.text}", flush=True)
+    for level, results in search.promote():
+        first = results[0]
+        print(f"{level.name}: {len(results)} programs, best {first.assessment.fitness:.4f} ± {first.assessment.error:.4f}", flush=True)
     print(f"the hall of fame is in {search.store.path}.hall; see `optlang search report {search.store.path}`")
     return 0
-
-
-def _tell(search: Search, progress: Progress) -> None:
-    """One line for a round that brought something, or for a minute."""
-    if not (progress.round.improved or progress.point is not None or search.is_due()):
-        return
-    done, best = progress.round, progress.round.best
-    spent = f"{done.children} children, {done.spent} steps"
-    line = f"{progress.done:4.0%}  {done.branch}: {spent}, best {best.fitness:.4f} (program {best.number})"
-    print(line + (f"; on validation tasks {progress.point.validation:.4f}" if progress.point else ""), flush=True)
-    if progress.overfits:
-        print("the best no longer get better on tasks that selection does not see: the search ends", flush=True)
 
 
 @contextmanager

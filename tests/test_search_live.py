@@ -1,0 +1,52 @@
+"""What is shown while a search runs: lines in a log, a view in a terminal."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console, Group
+from test_search_hunt import LONGER, SHORT, started
+
+from optlang.search.live_view import View, front, left, line, watching
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_lines_in_a_log(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    with started(tmp_path / "run.db", children=1500, funnel=(SHORT, LONGER), validate_every=1) as run, watching(run, stream=stream) as view:
+        rounds = list(run)
+        for progress in rounds:
+            view.tell(progress)
+    shown = stream.getvalue().splitlines()
+    assert len(shown) == len(rounds), "each made a point of the validation curve"
+    assert all("evolution: " in one and "on validation tasks" in one for one in shown)
+    assert f"(program {rounds[-1].round.best.number})" in shown[-1]
+
+
+def test_quiet(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    with started(tmp_path / "run.db", children=300) as run, watching(run, quiet=True, stream=stream) as view:
+        for progress in run:
+            view.tell(progress)
+    assert stream.getvalue() == ""
+
+
+def test_the_view_of_a_terminal(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    with started(tmp_path / "run.db", children=1500) as run:
+        [*_, last] = run
+        view = View(run, console)
+        console.print(Group(*view._parts(last), front(run)))
+        best = run.best()
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    for text in (best.text.splitlines()[0], f"fitness {best.fitness:.4f}", "canonical", "trained", "statements", "Ctrl-C ends"):
+        assert text in shown
+    assert line(last).startswith("100%") or "%" in line(last)
+    assert left(last, 60.0) == "" or "minutes left" in left(last, 60.0)
