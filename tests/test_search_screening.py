@@ -135,6 +135,26 @@ def test_keys_do_not_depend_on_names_of_temporaries() -> None:
     assert structural_key(one, FORM) == structural_key(other, FORM)
 
 
+def test_a_slot_that_is_only_written_is_a_temporary() -> None:
+    one, other = from_text("v = tanh(g)\nu = add(v, w)"), from_text("a = tanh(g)\nu = add(a, w)")
+    assert structural_key(one, FORM) == structural_key(other, FORM)
+    assert algebraic_key(one, FORM) == algebraic_key(other, FORM)
+
+
+def test_one_less_is_not_two_less() -> None:
+    """hash(-1) is hash(-2) in Python."""
+    one, other = from_text("u = sub(w, g)"), from_text("a = mul(g, 2.0)\nu = sub(w, a)")
+    assert algebraic_key(one, FORM) != algebraic_key(other, FORM)
+
+
+def test_programs_that_are_long_when_written_out_have_keys() -> None:
+    """Each of sixty statements uses the one before twice: as a tree that is 2^60 calls."""
+    for line in ("a = maximum(b, c)\nc = tanh(a)\nb = minimum(a, c)", "b = add(b, c)\nc = mul(b, c)", "b = mul(b, b)\nb = add(b, 1.0)"):
+        genome = from_text("b = tanh(g)\nc = sin(w)\n" + "\n".join([line] * 20) + "\nu = mul(b, 1.0)")
+        assert algebraic_key(genome, FORM) == algebraic_key(genome, FORM)
+        assert structural_key(genome, FORM) == structural_key(genome, FORM)
+
+
 def test_a_slot_that_is_used_otherwise_is_another_program() -> None:
     one, other = from_text("m = interp(g, m, 0.9)\nu = sign(m)"), from_text("u = sign(m)\nm = interp(g, m, 0.9)")
     screen = Screen(SPACE)
