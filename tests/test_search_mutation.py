@@ -76,6 +76,41 @@ def test_frozen_statements_stay() -> None:
         assert [s for s in genome if s.frozen] == [s for s in frozen if s.frozen]
 
 
+def some(*choices: Any) -> st.SearchStrategy[Any]:
+    return st.sampled_from(choices)
+
+
+COMBINED = st.fixed_dictionaries({
+    "functions": some(dict.fromkeys(LION, 1.0), dict.fromkeys(FUNCTIONS, 1.0), {"add": 1.0, "mul": 2.0, "sign": 1.0, "interp": 1.0}),
+    "constants": some((-100.0, 100.0), (0.0, 1.0), (-3.0, 3.0)),
+    "limits": st.builds(
+        Limits, some(8, 30), some(None, 1, 2), some(None, 6, 12), some({}, {"sign": 1}, {"mul": 2, "add": 2}),
+    ),
+    "constraints": st.lists(some("elementwise", "no model values", "loss scale", "once sign", "reads g", "never t"), unique=True).map(
+        tuple
+    ),
+    "form": some(FORM, Form(scaled=False), Form(slots=("m", "v", "s"))),
+    "template": some("", "? 0-2\nm = interp(g, m, ?)\n? 0-2\nu = sign(m)"),
+    "seeds": some((), (from_text("m = interp(g, m, 0.9)\nu = sign(m)"), from_text("a = mul(w, 0.1)\nm = interp(g, m, 0.5)\nu = sign(m)"))),
+})  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(COMBINED, st.integers(0, 10**6))
+def test_everything_combines(fields: dict[str, Any], number: int) -> None:
+    """Functions, constants, limits, constraints, forms, templates and several seeds, each with each."""
+    space = Space(**fields)
+    assert Space.from_json(space.to_json()) == space
+    source = random.Random(number)
+    start = source.choice(space.seeds) if space.seeds else RandomPrograms(space)(source)
+    start = start if space.filled is None else space.filled.marked(start)
+    assert space.problem(start) == ""
+    for genome, _ in walk(space, start, 15, number):
+        assert space.problem(genome) == ""
+        low, high = space.constants
+        assert all(low <= arg <= high for s in genome for arg in s.args if isinstance(arg, float))
+
+
 TEMPLATE = "? 0-2\nm = interp(g, m, ?)\n? 0-3\nu = sign(m)"
 
 
