@@ -94,6 +94,8 @@ def _search(arguments: argparse.Namespace) -> int:
     budget = {name: getattr(arguments, name) for name in ("minutes", "children", "steps")}
     if not any(budget.values()):
         budget["minutes"] = 30.0
+    if not arguments.quiet:
+        print("setting up: AdamW is tuned on the tasks, then the seeds", flush=True)
     settings = {"ageing": _ageing(arguments)} | ({"funnel": api.funnel_of(arguments.tasks)[:1]} if arguments.no_funnel else {})
     with api.search(
         *seeds, store=arguments.store, tasks=arguments.tasks, space=_space(arguments, seeds), baselines=arguments.baselines,

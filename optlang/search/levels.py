@@ -47,10 +47,12 @@ class Level:
         return cls(**{**kept, "tasks": tuple(kept["tasks"])})
 
 
-SEARCH = Level("search", ("cancer-mlp", "digits-mlp"), seeds=2)
-VALIDATION = Level("validation", ("digits-cnn", "chars-mlp"), factor=2.0, seeds=4, enter=24)
-FINAL = Level("final", ("digits-vit", "photo-autoencoder"), factor=5.0, seeds=8, enter=6)
-HOLDOUT = Level("hold-out", ("chars-transformer",), factor=2.0, seeds=4, enter=3)
+# Three tasks with two seeds rank six known rules alike in every rerun (Kendall's tau 1); one task does not. The cheapest is
+# first: it decides about the hurdle. The levels after it cost ten and a hundred times as much for each program.
+SEARCH = Level("search", ("digits-mlp", "cancer-mlp", "photo-autoencoder"), seeds=2)
+VALIDATION = Level("validation", ("digits-cnn", "chars-mlp"), seeds=4, enter=12)
+FINAL = Level("final", ("digits-vit",), seeds=4, enter=4)
+HOLDOUT = Level("hold-out", ("chars-transformer",), seeds=2, enter=2)
 FUNNEL: tuple[Level, ...] = (SEARCH, VALIDATION, FINAL, HOLDOUT)
 
 
