@@ -76,7 +76,7 @@ def test_large_parameters_are_compiled_although_the_step_is_not_traced() -> None
     from torch._dynamo.utils import counters
 
     p = torch.ones(600, 600, requires_grad=True)
-    optimizer: Any = optlang.loads("rule Large { hyper lr = 0.5 in (0, inf) w' = w - lr*g/(1 + abs(g)) }")([p])
+    optimizer: Any = optlang.loads("rule Large { hyper lr = 0.5 in (0, inf) w' = w - lr*g/(1 + abs(g)) }", backend="torch")([p])
     counters.clear()
     for _ in range(3):
         p.grad = torch.ones_like(p)

@@ -33,7 +33,7 @@ class Run:
 
     def __init__(self, rule: str, shapes: list[tuple[int, ...]], dtype: torch.dtype = torch.float32, **settings: Any) -> None:
         self.params = [some(*shape, seed=i, dtype=dtype).requires_grad_() for i, shape in enumerate(shapes)]
-        self.optimizer: Any = optlang.Rule(rule).optimizer()(self.params, **settings)  # type: ignore[call-arg]
+        self.optimizer: Any = optlang.Rule(rule).optimizer("torch")(self.params, **settings)  # type: ignore[call-arg]
         self.taken = 0
 
     def steps(self, count: int) -> Run:
