@@ -200,7 +200,7 @@ def test_averaged_models_and_inference_mode_around() -> None:
     ("params", "kwargs", "kind", "message"),
     [
         ([torch.zeros(2, requires_grad=True)], {"lr": torch.tensor([0.1, 0.2])}, ValueError, "Tensor lr must be 1-element"),
-        ([("a", torch.zeros(2, requires_grad=True)), torch.zeros(2)], {}, TypeError, "name"),
+        ([("a", torch.zeros(2, requires_grad=True)), torch.zeros(2)], {}, ValueError, "with/without names"),
         ([[torch.zeros(2, requires_grad=True)]], {}, TypeError, "can only optimize Tensors, but one of the params is list"),
         ([{"params": [torch.zeros(2)], "lr": -1.0}], {}, ValueError, "lr = -1.0 is outside its range"),
         (5, {}, TypeError, "not iterable"),

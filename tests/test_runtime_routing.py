@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import optlang
+from optlang.runtime.options import OPTIONS
 
 MuonWithAdamW: Any = optlang.load("muonwithadamw")
 TWO = """
@@ -59,7 +60,7 @@ def test_what_torch_puts_into_names_is_no_part_of_them() -> None:
 def test_names_are_needed_where_they_are_asked_for() -> None:
     with pytest.raises(ValueError, match=r"give the optimizer `model.named_parameters\(\)`"):
         MuonWithAdamW(model().parameters())
-    with pytest.raises(TypeError, match="either all parameters are given as"):
+    with pytest.raises(ValueError, match="all optimizer params should be with/without names"):
         MuonWithAdamW([("a", model().body.weight), model().body.bias])  # type: ignore[union-attr]
     MuonWithAdamW([nn.Parameter(torch.zeros(3))])  # of a vector no name is asked for
 
@@ -125,7 +126,7 @@ def test_settings_are_given_by_rule() -> None:
         MuonWithAdamW(params, 0.1)
     with pytest.raises(TypeError, match="settings of Muon are a dictionary, as Muon="):
         MuonWithAdamW(params, Muon=0.1)
-    assert list(inspect.signature(MuonWithAdamW).parameters) == ["params", "Muon", "AdamW", "maximize"]
+    assert list(inspect.signature(MuonWithAdamW).parameters) == ["params", "Muon", "AdamW", *OPTIONS]
 
 
 def test_groups_are_split_and_keep_their_settings() -> None:

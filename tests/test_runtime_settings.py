@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import optlang
+from optlang.runtime.options import OPTIONS
 
 INF, NAN = float("inf"), float("nan")
 AdamW: Any = optlang.load("adamw")
@@ -37,7 +38,7 @@ def stepped(optimizer: Any, *parameters: torch.Tensor) -> list[list[float]]:
 
 def test_signature_name_and_text() -> None:
     signature = inspect.signature(AdamW)
-    assert list(signature.parameters) == ["params", "lr", "beta1", "beta2", "eps", "weight_decay", "maximize"]
+    assert list(signature.parameters) == ["params", "lr", "beta1", "beta2", "eps", "weight_decay", *OPTIONS]
     assert signature.parameters["lr"].default == 1e-3
     assert signature.parameters["maximize"].kind is inspect.Parameter.KEYWORD_ONLY
     assert AdamW.__name__ == "AdamW"
@@ -58,7 +59,7 @@ def test_only_a_rule_that_draws_has_a_seed() -> None:
 def test_settings_of_a_called_rule_have_two_names() -> None:
     lookahead: Any = optlang.load("lookahead")
     parameters = inspect.signature(lookahead).parameters
-    assert list(parameters) == ["params", "lr", "k", "a", "beta1", "beta2", "eps", "weight_decay", "maximize"]
+    assert list(parameters) == ["params", "lr", "k", "a", "beta1", "beta2", "eps", "weight_decay", *OPTIONS]
     assert parameters["beta1"].kind is inspect.Parameter.KEYWORD_ONLY
     optimizer = lookahead([parameter()], **{"fast.eps": 0.5, "beta1": 0.25})
     assert optimizer.param_groups[0]["fast.eps"] == 0.5
@@ -75,7 +76,7 @@ def test_the_step_size_of_a_called_rule_is_where_schedulers_write() -> None:
     cls: Any = optlang.loads(f"{CALLED} rule R {{ w' = Inner() }}", "R")
     p = parameter(0.0)
     optimizer = cls([p], lr=2.0, betas=(0.25, 0.0))
-    assert {k: v for k, v in optimizer.param_groups[0].items() if k not in ("params", "maximize")} == {"lr": 2.0, "betas": (0.25, 0.0)}
+    assert {k: v for k, v in optimizer.param_groups[0].items() if k not in ("params", *OPTIONS)} == {"lr": 2.0, "betas": (0.25, 0.0)}
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
     assert stepped(optimizer, p) == [[-0.5]]
     scheduler.step()
@@ -92,12 +93,12 @@ def test_a_setting_written_later_by_any_of_its_names(change: dict[str, Any]) -> 
     optimizer = cls([{"params": [p], "Inner.beta2": 0.0}], lr=4.0)
     optimizer.param_groups[0].update(change)
     assert stepped(optimizer, p) == [[-0.5]]
-    assert optimizer.param_groups[0].keys() == {"params", "maximize", "lr", "betas"}
+    assert optimizer.param_groups[0].keys() == {"params", "lr", "betas", *OPTIONS}
 
 
 def test_two_called_rules_keep_their_settings_apart() -> None:
     cls: Any = optlang.loads(f"{CALLED} rule R {{ a = Inner() b = Inner() w' = (a + b)/2 }}", "R")
-    assert list(inspect.signature(cls).parameters) == ["params", "maximize"]
+    assert list(inspect.signature(cls).parameters) == ["params", *OPTIONS]
     group = cls([parameter()], **{"a.lr": 0.5}).param_groups[0]
     assert (group["a.lr"], group["b.lr"], group["a.beta1"]) == (0.5, 1.0, 0.5)
     with pytest.raises(TypeError, match=r"no setting `lr`; did you mean `[ab]\.lr`"):

@@ -10,6 +10,7 @@ from optlang.backends import WHAT, backend
 from optlang.backends.base import Executable, Math
 from optlang.errors import did_you_mean
 from optlang.live import without_dead
+from optlang.runtime.naming import Naming
 from optlang.runtime.settings import Settings
 
 Relower = Callable[[dict[str, Any]], "ir.Program | ir.Routing"]
@@ -19,10 +20,12 @@ MATH = ("safe", "strict", "fast")
 class Case:
     """One program with its settings. `label` names it in the groups of a route and is empty for a rule alone."""
 
-    def __init__(self, label: str, case: ir.Case, place: int, backend_name: str, math: Math, relower: Relower) -> None:
+    def __init__(
+        self, label: str, case: ir.Case, place: int, backend_name: str, math: Math, relower: Relower, as_betas: bool = False
+    ) -> None:
         self.label, self.condition, self.program = label, case.condition, without_dead(case.program)
         self.dropped = {s.name for s in case.program.states} - {s.name for s in self.program.states}  # nothing reads them
-        self.settings = Settings(case.program.name, case.program.hypers, case.settings)
+        self.settings = Settings(case.program.name, case.program.hypers, case.settings, as_betas)
         self.baked = [h.name for h in case.program.hypers if h.baked]
         self.shared = {level: [s.name for s in self.program.states if s.type.extent.level == level] for level in ("group", "model")}
         self.asks = {op for op in ("grad", "hvp", "loss", "random") if self.program.uses(op)}
@@ -82,7 +85,10 @@ def cases_of(what: ir.Program | ir.Routing, relower: Relower, backend_name: str,
     for case in written:
         _refuse(case.program, chosen, len(written) > 1)
     labels = _labels([case.program.name for case in written]) if isinstance(what, ir.Routing) else [""]
-    return [Case(label, case, place, chosen, math, relower) for place, (label, case) in enumerate(zip(labels, written, strict=True))]
+    as_betas = len(written) > 1 and any(Naming(h.name for h in case.program.hypers).pair for case in written)
+    return [
+        Case(label, case, place, chosen, math, relower, as_betas) for place, (label, case) in enumerate(zip(labels, written, strict=True))
+    ]
 
 
 def _checked_backend(name: str) -> str:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from optlang import ir
 from optlang.runtime.facts import facts_of
-from optlang.runtime.naming import Group
+from optlang.runtime.naming import OWN_KEYS, Group
+from optlang.runtime.options import OF_THE_MACHINE
 from optlang.runtime.parameters import real
 from optlang.runtime.shapes import expected_states
 
@@ -149,8 +150,8 @@ def restored(optimizer: RuleOptimizer, state_dict: Mapping[str, Any]) -> dict[st
     state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
     groups = []
     for group, other in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
-        own = {key: group[key] for key in ("param_names", "maximize", "seed", "rule") if key in group}
-        kept = {**own, **deepcopy({k: v for k, v in other.items() if k != "params"}), "params": group["params"]}
+        own = {key: group[key] for key in OWN_KEYS if key in group}
+        kept = {**own, **deepcopy({k: v for k, v in other.items() if k not in ("params", *OF_THE_MACHINE)}), "params": group["params"]}
         keys = _keys(group, other)
         if keys != list(other["params"]):
             kept["param_names"] = group["param_names"]

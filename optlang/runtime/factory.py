@@ -14,6 +14,7 @@ from optlang.backends.base import Math
 from optlang.runtime.cases import Case, Relower, cases_of
 from optlang.runtime.evaluating import Evaluating
 from optlang.runtime.optimizer import RuleOptimizer
+from optlang.runtime.options import ABOUT, OPTIONS
 
 ASKING = ("grad", "hvp", "loss")
 
@@ -63,7 +64,7 @@ def _signature(what: ir.Program | ir.Routing, cases: list[Case]) -> inspect.Sign
         parameters += [inspect.Parameter(name, places, default=defaults[name]) for name in naming.by_place]
         called = {short: defaults[name] for short, name in naming.short.items() if not iskeyword(short)}
         parameters += [inspect.Parameter(name, kind, default=value) for name, value in called.items()]
-    parameters.append(inspect.Parameter("maximize", kind, default=False))
+    parameters += [inspect.Parameter(name, kind, default=value) for name, value in OPTIONS.items()]
     if any(case.program.uses("random") for case in cases):
         parameters.append(inspect.Parameter("seed", kind, default=0))
     return inspect.Signature(parameters)
@@ -80,4 +81,7 @@ def _documentation(what: ir.Program | ir.Routing, cases: list[Case]) -> str:
             bounds = f", in {hyper.bounds}" if hyper.bounds is not None else ""
             about = f": {hyper.doc}" if hyper.doc else ""
             lines.append(f"{hyper.name} ({hyper.kind}{bounds}; default {case.settings.defaults[hyper.name]}){about}")
+    lines += ["", *(f"{name} (default {value}): {ABOUT[name]}" for name, value in OPTIONS.items())]
+    if any(case.program.uses("random") for case in cases):
+        lines.append("seed (default 0): of the random draws")
     return "\n".join(lines)

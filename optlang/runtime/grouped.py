@@ -12,9 +12,9 @@ from optlang import ir
 from optlang.runtime.cases import Case
 from optlang.runtime.describing import description
 from optlang.runtime.facts import Known, facts_of, holds
-from optlang.runtime.naming import OWN_KEYS, Group
+from optlang.runtime.naming import CYCLED, OWN_KEYS, Group
+from optlang.runtime.options import OPTIONS, check_options
 from optlang.runtime.parameters import check_parameter, listed
-from optlang.runtime.settings import check_own
 
 
 class Grouped(torch.optim.Optimizer):
@@ -26,16 +26,24 @@ class Grouped(torch.optim.Optimizer):
     def __init__(self, /, *args: Any, **settings: Any) -> None:
         params, *places = self._with_params(args, settings)
         given = self._by_name(places, settings)
-        defaults: Group = {"maximize": given.pop("maximize", False)}
+        defaults: Group = {name: given.pop(name, value) for name, value in OPTIONS.items()}
         if any(case.program.uses("random") for case in self.cases):
             defaults["seed"] = given.pop("seed", 0)
         self._given = self._given_by_case(given)
         if len(self.cases) == 1:
             case = self.cases[0]
             defaults |= case.settings.naming.packed({**case.settings.defaults, **self._given[case.label]})
-        elif all("lr" in case.settings.group_defaults() for case in self.cases):
-            defaults["lr"] = self.cases[0].settings.group_defaults()["lr"]  # some tools look for it; every group has its own
+        else:
+            defaults |= self._defaults_of_a_route()
+        check_options(type(self).__name__, defaults)
         super().__init__(params, defaults)
+
+    def _defaults_of_a_route(self) -> Group:
+        """Where tools and schedulers look to see which settings there are; every group has its own."""
+        groups = [case.settings.group_defaults() for case in self.cases]
+        lr = {"lr": groups[0]["lr"]} if all("lr" in group for group in groups) else {}
+        cycled = next((key for key in CYCLED if any(key in group for group in groups)), None)
+        return lr if cycled is None else lr | {cycled: next(group[cycled] for group in groups if group.get(cycled))}
 
     # ---------------------------------------------------------------------------------------------- settings
 
@@ -117,7 +125,7 @@ class Grouped(torch.optim.Optimizer):
     def _add(self, case: Case, written: Group, params: list[Any], names: list[str] | None) -> None:
         group = {key: value for key, value in written.items() if key != "params"}
         settings = {key: value for key, value in group.items() if key not in OWN_KEYS}
-        check_own(type(self).__name__, {**self.defaults, **group})
+        check_options(type(self).__name__, {**self.defaults, **group})
         case.settings.complete(group, self._given[case.label], settings)
         hypers = case.settings.read(group, f" (group {len(self.param_groups)})")
         program = case.shaped(hypers)
@@ -140,6 +148,8 @@ class Grouped(torch.optim.Optimizer):
 
     def read_settings(self) -> list[dict[str, float | int | bool]]:
         """The hypers of every group. Raises ValueError for one outside its range and for groups that cannot differ like that."""
+        for group in self.param_groups:
+            check_options(type(self).__name__, group)
         settings = [self.case_of(g).settings.read(g, f" (group {i})") for i, g in enumerate(self.param_groups)]
         for case in self.cases:
             mine = [i for i, group in enumerate(self.param_groups) if self.case_of(group) is case]

@@ -6,11 +6,14 @@ from collections.abc import Iterable, Mapping
 from keyword import iskeyword
 from typing import Any
 
+from optlang.runtime.options import OPTIONS
+
 Group = dict[str, Any]
 BETAS = ("beta1", "beta2")
-OWN_KEYS = ("params", "param_names", "maximize", "seed", "rule")  # of every group, whatever its rule
+OWN_KEYS = ("params", "param_names", "seed", "rule", *OPTIONS)  # of every group, whatever its rule
 OF_SCHEDULERS = frozenset(["initial_lr", "max_lr", "min_lr", "base_lr", "swa_lr", "base_momentum", "max_momentum"])
 SCHEDULED = ("lr", "momentum")
+CYCLED = ("betas", "momentum")  # schedulers that cycle momentum look for the first of these that `defaults` has, in every group
 
 
 class Naming:
@@ -18,13 +21,17 @@ class Naming:
 
     A group keeps a hyper under its name; but as `lr`, `momentum` and `betas`, where schedulers look for them, also those of
     a called rule if no other setting ends like that. Written under another of its names, as `fast.lr` or `beta1`, it wins.
+    `as_betas`: beside rules with `betas` in a route, a momentum is kept as `betas` of one number, for schedulers cycle them.
     """
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], as_betas: bool = False) -> None:
         self.names = tuple(names)
         self.by_place = [name for name in self.names if "." not in name and not iskeyword(name)]  # others need `**{…}`
         self.short = self._short_names()
         self.pair = self._pair_of_betas()
+        self.as_betas = as_betas and not self.pair
+        if self.as_betas:
+            self.pair = tuple(name for name in [self.full("momentum")] if name in self.names)
         self._keys = {full: short for short, full in self.short.items() if short in SCHEDULED}
         self._elsewhere = self._other_keys()
 
@@ -53,10 +60,12 @@ class Naming:
     def packed(self, values: Mapping[str, Any]) -> Group:
         """Values by whole names as a group keeps them."""
         group = {self._keys.get(name, name): value for name, value in values.items() if name not in self.pair}
-        return group | ({"betas": tuple(values[name] for name in self.pair)} if self.pair else {})
+        return group | ({"betas": tuple(values[name] for name in self.pair)} if self.pair or self.as_betas else {})
 
     def fold(self, group: Group) -> None:
         """Brings what was written under other names to where it is kept."""
+        if self.pair and "betas" not in group and all(name in group for name in self.pair):
+            group["betas"] = tuple(group[name] for name in self.pair)
         for key in group.keys() & self._elsewhere.keys():
             name = self._elsewhere[key]
             if name not in self.pair:

@@ -19,7 +19,6 @@ from optlang.runtime.naming import Group
 from optlang.runtime.parameters import gradient_of, real
 
 Shared = dict[str, Tensor]
-ONE = torch.ones(())
 Work = dict[tuple[Any, ...], tuple[Executable, list[Cell]]]  # by rule and shape
 
 
@@ -81,9 +80,8 @@ class RuleOptimizer(Grouped):
             self._cells.pop(parameter, None)
 
     def _count(self, cells: list[Cell]) -> None:
-        if cells:
-            torch._foreach_add_([cell.state[COUNT] for cell in cells], ONE)  # a number would become a tensor for each of them
         for cell in cells:
+            cell.state[COUNT].fill_(cell.t)
             cell.gradient = None  # gradients are not kept alive
 
     def _check_inputs(self) -> None:

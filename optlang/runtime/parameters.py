@@ -19,9 +19,9 @@ def listed(params: Any, names: Any) -> tuple[list[Any], list[str] | None]:
     if isinstance(params, set):
         raise TypeError("parameters in a set have no order: give a list")
     listed = list(params)
-    if listed and isinstance(listed[0], tuple):
+    if any(isinstance(pair, tuple) for pair in listed):
         if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in listed):
-            raise TypeError("either all parameters are given as (name, tensor) or none")
+            raise ValueError("all optimizer params should be with/without names. Some param names are missing")
         return [p for _, p in listed], [str(name) for name, _ in listed]
     return listed, list(names) if names is not None else None
 

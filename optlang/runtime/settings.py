@@ -10,7 +10,8 @@ import torch
 from optlang.errors import did_you_mean
 from optlang.ir import Hyper
 from optlang.lower.declarations import allows
-from optlang.runtime.naming import OF_SCHEDULERS, Group, Naming
+from optlang.runtime.naming import CYCLED, OF_SCHEDULERS, Group, Naming
+from optlang.runtime.options import OPTIONS
 
 KINDS = {"bool": "True or False", "int": "a whole number", "real": "a number"}
 
@@ -18,10 +19,12 @@ KINDS = {"bool": "True or False", "int": "a whole number", "real": "a number"}
 class Settings:
     """The hypers of one program. `what` names the rule in messages, `changed` are defaults that a route sets."""
 
-    def __init__(self, what: str, hypers: tuple[Hyper, ...], changed: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, what: str, hypers: tuple[Hyper, ...], changed: Mapping[str, Any] | None = None, as_betas: bool = False
+    ) -> None:
         self.what = what
         self.hypers = {h.name: h for h in hypers}
-        self.naming = Naming(self.hypers)
+        self.naming = Naming(self.hypers, as_betas)
         self.defaults = {h.name: (changed or {}).get(h.name, h.default) for h in hypers}
 
     # ------------------------------------------------------------------------------------------------ given
@@ -41,25 +44,37 @@ class Settings:
         return values
 
     def _meant(self, name: str, value: Any, lenient: bool) -> Group:
-        if name == "betas" and self.naming.pair:
-            return dict(zip(self.naming.pair, self._pair(value), strict=True))
+        if name == "betas" and self.naming.pair and (lenient or not self.naming.as_betas):
+            return self._betas(value, lenient)
         full = self.naming.full(name)
         if full in self.hypers and not (lenient and full != name and name in OF_SCHEDULERS):
             return {full: value}
-        if lenient and name in OF_SCHEDULERS:
+        if lenient and name in (*OF_SCHEDULERS, *CYCLED):
             return {}
-        near = did_you_mean(name, [*self.hypers, *self.naming.short, *(["betas"] if self.naming.pair else [])])
+        near = did_you_mean(name, [*self.hypers, *self.naming.short, *self._called_betas(), *OPTIONS])
         if lenient and not near:
             return {}
         advice = f"; did you mean `{near}`?" if near else f"; its settings are {', '.join(self.hypers)}"
         raise TypeError(f"{self.what} has no setting `{name}`{advice if self.hypers else ''}")
 
-    def _pair(self, value: Any, where: str = "") -> tuple[Any, Any]:
+    def _called_betas(self) -> list[str]:
+        return ["betas"] if self.naming.pair and not self.naming.as_betas else []
+
+    def _betas(self, value: Any, lenient: bool) -> Group:
+        """What `betas` sets. Those of another rule of a route are left alone."""
+        if lenient and self.naming.as_betas and len(value) != len(self.naming.pair):
+            return {}
+        return dict(zip(self.naming.pair, self._pair(value), strict=True))
+
+    def _pair(self, value: Any, where: str = "") -> tuple[Any, ...]:
         try:
-            first, second = value
-        except (TypeError, ValueError):
-            raise TypeError(f"{self.what}: betas is a pair like (0.9, 0.999), not {value!r}{where}") from None
-        return first, second
+            found = tuple(value)
+        except TypeError:
+            found = ()
+        if len(found) != len(self.naming.pair):
+            wanted = "a pair like (0.9, 0.999)" if len(self.naming.pair) == 2 else f"({self.naming.pair[0]},)"
+            raise TypeError(f"{self.what}: betas is {wanted}, not {value!r}{where}")
+        return found
 
     # -------------------------------------------------------------------------------------- kinds and ranges
 
@@ -106,21 +121,15 @@ class Settings:
 
     def read(self, group: Group, where: str) -> dict[str, float | int | bool]:
         """The hypers of a group as plain numbers, checked: they may have been changed since the last step."""
-        pair = self._pair(group.get("betas"), where) if self.naming.pair else ()
+        if self.naming.pair and "betas" in group:
+            self._pair(group["betas"], where)
         self.naming.fold(group)
+        pair = self._pair(group.get("betas"), where) if self.naming.pair else ()
         try:
-            values = self.naming.unpacked(group, group["betas"] if pair else ())
+            values = self.naming.unpacked(group, pair)
         except KeyError as key:
             raise ValueError(f"{self.what}: the setting {key} is gone{where}") from None
         return {name: self._number(name, value, where) for name, value in values.items()}
-
-
-def check_own(what: str, group: Mapping[str, Any]) -> None:
-    """The settings that every optimizer has. Raises TypeError."""
-    if not isinstance(group["maximize"], bool):
-        raise TypeError(f"{what}: maximize must be True or False, not {group['maximize']!r}")
-    if isinstance(group.get("seed", 0), bool) or not isinstance(group.get("seed", 0), int):
-        raise TypeError(f"{what}: seed must be a whole number, not {group['seed']!r}")
 
 
 def plain(value: Any) -> Any:
