@@ -20,7 +20,7 @@ class StepError(Exception):
     """A step that cannot be taken; nothing has been written. The message names the parameter or hyper and says what to do."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Cell:
     """One parameter in one step. Shapes of states: element = the parameter's, row (…, rows, 1), col (…, 1, cols),
     matrix (…, 1, 1), tensor (); a window adds a leading dimension, oldest first. States are float32, or float64 where the

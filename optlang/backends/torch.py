@@ -47,6 +47,9 @@ class TorchExecutable:
         roots = self.plan.program.all_roots() + [arg for b in self.plan.barriers.values() for arg in b.args]
         self._code = Code(roots)
         self._shares = any(n.type.extent.level in ("group", "model") for n in ir.walk(roots))
+        self._is_plain = not (self.plan.barriers or self._shares or program.reports) and not any(
+            c.hypers or c.reads_t for c in self._conditions
+        )
         self._own = [s for s in self.plan.program.states if s.name not in self.plan.shared]
         self._shared = [s for s in self.plan.program.states if s.name in self.plan.shared]
 
@@ -91,6 +94,8 @@ class TorchExecutable:
         """Crosses the barriers and gathers what the last functions need; what this returns runs them, which writes."""
         if not step.cells:
             return _nothing
+        if self._is_plain and (again := self._functions.again(step)) is not None:
+            return again
         with np.errstate(all="ignore"):
             now = self._begin(step, compiled=sum(c.facts["numel"] for c in step.cells) >= self.compile_from)
             for number, level in enumerate(self._levels_of(tuple(dict.fromkeys(work.truth for work in now.works)))):
@@ -98,6 +103,8 @@ class TorchExecutable:
             shared = self._shared_updates(now)
             reports = self._reports(now)
             calls = [self._final(work, now) for work in now.works]
+        if self._is_plain:
+            self._functions.remember(step.cells, calls, now.compiled)
 
         @torch.no_grad()
         def finish() -> None:

@@ -13,6 +13,7 @@ from torch.fx.experimental import _config as shape_settings
 
 from optlang import ir
 from optlang.backends import torch_ops
+from optlang.backends.base import Cell, Step
 from optlang.backends.torch_code import CellCode, Output, generate
 from optlang.backends.torch_views import alone, put_back, view
 from optlang.host import HostScalars
@@ -78,6 +79,13 @@ class Functions:
             places = {node: place for place, node in enumerate([*host, *shared])}
             self._scalars[code] = Slots(HostScalars(host), tuple(shared), tuple(places[n] for n in code.slots))
         return self._scalars[code]
+
+    def again(self, step: Step) -> Callable[[], None] | None:
+        """What takes a step of the same parameters as before, where that is known; else None."""
+        return None
+
+    def remember(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool) -> None:
+        """A step that needs nothing but these calls, one for each cell."""
 
     def run(self, bound: Bound, compiled: bool) -> Any:
         """Runs a function on the views that it wants; what it wrote into copies goes where it belongs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optlang.backends.base import Cell, Step
 from optlang.backends.cpp import build, source
+from optlang.backends.cpp.repeat import Table, Tables, fits, same
 from optlang.backends.torch_code import CellCode, Output
 from optlang.backends.torch_functions import Bound, Functions
 from optlang.backends.torch_views import put_back, view
@@ -40,6 +42,8 @@ class CppFunctions(Functions):
         self.always = always
         self._outputs: dict[CellCode, tuple[Output, ...]] = {}
         self._kernels: dict[Any, Loaded | None] = {}
+        self._tables: Tables | None = None
+        self._last: Sequence[Cell] = ()
 
     def code(self, key: Any, outputs: Sequence[Output], dtype: torch.dtype, names: tuple[tuple[str, Node], ...] = ()) -> CellCode:
         """As in torch; what a function computes is remembered for the kernel."""
@@ -69,6 +73,28 @@ class CppFunctions(Functions):
         for kernel, some in together.items():
             call(kernel, some)
         super().run_all(rest, compiled)
+
+    def again(self, step: Step) -> Callable[[], None] | None:
+        """A step from the tables of the last one."""
+        return None if self._tables is None else self._tables.again(step.cells, step.seed)
+
+    def remember(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool) -> None:
+        """Tables of parameters that are stepped a second time in the same way; they take as long to make as they save."""
+        came, self._last, self._tables = same(cells, self._last), list(cells), None
+        if not came or not (compiled or self.always):
+            return
+        groups: dict[Loaded, list[tuple[Cell, Bound]]] = {}
+        for cell, bound in zip(cells, calls, strict=True):
+            kernel = self._kernel(bound)
+            if kernel is None:
+                return
+            groups.setdefault(kernel, []).append((cell, bound))
+        if all(fits(kernel.kernel, [bound for _, bound in some]) for kernel, some in groups.items()):
+            self._tables = Tables(cells, [self._table(kernel, some) for kernel, some in groups.items()])
+
+    def _table(self, loaded: Loaded, some: Sequence[tuple[Cell, Bound]]) -> Table:
+        slots = self.scalars(some[0][1].code).host
+        return Table(loaded.kernel, loaded.step, slots, [cell for cell, _ in some], [bound for _, bound in some])
 
     def _kernel(self, bound: Bound) -> Loaded | None:
         """The kernel of a function for tensors of such types; None where there is none."""

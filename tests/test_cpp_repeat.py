@@ -1,0 +1,133 @@
+"""Steps from kept tables of pointers beside steps that gather everything anew: bit for bit the same, whatever happens between."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import optlang
+from optlang.backends.cpp.kernels import CppFunctions
+from optlang.backends.cpp.repeat import Tables
+
+SHAPES = ((6, 5), (4,), (), (0,), (3, 2, 2))
+DRAWING = "rule D { hyper lr = 0.1 in (0, inf) state m = 0 m' = 0.9*m + g*uniform() w' = w - lr*m' + lr*normal() }"
+BY_FACTS = "rule F { hyper lr = 0.1 in (0, inf) state m = 0 m' = 0.9*m + g w' = w - lr*m'/sqrt(numel) }"
+TWO_SETTINGS = [{"lr": 0.05}, {"lr": 0.01}]
+EVENTS = (
+    "moved weights", "moved state", "moved in place", "turned weights", "turned gradient", "no gradient", "other rate", "loaded",
+    "copied", "stepped back", "larger gradient type",
+)  # fmt: skip
+
+
+class Run:
+    """An optimizer of a rule. `anew`: it never uses what it knows of the last step."""
+
+    def __init__(self, rule: str, anew: bool) -> None:
+        source = torch.Generator().manual_seed(0)
+        self.params = [torch.randn(shape, generator=source).requires_grad_() for shape in SHAPES]
+        make: Any = optlang.loads(rule, backend="cpp") if rule.startswith("rule") else optlang.load(rule, backend="cpp")
+        self.optimizer = make([{"params": self.params[:3], **TWO_SETTINGS[0]}, {"params": self.params[3:], **TWO_SETTINGS[1]}])
+        self.anew, self.taken = anew, 0
+
+    @property
+    def functions(self) -> CppFunctions:
+        case = self.optimizer.cases[0]
+        found: CppFunctions = case.executable(case.settings.defaults)[1]._functions
+        return found
+
+    def step(self, event: str = "") -> None:
+        self.taken += 1
+        source = torch.Generator().manual_seed(self.taken)
+        for p in self.params:
+            p.grad = torch.randn(p.shape, generator=source)
+        if event:
+            getattr(self, event.replace(" ", "_"))()
+        if self.anew:
+            self.functions._tables = None
+        self.optimizer.step()
+
+    def moved_weights(self) -> None:
+        self.params[0].data = self.params[0].data.clone()
+
+    def moved_state(self) -> None:
+        for state in self.optimizer.state.values():
+            state.update({name: value.clone() for name, value in state.items()})
+
+    def moved_in_place(self) -> None:
+        state = self.optimizer.state[self.params[0]]
+        for value in state.values():
+            value.data = value.data.clone()
+
+    def turned_weights(self) -> None:
+        self.params[0].data = self.params[0].data.T.contiguous().T
+
+    def turned_gradient(self) -> None:
+        assert self.params[0].grad is not None
+        self.params[0].grad = self.params[0].grad.T.contiguous().T
+
+    def no_gradient(self) -> None:
+        self.params[1].grad = None
+
+    def other_rate(self) -> None:
+        self.optimizer.param_groups[0]["lr"] *= 0.5
+
+    def loaded(self) -> None:
+        self.optimizer.load_state_dict(copy.deepcopy(self.optimizer.state_dict()))
+
+    def copied(self) -> None:
+        gradients = [p.grad for p in self.params]
+        self.params, self.optimizer = copy.deepcopy((self.params, self.optimizer))
+        for p, gradient in zip(self.params, gradients, strict=True):
+            p.grad = gradient
+
+    def stepped_back(self) -> None:
+        for state in filter(None, self.optimizer.state.values()):
+            state["step"].mul_(0.5).floor_()
+
+    def larger_gradient_type(self) -> None:
+        p = self.params[4]
+        p.grad_dtype = None  # any type from now on
+        assert p.grad is not None
+        p.grad = p.grad.double()
+
+    def stored(self) -> list[Tensor]:
+        states = [x for p in self.params for x in self.optimizer.state[p].values()]
+        return [x.detach().clone() for x in [*self.params, *states]]
+
+
+@pytest.mark.parametrize("rule", ["adamw", "lamb", DRAWING, BY_FACTS], ids=["adamw", "lamb", "drawing", "facts"])
+@settings(max_examples=15, deadline=None)
+@given(events=st.lists(st.sampled_from(["", "", *EVENTS]), min_size=3, max_size=10))
+@example(events=[part for event in EVENTS for part in ("", "", event)])
+def test_whatever_happens(rule: str, events: list[str]) -> None:
+    ours, anew = Run(rule, anew=False), Run(rule, anew=True)
+    for event in events:
+        for run in (ours, anew):
+            run.step(event)
+        assert all(map(torch.equal, ours.stored(), anew.stored())), event
+
+
+@pytest.mark.parametrize("rule", ["adamw", "lamb", "lion", DRAWING])
+def test_tables_are_used(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    plain = Tables.again
+    monkeypatch.setattr(Tables, "again", lambda *given: used.append(plain(*given)) or used[-1])
+    run = Run(rule, anew=False)
+    for event in ["", "", "", "other rate", "", "moved state", "", ""]:
+        run.step(event)
+    made_by_the_second_step, made_again = [True, True, True], [False, True, True]
+    assert [one is not None for one in used] == made_by_the_second_step + made_again
+
+
+def test_autograd_hears_of_repeated_steps() -> None:
+    run = Run("adamw", anew=False)
+    for _ in range(4):
+        before = [p._version for p in run.params]
+        run.step()
+        assert all(p._version > b for p, b in zip(run.params, before, strict=True))
