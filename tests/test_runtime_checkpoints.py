@@ -281,14 +281,6 @@ def test_what_does_not_fit_is_listed_and_nothing_is_loaded(misfit: str) -> None:
     assert contents(optimizer) == before
 
 
-def test_torchs_own_checkpoint_is_foreign() -> None:
-    params = start()
-    theirs = torch.optim.AdamW(params)
-    run(theirs, params, range(1, 2))
-    with pytest.raises(ValueError, match=r"(?s)parameter 0 of group 0: lacks m, v.*has exp_avg, exp_avg_sq.*parameter 1 of group 0: lacks"):
-        AdamW(start()).load_state_dict(theirs.state_dict())
-
-
 # ------------------------------------------------------------------------------------------------------------- names
 
 
@@ -310,19 +302,6 @@ def test_parameters_in_another_order_get_their_own_states() -> None:
     broken_one["state"][0]["m"] = torch.zeros(2)
     with pytest.raises(ValueError, match="a: m has shape"):
         other.load_state_dict(broken_one)
-
-
-def test_renamed_parameters_go_by_their_places_as_in_torch() -> None:
-    optimizer, params = named(AdamW, "a", "b")
-    run(optimizer, list(params.values()), range(1, 3))
-    for other, theirs in (named(AdamW, "b", "x"), named(AdamW, "x", "y")):
-        other.load_state_dict(optimizer.state_dict())
-        for mine, their in zip(params.values(), theirs.values(), strict=True):
-            assert torch.equal(other.state[their]["m"], optimizer.state[mine]["m"])
-    plain = AdamW([some(3).requires_grad_(), some(3).requires_grad_()])
-    plain.load_state_dict(optimizer.state_dict())
-    optimizer.load_state_dict(AdamW(list(params.values())).state_dict())
-    assert optimizer.param_groups[0]["param_names"] == ["a", "b"]
 
 
 def test_parameters_that_changed_their_groups() -> None:

@@ -10,6 +10,7 @@ from optlang.backends import WHAT, backend
 from optlang.backends.base import Executable, Math
 from optlang.errors import did_you_mean
 from optlang.live import without_dead
+from optlang.runtime.fingerprint import fingerprint_of, text_of
 from optlang.runtime.naming import Naming
 from optlang.runtime.settings import Settings
 
@@ -33,6 +34,7 @@ class Case:
         self.way = f"backend {backend_name}, {math} math"
         self._programs: dict[tuple[Any, ...], ir.Program] = {self._key(self.settings.defaults): self.program}
         self._executables: dict[tuple[Any, ...], Executable] = {}
+        self._identities: dict[tuple[Any, ...], tuple[str, str]] = {}
 
     def _key(self, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(hypers[name] for name in self.baked)
@@ -52,6 +54,18 @@ class Case:
         if key not in self._executables:
             self._executables[key] = backend(self._backend).compile(self.shaped(hypers), self._math)
         return (self.label, *key), self._executables[key]
+
+    def identity(self, group: Mapping[str, Any]) -> tuple[str, str]:
+        """The fingerprint and the equations of the program for the settings of a group, or for the defaults where they are wrong."""
+        try:
+            hypers: Mapping[str, Any] = self.settings.read(dict(group), "")
+        except (TypeError, ValueError):
+            hypers = self.settings.defaults
+        key = self._key(hypers)
+        if key not in self._identities:
+            program = self.shaped(hypers)
+            self._identities[key] = fingerprint_of(program), text_of(program)
+        return self._identities[key]
 
     def is_shared(self, state: str) -> bool:
         """Whether parameters share it: a state per group or model."""

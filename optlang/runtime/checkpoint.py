@@ -11,25 +11,27 @@ import torch
 from torch import Tensor
 
 from optlang import ir
-from optlang.runtime.facts import facts_of
+from optlang.runtime.facts import facts_of, plain_name
+from optlang.runtime.fingerprint import FINGERPRINT, RULES, differences
 from optlang.runtime.naming import OWN_KEYS, Group
 from optlang.runtime.options import OF_THE_MACHINE
 from optlang.runtime.parameters import real
 from optlang.runtime.shapes import expected_states
 
 if TYPE_CHECKING:
-    from optlang.runtime.optimizer import RuleOptimizer
+    from optlang.runtime.grouped import Grouped
 
 COUNT = "step"  # updates of a parameter, as in torch
+LEFT = ("params", FINGERPRINT, *OF_THE_MACHINE)  # of a saved group
 TRAINING = "weights_in_training"  # while the model holds the weights to evaluate with
 
 
-def check(optimizer: RuleOptimizer, state_dict: Any) -> None:
+def check(optimizer: Grouped, state_dict: Any) -> None:
     """Raises ValueError that lists everything in which a state dict does not fit; changes nothing."""
     name = type(optimizer).__name__
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
         raise ValueError(f"this is not a state dict of {name}: it needs the entries `state` and `param_groups`")
-    problems = _group_problems(optimizer, state_dict["param_groups"])
+    problems = _group_problems(optimizer, state_dict["param_groups"]) or _rule_problems(optimizer, state_dict)
     if not problems:
         problems = _state_problems(optimizer, state_dict)
     if problems:
@@ -38,7 +40,7 @@ def check(optimizer: RuleOptimizer, state_dict: Any) -> None:
         raise ValueError(f"this state dict does not fit {name}; nothing was loaded:\n{shown}{more}")
 
 
-def _group_problems(optimizer: RuleOptimizer, saved: Any) -> list[str]:
+def _group_problems(optimizer: Grouped, saved: Any) -> list[str]:
     mine = optimizer.param_groups
     if not isinstance(saved, list) or len(saved) != len(mine):
         count = len(saved) if isinstance(saved, list) else "no"
@@ -65,24 +67,47 @@ def _group_problems(optimizer: RuleOptimizer, saved: Any) -> list[str]:
     return problems or _moved(mine, saved)
 
 
+def _rule_problems(optimizer: Grouped, state_dict: Mapping[str, Any]) -> list[str]:
+    """Groups that another rule has saved; the same name does not make it the same rule."""
+    texts = state_dict.get(RULES)
+    problems = []
+    for number, (group, other) in enumerate(zip(optimizer.param_groups, state_dict["param_groups"], strict=True)):
+        here, text = optimizer.case_of(group).identity(other)
+        there = other.get(FINGERPRINT, here)
+        if there != here:
+            saved = texts.get(there) if isinstance(texts, Mapping) else None
+            shown = f":\n{differences(saved, text)}" if isinstance(saved, str) else ""
+            problems.append(f"group {number}: saved by another rule (its fingerprint is {there}, here it is {here}); if they mean the "
+                            f"same, delete `{FINGERPRINT}` from the saved group{shown}")  # fmt: skip
+    return problems
+
+
 def _moved(mine: list[Group], saved: list[Group]) -> list[str]:
-    """The same names, but spread otherwise over the groups: states would go to the wrong parameters."""
-    here, there = ({name: i for i, group in enumerate(groups) for name in group.get("param_names", ())} for groups in (mine, saved))
-    if here.keys() != there.keys():
+    """Other names, or the same spread otherwise over the groups: states would go to the wrong parameters."""
+    here, there = ({plain_name(n): i for i, g in enumerate(groups) for n in g.get("param_names") or ()} for groups in (mine, saved))
+    if not here or not there:
         return []
+    if here.keys() != there.keys():
+        return _renamed(sorted(there.keys() - here.keys()), sorted(here.keys() - there.keys()))
     return [f"{name}: saved in group {there[name]}, here it is in group {i}" for name, i in here.items() if there[name] != i]
+
+
+def _renamed(there: list[str], here: list[str]) -> list[str]:
+    lost = [f"{name}: saved, but not a parameter here" for name in there]
+    new = [f"{name}: not in what was saved" for name in here]
+    return [*lost, *new, "delete `param_names` from the saved groups to load by place, as torch does"]
 
 
 def _keys(group: Group, saved: Group) -> list[Any]:
     """The saved keys of a group's parameters: by name where both sides have the same names, else by place as in torch."""
-    mine, theirs = group.get("param_names", ()), saved.get("param_names", ())
+    mine, theirs = ([plain_name(name) for name in side.get("param_names") or ()] for side in (group, saved))
     if len(set(mine)) < len(mine) or len(theirs) != len(saved["params"]) or set(mine) != set(theirs):
         return list(saved["params"])
     place = dict(zip(theirs, saved["params"], strict=True))
     return [place[name] for name in mine]
 
 
-def _state_problems(optimizer: RuleOptimizer, state_dict: Mapping[str, Any]) -> list[str]:
+def _state_problems(optimizer: Grouped, state_dict: Mapping[str, Any]) -> list[str]:
     states = state_dict["state"]
     if not isinstance(states, Mapping):
         return ["`state` is not a dictionary"]
@@ -98,7 +123,7 @@ def _state_problems(optimizer: RuleOptimizer, state_dict: Mapping[str, Any]) -> 
                 where = optimizer.name_of(parameter)
                 found = _parameter_problems(program, parameter, states[key], hypers, case.dropped)
                 problems += [f"{where}: {problem}" for problem in found]
-    if extra := [key for key in states if key not in known]:
+    if extra := [key for key in states if key not in known and not isinstance(key, str)]:  # hooks keep things by name
         problems.append(f"states of {len(extra)} parameters that the optimizer does not have")
     return problems
 
@@ -144,21 +169,25 @@ def _value_problems(name: str, value: Any, shape: tuple[int, ...]) -> list[str]:
     return []
 
 
-def restored(optimizer: RuleOptimizer, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+def restored(optimizer: Grouped, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """The states and groups of a checked state dict, as copies. torch would round states to the parameter's number type; here
     a float32 state of a bfloat16 parameter stays what it is."""
     state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
+    known: set[Any] = set()
     groups = []
     for group, other in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
         own = {key: group[key] for key in OWN_KEYS if key in group}
-        kept = {**own, **deepcopy({k: v for k, v in other.items() if k not in ("params", *OF_THE_MACHINE)}), "params": group["params"]}
+        kept = {**own, **deepcopy({k: v for k, v in other.items() if k not in LEFT}), "params": group["params"]}
         keys = _keys(group, other)
         if keys != list(other["params"]):
             kept["param_names"] = group["param_names"]
         groups.append(kept)
+        known.update(keys)
         for parameter, key in zip(group["params"], keys, strict=True):
             if state_dict["state"].get(key):
                 state[parameter] = {name: _placed(name, value, parameter) for name, value in state_dict["state"][key].items()}
+    of_hooks: Any = {key: deepcopy(value) for key, value in state_dict["state"].items() if isinstance(key, str) and key not in known}
+    state.update(of_hooks)
     return {"state": state, "param_groups": groups}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from optlang.runtime.checkpoint import COUNT, TRAINING
 from optlang.runtime.optimizer import RuleOptimizer, Work
@@ -15,7 +16,7 @@ class Evaluating(RuleOptimizer):
     @torch.no_grad()
     def eval(self) -> None:
         """Puts the weights to evaluate with into the model; call `train` before the next step."""
-        if any(TRAINING in state for state in self.state.values()):
+        if self._evaluates():
             return
         found = [(cells, executable.evaluation(self._step_of(cells))) for executable, cells in self._stepped().values()]
         for cells, values in found:
@@ -30,11 +31,14 @@ class Evaluating(RuleOptimizer):
             self.eval()
             return
         for parameter, state in self.state.items():
-            if TRAINING in state:
+            if isinstance(parameter, Tensor) and TRAINING in state:
                 real(parameter).copy_(state.pop(TRAINING))
 
+    def _evaluates(self) -> bool:
+        return any(TRAINING in state for parameter, state in self.state.items() if isinstance(parameter, Tensor))
+
     def _check_mode(self) -> None:
-        if any(TRAINING in state for state in self.state.values()):
+        if self._evaluates():
             raise RuntimeError("the model holds the weights to evaluate with; call `optimizer.train()` before training goes on")
 
     def _stepped(self) -> Work:

@@ -88,10 +88,14 @@ def holds(predicate: ir.Predicate, known: Known) -> Any:
 def _is_named(patterns: tuple[str, ...], known: Known) -> bool:
     if not known.name:
         raise ValueError("this route looks at the names of parameters: give the optimizer `model.named_parameters()`, not `parameters()`")
-    name = known.name
+    return any(fnmatchcase(plain_name(known.name), pattern) for pattern in patterns)
+
+
+def plain_name(name: str) -> str:
+    """The name of a parameter in the model itself."""
     for wrapper in WRAPPERS:
         name = name.replace(wrapper, "")
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    return name.removeprefix("module.")  # of DistributedDataParallel
 
 
 # --------------------------------------------------------------------------------------------------------- ranks

@@ -14,28 +14,28 @@ from optlang.runtime import checkpoint
 from optlang.runtime.batch import Batch, Closure
 from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.facts import facts_of
-from optlang.runtime.grouped import Grouped, name_in
+from optlang.runtime.grouped import name_in
 from optlang.runtime.naming import Group
 from optlang.runtime.parameters import gradient_of, real
+from optlang.runtime.saved import Saved
 
 Shared = dict[str, Tensor]
 Work = dict[tuple[Any, ...], tuple[Executable, list[Cell]]]  # by rule and shape
 
 
-class RuleOptimizer(Grouped):
+class RuleOptimizer(Saved):
     """What all optimizers made from rules share."""
 
     asks_again: ClassVar[bool]  # reads the loss, or gradients at other points: `step` needs a closure
-    _origin: ClassVar[tuple[Any, ...] | None] = None
 
     def __init__(self, /, *args: Any, **settings: Any) -> None:
         self._begin()
         super().__init__(*args, **settings)
 
     def _begin(self) -> None:
-        """What is not part of a checkpoint."""
-        self.inputs: dict[str, Any] = {}  # values that the rule asks the training loop for, by name
-        self.reports: dict[str, Any] = {}  # what the rule reported in the last step
+        """What is not part of a checkpoint; `inputs` outlive loading one."""
+        self.inputs: dict[str, Any] = self.__dict__.get("inputs", {})  # values that the rule asks the training loop for, by name
+        self.reports: dict[str, Any] = self.__dict__.get("reports", {})  # what the rule reported in the last step
         self._cells: dict[Tensor, Cell] = {}
         self._shapes: dict[int, tuple[Any, ...]] = {}  # of each group: the program for which its states have been checked
 
@@ -101,7 +101,7 @@ class RuleOptimizer(Grouped):
                 if parameter.grad is not None:
                     cell = self._cell(parameter, number, place, index)
                     cell.hypers, cell.t = hypers, int(cell.state[COUNT]) + 1
-                    cell.gradient = gradient_of(parameter, group.get("maximize", False), cell.name)
+                    cell.gradient = gradient_of(parameter, group, cell.name)
                     cells.append(cell)
                 index += 1
         return {key: found for key, found in work.items() if found[1]}
@@ -169,34 +169,3 @@ class RuleOptimizer(Grouped):
         for cell in step.cells if step.model or any(step.groups.values()) else ():
             cell.state.update(step.model)
             cell.state.update(step.groups[cell.group])
-
-    # ------------------------------------------------------------------------------------------- checkpoints
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """As in torch, but whole or not at all: ValueError lists everything that does not fit. States keep their number type."""
-        given = dict(state_dict) if isinstance(state_dict, Mapping) else state_dict
-        for hook in self._optimizer_load_state_dict_pre_hooks.values():
-            given = hook(self, given) or given
-        checkpoint.check(self, given)
-        self.__setstate__(checkpoint.restored(self, given))
-        for after in self._optimizer_load_state_dict_post_hooks.values():
-            after(self)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if "inputs" not in self.__dict__:
-            self._begin()
-        self._cells.clear()
-        self._shapes.clear()
-        super().__setstate__(state)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_given": self._given}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self._origin is None:
-            return super().__reduce__()  # type: ignore[return-value]
-        return _again, (type(self),), self.__getstate__()
-
-
-def _again(cls: type[RuleOptimizer]) -> RuleOptimizer:
-    return cls.__new__(cls)

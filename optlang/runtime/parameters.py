@@ -44,9 +44,13 @@ def real(parameter: Tensor) -> Tensor:
     return torch.view_as_real(parameter.detach()) if parameter.is_complex() else parameter
 
 
-def gradient_of(parameter: Tensor, maximize: bool, name: str) -> Tensor:
+def gradient_of(parameter: Tensor, group: Mapping[str, Any], name: str) -> Tensor:
+    """The gradient to descend along. Raises RuntimeError where there is none that a rule could take."""
     gradient = parameter.grad
     assert gradient is not None
+    if parameter.is_meta:
+        words = "`fused=True` requires all the params to be floating point Tensors of supported devices: " if group.get("fused") else ""
+        raise RuntimeError(f"{words}{name} is on the meta device, where there are no numbers to step")
     if gradient.layout != torch.strided:
         raise RuntimeError(
             f"{name} has a sparse gradient, which rules do not take: "
@@ -54,4 +58,4 @@ def gradient_of(parameter: Tensor, maximize: bool, name: str) -> Tensor:
         )
     if gradient.is_complex():
         gradient = torch.view_as_real(gradient.resolve_conj())
-    return -gradient if maximize else gradient
+    return -gradient if group.get("maximize", False) else gradient

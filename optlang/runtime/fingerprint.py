@@ -1,0 +1,46 @@
+"""What tells one rule from another in a checkpoint: a fingerprint of its equations, and the equations themselves.
+
+Names of intermediate equations, documentation, defaults and ranges are no part of it; names of states and hypers are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from difflib import unified_diff
+from hashlib import sha256
+
+from optlang import ir
+from optlang.rule_text import to_opt
+
+FINGERPRINT = "fingerprint"  # of a group in a state dict
+RULES = "rules"  # of a state dict: the texts by their fingerprints
+MOST_LINES = 12
+
+
+def text_of(program: ir.Program) -> str:
+    """The equations as `.opt` text, without what does not change a step."""
+    return to_opt(_bare(program))
+
+
+def fingerprint_of(program: ir.Program) -> str:
+    """Twelve hexadecimal digits, the same on every machine."""
+    return sha256(to_opt(replace(_bare(program), name="R", names=())).encode()).hexdigest()[:12]
+
+
+def _bare(program: ir.Program) -> ir.Program:
+    zero: dict[str, float | int | bool] = {"bool": False, "int": 0, "real": 0.0}
+    hypers = tuple(replace(h, default=zero[h.kind], bounds=None, doc="") for h in program.hypers)
+    inputs = tuple(replace(i, doc="") for i in program.inputs)
+    return replace(program, doc="", hypers=hypers, inputs=inputs, reports=None)
+
+
+def differences(saved: str, here: str) -> str:
+    """What a saved text has that this one has not, and the other way round, one line each."""
+    found = list(unified_diff(_lines(saved), _lines(here), n=0, lineterm=""))[2:]
+    changed = [f"    {line[0]} {line[1:].strip()}" for line in found if line[0] in "+-"]
+    more = [f"    … and {len(changed) - MOST_LINES} lines more"] if len(changed) > MOST_LINES else []
+    return "\n".join(["    - as saved, + as it is here", *changed[:MOST_LINES], *more])
+
+
+def _lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
