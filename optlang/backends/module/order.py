@@ -13,7 +13,7 @@ from optlang.ir import Node
 def arranged(path: Path, made: Sequence[Line], pieces: Mapping[Node, Piece], reads: Mapping[Node, Reads]) -> list[Item]:
     """The statements of a block, those of deeper blocks inside their `if`."""
     items: list[Item] = []
-    deeper: dict[tuple[Node, Node | None], list[Line]] = {}
+    deeper: dict[tuple[Node, Node | int | None], list[Line]] = {}
     for line in made:
         if line.path == path:
             items.append(line)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from optlang.backends.module.numbers import Numbers
 from optlang.ir import Node
 
-Turn = tuple[Node, bool, Node | None]  # a condition, the side, and the branch where sides are not shared
+Turn = tuple[Node, bool, Node | int | None]  # a condition, the side, and what tells blocks of one condition apart, where any does
 Path = tuple[Turn, ...]
 
 

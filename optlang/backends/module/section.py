@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from optlang.backends.module.inplace import in_place
 from optlang.backends.module.order import arranged, in_order, printed
@@ -21,6 +22,7 @@ from optlang.ops import OPS
 from optlang.types import Extent
 
 ALIASES = frozenset(["transpose", "as_matrix", "as_param", "branch"])  # their results share memory with an operand
+Sharing = Literal["all", "phase", "none"]  # which branches of one condition stand under one `if`
 SHORT, TEST, LONG, DEEPEST = 14, 40, 80, 60
 ON_WEIGHTS = re.compile(r"\bw\.(new_tensor|new_full|dtype)|\blike=w\b")  # only the type and the device of `w` matter there
 
@@ -31,19 +33,19 @@ WISHES = {"random": "z", "sqrt": "root", "div": "ratio", "matmul": "product", "m
 def write(wants: Sequence[Want], scene: Scene, names: Names) -> tuple[list[str], dict[Node, str]]:
     """The lines, without indentation, and the names of what was computed outside any `if`. Raises TooDeep."""
     kept: set[Node] = set()
-    merge = True
+    sharing: Sharing = "all"
     while True:
-        section = _Section(wants, scene, names.copy(), kept, merge)
+        section = _Section(wants, scene, names.copy(), kept, sharing)
         try:
             lines = section.lines()
         except Cycle as cycle:
             more = cycle.writes - kept
             if more:
                 kept.add(min(more, key=lambda n: str(n.value)))
-            elif merge:
-                merge = False
-            else:
+            elif sharing == "none":
                 raise AssertionError("equations without an order") from cycle
+            else:
+                kept, sharing = set(), "phase" if sharing == "all" else "none"
             continue
         names.taken |= section.names.taken
         return without_weights(lines, scene), section.outermost()
@@ -59,9 +61,10 @@ def without_weights(lines: list[str], scene: Scene) -> list[str]:
 
 
 class _Section:
-    def __init__(self, wants: Sequence[Want], scene: Scene, names: Names, kept: set[Node], merge: bool) -> None:
-        self.wants, self.scene, self.names, self.kept, self.merge = wants, scene, names, kept, merge
+    def __init__(self, wants: Sequence[Want], scene: Scene, names: Names, kept: set[Node], sharing: Sharing) -> None:
+        self.wants, self.scene, self.names, self.kept, self.sharing = wants, scene, names, kept, sharing
         self.order = self._walk([want.node for want in wants])
+        self.phases = self._phases() if sharing == "phase" else {}
         self.paths = self._places()
         self.uses = Counter(arg for node in self.order for arg in scene.operands(node))
         self.uses.update(want.node for want in wants)
@@ -88,7 +91,21 @@ class _Section:
     # ----------------------------------------------------------------------------------------------- places
 
     def turn(self, node: Node, side: bool) -> Turn:
-        return node.args[0], side, None if self.merge else node
+        return node.args[0], side, self.phases.get(node) if self.sharing != "none" else node
+
+    def _phases(self) -> dict[Node, int]:
+        """How many blocks of the same condition must be over before each block begins."""
+        below: dict[Node, dict[Node, int]] = {}  # for each expression: the blocks under it that come last, by condition
+        found: dict[Node, int] = {}
+        for node in self.order:
+            last: dict[Node, int] = {}
+            for arg in self.scene.operands(node):
+                for condition, phase in below[arg].items():
+                    last[condition] = max(phase, last.get(condition, 0))
+            if self.scene.is_if(node):
+                found[node] = last[node.args[0]] = last.get(node.args[0], -1) + 1
+            below[node] = last
+        return found
 
     def _places(self) -> dict[Node, Path]:
         """For each expression the innermost block that holds all its uses."""
