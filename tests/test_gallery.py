@@ -67,6 +67,17 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "xgradadamw": "torch.optim.AdamW, moved to the predicted weights by hand",
     "swats": "pytorch_optimizer's SWATS with the paper's test; several tensors: the transcription of the paper in `tests/by_hand.py`",
     "schedulefreesgd": "schedulefree's SGDScheduleFree", "prodigy": "prodigyopt", "dadaptadam": "dadaptation's DAdaptAdam",
+    "trustregionspectral": "torch.optim.Muon with coefficients that converge, its cast to bfloat16 and its scale left out",
+    "trustregionmax": "pytorch_optimizer's SignSGD",
+    "trustregionfrobenius": "the transcription of the paper in `tests/by_hand_matrix.py`",
+    "trustregionrows": "the transcription of the paper in `tests/by_hand_matrix.py`",
+    "trustregioncolumns": "the transcription of the paper in `tests/by_hand_matrix.py`",
+    "scion": "pytorch_optimizer's SCION, its cast to bfloat16 left out", "scionsign": "pytorch_optimizer's SCION",
+    "scionrows": "pytorch_optimizer's SCION", "scioncolumns": "pytorch_optimizer's SCION",
+    "adafactororiginal": "the Adafactor of transformers that comes with galore-torch",
+    "adalomo": "lomo-optim in float64; convolutions: the Adafactor of transformers that comes with galore-torch",
+    "came": "came-pytorch",
+    "sm3": "pytorch_optimizer's SM3; convolutions: the transcription of the paper in `tests/by_hand_matrix.py`",
 }  # fmt: skip
 HEAD = """\
 # The library

@@ -19,6 +19,7 @@ from closed_loop import Maker, Problem, Trace, drive
 from references import DEFINITIONS, SCHEDULES, Row, Schedule, Setting, probe
 from references import RULES as FIRST_RULES
 from references_elementwise import RULES as ELEMENTWISE_RULES
+from references_matrix import RULES as MATRIX_RULES
 from torch import Tensor
 
 import optlang
@@ -26,7 +27,7 @@ from optlang.ir import Routing
 
 LIBRARY = Path(__file__).parent.parent / "library"
 BACKENDS = ("reference", "torch", "cpp", "module")
-RULES = FIRST_RULES + ELEMENTWISE_RULES
+RULES = FIRST_RULES + ELEMENTWISE_RULES + MATRIX_RULES
 ROWS = RULES + DEFINITIONS
 NOTICED = 1e-5  # what moving one setting a little must at least do; the agreement is seven orders better
 BAKED = {"adamcm": {"capacity": 3}, "muon": {"steps": 4}, "muonwithadamw": {"Muon.steps": 4}}  # what a generated module cannot change later
