@@ -67,6 +67,8 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "xgradadamw": "torch.optim.AdamW, moved to the predicted weights by hand",
     "swats": "pytorch_optimizer's SWATS with the paper's test; several tensors: the transcription of the paper in `tests/by_hand.py`",
     "schedulefreesgd": "schedulefree's SGDScheduleFree", "prodigy": "prodigyopt", "dadaptadam": "dadaptation's DAdaptAdam",
+    "adamp": "adamp's AdamP", "sgdp": "pytorch_optimizer's SGDP",
+    "sgdsai": "sgd-sai; for single numbers, the transcription of the paper in `tests/by_hand.py`",
     "trustregionspectral": "torch.optim.Muon with coefficients that converge, its cast to bfloat16 and its scale left out",
     "trustregionmax": "pytorch_optimizer's SignSGD",
     "trustregionfrobenius": "the transcription of the paper in `tests/by_hand_matrix.py`",

@@ -20,6 +20,7 @@ from references import DEFINITIONS, SCHEDULES, Row, Schedule, Setting, probe
 from references import RULES as FIRST_RULES
 from references_elementwise import RULES as ELEMENTWISE_RULES
 from references_matrix import RULES as MATRIX_RULES
+from references_reductions import RULES as REDUCTION_RULES
 from torch import Tensor
 
 import optlang
@@ -27,7 +28,7 @@ from optlang.ir import Routing
 
 LIBRARY = Path(__file__).parent.parent / "library"
 BACKENDS = ("reference", "torch", "cpp", "module")
-RULES = FIRST_RULES + ELEMENTWISE_RULES + MATRIX_RULES
+RULES = FIRST_RULES + ELEMENTWISE_RULES + MATRIX_RULES + REDUCTION_RULES
 ROWS = RULES + DEFINITIONS
 NOTICED = 1e-5  # what moving one setting a little must at least do; the agreement is seven orders better
 BAKED = {"adamcm": {"capacity": 3}, "muon": {"steps": 4}, "muonwithadamw": {"Muon.steps": 4}}  # what a generated module cannot change later
