@@ -248,16 +248,3 @@ def mars_shampoo(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
         x = 3.4445 * x - 4.775 * gram @ x + 2.0315 * gram @ gram @ x
     o = (x.T if m.shape[0] > m.shape[1] else x) * max(1.0, m.shape[0] / m.shape[1]) ** 0.5
     return np.asarray(w * (1 - h.lr * h.weight_decay) - h.lr * o)
-
-
-# --------------------------------------------------------------------------------------------- layer-wise norms
-
-
-def sgd_sai(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
-    """Xu et al. 2024, where a single number has no spread. h: lr, momentum, eps, weight_decay."""
-    if t == 1:
-        s["m"] = g
-        s["size"] = np.linalg.norm(g) / ((np.std(g, ddof=1) + h.eps) if g.size > 1 else 1.0)
-    else:
-        s["m"] = h.momentum * s["m"] + (1 - h.momentum) * g
-    return np.asarray(w * (1 - h.lr * h.weight_decay) - h.lr * s["size"] * s["m"])
