@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from optlang import ir
 from optlang.host import MissingFact, evaluate
 from optlang.ir import Node
+from optlang.ops import MATRIX_OPS
 from optlang.plan import CALLS, Plan, Truth
 from optlang.types import WORD_OF, Extent, Type, needs_matrix
 
-MATRIX_OPS = ("matmul", "transpose", "as_matrix", "as_param", "eye")
 BYTES = 4  # of a float32
 EXAMPLES = {
     "a matrix": {"rank": 2, "rows": 64, "cols": 32, "numel": 2048, "fan_in": 32, "fan_out": 64},

@@ -88,8 +88,10 @@ def random(distribution: str, site: int, extent: Extent = ELEMENT) -> Node:
     return make("random", (), (distribution, site), Type("real", extent))
 
 
-def eye(size: Dim, frame: Literal["param", "flat"] = "param") -> Node:
-    return make("eye", (), size, Type("real", Extent("array", size, size, frame)))
+def eye(rows: Dim, frame: Literal["param", "flat"] = "param", cols: Dim | None = None) -> Node:
+    """Ones on the diagonal, else zeros; square where nothing is said of columns."""
+    cols = rows if cols is None else cols
+    return make("eye", (), (rows, cols), Type("real", Extent("array", rows, cols, frame)))
 
 
 W = make("w", (), None, Type("real", ELEMENT))

@@ -136,6 +136,24 @@ def transposed(x: Array) -> Array:
     return np.swapaxes(x, -1, -2)
 
 
+def eigenvectors(a: Array) -> Array:
+    """(…, n, n) symmetric: a column each, that of the largest eigenvalue first, its largest element positive. NaN where a is not finite."""
+    finite = np.isfinite(a).all(axis=(-2, -1), keepdims=True)
+    v = np.linalg.eigh(np.where(finite, a, 0.0)).eigenvectors[..., ::-1]
+    largest = np.take_along_axis(v, np.argmax(np.abs(v), axis=-2, keepdims=True), -2)
+    return np.where(finite, v * np.where(largest < 0, -1.0, 1.0), np.nan)
+
+
+def orthonormal(a: Array) -> Array:
+    """(…, m, n) with m ≥ n: Q of a = QR, where R has a positive diagonal. NaN where a is not finite, or m < n."""
+    finite = np.isfinite(a).all(axis=(-2, -1), keepdims=True)
+    if a.shape[-2] < a.shape[-1]:
+        return np.full(a.shape, np.nan)
+    q, r = np.linalg.qr(np.where(finite, a, 0.0))
+    signs = np.where(np.diagonal(r, axis1=-2, axis2=-1) < 0, -1.0, 1.0)[..., None, :]
+    return np.where(finite, q * signs, np.nan)
+
+
 def push(window: Array, newest: Array) -> Array:
     """(n, …) and (…) to (n, …): without the oldest value, which is the first, and with the newest at the end."""
     return np.concatenate([window[1:], np.broadcast_to(newest, window.shape[1:])[None]])

@@ -186,6 +186,20 @@ def transposed(types: Sequence[Type], _value: Any = None) -> Type:
     return Type(types[0].kind, Extent("array", a.cols, a.rows, a.frame))
 
 
+def symmetric(types: Sequence[Type], _value: Any = None) -> Type:
+    a = _matrix(types[0])
+    if a.rows != a.cols:
+        raise TypeProblem(f"a symmetric matrix is needed, this is {a.rows}×{a.cols}")
+    return types[0].of("real")
+
+
+def tall(types: Sequence[Type], _value: Any = None) -> Type:
+    a = _matrix(types[0])
+    if isinstance(a.rows, int) and isinstance(a.cols, int) and a.rows < a.cols:
+        raise TypeProblem(f"{a.rows}×{a.cols}: the columns are longer than they are many, or they cannot be orthonormal")
+    return types[0].of("real")
+
+
 def flattened(types: Sequence[Type], _value: Any = None) -> Type:
     if _matrix(types[0]) != ELEMENT:
         raise TypeProblem("`as_matrix` takes a value per element of the parameter")
@@ -341,8 +355,12 @@ ROWS: tuple[Op, ...] = (
        latex=r"\operatorname{mat}\left({0}\right)"),
     Op("as_param", 1, "matrix", restored, "undoes `as_matrix`", degree="keep",
        latex=r"\operatorname{mat}^{{-1}}\left({0}\right)"),
-    Op("eye", 0, "matrix", given, "`eye(rows)`: identity matrix; the value is its size", surface=False,
+    Op("eye", 0, "matrix", given, "`eye(rows)`: identity matrix; `eye(cols, 4)`: 4 columns of it; the value is its sizes", surface=False,
        latex="I"),
+    Op("eigenvectors", 1, "matrix", symmetric, "of a symmetric matrix: a column each, that of the largest eigenvalue first, its largest "
+       "element positive", torch="ops.eigenvectors({0})", latex=r"\operatorname{eigenvectors}\left({0}\right)", degree="lost"),
+    Op("orthonormal", 1, "matrix", tall, "orthonormal columns that span those of a matrix: Q of its QR decomposition, R with a positive "
+       "diagonal", torch="ops.orthonormal({0})", latex=r"\operatorname{orthonormal}\left({0}\right)", degree="lost"),
     # windows
     Op("push", 2, "window", push_, "`push(h, x)`: h without its oldest value and with x as its newest", degree="same",
        latex=r"\operatorname{push}\left({0}, {1}\right)"),
@@ -353,6 +371,7 @@ ROWS: tuple[Op, ...] = (
        latex=r"\nabla^2\mathcal{L}\,{0}"),
 )  # fmt: skip
 
+MATRIX_OPS: frozenset[str] = frozenset(row.name for row in ROWS if row.role == "matrix")
 OPS: dict[str, Op] = {row.name: row for row in ROWS}
 
 DRAWS: dict[str, str] = {

@@ -14,6 +14,7 @@ from optlang import ir
 from optlang.emit import ATOM, Piece, chained
 from optlang.ir import Node, Program, State
 from optlang.ops import BUILTINS, CONSTANTS, DRAWS, FACTS, MACROS, OPS, REDUCTIONS
+from optlang.types import WORD_OF, Extent
 
 Turn = tuple[Node, bool]
 Path = tuple[Turn, ...]
@@ -85,7 +86,7 @@ class _Rule:
         p = self.program
         for s in p.states:
             window = f"[{s.type.window}]" if s.type.window else ""
-            per = "" if str(s.type.extent) == "element" else f" per {s.type.extent}"
+            per = _declared(s.type.extent)
             self.lines.append((self.homes[s.name][0], f"state {self.states[s.name]}{window}{per} = {self.written_out(s.init)}"))
         for node in self.order:
             self._define(node)
@@ -160,7 +161,7 @@ class _Rule:
             return Piece(f"{args[0].inside(POSTFIX)}.T", POSTFIX)
         texts = [a.text for a in args]
         if row.role == "reduce" and node.value != "window":
-            texts[-1] += f" per {node.value}"
+            texts[-1] += f" per {node.value.left}"
         return Piece(f"{SURFACE.get(node.op, node.op)}({', '.join(texts)})")
 
     def _leaf(self, node: Node) -> Piece:
@@ -176,10 +177,9 @@ class _Rule:
             case "fact":
                 return Piece(node.value)
             case "eye":
-                return Piece(f"eye({node.value})")
+                return Piece(f"eye({node.value[0]}, {node.value[1]})" if node.value[0] != node.value[1] else f"eye({node.value[0]})")
             case "random":
-                extent = str(node.type.extent)
-                return Piece(f"{node.value[0]}({'' if extent == 'element' else f'per {extent}'})")
+                return Piece(f"{node.value[0]}({_declared(node.type.extent).strip(' []')})")
         return Piece(node.op)
 
 
@@ -200,6 +200,13 @@ def _number(value: float | bool) -> Piece:
     text = "inf" if math.isinf(value) else repr(abs(value))
     negative = value < 0 or (value == 0 and math.copysign(1, value) < 0)
     return Piece(f"-{text}", MINUS) if negative else Piece(text, ATOM)
+
+
+def _declared(extent: Extent) -> str:
+    """What stands behind the name of a state."""
+    if extent.level != "array" or (extent.rows, extent.cols) in WORD_OF:
+        return "" if str(extent) == "element" else f" per {extent}"
+    return f"[{extent.rows}, {extent.cols}]"
 
 
 def _doc(text: str) -> str:

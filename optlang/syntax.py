@@ -119,6 +119,7 @@ class State:
     window: Expr | None
     per: str  # empty: element
     init: Expr
+    shape: tuple[Expr, Expr] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,10 +99,14 @@ class Builder(Transformer[Lexeme, Any]):
 
     def state(self, c: Children) -> s.State:
         _, name, window, per, _, init = c
-        return s.State(span_of(c), name.text, name.span, window, per.text if per else "", init)
+        shape, window = (window, None) if isinstance(window, tuple) else (None, window)
+        return s.State(span_of(c), name.text, name.span, window, per.text if per else "", init, shape)
 
     def window(self, c: Children) -> s.Expr:
         return c[1]  # type: ignore[no-any-return]
+
+    def shape(self, c: Children) -> tuple[s.Expr, s.Expr]:
+        return c[1], c[3]
 
     def per(self, c: Children) -> Lexeme:
         return c[1]  # type: ignore[no-any-return]

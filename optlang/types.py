@@ -40,6 +40,13 @@ class Extent:
         """Place on the ladder; smaller broadcasts to larger."""
         return LEVELS.index(self.level)
 
+    @property
+    def left(self) -> str:
+        """The word behind `per` for a reduction that leaves this: the rows of any matrix are its rows."""
+        if self.level != "array":
+            return self.level
+        return {(False, True): "row", (True, False): "col", (True, True): "matrix"}.get((self.rows == 1, self.cols == 1), "element")
+
     def __str__(self) -> str:
         if self.level != "array":
             return self.level

@@ -142,8 +142,9 @@ def _statement(statement: s.Statement) -> str:
             return " ".join(cell for cell in hyper_cells(statement) if cell)
         case s.Input(name=name, per=per, doc=doc):
             return f"input {name}{_per(per)}{_doc(doc)}"
-        case s.State(name=name, window=window, per=per, init=init):
-            return f"state {name}{f'[{with_breaks(window)}]' if window else ''}{_per(per)} = {with_breaks(init)}"
+        case s.State(name=name, window=window, per=per, init=init, shape=shape):
+            sizes = ", ".join(with_breaks(size) for size in shape or ([window] if window else []))
+            return f"state {name}{f'[{sizes}]' if sizes else ''}{_per(per)} = {with_breaks(init)}"
         case s.Equation(target=target, value=value):
             return f"{written(target)} = {with_breaks(value)}"
         case s.Eval(value=value):

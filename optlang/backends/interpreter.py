@@ -17,11 +17,11 @@ from optlang.backends.leaves import leaf
 from optlang.backends.places import Place, Value, is_special, layout, pad, shape_of, spread
 from optlang.host import MAPS, Missing, combine
 from optlang.ir import Node, fold, walk
+from optlang.ops import MATRIX_OPS
 from optlang.types import Extent
 
 Wanted = tuple[Node, Place]
 
-MATRIX_OPS = frozenset(["matmul", "transpose", "as_matrix", "as_param", "eye"])
 CALLS = frozenset(["grad", "hvp"])
 
 
@@ -165,6 +165,8 @@ def _reduced(node: Node, args: list[Value]) -> Value:
 _STRUCTURAL: dict[str, Callable[[list[Value], Place], Value]] = {
     "matmul": lambda args, place: np.matmul(args[0], args[1]),
     "transpose": lambda args, place: meaning.transposed(args[0]),
+    "eigenvectors": lambda args, place: meaning.eigenvectors(args[0]),
+    "orthonormal": lambda args, place: meaning.orthonormal(args[0]),
     "as_matrix": lambda args, place: meaning.flatten(args[0]),
     "as_param": lambda args, place: args[0].reshape(place.shape),
     "push": lambda args, place: meaning.push(args[0], args[1]),

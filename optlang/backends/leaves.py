@@ -91,7 +91,7 @@ def _loss(node: Node, place: Place, step: Step, rule: str) -> Value:
 
 def _eye(node: Node, place: Place, step: Step, rule: str) -> Value:
     shape = shape_of(node.type.extent, place.shape)
-    return np.broadcast_to(np.eye(shape[-1]), shape)
+    return np.broadcast_to(np.eye(shape[-2], shape[-1]), shape)
 
 
 def _random(node: Node, place: Place, step: Step, rule: str) -> Value:

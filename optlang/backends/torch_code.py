@@ -16,10 +16,9 @@ from dataclasses import dataclass
 
 from optlang import ir
 from optlang.ir import Node
-from optlang.ops import OPS
-from optlang.types import ELEMENT, Extent, needs_matrix
+from optlang.ops import MATRIX_OPS, OPS
+from optlang.types import ELEMENT, Dim, Extent, needs_matrix
 
-MATRIX_OPS = frozenset(["matmul", "transpose", "as_matrix", "as_param", "eye"])
 TENSORS = frozenset(["w", "g", "state", "input"])
 VIEWS = TENSORS | {"transpose", "as_matrix", "as_param"}  # their results share memory with an operand
 SYMBOLS = {"and": "&", "or": "|", "pow": "**"}
@@ -173,9 +172,8 @@ class _Writer:
         if node.op == "random":
             return f"ops.draw({node.value[0]!r}, {node.value[1]}, counter, {self._shape(node.type.extent)}, {self._like()})"
         if node.op == "eye":
-            axis = -2 if node.value == "rows" else -1
-            size = f"{self.tensor(ir.W)}.shape[{axis}]"
-            return f"torch.eye({size}, dtype={self.dtype}, device={self.tensor(ir.W)}.device)"
+            sizes = ", ".join(self._size(dim) for dim in node.value)
+            return f"torch.eye({sizes}, dtype={self.dtype}, device={self.tensor(ir.W)}.device)"
         if row.role == "reduce":
             return self._reduction(node)
         if node.op == "as_matrix":
@@ -221,8 +219,10 @@ class _Writer:
             return "()"
         if not self.shaped or not needs_matrix(extent):
             return f"{w}.shape"
-        sizes = {"rows": f"{w}.shape[1]", "cols": f"{w}.shape[2]"}
-        return f"({w}.shape[0], {sizes.get(str(extent.rows), '1')}, {sizes.get(str(extent.cols), '1')})"
+        return f"({w}.shape[0], {self._size(extent.rows)}, {self._size(extent.cols)})"
+
+    def _size(self, dim: Dim) -> str:
+        return {"rows": f"{self.tensor(ir.W)}.shape[-2]", "cols": f"{self.tensor(ir.W)}.shape[-1]"}.get(str(dim), str(dim))
 
     def _like(self) -> str:
         return f"torch.empty(0, dtype={self.dtype}, device={self.tensor(ir.W)}.device)"

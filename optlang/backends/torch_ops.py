@@ -23,6 +23,24 @@ def draw(distribution: str, site: int, counter: Tensor, shape: Sequence[int], li
     return drawn.to(like.dtype).reshape(tuple(shape))
 
 
+def eigenvectors(a: Tensor) -> Tensor:
+    """As `meaning.eigenvectors`."""
+    finite = a.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    v = torch.linalg.eigh(torch.where(finite, a, 0.0)).eigenvectors.flip(-1)
+    largest = v.gather(-2, v.abs().argmax(-2, keepdim=True))
+    return torch.where(finite, torch.where(largest < 0, -v, v), torch.nan)
+
+
+def orthonormal(a: Tensor) -> Tensor:
+    """As `meaning.orthonormal`."""
+    if a.shape[-2] < a.shape[-1]:
+        return torch.full_like(a, torch.nan)
+    finite = a.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    q, r = torch.linalg.qr(torch.where(finite, a, 0.0))
+    negative = (r.diagonal(dim1=-2, dim2=-1) < 0).unsqueeze(-2)
+    return torch.where(finite, torch.where(negative, -q, q), torch.nan)
+
+
 def count(x: Tensor, dims: Dims) -> Tensor:
     """How many values are reduced."""
     return torch.ones_like(x).sum() if dims is None else torch.ones_like(x).sum(tuple(dims), keepdim=True)

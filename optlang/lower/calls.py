@@ -9,7 +9,7 @@ from optlang import ir, ops, syntax
 from optlang.errors import did_you_mean
 from optlang.lower import inline
 from optlang.lower.context import Value
-from optlang.lower.declarations import extent_of
+from optlang.lower.declarations import extent_of, shape_of
 from optlang.lower.expressions import make
 from optlang.lower.modules import standard_names
 from optlang.types import TENSOR, Extent, TypeProblem
@@ -140,10 +140,11 @@ def _in_the_frame_of(extent: Extent, whole: Extent) -> Extent:
 
 
 def _draw(frame: Frame, call: syntax.Call) -> Value:
-    if not _counted(frame, call, 0, 0):
-        return None
     words = [arg for arg in call.args if arg.per]
-    extent = extent_of(frame, words[0].per if words else "", call.span)
+    sizes = [arg.value for arg in call.args if arg.value is not None]
+    if not _counted(frame, call, 0, 0 if words or len(sizes) != 2 else 2):
+        return None
+    extent = shape_of(frame, sizes) if sizes else extent_of(frame, words[0].per if words else "", call.span)
     if extent is None:
         return None
     count = frame.draws[frame.equation] = frame.draws.get(frame.equation, -1) + 1
@@ -152,10 +153,11 @@ def _draw(frame: Frame, call: syntax.Call) -> Value:
 
 
 def _eye(frame: Frame, call: syntax.Call) -> Value:
-    sizes = [arg.value.id for arg in call.args if isinstance(arg.value, syntax.Name) and not arg.name and not arg.per]
-    if len(sizes) == len(call.args) == 1 and sizes[0] in ("rows", "cols"):
-        return ir.eye(sizes[0])
-    frame.report("T07", "`eye` takes one size: `rows` or `cols`", call.span, "", "as in `eye(rows)`")
+    sizes = [arg.value for arg in call.args if arg.value is not None and not arg.name and not arg.per]
+    if len(sizes) == len(call.args) and len(sizes) in (1, 2):
+        extent = shape_of(frame, [sizes[0], sizes[-1]])
+        return None if extent is None else ir.eye(extent.rows, cols=extent.cols)
+    frame.report("T07", "`eye` takes one size, or two: `rows`, `cols` or whole numbers", call.span, "", "as in `eye(rows)`, `eye(cols, 4)`")
     return None
 
 

@@ -10,7 +10,7 @@ from optlang import ir, syntax
 from optlang.errors import Span, did_you_mean
 from optlang.lower.context import Context, Value
 from optlang.lower.expressions import constant, whole
-from optlang.types import ELEMENT, EXTENT_OF, Extent, Kind, Type, broadcasts_to
+from optlang.types import ELEMENT, EXTENT_OF, Dim, Extent, Kind, Type, broadcasts_to
 
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame
@@ -142,7 +142,7 @@ def enter_states(frame: Frame, body: Body) -> None:
             continue
         _refuse_taken(frame, "state", statement.name, statement.name_span, OF_CHECKPOINTS)
         frame.places[statement.name] = statement.name_span
-        extent = extent_of(frame, statement.per, statement.span)
+        extent = _state_extent(frame, statement)
         window = 0 if statement.window is None else _window(frame, statement.window)
         if frame.in_loop:
             frame.report("R06", "a state cannot stand in a block inside `repeat`", statement.span, "", "move it out of the block")
@@ -153,6 +153,33 @@ def enter_states(frame: Frame, body: Body) -> None:
         type_ = Type("bool" if _is_truth(statement.init) else "real", extent, window)
         frame.states[statement.name] = ir.State(frame.prefix + statement.name, type_, ir.const(0))
         frame.declared[statement.name] = statement
+
+
+def _state_extent(frame: Frame, statement: syntax.State) -> Extent | None:
+    if statement.shape is None:
+        return extent_of(frame, statement.per, statement.span)
+    if statement.per:
+        frame.report("T04", "a state with a shape has no `per`", statement.span, "", "leave one of the two out")
+        return None
+    return shape_of(frame, statement.shape)
+
+
+def shape_of(frame: Frame, sizes: Sequence[syntax.Expr]) -> Extent | None:
+    """The extent of a matrix whose sizes are written out, as in `[rows, 4]`; None where that has been reported."""
+    rows, cols = (_size(frame, size) for size in sizes)
+    return None if rows is None or cols is None else Extent("array", rows, cols)
+
+
+def _size(frame: Frame, expr: syntax.Expr) -> Dim | None:
+    node = frame.lower(expr)
+    if node is not None and node.op == "fact" and node.value in ("rows", "cols"):
+        return str(node.value)
+    size = whole(frame, node)
+    if node is not None and (size is None or not 1 <= size <= 1_000_000):
+        frame.report("R05", "the size of a matrix is `rows`, `cols`, or a whole number that is known when the rule is built", expr.span,
+                     "from 1 to 1000000", "use a number or an `int` hyper")  # fmt: skip
+        return None
+    return size
 
 
 def _is_truth(init: syntax.Expr) -> bool:

@@ -120,8 +120,8 @@ def expressions_of(statement: syntax.Statement) -> list[syntax.Expr]:
     match statement:
         case syntax.Hyper(default=default):
             return [default]
-        case syntax.State(window=window, init=init):
-            return [init] if window is None else [window, init]
+        case syntax.State(window=window, init=init, shape=shape):
+            return [*([] if window is None else [window]), *(shape or ()), init]
         case syntax.Every(period=period, start=start):
             return [period] if start is None else [period, start]
         case syntax.When(condition=condition):

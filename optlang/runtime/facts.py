@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from optlang import host, ir
-from optlang.ops import OPS
+from optlang.ops import MATRIX_OPS, OPS
 from optlang.types import needs_matrix
 
 Facts = dict[str, int]
@@ -20,7 +20,6 @@ WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."
 MIXING: dict[str, str] = {
     "model": "asks the model again", "matrix": "treats parameters as matrices", "reduce": "compares elements with each other",
 }  # fmt: skip
-MATRIX_OPS = frozenset(["matmul", "transpose", "as_matrix", "as_param", "eye"])
 
 
 def facts_of(parameter: Tensor) -> Facts:

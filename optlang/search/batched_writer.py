@@ -15,9 +15,9 @@ from torch import Tensor
 
 from optlang import ir
 from optlang.backends.base import StepError
-from optlang.backends.interpreter import MATRIX_OPS
 from optlang.backends.places import is_special, shape_of
 from optlang.ir import Node
+from optlang.ops import MATRIX_OPS
 from optlang.search.batched_host import Numbers
 from optlang.search.batched_layout import Domain, block, cut
 from optlang.search.batched_memory import Memory, Target, Value, listed
@@ -116,7 +116,7 @@ class Writer:
         if node.op == "eye":
             eyes = self.memory.fresh(node, domain)
             for eye in listed(eyes):
-                eye.copy_(torch.eye(eye.shape[-1], dtype=eye.dtype))
+                eye.copy_(torch.eye(*eye.shape[-2:], dtype=eye.dtype))
             return eyes
         whole = self.places.domains[node.value] if node.op == "state" else self.layout.all
         return self._cut(self.leaves[node], node, whole, domain)

@@ -118,6 +118,24 @@ def _draw(distribution, site, shape, like, *, t, seed, stream):
         drawn = u
     return drawn.to(like.dtype).reshape(shape)
 ''',
+    "_eigenvectors": '''
+def _eigenvectors(a):
+    """Of a symmetric matrix: a column each, that of the largest eigenvalue first, its largest element positive; NaN if any is."""
+    finite = a.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    v = torch.linalg.eigh(torch.where(finite, a, 0.0)).eigenvectors.flip(-1)
+    largest = v.gather(-2, v.abs().argmax(-2, keepdim=True))
+    return torch.where(finite, torch.where(largest < 0, -v, v), torch.nan)
+''',
+    "_orthonormal": '''
+def _orthonormal(a):
+    """Q of a = QR, where R has a positive diagonal; NaN if a is anywhere, or has fewer rows than columns."""
+    if a.shape[-2] < a.shape[-1]:
+        return torch.full_like(a, torch.nan)
+    finite = a.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    q, r = torch.linalg.qr(torch.where(finite, a, 0.0))
+    negative = (r.diagonal(dim1=-2, dim2=-1) < 0).unsqueeze(-2)
+    return torch.where(finite, torch.where(negative, -q, q), torch.nan)
+''',
     "_agreed": '''
 def _agreed(groups, name):
     """A setting that a value of several groups needs: it must be the same in all of them."""

@@ -15,11 +15,10 @@ from typing import Literal
 from optlang.backends.module.inplace import in_place
 from optlang.backends.module.order import arranged, in_order, printed
 from optlang.backends.module.scene import Cycle, Line, Loop, Path, Reads, Scene, TooDeep, Turn, Want, common
-from optlang.backends.module.spell import counted, literal, shape_text, spell, ternary
+from optlang.backends.module.spell import counted, literal, shape_text, size_text, spell, ternary
 from optlang.emit import ATOM, Names, Piece
 from optlang.ir import Node, W
 from optlang.ops import OPS
-from optlang.types import Extent
 
 ALIASES = frozenset(["transpose", "as_matrix", "as_param", "branch"])  # their results share memory with an operand
 Sharing = Literal["all", "phase", "none"]  # which branches of one condition stand under one `if`
@@ -241,8 +240,8 @@ class _Section:
         if node.op == "random":
             piece = Piece(self.scene.draw(node))
         elif node.op == "eye":
-            size = shape_text(Extent("array", node.value, 1, node.type.extent.frame))
-            piece = Piece(f"torch.eye({size}[-2], dtype=w.dtype, device=w.device)")
+            sizes = dict.fromkeys(size_text(dim, node.type.extent.frame) for dim in node.value)
+            piece = Piece(f"torch.eye({', '.join(sizes)}, dtype=w.dtype, device=w.device)")
         elif node.op == "count" and node in self.scene.numbers:
             piece = counted(node, pieces[0])
         else:

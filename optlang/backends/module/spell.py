@@ -10,7 +10,7 @@ from optlang.backends.module.numbers import Numbers
 from optlang.emit import ATOM, Piece, chained
 from optlang.ir import Node
 from optlang.ops import OPS
-from optlang.types import Extent, needs_matrix
+from optlang.types import Dim, Extent, Frame, needs_matrix
 
 OR, AND, NOT, COMPARE, BIT_OR, BIT_AND, SUM, PRODUCT, MINUS, POWER = 1, 2, 3, 4, 5, 7, 9, 10, 11, 12
 LEVELS = {"or": OR, "and": AND, "add": SUM, "sub": SUM, "mul": PRODUCT, "div": PRODUCT, "matmul": PRODUCT, "pow": POWER, "mod": PRODUCT}
@@ -177,8 +177,8 @@ def _other(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Pi
             return Piece(f"{args[0].inside(ATOM)}.flatten(1)")
         case "as_param":
             return Piece(f"{args[0].inside(ATOM)}.reshape(param.shape)")
-        case "push":
-            return call("_push", *texts)
+        case "push" | "eigenvectors" | "orthonormal":
+            return call(f"_{node.op}", *texts)
         case "mod":
             return call("torch.remainder", *texts)
         case "atan2":
@@ -193,11 +193,17 @@ def shape_text(extent: Extent, tensor: str = "param") -> str:
     """The shape of one value of an extent, for a parameter."""
     if extent.level != "array":
         return "()"
+    rows, cols = (size_text(dim, extent.frame, tensor) for dim in (extent.rows, extent.cols))
     if extent.frame == "flat":
-        sizes = {"rows": f"{tensor}.shape[0]", "cols": f"{tensor}[0].numel()"}
-        return f"({sizes.get(str(extent.rows), '1')}, {sizes.get(str(extent.cols), '1')})"
+        return f"({rows}, {cols})"
     if not needs_matrix(extent):
         return f"{tensor}.shape"
-    sizes = {"rows": f"{tensor}.shape[-2]", "cols": f"{tensor}.shape[-1]"}
-    rows, cols = (sizes.get(str(dim), "1") for dim in (extent.rows, extent.cols))
     return f"(*{tensor}.shape[:-2], {rows}, {cols})"
+
+
+def size_text(dim: Dim, frame: Frame, tensor: str = "param") -> str:
+    """The size of one dimension of a matrix."""
+    sizes = {"rows": f"{tensor}.shape[0]", "cols": f"{tensor}[0].numel()"}
+    if frame == "param":
+        sizes = {"rows": f"{tensor}.shape[-2]", "cols": f"{tensor}.shape[-1]"}
+    return sizes.get(str(dim), str(dim))

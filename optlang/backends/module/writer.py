@@ -13,10 +13,10 @@ from optlang.backends.module.scene import Loop
 from optlang.backends.module.spell import literal, quoted
 from optlang.backends.module.update import Lines, Update, indented, init_lines, later_lines, may_come_later, start_lines
 from optlang.ir import Hyper, Node, Program
+from optlang.ops import MATRIX_OPS
 from optlang.types import needs_matrix
 
 TRAINING = "weights_in_training"
-MATRIX_OPS = frozenset(["matmul", "transpose", "as_matrix", "as_param", "eye"])
 SPARSE = [
     "if param.grad is not None and param.grad.layout != torch.strided:",
     '    raise RuntimeError("sparse gradients: use dense ones, as with torch.nn.Embedding(..., sparse=False)")',
