@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ ONCE = "the rule needs Hessian-vector products, but the model cannot be differen
 COMPILED = ". Call the model itself in the closure, not what `torch.compile` made of it"
 ATTENTION = ". Compute the loss under `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`"
 ADVICE = {"donated buffer": COMPILED, "aot_autograd": COMPILED, "scaled_dot_product": ATTENTION}
+CASTING = ("cpu", "cuda", "xpu", "mps")
 Random = tuple[Tensor, list[Tensor]]
 
 
@@ -24,6 +25,7 @@ class Batch:
     def __init__(self, closure: Closure, parameters: Sequence[Tensor], again: bool = True) -> None:
         self.closure, self.parameters = closure, parameters
         self.random = _random_state() if again else None
+        self.autocast = {kind: torch.get_autocast_dtype(kind) for kind in autocasting()}
         with torch.enable_grad():
             self.loss = closure()
 
@@ -76,11 +78,27 @@ class Batch:
         assert self.random is not None  # such rules say beforehand that they will ask
         _set_random_state(self.random)
         try:
-            yield
+            with ExitStack() as around:
+                for kind, dtype in self.autocast.items():
+                    around.enter_context(torch.autocast(kind, dtype))
+                yield
         finally:
             _set_random_state(after)
             for p, gradient in zip(self.parameters, gradients, strict=True):
                 p.grad = gradient
+
+
+def autocasting() -> list[str]:
+    """The kinds of devices for which automatic casts are on."""
+    return [kind for kind in CASTING if torch.is_autocast_enabled(kind)]
+
+
+def exactly() -> ExitStack:
+    """Rules compute in the number types that they say, whatever casts are on around the step."""
+    around = ExitStack()
+    for kind in autocasting():
+        around.enter_context(torch.autocast(kind, enabled=False))
+    return around
 
 
 def _refuse_breaks(gradients: Sequence[Tensor]) -> None:

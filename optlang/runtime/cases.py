@@ -10,6 +10,7 @@ from optlang.backends import WHAT, backend
 from optlang.backends.base import Executable, Math
 from optlang.errors import did_you_mean
 from optlang.live import without_dead
+from optlang.runtime.differentiable import Differentiable
 from optlang.runtime.fingerprint import fingerprint_of, text_of
 from optlang.runtime.naming import Naming
 from optlang.runtime.settings import Settings
@@ -48,11 +49,13 @@ class Case:
             self._programs[key] = without_dead(found.cases[self._place].program if isinstance(found, ir.Routing) else found)
         return self._programs[key]
 
-    def executable(self, hypers: Mapping[str, Any]) -> tuple[tuple[Any, ...], Executable]:
+    def executable(self, hypers: Mapping[str, Any], differentiable: bool = False) -> tuple[tuple[Any, ...], Executable]:
         """What steps such parameters, with a key that tells one shape from another."""
-        key = self._key(hypers)
+        key = (*self._key(hypers), differentiable)
         if key not in self._executables:
-            self._executables[key] = backend(self._backend).compile(self.shaped(hypers), self._math)
+            program = self.shaped(hypers)
+            made = Differentiable(program) if differentiable else backend(self._backend).compile(program, self._math)
+            self._executables[key] = made
         return (self.label, *key), self._executables[key]
 
     def identity(self, group: Mapping[str, Any]) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from optlang import ir
 from optlang.runtime.cases import Case
 from optlang.runtime.describing import description
+from optlang.runtime.differentiable import refuses
 from optlang.runtime.facts import Known, facts_of, holds
 from optlang.runtime.naming import CYCLED, OWN_KEYS, Group
 from optlang.runtime.options import OPTIONS, check_options
@@ -129,6 +130,8 @@ class Grouped(torch.optim.Optimizer):
         case.settings.complete(group, self._given[case.label], settings)
         hypers = case.settings.read(group, f" (group {len(self.param_groups)})")
         program = case.shaped(hypers)
+        if group.get("differentiable", self.defaults["differentiable"]) and (why := refuses(program)):
+            raise ValueError(f"{program.name} cannot be differentiable: it {why}")
         for number, parameter in enumerate(params):
             name = names[number] if names else f"parameter {number} of group {len(self.param_groups)}"
             check_parameter(program, parameter, name, hypers)

@@ -11,13 +11,14 @@ from torch._compile import _disable_dynamo
 
 from optlang.backends.base import Cell, Executable, Step, StepError
 from optlang.runtime import checkpoint
-from optlang.runtime.batch import Batch, Closure
+from optlang.runtime.batch import Batch, Closure, exactly
 from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.facts import facts_of
 from optlang.runtime.grouped import name_in
 from optlang.runtime.naming import Group
 from optlang.runtime.parameters import gradient_of, real
 from optlang.runtime.saved import Saved
+from optlang.runtime.scaling import overflowed, scale_of
 
 Shared = dict[str, Tensor]
 Work = dict[tuple[Any, ...], tuple[Executable, list[Cell]]]  # by rule and shape
@@ -55,6 +56,12 @@ class RuleOptimizer(Saved):
         settings = self.read_settings()
         self._check_inputs()
         batch = None if closure is None else Batch(closure, [p for group in self.param_groups for p in group["params"]], self.asks_again)
+        if not overflowed(self):
+            with exactly():
+                self._update(settings, batch)
+        return None if batch is None else batch.loss
+
+    def _update(self, settings: list[dict[str, Any]], batch: Batch | None) -> None:
         known = set(self.state)
         try:
             work = self._gather(settings)
@@ -68,7 +75,11 @@ class RuleOptimizer(Saved):
             self._share(step)
             self.reports |= step.reports
         self._count([cell for _, cells in work.values() for cell in cells])
-        return None if batch is None else batch.loss
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether `GradScaler` leaves unscaling and skipping to the step: as in torch where `fused` was asked for."""
+        return any(group.get("fused") for group in self.param_groups)
 
     def _check_mode(self) -> None:
         """For rules with `eval`."""
@@ -92,16 +103,17 @@ class RuleOptimizer(Saved):
     def _gather(self, settings: list[dict[str, Any]]) -> Work:
         """The cells of each program. A parameter without a gradient is left out, and its count does not move."""
         work: Work = {}
-        index = 0
+        index, scale = 0, scale_of(self)
         for number, (group, hypers) in enumerate(zip(self.param_groups, settings, strict=True)):
-            key, executable = self.case_of(group).executable(hypers)
+            key, executable = self.case_of(group).executable(hypers, group.get("differentiable", False))
             self._check_shapes(number, group, hypers, key)
             cells = work.setdefault(key, (executable, []))[1]
+            given = self.case_of(group).settings.raw(group) if group.get("differentiable") else hypers
             for place, parameter in enumerate(group["params"]):
                 if parameter.grad is not None:
                     cell = self._cell(parameter, number, place, index)
-                    cell.hypers, cell.t = hypers, int(cell.state[COUNT]) + 1
-                    cell.gradient = gradient_of(parameter, group, cell.name)
+                    cell.hypers, cell.t = given, int(cell.state[COUNT]) + 1
+                    cell.gradient = gradient_of(parameter, group, cell.name, scale)
                     cells.append(cell)
                 index += 1
         return {key: found for key, found in work.items() if found[1]}
@@ -124,9 +136,10 @@ class RuleOptimizer(Saved):
         cell = self._cells.get(parameter)
         if cell is None or cell.group != group or cell.index != index or cell.state is not state:
             name = name_in(self.param_groups[group], group, place)
-            cell = self._cells[parameter] = Cell(real(parameter), None, state, {}, 0, facts_of(real(parameter)), index, group, name)
-        elif parameter.is_complex():
-            cell.weights = real(parameter)  # its memory may be another one by now
+            numbers = real(parameter, self.param_groups[group].get("differentiable", False))
+            cell = self._cells[parameter] = Cell(numbers, None, state, {}, 0, facts_of(numbers), index, group, name)
+        elif parameter.is_complex():  # its memory may be another one by now
+            cell.weights = real(parameter, self.param_groups[group].get("differentiable", False))
         if COUNT not in state:
             state[COUNT] = torch.zeros((), dtype=torch.float32)
         if self.inputs:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from optlang import ir
 from optlang.runtime.facts import facts_of, lacks_rank, mixes_elements
+from optlang.runtime.scaling import unscaled
 
 
 def listed(params: Any, names: Any) -> tuple[list[Any], list[str] | None]:
@@ -39,13 +40,16 @@ def check_parameter(program: ir.Program, parameter: Any, name: str, hypers: Mapp
         )
 
 
-def real(parameter: Tensor) -> Tensor:
+def real(parameter: Tensor, differentiable: bool = False) -> Tensor:
     """The numbers of a parameter: those of a complex one are its parts, (…, 2), in the same memory."""
-    return torch.view_as_real(parameter.detach()) if parameter.is_complex() else parameter
+    if not parameter.is_complex():
+        return parameter
+    with torch.set_grad_enabled(differentiable):
+        return torch.view_as_real(parameter if differentiable else parameter.detach())
 
 
-def gradient_of(parameter: Tensor, group: Mapping[str, Any], name: str) -> Tensor:
-    """The gradient to descend along. Raises RuntimeError where there is none that a rule could take."""
+def gradient_of(parameter: Tensor, group: Mapping[str, Any], name: str, scale: Any = None) -> Tensor:
+    """The gradient to descend along, `scale` times smaller than the one given. Raises RuntimeError where no rule could take it."""
     gradient = parameter.grad
     assert gradient is not None
     if parameter.is_meta:
@@ -56,6 +60,11 @@ def gradient_of(parameter: Tensor, group: Mapping[str, Any], name: str) -> Tenso
             f"{name} has a sparse gradient, which rules do not take: "
             "use a dense one, as with `torch.nn.Embedding(…, sparse=False)`"
         )
+    with torch.set_grad_enabled(group.get("differentiable", False)):
+        return _turned(gradient if scale is None else unscaled(gradient, scale), group)
+
+
+def _turned(gradient: Tensor, group: Mapping[str, Any]) -> Tensor:
     if gradient.is_complex():
         gradient = torch.view_as_real(gradient.resolve_conj())
     return -gradient if group.get("maximize", False) else gradient

@@ -119,6 +119,10 @@ class Settings:
     def _is_ours(self, key: str) -> bool:
         return key in self.hypers or (self.naming.full(key) in self.hypers and key not in OF_SCHEDULERS)
 
+    def raw(self, group: Group) -> dict[str, Any]:
+        """The hypers of a group that has been read, as they are: tensors may have gradients."""
+        return self.naming.unpacked(group, tuple(group.get("betas", ())))
+
     def read(self, group: Group, where: str) -> dict[str, float | int | bool]:
         """The hypers of a group as plain numbers, checked: they may have been changed since the last step."""
         if self.naming.pair and "betas" in group:

@@ -18,6 +18,7 @@ from torch.testing._internal.common_methods_invocations import DecorateInfo
 import optlang
 from optlang import library
 from optlang.ir import Routing
+from optlang.runtime.differentiable import refuses
 from optlang.runtime.facts import facts_of, mixes_elements
 
 # Tests that a rule cannot pass and be what its text says; `closures` are the rules that ask the model more than once.
@@ -112,7 +113,7 @@ def info(name: str, cls: Any) -> theirs.OptimizerInfo:
         named,
         optim_inputs_func=inputs(cls),
         optim_error_inputs_func=errors(cls),
-        supported_impls=() if cls.asks_again else ("foreach", "fused"),
+        supported_impls=() if cls.asks_again else ("foreach", "fused") if refuses(cls.rule) else ("foreach", "fused", "differentiable"),
         supports_fused_on=("cpu",),
         not_og_supported_flags=("foreach", "fused", "differentiable", "maximize", "capturable"),
         supports_complex=elementwise,

@@ -1,0 +1,166 @@
+"""Steps that autograd goes through: gradients of every rule, of its hypers, and learning to learn. 12 seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import optlang
+from optlang import library
+from optlang.ir import Routing
+from optlang.runtime.differentiable import refuses
+
+
+def rules() -> list[str]:
+    programs = {name: optlang.Rule(name).program for name in library.names()}
+    return [name for name, program in programs.items() if not isinstance(program, Routing) and not refuses(program)]
+
+
+def some(*shape: int, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def started(cls: Any, p: Tensor) -> dict[str, Tensor]:
+    """The states after some ordinary steps."""
+    optimizer = cls([p])
+    for seed in range(2):
+        p.grad = some(*p.shape, seed=seed)
+        give_inputs(optimizer, p)
+        optimizer.step()
+    return {name: value.detach().clone() for name, value in optimizer.state[p].items()}
+
+
+def moving_of(state: dict[str, Tensor]) -> list[Tensor]:
+    """Values near 1 for the states that are numbers, far from kinks and large beside what differences are taken over."""
+    reals = [value for name, value in state.items() if value.is_floating_point() and name != "step"]
+    return [(1 + 0.2 * some(*value.shape, seed=20 + i)).requires_grad_() for i, value in enumerate(reals)]
+
+
+def give_inputs(optimizer: Any, p: Tensor) -> None:
+    for wanted in optimizer.rule.inputs:
+        optimizer.inputs[wanted.name] = {p: some(*p.shape, seed=9) ** 2 + 0.5}
+
+
+def step(cls: Any, settings: dict[str, Any], state: dict[str, Tensor], p: Tensor, gradient: Tensor, *moving: Tensor) -> tuple[Tensor, ...]:
+    """One step of a clone; new weights and states."""
+    p = p.clone()
+    p.grad = gradient
+    optimizer = cls([p], **settings, differentiable=True)
+    reals = [name for name, value in state.items() if value.is_floating_point() and name != "step"]
+    optimizer.state[p].update(state | dict(zip(reals, moving, strict=True)))
+    optimizer.state[p]["step"] = state["step"].clone()
+    give_inputs(optimizer, p)
+    optimizer.step()
+    after = optimizer.state[p]
+    return (p, *(after[name] for name in reals if after[name].requires_grad))
+
+
+@pytest.mark.parametrize("name", rules())
+def test_gradients_of_every_rule(name: str) -> None:
+    cls: Any = optlang.load(name)
+    shape = (2, 3)
+    state = started(cls, some(*shape, seed=5).requires_grad_())
+    p, gradient = some(*shape, seed=6).requires_grad_(), some(*shape, seed=7).requires_grad_()
+    assert torch.autograd.gradcheck(lambda *given: step(cls, {}, state, *given), (p, gradient, *moving_of(state)), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", rules())
+def test_the_steps_are_those_of_the_rule(name: str) -> None:
+    cls: Any = optlang.load(name)
+    plain = some(3, 2, seed=1).requires_grad_()
+    start = some(3, 2, seed=1).requires_grad_()
+    through = start.clone()
+    one, other = cls([plain]), cls([through], differentiable=True)
+    for seed in range(4):
+        for optimizer, p in ((one, plain), (other, through)):
+            p.grad = some(3, 2, seed=10 + seed)
+            give_inputs(optimizer, p)
+            optimizer.step()
+    torch.testing.assert_close(plain, through, rtol=1e-9, atol=1e-12)
+    for key, value in one.state[plain].items():
+        torch.testing.assert_close(other.state[through][key], value, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["adamw", "lion", "momentum", "schedulefreeadamw", "nadam", "radam", "adan"])
+def test_gradients_of_hypers(name: str) -> None:
+    """Learning rates, decays and betas may be learned: the rates of the rule are then computed in torch."""
+    cls: Any = optlang.load(name)
+    state = started(cls, some(3, seed=5).requires_grad_())
+    settings = cls.cases[0].settings
+    hypers = [n for n in ("lr", "beta1", "beta2", "momentum", "weight_decay", "eps") if n in settings.hypers]
+
+    def after(*values: Tensor) -> Tensor:
+        return step(cls, dict(zip(hypers, values, strict=True)), state, some(3, seed=6), some(3, seed=7), *moving_of(state))[0]
+
+    start = [torch.tensor(0.01 if n == "eps" else settings.defaults[n] or 0.01, dtype=torch.float64, requires_grad=True) for n in hypers]
+    assert torch.autograd.gradcheck(after, start, atol=1e-6)
+
+
+def test_a_step_size_is_learned_through_many_steps() -> None:
+    """The loss after ten steps has a gradient with respect to the first step size, and falls along it."""
+    cls: Any = optlang.load("adamw")
+
+    def final(lr: Tensor) -> Tensor:
+        p = torch.tensor([3.0, -2.0], requires_grad=True).clone()
+        optimizer = cls([p], lr=lr, differentiable=True)
+        for _ in range(10):
+            [p.grad] = torch.autograd.grad((p.clone() ** 2).sum(), [p], create_graph=True)  # p itself is written in place
+            optimizer.step()
+        return (p**2).sum()
+
+    lr = torch.tensor(0.01, requires_grad=True)
+    first = final(lr)
+    for _ in range(20):
+        [slope] = torch.autograd.grad(final(lr), [lr])
+        lr = (lr - 1e-3 * slope.sign()).detach().requires_grad_()
+    assert final(lr).item() < 0.9 * first.item()
+
+
+def test_upwards_and_complex() -> None:
+    cls: Any = optlang.load("momentum")
+    gradient = torch.randn(3, dtype=torch.complex128, generator=torch.Generator().manual_seed(0), requires_grad=True)
+
+    def after(given: Tensor) -> Tensor:
+        p = torch.ones(3, dtype=torch.complex128, requires_grad=True).clone()
+        p.grad = given
+        cls([p], lr=0.5, maximize=True, differentiable=True).step()
+        return p
+
+    assert torch.autograd.gradcheck(after, (gradient,))
+    torch.testing.assert_close(after(gradient), 1 + 0.5 * gradient)
+
+
+def test_leaves_are_refused_before_anything_moves() -> None:
+    p = torch.ones(2, requires_grad=True)
+    optimizer: Any = optlang.load("sgd")([p], differentiable=True)
+    p.grad = torch.ones(2)
+    with pytest.raises(RuntimeError, match=r"parameter 0 of group 0 is a leaf of the graph.*give the optimizer clones"):
+        optimizer.step()
+    assert p.tolist() == [1.0, 1.0]
+    with pytest.raises(ValueError, match="can't optimize a non-leaf Tensor"):
+        optlang.load("sgd")([p.clone()])
+
+
+@pytest.mark.parametrize(("name", "why"), [("sam", "asks the model again"), ("prodigy", "has values per group or model")])
+def test_what_autograd_cannot_go_through_is_refused_at_once(name: str, why: str) -> None:
+    cls: Any = optlang.load(name)
+    with pytest.raises(ValueError, match=f"cannot be differentiable: it {why}"):
+        cls([torch.ones(2, requires_grad=True)], differentiable=True)
+    with pytest.raises(ValueError, match="cannot be differentiable"):
+        cls([{"params": [torch.ones(2, requires_grad=True)], "differentiable": True}])
+
+
+def test_one_group_of_several() -> None:
+    start = torch.ones(2, requires_grad=True)
+    inner, outer = start.clone(), torch.ones(2, requires_grad=True)
+    cls: Any = optlang.load("adamw")
+    optimizer = cls([{"params": [outer], "differentiable": False}, {"params": [inner]}], differentiable=True)
+    outer.grad, inner.grad = torch.ones(2), start * 3
+    optimizer.step()
+    assert outer.is_leaf
+    assert inner.grad_fn is not None
+    assert optimizer.state[outer]["m"].grad_fn is None
+    assert optimizer.state[inner]["m"].grad_fn is not None
