@@ -154,6 +154,12 @@ def orthonormal(a: Array) -> Array:
     return np.where(finite, q * signs, np.nan)
 
 
+def descending(x: Array) -> Array:
+    """(…, 1, n): the permutation matrix (…, n, n) for which x @ P descends; equal values stay in order, and NaN comes first."""
+    order = np.argsort(-np.where(np.isnan(x), np.inf, x), axis=-1, kind="stable")
+    return np.swapaxes(np.eye(x.shape[-1])[order[..., 0, :]], -1, -2)
+
+
 def push(window: Array, newest: Array) -> Array:
     """(n, …) and (…) to (n, …): without the oldest value, which is the first, and with the newest at the end."""
     return np.concatenate([window[1:], np.broadcast_to(newest, window.shape[1:])[None]])

@@ -193,6 +193,13 @@ def symmetric(types: Sequence[Type], _value: Any = None) -> Type:
     return types[0].of("real")
 
 
+def sorting(types: Sequence[Type], _value: Any = None) -> Type:
+    a = _matrix(types[0])
+    if a.rows != 1:
+        raise TypeProblem(f"one value per column is needed, this is {a.rows}×{a.cols}; reduce it, as in `norm(x per col)`")
+    return Type("real", Extent("array", a.cols, a.cols, a.frame))
+
+
 def tall(types: Sequence[Type], _value: Any = None) -> Type:
     a = _matrix(types[0])
     if isinstance(a.rows, int) and isinstance(a.cols, int) and a.rows < a.cols:
@@ -361,6 +368,8 @@ ROWS: tuple[Op, ...] = (
        "element positive", torch="ops.eigenvectors({0})", latex=r"\operatorname{eigenvectors}\left({0}\right)", degree="lost"),
     Op("orthonormal", 1, "matrix", tall, "orthonormal columns that span those of a matrix: Q of its QR decomposition, R with a positive "
        "diagonal", torch="ops.orthonormal({0})", latex=r"\operatorname{orthonormal}\left({0}\right)", degree="lost"),
+    Op("descending", 1, "matrix", sorting, "of one value per column: the permutation of columns that puts them in descending order, as "
+       "in `x @ descending(x)`", torch="ops.descending({0})", latex=r"\operatorname{descending}\left({0}\right)", degree="lost"),
     # windows
     Op("push", 2, "window", push_, "`push(h, x)`: h without its oldest value and with x as its newest", degree="same",
        latex=r"\operatorname{push}\left({0}, {1}\right)"),

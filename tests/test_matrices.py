@@ -27,7 +27,7 @@ rule Sketched {
   state p[cols, r] = 0
   l' = 0.9*l + g @ g.T
   p' = eigenvectors(g.T @ g) @ eye(cols, r)
-  q  = orthonormal(p + normal(cols, r) + eye(cols, r))
+  q  = orthonormal(p + normal(cols, r) + descending(norm(g per col)) @ eye(cols, r))
   w' = w - lr*(l' @ g + g @ p' @ q.T)
 }
 """
@@ -110,6 +110,14 @@ def test_orthonormal_columns_span_the_same(sizes: tuple[int, int, int], more: in
     assert np.allclose(torch_ops.orthonormal(torch.from_numpy(a)).numpy(), q)
 
 
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=6))
+def test_descending_is_a_stable_sort(values: list[int]) -> None:
+    x = np.array([values], dtype=np.float64)
+    tagged = sorted(range(len(values)), key=lambda place: -values[place])
+    for p in (meaning.descending(x), torch_ops.descending(torch.from_numpy(x)).numpy()):
+        assert (np.arange(len(values)) @ p == tagged).all() and (x @ p == -np.sort(-x)).all()
+
+
 @pytest.mark.parametrize("of", ["eigenvectors", "orthonormal"])
 def test_what_is_not_finite_is_not_a_number(of: str) -> None:
     a = np.stack([np.eye(3), np.diag([1.0, np.inf, 2.0])])
@@ -131,6 +139,7 @@ def test_more_columns_than_rows_are_never_orthonormal() -> None:
         ("state m[rows, rows] = 0  m' = g  w' = w - lr*g", "reduce it"),
         ("w' = w - lr*eigenvectors(g)", "symmetric"),
         ("w' = w - lr*g @ orthonormal(normal(2, 3))", "columns are longer"),
+        ("w' = w - lr*g @ descending(g)", "one value per column"),
         ("w' = w - lr*g @ eye(rows, cols, rows)", "one size, or two"),
         ("w' = w - lr*g @ normal(rows)", "takes 0 arguments"),
     ],

@@ -41,6 +41,12 @@ def orthonormal(a: Tensor) -> Tensor:
     return torch.where(finite, torch.where(negative, -q, q), torch.nan)
 
 
+def descending(x: Tensor) -> Tensor:
+    """As `meaning.descending`."""
+    order = torch.where(x.isnan(), torch.inf, x).argsort(dim=-1, descending=True, stable=True)
+    return torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)[order.squeeze(-2)].mT
+
+
 def count(x: Tensor, dims: Dims) -> Tensor:
     """How many values are reduced."""
     return torch.ones_like(x).sum() if dims is None else torch.ones_like(x).sum(tuple(dims), keepdim=True)

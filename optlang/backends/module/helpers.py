@@ -136,6 +136,12 @@ def _orthonormal(a):
     negative = (r.diagonal(dim1=-2, dim2=-1) < 0).unsqueeze(-2)
     return torch.where(finite, torch.where(negative, -q, q), torch.nan)
 ''',
+    "_descending": '''
+def _descending(x):
+    """The permutation of columns that puts one value per column in descending order: x @ P."""
+    order = torch.where(x.isnan(), torch.inf, x).argsort(dim=-1, descending=True, stable=True)
+    return torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)[order.squeeze(-2)].mT
+''',
     "_agreed": '''
 def _agreed(groups, name):
     """A setting that a value of several groups needs: it must be the same in all of them."""
