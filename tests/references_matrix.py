@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 import types
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from unittest import mock
 
@@ -18,9 +21,15 @@ from by_hand import by_hand
 from came_pytorch import CAME  # type: ignore[import-untyped]
 from closed_loop import Maker, Params, Problem
 from pytorch_optimizer.optimizer import scion
+from pytorch_optimizer.optimizer.shampoo import LayerWiseGrafting
+from pytorch_optimizer.optimizer.utils.galore import GaLoreProjector
 from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
-from references import BETAS, MATRICES, FullPrecision, Row, Setting, plain
+from references import ADAM, BETAS, MATRICES, TORCH, FullPrecision, Row, Setting, of, plain
 from torch import Tensor
+
+import optlang
+from optlang import philox
+from optlang.ir import walk
 
 
 def _stub(module: str, **contents: Any) -> None:
@@ -45,7 +54,11 @@ _stub("transformers.utils.logging")
 sys.modules["transformers.utils"].logging = sys.modules["transformers.utils.logging"]  # type: ignore[attr-defined]
 _stub("transformers.integrations.deepspeed", is_deepspeed_zero3_enabled=lambda: False)
 Adafactor = _part("galore_torch", "adafactor").Adafactor
+GaLoreAdamW = _part("galore_torch", "adamw").AdamW
 AdaLomo = _part("lomo_optim", "adalomo").AdaLomo
+random_projector = _part("apollo_torch", "random_projector")
+GradientProjector = random_projector.GradientProjector
+APOLLOAdamW = _part("apollo_torch", "apollo").AdamW
 
 # ------------------------------------------------------------------------------------------------- trust regions
 
@@ -105,7 +118,86 @@ class Released:
             self.base.grad_func(None)
 
 
+# --------------------------------------------------------------------------------------------- matrices and low rank
+
+
+class Patched:
+    """An optimizer some of whose surroundings are others during a step."""
+
+    def __init__(self, base: Any, *others: Any) -> None:
+        self.base, self.others, self.t = base, others, 0
+        self.zero_grad = base.zero_grad
+
+    def step(self) -> None:
+        self.t += 1
+        with contextlib.ExitStack() as stack:
+            for target, name, value in self.others:
+                stack.enter_context(mock.patch.object(target, name, value))
+            self.base.step()
+
+
+def singular(x: Tensor, full_matrices: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """torch's decomposition, of each pair of vectors the one whose larger element is positive that ours returns."""
+    u, s, vh = SVD(x, full_matrices=False)
+    short = vh.mT if x.shape[0] >= x.shape[1] else u
+    signs = short.gather(0, short.abs().argmax(0, keepdim=True)).sign()
+    return u * signs, s, vh * signs.mT
+
+
+SVD = torch.linalg.svd
+EXACT = ((torch.linalg, "svd", singular), (Tensor, "float", Tensor.double))
+
+
+def low_rank(cls: Any, scale: float, others: Sequence[Any] = (), more: Mapping[str, Any] = MappingProxyType({}), **settings: Any) -> Maker:
+    projection = {"rank": 2, "update_proj_gap": 3, "scale": scale, "proj_type": "std", **more}
+
+    def make(params: dict[str, Tensor], problem: Problem) -> Patched:
+        return Patched(cls([{"params": list(params.values()), **projection}], **{**TORCH, **settings}), *EXACT, *others)
+
+    return make
+
+
+def a_step_early(self: Any, x: Tensor, step: int) -> Any:
+    """pytorch_optimizer refreshes at steps k, 2k, …; the authors after them."""
+    return PROJECT(self, x, step - 1)
+
+
+PROJECT = GaLoreProjector.project
+
+
+class Sketching(Patched):
+    """APOLLO of its authors, given our projections."""
+
+    def __init__(self, params: Params, rule: str, **settings: Any) -> None:
+        places = {node.type.extent.rows: node.value[1] for node in walk(optlang.Rule(rule).program.roots()) if node.op == "random"}
+
+        def ours(projector: Any, x: Tensor, rank: int, type: str, seed: int) -> Tensor:
+            short, place = min(x.shape), places["cols" if type == "right" else "rows"]
+            drawn = torch.from_numpy(philox.draw("normal", (short, rank), self.t, place, 0, seed - 1)) / rank**0.5
+            return drawn.mT if type == "right" else drawn
+
+        others = ((GradientProjector, "get_orthogonal_matrix", ours), (random_projector, "next_seed", lambda seed: seed))
+        super().__init__(APOLLOAdamW([{"params": params, "update_proj_gap": 3, "proj_type": "std", "proj": "random", **settings}], **TORCH),
+                         *EXACT, *others)  # fmt: skip
+
+
+def soap(params: dict[str, Tensor], problem: Problem) -> Patched:
+    base = po.SOAP(list(params.values()), shampoo_beta=0.7, precondition_frequency=3, **{**TORCH, "betas": (0.8, 0.9)})
+    return Patched(base, (torch, "float32", torch.float64))
+
+
+def shampoo(params: dict[str, Tensor], problem: Problem, **settings: Any) -> Any:
+    return po.ScalableShampoo(
+        list(params.values()), lr=0.03, betas=BETAS, weight_decay=0.1, start_preconditioning_step=8, preconditioning_compute_steps=3,
+        shape_interpretation=False, graft_type=LayerWiseGrafting.RMSPROP, diagonal_eps=1e-2, matrix_eps=0.1, use_svd=True, **settings,
+    )  # fmt: skip
+
+
 # ----------------------------------------------------------------------------------------------------- the table
+
+SUBSPACE: dict[str, Setting] = {**ADAM, "r": 2, "period": 3}
+GRAFTED: dict[str, Setting] = {**ADAM, "ridge": 0.1, "start": 8, "period": 3}
+SIDES = ("matrix", "wide", "square")
 
 TRUST: dict[str, Any] = {"lr": 0.03, "momentum": 0.8, "weight_decay": 0.1}
 SCION: dict[str, Setting] = {"lr": 0.02, "momentum": 0.3, "radius": 3.0}
@@ -150,4 +242,17 @@ RULES: tuple[Row, ...] = (
         "means", shapes=FLAT),
     Row("sm3", {"lr": 0.05, "momentum": 0.8, "beta": 0.9, "eps": 1e-2},
         by_hand(hand.sm3, lr=0.05, momentum=0.8, beta=0.9, eps=1e-2), "convolutions"),
+    Row("shampoo", {"lr": 0.05, "eps": 0.1}, plain(po.Shampoo, lr=0.05, matrix_eps=0.1), shapes=MATRICES),
+    Row("graftedshampoo", GRAFTED, shampoo, "nesterov", shapes=MATRICES),
+    Row("graftedshampoo", {**GRAFTED, "nesterov": False}, partial(shampoo, nesterov=False), "plain", shapes=MATRICES),
+    Row("soap", {**ADAM, "beta2": 0.9, "beta3": 0.7, "period": 3}, soap, shapes=("square",)),
+    Row("galore", {**SUBSPACE, "scale": 0.7}, low_rank(GaLoreAdamW, 0.7, no_deprecation_warning=True), shapes=SIDES),
+    Row("fira", {**SUBSPACE, "scale": 0.7},
+        low_rank(po.Fira, 0.7, [(GaLoreProjector, "project", a_step_early)], {"projection_type": "std"}), shapes=SIDES),
+    Row("apollo", {**SUBSPACE, "scale": 1.5},
+        lambda params, _: Sketching(list(params.values()), "apollo", rank=2, scale=1.5, scale_type="channel"), "channels", shapes=SIDES),
+    Row("apollo", {**SUBSPACE, "scale": 1.5, "whole": True},
+        lambda params, _: Sketching(list(params.values()), "apollo", rank=2, scale=1.5, scale_type="tensor"), "whole", shapes=SIDES),
+    Row("apollomini", {**of("APOLLO", {k: v for k, v in SUBSPACE.items() if k not in ("r", "lr")}), "lr": 0.03, "scale": 1.5},
+        lambda params, _: Sketching(list(params.values()), "apollomini", rank=1, scale=1.5, scale_type="tensor"), shapes=SIDES),
 )  # fmt: skip

@@ -86,6 +86,12 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "adalomo": "lomo-optim in float64; convolutions: the Adafactor of transformers that comes with galore-torch",
     "came": "came-pytorch",
     "sm3": "pytorch_optimizer's SM3; convolutions: the transcription of the paper in `tests/by_hand_matrix.py`",
+    "shampoo": "pytorch_optimizer's Shampoo",
+    "graftedshampoo": "pytorch_optimizer's ScalableShampoo with RMSprop's length",
+    "soap": "pytorch_optimizer's SOAP, its cast to float32 left out",
+    "galore": "galore-torch in float64, given our signs of singular vectors",
+    "fira": "pytorch_optimizer's Fira in float64, given our signs of singular vectors and its authors' clock",
+    "apollo": "apollo-torch in float64, given our projections", "apollomini": "apollo-torch in float64, given our projections",
 }  # fmt: skip
 HEAD = """\
 # The library

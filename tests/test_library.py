@@ -31,7 +31,10 @@ BACKENDS = ("reference", "torch", "cpp", "module")
 RULES = FIRST_RULES + ELEMENTWISE_RULES + MATRIX_RULES + REDUCTION_RULES
 ROWS = RULES + DEFINITIONS
 NOTICED = 1e-5  # what moving one setting a little must at least do; the agreement is seven orders better
-BAKED = {"adamcm": {"capacity": 3}, "muon": {"steps": 4}, "muonwithadamw": {"Muon.steps": 4}}  # what a generated module cannot change later
+BAKED = {  # what a generated module cannot change later
+    "adamcm": {"capacity": 3}, "muon": {"steps": 4}, "muonwithadamw": {"Muon.steps": 4}, "trustregionspectral": {"steps": 4},
+    "galore": {"r": 2}, "fira": {"r": 2}, "apollo": {"r": 2},
+}  # fmt: skip
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
@@ -65,6 +68,9 @@ def our_side(row: Row, backend: str, text: str = "", **changes: Setting) -> Make
         settings = by_rule(settings)
     if row.inputs is not None:
         return lambda params, problem: Fed(cls(list(params.items()), **settings), row, params)
+    if row.loop is not None:
+        loop = row.loop
+        return lambda params, problem: loop(cls(list(params.items()), **settings))
     return lambda params, problem: cls(list(params.items()), **settings)
 
 
