@@ -104,3 +104,109 @@ def accelerated_dog(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch)
     s["distances"].append(max(s["distances"][-1], np.linalg.norm(s["z"] - s["start"])))
     s["alpha"] = max(1.0, 0.5 * sum(s["distances"]) / s["distances"][-1])
     return np.asarray(near + (s["z"] - near) / s["alpha"])
+
+
+# ------------------------------------------------------------------------------------------------- the loss, slopes
+
+
+def polyak(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Loizou et al. 2021. h: lr, c, f_star, eps."""
+    square = float(g @ g)
+    if square**0.5 < 1e-8 or batch.loss < h.f_star:
+        return w
+    return np.asarray(w - min((batch.loss - h.f_star) / (h.c * square + h.eps), h.lr) * g)
+
+
+def smooth_polyak(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Loizou et al. 2021, with a step size that grows slowly. h: lr, c, gamma, batches, eps."""
+    grown = s.get("size", h.lr) * h.gamma ** (1 / h.batches)
+    s["size"] = min(grown, batch.loss / (h.c * float(g @ g) + h.eps))
+    return np.asarray(w - s["size"] * g)
+
+
+def ali_g(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Berrada et al. 2020. h: lr, momentum, eps."""
+    size = min(batch.loss / (float(g @ g) + h.eps), h.lr)
+    s["m"] = h.momentum * s.get("m", np.zeros_like(w)) - size * g
+    return np.asarray(w - size * g + h.momentum * s["m"])
+
+
+def sania(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Abdukhakimov et al. 2023; `beta2` is None for Adagrad's metric. h: beta2, eps, rooted."""
+    if h.beta2 is None:
+        s["v"] = s.get("v", 0.0) + g * g
+        metric = np.maximum(s["v"], h.eps)
+    else:
+        s["v"] = h.beta2 * s.get("v", 0.0) + (1 - h.beta2) * g * g
+        metric = np.maximum(s["v"] / (1 - h.beta2**t), h.eps)
+    if h.rooted:
+        metric = np.sqrt(metric)
+    squared = float(np.sum(g * g / metric))
+    share = 1 - np.sqrt(1 - 2 * batch.loss / squared) if 2 * batch.loss <= squared else 1.0
+    return np.asarray(w - share * g / metric)
+
+
+def induced_metric(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Harvey 2025. h: lr, momentum, xi, beta, weight_decay, kind; for "rms" also beta2, eps."""
+    under: Array | float = 1.0
+    if h.kind == "rms":
+        s["v"] = h.beta2 * s.get("v", 0.0) + (1 - h.beta2) * g * g
+        under = np.sqrt(s["v"] / (1 - h.beta2**t)) + h.eps
+    s["e"] = h.beta * s.get("e", 0.0) + (1 - h.beta) * h.xi * float(np.sum(g * g / under))
+    slope = s["e"] / (1 - h.beta**t)
+    scale = batch.loss / (batch.loss**2 + slope) if h.kind == "log" else 1 / (1 + slope)
+    s["m"] = h.momentum * s.get("m", 0.0) + (1 - h.momentum) * g
+    return np.asarray(w * (1 - h.lr * h.weight_decay) - h.lr * scale * s["m"] / (1 - h.momentum**t) / under)
+
+
+# ------------------------------------------------------------------------------------------------- hypergradients
+
+
+def _hyper_step(s: Memory, g: Array, u: Array, h: Any) -> float:
+    size = float(s.get("size", h.lr))
+    slope = float(g @ u)
+    if h.multiplicative:
+        lengths = float(np.linalg.norm(g) * np.linalg.norm(u))
+        s["size"] = size * (1 + h.lr_lr * (slope / lengths if lengths else 0.0))
+    else:
+        s["size"] = size + h.lr_lr * slope
+    return float(s["size"])
+
+
+def sgd_hd(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Baydin et al. 2018. h: lr, lr_lr, momentum, weight_decay, nesterov, multiplicative."""
+    g = g + h.weight_decay * w
+    size = _hyper_step(s, g, s.get("u", np.zeros_like(g)), h)
+    s["m"] = g if t == 1 else h.momentum * s["m"] + g
+    s["u"] = g + h.momentum * s["m"] if h.nesterov else s["m"]
+    return np.asarray(w - size * s["u"])
+
+
+def adam_hd(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Baydin et al. 2018. h: those of Adam, lr_lr, multiplicative."""
+    g = g + h.weight_decay * w
+
+    def direction(t: int) -> Array:
+        return np.asarray(np.sqrt(1 - h.beta2**t) / (1 - h.beta1**t) * s["m"] / (np.sqrt(s["v"]) + h.eps))
+
+    size = _hyper_step(s, g, direction(t - 1) if t > 1 else np.zeros_like(g), h)
+    s["m"] = h.beta1 * s.get("m", 0.0) + (1 - h.beta1) * g
+    s["v"] = h.beta2 * s.get("v", 0.0) + (1 - h.beta2) * g * g
+    return np.asarray(w - size * direction(t))
+
+
+def fed_hyper_g(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Wang et al. 2023, the server; the clients' mean change is -g. h: lr, low, high."""
+    change = -g
+    s["sum"] = min(max(s.get("sum", 0.0) + float(change @ s.get("last", np.zeros_like(g))), h.low), h.high)
+    s["last"] = change
+    return np.asarray(w + h.lr * (1 + s["sum"]) * change)
+
+
+def fed_hyper_sl(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Wang et al. 2023; the clients' mean change is their step size times -g. h: lr, client, low, high."""
+    change = -s.get("client", 0.1) * g  # the first step of the clients is their own
+    s["sum"] = s.get("sum", 0.0) + float(change @ s.get("last", np.zeros_like(g)))
+    s["last"] = change
+    s["client"] = min(max(h.client * (1 + s["sum"]), h.low), h.high)
+    return np.asarray(w + h.lr * change)

@@ -68,6 +68,7 @@ class Row:
     average: Reader | None = None  # the reference's weights to evaluate with
     early: tuple[str, int] | None = None
     inputs: Callable[[Problem, int], Mapping[str, Params]] | None = None  # what the rule asks the loop for, at steps from 0
+    loop: Callable[[Any], Any] | None = None  # what the loop around our optimizer does with its reports
 
     @property
     def id(self) -> str:

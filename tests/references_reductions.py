@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import by_hand_reductions as hand
@@ -23,6 +24,16 @@ SGDP: dict[str, Any] = {"lr": 0.03, "momentum": 0.8, "dampening": 0.2, "eps": 1e
 DOG: dict[str, Any] = {"lr": 0.8, "reps_rel": 3e-2, "eps": 5.0, "weight_decay": 0.1}
 A_DOG: dict[str, Any] = {"lr": 0.8, "reps_rel": 3e-2, "eps": 1.0}
 ADAPT: dict[str, Any] = {"lr": 0.8, "momentum": 0.3, "weight_decay": 0.1, "d0": 0.05}
+SPS: dict[str, Any] = {"lr": 0.15, "c": 0.7, "f_star": 1.5, "eps": 0.5}
+SMOOTH: dict[str, Any] = {"lr": 0.03, "c": 0.7, "gamma": 3.0, "batches": 10, "eps": 0.5}
+ALIG: dict[str, Any] = {"lr": 0.18, "momentum": 0.5}
+SANIA: dict[str, Any] = {"beta2": 0.9, "eps": 0.02}
+METRIC: dict[str, Any] = {"lr": 0.2, "momentum": 0.8, "xi": 0.3, "beta": 0.7, "weight_decay": 0.1}
+METRIC_RMS: dict[str, Any] = {"beta2": 0.95, "eps": 0.1}
+SGDHD: dict[str, Any] = {"lr": 0.02, "lr_lr": 0.01, "momentum": 0.5, "weight_decay": 0.1}
+ADAMHD: dict[str, Any] = {**ADAM, "lr_lr": 0.01}
+FED: dict[str, Any] = {"lr": 0.03, "low": -0.6, "high": 2.0}
+CLIENTS: dict[str, Any] = {"lr": 0.8, "client": 0.12, "low": 0.118, "high": 0.127}
 SAI: dict[str, Any] = {"lr": 0.02, "momentum": 0.8, "eps": 1e-2, "weight_decay": 0.1}
 
 
@@ -39,6 +50,33 @@ def from_distance(first: float, **settings: Any) -> Maker:
     return make
 
 
+class Told:
+    """An optimizer that is told the loss, and does not evaluate the batch."""
+
+    def __init__(self, base: Any) -> None:
+        self.base = base
+        self.zero_grad = base.zero_grad
+
+    def step(self, closure: Callable[[], Tensor]) -> None:
+        loss = closure().item()
+        self.base.step(lambda: loss)
+
+
+class Clients:
+    """Rounds of clients with one step each, whose size is what the server told them."""
+
+    def __init__(self, server: Any) -> None:
+        self.server = server
+        self.zero_grad = server.zero_grad
+
+    def step(self) -> None:
+        size = self.server.reports.get("client_lr", 0.1)
+        for group in self.server.param_groups:
+            for p in group["params"]:
+                p.grad.mul_(float(size))
+        self.server.step()
+
+
 RULES: tuple[Row, ...] = (
     Row("adamp", {**ADAM, **DELTA}, plain(AdamP, **TORCH, **DELTA), "plain"),
     Row("adamp", {**ADAM, **DELTA, "nesterov": True}, plain(AdamP, nesterov=True, **TORCH, **DELTA), "nesterov"),
@@ -53,4 +91,23 @@ RULES: tuple[Row, ...] = (
     Row("cdowg", {"eps": 1e-2, "first": 0.01}, from_distance(0.01, eps=1e-2)),
     Row("dadaptsgd", {**ADAPT, "growth": 1.2}, plain(DAdaptSGD, growth_rate=1.2, **ADAPT), "capped"),
     Row("dadaptsgd", ADAPT, plain(DAdaptSGD, **ADAPT), "free"),
+    Row("sps", SPS, all_by_hand(hand.polyak, **SPS), closure=True),
+    Row("spssmooth", SMOOTH, all_by_hand(hand.smooth_polyak, **SMOOTH), closure=True),
+    Row("alig", ALIG, lambda params, _: Told(po.AliG(list(params.values()), max_lr=0.18, momentum=0.5)), "theirs",
+        closure=True, tolerance=1e-6),  # its norm is in float32
+    Row("alig", {**ALIG, "eps": 0.5}, all_by_hand(hand.ali_g, eps=0.5, **ALIG), "eps", closure=True),
+    Row("saniaadam", SANIA, all_by_hand(hand.sania, rooted=False, **SANIA), "squares", closure=True),
+    Row("saniaadam", {**SANIA, "rooted": True}, all_by_hand(hand.sania, rooted=True, **SANIA), "roots", closure=True),
+    Row("saniaadagrad", {"eps": 0.02}, all_by_hand(hand.sania, rooted=False, beta2=None, eps=0.02), "squares", closure=True),
+    Row("saniaadagrad", {"eps": 0.02, "rooted": True}, all_by_hand(hand.sania, rooted=True, beta2=None, eps=0.02), "roots", closure=True),
+    Row("inducedmetric", METRIC, all_by_hand(hand.induced_metric, kind="plain", **METRIC)),
+    Row("inducedmetriclog", METRIC, all_by_hand(hand.induced_metric, kind="log", **METRIC), closure=True),
+    Row("inducedmetricrms", {**METRIC, **METRIC_RMS}, all_by_hand(hand.induced_metric, kind="rms", **METRIC, **METRIC_RMS)),
+    Row("sgdhd", SGDHD, all_by_hand(hand.sgd_hd, nesterov=False, multiplicative=False, **SGDHD), "plain"),
+    Row("sgdhd", {**SGDHD, "nesterov": True, "multiplicative": True},
+        all_by_hand(hand.sgd_hd, nesterov=True, multiplicative=True, **SGDHD), "multiplicative"),
+    Row("adamhd", ADAMHD, all_by_hand(hand.adam_hd, multiplicative=False, **ADAMHD), "plain"),
+    Row("adamhd", {**ADAMHD, "multiplicative": True}, all_by_hand(hand.adam_hd, multiplicative=True, **ADAMHD), "multiplicative"),
+    Row("fedhyperg", FED, all_by_hand(hand.fed_hyper_g, **FED)),
+    Row("fedhypersl", CLIENTS, all_by_hand(hand.fed_hyper_sl, **CLIENTS), loop=Clients),
 )
