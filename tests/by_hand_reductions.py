@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from by_hand import Array, Memory
-from closed_loop import Maker
+from closed_loop import Maker, Problem
 from torch import Tensor
 
 Rule = Callable[[Array, Array, Memory, int, Any, "Batch"], Array]  # w, g, memory, t, settings, the batch: the new w
@@ -53,6 +53,14 @@ class Batch:
         return loss, gradient
 
 
+    def curved(self, z: Array, problem: Problem, t: int) -> Array:
+        """The Hessian times a vector, by torch."""
+        vectors = tuple(torch.from_numpy(part) for part in self.parts(z))
+        here = tuple(p.detach() for p in self.params)
+        _, products = torch.autograd.functional.hvp(lambda *at: problem.loss(at, t - 1), here, vectors)  # type: ignore[no-untyped-call]
+        return self.whole([product.numpy() for product in products])
+
+
 class AllByHand:
     """Steps of a function of vectors."""
 
@@ -72,7 +80,8 @@ class AllByHand:
 
 
 def all_by_hand(rule: Rule, **settings: Any) -> Maker:
-    return lambda params, problem: AllByHand(list(params.values()), rule, **settings)
+    """The rule finds `problem` among its settings."""
+    return lambda params, problem: AllByHand(list(params.values()), rule, problem=problem, **settings)
 
 
 # --------------------------------------------------------------------------------------------- layer-wise norms
@@ -210,3 +219,40 @@ def fed_hyper_sl(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) ->
     s["last"] = change
     s["client"] = min(max(h.client * (1 + s["sum"]), h.low), h.high)
     return np.asarray(w + h.lr * change)
+
+
+# ------------------------------------------------------------------------------------------------- the curvature
+
+
+def _diagonal(s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Means of Hutchinson's estimates with `draw(sample, t)`, the one with number -1 at the steps after the first."""
+
+    def estimate(number: int) -> Array:
+        z = batch.whole([h.draw(number, t, place, tuple(p.shape)) for place, p in enumerate(batch.params)])
+        return z * batch.curved(z, h.problem, t)
+
+    if t == 1:
+        s["d"] = np.abs(sum(estimate(k) for k in range(h.samples)) / h.samples)
+    else:
+        s["d"] = h.beta2 * s["d"] + (1 - h.beta2) * estimate(-1)
+    return np.asarray(np.maximum(np.abs(s["d"]), h.alpha))
+
+
+def oasis(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Jahani et al. 2022. h: lr, beta2, alpha, samples, draw."""
+    metric = _diagonal(s, t, h, batch)
+    if t == 1:
+        s.update(size=h.lr, ratio=np.inf)
+    else:
+        step, change = w - s["last"], g - batch.at(s["last"])[1]
+        bound = 0.5 * np.sqrt(step @ (metric * step)) / np.sqrt(change @ (change / metric))
+        size = min(np.sqrt(1 + s["ratio"]) * s["size"], bound)
+        s["ratio"], s["size"] = size / s["size"], size
+    s["last"] = w
+    return np.asarray(w - s["size"] * g / metric)
+
+
+def oasis_momentum(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Jahani et al. 2022. h: lr, beta1, beta2, alpha, samples, draw."""
+    s["m"] = h.beta1 * s.get("m", 0.0) + (1 - h.beta1) * g
+    return np.asarray(w - h.lr * s["m"] / _diagonal(s, t, h, batch))

@@ -9,6 +9,7 @@ import by_hand_reductions as hand
 import pytorch_optimizer as po
 import torch
 from adamp import AdamP  # type: ignore[import-untyped]
+from by_hand import Array
 from by_hand_reductions import all_by_hand
 from closed_loop import EVERYTHING, Maker, Problem
 from dadaptation import DAdaptSGD  # type: ignore[import-untyped]
@@ -17,6 +18,10 @@ from dowg import CDoWG, DoWG  # type: ignore[import-untyped]
 from references import ADAM, TORCH, Row, plain
 from sgd_sai import SGD_sai  # type: ignore[import-untyped]
 from torch import Tensor
+
+import optlang
+from optlang import philox
+from optlang.ir import Program, walk
 
 SEVERAL = tuple(name for name in EVERYTHING if name != "one")  # tensors of more than one number
 DELTA: dict[str, Any] = {"delta": 0.95, "wd_ratio": 0.3}
@@ -34,6 +39,7 @@ SGDHD: dict[str, Any] = {"lr": 0.02, "lr_lr": 0.01, "momentum": 0.5, "weight_dec
 ADAMHD: dict[str, Any] = {**ADAM, "lr_lr": 0.01}
 FED: dict[str, Any] = {"lr": 0.03, "low": -0.6, "high": 2.0}
 CLIENTS: dict[str, Any] = {"lr": 0.8, "client": 0.12, "low": 0.118, "high": 0.127}
+OASIS: dict[str, Any] = {"lr": 0.05, "beta2": 0.8, "alpha": 0.2, "samples": 3}
 SAI: dict[str, Any] = {"lr": 0.02, "momentum": 0.8, "eps": 1e-2, "weight_decay": 0.1}
 
 
@@ -48,6 +54,14 @@ def from_distance(first: float, **settings: Any) -> Maker:
         return optimizer
 
     return make
+
+
+def signs(rule: str) -> Callable[[int, int, int, tuple[int, ...]], Array]:
+    """Our draws of ±1 in the order in which they are written."""
+    program = optlang.Rule(rule).lowered({"samples": 3})
+    assert isinstance(program, Program)
+    sites = [node.value[1] for node in walk(program.roots()) if node.op == "random"]
+    return lambda number, t, place, shape: philox.draw("rademacher", shape, t, sites[number], 0, place)
 
 
 class Told:
@@ -108,6 +122,9 @@ RULES: tuple[Row, ...] = (
         all_by_hand(hand.sgd_hd, nesterov=True, multiplicative=True, **SGDHD), "multiplicative"),
     Row("adamhd", ADAMHD, all_by_hand(hand.adam_hd, multiplicative=False, **ADAMHD), "plain"),
     Row("adamhd", {**ADAMHD, "multiplicative": True}, all_by_hand(hand.adam_hd, multiplicative=True, **ADAMHD), "multiplicative"),
+    Row("oasis", OASIS, all_by_hand(hand.oasis, draw=signs("oasis"), **OASIS), closure=True),
+    Row("oasismomentum", {**OASIS, "beta1": 0.8}, all_by_hand(hand.oasis_momentum, beta1=0.8, draw=signs("oasismomentum"), **OASIS),
+        closure=True),
     Row("fedhyperg", FED, all_by_hand(hand.fed_hyper_g, **FED)),
     Row("fedhypersl", CLIENTS, all_by_hand(hand.fed_hyper_sl, **CLIENTS), loop=Clients),
 )

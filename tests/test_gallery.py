@@ -87,6 +87,8 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "adamhd": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "fedhyperg": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "fedhypersl": "the transcription of the paper in `tests/by_hand_reductions.py`",
+    "oasis": "the transcription of the paper in `tests/by_hand_reductions.py`",
+    "oasismomentum": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "trustregionspectral": "torch.optim.Muon with coefficients that converge, its cast to bfloat16 and its scale left out",
     "trustregionmax": "pytorch_optimizer's SignSGD",
     "trustregionfrobenius": "the transcription of the paper in `tests/by_hand_matrix.py`",
@@ -104,6 +106,11 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "galore": "galore-torch in float64, given our signs of singular vectors",
     "fira": "pytorch_optimizer's Fira in float64, given our signs of singular vectors and its authors' clock",
     "apollo": "apollo-torch in float64, given our projections", "apollomini": "apollo-torch in float64, given our projections",
+    "frugal": "the transcription of the paper in `tests/by_hand_matrix.py`",
+    "frugalcolumns": "the transcription of the paper in `tests/by_hand_matrix.py`, given our choices",
+    "onlinesubspacedescent": "the transcription of the paper in `tests/by_hand_matrix.py`",
+    "subspacemomentum": "the transcription of the paper in `tests/by_hand_matrix.py`",
+    "dion": "the transcription of the paper in `tests/by_hand_matrix.py`, given our start",
 }  # fmt: skip
 HEAD = """\
 # The library
