@@ -56,3 +56,85 @@ def sm3(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
             held[member] = max(held.get(member, covers.get(member, 0.0) if h.beta else 0.0), nu)
     s["covers"] = held
     return np.asarray(w - h.lr * _mean(u, s, "m", h.momentum))
+
+
+# ------------------------------------------------------------------------------------------------------ low rank
+
+
+def leading(g: Array, r: int) -> Array:
+    """The r leading singular vectors of the shorter side as columns, the largest element of each positive."""
+    left, _, right = np.linalg.svd(g, full_matrices=False)
+    p = right.T[:, :r] if g.shape[0] >= g.shape[1] else left[:, :r]
+    return np.asarray(p * np.sign(p[np.abs(p).argmax(axis=0), np.arange(r)]))
+
+
+def _down(x: Array, p: Array, right: bool) -> Array:
+    return np.asarray(x @ p if right else p.T @ x)
+
+
+def _up(y: Array, p: Array, right: bool) -> Array:
+    return np.asarray(y @ p.T if right else p @ y)
+
+
+def frugal(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
+    """Zmushko et al. 2024. h: lr, beta1, beta2, eps, weight_decay, scale, rest, r, period, signs, columns(t) or None."""
+    right = h.columns is not None or g.shape[0] >= g.shape[1]
+    if (t - 1) % h.period == 0:
+        s.clear()
+        s["p"] = leading(g, h.r) if h.columns is None else np.eye(g.shape[1])[:, h.columns(t, g.shape[1])[: h.r]]
+        s["k"] = 0
+    s["k"] += 1
+    y = _down(g, s["p"], right)
+    m, v = _mean(y, s, "m", h.beta1), _mean(y * y, s, "v", h.beta2)
+    adam = (m / (1 - h.beta1 ** s["k"])) / (np.sqrt(v / (1 - h.beta2 ** s["k"])) + h.eps)
+    rest = g - _up(y, s["p"], right)
+    update = _up(adam, s["p"], right) + h.rest * (np.sign(rest) if h.signs else rest)
+    return np.asarray((1 - h.lr * h.weight_decay) * w - h.lr * h.scale * update)
+
+
+def online_subspace_descent(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
+    """Liang et al. 2024. h: those of the rule."""
+    right = g.shape[0] >= g.shape[1]
+    if t == 1:
+        s["p"] = leading(g, h.r)
+    p = s["p"]
+    y = _down(g, p, right)
+    direction = _mean(y, s, "m", h.beta1) / (np.sqrt(_mean(y * y, s, "v", h.beta2)) + h.eps)
+    size = h.lr * h.scale * np.sqrt(1 - h.beta2**t) / (1 - h.beta1**t)
+    if t > 1:
+        k = t - 1
+        x = g / np.linalg.norm(g)
+        spread = x.T @ x if right else x @ x.T
+        inside = p @ p.T
+        slope = 2 * (inside @ spread + spread @ inside - 2 * spread) @ p
+        m, v = _mean(slope, s, "pm", h.beta3), _mean(slope * slope, s, "pv", h.beta4)
+        move = m / (1 - h.beta3**k) / (np.sqrt(v / (1 - h.beta4**k)) + h.subspace_eps)
+        s["p"] = (1 - h.rate * h.subspace_decay) * p - h.rate * move
+    return np.asarray((1 - h.lr * h.weight_decay) * (w - size * _up(direction, p, right)))
+
+
+def subspace_momentum(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
+    """Nguyen & Nguyen 2024, with the mean that starts anew when the subspace does. h: those of the rule."""
+    right = g.shape[0] >= g.shape[1]
+    if t == 1 or t % h.period == 0:
+        s["p"] = leading(g, h.r)
+        s.pop("m", None)
+    y = _down(g, s["p"], right)
+    v = _mean((g * g).sum(axis=1 if right else 0, keepdims=True), s, "v", h.beta2)
+    over = _up(_mean(y, s, "m", h.beta1), s["p"], right) + g - _up(y, s["p"], right)
+    size = h.lr * np.sqrt(1 - h.beta2**t) / (1 - h.beta1**t)
+    return np.asarray((1 - h.lr * h.weight_decay) * (w - size * over / (np.sqrt(v) + h.eps)))
+
+
+def dion(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
+    """Ahn et al. 2025. h: lr, momentum, eps, weight_decay, r, start(shape): the first q."""
+    wide = g.shape[0] < g.shape[1]
+    q = s["q"] if "q" in s else h.start(g.shape)
+    b = s.get("m", 0.0) + g
+    found = b.T if wide else b
+    p = np.linalg.qr(found @ q)[0]
+    r = found.T @ p
+    s["m"] = b - (1 - h.momentum) * ((p @ r.T).T if wide else p @ r.T)
+    s["q"] = r / (np.sqrt((r * r).sum(axis=0)) + h.eps)
+    o = p @ s["q"].T
+    return np.asarray((1 - h.lr * h.weight_decay) * w - h.lr * np.sqrt(g.shape[0] / g.shape[1]) * (o.T if wide else o))

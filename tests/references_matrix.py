@@ -7,6 +7,7 @@ import importlib
 import sys
 import types
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.machinery import PathFinder
 from pathlib import Path
@@ -24,7 +25,7 @@ from pytorch_optimizer.optimizer import scion
 from pytorch_optimizer.optimizer.shampoo import LayerWiseGrafting
 from pytorch_optimizer.optimizer.utils.galore import GaLoreProjector
 from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
-from references import ADAM, BETAS, MATRICES, TORCH, FullPrecision, Row, Setting, of, plain
+from references import ADAM, BETAS, MATRICES, TORCH, Both, FullPrecision, Row, Setting, of, plain
 from torch import Tensor
 
 import optlang
@@ -165,11 +166,16 @@ def a_step_early(self: Any, x: Tensor, step: int) -> Any:
 PROJECT = GaLoreProjector.project
 
 
+def places_of_draws(rule: str) -> dict[Any, int]:
+    """Where the draws of a rule stand, by the rows of what is drawn."""
+    return {node.type.extent.rows: node.value[1] for node in walk(optlang.Rule(rule).program.roots()) if node.op == "random"}
+
+
 class Sketching(Patched):
     """APOLLO of its authors, given our projections."""
 
     def __init__(self, params: Params, rule: str, **settings: Any) -> None:
-        places = {node.type.extent.rows: node.value[1] for node in walk(optlang.Rule(rule).program.roots()) if node.op == "random"}
+        places = places_of_draws(rule)
 
         def ours(projector: Any, x: Tensor, rank: int, type: str, seed: int) -> Tensor:
             short, place = min(x.shape), places["cols" if type == "right" else "rows"]
@@ -179,6 +185,40 @@ class Sketching(Patched):
         others = ((GradientProjector, "get_orthogonal_matrix", ours), (random_projector, "next_seed", lambda seed: seed))
         super().__init__(APOLLOAdamW([{"params": params, "update_proj_gap": 3, "proj_type": "std", "proj": "random", **settings}], **TORCH),
                          *EXACT, *others)  # fmt: skip
+
+
+@dataclass
+class Started:
+    """`by_hand.dion`, each parameter with the start that ours draws."""
+
+    settings: Mapping[str, Any]
+
+    def __call__(self, params: dict[str, Tensor], problem: Problem) -> Both:
+        places = places_of_draws("dion")
+
+        def maker(index: int, p: Tensor) -> Any:
+            def start(shape: tuple[int, int]) -> Any:
+                place = places["cols" if shape[0] >= shape[1] else "rows"]
+                return philox.draw("normal", (min(shape), 2), 1, place, 0, index)
+
+            return by_hand(hand.dion, start=start, **self.settings)({"": p}, problem)
+
+        return Both(*(maker(index, p) for index, p in enumerate(params.values())))
+
+
+class Chosen(Started):
+    """`by_hand.frugal`, each parameter with the columns that ours draws."""
+
+    def __call__(self, params: dict[str, Tensor], problem: Problem) -> Both:
+        [place] = places_of_draws("frugalcolumns").values()
+
+        def maker(index: int, p: Tensor) -> Any:
+            def columns(t: int, count: int) -> Any:
+                return (-philox.draw("uniform", (1, count), t, place, 0, index)[0]).argsort()
+
+            return by_hand(hand.frugal, columns=columns, **self.settings)({"": p}, problem)
+
+        return Both(*(maker(index, p) for index, p in enumerate(params.values())))
 
 
 def soap(params: dict[str, Tensor], problem: Problem) -> Patched:
@@ -198,6 +238,11 @@ def shampoo(params: dict[str, Tensor], problem: Problem, **settings: Any) -> Any
 SUBSPACE: dict[str, Setting] = {**ADAM, "r": 2, "period": 3}
 GRAFTED: dict[str, Setting] = {**ADAM, "ridge": 0.1, "start": 8, "period": 3}
 SIDES = ("matrix", "wide", "square")
+FRUGAL: dict[str, Any] = {**SUBSPACE, "scale": 0.7, "rest": 0.3}
+DESCENT: dict[str, Any] = {
+    **ADAM, "r": 2, "scale": 0.7, "rate": 0.05, "beta3": 0.7, "beta4": 0.8, "subspace_eps": 0.1, "subspace_decay": 0.2,
+}  # fmt: skip
+DION: dict[str, Any] = {"lr": 0.03, "momentum": 0.8, "eps": 0.1, "weight_decay": 0.1, "r": 2}
 
 TRUST: dict[str, Any] = {"lr": 0.03, "momentum": 0.8, "weight_decay": 0.1}
 SCION: dict[str, Setting] = {"lr": 0.02, "momentum": 0.3, "radius": 3.0}
@@ -249,6 +294,13 @@ RULES: tuple[Row, ...] = (
     Row("galore", {**SUBSPACE, "scale": 0.7}, low_rank(GaLoreAdamW, 0.7, no_deprecation_warning=True), shapes=SIDES),
     Row("fira", {**SUBSPACE, "scale": 0.7},
         low_rank(po.Fira, 0.7, [(GaLoreProjector, "project", a_step_early)], {"projection_type": "std"}), shapes=SIDES),
+    Row("frugal", FRUGAL, by_hand(hand.frugal, columns=None, signs=True, **FRUGAL), "signs", shapes=SIDES),
+    Row("frugal", {**FRUGAL, "signs": False}, by_hand(hand.frugal, columns=None, signs=False, **FRUGAL), "gradient", shapes=SIDES),
+    Row("frugalcolumns", FRUGAL, Chosen({**FRUGAL, "signs": True}), "signs", shapes=SIDES),
+    Row("frugalcolumns", {**FRUGAL, "signs": False}, Chosen({**FRUGAL, "signs": False}), "gradient", shapes=SIDES),
+    Row("onlinesubspacedescent", DESCENT, by_hand(hand.online_subspace_descent, **DESCENT), shapes=SIDES),
+    Row("subspacemomentum", SUBSPACE, by_hand(hand.subspace_momentum, **SUBSPACE), shapes=SIDES),
+    Row("dion", DION, Started(DION), shapes=SIDES),
     Row("apollo", {**SUBSPACE, "scale": 1.5},
         lambda params, _: Sketching(list(params.values()), "apollo", rank=2, scale=1.5, scale_type="channel"), "channels", shapes=SIDES),
     Row("apollo", {**SUBSPACE, "scale": 1.5, "whole": True},
