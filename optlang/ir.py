@@ -94,6 +94,11 @@ def eye(rows: Dim, frame: Literal["param", "flat"] = "param", cols: Dim | None =
     return make("eye", (), (rows, cols), Type("real", Extent("array", rows, cols, frame)))
 
 
+def places(size: Dim) -> Node:
+    """0, 1, 2, … as a column."""
+    return make("places", (), size, Type("real", Extent("array", size, 1)))
+
+
 W = make("w", (), None, Type("real", ELEMENT))
 G = make("g", (), None, Type("real", ELEMENT))
 T = make("t", (), None, INT_HOST)

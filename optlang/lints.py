@@ -295,7 +295,7 @@ class First:
                 return start if start is None or not node.type.window else np.full(min(node.type.window, 4), start, np.float64)
             case "branch" | "where" if not node.type.window:
                 return None if args[0] is None else self.values[self._chosen(node)]
-            case "input" | "random" | "eye" | "eigenvectors" | "orthonormal" | "descending":
+            case "input" | "random" | "eye" | "places" | "inverse" | "eigenvectors" | "orthonormal" | "descending":
                 return None
         return None if any(arg is None for arg in args) else self._computed(node, args)
 

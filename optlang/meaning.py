@@ -6,6 +6,7 @@ Everything is float64 or bool. What mathematics leaves undefined is NaN or infin
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -158,6 +159,16 @@ def descending(x: Array) -> Array:
     """(…, 1, n): the permutation matrix (…, n, n) for which x @ P descends; equal values stay in order, and NaN comes first."""
     order = np.argsort(-np.where(np.isnan(x), np.inf, x), axis=-1, kind="stable")
     return np.swapaxes(np.eye(x.shape[-1])[order[..., 0, :]], -1, -2)
+
+
+def inverse(a: Array) -> Array:
+    """(…, n, n), by its LU decomposition. NaN where a is not finite or has no inverse."""
+    found = np.full(a.shape, np.nan)
+    for at in np.ndindex(a.shape[:-2]):
+        if np.isfinite(a[at]).all():
+            with contextlib.suppress(np.linalg.LinAlgError):
+                found[at] = np.linalg.inv(a[at])
+    return found
 
 
 def push(window: Array, newest: Array) -> Array:

@@ -186,10 +186,10 @@ def transposed(types: Sequence[Type], _value: Any = None) -> Type:
     return Type(types[0].kind, Extent("array", a.cols, a.rows, a.frame))
 
 
-def symmetric(types: Sequence[Type], _value: Any = None) -> Type:
+def square_(types: Sequence[Type], _value: Any = None) -> Type:
     a = _matrix(types[0])
     if a.rows != a.cols:
-        raise TypeProblem(f"a symmetric matrix is needed, this is {a.rows}×{a.cols}")
+        raise TypeProblem(f"a square matrix is needed, this is {a.rows}×{a.cols}")
     return types[0].of("real")
 
 
@@ -364,12 +364,16 @@ ROWS: tuple[Op, ...] = (
        latex=r"\operatorname{mat}^{{-1}}\left({0}\right)"),
     Op("eye", 0, "matrix", given, "`eye(rows)`: identity matrix; `eye(cols, 4)`: 4 columns of it; the value is its sizes", surface=False,
        latex="I"),
-    Op("eigenvectors", 1, "matrix", symmetric, "of a symmetric matrix: a column each, that of the largest eigenvalue first, its largest "
+    Op("eigenvectors", 1, "matrix", square_, "of a symmetric matrix: a column each, that of the largest eigenvalue first, its largest "
        "element positive", torch="ops.eigenvectors({0})", latex=r"\operatorname{eigenvectors}\left({0}\right)", degree="lost"),
     Op("orthonormal", 1, "matrix", tall, "orthonormal columns that span those of a matrix: Q of its QR decomposition, R with a positive "
        "diagonal", torch="ops.orthonormal({0})", latex=r"\operatorname{orthonormal}\left({0}\right)", degree="lost"),
     Op("descending", 1, "matrix", sorting, "of one value per column: the permutation of columns that puts them in descending order, as "
        "in `x @ descending(x)`", torch="ops.descending({0})", latex=r"\operatorname{descending}\left({0}\right)", degree="lost"),
+    Op("inverse", 1, "matrix", square_, "inverse of a square matrix; NaN where it has none", torch="ops.inverse({0})",
+       latex=r"{0}^{{-1}}", degree="lost"),
+    Op("places", 0, "matrix", given, "`places(rows)`: a column of 0, 1, 2, …; the value is its size", surface=False,
+       latex=r"\operatorname{places}"),
     # windows
     Op("push", 2, "window", push_, "`push(h, x)`: h without its oldest value and with x as its newest", degree="same",
        latex=r"\operatorname{push}\left({0}, {1}\right)"),
@@ -457,5 +461,5 @@ REDUCTIONS: dict[str, str] = {  # surface name -> operator or macro
 }  # fmt: skip
 
 BUILTINS: frozenset[str] = frozenset(
-    [row.name for row in ROWS if row.surface] + [*MACROS, *REDUCTIONS, *DRAWS, "eye"],
+    [row.name for row in ROWS if row.surface] + [*MACROS, *REDUCTIONS, *DRAWS, "eye", "places"],
 )

@@ -176,6 +176,8 @@ class _Rule:
                 return Piece(self.inputs[node.value])
             case "fact":
                 return Piece(node.value)
+            case "places":
+                return Piece(f"places({node.value})")
             case "eye":
                 return Piece(f"eye({node.value[0]}, {node.value[1]})" if node.value[0] != node.value[1] else f"eye({node.value[0]})")
             case "random":

@@ -143,7 +143,8 @@ def tables() -> dict[str, str]:
         "model": table(head, [*rows_of("model"), ("`loss`", ops.OPS["loss"].doc)]),
         "draws": table(head, [(f"`{name}()`", doc) for name, doc in ops.DRAWS.items()]),
         "matrices": table(head, [("`a @ b`", ops.OPS["matmul"].doc), ("`x.T`", ops.OPS["transpose"].doc), *rows_of("matrix"),
-                                 ("`eye(rows)`, `eye(cols)`", "identity matrix of that size"), ("`eye(cols, 4)`", "its first 4 columns")]),
+                                 ("`eye(rows)`, `eye(cols)`", "identity matrix of that size"), ("`eye(cols, 4)`", "its first 4 columns"),
+                                 ("`places(rows)`", "a column of 0, 1, 2, …")]),
         "codes": table(("code", "meaning"), codes()),
         "std": table(("call",), standard()),
     }  # fmt: skip

@@ -28,7 +28,8 @@ rule Sketched {
   l' = 0.9*l + g @ g.T
   p' = eigenvectors(g.T @ g) @ eye(cols, r)
   q  = orthonormal(p + normal(cols, r) + descending(norm(g per col)) @ eye(cols, r))
-  w' = w - lr*(l' @ g + g @ p' @ q.T)
+  i  = inverse(l' + 5*eye(rows)) @ cos(places(rows))
+  w' = w - lr*(l' @ g + g @ p' @ q.T + i*places(cols).T)
 }
 """
 
@@ -118,7 +119,17 @@ def test_descending_is_a_stable_sort(values: list[int]) -> None:
         assert (np.arange(len(values)) @ p == tagged).all() and (x @ p == -np.sort(-x)).all()
 
 
-@pytest.mark.parametrize("of", ["eigenvectors", "orthonormal"])
+@settings(deadline=None)
+@given(MATRICES)
+def test_an_inverse_undoes(sizes: tuple[int, int, int]) -> None:
+    batch, n, seed = sizes
+    a = drawn(batch, n, n, seed) + 6 * np.eye(n)
+    a[0, 0] = 0.0
+    for found in (meaning.inverse(a), torch_ops.inverse(torch.from_numpy(a)).numpy()):
+        assert np.isnan(found[0]).all() and np.allclose(found[1:] @ a[1:], np.eye(n))
+
+
+@pytest.mark.parametrize("of", ["eigenvectors", "orthonormal", "inverse"])
 def test_what_is_not_finite_is_not_a_number(of: str) -> None:
     a = np.stack([np.eye(3), np.diag([1.0, np.inf, 2.0])])
     for found in (getattr(meaning, of)(a), getattr(torch_ops, of)(torch.from_numpy(a)).numpy()):
@@ -137,7 +148,9 @@ def test_more_columns_than_rows_are_never_orthonormal() -> None:
         ("state m[rows, 0] = 0  m' = m  w' = w - lr*g", "from 1 to 1000000"),
         ("state m[rows, 2] per row = 0  m' = m  w' = w - lr*g", "no `per`"),
         ("state m[rows, rows] = 0  m' = g  w' = w - lr*g", "reduce it"),
-        ("w' = w - lr*eigenvectors(g)", "symmetric"),
+        ("w' = w - lr*eigenvectors(g)", "square"),
+        ("w' = w - lr*inverse(g)", "square"),
+        ("w' = w - lr*g*places(rows, cols)", "one size"),
         ("w' = w - lr*g @ orthonormal(normal(2, 3))", "columns are longer"),
         ("w' = w - lr*g @ descending(g)", "one value per column"),
         ("w' = w - lr*g @ eye(rows, cols, rows)", "one size, or two"),

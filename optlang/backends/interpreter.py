@@ -167,6 +167,7 @@ _STRUCTURAL: dict[str, Callable[[list[Value], Place], Value]] = {
     "transpose": lambda args, place: meaning.transposed(args[0]),
     "eigenvectors": lambda args, place: meaning.eigenvectors(args[0]),
     "descending": lambda args, place: meaning.descending(args[0]),
+    "inverse": lambda args, place: meaning.inverse(args[0]),
     "orthonormal": lambda args, place: meaning.orthonormal(args[0]),
     "as_matrix": lambda args, place: meaning.flatten(args[0]),
     "as_param": lambda args, place: args[0].reshape(place.shape),

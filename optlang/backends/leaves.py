@@ -94,6 +94,11 @@ def _eye(node: Node, place: Place, step: Step, rule: str) -> Value:
     return np.broadcast_to(np.eye(shape[-2], shape[-1]), shape)
 
 
+def _places(node: Node, place: Place, step: Step, rule: str) -> Value:
+    shape = shape_of(node.type.extent, place.shape)
+    return np.broadcast_to(np.arange(shape[-2], dtype=np.float64)[:, None], shape)
+
+
 def _random(node: Node, place: Place, step: Step, rule: str) -> Value:
     distribution, site = node.value
     shape = shape_of(node.type.extent, place.shape)
@@ -105,5 +110,6 @@ _LEAVES: dict[str, Leaf] = {
     "w": lambda node, place, step, rule: read(place.cell.weights, place),  # type: ignore[union-attr]
     "t": lambda node, place, step, rule: np.float64(place.t),
     "g": _gradient, "hyper": _hyper, "fact": _fact, "state": _state, "input": _input, "loss": _loss, "eye": _eye,
+    "places": _places,
     "random": _random,
 }  # fmt: skip

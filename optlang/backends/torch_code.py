@@ -174,6 +174,8 @@ class _Writer:
         if node.op == "eye":
             sizes = ", ".join(self._size(dim) for dim in node.value)
             return f"torch.eye({sizes}, dtype={self.dtype}, device={self.tensor(ir.W)}.device)"
+        if node.op == "places":
+            return f"torch.arange({self._size(node.value)}, dtype={self.dtype}, device={self.tensor(ir.W)}.device).unsqueeze(-1)"
         if row.role == "reduce":
             return self._reduction(node)
         if node.op == "as_matrix":

@@ -47,6 +47,13 @@ def descending(x: Tensor) -> Tensor:
     return torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)[order.squeeze(-2)].mT
 
 
+def inverse(a: Tensor) -> Tensor:
+    """As `meaning.inverse`."""
+    finite = a.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    found, info = torch.linalg.inv_ex(torch.where(finite, a, 0.0))
+    return torch.where(finite & (info == 0)[..., None, None], found, torch.nan)
+
+
 def count(x: Tensor, dims: Dims) -> Tensor:
     """How many values are reduced."""
     return torch.ones_like(x).sum() if dims is None else torch.ones_like(x).sum(tuple(dims), keepdim=True)

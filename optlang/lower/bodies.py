@@ -189,7 +189,7 @@ def _over_stored(frame: Frame, node: ir.Node, weights: ir.Node) -> Value:
     result = ir.substitute([node], kept)[node]
     new = {leaf: states[leaf.value[4:]].node for leaf in kept.values() if leaf is not ir.W}
     leaves = [n for n in ir.walk([result]) if not n.args]
-    if any(n not in new and n is not ir.W and n.op not in ("const", "hyper", "fact", "t", "eye") for n in leaves):
+    if any(n not in new and n is not ir.W and n.op not in ("const", "hyper", "fact", "t", "eye", "places") for n in leaves):
         return None
     if any(n.op in ("grad", "hvp") for n in ir.walk([result])):
         return None

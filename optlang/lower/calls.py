@@ -23,8 +23,8 @@ def lower(frame: Frame, call: syntax.Call) -> Value:
     name = call.func
     if name in ops.DRAWS:
         return _draw(frame, call)
-    if name == "eye":
-        return _eye(frame, call)
+    if name in ("eye", "places"):
+        return _constant(frame, call)
     if name in ops.REDUCTIONS and not (name in ("max", "min") and _positional(call) > 1):
         return _reduction(frame, call)
     if name in ops.BUILTINS:
@@ -152,12 +152,16 @@ def _draw(frame: Frame, call: syntax.Call) -> Value:
     return ir.random(call.func, frame.context.site(path), extent)
 
 
-def _eye(frame: Frame, call: syntax.Call) -> Value:
+def _constant(frame: Frame, call: syntax.Call) -> Value:
+    """`eye` and `places`: matrices that their sizes alone decide."""
     sizes = [arg.value for arg in call.args if arg.value is not None and not arg.name and not arg.per]
-    if len(sizes) == len(call.args) and len(sizes) in (1, 2):
+    if len(sizes) == len(call.args) and 1 <= len(sizes) <= (2 if call.func == "eye" else 1):
         extent = shape_of(frame, [sizes[0], sizes[-1]])
-        return None if extent is None else ir.eye(extent.rows, cols=extent.cols)
-    frame.report("T07", "`eye` takes one size, or two: `rows`, `cols` or whole numbers", call.span, "", "as in `eye(rows)`, `eye(cols, 4)`")
+        if extent is None:
+            return None
+        return ir.places(extent.rows) if call.func == "places" else ir.eye(extent.rows, cols=extent.cols)
+    wanted = "one size, or two" if call.func == "eye" else "one size"
+    frame.report("T07", f"`{call.func}` takes {wanted}: `rows`, `cols` or whole numbers", call.span, "", f"as in `{call.func}(rows)`")
     return None
 
 

@@ -209,7 +209,7 @@ def initial(frame: Frame, name: str) -> Value:
     node = frame.lower(statement.init)
     if node is None:
         return None
-    late = [n for n in ir.walk([node]) if n.op not in ("const", "hyper", "fact", "w", "eye") and not n.args]
+    late = [n for n in ir.walk([node]) if n.op not in ("const", "hyper", "fact", "w", "eye", "places") and not n.args]
     late += [n for n in ir.walk([node]) if n.op in ("grad", "hvp")]
     if late:
         words = {"g": "the gradient", "t": "the step number", "random": "a random draw", "loss": "the loss"}

@@ -118,6 +118,11 @@ class Writer:
             for eye in listed(eyes):
                 eye.copy_(torch.eye(*eye.shape[-2:], dtype=eye.dtype))
             return eyes
+        if node.op == "places":
+            columns = self.memory.fresh(node, domain)
+            for column in listed(columns):
+                column.copy_(torch.arange(column.shape[-2], dtype=column.dtype).unsqueeze(-1))
+            return columns
         whole = self.places.domains[node.value] if node.op == "state" else self.layout.all
         return self._cut(self.leaves[node], node, whole, domain)
 

@@ -90,7 +90,7 @@ def _kind(op: str) -> str:
     if role == "reduce":
         return "reductions"
     if role in ("matrix", "window"):
-        return "views" if op != "eye" else ""
+        return "views" if op not in ("eye", "places") else ""
     return "compare, choose" if OPS[op].degree == "lost" else "powers, functions"
 
 

@@ -142,6 +142,13 @@ def _descending(x):
     order = torch.where(x.isnan(), torch.inf, x).argsort(dim=-1, descending=True, stable=True)
     return torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)[order.squeeze(-2)].mT
 ''',
+    "_inverse": '''
+def _inverse(a):
+    """The inverse of a square matrix; NaN where it has none."""
+    finite = a.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    found, info = torch.linalg.inv_ex(torch.where(finite, a, 0.0))
+    return torch.where(finite & (info == 0)[..., None, None], found, torch.nan)
+''',
     "_agreed": '''
 def _agreed(groups, name):
     """A setting that a value of several groups needs: it must be the same in all of them."""

@@ -26,7 +26,7 @@ SHORT, TEST, LONG, DEEPEST = 14, 40, 80, 60
 ON_WEIGHTS = re.compile(r"\bw\.(new_tensor|new_full|dtype)|\blike=w\b")  # only the type and the device of `w` matter there
 
 WISHES = {"random": "z", "sqrt": "root", "div": "ratio", "matmul": "product", "mean": "mean", "sum": "total", "sign": "signs",
-          "abs": "size", "branch": "chosen", "where": "chosen", "eye": "identity"}  # fmt: skip
+          "abs": "size", "branch": "chosen", "where": "chosen", "eye": "identity", "places": "places"}  # fmt: skip
 
 
 def write(wants: Sequence[Want], scene: Scene, names: Names) -> tuple[list[str], dict[Node, str]]:
@@ -242,6 +242,8 @@ class _Section:
         elif node.op == "eye":
             sizes = dict.fromkeys(size_text(dim, node.type.extent.frame) for dim in node.value)
             piece = Piece(f"torch.eye({', '.join(sizes)}, dtype=w.dtype, device=w.device)")
+        elif node.op == "places":
+            piece = Piece(f"torch.arange({size_text(node.value, 'param')}, dtype=w.dtype, device=w.device).unsqueeze(-1)")
         elif node.op == "count" and node in self.scene.numbers:
             piece = counted(node, pieces[0])
         else:
@@ -273,7 +275,7 @@ class _Section:
         return [self.pieces[arg] for arg in args], reads
 
     def _wants_a_name(self, node: Node, piece: Piece) -> bool:
-        if node in self.scene.labels or node.op in ("random", "eye"):
+        if node in self.scene.labels or node.op in ("random", "eye", "places"):
             return True
         limit = TEST if node.type.kind == "bool" else SHORT
         return self.uses[node] > 1 and not (node in self.scene.numbers and len(piece.text) <= limit)

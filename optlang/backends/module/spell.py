@@ -177,7 +177,7 @@ def _other(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Pi
             return Piece(f"{args[0].inside(ATOM)}.flatten(1)")
         case "as_param":
             return Piece(f"{args[0].inside(ATOM)}.reshape(param.shape)")
-        case "push" | "eigenvectors" | "orthonormal" | "descending":
+        case "push" | "eigenvectors" | "orthonormal" | "descending" | "inverse":
             return call(f"_{node.op}", *texts)
         case "mod":
             return call("torch.remainder", *texts)
