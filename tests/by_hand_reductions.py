@@ -256,3 +256,51 @@ def oasis_momentum(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) 
     """Jahani et al. 2022. h: lr, beta1, beta2, alpha, samples, draw."""
     s["m"] = h.beta1 * s.get("m", 0.0) + (1 - h.beta1) * g
     return np.asarray(w - h.lr * s["m"] / _diagonal(s, t, h, batch))
+
+
+# ------------------------------------------------------------------------------- transforms of gradients, before SGD
+
+
+def _tracked(s: Memory, g: Array, move: Callable[[Array], Array]) -> Array:
+    s["m"] = s.get("m", np.zeros_like(g))
+    s["m"] = s["m"] + move(g - s["m"])
+    return np.asarray(s["m"])
+
+
+def median_global(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Schaipp et al. 2024: the proximal step for the norm of m - g. h: lr, tau."""
+    return np.asarray(w - h.lr * _tracked(s, g, lambda d: d * min(1.0, h.tau / np.linalg.norm(d))))
+
+
+def median_elements(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Schaipp et al. 2024: the proximal step for the sum of absolute differences. h: lr, tau."""
+    return np.asarray(w - h.lr * _tracked(s, g, lambda d: np.sign(d) * np.minimum(np.abs(d), h.tau)))
+
+
+def median_huber(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Schaipp et al. 2024: the proximal step for Huber's function of the norm of m - g. h: lr, tau, mu."""
+    return np.asarray(w - h.lr * _tracked(s, g, lambda d: d * min(h.tau / (h.tau + h.mu), h.tau / np.linalg.norm(d))))
+
+
+def limited_growth(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Chen et al. 2024, tensor by tensor. h: lr, limit."""
+    parts, norms = batch.parts(g), s.setdefault("norms", [])
+    for place, part in enumerate(parts):
+        norm = float(np.linalg.norm(part))
+        if t == 1:
+            norms.append(norm)
+        elif norm > h.limit * (norms[place] + 1e-8):
+            norms[place] = h.limit * (norms[place] + 1e-8)
+            parts[place] = part * norms[place] / norm
+        else:
+            norms[place] = norm
+    return np.asarray(w - h.lr * batch.whole(parts))
+
+
+def agreed(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Jiang et al. 2023; `squares(t)` are the tensors of the workers' mean squares. h: lr, least, squares."""
+    scaled = []
+    for part, square in zip(batch.parts(g), h.squares(h.problem, t - 1)["squares"], strict=True):
+        ratio = part**2 / (square.numpy() - part**2)
+        scaled.append(part * np.minimum(1.0, np.maximum(h.least, ratio / ratio.mean())))
+    return np.asarray(w - h.lr * batch.whole(scaled))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import by_hand_reductions as hand
@@ -11,13 +13,15 @@ import torch
 from adamp import AdamP  # type: ignore[import-untyped]
 from by_hand import Array
 from by_hand_reductions import all_by_hand
-from closed_loop import EVERYTHING, Maker, Problem
+from closed_loop import EVERYTHING, Maker, Params, Problem
 from dadaptation import DAdaptSGD  # type: ignore[import-untyped]
 from dog import DoG, LDoG  # type: ignore[import-untyped]
 from dowg import CDoWG, DoWG  # type: ignore[import-untyped]
-from references import ADAM, TORCH, Row, plain
+from pytorch_optimizer.optimizer.grokfast import gradfilter_ma
+from references import ADAM, TORCH, Model, Row, average, averaged, averaging, changed, gradient, plain, probe, transform
 from sgd_sai import SGD_sai  # type: ignore[import-untyped]
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 import optlang
 from optlang import philox
@@ -128,3 +132,116 @@ RULES: tuple[Row, ...] = (
     Row("fedhyperg", FED, all_by_hand(hand.fed_hyper_g, **FED)),
     Row("fedhypersl", CLIENTS, all_by_hand(hand.fed_hyper_sl, **CLIENTS), loop=Clients),
 )
+
+
+# ------------------------------------------------------------------------------------------------- definitions
+
+
+def noisy(text: str) -> Maker:
+    """SGD with our draws, shrunk as they fade."""
+    program = optlang.Rule(text).program
+    assert isinstance(program, Program)
+    [site] = [node.value[1] for node in walk(program.roots()) if node.op == "random"]
+
+    def change() -> Callable[[Params], object]:
+        steps = count(1)
+
+        def apply(params: Params) -> None:
+            t = next(steps)
+            for place, p in enumerate(params):
+                draw = torch.from_numpy(philox.draw("normal", tuple(p.shape), t, site, 0, place))
+                gradient(p).add_(draw * (0.4 * (1 / t) ** 0.7) ** 0.5)
+
+        return apply
+
+    return changed(change)
+
+
+def filtered() -> Callable[[Params], object]:
+    memory: list[Any] = [None]
+
+    def apply(params: Params) -> None:
+        model = Model(params)
+        for copy, p in zip(model.all, params, strict=True):
+            copy.grad = p.grad  # the same storage, changed in place
+        memory[0] = gradfilter_ma(model, memory[0], window_size=4, lamb=1.5)
+
+    return apply
+
+
+def workers_squares(problem: Problem, step: int) -> dict[str, Params]:
+    """Larger than the squares of mean gradients, as means of squares are."""
+    source = torch.Generator().manual_seed(step)
+    return {"squares": [8 + torch.rand(p.shape, generator=source) for p in problem.start().values()]}
+
+
+WEIGHTS = [1 + 0.5 * math.sin(step) for step in range(20)]
+REFINED = [q * sum(WEIGHTS[step + 1 :]) for step, q in enumerate(WEIGHTS)]
+
+
+def step_weight(problem: Problem, step: int) -> dict[str, Params]:
+    return {"q": [torch.tensor(WEIGHTS[step]) for _ in problem.shapes]}
+
+
+class Scheduled:
+    """SGD with a scheduler."""
+
+    def __init__(self, params: Params, factors: list[float]) -> None:
+        self.base = torch.optim.SGD(params, lr=0.05)
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.base, lambda step: [*factors, 0.0][step])
+        self.zero_grad = self.base.zero_grad
+
+    def step(self) -> None:
+        self.base.step()
+        self.scheduler.step()
+
+
+class NowAndThen:
+    """torch's mean of the weights of every few steps, from some step on."""
+
+    def __init__(self, model: torch.nn.Module, start: int, period: int) -> None:
+        self.av_model, self.model, self.start, self.period, self.t = AveragedModel(model), model, start, period, 0
+        self.parameters = self.av_model.parameters
+
+    def step(self) -> None:
+        self.t += 1
+        if self.t >= self.start and (self.t - self.start) % self.period == 0:
+            self.av_model.update_parameters(self.model)
+
+
+class Debiased:
+    """Weights of the past that fade, divided by their sum."""
+
+    def __init__(self, model: torch.nn.Module, decay: float) -> None:
+        self.model, self.decay = model, decay
+        self.past: list[Params] = []
+
+    def step(self) -> None:
+        self.past.append([p.detach().clone() for p in self.model.parameters()])
+
+    def parameters(self) -> Params:
+        shares = [self.decay**age for age in range(len(self.past))]
+        rows = zip(*reversed(self.past), strict=True)
+        return [sum((s * x for s, x in zip(shares, row, strict=True)), torch.zeros(())) / sum(shares) for row in rows]
+
+
+NOISE = transform("gradient_noise(g, 0.4, 0.7)")
+FIVE: dict[str, Any] = {"lr": 0.05}
+
+DEFINITIONS: tuple[Row, ...] = (
+    Row("clip_global_max", {}, changed(lambda: lambda params: torch.nn.utils.clip_grad_norm_(params, 0.5, math.inf)),
+        text=transform("clip_global_max(g, 0.5)")),
+    Row("gradient_noise", {}, noisy(NOISE), text=NOISE),
+    Row("grokfast_mean", {}, changed(filtered), text=transform("grokfast_mean(g, 1.5, 4)")),
+    Row("limit_growth", {}, all_by_hand(hand.limited_growth, limit=1.1, **FIVE), text=transform("limit_growth(g, 1.1)")),
+    Row("median_global", {}, all_by_hand(hand.median_global, tau=3.0, **FIVE), text=transform("median_global(g, 3.0)")),
+    Row("median_elements", {}, all_by_hand(hand.median_elements, tau=0.3, **FIVE), text=transform("median_elements(g, 0.3)")),
+    Row("median_huber", {}, all_by_hand(hand.median_huber, tau=2.0, mu=1.5, **FIVE), text=transform("median_huber(g, 2.0, 1.5)")),
+    Row("scale_by_agreement", {}, all_by_hand(hand.agreed, least=0.3, squares=workers_squares, **FIVE), inputs=workers_squares,
+        text=probe("scale_by_agreement", "input squares per element  w' = SGD(g = scale_by_agreement(g, squares, 0.3), lr = lr)")),
+    Row("refined", {}, lambda params, _: Scheduled(list(params.values()), [x / max(REFINED) for x in REFINED]), inputs=step_weight,
+        text=probe("refined", f"input q per tensor  w' = SGD(lr = refined(lr, q, {sum(WEIGHTS)}, {max(REFINED)}))")),
+    Row("weights_ema_debiased", {}, averaging(lambda model: Debiased(model, 0.7)), text=average("weights_ema_debiased(w', 0.7)"),
+        average=averaged),
+    Row("weights_swa", {}, averaging(lambda model: NowAndThen(model, 4, 3)), text=average("weights_swa(w', 4, 3)"), average=averaged),
+)  # fmt: skip

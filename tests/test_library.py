@@ -16,10 +16,12 @@ from typing import Any
 import pytest
 import torch
 from closed_loop import Maker, Problem, Trace, drive
-from references import DEFINITIONS, SCHEDULES, Row, Schedule, Setting, probe
+from references import DEFINITIONS as FIRST_DEFINITIONS
 from references import RULES as FIRST_RULES
+from references import SCHEDULES, Row, Schedule, Setting, probe
 from references_elementwise import RULES as ELEMENTWISE_RULES
 from references_matrix import RULES as MATRIX_RULES
+from references_reductions import DEFINITIONS as REDUCTION_DEFINITIONS
 from references_reductions import RULES as REDUCTION_RULES
 from torch import Tensor
 
@@ -29,6 +31,7 @@ from optlang.ir import Routing
 LIBRARY = Path(__file__).parent.parent / "library"
 BACKENDS = ("reference", "torch", "cpp", "module")
 RULES = FIRST_RULES + ELEMENTWISE_RULES + MATRIX_RULES + REDUCTION_RULES
+DEFINITIONS = FIRST_DEFINITIONS + REDUCTION_DEFINITIONS
 ROWS = RULES + DEFINITIONS
 NOTICED = 1e-5  # what moving one setting a little must at least do; the agreement is seven orders better
 BAKED = {  # what a generated module cannot change later
