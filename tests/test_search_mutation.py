@@ -51,8 +51,8 @@ def test_every_child_is_in_the_space(number: int, fields: dict[str, Any]) -> Non
 def test_all_kinds_of_change_happen_and_say_what_they_did() -> None:
     space = Space(seeds=(ADAMW,))
     words = {change.split(" ")[0] if change[0] != "`" else "argument" for _, change in walk(space, ADAMW, 200)}
-    assert words == {"inserted", "deleted", "argument"}
-    assert len(MUTATIONS) == 4
+    assert words == {"inserted", "deleted", "argument", "put"}
+    assert len(MUTATIONS) == 6
 
 
 def test_the_same_numbers_give_the_same_children() -> None:

@@ -1,8 +1,9 @@
-"""Small changes to programs: those of Lion's search, each tried until the program fits its types and its space.
+"""Small changes to programs, each tried until the program fits its types and its space.
 
-Insert a random statement, delete one, change one argument, with equal weights (Chen et al. 2023, arXiv:2302.06675, appendix).
-New constants are drawn from N(0, 1), changed ones multiplied by 2^a with a from N(0, 1). One more kind is one more function
-here with `@mutation`.
+Those of Lion's search, with equal weights: insert a random statement, delete one, change one argument (Chen et al. 2023,
+arXiv:2302.06675, appendix). New constants are drawn from N(0, 1), changed ones multiplied by 2^a with a from N(0, 1). And two
+of ours: most inserted statements change nothing until another change reads them, so `wrap` and `remember` do both at once.
+One more kind is one more function here with `@mutation`.
 """
 
 from __future__ import annotations
@@ -81,6 +82,38 @@ def insert(draws: Draws, genome: Genome) -> Change | None:
     place = draws.random.randrange(len(genome) + 1)
     new = draws.statement(draws.names(genome, place))
     return (*genome[:place], new, *genome[place:]), f"inserted `{line(new)}`"
+
+
+@mutation("wrap", 0.5)
+def wrap(draws: Draws, genome: Genome) -> Change | None:
+    """One statement more between a value and one of its readers, which reads the new statement's result instead."""
+    return _between(draws, genome, "")
+
+
+@mutation("remember", 0.5)
+def remember(draws: Draws, genome: Genome) -> Change | None:
+    """A value and what a slot remembers become the slot's new value, which one of the value's readers reads instead."""
+    return _between(draws, genome, draws.random.choice(draws.space.form.slots)) if draws.space.form.slots else None
+
+
+def _between(draws: Draws, genome: Genome, slot: str) -> Change | None:
+    """A new statement of a value and perhaps a slot, put before a reader of the value."""
+    places = [(p, n) for p, n in _open(draws.space, genome) if isinstance(genome[p].args[n], str)]
+    if not places:
+        return None
+    place, position = draws.random.choice(places)
+    new = draws.statement(draws.names(genome, place), slot)
+    needed: list[Argument] = [genome[place].args[position], *([slot] if slot else [])]
+    if len(new.args) < len(needed):
+        return None
+    args = list(new.args)
+    for own, name in zip(draws.random.sample(range(len(args)), len(needed)), needed, strict=True):
+        args[own] = name
+    new = new._replace(args=tuple(args))
+    reader = _replaced(genome, place, position, new.target)
+    if reader is None:
+        return None
+    return (*genome[:place], new, *reader[0][place:]), f"put `{line(new)}` before `{line(genome[place])}`"
 
 
 @mutation("delete", 1.0)

@@ -85,7 +85,7 @@ def searched(suite: Suite, seed: int) -> dict[str, Any]:
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder, optlang.search(
         store=Path(folder) / "run.db", space=space, funnel=(level,), steps=10**12, seed=seed, workers=1,
-        ageing=Ageing(population=100, tournament=3, patience=20_000), pace=Pace(jobs=1, per_job=24, hurdle=0.0),
+        ageing=Ageing(population=100, tournament=3, patience=1_500), pace=Pace(jobs=1, per_job=24, hurdle=0.0),
     ) as run:  # fmt: skip
         minutes, match = 0.0, None
         for progress in run:
