@@ -65,7 +65,7 @@ def signs(rule: str) -> Callable[[int, int, int, tuple[int, ...]], Array]:
     program = optlang.Rule(rule).lowered({"samples": 3})
     assert isinstance(program, Program)
     sites = [node.value[1] for node in walk(program.roots()) if node.op == "random"]
-    return lambda number, t, place, shape: philox.draw("rademacher", shape, t, sites[number], 0, place)
+    return lambda number, t, place, shape: philox.draw("rademacher", shape, t, sites[(number + 1) % 4], 0, place)
 
 
 class Told:
@@ -99,7 +99,7 @@ RULES: tuple[Row, ...] = (
     Row("adamp", {**ADAM, **DELTA}, plain(AdamP, **TORCH, **DELTA), "plain"),
     Row("adamp", {**ADAM, **DELTA, "nesterov": True}, plain(AdamP, nesterov=True, **TORCH, **DELTA), "nesterov"),
     Row("sgdp", SGDP, plain(po.SGDP, **SGDP), "plain"),
-    Row("sgdp", {**SGDP, "nesterov": True}, plain(po.SGDP, nesterov=True, **SGDP), "nesterov"),
+    Row("sgdp", {**SGDP, "delta": 1.0, "nesterov": True}, plain(po.SGDP, nesterov=True, **{**SGDP, "delta": 1.0}), "nesterov"),
     Row("sgdsai", SAI, plain(SGD_sai, **SAI), "theirs", shapes=SEVERAL),
     Row("sgdsai", SAI, all_by_hand(hand.sgd_sai, **SAI), "one"),
     Row("dog", DOG, plain(DoG, **DOG)),
