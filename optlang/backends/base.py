@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from optlang.ir import Program
+
+if TYPE_CHECKING:
+    from optlang.backends.formats import Storage
 
 Array = Any  # numpy.ndarray for the reference interpreter, torch.Tensor elsewhere
 Math = Literal["safe", "strict", "fast"]
@@ -79,4 +82,5 @@ class Backend(Protocol):
     def refuses(self, program: Program) -> str:
         """Why the backend cannot run the program, or an empty string."""
 
-    def compile(self, program: Program, math: Math) -> Executable: ...
+    def compile(self, program: Program, math: Math, storage: Storage = ...) -> Executable:
+        """`storage` says in which formats states and weights are kept; the reference keeps float64 alone."""

@@ -139,8 +139,8 @@ class ReferenceBackend:
         unknown = sorted({node.op for node in walk(program.all_roots())} - set(OPS))
         return f"unknown operators: {', '.join(unknown)}" if unknown else ""
 
-    def compile(self, program: Program, math: Math) -> Executable:
-        """`math` is ignored: everything is computed as it is written."""
+    def compile(self, program: Program, math: Math, storage: Any = None) -> Executable:
+        """`math` and `storage` are ignored: everything is computed as it is written, and kept in float64."""
         return Reference(program)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from optlang import ir
 from optlang.backends.arrays import kept, write
 from optlang.backends.base import Backend, Cell, Executable, Math, Step, StepError
+from optlang.backends.formats import PLAIN, REST, Packed, Storage
 from optlang.backends.interpreter import Code, Run
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.torch_barriers import cross
@@ -38,9 +39,11 @@ WEIGHTS = Type("real", ELEMENT)
 class TorchExecutable:
     """A program on torch tensors. Every method raises StepError before anything has been written."""
 
-    def __init__(self, program: Program, compile_from: int = COMPILE_FROM, functions: Functions | None = None) -> None:
+    def __init__(
+        self, program: Program, compile_from: int = COMPILE_FROM, functions: Functions | None = None, storage: Storage = PLAIN
+    ) -> None:
         self.plan: Plan = plan(program)
-        self.compile_from = compile_from
+        self.compile_from, self.storage = compile_from, storage
         self._conditions = [HostScalars((c,)) for c in self.plan.conditions]
         self._functions = functions or Functions()
         self._levels: dict[tuple[Truth, ...], list[list[Barrier]]] = {}
@@ -57,7 +60,10 @@ class TorchExecutable:
 
     @torch.no_grad()
     def prepare(self, step: Step) -> None:
-        """Missing states: float32, or float64 beside such parameters; of truth values bool."""
+        """Missing states: float32, or float64 beside such parameters; of truth values bool. See also `formats`."""
+        for cell in step.cells if self.storage.weights else ():
+            if self.storage.is_compensated(cell.weights) and REST not in cell.state:
+                cell.state[REST] = torch.zeros_like(cell.weights)
         now = self._begin(step, compiled=False) if any(s.name not in c.state for s in self._own for c in step.cells) else None
         made = [(work, self._initial(work, now)) for work in now.works] if now else []
         with np.errstate(all="ignore"):
@@ -73,7 +79,7 @@ class TorchExecutable:
             [init] = self.plan.decided([state.init], work.truth)
             code = self._functions.code(("init", state.name, work.truth), [Output(init, state.node)], weights.dtype)
             self._call(code, work, now, made)
-        return made
+        return self.storage.new(made, weights)
 
     def _prepare_shared(self, step: Step) -> None:
         if self._shared and step.cells:
@@ -203,15 +209,15 @@ class TorchExecutable:
                             f"`{self.plan.program.name}` needs a matrix; send it to another rule with a `route`")  # fmt: skip
         tensors = [self._tensor(node, work, now, states) for node in code.tensors]
         counter = None
-        if code.draws:
+        if code.draws or any(isinstance(x, Packed) and x.form.draws for x in tensors):
             counter = torch.tensor([cell.t, now.step.seed & 0xFFFFFFFF, cell.index & 0xFFFFFFFF], device=cell.weights.device)
         first = cell.weights.shape[0] if code.shaped else 0
         return Bound(code, cell.weights, tensors, self._scalar_tensor(code, work, now), counter, first)
 
-    def _tensor(self, node: Node, work: Work, now: Pass, states: Any) -> Tensor:
+    def _tensor(self, node: Node, work: Work, now: Pass, states: Any) -> Tensor | Packed:
         cell = work.cell
         if node.op == "w":
-            return cell.weights.detach()  # type: ignore[no-any-return]
+            return self.storage.weight(cell.state, cell.weights)
         if node in work.marks:
             return work.marks[node]
         if node.type.extent.level in ("group", "model"):
@@ -229,7 +235,7 @@ class TorchExecutable:
             return input_of(node, cell)
         if node.value not in states:
             raise StepError(f"{cell.name or f'parameter {cell.index}'}: the state `{node.value}` is not there; call `prepare` before")
-        return states[node.value]  # type: ignore[no-any-return]
+        return self.storage.state(node.value, states, cell.weights)
 
     def _scalar_tensor(self, code: CellCode, work: Work, now: Pass) -> Tensor:
         """The values of a function's slots, in float64 until here."""
@@ -273,9 +279,9 @@ class TorchBackend:
     def refuses(self, program: Program) -> str:
         return REFERENCE.refuses(program)
 
-    def compile(self, program: Program, math: Math) -> Executable:
+    def compile(self, program: Program, math: Math, storage: Storage = PLAIN) -> Executable:
         """The simplified program; `math` says how freely: see `simplify`."""
-        return TorchExecutable(simplify(program, math), self.compile_from)
+        return TorchExecutable(simplify(program, math), self.compile_from, storage=storage)
 
 
 BACKEND: Backend = TorchBackend()

@@ -14,6 +14,7 @@ from torch.fx.experimental import _config as shape_settings
 from optlang import ir
 from optlang.backends import torch_ops
 from optlang.backends.base import Cell, Step
+from optlang.backends.formats import Packed
 from optlang.backends.torch_code import CellCode, Output, generate
 from optlang.backends.torch_views import alone, put_back, view
 from optlang.host import HostScalars
@@ -46,10 +47,15 @@ class Bound:
 
     code: CellCode
     weights: Tensor
-    tensors: list[Tensor]
+    tensors: list[Tensor | Packed]
     s: Tensor
     counter: Tensor | None
     first: int
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether a tensor is stored in another form than that of its numbers."""
+        return any(isinstance(x, Packed) for x in self.tensors)
 
 
 class Functions:
@@ -90,10 +96,14 @@ class Functions:
     def run(self, bound: Bound, compiled: bool) -> Any:
         """Runs a function on the views that it wants; what it wrote into copies goes where it belongs."""
         code = bound.code
-        seen = [view(x, node.type, code.shaped) for x, node in zip(bound.tensors, code.tensors, strict=True)]
+        tensors = [x.open() if isinstance(x, Packed) else x for x in bound.tensors]
+        seen = [view(x, node.type, code.shaped) for x, node in zip(tensors, code.tensors, strict=True)]
         result = self.call(code, seen, bound.s, bound.counter, bound.first, compiled and is_common(bound))
         for place in code.written:
-            put_back(bound.tensors[place], seen[place])
+            put_back(tensors[place], seen[place])
+            stored = bound.tensors[place]
+            if isinstance(stored, Packed):
+                stored.close(tensors[place], bound.counter)
             if compiled and code.tensors[place] is ir.W:
                 torch.autograd.graph.increment_version(bound.weights)  # written behind its back
         return result
@@ -102,7 +112,7 @@ class Functions:
         """Runs functions that only write. Small parameters go through an elementwise function together, end to end."""
         together: dict[tuple[Any, ...], list[Bound]] = {}
         for place, bound in enumerate(calls):
-            joins = bound.code.elementwise and not compiled
+            joins = bound.code.elementwise and not compiled and not bound.is_packed
             together.setdefault((bound.code, id(bound.s)) if joins else (place,), []).append(bound)
         for some in together.values():
             if len(some) == 1:
@@ -112,14 +122,15 @@ class Functions:
 
     def _run_together(self, some: list[Bound]) -> None:
         code = some[0].code
-        parts = [[bound.tensors[i].reshape(-1) for bound in some] for i in range(len(code.tensors))]
+        tensors = [[x for x in bound.tensors if isinstance(x, Tensor)] for bound in some]  # all: what is packed goes alone
+        parts = [[row[i].reshape(-1) for row in tensors] for i in range(len(code.tensors))]
         joined = [torch.cat(flat) for flat in parts]
         self.call(code, joined, some[0].s, None, 0, False)
         sizes = [bound.weights.numel() for bound in some]
         for place in code.written:
             torch._foreach_copy_(parts[place], joined[place].split(sizes))  # type: ignore[no-untyped-call]
-            for bound, part in zip(some, parts[place], strict=True):
-                put_back(bound.tensors[place], part)
+            for row, part in zip(tensors, parts[place], strict=True):
+                put_back(row[place], part)
 
     def call(self, code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int, compiled: bool) -> Any:
         """Runs a function, compiled for the kind of its tensors where that is wanted."""

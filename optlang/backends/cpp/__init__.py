@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from optlang.backends.base import Backend, Executable, Math
 from optlang.backends.cpp.kernels import CppFunctions
+from optlang.backends.formats import PLAIN, Storage
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.torch import COMPILE_FROM, TorchExecutable
 from optlang.ir import Program
@@ -24,9 +25,9 @@ class CppBackend:
     def refuses(self, program: Program) -> str:
         return REFERENCE.refuses(program)
 
-    def compile(self, program: Program, math: Math) -> Executable:
+    def compile(self, program: Program, math: Math, storage: Storage = PLAIN) -> Executable:
         """The simplified program; `math` says how freely: see `simplify`."""
-        return TorchExecutable(simplify(program, math), COMPILE_FROM, CppFunctions(self.always))
+        return TorchExecutable(simplify(program, math), COMPILE_FROM, CppFunctions(self.always), storage)
 
 
 BACKEND: Backend = CppBackend()

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from optlang.backends.base import Cell, Step
 from optlang.backends.cpp import build, source
-from optlang.backends.cpp.repeat import Table, Tables, fits, same
+from optlang.backends.cpp.repeat import GRADIENT, WEIGHTS, Table, Tables, fits, same
+from optlang.backends.formats import Packed
 from optlang.backends.torch_code import CellCode, Output
 from optlang.backends.torch_functions import Bound, Functions
 from optlang.backends.torch_views import put_back, view
@@ -27,11 +28,12 @@ Array = Any  # numpy.ndarray
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A kernel ready to be called. `places`: where each of its tensors lies among those of the torch function."""
+    """A kernel ready to be called. `places`: where the tensor of each column lies among those of the torch function, and which
+    part of it the column is."""
 
     kernel: source.Kernel
     step: Any
-    places: tuple[int, ...]
+    places: tuple[tuple[int, int], ...]
 
 
 class CppFunctions(Functions):
@@ -89,25 +91,28 @@ class CppFunctions(Functions):
             if kernel is None:
                 return
             groups.setdefault(kernel, []).append((cell, bound))
-        if all(fits(kernel.kernel, [bound for _, bound in some]) for kernel, some in groups.items()):
+        if all(fits(kernel.kernel, kernel.places, [bound for _, bound in some]) for kernel, some in groups.items()):
             self._tables = Tables(cells, [self._table(kernel, some) for kernel, some in groups.items()])
 
     def _table(self, loaded: Loaded, some: Sequence[tuple[Cell, Bound]]) -> Table:
-        slots = self.scalars(some[0][1].code).host
-        return Table(loaded.kernel, loaded.step, slots, [cell for cell, _ in some], [bound for _, bound in some])
+        first = some[0][1]
+        keys = tuple(_key(first, place, part) for place, part in loaded.places)
+        return Table(loaded.kernel, loaded.step, keys, self.scalars(first.code).host, [cell for cell, _ in some], first)
 
     def _kernel(self, bound: Bound) -> Loaded | None:
         """The kernel of a function for tensors of such types; None where there is none."""
         if bound.code.name not in STAGES or bound.weights.device.type != "cpu":
             return None
-        key = (bound.code, *(x.dtype for x in bound.tensors))
+        if not all(part.is_contiguous() for x in bound.tensors if isinstance(x, Packed) for part in x.parts):
+            return None
+        key = (bound.code, *(x.key if isinstance(x, Packed) else x.dtype for x in bound.tensors))
         if key not in self._kernels:
             self._kernels[key] = self._made(bound)
         return self._kernels[key]
 
     def _made(self, bound: Bound) -> Loaded | None:
         code, outputs = bound.code, self._outputs[bound.code]
-        types = {node: TYPES.get(x.dtype, "") for node, x in zip(code.tensors, bound.tensors, strict=True)}
+        types = {n: x if isinstance(x, Packed) else TYPES.get(x.dtype, "") for n, x in zip(code.tensors, bound.tensors, strict=True)}
         if source.refuses(outputs) or not all(types.values()):
             return None
         kernel = source.generate(outputs, code.slots, types, bound.s.dtype == torch.float64)
@@ -116,15 +121,24 @@ class CppFunctions(Functions):
         except build.NoCompiler as problem:
             _warn(str(problem))
             return None
-        return Loaded(kernel, step, tuple(code.tensors.index(node) for node in kernel.tensors))
+        return Loaded(kernel, step, tuple((code.tensors.index(node), part) for node, part in kernel.columns))
+
+
+def _key(bound: Bound, place: int, part: int) -> str:
+    """Where a cell has a column's tensor: see `repeat.column`."""
+    node, tensor = bound.code.tensors[place], bound.tensors[place]
+    if node.op == "state" or part:
+        name = str(node.value) if node.op == "state" else "w"
+        return f"{name}.{tensor.form.beside}" if part and isinstance(tensor, Packed) else name
+    return WEIGHTS if node is W else GRADIENT
 
 
 def call(loaded: Loaded, calls: Sequence[Bound]) -> Array:
     """One call for many parameters; [parameters, returned] numbers. Tensors whose memory is not in order go through copies."""
     kernel, count = loaded.kernel, len(calls)
-    given = [[bound.tensors[place] for place in loaded.places] for bound in calls]
-    seen = [[_in_order(x, node) for x, node in zip(row, kernel.tensors, strict=True)] for row in given]
-    pointers = np.array([[x.data_ptr() for x in row] for row in seen], dtype=np.uint64).reshape(count, len(kernel.tensors))
+    given = [[part_of(bound.tensors[place], part) for place, part in loaded.places] for bound in calls]
+    seen = [[_in_order(x, node) for x, (node, _) in zip(row, kernel.columns, strict=True)] for row in given]
+    pointers = np.array([[x.data_ptr() for x in row] for row in seen], dtype=np.uint64).reshape(count, len(kernel.columns))
     rows = np.array([bound.s.data_ptr() for bound in calls], dtype=np.uint64)
     sizes = np.array([bound.weights.numel() for bound in calls], dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(-(-sizes // source.CHUNK))])
@@ -133,6 +147,11 @@ def call(loaded: Loaded, calls: Sequence[Bound]) -> Array:
     loaded.step(ctypes.c_int64(count), *map(_pointer, (sizes, starts, pointers, rows, _counters(calls), room, results)))
     _after(kernel, calls, given, seen)
     return results
+
+
+def part_of(tensor: Tensor | Packed, part: int) -> Tensor:
+    """One of the tensors that store a tensor, in most cases itself."""
+    return tensor.parts[part] if isinstance(tensor, Packed) else tensor
 
 
 def _in_order(tensor: Tensor, node: Node) -> Tensor:
@@ -156,7 +175,7 @@ def _after(kernel: source.Kernel, calls: Sequence[Bound], given: Sequence[Sequen
         for before, after in zip(given, seen, strict=True):
             if before[place] is not after[place]:
                 put_back(before[place], after[place])
-    if any(kernel.tensors[place] is W for place in kernel.written):
+    if any(kernel.columns[place][0] is W for place in kernel.written):
         torch.autograd.graph.increment_version([bound.weights for bound in calls])
 
 

@@ -17,55 +17,52 @@ from torch import Tensor
 
 from optlang.backends.base import Cell
 from optlang.backends.cpp.source import CHUNK, Kernel
+from optlang.backends.formats import Packed
 from optlang.backends.torch_functions import Bound
 from optlang.host import HostScalars, MissingFact
-from optlang.ir import G, Node, W
+from optlang.ir import G, W
 
 Array = Any  # numpy.ndarray
+WEIGHTS, GRADIENT = "@weights", "@gradient"  # no state is called so
 
 
 class Table:
-    """One kernel with all the parameters that it steps."""
+    """One kernel with all the parameters that it steps. `keys`: where a cell has the tensor of each column, see `column`."""
 
-    def __init__(self, kernel: Kernel, step: Any, slots: HostScalars, cells: Sequence[Cell], calls: Sequence[Bound]) -> None:
-        self.kernel, self.step, self.slots, self.cells = kernel, step, slots, list(cells)
-        self.number = np.float64 if calls[0].s.dtype == torch.float64 else np.float32
-        self.weights = [cell.weights for cell in cells]
-        columns = [self._column(node) for node in kernel.tensors]
-        self.kept = [column if node is not G else [] for node, column in zip(kernel.tensors, columns, strict=True)]
-        self.kinds = [[_kind(x) for x in column] for column in columns]
-        self.pointers = np.array([[x.data_ptr() for x in column] for column in columns], dtype=np.uint64).T.copy()
+    def __init__(self, kernel: Kernel, step: Any, keys: Sequence[str], slots: HostScalars, cells: Sequence[Cell], like: Bound) -> None:
+        self.kernel, self.step, self.keys, self.slots, self.cells = kernel, step, keys, slots, list(cells)
+        self.number = np.float64 if like.s.dtype == torch.float64 else np.float32
+        self.draws = like.counter is not None
+        columns = [column(self.cells, key) for key in keys]
+        self.kept = [[] if key == GRADIENT else tensors for key, tensors in zip(keys, columns, strict=True)]
+        self.kinds = [[_kind(x) for x in tensors] for tensors in columns]
+        self.pointers = np.array([[x.data_ptr() for x in tensors] for tensors in columns], dtype=np.uint64).T.copy()
         self.known = [column.tolist() for column in self.pointers.T]
+        self.weights = [cell.weights for cell in cells]
         self.sizes = np.array([x.numel() for x in self.weights], dtype=np.int64)
         self.starts = np.concatenate([[0], np.cumsum(-(-self.sizes // CHUNK))])
         self.room = np.empty((len(cells) + int(self.starts[-1])) * kernel.sums + 1)
         self.results = np.empty((len(cells), kernel.returned))
-        self.draws = calls[0].counter is not None
-
-    def _column(self, node: Node) -> list[Tensor]:
-        if node is W:
-            return [cell.weights for cell in self.cells]
-        return [cell.gradient for cell in self.cells] if node is G else [cell.state[node.value] for cell in self.cells]
 
     def holds(self) -> bool:
         """Whether everything is where it was and as it was; pointers of new gradients are taken over."""
         try:
-            columns = [self._column(node) for node in self.kernel.tensors]
+            columns = [column(self.cells, key) for key in self.keys]
         except KeyError:  # of a state
             return False
-        if not all(self._is_as_it_was(place, column) for place, column in enumerate(columns)):
+        if not all(self._is_as_it_was(place, tensors) for place, tensors in enumerate(columns)):
             return False
-        for place, node in enumerate(self.kernel.tensors):
-            if node is G:
+        for place, key in enumerate(self.keys):
+            if key == GRADIENT:
                 self.pointers[:, place] = [x.data_ptr() for x in columns[place]]
         return True
 
-    def _is_as_it_was(self, place: int, column: Sequence[Tensor]) -> bool:
+    def _is_as_it_was(self, place: int, tensors: Sequence[Tensor]) -> bool:
         """Gradients may be others of the same kind; weights and states are the same tensors, in the same memory."""
-        node = self.kernel.tensors[place]
-        if node.op in ("g", "w") and [_kind(x) for x in column] != self.kinds[place]:
+        key = self.keys[place]
+        if key in (GRADIENT, WEIGHTS) and [_kind(x) for x in tensors] != self.kinds[place]:
             return False
-        return node is G or (all(map(is_, column, self.kept[place])) and [x.data_ptr() for x in column] == self.known[place])
+        return key == GRADIENT or (all(map(is_, tensors, self.kept[place])) and [x.data_ptr() for x in tensors] == self.known[place])
 
     def ready(self, seed: int) -> Callable[[], None]:
         """A step that only has to be taken. Raises MissingFact."""
@@ -100,6 +97,13 @@ class Table:
         return np.array(rows, dtype=self.number).reshape(len(rows), -1), np.array(places, dtype=np.int64)
 
 
+def column(cells: Sequence[Cell], key: str) -> list[Tensor]:
+    """The weights or gradients of cells, or a state of theirs."""
+    if key == WEIGHTS:
+        return [cell.weights for cell in cells]
+    return [cell.gradient for cell in cells] if key == GRADIENT else [cell.state[key] for cell in cells]
+
+
 def _kind(x: Tensor) -> tuple[torch.dtype, bool, int]:
     return x.dtype, x.is_contiguous(), x.numel()
 
@@ -131,7 +135,11 @@ def same(cells: Sequence[Cell], others: Sequence[Cell]) -> bool:
     return len(cells) == len(others) and all(map(is_, cells, others))
 
 
-def fits(kernel: Kernel, calls: Sequence[Bound]) -> bool:
+def fits(kernel: Kernel, places: Sequence[tuple[int, int]], calls: Sequence[Bound]) -> bool:
     """Whether calls of a kernel can be repeated from a table: all of it the parameters' own, and its memory in order."""
-    plain = all(node is W or node is G or node.op == "state" for node in kernel.tensors)
-    return plain and all(x.is_contiguous() for bound in calls for x in bound.tensors)
+    own = all(node is W or node is G or node.op == "state" for node, _ in kernel.columns)
+    return own and all(_is_in_order(bound.tensors[place]) for bound in calls for place, _ in places)
+
+
+def _is_in_order(tensor: Tensor | Packed) -> bool:
+    return all(part.is_contiguous() for part in tensor.parts) if isinstance(tensor, Packed) else tensor.is_contiguous()

@@ -15,6 +15,8 @@ from functools import cache
 from pathlib import Path
 
 from optlang import ir
+from optlang.backends.cpp.storage import storage
+from optlang.backends.formats import Packed
 from optlang.backends.torch_code import TENSORS, Output, is_shaped, is_slot
 from optlang.ir import Node
 from optlang.ops import OPS
@@ -27,13 +29,14 @@ LARGEST_POWER = 8  # whole exponents up to this become multiplications
 
 @dataclass(frozen=True)
 class Kernel:
-    """The text of `step` (see `ENTRY`); its table of pointers has a column for each of `tensors`.
+    """The text of `step` (see `ENTRY`); its table of pointers has a column for each of `columns`.
 
-    `written`: places of the tensors that it writes into; `sums`: reductions of each tensor; `returned`: numbers handed out.
+    A column is a tensor and which part of it: what is stored in blocks has two. `written`: columns that it writes into;
+    `sums`: reductions of each tensor; `returned`: numbers handed out.
     """
 
     text: str
-    tensors: tuple[Node, ...]
+    columns: tuple[tuple[Node, int], ...]
     written: tuple[int, ...]
     sums: int
     returned: int
@@ -64,8 +67,9 @@ def _trouble(node: Node) -> str:
     return "" if OPS[node.op].cpp else f"has `{node.op}`"
 
 
-def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str], double: bool) -> Kernel:
-    """The kernel for outputs. `types`: the C++ type of each tensor's elements; `double`: arithmetic in 64 bits.
+def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], double: bool) -> Kernel:
+    """The kernel for outputs. `types`: the C++ type of each tensor's elements, or the `Packed` that it comes as; `double`:
+    arithmetic in 64 bits.
 
     `slots`: what is known before the stage, in the order of the rows.
     """
@@ -105,15 +109,16 @@ def _order(roots: Sequence[Node], known: Mapping[Node, bool]) -> list[Node]:
 class _Writer:
     """One kernel being written."""
 
-    def __init__(self, outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str], number: str) -> None:
+    def __init__(self, outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], number: str) -> None:
         self.outputs = [o for o in outputs if o.target is not o.node]
         self.number = number
         roots = [o.node for o in self.outputs]
         self.known = ir.on_host(roots)
         self.order = _order(roots, self.known)
         self.names = {node: f"x{place}" for place, node in enumerate(self.order)}
-        self.tensors = {node: place for place, node in enumerate(inputs(outputs))}
-        self.types = [types[node] for node in self.tensors]
+        self.types = {node: types[node] for node in inputs(outputs)}
+        self.columns = [(n, part) for n, kind in self.types.items() for part in range(len(kind.parts) if isinstance(kind, Packed) else 1)]
+        self.tensors = {node: self.columns.index((node, 0)) for node in self.types}  # the first column of each
         self.slots = {node: place for place, node in enumerate(slots)}
         self.sums = {node: place for place, node in enumerate(n for n in self.order if n.op in REDUCTIONS)}
         self.depth = self._depths()
@@ -131,10 +136,11 @@ class _Writer:
         finish = self._finish()
         returned = sum(o.target is None for o in self.outputs)
         types = [f"typedef {self.number} number;", "typedef Of<number> Tensor;"]
-        text = "\n".join([prelude(), *types, *bodies, finish, self._entry(returned)])
+        forms = {kind.form.name for kind in self.types.values() if isinstance(kind, Packed)}
+        text = "\n".join([prelude(), *storage(forms), *types, *bodies, finish, self._entry(returned)])
         targets = {o.target for o in self.outputs}
-        written = tuple(place for node, place in self.tensors.items() if node in targets)
-        return Kernel(text, tuple(self.tensors), written, len(self.sums), returned)
+        written = tuple(place for place, (node, _) in enumerate(self.columns) if node in targets)
+        return Kernel(text, tuple(self.columns), written, len(self.sums), returned)
 
     # ----------------------------------------------------------------------------------------------- one pass
 
@@ -144,20 +150,46 @@ class _Writer:
         writes = self._writes() if number == self.passes - 1 else []
         body = self._computed([*(n.args[0] for n in sums), *(node for node, _ in writes)])
         scalars, elements = ([n for n in body if (n.type.extent == ELEMENT) is each] for each in (False, True))
-        used = {self.tensors[n] for n in elements if n.op in TENSORS} | {place for _, place in writes}
-        lines = [f"  {self.types[place]}* p{place} = ({self.types[place]}*)x.pointers[{place}];" for place in sorted(used)]
+        read, written = {n for n in elements if n.op in TENSORS}, {target for _, target in writes}
+        lines = [self._pointer(node) for node in self.types if node in read | written and not self._is_packed(node)]
         lines += [self._definition(n) for n in scalars]
         lines += [f"  double a{self.sums[n]} = {_START[n.op]}, n{self.sums[n]} = 0;" for n in sums]
-        lines += [f"  #pragma omp simd{_clauses([(self.sums[n], n.op) for n in sums])}", "  for (i64 i = low; i < high; i++) {"]
-        lines += [f"  {self._definition(n)}" for n in elements]
-        lines += [f"    {self._accumulated(n)}" for n in sums]
-        lines += [f"    store(p{place}[i], {self._operand(node)});" for node, place in writes]
-        lines += ["  }", *(f"  partial[{self.sums[n]}] = n{self.sums[n]} ? NAN : a{self.sums[n]};" for n in sums)]
+        loop = [f"  #pragma omp simd{_clauses([(self.sums[n], n.op) for n in sums])}", "  for (i64 i = low; i < high; i++) {"]
+        loop += [f"  {self._definition(n)}" for n in elements]
+        loop += [f"    {self._accumulated(n)}" for n in sums]
+        loop += [f"    {self._stored(target, self._operand(node))}" for node, target in writes]
+        lines += self._in_blocks([*loop, "  }"], read, written)
+        lines += [f"  partial[{self.sums[n]}] = n{self.sums[n]} ? NAN : a{self.sums[n]};" for n in sums]
         return self._function(f"pass_{number}(const Tensor& x, i64 low, i64 high, double* partial)", lines)
 
-    def _writes(self) -> list[tuple[Node, int]]:
-        """What goes into tensors element by element, with their places."""
-        return [(o.node, self.tensors[o.target]) for o in self.outputs if o.target is not None and o.target.type.extent == ELEMENT]
+    def _is_packed(self, node: Node) -> bool:
+        return isinstance(self.types[node], Packed)
+
+    def _pointer(self, node: Node) -> str:
+        place = self.tensors[node]
+        return f"  {self.types[node]}* p{place} = ({self.types[node]}*)x.pointers[{place}];"
+
+    def _stored(self, target: Node, text: str) -> str:
+        place = self.tensors[target]
+        return f"b{place}[i - low] = {text};" if self._is_packed(target) else f"store(p{place}[i], {text});"
+
+    def _in_blocks(self, loop: list[str], read: set[Node], written: set[Node]) -> list[str]:
+        """The loop over elements, block by block where tensors are packed: these are opened into buffers, and closed again."""
+        packed = [(n, kind, self.tensors[n]) for n, kind in self.types.items() if isinstance(kind, Packed) and n in read | written]
+        if not packed:
+            return loop
+        before = [f"  float b{place}[BLOCK];" for _, _, place in packed]
+        before += [f"  open_{kind.form.name}(x.pointers + {place}, low, high, b{place});" for node, kind, place in packed if node in read]
+        after = [
+            f"  close_{kind.form.name}(x.pointers + {place}, low, high, b{place}, x.counter, {kind.place});"
+            for node, kind, place in packed if node in written
+        ]  # fmt: skip
+        head = ["  for (i64 low = from; low < to; low += BLOCK) {", "  const i64 high = low + BLOCK < to ? low + BLOCK : to;"]
+        return ["  const i64 from = low, to = high;", *head, *before, *loop, *after, "  }"]
+
+    def _writes(self) -> list[tuple[Node, Node]]:
+        """What goes into tensors element by element, with these."""
+        return [(o.node, o.target) for o in self.outputs if o.target is not None and o.target.type.extent == ELEMENT]
 
     def _computed(self, wanted: Sequence[Node]) -> list[Node]:
         """What one pass computes for what it is to have, in order. Reductions are finished by then."""
@@ -194,7 +226,9 @@ class _Writer:
     def _spell(self, node: Node) -> str:
         if node.op in TENSORS:
             place = self.tensors[node]
-            return f"load(p{place}[i])" if node.type.extent == ELEMENT else f"load(*({self.types[place]}*)x.pointers[{place}])"
+            if self._is_packed(node):
+                return f"b{place}[i - low]"
+            return f"load(p{place}[i])" if node.type.extent == ELEMENT else f"load(*({self.types[node]}*)x.pointers[{place}])"
         if node.op in REDUCTIONS:
             return "(number)x.size" if node.op == "count" else f"(number)x.sums[{self.sums[node]}]"
         if node.op == "random":
@@ -212,7 +246,7 @@ class _Writer:
         lines = [self._definition(n) for n in self._computed([o.node for o in rest])]
         for target, text in [(o.target, self._operand(o.node)) for o in rest if o.target is not None]:
             place = self.tensors[target]
-            lines.append(f"  store(*({self.types[place]}*)x.pointers[{place}], {text});")
+            lines.append(f"  store(*({self.types[target]}*)x.pointers[{place}], {text});")
         handed = [self._operand(o.node) for o in rest if o.target is None]
         lines += [f"  results[{place}] = (double){text};" for place, text in enumerate(handed)]
         return self._function("finish(const Tensor& x, double* results)", lines)
@@ -224,7 +258,7 @@ class _Writer:
             parts.append(PASS.replace("@NUMBER", str(number)))
             done = [n for n in self.sums if self.depth[n] == number + 1]
             parts += [GATHER.replace("@SUM", str(self.sums[n])).replace("@START", _START[n.op]).replace("@ADD", _ADD[n.op]) for n in done]
-        sizes = {"TENSORS": len(self.tensors), "SUMS": len(self.sums), "RETURNED": returned, "CHUNK": CHUNK}
+        sizes = {"TENSORS": len(self.columns), "SUMS": len(self.sums), "RETURNED": returned, "CHUNK": CHUNK}
         constants = "".join(f"const i64 {name} = {size};\n" for name, size in sizes.items())
         return constants + ENTRY.replace("@PASSES", "\n".join(parts))
 

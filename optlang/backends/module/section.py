@@ -181,7 +181,11 @@ class _Section:
 
     def _is_fresh(self, node: Node) -> bool:
         """Whether a value has memory of its own."""
-        return bool(self.scene.operands(node)) and node.op not in ALIASES and node not in self.scene.loops and node not in self.claims
+        return bool(self.scene.operands(node)) and not self._is_alias(node) and node not in self.scene.loops and node not in self.claims
+
+    def _is_alias(self, node: Node) -> bool:
+        """Whether a result shares memory with an operand; a choice that is no `if` is torch's `where`."""
+        return node.op in ALIASES and (node.op != "branch" or self.scene.is_if(node))
 
     def _holds(self, branch: Node, path: Path) -> bool:
         """Whether a path lies inside one of the sides of a branch."""
@@ -223,7 +227,7 @@ class _Section:
         name = self.names.fresh(self._wish(node))
         self.named[node] = name
         self.line(self.paths[node], f"{name} = {piece.text}", reads, [node])
-        alias = reads.old if node.op in ALIASES else frozenset()
+        alias = reads.old if self._is_alias(node) else frozenset()
         self._known(node, Piece(name), Reads(frozenset([node]), alias))
 
     def _plain(self, node: Node) -> None:
@@ -327,7 +331,8 @@ class _Section:
         for path, side, shown in zip(inside, (yes, no), sides, strict=True):
             weights = Reads(frozenset([W])) if ON_WEIGHTS.search(shown.text) else Reads()
             self.line(path, f"{name} = {shown.text}", self.reads[side] | weights, [node])
-        self._known(node, Piece(name), Reads(frozenset([node]), self.reads[yes].old | self.reads[no].old))
+        shared = (self.reads[side].old for side in (yes, no) if not self._is_fresh(side))
+        self._known(node, Piece(name), Reads(frozenset([node]), frozenset().union(*shared)))
 
     def _as_large(self, side: Node, node: Node) -> Piece:
         """One side of a choice in the shape of the whole, so that reductions count as many elements on either."""

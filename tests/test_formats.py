@@ -1,0 +1,189 @@
+"""States and weights in fewer bits: the formats by themselves, and steps with them in C++ beside torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import optlang
+from optlang.backends import formats
+from optlang.backends.base import Cell, Step
+from optlang.backends.cpp import BACKEND as CPP
+from optlang.backends.cpp.kernels import CppFunctions
+from optlang.backends.formats import FORMATS, REST, Storage, decoded, encoded
+from optlang.backends.reference import BACKEND as REFERENCE
+from optlang.backends.torch import BACKEND as TORCH
+
+ADAMW = optlang.Rule("adamw").program
+TABLES = ("int8", "uint8", "int4", "uint4")
+COARSEST = {"int8": 0.0071, "uint8": 0.0036, "int4": 0.1126, "uint4": 0.0626, "fp8": 0.0358}  # of the largest: half the widest gap
+SHAPES = ((70, 70), (4096,), (5000,), (3, 41, 37), (7,), ())
+SETTINGS = {"lr": 0.03, "beta1": 0.8, "beta2": 0.95, "eps": 0.01, "weight_decay": 0.1}
+
+
+def numbers(count: int, seed: int = 0, decades: float = 6) -> Tensor:
+    """Of sizes over many decades, as moments are."""
+    source = torch.Generator().manual_seed(seed)
+    return torch.randn(count, generator=source) * 10 ** (-decades * torch.rand(count, generator=source))
+
+
+# ---------------------------------------------------------------------------------------------------- formats alone
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables(name: str) -> None:
+    levels = formats.levels(name)
+    assert len(levels) == 2 ** FORMATS[name].bits and bool((levels.diff() > 0).all()) and levels[-1] == 1
+    assert (levels[0] < 0) == (not name.startswith("u"))
+
+
+@pytest.mark.parametrize("name", [*TABLES, "fp8"])
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(0, 700), seed=st.integers(0, 100), exponent=st.integers(-30, 30))
+def test_what_is_stored_comes_back_nearly(name: str, count: int, seed: int, exponent: int) -> None:
+    form = FORMATS[name]
+    x = numbers(count, seed) * 2.0**exponent
+    x = x.abs() if name.startswith("u") else x
+    found = decoded(encoded(x, form), form, x.shape)
+    for block, stored in zip(x.split(form.block), found.split(form.block), strict=True):
+        largest = block.abs().amax() if len(block) else torch.tensor(0.0)
+        assert bool(((block - stored).abs() <= COARSEST[name] * largest + 1e-12).all())
+
+
+@pytest.mark.parametrize("name", ["int8", "int4"])
+def test_a_value_between_two_levels_goes_to_the_nearer_one(name: str) -> None:
+    levels = formats.levels(name).double()
+    middles = ((levels[1:] + levels[:-1]) / 2)[1:]
+    for shift, expected in ((1 - 1e-5, -1), (1 + 1e-5, 1)):
+        x = torch.cat([torch.ones(1), (middles * shift).float()])
+        stored = encoded(x, FORMATS[name])[0]
+        codes = formats._single(stored, len(x)) if name == "int4" else stored
+        away = torch.where(middles < 0, -expected, expected)
+        assert codes[1:].tolist() == (torch.arange(1, len(middles) + 1) + (away > 0)).tolist()
+
+
+def test_against_torchao() -> None:
+    """The maps, the codes and the scales of an independent implementation of the same formats."""
+    ao = pytest.importorskip("torchao.optim.quant_utils")
+    x = numbers(256 * 40, 3)
+    for signed, name in ((True, "int8"), (False, "uint8")):
+        values = x if signed else x.abs()
+        scaled, scale = ao.scale_tensor(values, 256)
+        codes, own = encoded(values, FORMATS[name])
+        level = torch.tensor(ao.create_dynamic_map(signed))
+        assert torch.equal(level, formats.levels(name))
+        assert torch.equal(own, scale.reshape(-1))
+        assert torch.equal(codes, ao.quantize_8bit_with_qmap(scaled, level).reshape(-1))
+    assert torch.equal(torch.tensor(ao.create_dynamic_map(True, 3, 4)), formats.levels("int4"))
+
+
+def test_rounding_at_random_keeps_the_mean() -> None:
+    x = torch.tensor([1.001, -1.001, 3.3e-5, -7e8]).repeat_interleave(100_000)
+    found = formats.rounded(x, torch.tensor([5, 1, 2]), 3).double().reshape(4, -1)
+    assert [len(row.unique()) for row in found] == [2, 2, 2, 2]
+    spread = (found.amax(1) - found.amin(1)) / 2 / np.sqrt(found.shape[1])
+    assert bool(((found.mean(1) - x.reshape(4, -1)[:, 0].double()).abs() < 4 * spread).all())
+
+
+def test_rounding_leaves_what_is_no_number() -> None:
+    x = torch.tensor([torch.inf, -torch.inf, torch.nan, 0.0, 1.5])
+    found = formats.rounded(x, torch.tensor([1, 0, 0]), 0).float()
+    torch.testing.assert_close(found, x, rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_compensated_weight_has_twice_the_digits() -> None:
+    x = numbers(1000)
+    form = FORMATS["compensated"]
+    found = decoded(encoded(x, form), form, x.shape)
+    assert bool(((found - x).abs() <= x.abs() * 2.0**-16).all())
+
+
+# --------------------------------------------------------------------------------------------------- whole steps
+
+
+def start(dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    return [torch.randn(shape, generator=torch.Generator().manual_seed(n)).to(dtype) for n, shape in enumerate(SHAPES)]
+
+
+def stepped(backend: Any, storage: Storage, steps: int, dtype: torch.dtype = torch.float32, exact: bool = False) -> list[Cell]:
+    """Cells after some steps of AdamW with gradients over many decades."""
+    weights = start(dtype)
+    if exact:
+        weights = [w.double() for w in weights]
+    cells = [Cell(w, None, {}, SETTINGS, 0, {"rank": w.ndim, "numel": w.numel()}, n, 0) for n, w in enumerate(weights)]
+    executable = backend.compile(ADAMW, "safe", storage)
+    functions = getattr(executable, "_functions", None)
+    for t in range(1, steps + 1):
+        for cell in cells:
+            w = cell.weights
+            cell.t, cell.gradient = t, numbers(w.numel(), 100 * t + cell.index, 3).reshape(w.shape).to(w.dtype)
+        step = Step(cells, {}, {0: {}}, 4)
+        executable.prepare(step)
+        executable.step(step)
+    if isinstance(functions, CppFunctions):
+        assert functions._kernels and None not in functions._kernels.values()
+    return cells
+
+
+def storage(state: str = "", weights: str = "") -> Storage:
+    forms = {"m": FORMATS[state], "v": FORMATS[FORMATS[state].unsigned or state]} if state else {}
+    return Storage(forms, FORMATS[weights] if weights else None)
+
+
+WAYS = [("bf16", ""), ("fp8", ""), ("int8", ""), ("int4", ""), ("", "stochastic"), ("", "compensated")]
+WAYS += [("int8", "compensated"), ("bf16", "stochastic")]
+
+
+@pytest.mark.parametrize(("state", "weights"), WAYS)
+def test_cpp_stores_what_torch_stores(state: str, weights: str) -> None:
+    """Codes may differ where rounding of float32 decides; everything else agrees closely."""
+    dtype = torch.bfloat16 if weights else torch.float32
+    own = storage(state, weights)
+    ours, theirs = (stepped(backend, own, 3, dtype) for backend in (CPP, TORCH))
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.state.keys() == other.state.keys()
+        for name in own.states:
+            a, b = (own.state(name, cell.state, cell.weights) for cell in (one, other))
+            if isinstance(a, Tensor) or isinstance(b, Tensor):
+                torch.testing.assert_close(a, b)
+                continue
+            same = torch.isclose(a.open(), b.open(), rtol=1e-5, atol=1e-30)
+            assert same.float().mean() > 0.995, name
+        torch.testing.assert_close(one.weights.float(), other.weights.float(), rtol=0.02, atol=0.02)
+        assert torch.isclose(one.weights.float(), other.weights.float(), rtol=1e-4, atol=1e-5).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("backend", [CPP, TORCH], ids=["cpp", "torch"])
+@pytest.mark.parametrize("state", ["bf16", "fp8", "int8"])
+def test_steps_stay_near_those_in_full_precision(state: str, backend: Any) -> None:
+    ours, exact = stepped(backend, storage(state), 5), stepped(REFERENCE, Storage(), 5, exact=True)
+    for one, other, before in zip(ours, exact, start(), strict=True):
+        way = (other.weights - before.double()).norm()
+        assert (one.weights.double() - other.weights).norm() < 0.06 * way
+
+
+def test_compensated_weights_follow_float32_where_plain_ones_do_not() -> None:
+    exact = stepped(REFERENCE, Storage(), 60, torch.bfloat16, exact=True)
+    kept = storage("", "compensated")
+    ours, plain = stepped(CPP, kept, 60, torch.bfloat16), stepped(CPP, Storage(), 60, torch.bfloat16)
+    off = [[away(cell, other) for cell, other in zip(some, exact, strict=True)] for some in (ours, plain)]
+    assert all(one < 0.1 * other for one, other in zip(*off, strict=True) if other > 0.01)
+
+
+def away(cell: Cell, exact: Cell) -> float:
+    """How far weights are from exact ones, with what rounding took away put back."""
+    rest = cell.state.get(REST, torch.zeros(())).double()
+    return float((cell.weights.double() + rest - exact.weights).norm())
+
+
+def test_small_parameters_keep_float32() -> None:
+    cells = stepped(CPP, storage("int8"), 1)
+    kinds = {tuple(cell.weights.shape): sorted(cell.state) for cell in cells}
+    assert kinds[(7,)] == ["m", "v"] and kinds[(4096,)] == ["m", "m.int8", "v", "v.uint8"]
+    assert cells[0].state["m"].dtype == torch.uint8 and cells[4].state["m"].dtype == torch.float32
