@@ -304,3 +304,91 @@ def agreed(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array
         ratio = part**2 / (square.numpy() - part**2)
         scaled.append(part * np.minimum(1.0, np.maximum(h.least, ratio / ratio.mean())))
     return np.asarray(w - h.lr * batch.whole(scaled))
+
+
+# ------------------------------------------------------------------------------------- gradients at other points
+
+
+class Informed:
+    """An optimizer of torch that gets another gradient than that at the weights."""
+
+    def __init__(self, base: torch.optim.Optimizer, change: Callable[[Array, Array, Any, Batch], Array], **settings: Any) -> None:
+        self.base, self.change, self.settings = base, change, SimpleNamespace(**settings)
+        self.params: list[Tensor] = [p for group in base.param_groups for p in group["params"]]
+        self.zero_grad = base.zero_grad
+
+    def step(self, closure: Callable[[], Tensor]) -> None:
+        batch = Batch(self.params, closure)
+        changed = self.change(batch.weights(), batch.gradient(), self.settings, batch)
+        for p, part in zip(self.params, batch.parts(changed), strict=True):
+            p.grad = torch.from_numpy(part.copy())
+        self.base.step()
+
+
+class Displaced(Informed):
+    """An optimizer of torch that takes its step elsewhere and is moved back."""
+
+    def step(self, closure: Callable[[], Tensor]) -> None:
+        batch = Batch(self.params, closure)
+        move = self.change(batch.weights(), batch.gradient(), self.settings, batch)
+        batch.move(batch.weights() + move)
+        closure()
+        self.base.step()
+        batch.move(batch.weights() - move)
+
+
+def adaptive_sam(w: Array, g: Array, h: Any, batch: Batch) -> Array:
+    """Kwon et al. 2021. h: rho."""
+    return batch.at(w + h.rho * np.abs(w) ** 2 * g / (np.linalg.norm(np.abs(w) * g) + 1e-12))[1]
+
+
+def _along(x: Array) -> Array:
+    return np.asarray(x / (np.linalg.norm(x) + 1e-12))
+
+
+def norm_aware(w: Array, g: Array, h: Any, batch: Batch) -> Array:
+    """Zhang et al. 2023, the accelerated form. h: near, rho, beta0, beta1, gamma."""
+    first = batch.at(w + h.near * _along(g))[1]
+    away = h.rho * _along(first - g)
+    second = batch.at(w + away)[1]
+    third = batch.at(w + away + h.near * _along(second))[1]
+    plain = g + abs(1 - h.beta0) * second
+    flat = h.beta1 * first + (1 - h.beta1) * third
+    length = np.linalg.norm(plain)
+    cosine = float(plain @ flat) / (np.linalg.norm(flat) * length + 1e-12)
+    return np.asarray(flat - h.gamma * (plain - cosine * length * _along(flat)))
+
+
+def adversarial_move(w: Array, g: Array, h: Any, batch: Batch) -> Array:
+    """Wu et al. 2020, one step of a proxy; vectors stay. h: gamma."""
+
+    def move(weights: Array, slope: Array) -> Array:
+        share = h.gamma * np.linalg.norm(weights) / (np.linalg.norm(slope) + 1e-20)
+        return share * slope if weights.ndim > 1 else np.zeros_like(weights)
+
+    return batch.whole([move(*both) for both in zip(batch.parts(w), batch.parts(g), strict=True)])
+
+
+def entropy_sgd(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Chaudhari et al. 2017. h: those of the rule, draw."""
+    if t == 1:
+        s.update(home=w, centre=w, outer=g, turn=0)
+    if (t - 1) % h.steps == 0:
+        s["inner"] = np.zeros_like(w)
+    step = g + h.weight_decay * w
+    if h.momentum:
+        s["inner"] = h.momentum * s["inner"] + step
+        step = step + h.momentum * s["inner"] if h.nesterov else s["inner"]
+    drawn = batch.whole([h.draw(t, place, tuple(p.shape)) for place, p in enumerate(batch.params)])
+    pull = h.gamma * (1 + h.scoping) ** s["turn"] * (s["home"] - w)
+    x = w - h.inner_lr * (step - pull + h.noise / np.sqrt(0.5 * h.inner_lr) * drawn)
+    s["centre"] = h.decay * s["centre"] + (1 - h.decay) * x
+    if t % h.steps:
+        return np.asarray(x)
+    s["turn"] += 1
+    step = s["home"] - s["centre"] + h.weight_decay * s["home"]
+    if h.momentum:
+        s["outer"] = h.momentum * s["outer"] + step
+        step = step + h.momentum * s["outer"] if h.nesterov else s["outer"]
+    s["home"] = s["centre"] = s["home"] - h.lr * step
+    return np.asarray(s["home"])

@@ -18,7 +18,8 @@ from dadaptation import DAdaptSGD  # type: ignore[import-untyped]
 from dog import DoG, LDoG  # type: ignore[import-untyped]
 from dowg import CDoWG, DoWG  # type: ignore[import-untyped]
 from pytorch_optimizer.optimizer.grokfast import gradfilter_ma
-from references import ADAM, TORCH, Model, Row, average, averaged, averaging, changed, gradient, plain, probe, transform
+from references import ADAM, SGD, TORCH, Model, Row, average, averaged, averaging, changed, fast, gradient, of, plain, probe, transform
+from references_elementwise import site
 from sgd_sai import SGD_sai  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
@@ -44,6 +45,9 @@ ADAMHD: dict[str, Any] = {**ADAM, "lr_lr": 0.01}
 FED: dict[str, Any] = {"lr": 0.03, "low": -0.6, "high": 2.0}
 CLIENTS: dict[str, Any] = {"lr": 0.8, "client": 0.12, "low": 0.118, "high": 0.127}
 OASIS: dict[str, Any] = {"lr": 0.05, "beta2": 0.8, "alpha": 0.2, "samples": 3}
+GAM: dict[str, Any] = {"near": 0.1, "rho": 0.4, "beta0": 0.3, "beta1": 0.7, "gamma": 0.5}
+ENTROPY: dict[str, Any] = {"lr": 0.8, "inner_lr": 0.03, "steps": 4, "decay": 0.6}
+ROUND: dict[str, Any] = {"gamma": 0.5, "scoping": 0.2, "noise": 0.01, "momentum": 0.5, "weight_decay": 0.1}
 SAI: dict[str, Any] = {"lr": 0.02, "momentum": 0.8, "eps": 1e-2, "weight_decay": 0.1}
 
 
@@ -66,6 +70,20 @@ def signs(rule: str) -> Callable[[int, int, int, tuple[int, ...]], Array]:
     assert isinstance(program, Program)
     sites = [node.value[1] for node in walk(program.roots()) if node.op == "random"]
     return lambda number, t, place, shape: philox.draw("rademacher", shape, t, sites[(number + 1) % 4], 0, place)
+
+
+def normals(rule: str) -> Callable[[int, int, tuple[int, ...]], Array]:
+    """The one draw of our rule."""
+    place = site(rule)
+    return lambda t, index, shape: philox.draw("normal", shape, t, place, 0, index)
+
+
+def informed(change: Callable[..., Array], **settings: Any) -> Maker:
+    return lambda params, problem: hand.Informed(torch.optim.AdamW(list(params.values()), **TORCH), change, **settings)
+
+
+def homes(optimizer: Any) -> Params:
+    return [torch.from_numpy(part) for part in hand.Batch(optimizer.params, None).parts(optimizer.memory["home"])]
 
 
 class Told:
@@ -129,6 +147,14 @@ RULES: tuple[Row, ...] = (
     Row("oasis", OASIS, all_by_hand(hand.oasis, draw=signs("oasis"), **OASIS), closure=True),
     Row("oasismomentum", {**OASIS, "beta1": 0.8}, all_by_hand(hand.oasis_momentum, beta1=0.8, draw=signs("oasismomentum"), **OASIS),
         closure=True),
+    Row("asam", {"lr": 0.03, "rho": 0.7, **fast("AdamW")}, informed(hand.adaptive_sam, rho=0.7), closure=True),
+    Row("gam", {"lr": 0.03, **GAM, **fast("AdamW")}, informed(hand.norm_aware, **GAM), closure=True),
+    Row("awp", {"lr": 0.03, "gamma": 0.1, **of("Momentum", {"momentum": 0.8, "weight_decay": 0.1})},
+        lambda params, _: hand.Displaced(torch.optim.SGD(list(params.values()), **SGD), hand.adversarial_move, gamma=0.1), closure=True),
+    Row("entropysgd", {**ENTROPY, **ROUND}, all_by_hand(hand.entropy_sgd, draw=normals("entropysgd"), nesterov=False, **ENTROPY, **ROUND),
+        "plain", average=homes),
+    Row("entropysgd", {**ENTROPY, **ROUND, "nesterov": True},
+        all_by_hand(hand.entropy_sgd, draw=normals("entropysgd"), nesterov=True, **ENTROPY, **ROUND), "nesterov", average=homes),
     Row("fedhyperg", FED, all_by_hand(hand.fed_hyper_g, **FED)),
     Row("fedhypersl", CLIENTS, all_by_hand(hand.fed_hyper_sl, **CLIENTS), loop=Clients),
 )

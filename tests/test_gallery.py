@@ -89,6 +89,10 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "fedhypersl": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "oasis": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "oasismomentum": "the transcription of the paper in `tests/by_hand_reductions.py`",
+    "asam": "two passes by hand around torch's AdamW",
+    "gam": "four passes by hand around torch's AdamW",
+    "awp": "two passes by hand around torch.optim.SGD",
+    "entropysgd": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "trustregionspectral": "torch.optim.Muon with coefficients that converge, its cast to bfloat16 and its scale left out",
     "trustregionmax": "pytorch_optimizer's SignSGD",
     "trustregionfrobenius": "the transcription of the paper in `tests/by_hand_matrix.py`",
@@ -111,6 +115,9 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "onlinesubspacedescent": "the transcription of the paper in `tests/by_hand_matrix.py`",
     "subspacemomentum": "the transcription of the paper in `tests/by_hand_matrix.py`",
     "dion": "the transcription of the paper in `tests/by_hand_matrix.py`, given our start",
+    "dctadamw": "the transcription of the paper in `tests/by_hand_matrix.py`",
+    "trion": "the transcription of the paper in `tests/by_hand_matrix.py`",
+    "psgdkron": "kron-torch in float64, given our draws",
 }  # fmt: skip
 HEAD = """\
 # The library
