@@ -179,7 +179,7 @@ class _Writer:
         if row.role == "reduce":
             return self._reduction(node)
         if node.op == "as_matrix":
-            return f"{self.operand(node.args[0])}.reshape(1, first, -1)"
+            return f"ops.flat({self.operand(node.args[0])}, first)"
         if node.op == "as_param":
             return f"{self.operand(node.args[0])}.reshape({self.tensor(ir.W)}.shape)"
         if node.op == "push":

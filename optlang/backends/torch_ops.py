@@ -54,6 +54,11 @@ def inverse(a: Tensor) -> Tensor:
     return torch.where(finite & (info == 0)[..., None, None], found, torch.nan)
 
 
+def flat(x: Tensor, first: int) -> Tensor:
+    """A parameter with `first` rows as one matrix, also where it has no elements."""
+    return x.reshape(1, first, -1) if x.numel() else x.reshape(1, first, 0 if first else 1)
+
+
 def count(x: Tensor, dims: Dims) -> Tensor:
     """How many values are reduced."""
     return torch.ones_like(x).sum() if dims is None else torch.ones_like(x).sum(tuple(dims), keepdim=True)
