@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -18,7 +19,7 @@ from dadaptation import DAdaptSGD  # type: ignore[import-untyped]
 from dog import DoG, LDoG  # type: ignore[import-untyped]
 from dowg import CDoWG, DoWG  # type: ignore[import-untyped]
 from pytorch_optimizer.optimizer.grokfast import gradfilter_ma
-from references import ADAM, SGD, TORCH, Model, Row, average, averaged, averaging, changed, fast, gradient, of, plain, probe, transform
+from references import ADAM, TORCH, Model, Row, average, averaged, averaging, changed, fast, gradient, of, plain, probe, transform
 from references_elementwise import site
 from sgd_sai import SGD_sai  # type: ignore[import-untyped]
 from torch import Tensor
@@ -48,6 +49,7 @@ OASIS: dict[str, Any] = {"lr": 0.05, "beta2": 0.8, "alpha": 0.2, "samples": 3}
 GAM: dict[str, Any] = {"near": 0.1, "rho": 0.4, "beta0": 0.3, "beta1": 0.7, "gamma": 0.5}
 ENTROPY: dict[str, Any] = {"lr": 0.8, "inner_lr": 0.03, "steps": 4, "decay": 0.6}
 ROUND: dict[str, Any] = {"gamma": 0.5, "scoping": 0.2, "noise": 0.01, "momentum": 0.5, "weight_decay": 0.1}
+VELOCITY = partial(torch.optim.SGD, lr=0.03, momentum=0.8, weight_decay=0.1)
 SAI: dict[str, Any] = {"lr": 0.02, "momentum": 0.8, "eps": 1e-2, "weight_decay": 0.1}
 
 
@@ -150,7 +152,7 @@ RULES: tuple[Row, ...] = (
     Row("asam", {"lr": 0.03, "rho": 0.7, **fast("AdamW")}, informed(hand.adaptive_sam, rho=0.7), closure=True),
     Row("gam", {"lr": 0.03, **GAM, **fast("AdamW")}, informed(hand.norm_aware, **GAM), closure=True),
     Row("awp", {"lr": 0.03, "gamma": 0.1, **of("Momentum", {"momentum": 0.8, "weight_decay": 0.1})},
-        lambda params, _: hand.Displaced(torch.optim.SGD(list(params.values()), **SGD), hand.adversarial_move, gamma=0.1), closure=True),
+        lambda params, _: hand.Displaced(VELOCITY(list(params.values())), hand.adversarial_move, gamma=0.1), closure=True),
     Row("entropysgd", {**ENTROPY, **ROUND}, all_by_hand(hand.entropy_sgd, draw=normals("entropysgd"), nesterov=False, **ENTROPY, **ROUND),
         "plain", average=homes),
     Row("entropysgd", {**ENTROPY, **ROUND, "nesterov": True},
