@@ -60,11 +60,13 @@ class Rule:
         """The text after the rule's name: as a rule its source."""
         return self._item.doc
 
-    def optimizer(self, backend: str = "auto", math: Math = "safe") -> type[Optimizer]:
-        """A subclass of `torch.optim.Optimizer` named like the rule."""
+    def optimizer(
+        self, backend: str = "auto", math: Math = "safe", state: str | Mapping[str, str] | None = None, weights: str = "nearest"
+    ) -> type[Optimizer]:
+        """A subclass of `torch.optim.Optimizer` named like the rule; see `load`."""
         from optlang.runtime import make_optimizer  # noqa: PLC0415 - torch is only imported when it is needed
 
-        return make_optimizer(self.program, relower=self.lowered, backend=backend, math=math)
+        return make_optimizer(self.program, relower=self.lowered, backend=backend, math=math, state=state, weights=weights)
 
     def module(self, baked: Mapping[str, Any] | None = None) -> str:
         """The text of a Python module that needs torch alone. `baked`: values of the hypers that shape the program."""
@@ -104,25 +106,42 @@ def _named_like_the_file(file: File) -> str:
     return next((item.name for item in file.items if isinstance(item, RuleItem | Route) and item.name.lower() == stem), "")
 
 
-def load(what: str | Path, rule: str | None = None, *, backend: str = "auto", math: Math = "safe") -> type[Optimizer]:
+def load(
+    what: str | Path, rule: str | None = None, *, backend: str = "auto", math: Math = "safe",
+    state: str | Mapping[str, str] | None = None, weights: str = "nearest",
+) -> type[Optimizer]:  # fmt: skip
     """The optimizer class of a library name or a `.opt` file: `Lion = load("lion")`, then `Lion(model.parameters(), lr=1e-4)`.
 
     `backend` is "auto" (C++ on the CPU, torch elsewhere), "cpp", "torch" or "reference"; `math` is "safe" (as accurate as
-    written), "strict" (as written) or "fast". Raises OptError for a file that is wrong or missing, ValueError for an unknown backend.
+    written), "strict" (as written) or "fast". `state` stores the states with a number for each element in fewer bits: "bf16",
+    "fp8", "int8" or "int4" for all, or by name as `{"m": "bf16", "v": "int8"}`. `weights` says how parameters of bfloat16 are
+    rounded: to "nearest", "stochastic", or "compensated" with what rounding took away kept beside them. Raises OptError for a
+    file that is wrong or missing, ValueError for an unknown backend, math, state or format.
     """
     source = library.find(str(what))
-    return _compiled(source.text, source.name, rule, backend, math)
+    return _compiled(source.text, source.name, rule, backend, math, _hashable(state), weights)
 
 
-def loads(text: str, rule: str | None = None, *, backend: str = "auto", math: Math = "safe") -> type[Optimizer]:
+def loads(
+    text: str, rule: str | None = None, *, backend: str = "auto", math: Math = "safe",
+    state: str | Mapping[str, str] | None = None, weights: str = "nearest",
+) -> type[Optimizer]:  # fmt: skip
     """Like `load`, for the text of a `.opt` file."""
-    return _compiled(text, "<text>", rule, backend, math)
+    return _compiled(text, "<text>", rule, backend, math, _hashable(state), weights)
+
+
+def _hashable(state: str | Mapping[str, str] | None) -> str | tuple[tuple[str, str], ...] | None:
+    return tuple(state.items()) if isinstance(state, Mapping) else state
 
 
 @lru_cache(maxsize=256)
-def _compiled(text: str, name: str, rule: str | None, backend: str, math: Math) -> type[Optimizer]:
-    made = Rule.from_source(Source(text, name), rule).optimizer(backend, math)
-    made._origin = (_compiled, (text, name, rule, backend, math))  # type: ignore[attr-defined]
+def _compiled(
+    text: str, name: str, rule: str | None, backend: str, math: Math, state: str | tuple[tuple[str, str], ...] | None = None,
+    weights: str = "nearest",
+) -> type[Optimizer]:  # fmt: skip
+    kept = dict(state) if isinstance(state, tuple) else state
+    made = Rule.from_source(Source(text, name), rule).optimizer(backend, math, kept, weights)
+    made._origin = (_compiled, (text, name, rule, backend, math, state, weights))  # type: ignore[attr-defined]
     return made
 
 

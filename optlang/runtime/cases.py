@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from optlang import ir
 from optlang.backends import WHAT, backend
 from optlang.backends.base import Executable, Math
+from optlang.backends.formats import Storage
 from optlang.errors import did_you_mean
 from optlang.live import without_dead
+from optlang.runtime import precision
 from optlang.runtime.differentiable import Differentiable
 from optlang.runtime.fingerprint import fingerprint_of, text_of
 from optlang.runtime.naming import Naming
@@ -19,11 +22,37 @@ Relower = Callable[[dict[str, Any]], "ir.Program | ir.Routing"]
 MATH = ("safe", "strict", "fast")
 
 
+@dataclass(frozen=True)
+class Way:
+    """How rules are compiled: where, how freely, and in which formats states and weights are kept (see `precision`)."""
+
+    backend: str = "auto"
+    math: Math = "safe"
+    state: precision.Asked = None
+    weights: str = "nearest"
+
+    def storage(self, program: ir.Program) -> Storage:
+        return precision.storage(program, self.state, self.weights)
+
+    def compiled(self, program: ir.Program) -> Executable:
+        return backend(self.backend).compile(program, self.math, self.storage(program))
+
+    @property
+    def is_plain(self) -> bool:
+        return not self.state and self.weights == "nearest"
+
+    def __str__(self) -> str:
+        state = ", ".join(f"{name} {form}" for name, form in self.state.items()) if isinstance(self.state, Mapping) else self.state
+        kept = [f"state {state}"] if state else []
+        kept += [f"weights {self.weights}"] if self.weights != "nearest" else []
+        return ", ".join([f"backend {self.backend}", f"{self.math} math", *kept])
+
+
 class Case:
     """One program with its settings. `label` names it in the groups of a route and is empty for a rule alone."""
 
     def __init__(
-        self, label: str, case: ir.Case, place: int, backend_name: str, math: Math, relower: Relower, as_betas: bool = False
+        self, label: str, case: ir.Case, place: int, way: Way, relower: Relower, as_betas: bool = False
     ) -> None:
         self.label, self.condition, self.program = label, case.condition, without_dead(case.program)
         self.dropped = {s.name for s in case.program.states} - {s.name for s in self.program.states}  # nothing reads them
@@ -31,8 +60,8 @@ class Case:
         self.baked = [h.name for h in case.program.hypers if h.baked]
         self.shared = {level: [s.name for s in self.program.states if s.type.extent.level == level] for level in ("group", "model")}
         self.asks = {op for op in ("grad", "hvp", "loss", "random") if self.program.uses(op)}
-        self._place, self._backend, self._math, self._relower = place, backend_name, math, relower
-        self.way = f"backend {backend_name}, {math} math"
+        self._place, self._way, self._relower = place, way, relower
+        self.way = str(way)
         self._programs: dict[tuple[Any, ...], ir.Program] = {self._key(self.settings.defaults): self.program}
         self._executables: dict[tuple[Any, ...], Executable] = {}
         self._identities: dict[tuple[Any, ...], tuple[str, str]] = {}
@@ -54,7 +83,7 @@ class Case:
         key = (*self._key(hypers), differentiable)
         if key not in self._executables:
             program = self.shaped(hypers)
-            made = Differentiable(program) if differentiable else backend(self._backend).compile(program, self._math)
+            made = Differentiable(program) if differentiable else self._way.compiled(program)
             self._executables[key] = made
         return (self.label, *key), self._executables[key]
 
@@ -69,6 +98,14 @@ class Case:
             program = self.shaped(hypers)
             self._identities[key] = fingerprint_of(program), text_of(program)
         return self._identities[key]
+
+    @property
+    def keeps_float32(self) -> bool:
+        return self._way.is_plain
+
+    def storage(self, hypers: Mapping[str, Any]) -> Storage:
+        """How the states of parameters with such hypers are stored."""
+        return self._way.storage(self.shaped(hypers))
 
     def is_shared(self, state: str) -> bool:
         """Whether parameters share it: a state per group or model."""
@@ -93,19 +130,18 @@ class Case:
             )
 
 
-def cases_of(what: ir.Program | ir.Routing, relower: Relower, backend_name: str, math: Math) -> list[Case]:
-    """The cases of a rule or route. Raises ValueError for an unknown backend or a program that the backend refuses."""
-    chosen = _checked_backend(backend_name)
-    if math not in MATH:
-        raise ValueError(f"there is no math {math!r}: choose one of {', '.join(MATH)}")
+def cases_of(what: ir.Program | ir.Routing, relower: Relower, way: Way) -> list[Case]:
+    """The cases of a rule or route. Raises ValueError for an unknown backend or format, or a program that the backend refuses."""
+    chosen = _checked_backend(way.backend)
+    if way.math not in MATH:
+        raise ValueError(f"there is no math {way.math!r}: choose one of {', '.join(MATH)}")
     written = list(what.cases) if isinstance(what, ir.Routing) else [ir.Case(None, what, {})]
     for case in written:
         _refuse(case.program, chosen, len(written) > 1)
+    precision.check(what.name, [without_dead(case.program) for case in written], way.state, way.weights, chosen)
     labels = _labels([case.program.name for case in written]) if isinstance(what, ir.Routing) else [""]
     as_betas = len(written) > 1 and any(Naming(h.name for h in case.program.hypers).pair for case in written)
-    return [
-        Case(label, case, place, chosen, math, relower, as_betas) for place, (label, case) in enumerate(zip(labels, written, strict=True))
-    ]
+    return [Case(label, case, place, way, relower, as_betas) for place, (label, case) in enumerate(zip(labels, written, strict=True))]
 
 
 def _checked_backend(name: str) -> str:

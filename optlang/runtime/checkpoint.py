@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from optlang import ir
+from optlang.runtime import precision
 from optlang.runtime.facts import facts_of, plain_name
 from optlang.runtime.fingerprint import FINGERPRINT, RULES, differences
 from optlang.runtime.naming import OWN_KEYS, Group
@@ -19,6 +20,7 @@ from optlang.runtime.parameters import real
 from optlang.runtime.shapes import expected_states
 
 if TYPE_CHECKING:
+    from optlang.runtime.cases import Case
     from optlang.runtime.grouped import Grouped
 
 COUNT = "step"  # updates of a parameter, as in torch
@@ -134,7 +136,9 @@ def _parameter_problems(
     if not isinstance(state, Mapping):
         return [f"its state is {type(state).__name__}, not a dictionary"]
     expected = {COUNT: (), **_expected(program, parameter, hypers)}
-    problems = []
+    state, problems = precision.opened(state, real(parameter).shape)
+    if problems:
+        return problems
     if missing := sorted(set(expected) - set(state)):
         problems.append(f"lacks {', '.join(missing)}")
     if program.evaluation is not None:
@@ -150,6 +154,7 @@ def _parameter_problems(
 def shape_problems(program: ir.Program, parameter: Tensor, state: Mapping[str, Any], hypers: Mapping[str, Any]) -> list[str]:
     """In what the states of a parameter differ from those that a program keeps; no states are no problem."""
     expected = _expected(program, parameter, hypers)
+    state, _ = precision.opened(state, real(parameter).shape)
     return [problem for name, shape in expected.items() if name in state for problem in _value_problems(name, state[name], shape)]
 
 
@@ -185,10 +190,17 @@ def restored(optimizer: Grouped, state_dict: Mapping[str, Any]) -> dict[str, Any
         known.update(keys)
         for parameter, key in zip(group["params"], keys, strict=True):
             if state_dict["state"].get(key):
-                state[parameter] = {name: _placed(name, value, parameter) for name, value in state_dict["state"][key].items()}
+                state[parameter] = _stored(state_dict["state"][key], parameter, optimizer.case_of(group), kept)
     of_hooks: Any = {key: deepcopy(value) for key, value in state_dict["state"].items() if isinstance(key, str) and key not in known}
     state.update(of_hooks)
     return {"state": state, "param_groups": groups}
+
+
+def _stored(saved: Mapping[str, Any], parameter: Tensor, case: Case, group: Group) -> dict[str, Any]:
+    """Saved states as they are stored beside such a parameter."""
+    opened, _ = precision.opened(saved, real(parameter).shape)
+    plain = {name: _placed(name, value, parameter) for name, value in opened.items()}
+    return precision.closed(saved, plain, case.storage(case.settings.read(dict(group), "")), real(parameter))
 
 
 def _placed(name: str, given: Any, parameter: Tensor) -> Tensor:

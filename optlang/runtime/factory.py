@@ -11,23 +11,25 @@ import torch
 
 from optlang import ir
 from optlang.backends.base import Math
-from optlang.runtime.cases import Case, Relower, cases_of
+from optlang.runtime.cases import Case, Relower, Way, cases_of
 from optlang.runtime.evaluating import Evaluating
 from optlang.runtime.optimizer import RuleOptimizer
 from optlang.runtime.options import ABOUT, OPTIONS
+from optlang.runtime.precision import Asked
 
 ASKING = ("grad", "hvp", "loss")
 
 
 def make_optimizer(
-    what: ir.Program | ir.Routing, *, relower: Relower, backend: str = "auto", math: Math = "safe"
-) -> type[torch.optim.Optimizer]:
+    what: ir.Program | ir.Routing, *, relower: Relower, backend: str = "auto", math: Math = "safe", state: Asked = None,
+    weights: str = "nearest",
+) -> type[torch.optim.Optimizer]:  # fmt: skip
     """A subclass of `torch.optim.Optimizer` named like the rule, with its hypers as keyword arguments.
 
-    `relower(baked)` gives the program for other values of the hypers that shape it. `backend` "auto": see `backends`. Raises
-    ValueError for an unknown backend or math, and for a program that the backend cannot run.
+    `relower(baked)` gives the program for other values of the hypers that shape it. `backend` "auto": see `backends`; `state`
+    and `weights`: see `precision`. Raises ValueError for an unknown one of these, and for a program that the backend cannot run.
     """
-    cases = cases_of(what, relower, backend, math)
+    cases = cases_of(what, relower, Way(backend, math, state, weights))
     evaluates = any(case.program.evaluation is not None for case in cases)
     base = Evaluating if evaluates else RuleOptimizer
     members: dict[str, Any] = {

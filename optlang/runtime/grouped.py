@@ -132,6 +132,8 @@ class Grouped(torch.optim.Optimizer):
         program = case.shaped(hypers)
         if group.get("differentiable", self.defaults["differentiable"]) and (why := refuses(program)):
             raise ValueError(f"{program.name} cannot be differentiable: it {why}")
+        if group.get("differentiable", self.defaults["differentiable"]) and not case.keeps_float32:
+            raise ValueError(f"{program.name} cannot be differentiable with state or weights in fewer bits: rounding has no gradient")
         for number, parameter in enumerate(params):
             name = names[number] if names else f"parameter {number} of group {len(self.param_groups)}"
             check_parameter(program, parameter, name, hypers)

@@ -1,0 +1,173 @@
+"""Optimizers with states and weights in fewer bits: what they keep, checkpoints between formats, training, wrong settings."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import optlang
+
+FORMATS = ("fp32", "bf16", "fp8", "int8", "int4")
+BYTES = {"fp32": 8.0, "bf16": 4.0, "fp8": 2.0 + 8 / 256, "int8": 2.0 + 8 / 256, "int4": 1.0 + 8 / 128}  # of AdamW's two states, an element
+SHAPE = (128, 96)
+
+
+def parameter(dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)).to(dtype).requires_grad_()
+
+
+def train(p: Tensor, optimizer: Any, steps: range) -> Tensor:
+    """Some steps with gradients that depend on the weights and the step."""
+    for t in steps:
+        noise = torch.randn(SHAPE, generator=torch.Generator().manual_seed(t))
+        p.grad = (p.detach().float() + 0.3 * noise).to(p.dtype)
+        optimizer.step()
+    return p.detach().clone()
+
+
+def made(p: Tensor, **options: Any) -> Any:
+    make: Any = optlang.load("adamw", backend=options.pop("backend", "cpp"), **options)
+    return make([p], lr=0.01, eps=1e-3)
+
+
+def size(optimizer: Any, p: Tensor) -> int:
+    return sum(x.numel() * x.element_size() for name, x in optimizer.state[p].items() if name != "step")
+
+
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+@pytest.mark.parametrize("state", FORMATS)
+def test_memory_is_what_the_format_says(state: str, backend: str) -> None:
+    p = parameter()
+    optimizer = made(p, state=state, backend=backend)
+    train(p, optimizer, range(2))
+    assert size(optimizer, p) == BYTES[state] * p.numel()
+
+
+@pytest.mark.parametrize("state", FORMATS)
+def test_a_run_goes_on_bit_by_bit(state: str, tmp_path: Path) -> None:
+    whole, p = parameter(), parameter()
+    expected = train(whole, made(whole, state=state), range(9))
+    optimizer = made(p, state=state)
+    train(p, optimizer, range(4))
+    torch.save({"optimizer": optimizer.state_dict(), "p": p.detach()}, tmp_path / "run.pt")
+    kept = torch.load(tmp_path / "run.pt", weights_only=True)
+    resumed = kept["p"].requires_grad_()
+    other = made(resumed, state=state)
+    other.load_state_dict(kept["optimizer"])
+    assert torch.equal(train(resumed, other, range(4, 9)), expected)
+
+
+@pytest.mark.parametrize("state", ["bf16", "int4"])
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
+def test_copies(state: str, way: Any) -> None:
+    p = parameter()
+    optimizer = made(p, state=state)
+    train(p, optimizer, range(3))
+    q, other = way((p, optimizer))
+    assert torch.equal(train(p, optimizer, range(3, 6)), train(q, other, range(3, 6)))
+
+
+@pytest.mark.parametrize("before", FORMATS)
+@pytest.mark.parametrize("after", FORMATS)
+def test_checkpoints_go_from_one_format_to_another(before: str, after: str) -> None:
+    p, q = parameter(), parameter()
+    saved, loaded = made(p, state=before), made(q, state=after)
+    train(p, saved, range(3))
+    loaded.load_state_dict(copy.deepcopy(saved.state_dict()))
+    assert size(loaded, q) == BYTES[after] * q.numel()
+    with torch.no_grad():
+        q.copy_(p)
+    coarse = 0.3 if "int4" in (before, after) else 0.05
+    start = p.detach().clone()
+    ours, theirs = train(q, loaded, range(3, 5)), train(p, saved, range(3, 5))
+    assert (ours - theirs).norm() < coarse * (theirs - start).norm()
+    assert before != after or torch.equal(ours, theirs)
+
+
+def test_formats_by_name_and_by_sign() -> None:
+    p = parameter()
+    optimizer = made(p, state={"m": "bf16", "v": "int8"})
+    train(p, optimizer, range(1))
+    assert {name: x.dtype for name, x in optimizer.state[p].items()} == {
+        "step": torch.float32, "m": torch.bfloat16, "v": torch.uint8, "v.uint8": torch.float32,
+    }  # fmt: skip
+    assert "state m bf16, v int8" in optimizer.describe()
+
+
+def test_a_route_stores_what_its_rules_have() -> None:
+    make: Any = optlang.load("muonwithadamw", state="int8")
+    p, q = parameter(), torch.randn(5000).requires_grad_()
+    optimizer = make([("a.weight", p), ("b.bias", q)])
+    for _ in range(2):
+        p.grad, q.grad = torch.randn_like(p), torch.randn_like(q)
+        optimizer.step()
+    assert {x.dtype for name, x in optimizer.state[q].items() if "." not in name and name != "step"} == {torch.uint8}
+
+
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+def test_plain_bfloat16_stands_still_where_the_others_move(backend: str) -> None:
+    """Steps of a thousandth of the last digit are lost by rounding to nearest."""
+    moved = {}
+    for weights in ("nearest", "stochastic", "compensated"):
+        p = torch.ones(4096, dtype=torch.bfloat16).requires_grad_()
+        make: Any = optlang.loads("rule R { hyper lr = 1e-5 in (0, inf) w' = w - lr*g }", backend=backend, weights=weights)
+        optimizer = make([p])
+        for _ in range(200):
+            p.grad = torch.ones_like(p)
+            optimizer.step()
+        rest = optimizer.state[p].get("w.rest", torch.zeros(1))
+        moved[weights] = float(1 - (p.detach().double() + rest.double()).mean())
+    assert moved["nearest"] == 0
+    assert abs(moved["compensated"] - 2e-3) < 4e-4 and abs(moved["stochastic"] - 2e-3) < 5e-4
+
+
+@pytest.mark.parametrize("options", [{"state": "int8"}, {"state": "bf16"}, {"state": {"v": "int4"}}, {"weights": "compensated"}], ids=str)
+def test_the_loss_falls_as_in_full_precision(options: dict[str, Any]) -> None:
+    """A regression that is learnt to its noise."""
+    dtype = torch.bfloat16 if "weights" in options else torch.float32
+    losses = []
+    for chosen in ({}, options):
+        p = parameter(dtype)
+        optimizer = made(p, **chosen)
+        train(p, optimizer, range(400))
+        losses.append(float(p.detach().float().square().mean()))
+    assert losses[1] < 1.3 * losses[0] + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"state": "int9"}, r"there is no state format 'int9': did you mean 'int8'\?"),
+        ({"state": {"m": "half"}}, "there is no state format 'half': choose one of fp32, bf16, fp8, int8, int4"),
+        ({"state": {"mu": "int8"}}, "AdamW has no state 'mu' to be stored as int8: states with a number for each element: m, v"),
+        ({"weights": "kahan"}, "there are no weights 'kahan': choose one of nearest, stochastic, compensated"),
+        ({"state": "int8", "backend": "reference"}, "the backend 'reference' keeps float64 alone"),
+    ],
+)
+def test_wrong_settings(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        optlang.load("adamw", **options)
+
+
+def test_differentiable_steps_keep_float32() -> None:
+    make: Any = optlang.load("adamw", state="bf16")
+    with pytest.raises(ValueError, match="rounding has no gradient"):
+        make([parameter() * 1], differentiable=True)
+
+
+def test_a_damaged_checkpoint_is_refused_as_a_whole() -> None:
+    p = parameter()
+    optimizer = made(p, state="int8")
+    train(p, optimizer, range(2))
+    before = {name: x.clone() for name, x in optimizer.state[p].items()}
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["state"][0]["m.int8"] = saved["state"][0]["m.int8"][:-1]
+    with pytest.raises(ValueError, match=r"m in int8 has 12288 bytes and 47 scales, not 12288 and 48"):
+        optimizer.load_state_dict(saved)
+    assert all(torch.equal(x, optimizer.state[p][name]) for name, x in before.items())
