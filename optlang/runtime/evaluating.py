@@ -8,6 +8,7 @@ from torch import Tensor
 from optlang.runtime.checkpoint import COUNT, TRAINING
 from optlang.runtime.optimizer import RuleOptimizer, Work
 from optlang.runtime.parameters import real
+from optlang.runtime.sharded import put
 
 
 class Evaluating(RuleOptimizer):
@@ -23,6 +24,7 @@ class Evaluating(RuleOptimizer):
             for cell, value in zip(cells, values, strict=True):
                 cell.state[TRAINING] = cell.weights.detach().clone()
                 cell.weights.copy_(value)
+            self._put_back(cells)
 
     @torch.no_grad()
     def train(self, mode: bool = True) -> None:
@@ -32,7 +34,7 @@ class Evaluating(RuleOptimizer):
             return
         for parameter, state in self.state.items():
             if isinstance(parameter, Tensor) and TRAINING in state:
-                real(parameter).copy_(state.pop(TRAINING))
+                put(real(parameter), state.pop(TRAINING))
 
     def _evaluates(self) -> bool:
         return any(TRAINING in state for parameter, state in self.state.items() if isinstance(parameter, Tensor))

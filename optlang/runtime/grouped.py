@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from optlang import ir
+from optlang.runtime import sharded
 from optlang.runtime.cases import Case
 from optlang.runtime.describing import description
 from optlang.runtime.differentiable import refuses
@@ -137,11 +138,18 @@ class Grouped(torch.optim.Optimizer):
         for number, parameter in enumerate(params):
             name = names[number] if names else f"parameter {number} of group {len(self.param_groups)}"
             check_parameter(program, parameter, name, hypers)
+            self._check_spread(case, parameter, name, {**self.defaults, **group})
         if case.label:
             group["rule"] = case.label
         group["params"] = list(zip(names, params, strict=True)) if names else params
         super().add_param_group(group)
         self.read_settings()
+
+    def _check_spread(self, case: Case, parameter: Any, name: str, group: Group) -> None:
+        if sharded.is_sharded(parameter):
+            asks = bool(case.asks & {"grad", "hvp", "loss"})
+            if why := sharded.refuses(parameter, asks, group["differentiable"], case.keeps_float32):
+                raise ValueError(f"{case.program.name} cannot step {name}, which several processes hold parts of: {why}")
 
     def name_of(self, parameter: Tensor) -> str:
         """The name that a parameter was given with, or its place."""

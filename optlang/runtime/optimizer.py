@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +19,7 @@ from optlang.runtime.naming import Group
 from optlang.runtime.parameters import gradient_of, real
 from optlang.runtime.saved import Saved
 from optlang.runtime.scaling import overflowed, scale_of
+from optlang.runtime.sharded import Part, goes_by_element, is_sharded
 
 Shared = dict[str, Tensor]
 Work = dict[tuple[Any, ...], tuple[Executable, list[Cell]]]  # by rule and shape
@@ -38,6 +39,7 @@ class RuleOptimizer(Saved):
         self.inputs: dict[str, Any] = self.__dict__.get("inputs", {})  # values that the rule asks the training loop for, by name
         self.reports: dict[str, Any] = self.__dict__.get("reports", {})  # what the rule reported in the last step
         self._cells: dict[Tensor, Cell] = {}
+        self._parts: dict[int, Part] = {}  # of the parameters in this step that several processes hold, by their places
         self._shapes: dict[int, tuple[Any, ...]] = {}  # of each group: the program for which its states have been checked
 
     # -------------------------------------------------------------------------------------------------- step
@@ -72,6 +74,7 @@ class RuleOptimizer(Saved):
         self.reports = {}
         for step, write in taken:
             write()
+            self._put_back(step.cells)
             self._share(step)
             self.reports |= step.reports
         self._count([cell for _, cells in work.values() for cell in cells])
@@ -113,7 +116,8 @@ class RuleOptimizer(Saved):
                 if parameter.grad is not None:
                     cell = self._cell(parameter, number, place, index)
                     cell.hypers, cell.t = given, int(cell.state[COUNT]) + 1
-                    cell.gradient = gradient_of(parameter, group, cell.name, scale)
+                    part = self._parts.get(index)
+                    cell.gradient = gradient_of(parameter, group, cell.name, scale, None if part is None else part.gradient())
                     cells.append(cell)
                 index += 1
         return {key: found for key, found in work.items() if found[1]}
@@ -132,6 +136,8 @@ class RuleOptimizer(Saved):
         self._shapes[number] = key
 
     def _cell(self, parameter: Tensor, group: int, place: int, index: int) -> Cell:
+        if is_sharded(parameter):
+            return self._cell_of_a_part(parameter, group, place, index)
         state = self.state[parameter]
         cell = self._cells.get(parameter)
         if cell is None or cell.group != group or cell.index != index or cell.state is not state:
@@ -145,6 +151,23 @@ class RuleOptimizer(Saved):
         if self.inputs:
             cell.inputs = {k: v.get(parameter) if isinstance(v, Mapping) else v for k, v in self.inputs.items()}
         return cell
+
+    def _cell_of_a_part(self, parameter: Tensor, group: int, place: int, index: int) -> Cell:
+        case = self.case_of(self.param_groups[group])
+        hypers = case.settings.read(self.param_groups[group], "")
+        part = self._parts[index] = Part(parameter, not goes_by_element(case.shaped(hypers), parameter, hypers))
+        kept = self.state[parameter]
+        kept.setdefault(COUNT, torch.zeros((), dtype=torch.float32))
+        name = name_in(self.param_groups[group], group, place)
+        given = {k: v.get(parameter) if isinstance(v, Mapping) else v for k, v in self.inputs.items()}
+        inputs = {k: part.of(v) for k, v in given.items()}
+        return Cell(part.weights, None, part.states(kept), {}, 0, facts_of(parameter), index, group, name, inputs)
+
+    def _put_back(self, cells: Sequence[Cell]) -> None:
+        """Parts of parameters that were stepped whole."""
+        for cell in cells if self._parts else ():
+            if (part := self._parts.pop(cell.index, None)) is not None:
+                part.put_back()
 
     def _begin_step(self, executable: Executable, cells: list[Cell], batch: Batch | None) -> tuple[Step, Callable[[], None]]:
         """A step computed, with what writes it."""

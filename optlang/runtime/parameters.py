@@ -48,9 +48,12 @@ def real(parameter: Tensor, differentiable: bool = False) -> Tensor:
         return torch.view_as_real(parameter if differentiable else parameter.detach())
 
 
-def gradient_of(parameter: Tensor, group: Mapping[str, Any], name: str, scale: Any = None) -> Tensor:
-    """The gradient to descend along, `scale` times smaller than the one given. Raises RuntimeError where no rule could take it."""
-    gradient = parameter.grad
+def gradient_of(parameter: Tensor, group: Mapping[str, Any], name: str, scale: Any = None, part: Tensor | None = None) -> Tensor:
+    """The gradient to descend along, `scale` times smaller than the one given, which may be that of a part of the parameter.
+
+    Raises RuntimeError where no rule could take it.
+    """
+    gradient = parameter.grad if part is None else part
     assert gradient is not None
     if parameter.is_meta:
         words = "`fused=True` requires all the params to be floating point Tensors of supported devices: " if group.get("fused") else ""

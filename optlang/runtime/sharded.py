@@ -1,0 +1,135 @@
+"""Parameters that several processes hold parts of: DTensors, as of FSDP2 and tensor parallelism.
+
+A rule that goes element by element steps the part that is here, and its states are DTensors like the parameter. Every other
+rule (reductions, matrices, draws, `rows`) gets the whole parameter from all processes in every step: each of them computes
+all of it, keeps its states whole, and puts its own part back. That costs memory and traffic, but takes the same steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optlang.ir import Program
+from optlang.runtime.facts import facts_of, mixes_elements
+
+
+def is_sharded(parameter: Any) -> bool:
+    """Whether it is a DTensor; found out without importing what defines them."""
+    return hasattr(parameter, "device_mesh")
+
+
+def goes_by_element(program: Program, parameter: Tensor, hypers: Mapping[str, Any]) -> bool:
+    """Whether a part of a parameter can be stepped by itself."""
+    return not program.uses("random") and not program.reports and not mixes_elements(program, facts_of(parameter), hypers)
+
+
+def refuses(parameter: Tensor, asks_again: bool, differentiable: bool, plain: bool) -> str:
+    """Why such a parameter cannot be spread over processes; empty where it can."""
+    if asks_again:
+        return "the rule asks the model again, at weights that would have to be spread each time"
+    if differentiable:
+        return "autograd cannot go through a step of its parts"
+    if not plain:
+        return "states and weights in fewer bits are kept in blocks, which parts would cut"
+    return "it is complex" if parameter.is_complex() else ""
+
+
+class Part:
+    """A parameter as one process steps it: its own part, or for a `whole` one all of it, gathered."""
+
+    def __init__(self, parameter: Any, whole: bool) -> None:
+        self.parameter, self.whole = parameter, whole
+        self.weights = parameter.full_tensor() if whole else parameter.to_local()
+
+    def gradient(self) -> Tensor:
+        """Of the same elements as the weights, summed up where it was not yet."""
+        gradient: Any = self.parameter.grad
+        if self.whole:
+            return gradient.full_tensor()  # type: ignore[no-any-return]
+        return gradient.redistribute(self.parameter.device_mesh, self.parameter.placements).to_local()  # type: ignore[no-any-return]
+
+    def of(self, value: Any) -> Any:
+        """A value for the same elements as the weights."""
+        return (value.full_tensor() if self.whole else value.to_local()) if is_sharded(value) else value
+
+    def states(self, kept: dict[str, Any]) -> MutableMapping[str, Any]:
+        """The states as the rule sees them. Those that were loaded the other way round are turned."""
+        for name, value in kept.items():
+            if self.whole and is_sharded(value):
+                kept[name] = value.full_tensor()
+            elif not self.whole and not is_sharded(value) and self._is_like(value, self.parameter):
+                kept[name] = self._spread(_own(value, self.parameter, value.ndim - self.parameter.ndim))
+        return kept if self.whole else Parts(self, kept)
+
+    def put_back(self) -> None:
+        """Writes what was computed for all of it into the part that is here."""
+        if self.whole:
+            self.parameter.to_local().copy_(_own(self.weights, self.parameter))
+
+    def _is_like(self, value: Any, other: Tensor) -> bool:
+        """Whether a state has a number for each element, in windows with a dimension before."""
+        return isinstance(value, Tensor) and other.ndim > 0 and tuple(value.shape[-other.ndim :]) == tuple(other.shape)
+
+    def spread(self, value: Any) -> Any:
+        """A state of the part as one of the parameter; one number for all of it stays what it is."""
+        return self._spread(value) if self._is_like(value, self.weights) else value
+
+    def _spread(self, local: Tensor) -> Any:
+        from torch.distributed.tensor import DTensor  # noqa: PLC0415 - only where there are such parameters
+
+        more = local.ndim - self.parameter.ndim
+        shape = torch.Size([*local.shape[:more], *self.parameter.shape])
+        stride = torch.empty(shape, device="meta").stride()
+        mesh, placements = self.parameter.device_mesh, _moved(self.parameter.placements, more)
+        return DTensor.from_local(local, mesh, placements, run_check=False, shape=shape, stride=stride)
+
+
+class Parts(MutableMapping[str, Any]):
+    """The states of a parameter, each the part that is here, in the memory of the DTensor that a checkpoint sees."""
+
+    def __init__(self, part: Part, kept: dict[str, Any]) -> None:
+        self.part, self.kept = part, kept
+
+    def __getitem__(self, name: str) -> Any:
+        value = self.kept[name]
+        return value.to_local() if is_sharded(value) else value
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.kept[name] = self.part.spread(value)
+
+    def __delitem__(self, name: str) -> None:
+        del self.kept[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.kept)
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+
+def put(parameter: Any, value: Any) -> None:
+    """Writes weights, which may be whole, into a parameter."""
+    if is_sharded(parameter) and not is_sharded(value):
+        parameter.to_local().copy_(_own(value, parameter))
+    else:
+        parameter.copy_(value)
+
+
+def _own(whole: Tensor, like: Any, more: int = 0) -> Tensor:
+    """The part of a tensor that this process holds of a parameter; `more` dimensions before it are not cut."""
+    from torch.distributed.tensor import DTensor, Replicate  # noqa: PLC0415
+
+    mesh = like.device_mesh
+    everywhere = DTensor.from_local(whole, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return everywhere.redistribute(mesh, _moved(like.placements, more)).to_local()
+
+
+def _moved(placements: Any, more: int) -> Any:
+    """Placements for a tensor with some dimensions before those that are cut."""
+    from torch.distributed.tensor import Shard  # noqa: PLC0415
+
+    return [Shard(p.dim + more) if more and isinstance(p, Shard) else p for p in placements]
