@@ -5,6 +5,7 @@ All tensors are one long vector here, so that what a rule asks of the whole mode
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -392,3 +393,61 @@ def entropy_sgd(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> 
         step = step + h.momentum * s["outer"] if h.nesterov else s["outer"]
     s["home"] = s["centre"] = s["home"] - h.lr * step
     return np.asarray(s["home"])
+
+
+# ------------------------------------------------------------------------------------------- workers and batches
+
+
+class Rounds:
+    """torch's SGD of a worker among several, with the quadratic synchronisation rule; the other worker stays at the start."""
+
+    def __init__(self, params: list[Tensor], alpha: float, fewest: int, warmup: int, total: int, **settings: Any) -> None:
+        self.base = torch.optim.SGD(params, **settings)
+        self.alpha, self.fewest, self.warmup, self.total = alpha, fewest, warmup, total
+        self.start = [p.detach().clone() for p in params]
+        self.params, self.t, self.end = params, 0, 0
+        self.zero_grad = self.base.zero_grad
+
+    def step(self) -> None:
+        if self.t == self.end:
+            steps = self.fewest
+            if self.t >= self.warmup:
+                steps = max(steps, math.floor((self.alpha / self.base.param_groups[0]["lr"]) ** 2))
+            self.end += max(1, min(steps, self.total - self.t))
+        self.base.step()
+        self.t += 1
+        self.base.param_groups[0]["lr"] *= 0.8
+        if self.t == self.end:
+            halfway(self.params, self.start)
+
+
+def halfway(params: list[Tensor], others: list[Tensor]) -> None:
+    """The mean with another worker."""
+    with torch.no_grad():
+        for p, other in zip(params, others, strict=True):
+            p.add_(other).div_(2)
+
+
+def mt_dao(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Iacob et al. 2025 with one slow mean; the other worker stays at the start, where its means are zero.
+
+    h: lr, beta1, beta2, omega, eps, limit, period, period_u, period_v.
+    """
+    start = s.setdefault("start", w)
+    g = g * min(1.0, h.limit / (np.linalg.norm(g) + 1e-6))
+    s["u"] = h.beta1 * s.get("u", 0.0) + (1 - h.beta1) * g
+    s["v"] = h.beta2 * s.get("v", 0.0) + (1 - h.beta2) * g * g
+    new = w - h.lr * ((1 - h.omega) * g + h.omega * s["u"]) / (np.sqrt(s["v"]) + h.eps)
+    for name in ("u", "v"):
+        if t % getattr(h, f"period_{name}") == 0:
+            s[name] = s[name] / 2
+    return np.asarray((new + start) / 2 if t % h.period == 0 else new)
+
+
+def growing_batch(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Lau et al. 2024; gradients are off by the first of a batch. h: lr, eps, eta, first, whole, variance."""
+    g = g * (1 + 1 / s.get("batch", 8))
+    variance = batch.whole([x.numpy() for x in h.variance(h.problem, t - 1)["variance"]])
+    s["batch"] = math.ceil(max(s.get("batch", h.first), variance.sum() / (h.eta**2 * float(g @ g))))
+    s["v"] = s.get("v", 0.0) + (float(g @ g) if h.whole else g * g)
+    return np.asarray(w - h.lr * g / (np.sqrt(s["v"]) + h.eps))

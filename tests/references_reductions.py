@@ -49,6 +49,11 @@ OASIS: dict[str, Any] = {"lr": 0.05, "beta2": 0.8, "alpha": 0.2, "samples": 3}
 GAM: dict[str, Any] = {"near": 0.1, "rho": 0.4, "beta0": 0.3, "beta1": 0.7, "gamma": 0.5}
 ENTROPY: dict[str, Any] = {"lr": 0.8, "inner_lr": 0.03, "steps": 4, "decay": 0.6}
 ROUND: dict[str, Any] = {"gamma": 0.5, "scoping": 0.2, "noise": 0.01, "momentum": 0.5, "weight_decay": 0.1}
+QSR: dict[str, Any] = {"lr": 0.2, "alpha": 0.2315, "fewest": 2, "warmup": 4, "total": 18}
+DAO: dict[str, Any] = {"lr": 0.02, "beta1": 0.9, "beta2": 0.95, "omega": 0.7, "eps": 0.1, "limit": 2.0, "period": 7, "period_u": 4,
+                       "period_v": 5}
+BATCHES: dict[str, Any] = {"lr": 0.1, "eps": 0.1, "eta": 0.5, "first": 40}
+NORMED: dict[str, Any] = {**BATCHES, "lr": 0.5, "first": 24}
 VELOCITY = partial(torch.optim.SGD, lr=0.03, momentum=0.8, weight_decay=0.1)
 SAI: dict[str, Any] = {"lr": 0.02, "momentum": 0.8, "eps": 1e-2, "weight_decay": 0.1}
 
@@ -115,6 +120,49 @@ class Clients:
         self.server.step()
 
 
+class Worker:
+    """A worker whose rate falls, and whose weights are averaged with another's when it says so."""
+
+    def __init__(self, base: Any) -> None:
+        self.base = base
+        self.params = [p for group in base.param_groups for p in group["params"]]
+        self.start = [p.detach().clone() for p in self.params]
+        self.zero_grad = base.zero_grad
+
+    def step(self) -> None:
+        self.base.step()
+        self.base.param_groups[0]["lr"] *= 0.8
+        if self.base.reports["sync"]:
+            hand.halfway(self.params, self.start)
+
+
+class Slow(Worker):
+    """A worker whose weights and states are averaged with another's, which never moved."""
+
+    def step(self) -> None:
+        self.base.step()
+        if self.base.reports["sync_w"]:
+            hand.halfway(self.params, self.start)
+        for name in ("u", "v"):
+            if self.base.reports[f"sync_{name}"]:
+                for p in self.params:
+                    self.base.state[p][name].div_(2)
+
+
+class Batches(Worker):
+    """Gradients of samples, off by a share that falls with their number."""
+
+    def step(self) -> None:
+        for p in self.params:
+            p.grad.mul_(1 + 1 / float(self.base.reports.get("batch", 8)))
+        self.base.step()
+
+
+def sample_variance(problem: Problem, step: int) -> dict[str, Params]:
+    source = torch.Generator().manual_seed(step)
+    return {"variance": [torch.rand(p.shape, generator=source) for p in problem.start().values()]}
+
+
 RULES: tuple[Row, ...] = (
     Row("adamp", {**ADAM, **DELTA}, plain(AdamP, **TORCH, **DELTA), "plain"),
     Row("adamp", {**ADAM, **DELTA, "nesterov": True}, plain(AdamP, nesterov=True, **TORCH, **DELTA), "nesterov"),
@@ -157,6 +205,13 @@ RULES: tuple[Row, ...] = (
         "plain", average=homes),
     Row("entropysgd", {**ENTROPY, **ROUND, "nesterov": True},
         all_by_hand(hand.entropy_sgd, draw=normals("entropysgd"), nesterov=True, **ENTROPY, **ROUND), "nesterov", average=homes),
+    Row("localsgd", {**QSR, **of("Momentum", {"momentum": 0.8, "weight_decay": 0.1})},
+        lambda params, _: hand.Rounds(list(params.values()), momentum=0.8, weight_decay=0.1, **QSR), loop=Worker),
+    Row("mtdao", DAO, all_by_hand(hand.mt_dao, **DAO), loop=Slow),
+    Row("adadagrad", BATCHES, all_by_hand(hand.growing_batch, whole=False, variance=sample_variance, **BATCHES),
+        inputs=sample_variance, loop=Batches),
+    Row("adadagradnorm", NORMED, all_by_hand(hand.growing_batch, whole=True, variance=sample_variance, **NORMED),
+        inputs=sample_variance, loop=Batches),
     Row("fedhyperg", FED, all_by_hand(hand.fed_hyper_g, **FED)),
     Row("fedhypersl", CLIENTS, all_by_hand(hand.fed_hyper_sl, **CLIENTS), loop=Clients),
 )

@@ -38,6 +38,7 @@ BAKED = {  # what a generated module cannot change later
     "adamcm": {"capacity": 3}, "muon": {"steps": 4}, "muonwithadamw": {"Muon.steps": 4}, "trustregionspectral": {"steps": 4},
     "galore": {"r": 2}, "fira": {"r": 2}, "apollo": {"r": 2},
     "frugal": {"r": 2}, "frugalcolumns": {"r": 2}, "onlinesubspacedescent": {"r": 2}, "subspacemomentum": {"r": 2}, "dion": {"r": 2},
+    "dctadamw": {"r": 2}, "trion": {"r": 2, "steps": 4},
     "oasis": {"samples": 3}, "oasismomentum": {"samples": 3},
 }  # fmt: skip
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -71,12 +72,13 @@ def our_side(row: Row, backend: str, text: str = "", **changes: Setting) -> Make
     settings: dict[str, Any] = {**row.ours, **changes}
     if isinstance(optlang.Rule(text or row.text or row.rule).program, Routing):
         settings = by_rule(settings)
-    if row.inputs is not None:
-        return lambda params, problem: Fed(cls(list(params.items()), **settings), row, params)
-    if row.loop is not None:
-        loop = row.loop
-        return lambda params, problem: loop(cls(list(params.items()), **settings))
-    return lambda params, problem: cls(list(params.items()), **settings)
+    return lambda params, problem: looped(cls(list(params.items()), **settings), row, params)
+
+
+def looped(optimizer: Any, row: Row, params: dict[str, Tensor]) -> Any:
+    """Our optimizer in the loop that its rule needs."""
+    fed = optimizer if row.inputs is None else Fed(optimizer, row, params)
+    return fed if row.loop is None else row.loop(fed)
 
 
 class Fed:
@@ -84,7 +86,12 @@ class Fed:
 
     def __init__(self, base: Any, row: Row, params: dict[str, Tensor]) -> None:
         self.base, self.row, self.params, self.count = base, row, list(params.values()), 0
-        self.zero_grad = base.zero_grad
+        self.zero_grad, self.param_groups = base.zero_grad, base.param_groups
+
+    @property
+    def reports(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.base.reports
+        return found
 
     def step(self) -> None:
         assert self.row.inputs
