@@ -103,6 +103,25 @@ def test_every_rule_goes_on_bit_by_bit(name: str, dtype: torch.dtype) -> None:
             assert torch.equal(resumed.state[q][key].nan_to_num(), value.nan_to_num()), key
 
 
+@pytest.mark.parametrize("name", ["sam", "sophiah", "marsadamwexact"])
+def test_a_step_of_size_0_without_a_closure_makes_the_states(name: str) -> None:
+    """Distributed checkpoints take one to see which states there are, also of rules that cannot step without a closure."""
+    cls: Any = optlang.load(name)
+    params = parameters()
+    optimizer = cls(params, lr=torch.tensor(0.0))
+    for _, p in params:
+        p.grad = torch.zeros_like(p)
+    optimizer.step(closure=None)
+    stepped = cls(others := parameters())
+    run(stepped, others, range(1))
+    for (_, p), (_, q) in zip(params, others, strict=True):
+        assert optimizer.state[p].keys() == stepped.state[q].keys()
+    assert same(params, parameters())
+    optimizer.param_groups[0]["lr"] = 0.1
+    with pytest.raises(RuntimeError, match="asks the model more than once a step"):
+        optimizer.step()
+
+
 # ----------------------------------------------------------------------------------------------------- fingerprints
 
 

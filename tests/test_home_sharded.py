@@ -29,6 +29,7 @@ CLIPPED = """rule Clipped { hyper lr = 0.1 in (0, inf) state m = 0 state far per
 
 WINDOWED = "rule Windowed { hyper lr = 0.1 in (0, inf) state old[3] = 0 old' = push(old, g) w' = w - lr*mean(old') }"
 ELEMENTWISE.append(WINDOWED)
+LOSS = "rule Polyak { hyper lr = 1 in (0, inf) w' = w - lr*loss*g }"
 
 
 def some(*shape: int, seed: int = 0) -> Tensor:
@@ -158,14 +159,18 @@ def models(world: int) -> None:
         return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
 
     def train(net: nn.Module, optimizer: Any, data: Tensor) -> None:
-        for _ in range(3):
+        def closure() -> Tensor:
             optimizer.zero_grad()
-            (net(data) ** 2).mean().backward()
-            optimizer.step()
+            loss = (net(data) ** 2).mean()
+            loss.backward()
+            return loss  # type: ignore[no-any-return]
+
+        for _ in range(3):
+            optimizer.step(closure)
 
     data = some(4 * world, 6)
     mine = data[4 * distributed.get_rank() :][:4]
-    for rule in ("adamw", "lamb", "muonwithadamw"):
+    for rule in ("adamw", "lamb", "muonwithadamw", "sam", "marsadamwexact"):
         one, spread, copied = model(), model(), DistributedDataParallel(model())
         train(one, load(rule)(one.named_parameters()), data)
         for layer in (spread[0], spread[2], spread):  # type: ignore[index]
@@ -204,7 +209,11 @@ def refusals(world: int) -> None:
     from torch.distributed.tensor import Shard
 
     p = sharding(init_device_mesh("cpu", (world,)), Shard(0))(some(5, 3)).requires_grad_()
-    for rule, settings, words in (("sam", {}, "asks the model again"), ("adamw", {"differentiable": True}, "autograd cannot go through")):
+    wrong: list[tuple[str, dict[str, Any], str]] = [
+        ("sophiah", {}, "products with the Hessian"), (LOSS, {}, "reads the loss"),
+        ("adamw", {"differentiable": True}, "autograd cannot go through"),
+    ]  # fmt: skip
+    for rule, settings, words in wrong:
         with pytest.raises(ValueError, match=f"cannot step parameter 0 of group 0, which several processes hold parts of: .*{words}"):
             load(rule)([p], **settings)
 

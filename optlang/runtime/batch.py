@@ -127,7 +127,7 @@ def _twice() -> Iterator[None]:
 def _write(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     with torch.no_grad():
         for p, value in zip(parameters, values, strict=True):
-            p.copy_(torch.as_tensor(value))
+            p.copy_(value if isinstance(value, Tensor) else torch.as_tensor(value))
 
 
 def _random_state() -> Random:

@@ -146,10 +146,10 @@ class Grouped(torch.optim.Optimizer):
         self.read_settings()
 
     def _check_spread(self, case: Case, parameter: Any, name: str, group: Group) -> None:
-        if sharded.is_sharded(parameter):
-            asks = bool(case.asks & {"grad", "hvp", "loss"})
-            if why := sharded.refuses(parameter, asks, group["differentiable"], case.keeps_float32):
-                raise ValueError(f"{case.program.name} cannot step {name}, which several processes hold parts of: {why}")
+        if not sharded.is_sharded(parameter):
+            return
+        if why := sharded.refuses(parameter, case.asks, group["differentiable"], case.keeps_float32):
+            raise ValueError(f"{case.program.name} cannot step {name}, which several processes hold parts of: {why}")
 
     def name_of(self, parameter: Tensor) -> str:
         """The name that a parameter was given with, or its place."""

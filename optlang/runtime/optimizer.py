@@ -19,7 +19,8 @@ from optlang.runtime.naming import Group
 from optlang.runtime.parameters import gradient_of, real
 from optlang.runtime.saved import Saved
 from optlang.runtime.scaling import overflowed, scale_of
-from optlang.runtime.sharded import Part, goes_by_element, is_sharded
+from optlang.runtime.settings import plain
+from optlang.runtime.sharded import Part, goes_by_element, gradients_at, is_sharded
 
 Shared = dict[str, Tensor]
 Work = dict[tuple[Any, ...], tuple[Executable, list[Cell]]]  # by rule and shape
@@ -52,6 +53,9 @@ class RuleOptimizer(Saved):
         Raises before anything has changed: ValueError for a setting outside its range, RuntimeError for a missing closure.
         """
         self._check_mode()
+        if closure is None and self.asks_again and all(plain(group.get("lr")) == 0 for group in self.param_groups):
+            self._prepare()  # as distributed checkpoints ask, to see which states there are
+            return None
         if closure is None and self.asks_again:
             raise RuntimeError(f"{type(self).__name__} asks the model more than once a step: call `step(closure)` with a closure "
                                "that zeroes the gradients, computes the loss, calls backward and returns the loss")  # fmt: skip
@@ -63,6 +67,14 @@ class RuleOptimizer(Saved):
                 self._update(settings, batch)
         return None if batch is None else batch.loss
 
+    def _prepare(self) -> None:
+        """Creates the states of parameters with gradients; moves nothing."""
+        for executable, cells in self._gather(self.read_settings()).values():
+            step = self._step_of(cells)
+            executable.prepare(step)
+            self._share(step)
+        self._parts.clear()
+
     def _update(self, settings: list[dict[str, Any]], batch: Batch | None) -> None:
         known = set(self.state)
         try:
@@ -70,6 +82,7 @@ class RuleOptimizer(Saved):
             taken = [self._begin_step(executable, cells, batch) for executable, cells in work.values()]
         except BaseException:
             self._forget(known)
+            self._parts.clear()
             raise
         self.reports = {}
         for step, write in taken:
@@ -173,10 +186,11 @@ class RuleOptimizer(Saved):
         """A step computed, with what writes it."""
         step = self._step_of(cells)
         if batch is not None:
-            weights = [cell.weights for cell in cells]
+            parts = [self._parts.get(cell.index) for cell in cells]
+            weights = [cell.weights if part is None else part.parameter for cell, part in zip(cells, parts, strict=True)]
             signs = [-1 if self.param_groups[cell.group].get("maximize", False) else 1 for cell in cells]
             step.loss = signs[0] * batch.number() if "loss" in self.case_of(self.param_groups[cells[0].group]).asks else None
-            step.grad = lambda points: [s * x for s, x in zip(signs, batch.gradients(weights, points), strict=True)]
+            step.grad = lambda points: [s * x for s, x in zip(signs, gradients_at(batch, weights, parts, points), strict=True)]
             step.hvp = lambda vectors: [s * x for s, x in zip(signs, batch.hessian(weights, vectors), strict=True)]
         try:
             executable.prepare(step)

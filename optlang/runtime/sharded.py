@@ -7,13 +7,14 @@ all of it, keeps its states whole, and puts its own part back. That costs memory
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence, Set
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from optlang.ir import Program
+from optlang.runtime.batch import Batch
 from optlang.runtime.facts import facts_of, mixes_elements
 
 
@@ -27,10 +28,12 @@ def goes_by_element(program: Program, parameter: Tensor, hypers: Mapping[str, An
     return not program.uses("random") and not program.reports and not mixes_elements(program, facts_of(parameter), hypers)
 
 
-def refuses(parameter: Tensor, asks_again: bool, differentiable: bool, plain: bool) -> str:
-    """Why such a parameter cannot be spread over processes; empty where it can."""
-    if asks_again:
-        return "the rule asks the model again, at weights that would have to be spread each time"
+def refuses(parameter: Tensor, asks: Set[str], differentiable: bool, plain: bool) -> str:
+    """Why such a parameter cannot be spread over processes; empty where it can. `asks`: what the rule asks the model for."""
+    if "loss" in asks:
+        return "the rule reads the loss, and that of one process is not the loss of all"
+    if "hvp" in asks:
+        return "the rule needs products with the Hessian, and gradients of parts cannot be differentiated again"
     if differentiable:
         return "autograd cannot go through a step of its parts"
     if not plain:
@@ -45,12 +48,16 @@ class Part:
         self.parameter, self.whole = parameter, whole
         self.weights = parameter.full_tensor() if whole else parameter.to_local()
 
-    def gradient(self) -> Tensor:
-        """Of the same elements as the weights, summed up where it was not yet."""
-        gradient: Any = self.parameter.grad
+    def gradient(self, given: Any = None) -> Tensor:
+        """That of the parameter or a given one, for the same elements as the weights, summed up where it was not yet."""
+        gradient: Any = self.parameter.grad if given is None else given
         if self.whole:
             return gradient.full_tensor()  # type: ignore[no-any-return]
         return gradient.redistribute(self.parameter.device_mesh, self.parameter.placements).to_local()  # type: ignore[no-any-return]
+
+    def point(self, value: Tensor) -> Any:
+        """A value for each of these weights as a DTensor like the parameter."""
+        return self._spread(_own(value, self.parameter) if self.whole else value)
 
     def of(self, value: Any) -> Any:
         """A value for the same elements as the weights."""
@@ -109,6 +116,13 @@ class Parts(MutableMapping[str, Any]):
 
     def __len__(self) -> int:
         return len(self.kept)
+
+
+def gradients_at(batch: Batch, parameters: Sequence[Any], parts: Sequence[Part | None], points: Sequence[Tensor]) -> list[Tensor]:
+    """The gradients of a batch at other weights, which are those of the parts where there are such."""
+    there = [x if part is None else part.point(torch.as_tensor(x)) for x, part in zip(points, parts, strict=True)]
+    found = batch.gradients(parameters, there)
+    return [x if part is None else part.gradient(x) for x, part in zip(found, parts, strict=True)]
 
 
 def put(parameter: Any, value: Any) -> None:
