@@ -92,6 +92,8 @@ def _proof(a: Program, b: Program) -> str | None:
     """How the rules correspond, in words; None where no proof was found."""
     if (a.evaluation is None) != (b.evaluation is None) or set(a.reports or {}) != set(b.reports or {}):
         return None
+    if a.states == b.states and a.roots() == b.roots() and a.updates == b.updates:  # expressions are interned
+        return "their equations are the same"
     Algebra({})  # loads SymPy before the clock starts
     try:
         with deadline(SECONDS):

@@ -76,6 +76,30 @@ def test_the_text_comes_back() -> None:
     assert "state p[cols, 2] = 0" in to_opt(program(RULE))
 
 
+CALLS = """
+def mean_of(x) { state m = 0  m' = 0.5*m + 0.5*x  return m' }
+rule R {
+  when rows >= cols { u = mean_of(g) } else { u = 2*mean_of(g) }
+  every 2 { v = mean_of(g) } else { v = 0 }
+  w' = w - u - v
+}
+"""
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpp", "module"])
+def test_the_memory_of_a_call_belongs_to_its_block(backend: str) -> None:
+    module = types.ModuleType("made")
+    exec(compile(optlang.build(CALLS), "made.py", "exec"), module.__dict__)
+    cls = module.R if backend == "module" else optlang.loads(CALLS, backend=backend)
+    p = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
+    optimizer = cls([p])
+    for _ in range(3):
+        p.grad = torch.ones(2, 3, dtype=torch.float64)
+        optimizer.step()
+    kept = {name: x.unique().item() for name, x in optimizer.state[p].items() if name.endswith(".m")}
+    assert kept == {"u_2.m": 0.875, "v.m": 0.5}
+
+
 MATRICES = st.tuples(st.integers(1, 4), st.integers(1, 6), st.integers(0, 1000))
 
 

@@ -57,7 +57,7 @@ def test_the_library_comes_back(name: str) -> None:
     if rule.uses("random"):  # draws are written anew
         assert again.uses("random") and [s.name for s in again.states] == [s.name for s in undotted(rule).states]
     elif any(h.baked for h in rule.hypers):  # an unrolled loop has no length, nor has a window or a matrix
-        assert equivalent(again, rule)
+        assert equivalent(again, rule).status != "different"
     else:
         assert parts(again) == parts(undotted(rule))
 

@@ -110,6 +110,9 @@ def shape_of(extent: Extent, shape: Shape) -> Shape:
         return ()
     if not is_special(extent):
         return shape
+    if len(shape) < 2:
+        raise StepError(f"a parameter of shape {shape} has no rows and columns, and a value per {extent} needs them; send it to another "
+                        "rule with `route { when rank >= 2 use … otherwise use … }`")  # fmt: skip
     if extent.frame == "flat":
         shape = (shape[0], int(np.prod(shape[1:], dtype=np.int64)))
     sizes = {"rows": shape[-2], "cols": shape[-1]}

@@ -73,6 +73,8 @@ def _define_choice(frame: Frame, statement: syntax.Every | syntax.When) -> None:
     sides = _side(frame, 0), _side(frame, 1)
     choice = Choice(statement, *sides)
     frame.choices.append(choice)
+    for side, negated in zip(sides, (False, True), strict=True):
+        side.around = (*frame.around, (choice, frame, negated))
     for side, body in ((sides[0], statement.body), (sides[1], statement.otherwise)):
         declarations.enter_states(side, body)
         side.define(body)
@@ -93,7 +95,7 @@ def _side(frame: Frame, number: int, in_loop: bool = False) -> Frame:
 
     return Frame(frame.context, frame.module, frame.prefix, parent=frame, chain=frame.chain, is_def=frame.is_def,
                  path=f"{frame.path}/{len(frame.blocks)}.{number}", instances=frame.instances,
-                 in_loop=in_loop or frame.in_loop)  # fmt: skip
+                 in_loop=in_loop or frame.in_loop, around=frame.around)  # fmt: skip
 
 
 def _visible(frame: Frame, choice: Choice) -> list[Key]:

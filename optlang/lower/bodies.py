@@ -26,7 +26,7 @@ def rule(frame: Frame, rule: syntax.Rule, given: dict[str, Value]) -> Value:
     declarations.enter(frame, rule.body, {name: value for name, value in given.items() if name not in GIVEN})
     frame.define(rule.body)
     _refuse(frame, rule.body, (syntax.Return,), "a rule")
-    finish(frame)
+    finish(frame, *_surroundings(frame))
     weights = _new_weights(frame, rule)
     _note_reports(frame, rule.body)
     _note_evaluation(frame, rule.body, weights)
@@ -40,7 +40,7 @@ def function(frame: Frame, function: syntax.Def) -> Value:
     declarations.enter_states(frame, function.body)
     frame.define(function.body)
     _refuse(frame, function.body, (syntax.Hyper, syntax.Input, syntax.Eval, syntax.Report), "a function")
-    finish(frame)
+    finish(frame, *_surroundings(frame))
     returns = [s for s in function.body if isinstance(s, syntax.Return)]
     if not returns:
         frame.report("R07", f"the function `{function.name}` returns nothing", function.name_span, "no `return` here",
@@ -75,6 +75,16 @@ def _refuse(frame: Frame, body: Sequence[syntax.Statement], kinds: tuple[type, .
 
 
 # --------------------------------------------------------------------------------------------------------- states
+
+
+def _surroundings(frame: Frame) -> tuple[Value, Conditions]:
+    """The guard and the conditions of the blocks in which a body is called: its states are theirs."""
+    guard: Value = None
+    conditions: Conditions = ()
+    for choice, home, negated in frame.around:
+        guard = guard_of(home, choice, negated, guard)
+        conditions = (*conditions, (choice.test(home), negated))
+    return guard, conditions
 
 
 def finish(frame: Frame, guard: Value = None, conditions: Conditions = ()) -> None:

@@ -35,6 +35,7 @@ class Frame:
     path: str = ""  # where this frame is, for the streams of draws
     is_def: bool = False
     in_loop: bool = False
+    around: tuple[tuple[Choice, Frame, bool], ...] = ()  # the blocks it stands in, callers' included: where, and whether in the `else`
     equations: dict[Key, syntax.Equation] = field(default_factory=dict)
     blocks: dict[Key, Block] = field(default_factory=dict)
     choices: list[Choice] = field(default_factory=list)

@@ -75,6 +75,7 @@ def _frame(frame: Frame, call: syntax.Call, item: syntax.Rule | syntax.Def, modu
         path=f"{frame.path}/{frame.equation}/{instance or item.name}.{count}",
         is_def=isinstance(item, syntax.Def),
         in_loop=frame.in_loop,
+        around=frame.around,
     )
 
 
