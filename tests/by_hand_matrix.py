@@ -138,3 +138,56 @@ def dion(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
     s["q"] = r / (np.sqrt((r * r).sum(axis=0)) + h.eps)
     o = p @ s["q"].T
     return np.asarray((1 - h.lr * h.weight_decay) * w - h.lr * np.sqrt(g.shape[0] / g.shape[1]) * (o.T if wide else o))
+
+
+def cosines(n: int) -> Array:
+    """The discrete cosine transform, a wave in each row."""
+    q = np.empty((n, n))
+    for i in range(n):
+        for j in range(n):
+            q[i, j] = (1 / n if i == 0 else 2 / n) ** 0.5 * np.cos(np.pi * i * (2 * j + 1) / (2 * n))
+    return q
+
+
+def _best(s: Array, r: int, right: bool) -> Any:
+    return np.argsort(-np.abs(s).sum(axis=0 if right else 1), kind="stable")[:r]
+
+
+def dct_adamw(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
+    """Modoranu et al. 2025; moments are carried from wave to wave by name. h: those of the rule."""
+    right = g.shape[0] >= g.shape[1]
+    q = cosines(min(g.shape))
+    a = g + s.get("e", 0.0)
+    if t == 1 or t % h.period == 0:
+        old = s.get("chosen")
+        s["chosen"] = _best(a @ q if right else q.T @ a, h.r, right)
+        if h.rotate and old is not None:
+            for name in ("m", "v"):
+                kept = {wave: np.take(s[name], place, axis=1 if right else 0) for place, wave in enumerate(old)}
+                nothing = np.zeros(max(g.shape))
+                s[name] = np.stack([kept.get(wave, nothing) for wave in s["chosen"]], axis=1 if right else 0)
+    p = q[:, s["chosen"]]
+    y = _down(a, p, right)
+    if h.feedback:
+        s["e"] = a - _up(y, p, right)
+    m, v = _mean(y, s, "m", h.beta1), _mean(y * y, s, "v", h.beta2)
+    adam = (m / (1 - h.beta1**t)) / (np.sqrt(v / (1 - h.beta2**t)) + h.eps)
+    return np.asarray((1 - h.lr * h.weight_decay) * w - h.lr * _up(adam, p, right))
+
+
+def trion(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
+    """Modoranu et al. 2025. h: those of the rule."""
+    right = g.shape[0] >= g.shape[1]
+    q = cosines(min(g.shape))
+    b = s.get("m", 0.0) + g
+    p = q[:, _best(b @ q if right else q.T @ b, h.r, right)]
+    y = _down(b, p, right)
+    s["m"] = b - (1 - h.momentum) * _up(y, p, right)
+    x = (y.T if right else y) / np.linalg.norm(y)
+    for _ in range(h.steps):
+        gram = x @ x.T
+        x = 3.4445 * x - 4.775 * gram @ x + 2.0315 * gram @ gram @ x
+    o = _up(x.T if right else x, p, right)
+    m, n = g.shape
+    scale = 0.2 * max(m, n) ** 0.5 if h.match_rms else max(1.0, m / n) ** 0.5
+    return np.asarray((1 - h.lr * h.weight_decay) * w - h.lr * scale * o)

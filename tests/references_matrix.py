@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import importlib
+import itertools
 import sys
 import types
 from collections.abc import Mapping, Sequence
@@ -58,6 +60,9 @@ Adafactor = _part("galore_torch", "adafactor").Adafactor
 GaLoreAdamW = _part("galore_torch", "adamw").AdamW
 AdaLomo = _part("lomo_optim", "adalomo").AdaLomo
 random_projector = _part("apollo_torch", "random_projector")
+with mock.patch.object(torch, "compile", lambda function: function):
+    kron = importlib.import_module("kron_torch.kron")
+Kron, precond_update_prob_schedule = kron.Kron, kron.precond_update_prob_schedule
 GradientProjector = random_projector.GradientProjector
 APOLLOAdamW = _part("apollo_torch", "apollo").AdamW
 
@@ -187,6 +192,23 @@ class Sketching(Patched):
                          *EXACT, *others)  # fmt: skip
 
 
+class Whitened(Patched):
+    """kron-torch in float64, given our draws."""
+
+    def __init__(self, params: Params, **settings: Any) -> None:
+        schedule = precond_update_prob_schedule(min_prob=0.49, decay=0.62, flat_start=4.9)
+        schedule._compiled = False
+        base = Kron(params, lr=0.03, b1=0.8, weight_decay=0.1, preconditioner_update_probability=schedule, precond_lr=0.2,
+                    precond_init_scale=1.7, precond_dtype=torch.float64)  # fmt: skip
+        [(_, place)] = {node.value for node in walk(optlang.Rule("psgdkron").program.roots()) if node.op == "random"}
+        turns = itertools.cycle(range(len(params)))
+
+        def ours(x: Tensor) -> Tensor:
+            return torch.from_numpy(philox.draw("normal", tuple(x.shape), self.t, place, 0, next(turns)))
+
+        super().__init__(base, (torch, "randn_like", ours), (Tensor, "float", Tensor.double), (builtins, "print", lambda *text: None))
+
+
 @dataclass
 class Started:
     """`by_hand.dion`, each parameter with the start that ours draws."""
@@ -242,6 +264,9 @@ FRUGAL: dict[str, Any] = {**SUBSPACE, "scale": 0.7, "rest": 0.3}
 DESCENT: dict[str, Any] = {
     **ADAM, "r": 2, "scale": 0.7, "rate": 0.05, "beta3": 0.7, "beta4": 0.8, "subspace_eps": 0.1, "subspace_decay": 0.2,
 }  # fmt: skip
+TRION: dict[str, Any] = {"lr": 0.03, "momentum": 0.8, "weight_decay": 0.1, "r": 2, "steps": 4}
+KRON: dict[str, Setting] = {"lr": 0.03, "momentum": 0.8, "fit": 0.2, "initial": 1.7, "flat": 4.9, "decay": 0.62, "least": 0.49,
+                            "weight_decay": 0.1}  # fmt: skip
 DION: dict[str, Any] = {"lr": 0.03, "momentum": 0.8, "eps": 0.1, "weight_decay": 0.1, "r": 2}
 
 TRUST: dict[str, Any] = {"lr": 0.03, "momentum": 0.8, "weight_decay": 0.1}
@@ -301,6 +326,13 @@ RULES: tuple[Row, ...] = (
     Row("onlinesubspacedescent", DESCENT, by_hand(hand.online_subspace_descent, **DESCENT), shapes=SIDES),
     Row("subspacemomentum", SUBSPACE, by_hand(hand.subspace_momentum, **SUBSPACE), shapes=SIDES),
     Row("dion", DION, Started(DION), shapes=SIDES),
+    Row("dctadamw", {**SUBSPACE, "feedback": True},
+        by_hand(hand.dct_adamw, rotate=True, feedback=True, **SUBSPACE), "rotated", shapes=SIDES),
+    Row("dctadamw", {**SUBSPACE, "rotate": False},
+        by_hand(hand.dct_adamw, rotate=False, feedback=False, **SUBSPACE), "still", shapes=SIDES),
+    Row("trion", TRION, by_hand(hand.trion, match_rms=False, **TRION), "original", shapes=SIDES),
+    Row("trion", {**TRION, "match_rms": True}, by_hand(hand.trion, match_rms=True, **TRION), "rms", shapes=SIDES),
+    Row("psgdkron", KRON, plain(Whitened), shapes=("matrix", "vector", "one", "zero", "square", "wide")),
     Row("apollo", {**SUBSPACE, "scale": 1.5},
         lambda params, _: Sketching(list(params.values()), "apollo", rank=2, scale=1.5, scale_type="channel"), "channels", shapes=SIDES),
     Row("apollo", {**SUBSPACE, "scale": 1.5, "whole": True},
