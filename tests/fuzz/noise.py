@@ -1,0 +1,75 @@
+"""The reference with rounding errors: every result is moved a little, so that what rounding may change shows by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from optlang.backends.base import Executable, Step
+from optlang.backends.interpreter import Run
+from optlang.backends.places import Value
+from optlang.backends.reference import Reference
+from optlang.host import Missing
+from optlang.ir import Node, Program
+from optlang.ops import OPS
+from optlang.simplify import simplify
+
+EXACT = frozenset([
+    "neg", "abs", "sign", "where", "branch", "floor", "ceil", "round", "maximum", "minimum", "amax", "amin", "transpose", "as_matrix",
+    "as_param", "push", "count", "descending", "eye", "places", "fact", "t", "w", "g", "state", "input", "isnan", "isfinite",
+])  # fmt: skip
+
+
+class NoisyRun(Run):
+    """`size` is the largest relative error of one operation; `single`: results are rounded to float32, with its range."""
+
+    size = 0.0
+    single = False
+    random: np.random.Generator
+
+    def _value(self, node: Node, place: Any, needed: Any) -> Value:
+        value = super()._value(node, place, needed)
+        if isinstance(value, Missing) or node.type.kind != "real" or OPS[node.op].role == "leaf" and node.op == "const":
+            return value
+        if node.type.extent.level == "host":
+            return value * (1 + 1e-15 * self.random.uniform(-1, 1)) if node.op not in EXACT else value
+        value = np.asarray(value, dtype=np.float64)
+        if node.op not in EXACT:
+            value = value * (1 + self.size * self.random.uniform(-1, 1, value.shape))
+        return value.astype(np.float32).astype(np.float64) if self.single else value
+
+
+class Noisy(Reference):
+    def __init__(self, program: Program, size: float, single: bool, seed: int) -> None:
+        super().__init__(program)
+        self.size, self.single, self.random = size, single, np.random.default_rng(seed)
+
+    def _run(self, step: Step) -> Run:
+        run = NoisyRun(self.program.name, self.code, step)
+        run.size, run.single, run.random = self.size, self.single, self.random
+        return run
+
+
+class NoisyBackend:
+    def __init__(self, size: float, single: bool, seed: int) -> None:
+        self.way = size, single, seed
+
+    def refuses(self, program: Program) -> str:
+        return ""
+
+    def compile(self, program: Program, math: Any, storage: Any = None) -> Executable:
+        return Noisy(program, *self.way)
+
+
+class Simplified:
+    """The reference on the program that `math` makes of it."""
+
+    def __init__(self, math: str) -> None:
+        self.math = math
+
+    def refuses(self, program: Program) -> str:
+        return ""
+
+    def compile(self, program: Program, math: Any, storage: Any = None) -> Executable:
+        return Reference(simplify(program, self.math))
