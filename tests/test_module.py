@@ -83,6 +83,7 @@ FEATURES = {
     "one block in another": "rule R { state h = 0 every 2 { when rank >= 2 { h' = 0.9*h + g*g } } w' = w - 0.1*(g + h') }",
     "settings decide": "rule R { hyper bool f = true when f { state s per model = 1 s' = s + norm(g per model) k = s' } "
     "else { k = 1 } w' = w - 0.1*g/k }",
+    "one value reduced": "rule R { a = sum(rank) + max(rank) + mean(norm(g)) + count(numel) + quantile(rank, 0.3) w' = w - 0.01*a*g }",
     "two loops": "def f(x, n) { repeat n { state y = x y' = cos(y) - 0.1*y + 0.01*t } return y } rule R { hyper int n = "
     "4 in [0, 9] w' = w - 0.1*f(g, n)*f(w, n) }",
 }  # fmt: skip

@@ -14,6 +14,7 @@ from optlang import __version__, ir
 from optlang.backends.module.front import front
 from optlang.backends.module.helpers import HELPERS, imports_for, used_by
 from optlang.backends.module.leaves import RESERVED
+from optlang.backends.module.lone import without_lone
 from optlang.backends.module.loops import Relower, rolled
 from optlang.backends.module.scene import TooDeep
 from optlang.backends.module.writer import Writer, documentation
@@ -71,8 +72,16 @@ def _of_case(relower: Relower | None, place: int, prefix: str, settings: Baked) 
 
 
 def _class(program: Program, name: str, relower: Relower | None, method: str) -> str:
-    short, loops, counts = rolled(without_dead(program), relower)
+    short, loops, counts = rolled(without_lone(without_dead(program)), None if relower is None else _lone_too(relower))
     return Writer(program, short, name, loops, counts, method).text()
+
+
+def _lone_too(relower: Relower) -> Relower:
+    def found(baked: dict[str, Any]) -> Program | Routing:
+        program = relower(baked)
+        return program if isinstance(program, Routing) else without_lone(program)
+
+    return found
 
 
 def _module(name: str, doc: str, classes: Sequence[str]) -> str:
@@ -108,7 +117,7 @@ def refuses(program: Program, in_route: bool = False) -> str:
     if program.evaluation is not None and _needs_others(program):
         return "its `eval` reads values per group or model; keep them in a state per tensor"
     try:
-        Writer(program, without_dead(program), "Rule", {}, {}, "").text()
+        Writer(program, without_lone(without_dead(program)), "Rule", {}, {}, "").text()
     except TooDeep:
         return "its blocks are nested more deeply than Python allows"
     return ""
