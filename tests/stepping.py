@@ -12,9 +12,11 @@ from optlang import lower, parser
 from optlang.backends.base import Cell, Step
 from optlang.backends.reference import BACKEND
 from optlang.errors import Source
-from optlang.ir import Program
+from optlang.ir import Program, Routing, walk
+from optlang.runtime.facts import lacks_rank
 
 Array = Any
+READS_COLS = {"ScionSign"}  # a number of inputs, without treating a parameter as a matrix
 
 
 def facts(shape: Sequence[int]) -> dict[str, int]:
@@ -93,3 +95,22 @@ class Loop:
             if name in holder:
                 return np.array(holder[name])
         raise KeyError(name)
+
+
+def shapes_for(made: Program | Routing, shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Those of some shapes that a rule can step: for one that wants matrices, those with rows, columns and elements.
+
+    A route sends each to a rule that takes it.
+    """
+    if isinstance(made, Routing):
+        return list(shapes)
+    settings = {h.name: h.default for h in made.hypers}
+    needs_matrices = lacks_rank(made, dict(facts(())), settings) or made.name in READS_COLS
+    return [shape for shape in shapes if len(shape) >= 2 and 0 not in shape] if needs_matrices else list(shapes)
+
+
+def is_ambiguous(made: Program | Routing) -> bool:
+    """Whether rounding decides what a rule does: eigenvectors of equal eigenvalues, and bases of spaces that are too small, are
+    anybody's choice. Steps of such rules are compared in the tests of the library, on matrices where they are not."""
+    programs = [case.program for case in made.cases] if isinstance(made, Routing) else [made]
+    return any(node.op in ("eigenvectors", "orthonormal", "descending") for p in programs for node in walk(p.all_roots()))

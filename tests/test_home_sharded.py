@@ -111,6 +111,17 @@ def loaded_from_one_process(world: int) -> None:
         close(params, wanted)
 
 
+def descriptions(world: int) -> None:
+    """They say what is gathered: of the route all that goes to Muon, 15 + 24 numbers and their gradients."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard
+
+    spread = sharding(init_device_mesh("cpu", (world,)), Shard(0))
+    said = load("muonwithadamw")([(name, spread(p).requires_grad_()) for name, p in start().items()]).describe()
+    assert "group 0 Muon: 2 parameters, 39 elements; 2 of them gathered whole in every step, 312 bytes with their gradients;" in said
+    assert said.count("gathered") == 1
+
+
 def evaluation(world: int) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard
@@ -218,7 +229,7 @@ def refusals(world: int) -> None:
             load(rule)([p], **settings)
 
 
-TASKS = {f.__name__: f for f in (every_rule, loaded_from_one_process, evaluation, other_meshes, models, refusals)}
+TASKS = {f.__name__: f for f in (every_rule, loaded_from_one_process, descriptions, evaluation, other_meshes, models, refusals)}
 
 # ------------------------------------------------------------------------------------------------------- the processes
 

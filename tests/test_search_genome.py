@@ -133,7 +133,10 @@ def test_programs_that_cannot_be_rules(text: str, told: str) -> None:
 
 
 def test_every_function_can_be_called() -> None:
-    matrices = [Type("real", Extent("array", "cols", "rows")), Type("real", Extent("array", "rows", "cols", "flat"))]
+    matrices = [
+        Type("real", Extent("array", *sizes))
+        for sizes in (("cols", "rows"), ("rows", "cols", "flat"), ("rows", "rows"), (1, "cols"))
+    ]
     kinds = [Type("real", ELEMENT), Type("bool", ELEMENT), Type("real", HOST), Type("bool", HOST), *matrices]
     for name, row in FUNCTIONS.items():
         found = [result_type(name, [first, *rest]) for first in kinds for rest in ([k] * (row.operands - 1) for k in kinds)]

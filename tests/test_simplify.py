@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from random_rules import rules as random_rules
-from stepping import Loop, program
+from stepping import Loop, is_ambiguous, program
 
 from optlang import ir, library, lower, parser
 from optlang.ir import Node, Program, walk
@@ -170,6 +170,8 @@ LIBRARY = [n for n in library.names() if isinstance(lower.lower(parser.parse(lib
 @pytest.mark.parametrize("name", LIBRARY)
 def test_library_takes_the_same_steps(name: str, math: str) -> None:
     rule = named(name)
+    if math == "fast" and is_ambiguous(rule):
+        pytest.skip("rounding decides what the rule does")
     simple = simplify(rule, math)
     assert refute(rule, simple) == (None, "")
     assert cost(simple.roots()) <= cost(rule.roots())

@@ -12,6 +12,7 @@ from optlang.runtime.facts import facts_of
 from optlang.runtime.naming import Group
 from optlang.runtime.parameters import real
 from optlang.runtime.shapes import expected_states
+from optlang.runtime.sharded import goes_by_element, is_sharded
 
 if TYPE_CHECKING:
     from optlang.runtime.grouped import Grouped
@@ -25,9 +26,19 @@ def description(optimizer: Grouped) -> str:
     for number, group in enumerate(optimizer.param_groups):
         count = sum(p.numel() for p in group["params"])
         rule = f" {group['rule']}" if "rule" in group else ""
-        parts = [f"{len(group['params'])} parameters, {count:,} elements", _states(optimizer, group), _settings(optimizer, group)]
+        size = f"{len(group['params'])} parameters, {count:,} elements"
+        parts = [size, _gathered(optimizer, group), _states(optimizer, group), _settings(optimizer, group)]
         lines.append(f"group {number}{rule}: {'; '.join(part for part in parts if part)}")
     return "\n".join(lines)
+
+
+def _gathered(optimizer: Grouped, group: Group) -> str:
+    """What several processes send each other in a step, since the rule is none for each element by itself."""
+    case = optimizer.case_of(group)
+    hypers = case.settings.read(group, "")
+    found = [p for p in group["params"] if is_sharded(p) and not goes_by_element(case.shaped(hypers), p, hypers)]
+    size = sum(2 * p.numel() * p.element_size() for p in found)
+    return f"{len(found)} of them gathered whole in every step, {size:,} bytes with their gradients" if found else ""
 
 
 def _settings(optimizer: Grouped, group: Group) -> str:

@@ -16,6 +16,7 @@ from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.facts import facts_of
 from optlang.runtime.grouped import name_in
 from optlang.runtime.naming import Group
+from optlang.runtime.options import refuse_capture
 from optlang.runtime.parameters import gradient_of, real
 from optlang.runtime.saved import Saved
 from optlang.runtime.scaling import overflowed, scale_of
@@ -53,6 +54,7 @@ class RuleOptimizer(Saved):
         Raises before anything has changed: ValueError for a setting outside its range, RuntimeError for a missing closure.
         """
         self._check_mode()
+        refuse_capture(type(self).__name__)
         if closure is None and self.asks_again and all(plain(group.get("lr")) == 0 for group in self.param_groups):
             self._prepare()  # as distributed checkpoints ask, to see which states there are
             return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+
 OPTIONS: dict[str, Any] = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}
 OF_THE_MACHINE = ("foreach", "capturable", "differentiable", "fused")  # how steps are taken: no part of a checkpoint
 ABOUT = {
@@ -28,6 +30,13 @@ def check_options(what: str, group: Mapping[str, Any]) -> None:
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise TypeError(f"{what}: seed must be a whole number, not {seed!r}")
     _check_together(what, group)
+
+
+def refuse_capture(what: str) -> None:
+    """Raises RuntimeError while a CUDA graph is recorded: replayed, the step would use the rates of this one for ever."""
+    if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():  # type: ignore[no-untyped-call]
+        raise RuntimeError(f"{what}.step() cannot be captured in a CUDA graph, for the rates of a rule are computed on the host in every "
+                           "step: capture forward and backward, and step after the replay")  # fmt: skip
 
 
 def _check_together(what: str, group: Mapping[str, Any]) -> None:
