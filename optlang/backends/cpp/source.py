@@ -1,9 +1,7 @@
 """C++ source for many parameters at once: the stages of a plan as passes over chunks of all tensors.
 
-A *pass* computes what can be computed element by element, until a reduction per tensor needs all of it; the last pass writes.
-Every pass goes over the chunks of all tensors in parallel; each chunk leaves its partial results in a place of its own, and
-these are added in order, so that results do not depend on the number of threads. Numbers known before the stage come in a
-row for each tensor. Nothing of a `.opt` file enters the text but numbers: names are made here.
+Chunks go to threads; see `passes`. Numbers known before the stage come in a row for each tensor. Nothing of a `.opt` file
+enters the text but numbers: names are made here.
 """
 
 from __future__ import annotations
@@ -14,17 +12,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from optlang import ir
 from optlang.backends.cpp.storage import storage
 from optlang.backends.formats import Packed
-from optlang.backends.torch_code import TENSORS, Output, is_shaped, is_slot
+from optlang.backends.passes import REDUCTIONS, Passes, whole_power
+from optlang.backends.torch_code import TENSORS, Output, is_slot
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import ELEMENT, TENSOR
 
 CHUNK = 1 << 14  # elements: what a chunk touches stays in the second-level cache
-REDUCTIONS = ("sum", "mean", "amax", "amin", "count")
-LARGEST_POWER = 8  # whole exponents up to this become multiplications
 
 
 @dataclass(frozen=True)
@@ -42,31 +38,6 @@ class Kernel:
     returned: int
 
 
-def refuses(outputs: Sequence[Output]) -> str:
-    """Why these outputs are not for C++, or an empty string."""
-    known = ir.on_host([o.node for o in outputs])
-    for output in outputs:
-        if output.target is None and output.node.type.extent not in (TENSOR,) and not is_slot(output.node, known):
-            return "hands out a value for each element"
-        if output.target is not None and (output.target.type.extent not in (ELEMENT, TENSOR) or output.target.type.window):
-            return f"has a state {output.target.type}"
-    return next((reason for node in _order([o.node for o in outputs], known) if (reason := _trouble(node))), "")
-
-
-def _trouble(node: Node) -> str:
-    """Why one expression is not for C++, or an empty string."""
-    if is_shaped(node) or node.type.window:
-        return "treats parameters as matrices, or remembers a window"
-    if node.op in TENSORS:
-        return ""
-    if OPS[node.op].role == "reduce":
-        fits = node.op in REDUCTIONS and node.args[0].type.extent == ELEMENT and node.value == TENSOR and not node.args[0].type.window
-        return "" if fits else f"has `{node.op}` of {node.args[0].type}"
-    if node.op == "random":
-        return "" if node.type.extent == ELEMENT else "draws one number for a tensor"
-    return "" if OPS[node.op].cpp else f"has `{node.op}`"
-
-
 def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], double: bool) -> Kernel:
     """The kernel for outputs. `types`: the C++ type of each tensor's elements, or the `Packed` that it comes as; `double`:
     arithmetic in 64 bits.
@@ -76,60 +47,18 @@ def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[No
     return _Writer(outputs, slots, types, "double" if double else "float").kernel()
 
 
-def inputs(outputs: Sequence[Output]) -> list[Node]:
-    """The tensors that a kernel for these outputs reads or writes."""
-    changed = [o for o in outputs if o.target is not o.node]
-    roots = [o.node for o in changed]
-    read = [node for node in _order(roots, ir.on_host(roots)) if node.op in TENSORS]
-    return list(dict.fromkeys([*read, *(o.target for o in changed if o.target is not None)]))
-
-
 @cache
 def prelude() -> str:
     """The text before every kernel."""
     return (Path(__file__).parent / "prelude.h").read_text(encoding="utf-8")
 
 
-def _order(roots: Sequence[Node], known: Mapping[Node, bool]) -> list[Node]:
-    """What is computed, operands first; what is known before the stage is not entered."""
-    order: list[Node] = []
-    seen: set[Node] = set()
-    stack = [(root, False) for root in reversed(roots) if not is_slot(root, known)]
-    while stack:
-        node, ready = stack.pop()
-        if ready:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((arg, False) for arg in reversed(node.args) if not is_slot(arg, known))
-    return order
-
-
-class _Writer:
+class _Writer(Passes):
     """One kernel being written."""
 
     def __init__(self, outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], number: str) -> None:
-        self.outputs = [o for o in outputs if o.target is not o.node]
+        super().__init__(outputs, slots, types)
         self.number = number
-        roots = [o.node for o in self.outputs]
-        self.known = ir.on_host(roots)
-        self.order = _order(roots, self.known)
-        self.names = {node: f"x{place}" for place, node in enumerate(self.order)}
-        self.types = {node: types[node] for node in inputs(outputs)}
-        self.columns = [(n, part) for n, kind in self.types.items() for part in range(len(kind.parts) if isinstance(kind, Packed) else 1)]
-        self.tensors = {node: self.columns.index((node, 0)) for node in self.types}  # the first column of each
-        self.slots = {node: place for place, node in enumerate(slots)}
-        self.sums = {node: place for place, node in enumerate(n for n in self.order if n.op in REDUCTIONS)}
-        self.depth = self._depths()
-        self.passes = 1 + max(self.depth.values(), default=0)
-
-    def _depths(self) -> dict[Node, int]:
-        """How many reductions lie one behind the other below a node: the pass in which it can be computed."""
-        depth: dict[Node, int] = {}
-        for node in self.order:
-            depth[node] = max((depth.get(arg, 0) for arg in node.args), default=0) + (node.op in REDUCTIONS)
-        return depth
 
     def kernel(self) -> Kernel:
         bodies = [self._pass(number) for number in range(self.passes)]
@@ -138,17 +67,15 @@ class _Writer:
         types = [f"typedef {self.number} number;", "typedef Of<number> Tensor;"]
         forms = {kind.form.name for kind in self.types.values() if isinstance(kind, Packed)}
         text = "\n".join([prelude(), *storage(forms), *types, *bodies, finish, self._entry(returned)])
-        targets = {o.target for o in self.outputs}
-        written = tuple(place for place, (node, _) in enumerate(self.columns) if node in targets)
-        return Kernel(text, tuple(self.columns), written, len(self.sums), returned)
+        return Kernel(text, tuple(self.columns), self.written, len(self.sums), returned)
 
     # ----------------------------------------------------------------------------------------------- one pass
 
     def _pass(self, number: int) -> str:
         """`pass_K`: the elements of one chunk of one tensor."""
-        sums = [n for n in self.sums if self.depth[n] == number + 1 and n.op != "count"]
-        writes = self._writes() if number == self.passes - 1 else []
-        body = self._computed([*(n.args[0] for n in sums), *(node for node, _ in writes)])
+        sums = self.found(number)
+        writes = self.writes() if number == self.passes - 1 else []
+        body = self.computed([*(n.args[0] for n in sums), *(node for node, _ in writes)])
         scalars, elements = ([n for n in body if (n.type.extent == ELEMENT) is each] for each in (False, True))
         read, written = {n for n in elements if n.op in TENSORS}, {target for _, target in writes}
         lines = [self._pointer(node) for node in self.types if node in read | written and not self._is_packed(node)]
@@ -187,18 +114,6 @@ class _Writer:
         head = ["  for (i64 low = from; low < to; low += BLOCK) {", "  const i64 high = low + BLOCK < to ? low + BLOCK : to;"]
         return ["  const i64 from = low, to = high;", *head, *before, *loop, *after, "  }"]
 
-    def _writes(self) -> list[tuple[Node, Node]]:
-        """What goes into tensors element by element, with these."""
-        return [(o.node, o.target) for o in self.outputs if o.target is not None and o.target.type.extent == ELEMENT]
-
-    def _computed(self, wanted: Sequence[Node]) -> list[Node]:
-        """What one pass computes for what it is to have, in order. Reductions are finished by then."""
-        inside = {n for n in wanted if not is_slot(n, self.known)}
-        for node in reversed(self.order):
-            if node in inside and node.op not in REDUCTIONS:
-                inside.update(arg for arg in node.args if not is_slot(arg, self.known))
-        return [n for n in self.order if n in inside]
-
     def _accumulated(self, node: Node) -> str:
         value, total, bad = self._operand(node.args[0]), f"a{self.sums[node]}", f"n{self.sums[node]}"
         if node.op in ("sum", "mean"):
@@ -234,7 +149,7 @@ class _Writer:
         if node.op == "random":
             distribution, site = node.value
             return f"(number)draw_{distribution}(philox((u64)i, x.counter[0], {site}u, x.counter[1], x.counter[2]))"
-        if node.op == "pow" and (exponent := _whole(node.args[1])):
+        if node.op == "pow" and (exponent := whole_power(node.args[1])):
             return f"whole_power<{exponent}>({self._operand(node.args[0])})"
         return OPS[node.op].cpp.format(*(self._operand(arg) for arg in node.args))
 
@@ -243,7 +158,7 @@ class _Writer:
     def _finish(self) -> str:
         """`finish`: the states per tensor and what is handed out, when all passes are over."""
         rest = [o for o in self.outputs if o.target is None or o.target.type.extent == TENSOR]
-        lines = [self._definition(n) for n in self._computed([o.node for o in rest])]
+        lines = [self._definition(n) for n in self.computed([o.node for o in rest])]
         for target, text in [(o.target, self._operand(o.node)) for o in rest if o.target is not None]:
             place = self.tensors[target]
             lines.append(f"  store(*({self.types[target]}*)x.pointers[{place}], {text});")
@@ -311,12 +226,6 @@ def _clauses(sums: Sequence[tuple[int, str]]) -> str:
     most, least = ([f"a{place}" for place, op in sums if op == name] for name in ("amax", "amin"))
     found = [f" reduction({sign}:{', '.join(names)})" for sign, names in (("+", adds), ("max", most), ("min", least)) if names]
     return "".join(found)
-
-
-def _whole(exponent: Node) -> int:
-    """A small whole exponent, or 0."""
-    fits = exponent.op == "const" and not isinstance(exponent.value, bool) and float(exponent.value).is_integer()
-    return int(exponent.value) if fits and 1 <= exponent.value <= LARGEST_POWER else 0
 
 
 def _literal(value: float, number: str) -> str:

@@ -51,7 +51,8 @@ def generate_routing(routing: Routing, baked: Baked | None = None, relower: Relo
         own = {key.removeprefix(prefix): value for key, value in (baked or {}).items() if key.startswith(prefix)}
         shaped = _with_defaults(case.program, {**case.settings, **own})
         texts.append(_class(shaped, cls, _of_case(relower, place, prefix, case.settings), "_update"))
-    return _module(name, routing.doc, [*texts, front(routing, name, classes, any("seed=0" in text for text in texts))])
+    draws = {cls: "seed=0" in text for cls, text in zip(classes, texts, strict=True)}
+    return _module(name, routing.doc, [*texts, front(routing, name, classes, draws)])
 
 
 def _with_defaults(program: Program, baked: Baked) -> Program:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from optlang.backends.module.spell import AND, COMPARE, LEVELS, MINUS, NOT, SUM, literal, quoted
 from optlang.backends.module.update import Lines, indented
@@ -22,9 +22,9 @@ OF_MATRIX = {
 }  # fmt: skip
 
 
-def front(routing: Routing, name: str, classes: Sequence[str], draws: bool) -> str:
+def front(routing: Routing, name: str, classes: Sequence[str], draws: Mapping[str, bool]) -> str:
     """The class that sends parameters to the classes of the rules."""
-    methods = [_documentation(routing, classes), _init(classes, draws), _add_param_group(routing, classes)]
+    methods = [_documentation(routing, classes), _init(classes, any(draws.values())), _add_param_group(routing, classes, draws)]
     methods += [_rule_of(routing, name, classes), _step(routing, classes), load_lines()]
     return "\n".join([f"class {name}(Optimizer):", "\n\n".join("\n".join(indented(m)) for m in methods)])
 
@@ -43,7 +43,7 @@ def _init(classes: Sequence[str], draws: bool) -> Lines:
     return [f"def __init__({', '.join(arguments)}):", *indented(body)]
 
 
-def _add_param_group(routing: Routing, classes: Sequence[str]) -> Lines:
+def _add_param_group(routing: Routing, classes: Sequence[str], draws: Mapping[str, bool]) -> Lines:
     """A group becomes one for each rule that some of its parameters go to; the rule's own class fills in and checks its settings."""
     lines = [
         'own = {key: value for key, value in param_group.items() if key not in ("params", "param_names")}',
@@ -56,11 +56,18 @@ def _add_param_group(routing: Routing, classes: Sequence[str]) -> Lines:
         lines += [
             f"chosen = [param for param, rule in zip(named, rules) if rule == {quoted(cls)}]",
             "if chosen:",
-            f"    settings = {{{settings}**self.defaults, **self.settings[{quoted(cls)}], **own}}",
+            f"    settings = {{{settings}{_defaults(cls, draws)}, **self.settings[{quoted(cls)}], **own}}",
             f"    group = {cls}(chosen, **settings).param_groups[0]",
             f'    super().add_param_group({{**group, "params": chosen, "rule": {quoted(cls)}}})',
         ]
     return ["def add_param_group(self, param_group):", *indented(lines)]
+
+
+def _defaults(cls: str, draws: Mapping[str, bool]) -> str:
+    """Those that a rule's class takes: a rule that draws nothing has no seed."""
+    if draws[cls] or not any(draws.values()):
+        return "**self.defaults"
+    return '"maximize": self.defaults["maximize"]'
 
 
 def _rule_of(routing: Routing, name: str, classes: Sequence[str]) -> Lines:

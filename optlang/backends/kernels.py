@@ -1,0 +1,113 @@
+"""Functions that run as kernels over all parameters of a kind at once, where they can; the others go the torch way."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optlang.backends.formats import Packed
+from optlang.backends.torch_code import CellCode, Output
+from optlang.backends.torch_functions import Bound, Functions
+from optlang.backends.torch_views import put_back, view
+from optlang.ir import Node, W
+
+STAGES = ("final", "level")  # what is worth a kernel: not what runs once
+Array = Any  # numpy.ndarray
+
+
+class KernelFunctions(Functions):
+    """`always`: kernels also where a step is so small that torch is as quick."""
+
+    def __init__(self, always: bool) -> None:
+        super().__init__()
+        self.always = always
+        self._outputs: dict[CellCode, tuple[Output, ...]] = {}
+        self._kernels: dict[Any, Any] = {}
+
+    @abstractmethod
+    def fits(self, bound: Bound) -> bool:
+        """Whether the tensors are where kernels can reach them."""
+
+    @abstractmethod
+    def made(self, bound: Bound, outputs: Sequence[Output]) -> Any:
+        """The kernel of a function for tensors of such types; None where there is none."""
+
+    @abstractmethod
+    def launch(self, kernel: Any, calls: Sequence[Bound]) -> Tensor:
+        """One call for many parameters; [parameters, returned] numbers."""
+
+    def code(self, key: Any, outputs: Sequence[Output], dtype: torch.dtype, names: tuple[tuple[str, Node], ...] = ()) -> CellCode:
+        """As in torch; what a function computes is remembered for the kernel."""
+        known = self.has(key, dtype)
+        code = super().code(key, outputs, dtype, names)
+        if not known:
+            self._outputs[code] = tuple(outputs)
+        return code
+
+    def run(self, bound: Bound, compiled: bool) -> Any:
+        """One function with one parameter."""
+        kernel = self.kernel(bound) if compiled or self.always else None
+        return super().run(bound, compiled) if kernel is None else tuple(self.launch(kernel, [bound])[0].unbind())
+
+    def run_all(self, calls: Sequence[Bound], compiled: bool) -> None:
+        """All parameters that share a kernel are stepped by one call."""
+        rest: list[Bound] = []
+        together: dict[Any, list[Bound]] = {}
+        for bound in calls:
+            kernel = self.kernel(bound) if compiled or self.always else None
+            if kernel is None:
+                rest.append(bound)
+            else:
+                together.setdefault((kernel, bound.weights.device), []).append(bound)
+        for (kernel, _), some in together.items():
+            self.launch(kernel, some)
+        super().run_all(rest, compiled)
+
+    def kernel(self, bound: Bound) -> Any:
+        """The kernel of a function for tensors of such types; None where there is none."""
+        if bound.code.name not in STAGES or not self.fits(bound):
+            return None
+        key = (bound.code, *(x.key if isinstance(x, Packed) else x.dtype for x in bound.tensors))
+        if key not in self._kernels:
+            self._kernels[key] = self.made(bound, self._outputs[bound.code])
+        return self._kernels[key]
+
+
+def part_of(tensor: Tensor | Packed, part: int) -> Tensor:
+    """One of the tensors that store a tensor, in most cases itself."""
+    return tensor.parts[part] if isinstance(tensor, Packed) else tensor
+
+
+def in_order(tensor: Tensor, node: Node) -> Tensor:
+    return tensor if tensor.is_contiguous() else view(tensor, node.type, False)
+
+
+def counters(calls: Sequence[Bound]) -> Array:
+    """(t, seed, stream) of each parameter."""
+    if calls[0].counter is None:
+        return np.zeros(3 * len(calls), dtype=np.uint32)
+    return np.array([bound.counter.tolist() for bound in calls if bound.counter is not None], dtype=np.int64).astype(np.uint32)
+
+
+def after(
+    columns: Sequence[tuple[Node, int]], written: Sequence[int], calls: Sequence[Bound], given: Sequence[Sequence[Tensor]],
+    seen: Sequence[Sequence[Tensor]],
+) -> None:  # fmt: skip
+    """What was written into copies goes where it belongs; autograd is told what was written behind its back."""
+    for place in written:
+        for before, now in zip(given, seen, strict=True):
+            if before[place] is not now[place]:
+                put_back(before[place], now[place])
+    if any(columns[place][0] is W for place in written):
+        torch.autograd.graph.increment_version([bound.weights for bound in calls])
+
+
+def warn(instead: str, problem: str) -> None:
+    """Once for each reason: Python shows the same warning from the same line only once."""
+    warnings.warn(f"optlang steps with torch instead of {instead}, and slower: {problem}", RuntimeWarning, stacklevel=2)

@@ -1,0 +1,125 @@
+"""The stages of a plan as passes over chunks of all tensors, for backends that generate kernels.
+
+A *pass* computes what can be computed element by element, until a reduction per tensor needs all of it; the last pass writes.
+Every pass goes over the chunks of all tensors in parallel; each chunk leaves its partial results in a place of its own, and
+these are added in order, so that results do not depend on how many work at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from optlang import ir
+from optlang.backends.formats import Packed
+from optlang.backends.torch_code import TENSORS, Output, is_shaped, is_slot
+from optlang.ir import Node
+from optlang.ops import OPS
+from optlang.types import ELEMENT, TENSOR
+
+REDUCTIONS = ("sum", "mean", "amax", "amin", "count")
+LARGEST_POWER = 8  # whole exponents up to this become multiplications
+
+
+def refuses(outputs: Sequence[Output]) -> str:
+    """Why these outputs are not for such kernels, or an empty string."""
+    known = ir.on_host([o.node for o in outputs])
+    for output in outputs:
+        if output.target is None and output.node.type.extent not in (TENSOR,) and not is_slot(output.node, known):
+            return "hands out a value for each element"
+        if output.target is not None and (output.target.type.extent not in (ELEMENT, TENSOR) or output.target.type.window):
+            return f"has a state {output.target.type}"
+    return next((reason for node in _order([o.node for o in outputs], known) if (reason := _trouble(node))), "")
+
+
+def _trouble(node: Node) -> str:
+    """Why one expression is not for such kernels, or an empty string."""
+    if is_shaped(node) or node.type.window:
+        return "treats parameters as matrices, or remembers a window"
+    if node.op in TENSORS:
+        return ""
+    if OPS[node.op].role == "reduce":
+        fits = node.op in REDUCTIONS and node.args[0].type.extent == ELEMENT and node.value == TENSOR and not node.args[0].type.window
+        return "" if fits else f"has `{node.op}` of {node.args[0].type}"
+    if node.op == "random":
+        return "" if node.type.extent == ELEMENT else "draws one number for a tensor"
+    return "" if OPS[node.op].cpp else f"has `{node.op}`"
+
+
+def inputs(outputs: Sequence[Output]) -> list[Node]:
+    """The tensors that a kernel for these outputs reads or writes."""
+    changed = [o for o in outputs if o.target is not o.node]
+    roots = [o.node for o in changed]
+    read = [node for node in _order(roots, ir.on_host(roots)) if node.op in TENSORS]
+    return list(dict.fromkeys([*read, *(o.target for o in changed if o.target is not None)]))
+
+
+def _order(roots: Sequence[Node], known: Mapping[Node, bool]) -> list[Node]:
+    """What is computed, operands first; what is known before the stage is not entered."""
+    order: list[Node] = []
+    seen: set[Node] = set()
+    stack = [(root, False) for root in reversed(roots) if not is_slot(root, known)]
+    while stack:
+        node, ready = stack.pop()
+        if ready:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((arg, False) for arg in reversed(node.args) if not is_slot(arg, known))
+    return order
+
+
+class Passes:
+    """What the kernel of some outputs computes, pass by pass. `types`: how each tensor is stored, a word or a `Packed`.
+
+    `slots`: what is known before the stage, in the order of the rows of numbers. A column is a tensor and which part of it.
+    """
+
+    def __init__(self, outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed]) -> None:
+        self.outputs = [o for o in outputs if o.target is not o.node]
+        roots = [o.node for o in self.outputs]
+        self.known = ir.on_host(roots)
+        self.order = _order(roots, self.known)
+        self.names = {node: f"x{place}" for place, node in enumerate(self.order)}
+        self.types = {node: types[node] for node in inputs(outputs)}
+        self.columns = [(n, part) for n, kind in self.types.items() for part in range(len(kind.parts) if isinstance(kind, Packed) else 1)]
+        self.tensors = {node: self.columns.index((node, 0)) for node in self.types}  # the first column of each
+        self.slots = {node: place for place, node in enumerate(slots)}
+        self.sums = {node: place for place, node in enumerate(n for n in self.order if n.op in REDUCTIONS)}
+        self.depth = self._depths()
+        self.passes = 1 + max(self.depth.values(), default=0)
+
+    def _depths(self) -> dict[Node, int]:
+        """How many reductions lie one behind the other below a node: the pass in which it can be computed."""
+        depth: dict[Node, int] = {}
+        for node in self.order:
+            depth[node] = max((depth.get(arg, 0) for arg in node.args), default=0) + (node.op in REDUCTIONS)
+        return depth
+
+    @property
+    def written(self) -> tuple[int, ...]:
+        """The columns that are written into."""
+        targets = {o.target for o in self.outputs}
+        return tuple(place for place, (node, _) in enumerate(self.columns) if node in targets)
+
+    def found(self, number: int) -> list[Node]:
+        """The reductions that a pass feeds; counts are known without."""
+        return [n for n in self.sums if self.depth[n] == number + 1 and n.op != "count"]
+
+    def writes(self) -> list[tuple[Node, Node]]:
+        """What goes into tensors element by element, with these."""
+        return [(o.node, o.target) for o in self.outputs if o.target is not None and o.target.type.extent == ELEMENT]
+
+    def computed(self, wanted: Sequence[Node]) -> list[Node]:
+        """What one pass computes for what it is to have, in order. Reductions are finished by then."""
+        inside = {n for n in wanted if not is_slot(n, self.known)}
+        for node in reversed(self.order):
+            if node in inside and node.op not in REDUCTIONS:
+                inside.update(arg for arg in node.args if not is_slot(arg, self.known))
+        return [n for n in self.order if n in inside]
+
+
+def whole_power(exponent: Node) -> int:
+    """A small whole exponent, or 0."""
+    fits = exponent.op == "const" and not isinstance(exponent.value, bool) and float(exponent.value).is_integer()
+    return int(exponent.value) if fits and 1 <= exponent.value <= LARGEST_POWER else 0
