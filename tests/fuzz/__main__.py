@@ -20,7 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--backends", default=",".join(PLAIN), help="strict, safe, fast (reference on simplified programs), torch, module, cpp, …")
+    parser.add_argument("--backends", default=",".join(PLAIN), help="strict, safe, fast (simplified), torch, module, cpp, …")
     parser.add_argument("--record", type=Path, default=Path("fuzz.json"))
     asked = parser.parse_args()
     torch.set_num_threads(1)

@@ -195,7 +195,8 @@ class Scope:
             inner.express()
         end = self.one(inner.fits(REAL))
         count = self.one(["2", "3", "k"])
-        self.lines.append(f"repeat {count} {{ state {name} = {start.text} + 0*w  {'  '.join(inner.lines)}  {name}' = tanh({end.text}) + 0*w }}")
+        body = "  ".join(inner.lines)
+        self.lines.append(f"repeat {count} {{ state {name} = {start.text} + 0*w  {body}  {name}' = tanh({end.text}) + 0*w }}")
         self.pool.append(Value(name, REAL))
 
     def body(self, size: int) -> None:

@@ -18,7 +18,8 @@ from .grow import Grown, texts
 BOUT = 100  # programs
 DTYPES = [torch.float64, torch.float64, torch.float32, torch.bfloat16]
 ways = st.builds(
-    lambda d, g, m, h: Way(d, g, m, h, 2 if d == torch.bfloat16 else 4), st.sampled_from(DTYPES), st.booleans(), st.booleans(), st.booleans()
+    lambda d, g, m, h: Way(d, g, m, h, 2 if d == torch.bfloat16 else 4),
+    st.sampled_from(DTYPES), st.booleans(), st.booleans(), st.booleans(),
 )
 
 

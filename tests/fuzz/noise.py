@@ -30,7 +30,7 @@ class NoisyRun(Run):
 
     def _value(self, node: Node, place: Any, needed: Any) -> Value:
         value = super()._value(node, place, needed)
-        if isinstance(value, Missing) or node.type.kind != "real" or OPS[node.op].role == "leaf" and node.op == "const":
+        if isinstance(value, Missing) or node.type.kind != "real" or (OPS[node.op].role == "leaf" and node.op == "const"):
             return value
         if node.type.extent.level == "host":
             return value * (1 + 1e-15 * self.random.uniform(-1, 1)) if node.op not in EXACT else value
