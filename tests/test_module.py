@@ -84,6 +84,7 @@ FEATURES = {
     "settings decide": "rule R { hyper bool f = true when f { state s per model = 1 s' = s + norm(g per model) k = s' } "
     "else { k = 1 } w' = w - 0.1*g/k }",
     "one value reduced": "rule R { a = sum(rank) + max(rank) + mean(norm(g)) + count(numel) + quantile(rank, 0.3) w' = w - 0.01*a*g }",
+    "sizes alone": "rule R { when rank >= 2 { a = var(places(cols) per tensor) + norm(eye(rows)) } else { a = 1 } w' = w - 0.01*a*g }",
     "two loops": "def f(x, n) { repeat n { state y = x y' = cos(y) - 0.1*y + 0.01*t } return y } rule R { hyper int n = "
     "4 in [0, 9] w' = w - 0.1*f(g, n)*f(w, n) }",
 }  # fmt: skip
@@ -132,6 +133,12 @@ def test_as_the_reference(name: str) -> None:
 def same(a: Net, b: Net, tolerance: float = 1e-11) -> None:
     for p, q in zip(a.parameters(), b.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def test_a_route_whose_rules_differ_in_what_they_draw() -> None:
+    text = ("rule R { w' = w - 0.1*g*uniform() }\nrule S { w' = w - 0.1*g }\n"
+            "route B { when rank >= 2 use S() otherwise use R() }")  # fmt: skip
+    same(run(load(optlang.build(text, "B"), "B"))[0], run(optlang.loads(text, "B", backend="reference"))[0])
 
 
 @given(texts())

@@ -163,6 +163,7 @@ PROGRAMS: dict[str, str] = {
     " + min(g, w, 0) + g^3 + abs(g)^0.3 + tanh(g))",
     "special numbers": "w' = w - lr*where(g > 1, min(inf, g), max(-inf, g)) + 0*lr",
     "weights alone": "w' = w*(1 - lr)",
+    "sizes alone": "when rank >= 2 { a = var(places(cols) per tensor) + norm(eye(rows)) } else { a = 1 }  w' = w - lr*a*g",
     "reports": "report a = norm(g per model)  report b = lr*t  report c = max(w per model) > 0  w' = w - lr*g",
 }  # fmt: skip
 

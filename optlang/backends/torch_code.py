@@ -167,15 +167,20 @@ class _Writer:
         self.lines.append(f"{wide} = {name}.to({self.dtype})")
         return wide
 
+    def _in_batch(self, text: str, node: Node) -> str:
+        """One for each matrix of a batch, as reductions count them."""
+        return f"{text}.expand({self._shape(node.type.extent)})"
+
     def _spell(self, node: Node) -> str:
         row = OPS[node.op]
         if node.op == "random":
             return f"ops.draw({node.value[0]!r}, {node.value[1]}, counter, {self._shape(node.type.extent)}, {self._like()})"
         if node.op == "eye":
             sizes = ", ".join(self._size(dim) for dim in node.value)
-            return f"torch.eye({sizes}, dtype={self.dtype}, device={self.tensor(ir.W)}.device)"
+            return self._in_batch(f"torch.eye({sizes}, dtype={self.dtype}, device={self.tensor(ir.W)}.device)", node)
         if node.op == "places":
-            return f"torch.arange({self._size(node.value)}, dtype={self.dtype}, device={self.tensor(ir.W)}.device).unsqueeze(-1)"
+            column = f"torch.arange({self._size(node.value)}, dtype={self.dtype}, device={self.tensor(ir.W)}.device).unsqueeze(-1)"
+            return self._in_batch(column, node)
         if row.role == "reduce":
             return self._reduction(node)
         if node.op == "as_matrix":

@@ -157,6 +157,9 @@ def _note_reports(frame: Frame, body: Sequence[syntax.Statement]) -> None:
     for statement in body:
         if not isinstance(statement, syntax.Report) or not frame.may_define(statement.name, statement.name_span):
             continue
+        if frame.prefix + statement.name in frame.context.reports:
+            frame.report("N03", f"the report `{statement.name}` is defined twice", statement.name_span, "", "give one of them another name")
+            continue
         frame.equation = statement.name
         node = frame.lower(statement.value)
         if node is None:

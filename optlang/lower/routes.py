@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Settings = dict[str, Setting]
 Lowered = Callable[["Module", syntax.Rule, Mapping[str, Setting]], ir.Program | None]
 DTYPES = ("float64", "float32", "bfloat16", "float16", "complex64", "complex128")
+TRUTHS = frozenset(["eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "named"])
 ARITHMETIC = frozenset(["add", "sub", "mul", "div", "neg", "maximum", "minimum"])
 
 
@@ -39,7 +40,7 @@ def _check_order(frame: Frame, route: syntax.Route) -> None:
 
 
 def _case(frame: Frame, branch: syntax.Branch, baked: Mapping[str, Setting], program: Lowered) -> ir.Case | None:
-    condition = None if branch.condition is None else predicate(frame, branch.condition)
+    condition = None if branch.condition is None else _truth(frame, branch.condition)
     found = frame.module.find(branch.call.func)
     if found is None or not isinstance(found[0], syntax.Rule):
         near = did_you_mean(branch.call.func, frame.module.names(syntax.Rule))
@@ -60,9 +61,7 @@ def _settings(frame: Frame, call: syntax.Call, rule: syntax.Rule) -> Settings | 
     settings: Settings = {}
     for arg in call.args:
         if arg.name not in hypers or arg.value is None:
-            near = did_you_mean(arg.name, hypers)
-            frame.report("N11", f"`{rule.name}` has no hyper `{arg.name}`", arg.span, "",
-                         f"did you mean `{near}`?" if near else f"it has {', '.join(hypers)}")  # fmt: skip
+            _report_setting(frame, arg, rule.name, hypers)
             return None
         hyper = declared_hyper(frame, hypers[arg.name])
         value = setting(frame, arg.value, hypers[arg.name].kind, f"`{arg.name}`")
@@ -75,7 +74,29 @@ def _settings(frame: Frame, call: syntax.Call, rule: syntax.Rule) -> Settings | 
     return settings
 
 
+def _report_setting(frame: Frame, arg: syntax.Arg, rule: str, hypers: Mapping[str, syntax.Hyper]) -> None:
+    known = f"it has {', '.join(hypers)}" if hypers else "it has none; leave the brackets empty"
+    if not arg.name:
+        frame.report("N11", f"a setting of `{rule}` has no name", arg.span, "", f"write `name = value`; {known}")
+        return
+    near = did_you_mean(arg.name, hypers)
+    frame.report("N11", f"`{rule}` has no hyper `{arg.name}`", arg.span, "", f"did you mean `{near}`?" if near else known)
+
+
 # ----------------------------------------------------------------------------------------------------- conditions
+
+
+def _truth(frame: Frame, expr: syntax.Expr) -> ir.Predicate | None:
+    """A static condition that holds or does not; None where an error has been reported."""
+    found = predicate(frame, expr)
+    if found is None or _is_truth(found):
+        return found
+    frame.report("T01", "the condition of a branch is no truth value", expr.span, "", "compare it, as in `rank >= 2`")
+    return None
+
+
+def _is_truth(p: ir.Predicate) -> bool:
+    return isinstance(p.value, bool) or p.op in TRUTHS
 
 
 def predicate(frame: Frame, expr: syntax.Expr) -> ir.Predicate | None:
@@ -84,7 +105,7 @@ def predicate(frame: Frame, expr: syntax.Expr) -> ir.Predicate | None:
         case syntax.Binary(op=op, left=left, right=right):
             return _both(frame, expr, OPERATORS[op], left, right)
         case syntax.Unary(op=op, value=value):
-            inner = predicate(frame, value)
+            inner = predicate(frame, value) if op == "-" else _truth(frame, value)
             return None if inner is None else ir.Predicate("neg" if op == "-" else "not", (inner,))
         case syntax.Number(text=text):
             return ir.Predicate("const", value=int(text) if text.isdigit() else float(text))
@@ -109,10 +130,14 @@ def _both(frame: Frame, expr: syntax.Expr, op: str, left: syntax.Expr, right: sy
     if all(isinstance(side, syntax.Binary) and side.op in COMPARISONS for side in (expr, left)):
         frame.report("R08", "comparisons cannot be chained", expr.span, "", "write `a < b and b < c`")
         return None
-    sides = predicate(frame, left), predicate(frame, right)
+    read = _truth if op in ("and", "or") else predicate
+    sides = read(frame, left), read(frame, right)
     if sides[0] is None or sides[1] is None:
         return None
     both = (sides[0], sides[1])
+    if read is predicate and any(map(_is_truth, both)):
+        frame.report("T01", "a truth value stands where a number is needed", expr.span, "", "combine conditions with `and`, `or` and `not`")
+        return None
     texts = [s.value for s in both if s.op == "const" and isinstance(s.value, str)]
     has_dtype = any(s.op == "dtype" for s in both)
     if has_dtype != bool(texts) or (has_dtype and (op not in ("eq", "ne") or texts[0] not in DTYPES)):

@@ -23,6 +23,8 @@ def _lone(node: Node) -> Node | None:
             return ir.const(1)
         case "quantile":
             share = node.args[1]
+            if share.op == "const":
+                return x if 0 <= share.value <= 1 else ir.const(float("nan"))
             inside = ir.make("and", (ir.make("le", (ir.const(0), share)), ir.make("le", (share, ir.const(1)))))
             return ir.make("where", (inside, x, ir.const(float("nan"))))
     return None

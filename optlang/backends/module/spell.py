@@ -67,6 +67,8 @@ def spell(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Pie
     if node.op in ("maximum", "minimum"):
         return _bound(node, args, numbers)
     if row.role == "reduce":
+        if node.value != "window" and node.value.level != "array" and _is_alone(node.args[0]):
+            args = [Piece(f"{args[0].inside(ATOM)}.expand({shape_text(node.args[0].type.extent)})"), *args[1:]]
         return _reduction(node, args)
     return _other(node, args, numbers, wrap)
 
@@ -151,6 +153,19 @@ def _reduction(node: Node, args: Sequence[Piece]) -> Piece:
         return args[0]
     inside = "" if dims is None else f"dim={dims[0] if len(dims) == 1 else dims}, keepdim=True"
     return Piece(f"{args[0].inside(ATOM)}.{node.op}({inside})")
+
+
+def _is_alone(node: Node) -> bool:
+    """Whether a value of matrices is written once for all matrices of a batch: made of `eye` and `places` alone."""
+    left, large = [node], False
+    while left:
+        one = left.pop()
+        if one.type.extent.level == "array":
+            large = large or one.op in ("eye", "places")
+            if not one.args and one.op not in ("eye", "places"):
+                return False
+            left += one.args
+    return large
 
 
 def reduced_dims(whole: Extent, left: Extent) -> tuple[int, ...] | None:
