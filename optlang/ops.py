@@ -1,7 +1,7 @@
 """The operator table: one row per builtin, and everything else reads it.
 
 A row gives the name, the numbers of operands it takes, the type rule, its NumPy meaning (an attribute of `numpy`, or of
-`optlang.meaning` where NumPy has no such function), its torch and C++ spelling, SymPy name, LaTeX form, scaling degree, the weight
+`optlang.meaning` where NumPy has no such function), its torch, C++ and Triton spelling, SymPy name, LaTeX form, scaling degree, the weight
 with which a program search picks it, and one line of documentation. A builtin that can be said in others has an `expand`
 instead of meanings. Grammar, lowering, printers, backends, conformance tests and search pick a row up by themselves.
 """
@@ -49,6 +49,7 @@ class Op:
     numpy: str = ""
     torch: str = ""
     cpp: str = ""
+    triton: str = ""
     sympy: str = ""
     latex: str = ""
     degree: Degree = "none"
@@ -244,6 +245,7 @@ def _map(name: str, doc: str, **more: Any) -> Op:
     more.setdefault("numpy", name)
     more.setdefault("torch", f"torch.{name}({{0}})")
     more.setdefault("cpp", f"std::{name}({{0}})")
+    more.setdefault("triton", more["cpp"].replace("std::", "libdevice."))
     more.setdefault("sympy", name)
     more.setdefault("latex", rf"\{name}\left({{0}}\right)")
     return Op(name, more.pop("operands", 1), "map", doc=doc, **more)
@@ -259,6 +261,7 @@ CPP_SYMBOLS = {"and": "&", "or": "|"}
 def _infix(name: str, symbol: str, precedence: int, doc: str, **more: Any) -> Op:
     more.setdefault("typing", numeric)
     more.setdefault("cpp", f"({{0}} {CPP_SYMBOLS.get(symbol, symbol)} {{1}})")
+    more.setdefault("triton", more["cpp"])
     return Op(name, 2, "map", doc=doc, infix=(symbol, precedence), surface=False, **more)
 
 
@@ -282,9 +285,12 @@ ROWS: tuple[Op, ...] = (
     _infix("add", "+", 4, "sum", numpy="add", sympy="Add", degree="same", weight=1.0, commutes=True),
     _infix("sub", "-", 4, "difference", numpy="subtract", degree="same", weight=1.0),
     _infix("mul", "*", 5, "product", numpy="multiply", sympy="Mul", degree="product", weight=1.0, commutes=True),
-    _infix("div", "/", 5, "quotient of reals", numpy="divide", typing=real, degree="quotient", weight=1.0),
-    _infix("pow", "^", 7, "power", numpy="power", typing=real, cpp="power({0}, {1})", sympy="Pow", degree="power", weight=0.5),
-    Op("neg", 1, "map", numeric, "negation", numpy="negative", torch="-{0}", cpp="(-{0})", degree="keep", weight=0.5, surface=False),
+    _infix("div", "/", 5, "quotient of reals", numpy="divide", typing=real, triton="libdevice.div_rn({0}, {1})",
+           degree="quotient", weight=1.0),
+    _infix("pow", "^", 7, "power", numpy="power", typing=real, cpp="power({0}, {1})",
+           triton="libdevice.pow({0}, {1})", sympy="Pow", degree="power", weight=0.5),
+    Op("neg", 1, "map", numeric, "negation", numpy="negative", torch="-{0}", cpp="(-{0})", triton="(-{0})",
+       degree="keep", weight=0.5, surface=False),
     # comparisons and logic
     _infix("lt", "<", 3, "less than", numpy="less", typing=comparison, degree="lost"),
     _infix("le", "<=", 3, "at most", numpy="less_equal", typing=comparison, degree="lost"),
@@ -295,17 +301,18 @@ ROWS: tuple[Op, ...] = (
     _infix("and", "and", 1, "both", numpy="logical_and", typing=logic, degree="lost", commutes=True),
     _infix("or", "or", 0, "either", numpy="logical_or", typing=logic, degree="lost", commutes=True),
     Op("not", 1, "map", logic, "negation of a truth value", numpy="logical_not", torch="torch.logical_not({0})",
-       cpp="(!{0})", degree="lost", surface=False),
+       cpp="(!{0})", triton="({0} == 0)", degree="lost", surface=False),
     # choice
     Op("where", 3, "select", choice, "`where(c, a, b)`: a where c holds, else b, element by element", numpy="where",
-       torch="torch.where({0}, {1}, {2})", cpp="({0} ? {1} : {2})", degree="select", weight=0.3),
+       torch="torch.where({0}, {1}, {2})", cpp="({0} ? {1} : {2})", triton="tl.where({0}, {1}, {2})", degree="select", weight=0.3),
     Op("branch", 3, "select", branch, "`when c { a } else { b }`: only the chosen side is computed", surface=False,
-       cpp="({0} ? {1} : {2})", degree="select"),
+       cpp="({0} ? {1} : {2})", triton="tl.where({0}, {1}, {2})", degree="select"),
     # maps of one operand
     _map("abs", "absolute value", typing=numeric, sympy="Abs", latex=r"\left|{0}\right|", degree="keep", weight=1.0),
-    _map("sign", "-1, 0 or 1; 0 of what is not a number", numpy="signum", cpp="sign({0})", latex=r"\operatorname{sign}\left({0}\right)",
+    _map("sign", "-1, 0 or 1; 0 of what is not a number", numpy="signum", cpp="sign({0})",
+         latex=r"\operatorname{sign}\left({0}\right)",
          degree="lost", weight=1.0),
-    _map("sqrt", "square root", latex=r"\sqrt{{{0}}}", degree="half", weight=1.0),
+    _map("sqrt", "square root", triton="libdevice.sqrt_rn({0})", latex=r"\sqrt{{{0}}}", degree="half", weight=1.0),
     _map("cbrt", "cube root", torch="torch.sign({0}) * torch.abs({0}) ** (1 / 3)", latex=r"\sqrt[3]{{{0}}}", degree="third",
          weight=0.3),
     _map("exp", "exponential", weight=0.5),
@@ -329,7 +336,7 @@ ROWS: tuple[Op, ...] = (
     _map("atanh", "inverse hyperbolic tangent", numpy="arctanh", latex=r"\operatorname{atanh}\left({0}\right)", weight=0.1),
     _map("floor", "largest integer not above", typing=numeric, latex=r"\lfloor {0} \rfloor"),
     _map("ceil", "smallest integer not below", typing=numeric, sympy="ceiling", latex=r"\lceil {0} \rceil"),
-    _map("round", "nearest integer, halves to even", typing=numeric, cpp="std::nearbyint({0})", sympy="",
+    _map("round", "nearest integer, halves to even", typing=numeric, cpp="std::nearbyint({0})", triton="libdevice.rint({0})", sympy="",
          latex=r"\operatorname{round}\left({0}\right)"),
     _map("isnan", "whether a value is not a number", typing=comparison, cpp="({0} != {0})", sympy="",
          latex=r"\operatorname{isnan}\left({0}\right)", degree="lost"),

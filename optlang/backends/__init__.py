@@ -10,6 +10,7 @@ from optlang.backends.base import Backend
 WHAT: dict[str, str] = {
     "reference": "NumPy float64, the meaning of every program: plain and slow",
     "cpp": "one generated C++ function for all parameters of a kind, on the CPU; torch elsewhere",
+    "triton": "generated Triton kernels over all parameters of a kind, on CUDA; torch elsewhere",
     "torch": "functional torch code, fused by torch.compile, on any device",
 }
 

@@ -1,0 +1,98 @@
+"""What generated kernels call: the operators that Triton lacks, and random draws. Imported only where a kernel is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+
+from optlang.backends.triton.interpreted import INTERPRETED, Libdevice
+
+if INTERPRETED:
+    libdevice: Any = Libdevice()
+else:
+    from triton.language.extra import libdevice  # type: ignore[no-redef]
+
+
+@triton.jit
+def sign(x: tl.tensor) -> tl.tensor:
+    return (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
+
+
+@triton.jit
+def larger(a: tl.tensor, b: tl.tensor) -> tl.tensor:
+    return tl.where((a > b) | (a != a), a, b)
+
+
+@triton.jit
+def smaller(a: tl.tensor, b: tl.tensor) -> tl.tensor:
+    return tl.where((a < b) | (a != a), a, b)
+
+
+@triton.jit
+def is_finite(x: tl.tensor) -> tl.tensor:
+    return (x - x) == 0
+
+
+@triton.jit
+def remainder(a: tl.tensor, b: tl.tensor) -> tl.tensor:
+    r = libdevice.fmod(a, b)
+    return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
+
+
+@triton.jit
+def whole_power(x: tl.tensor, exponent: tl.constexpr) -> tl.tensor:
+    result = x
+    for _ in tl.static_range(exponent - 1):
+        result = result * x
+    return result
+
+
+@triton.jit
+def philox(index: tl.tensor, t: tl.tensor, site: tl.constexpr, seed: tl.tensor, stream: tl.tensor) -> tl.tensor:
+    """Philox4x32-10 (Salmon et al. 2011): the first two of the same words as everywhere in optlang."""
+    a = index.to(tl.uint32)
+    b = (index >> 32).to(tl.uint32)
+    c = tl.zeros_like(a) + t
+    d = tl.zeros_like(a) + tl.full((), site, tl.uint32)
+    k = tl.zeros_like(a) + seed
+    m = tl.zeros_like(a) + stream
+    first = tl.zeros_like(a) + tl.full((), 0xD2511F53, tl.uint32)
+    second = tl.zeros_like(a) + tl.full((), 0xCD9E8D57, tl.uint32)
+    for _ in tl.static_range(10):
+        upper = tl.umulhi(a, first)
+        lower = a * first
+        a = tl.umulhi(c, second) ^ b ^ k
+        b = c * second
+        c = upper ^ d ^ m
+        d = lower
+        k = k + tl.full((), 0x9E3779B9, tl.uint32)
+        m = m + tl.full((), 0xBB67AE85, tl.uint32)
+    return a, b
+
+
+@triton.jit
+def unit(word: tl.tensor) -> tl.tensor:
+    return ((word >> 8).to(tl.float64) + 0.5) * tl.full((), 5.9604644775390625e-08, tl.float64)
+
+
+@triton.jit
+def draw_uniform(a: tl.tensor, b: tl.tensor) -> tl.tensor:
+    return unit(a)
+
+
+@triton.jit
+def draw_rademacher(a: tl.tensor, b: tl.tensor) -> tl.tensor:
+    return 1.0 - 2.0 * (a >> 31).to(tl.float64)
+
+
+@triton.jit
+def draw_exponential(a: tl.tensor, b: tl.tensor) -> tl.tensor:
+    return -libdevice.log(unit(a))
+
+
+@triton.jit
+def draw_normal(a: tl.tensor, b: tl.tensor) -> tl.tensor:
+    angle = unit(b) * tl.full((), 6.283185307179586, tl.float64)
+    return libdevice.sqrt_rn(libdevice.log(unit(a)) * -2.0) * libdevice.cos(angle)

@@ -1,0 +1,83 @@
+"""Triton kernels of some rules, compiled for a GPU that need not be here: `python tests/compiled_kernels.py 90`.
+
+Prints a line of JSON for each kernel: reads and writes of 16 bytes, registers, bytes spilled.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from stepping import cell, step_of
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+import optlang
+from optlang.backends.triton import BACKEND, kernels, source
+
+RULES = [("adamw", torch.float32), ("adamw", torch.bfloat16), ("lion", torch.float32), ("lamb", torch.float32), ("adan", torch.float32)]
+WIDE = {"wide reads": r"ld\.global(\.\w+)*\.v4", "wide writes": r"st\.global(\.\w+)*\.v4"}
+
+
+def kernels_of(name: str, dtype: torch.dtype) -> list[kernels.Loaded]:
+    """What the first step of a rule would launch on a GPU."""
+    found: list[kernels.Loaded] = []
+
+    class Recorded(kernels.TritonFunctions):
+        def fits(self, bound: Any) -> bool:
+            return True
+
+        def launch(self, kernel: kernels.Loaded, calls: Any) -> torch.Tensor:
+            found.append(kernel)
+            return torch.zeros(len(calls), kernel.kernel.returned, dtype=torch.float64)
+
+    program = optlang.Rule(name).program
+    executable: Any = BACKEND.compile(program, "safe")
+    executable._functions = Recorded(always=True)
+    one = cell(torch.randn(8, 8, dtype=dtype), torch.randn(8, 8, dtype=dtype), **{h.name: h.default for h in program.hypers})
+    step = step_of(one)
+    executable.prepare(step)
+    executable.step(step)
+    return found
+
+
+def machine_code(function: Any, architecture: int) -> dict[str, int]:
+    """What the compilers say about a kernel."""
+    types = {name.strip(): "*i64" for name in source.ARGUMENTS.split(",")}
+    types |= dict.fromkeys(("sums", "partial", "results"), "*fp64") | {"rows": "*fp32"}
+    target = GPUTarget("cuda", architecture, 32)
+    made = triton.compile(ASTSource(function, types, {}, {}), target=target, options={"num_warps": kernels.WARPS})
+    text = made.asm["ptx"]
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(text)
+        file.flush()
+        assembler = next((Path(triton.__file__).parent / "backends" / "nvidia" / "bin").glob("ptxas"))
+        name = f"sm_{architecture}{'a' if architecture == 90 else ''}"
+        command = [str(assembler), "-v", f"--gpu-name={name}", file.name, "-o", f"{file.name}.cubin"]
+        told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        Path(f"{file.name}.cubin").unlink()
+    spilled = sum(map(int, re.findall(r"(\d+) bytes spill", told)))
+    [registers] = re.findall(r"Used (\d+) registers", told)
+    return {name: len(re.findall(what, text)) for name, what in WIDE.items()} | {"registers": int(registers), "spilled": spilled}
+
+
+def main() -> None:
+    for name, dtype in RULES:
+        for loaded in kernels_of(name, dtype):
+            written = len(loaded.kernel.written)
+            for place, (function, by_chunk) in enumerate(loaded.launches):
+                last = by_chunk and place == max(i for i, (_, each) in enumerate(loaded.launches) if each)
+                counts = {"tensors read": 2 if by_chunk else 0, "tensors written": written if last else 0}
+                found = {"rule": name, "type": str(dtype), "kernel": function.__name__} | counts
+                print(json.dumps(found | machine_code(function, int(sys.argv[1]))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

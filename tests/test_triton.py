@@ -1,0 +1,141 @@
+"""Triton kernels: in the interpreter beside the reference, and compiled for GPUs that are not here. One minute."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stepping import is_ambiguous, program, shapes_for
+from test_torch_layouts import shelf
+from torch import Tensor
+from torch_pairs import Pair, tensors
+
+import optlang
+from optlang import ir
+from optlang.backends import passes
+from optlang.types import needs_matrix
+
+pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="Triton does not interpret")
+
+SHAPES = ((3, 4), (5,), (1,), (), (0,), (2, 3, 2, 2), (4, 2075))  # the last: a chunk that is whole, and one that is not
+
+
+def pair(rule: ir.Program, given: list[Tensor], **settings: Any) -> Pair:
+    from optlang.backends.triton import BACKEND
+
+    return Pair(rule, given, executable=BACKEND.compile(rule, "safe"), **settings)
+
+
+def kernels(both: Pair) -> list[Any]:
+    found: Any = both.ours
+    return [kernel for kernel in found._functions._kernels.values() if kernel is not None]
+
+
+@pytest.mark.parametrize("name", [name for name, rule in shelf().items() if not is_ambiguous(rule)])
+def test_library(name: str) -> None:
+    """Step by step from the same stored numbers, in float32."""
+    rule = shelf()[name]
+    both = pair(rule, tensors(shapes_for(rule, SHAPES)))
+    matrices = any(node.op in ("matmul", "as_matrix") or needs_matrix(node.type.extent) for node in ir.walk(rule.roots()))
+    both.tolerance *= 30 if matrices else 1
+    for _ in range(2):
+        both.step()
+    if not matrices and not any(node.op == "quantile" for node in ir.walk(rule.roots())):
+        assert kernels(both), "no kernel was made"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["adamw", "lion", "lamb"])
+def test_number_types(name: str, dtype: torch.dtype) -> None:
+    both = pair(optlang.Rule(name).program, tensors(SHAPES, dtype))
+    for _ in range(2):
+        both.step()
+    assert kernels(both)
+
+
+MAPS = [
+    "abs", "sign", "sqrt", "cbrt", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan",
+    "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "floor", "ceil", "round",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_maps(name: str) -> None:
+    both = pair(program(f"rule R {{ x = {name}(g)  w' = w - 0.1*where(isfinite(x), x, 0) }}"), tensors([(40,), (3, 3)]))
+    both.step()
+    assert kernels(both)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = where(isnan(g/0*0) or g < 0, max(g, w), min(g, w))", "x = mod(g, w)", "x = atan2(g, w)", "x = g^3 + abs(w)^0.7",
+        "x = g - mean(g)", "x = g/norm(g)*count(g)", "x = max(g) - min(g) + 0*g", "x = std(g) + 0*g", "x = clip(g, -1, 1)",
+        "x = where(not (g > w) and g != 0, 1, -1)", "x = norm(g - mean(g)) + 0*w", "x = normal()*g + uniform()",
+        "x = rademacher() + exponential()",
+    ],
+)  # fmt: skip
+def test_expressions(text: str) -> None:
+    both = pair(program(f"rule R {{ {text}  w' = w - 0.1*x }}"), tensors(SHAPES))
+    for _ in range(2):
+        both.step()
+    assert kernels(both)
+
+
+def test_memory_that_is_not_aligned() -> None:
+    """Parts of a buffer that begin anywhere, a column, and a transposed matrix."""
+    base = torch.randn(3, 9001)
+    both = pair(optlang.Rule("adamw").program, [base[0, 1:], base[1, ::2], base[2, 5:25].view(4, 5).T])
+    for _ in range(2):
+        both.step()
+    assert kernels(both)
+
+
+def test_a_step_repeats_itself() -> None:
+    found = []
+    for _ in range(2):
+        both = pair(optlang.Rule("lamb").program, tensors(SHAPES))
+        both.step()
+        found.append([w.clone() for w in both.weights])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_without_the_interpreter_the_cpu_goes_the_torch_way() -> None:
+    script = (
+        "import torch, optlang; p = torch.ones(5).requires_grad_(); p.grad = torch.ones(5)\n"
+        "o = optlang.load('lion', backend='triton')([p], lr=0.5); o.step(); assert p.tolist() == [0.5]*5, p"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", script], env=os.environ | {"TRITON_INTERPRET": "0"}, check=True)
+
+
+# ------------------------------------------------------------------------------------------------------- machine code
+
+
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_machine_code(architecture: int) -> None:
+    """Reads and writes of 16 bytes, nothing spilled: see `compiled_kernels`."""
+    script = Path(__file__).with_name("compiled_kernels.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(architecture)], env=os.environ | {"TRITON_INTERPRET": "0"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    for line in done.stdout.splitlines():
+        found = json.loads(line)
+        wide = found["wide reads"], found["wide writes"]
+        if found["kernel"].startswith("pass"):
+            assert wide[0] >= found["tensors read"], found
+            assert wide[1] >= found["tensors written"], found
+        assert found["spilled"] == 0, found
+        assert found["registers"] <= (128 if found["rule"] in ("adamw", "lion", "lamb") else 255), found
+
+
+def test_a_rule_without_kernels_is_refused_by_none() -> None:
+    assert passes.refuses([]) == ""
