@@ -135,8 +135,8 @@ def same(a: Net, b: Net, tolerance: float = 1e-11) -> None:
         torch.testing.assert_close(p, q, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
-def test_a_route_whose_rules_differ_in_what_they_draw() -> None:
-    text = ("rule R { w' = w - 0.1*g*uniform() }\nrule S { w' = w - 0.1*g }\n"
+def test_a_route_whose_rules_differ_in_what_they_draw_and_report() -> None:
+    text = ("rule R { w' = w - 0.1*g*uniform() }\nrule S { report r = 0.5 w' = w - 0.1*g }\n"
             "route B { when rank >= 2 use S() otherwise use R() }")  # fmt: skip
     same(run(load(optlang.build(text, "B"), "B"))[0], run(optlang.loads(text, "B", backend="reference"))[0])
 

@@ -15,10 +15,13 @@ from optlang.parser import parse
 
 WORDS = [
     "rule", "def", "route", "from", "import", "hyper", "int", "bool", "input", "state", "per", "in", "every", "when", "else", "repeat",
-    "return", "use", "otherwise", "report", "eval", "not", "and", "or", "named", "w", "w'", "g", "t", "loss", "A", "f", "x", "x'", "m", "m'",
-    "lr", "std", "ema", "norm", "sqrt", "where", "grad", "push", "row", "col", "model", "tensor", "true", "nan", "inf", "0", "1", "2", "1e-3",
+    "return", "use", "otherwise", "report", "eval", "not", "and", "or", "named", "w", "w'", "g", "t", "loss", "A", "f", "x",
+    "x'", "m", "m'",
+    "lr", "std", "ema", "norm", "sqrt", "where", "grad", "push", "row", "col", "model", "tensor", "true", "nan", "inf", "0", "1",
+    "2", "1e-3",
     "1e999", "99999999999999999999", "{", "}", "(", ")", "[", "]", ",", "=", "==", "<", "<=", "+", "-", "*", "/", "^", "@", ".T", "'", '"',
-    "#", "\n", ";", ":", "**", "+=", "\\", "\x00", "\u202e", "\ufeff", "é", "𝛽", "𝒘", "'''", "\r", "\x1b[31m", "\ud7ff", "’", "“a”", '"text"',
+    "#", "\n", ";", ":", "**", "+=", "\\", "\x00", "\u202e", "\ufeff", "é", "𝛽", "𝒘", "'''", "\r", "\x1b[31m", "\ud7ff", "’",
+    "“a”", '"text"',
 ]  # fmt: skip
 SHELF = [library.find(name).text for name in sorted(library.index())]
 
@@ -74,7 +77,8 @@ def read(text: str) -> str:
 
 
 PRINTERS: tuple[Callable[[rules.Rule], str], ...] = (
-    lambda rule: rule.latex(), lambda rule: rule.markdown(), lambda rule: compiled(rule.module()), lambda rule: rules.generate(rule, "torch"),
+    lambda rule: rule.latex(), lambda rule: rule.markdown(), lambda rule: compiled(rule.module()),
+    lambda rule: rules.generate(rule, "torch"),
 )  # fmt: skip
 
 

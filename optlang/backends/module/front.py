@@ -24,7 +24,7 @@ OF_MATRIX = {
 
 def front(routing: Routing, name: str, classes: Sequence[str], draws: Mapping[str, bool]) -> str:
     """The class that sends parameters to the classes of the rules."""
-    methods = [_documentation(routing, classes), _init(classes, any(draws.values())), _add_param_group(routing, classes, draws)]
+    methods = [_documentation(routing, classes), _init(routing, classes, any(draws.values())), _add_param_group(routing, classes, draws)]
     methods += [_rule_of(routing, name, classes), _step(routing, classes), load_lines()]
     return "\n".join([f"class {name}(Optimizer):", "\n\n".join("\n".join(indented(m)) for m in methods)])
 
@@ -35,11 +35,13 @@ def _documentation(routing: Routing, classes: Sequence[str]) -> Lines:
     return [f'"""{about[0]}', *about[1:], "", *textwrap.wrap(settings, 110), '"""']
 
 
-def _init(classes: Sequence[str], draws: bool) -> Lines:
+def _init(routing: Routing, classes: Sequence[str], draws: bool) -> Lines:
     arguments = ["self", "params", "*", *(f"{cls}=None" for cls in classes), "maximize=False", *(["seed=0"] * draws)]
     settings = "{" + ", ".join(f"{quoted(cls)}: {cls} or {{}}" for cls in classes) + "}"
     defaults = '{"maximize": maximize' + (', "seed": seed}' if draws else "}")
     body = [f"self.settings = {settings}", f"super().__init__(params, {defaults})"]
+    if any(case.program.reports for case in routing.cases):
+        body.insert(0, "self.reports = {}")
     return [f"def __init__({', '.join(arguments)}):", *indented(body)]
 
 

@@ -1,0 +1,210 @@
+"""Files from strangers: random and damaged texts, bombs within 5 s and 1 GB, names and strings as injections. (35 s)"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fuzz import hostile
+from hypothesis import HealthCheck, given, settings
+
+import optlang
+from optlang import rules
+from optlang.errors import OptError
+
+HERE = Path(__file__).parent
+SECONDS, BYTES = 5, 1 << 30
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(hostile.texts)
+def test_any_text_ends_in_a_rule_or_in_findings(text: str) -> None:
+    assert hostile.read(text) in ("rule", "findings", "several")
+
+
+def body(text: str, head: str = "") -> str:
+    return f"{head}\nrule A {{\n{text}\nw' = w - 0.1*x0\n}}"
+
+
+def chain(count: int, step: str) -> str:
+    return "\n".join(["x0 = x1", *(step.format(f"x{i + 1}", n=i) for i in range(1, count)), f"x{count} = g"]).replace("x=", "=")
+
+
+BOMBS: dict[str, str] = {
+    "deep brackets": body(f"x0 = {'(' * 100_000}g{')' * 100_000}"),
+    "deep brackets, open": body(f"x0 = {'(' * 100_000}g"),
+    "deep negation": body(f"x0 = {'-' * 100_000}g"),
+    "deep not": body(f"x0 = where({'not ' * 50_000}(t > 1), g, w)"),
+    "deep power": body(f"x0 = {'2^' * 50_000}g"),
+    "deep calls": body(f"x0 = {'sqrt(' * 20_000}g{')' * 20_000}"),
+    "deep transposition": body(f"x0 = g{'.T' * 100_000}"),
+    "deep blocks": body(f"{'when t > 1 { ' * 20_000}{'}' * 20_000} x0 = g"),
+    "deep blocks, open": body("every 2 { " * 20_000),
+    "wide sum": body(f"x0 = {' + '.join(['g'] * 100_000)}"),
+    "wide sum of numbers": body(f"x0 = {' + '.join(map(str, range(60_000)))}"),
+    "wide call": body(f"x0 = max({', '.join(['g'] * 100_000)})"),
+    "many equations": body("\n".join(f"x{i} = g + {i}" for i in range(40_000))),
+    "many states": body("x0 = g\n" + "\n".join(f"state s{i} = 0 s{i}' = s{i}" for i in range(20_000))),
+    "many hypers": body("x0 = g\n" + "\n".join(f"hyper h{i} = 0" for i in range(20_000))),
+    "many rules": "\n".join(f"rule A{i} {{ w' = w - g }}" for i in range(20_000)),
+    "many errors": body("x0 = g\n" + "\n".join(f"y{i} = unknown{i}(" for i in range(10_000))),
+    "a long chain": body("\n".join(f"x{i} = x{i + 1} + 1" for i in range(20_000)) + "\nx20000 = g"),
+    "doublings": body("\n".join(f"x{i} = x{i + 1} + x{i + 1}" for i in range(2_000)) + "\nx2000 = g"),
+    "squares": body("\n".join(f"x{i} = x{i + 1}*x{i + 1}" for i in range(2_000)) + "\nx2000 = g"),
+    "power towers": body("x0 = 9^9^9^9^9^9*g"),
+    "power towers of hypers": body("hyper int k = 999999999\nx0 = g\nrepeat k^k^k { state y = g  y' = y }"),
+    "functions that double": body("x0 = f60(g)", "def f0(x) = x + g\n" + "\n".join(
+        f"def f{i}(x) = f{i - 1}(f{i - 1}(x))" for i in range(1, 61))),
+    "functions that double their states": body("x0 = f40(g)", "def f0(x) { state s = 0 s' = s + x return s' }\n" + "\n".join(
+        f"def f{i}(x) = f{i - 1}(x) + f{i - 1}(2*x)" for i in range(1, 41))),
+    "rules that double": "rule A0 { w' = w - g }\n" + "\n".join(
+        f"rule A{i} {{ a = A{i - 1}() b = A{i - 1}(g = 2*g) w' = a + b }}" for i in range(1, 40)),
+    "loops in loops": body("x0 = f6(g)", "def f0(x) = x*x + g\n" + "\n".join(
+        f"def f{i}(x) {{ repeat 50 {{ state y = x  y' = f{i - 1}(y) }} return y }}" for i in range(1, 7))),
+    "a long loop": body("repeat 1000000 { state x0 = g  x0' = x0*x0 + g }"),
+    "a huge loop": body("repeat 99999999999999999999 { state x0 = g  x0' = x0 }"),
+    "a huge window": body("state h[999999999999] = nan\nh' = push(h, g)\nx0 = mean(h')"),
+    "huge matrices": body("x0 = sum(eye(999999999) per tensor)*g"),
+    "a circle": body("\n".join(f"x{i} = x{(i + 1) % 5_000}" for i in range(5_000))),
+    "a circle of functions": body("x0 = f0(g)", "\n".join(f"def f{i}(x) = f{(i + 1) % 2000}(x)" for i in range(2_000))),
+    "a long name": body(f"x0 = g + {'n' * 1_000_000}"[:999_000]),
+    "a long name, defined": body(f"{'n' * 400_000} = g\nx0 = {'n' * 400_000}"),
+    "a long number": body(f"x0 = g*{'9' * 100_000}"),
+    "a long fraction": body(f"x0 = g*0.{'0' * 100_000}1"),
+    "a long exponent": body(f"x0 = g*1e{'9' * 100_000}"),
+    "a long hyper": f"rule A {{ hyper int k = {'9' * 100_000} w' = w - k*g }}",
+    "a long text": f'rule A "{"x" * 900_000}" {{ w\' = w - g }}',
+    "a long comment": f"# {'x' * 900_000}\nrule A {{ w' = w - g }}",
+    "a text without an end": f'rule A "{"x" * 900_000}',
+    "two megabytes": "# x\n" * 500_000,
+    "right-to-left marks": "rule A { \u202e w' = w - g \u202c }",
+    "zero bytes": "\x00" * 100_000,
+    "combining marks": body("x0 = g" + "\u0301" * 100_000),
+    "imports that climb": "from .. import x\nfrom ../../etc/passwd import y\nrule A { w' = w }",
+    "imports of absolute paths": "from /etc/passwd import y\nrule A { w' = w }",
+    "an import of a device": 'from "/dev/zero" import y\nrule A { w\' = w }',
+    "only braces": "{}" * 200_000,
+    "only primes": "'" * 200_000,
+    "only quotation marks": '"' * 200_001,
+    "only new lines": "\n" * 900_000,
+    "routes without end": "rule A { w' = w }\nroute R { " + "when rank == 2 use A() " * 20_000 + "otherwise use A() }",
+    "deep conditions of routes": f"rule A {{ w' = w }}\nroute R {{ when {'not (' * 20_000}true{')' * 20_000} use A() otherwise use A() }}",
+}  # fmt: skip
+
+
+READER = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
+sys.path[:0] = [{here!r}]
+from optlang.diagnose import diagnose
+from optlang.errors import OptError, Source
+from optlang.format import format_file
+from optlang.parser import parse
+text = sys.stdin.buffer.read().decode()
+found = diagnose(Source(text), pedantic=True)
+assert all(d.to_text() for d in found[:50])
+file, wrong = parse(Source(text))
+if not wrong:
+    format_file(file)
+print("findings" if any(d.severity == "error" for d in found) else "right")
+"""
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs(name: str) -> None:
+    """A process with 1 GB of memory reads it in 5 seconds; Python itself has started by then."""
+    script = READER.format(limit=BYTES, here=str(HERE))
+    command = [sys.executable, "-W", "error", "-c", script]
+    told = subprocess.run(command, input=BOMBS[name].encode(), capture_output=True, timeout=SECONDS + 5, check=False)
+    assert told.returncode == 0, told.stderr.decode()[-1500:]
+    assert told.stdout.strip() in (b"findings", b"right")
+
+
+def test_imports_that_climb_or_loop(tmp_path: Path) -> None:
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (tmp_path / "secret.opt").write_text("def f(x) = x\n")
+    (inner / "a.opt").write_text("from b import f\nrule A { w' = w - f(g) }\n")
+    (inner / "b.opt").write_text("from a import A\nfrom b import f\ndef h(x) = x\n")
+    (inner / "secret.opt").symlink_to(tmp_path / "secret.opt")
+    for path in sorted(inner.glob("*.opt")):
+        if path.stem != "secret":
+            with pytest.raises(OptError, match=r"N08|N01|R09"):
+                optlang.Rule(path)
+
+
+# ------------------------------------------------------------------------------------------------------- injections
+
+EVIL = [
+    '''""" + __import__('os').system('true') + """'''.replace('"', "”"), "'''; import os; '''", r"\\", r"\\n",
+    r"\u0022\u0022\u0022", r"\N{QUOTATION MARK}",
+    "{__import__('os')}", "{0.__class__}", "%s%n", r"\input{/etc/passwd}", r"\write18{id}", r"$x$ & # ^ ~ { }", "*/ system(0); /*", "// \\",
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "&lt;", "'; DROP TABLE rules; --", "`id`", "$(id)", "| sh",
+    "??/", "\\", "\u2028", "-->",
+    "]]>", "\x7f", "#include </etc/passwd>", "\u202e", "%}{{7*7}}", "```", "|", "a\\",
+]  # fmt: skip
+
+
+def with_text(text: str) -> str:
+    return f'rule A "{text}" {{ hyper lr = 0.1 in (0, 1) "{text}" state m = 0 m\' = 0.9*m + g w\' = w - lr*m\' }}'
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_strings_stay_strings(text: str) -> None:
+    try:
+        rule = rules.Rule(with_text(text))
+    except OptError:
+        return
+    expected = ast.dump(ast.parse(bare(rules.Rule(with_text("x")).module())))
+    assert ast.dump(ast.parse(bare(rule.module()))) == expected
+    compile(rules.generate(rule, "torch"), "torch.py", "exec")
+    card = rule.markdown()
+    assert not re.search(r"(?<!\\)<(script|img)", card), card
+    assert r"\input" not in rule.latex() and r"\write18" not in rule.latex()
+    assert rule.optimizer("torch").__name__ == "A"
+
+
+def bare(source: str) -> str:
+    """Python without its documentation."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body[0] = ast.Expr(ast.Constant("text"))
+    return ast.unparse(tree)
+
+
+NAMES = ["self", "torch", "param", "lambda", "class", "None", "__import__", "__class__", "exec", "eval_", "print", "math",
+"dtype", "group", "int_", "double",
+         "float", "auto", "asm", "std", "main", "n", "i", "define", "NULL", "select", "where_", "frac", "β1", "ß", "ﬁ", "_",
+         "__", "step_", "loss_", "grad_",
+         "params_", "data", "__init__", "state_", "super", "isinstance", "Optimizer", "closure", "template", "operator", "and_",
+         "unsigned", "volatile", "typename"]  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["module", "torch"])
+@pytest.mark.parametrize("name", NAMES)
+def test_names_stay_names(name: str, backend: str) -> None:
+    """A rule means the same whatever its names are."""
+    import torch
+
+    head = "hyper lr = 0.1 in (0, 1) hyper {0}_ = 0.5 state {0} = 0"
+    text = f"rule A {{{{ {head} {{0}}' = {{0}}_*{{0}} + g x{{0}} = {{0}}'*norm({{0}}') w' = w - lr*x{{0}} }}}}"
+    results = []
+    for word in (name, "plain"):
+        source = text.format(word)
+        if any(d.severity == "error" for d in rules.check(source)):
+            pytest.skip("not a name of this language")
+        p = torch.tensor([1.0, -2.0, 0.5], requires_grad=True)
+        scope: dict[str, type] = {}
+        if backend == "module":
+            exec(compile(optlang.build(source), "generated.py", "exec"), scope)
+        optimizer = (scope["A"] if backend == "module" else optlang.loads(source, backend=backend))([p])  # type: ignore[operator]
+        for _ in range(3):
+            p.grad = p.detach() * 2
+            optimizer.step()
+        results.append(p.detach())
+    assert torch.equal(*results)
