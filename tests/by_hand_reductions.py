@@ -451,3 +451,43 @@ def growing_batch(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -
     s["batch"] = math.ceil(max(s.get("batch", h.first), variance.sum() / (h.eta**2 * float(g @ g))))
     s["v"] = s.get("v", 0.0) + (float(g @ g) if h.whole else g * g)
     return np.asarray(w - h.lr * g / (np.sqrt(s["v"]) + h.eps))
+
+
+# ----------------------------------------------------------------------------------------------------- Ranger21
+
+
+def _unit_norms(x: Array) -> Array:
+    """The norm of each unit's weights; a vector is one unit."""
+    axes = tuple(range(1, x.ndim)) if x.ndim > 1 else None
+    return np.asarray(np.sqrt(np.sum(x * x, axis=axes, keepdims=True)))
+
+
+def ranger21(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Wright & Demeure 2021, part by part and tensor by tensor."""
+    new = [_ranger21(*both, s.setdefault(place, {}), t, h) for place, both in enumerate(zip(batch.parts(w), batch.parts(g), strict=True))]
+    return batch.whole(new)
+
+
+def _ranger21(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
+    ratio = h.share * np.maximum(_unit_norms(w), h.least) / (_unit_norms(g) + h.eps)
+    g = np.where(ratio < 1, ratio * g, g)
+    if g.ndim > 1:
+        g = g - g.mean(axis=tuple(range(1, g.ndim)), keepdims=True)
+    if h.normalize and g.size > 2:
+        g = g / (np.std(g, ddof=1) + 1e-8)
+    means = s.setdefault("means", [np.zeros_like(g), np.zeros_like(g)])
+    means.append(h.beta1**2 * means[-2] + (1 - h.beta1**2) * g)
+    s["v"] = h.beta2 * s.get("v", 0.0) + (1 - h.beta2) * g * g
+    s["most"] = np.maximum(s.get("most", 0.0), s["v"])
+    second = s["most"] / (1 - h.beta2**t)
+    momentum = ((1 + h.beta0) * means[-1] - h.beta0 * means[-2]) / (1 - h.beta1**t)
+    update = momentum / (np.hypot(1 + h.beta0, h.beta0) * np.sqrt(second) + h.eps)
+    norm = _unit_norms(w)
+    update = update + h.weight_decay * (norm - 1) / (norm * np.sqrt(np.mean(second)) + h.eps) * w
+    warm = max(0.5 * t * (1 - h.beta2), t / (h.rise * h.total))
+    fast = w - h.lr * min(1.0, warm, (h.total - t) / (h.down * h.total)) * update
+    slow = s.setdefault("slow", w)
+    if t % h.k:
+        return np.asarray(fast)
+    s["slow"] = h.a * fast + (1 - h.a) * slow
+    return np.asarray(s["slow"])

@@ -54,6 +54,8 @@ DAO: dict[str, Any] = {"lr": 0.02, "beta1": 0.9, "beta2": 0.95, "omega": 0.7, "e
                        "period_v": 5}
 BATCHES: dict[str, Any] = {"lr": 0.1, "eps": 0.1, "eta": 0.5, "first": 40}
 NORMED: dict[str, Any] = {**BATCHES, "lr": 0.5, "first": 24}
+RANGER: dict[str, Any] = {**ADAM, "beta0": 0.7, "beta2": 0.9, "share": 0.3, "least": 0.2, "total": 21, "rise": 0.4, "down": 0.35, "k": 3,
+                          "a": 0.4}
 VELOCITY = partial(torch.optim.SGD, lr=0.03, momentum=0.8, weight_decay=0.1)
 SAI: dict[str, Any] = {"lr": 0.02, "momentum": 0.8, "eps": 1e-2, "weight_decay": 0.1}
 
@@ -212,6 +214,8 @@ RULES: tuple[Row, ...] = (
         inputs=sample_variance, loop=Batches),
     Row("adadagradnorm", NORMED, all_by_hand(hand.growing_batch, whole=True, variance=sample_variance, **NORMED),
         inputs=sample_variance, loop=Batches),
+    Row("ranger21", RANGER, all_by_hand(hand.ranger21, normalize=False, **RANGER), "plain"),
+    Row("ranger21", {**RANGER, "normalize": True}, all_by_hand(hand.ranger21, normalize=True, **RANGER), "normalized"),
     Row("fedhyperg", FED, all_by_hand(hand.fed_hyper_g, **FED)),
     Row("fedhypersl", CLIENTS, all_by_hand(hand.fed_hyper_sl, **CLIENTS), loop=Clients),
 )

@@ -90,6 +90,7 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "oasis": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "oasismomentum": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "asam": "two passes by hand around torch's AdamW",
+    "ranger21": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "gam": "four passes by hand around torch's AdamW",
     "awp": "two passes by hand around torch.optim.SGD",
     "entropysgd": "the transcription of the paper in `tests/by_hand_reductions.py`",
