@@ -22,12 +22,12 @@ def sign(x: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def larger(a: tl.tensor, b: tl.tensor) -> tl.tensor:
-    return tl.where((a > b) | (a != a), a, b)
+    return tl.where(a != a, a, tl.where(a > b, a, b))
 
 
 @triton.jit
 def smaller(a: tl.tensor, b: tl.tensor) -> tl.tensor:
-    return tl.where((a < b) | (a != a), a, b)
+    return tl.where(a != a, a, tl.where(a < b, a, b))
 
 
 @triton.jit
