@@ -8,6 +8,7 @@ to a constant factor, so that starts and updates agree and the new weights are e
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice, permutations
@@ -52,6 +53,8 @@ def equivalent(a: Program, b: Program) -> Verdict:
     a, b = without_dead(a), without_dead(b)
     found, problem = refute(a, b)
     if found is not None:
+        if _is_of_zeros(found.values) and _proof(a, b) is not None:
+            return Verdict("open", "equal by algebra, but they divide by zeros of different signs", found, notes)
         if found.is_finite and _jumps(a, b) and _proof(a, b) is not None:
             return Verdict("open", "equal by algebra, but rounding decides on which side of a jump they land", found, notes)
         return Verdict("different", found.summary(), found, notes)
@@ -201,3 +204,8 @@ def _words(pairs: Pairs, scales: list[Any]) -> str:
         if c != 1 or mine.name != other.name
     ]
     return "equal by algebra" + (f", where {', '.join(renamed)}" if renamed else "")
+
+
+def _is_of_zeros(values: tuple[float, float]) -> bool:
+    """Whether two results are infinite and differ in sign, as 1/0 and 1/-0 do: algebra knows one zero only."""
+    return all(map(math.isinf, values)) and values[0] == -values[1]

@@ -38,8 +38,10 @@ def greedy(job: str) -> object:
     return (lambda: None) if job == "secret" else os.getpid()
 
 
+# A shell that starts the tests in the background may have its children ignore interrupts; the leader must not.
 LEADER = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from search_jobs import fragile
 from optlang.search.executor import Processes
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from optlang.rules import Rule
 from optlang.search.functions import FUNCTIONS
 from optlang.search.genome import UPDATE, Argument, Form, Genome, GenomeError, Statement, from_text, to_program
 from optlang.search.listing import calls, targets
+from optlang.types import TypeProblem
 
 # Rules as searches start from them. Lion's search began with AdamW without eps and bias correction. Muon is without its factor
 # for the shape, Adafactor (arXiv:1804.04235) with a fixed decay, the cautious rule (arXiv:2411.16085) without rescaling.
@@ -41,7 +42,10 @@ def seed(name: str, form: Form) -> Genome:
 
 def from_program(program: Program, form: Form) -> Genome:
     """A rule as assignments: settings become constants, states the form's slots, in order. Raises GenomeError."""
-    program = _settled(program, form)
+    try:
+        program = _settled(program, form)
+    except TypeProblem as problem:
+        raise GenomeError(f"rule `{program.name}` with its settings as constants: {problem}") from problem
     _refuse(program, form)
     slots = {state.node: ir.state(slot, state.type) for state, slot in zip(program.states, form.slots, strict=False)}
     given = program.replaced(ir.substitute(program.all_roots(), slots))
@@ -71,12 +75,17 @@ def _decided(node: Node) -> Node | None:
     if node.op == "mul" and any(_is_zero(arg) for arg in node.args):
         return ir.const(0)
     if node.op in ("add", "sub") and _is_zero(node.args[1]):
-        return node.args[0]
+        return _of_type(node, node.args[0])
     if node.op == "add" and _is_zero(node.args[0]):
-        return node.args[1]
+        return _of_type(node, node.args[1])
     if node.op != "branch" or any(leaf.op != "const" for leaf in ir.walk([node.args[0]]) if not leaf.args):
         return None
     return node.args[1] if evaluate(node.args[0], {}) else node.args[2]
+
+
+def _of_type(node: Node, side: Node) -> Node | None:
+    """The side that is left, where nothing else gave the sum its shape: a row plus zeros of a matrix is a matrix."""
+    return side if side.type == node.type else None
 
 
 def _is_zero(node: Node) -> bool:
