@@ -103,11 +103,12 @@ def _show(parser: argparse.ArgumentParser) -> None:
 
     text      the file in canonical style        latex     the equations, for a paper
     markdown  a card with equations and hypers   ir        the graph that is compiled, node by node
-    plan      stages, bytes, operations, scaling graph     Graphviz: optlang show lion --as graph | dot -Tsvg"""
+    plan      stages, bytes, operations, scaling graph     Graphviz: optlang show lion --as graph | dot -Tsvg
+    cost      memory that a step keeps and moves, for each format of state, with passes, launches and operations"""
     parser.add_argument("file", metavar="FILE", help="a file, a library name, or - for standard input")
     parser.add_argument("--as", dest="form", default="text", choices=list(commands.FORMS), help="default: text")
     parser.add_argument("--rule", help="which rule, where the file has several")
-    parser.add_argument("--math", default="safe", choices=["safe", "strict", "fast"], help="for --as plan; default: safe")
+    parser.add_argument("--math", default="safe", choices=["safe", "strict", "fast"], help="for --as plan and cost; default: safe")
     parser.set_defaults(run=commands.show)
 
 
@@ -155,7 +156,7 @@ COMMANDS = {
     "check": ("find mistakes in rule files (what `optlang FILE` does)", _check),
     "fmt": ("format rule files", _format),
     "explain": ("explain the code of a finding", _explain),
-    "show": ("print a rule as text, latex, markdown, ir, plan or graph", _show),
+    "show": ("print a rule as text, latex, markdown, ir, plan, cost or graph", _show),
     "build": ("generate a Python module, or the torch backend's code", _build),
     "list": ("list the library", _list),
     "new": ("start a rule", _new),

@@ -215,13 +215,23 @@ def _graph(rule: Rule, _math: Math) -> str:
 
 
 def _plan(rule: Rule, math: Math) -> str:
-    """What a step costs: stages, operations and bytes, and how it scales; of a route, for each of its rules."""
+    """What a step does: stages, operations and bytes, and how it scales; of a route, for each of its rules."""
     if isinstance(rule.program, Routing):
-        return "\n\n".join(f"# {case.program.name}\n{_cost(case.program, math)}" for case in rule.program.cases)
-    return _cost(rule.program, math)
+        return "\n\n".join(f"# {case.program.name}\n{_planned(case.program, math)}" for case in rule.program.cases)
+    return _planned(rule.program, math)
 
 
-def _cost(program: Program, math: Math) -> str:
+def _cost(rule: Rule, math: Math) -> str:
+    """Memory kept and moved by a step, for each format of state; of a route, for each of its rules."""
+    from optlang.footprint import table  # noqa: PLC0415
+    from optlang.plan import plan  # noqa: PLC0415
+    from optlang.simplify import report, simplify  # noqa: PLC0415
+
+    programs = [case.program for case in rule.program.cases] if isinstance(rule.program, Routing) else [rule.program]
+    return "\n\n".join(f"{report(program, math).to_text()}\n\n{table(plan(simplify(program, math)))}" for program in programs)
+
+
+def _planned(program: Program, math: Math) -> str:
     from optlang.costs import describe  # noqa: PLC0415
     from optlang.degrees import degrees  # noqa: PLC0415
     from optlang.plan import plan  # noqa: PLC0415
@@ -236,6 +246,7 @@ FORMS: dict[str, Callable[[Rule, Math], str]] = {
     "markdown": lambda rule, _math: rule.markdown(),
     "ir": _ir,
     "plan": _plan,
+    "cost": _cost,
     "graph": _graph,
 }
 

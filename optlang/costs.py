@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from optlang import ir
 from optlang.host import MissingFact, evaluate
 from optlang.ir import Node
 from optlang.ops import MATRIX_OPS
-from optlang.plan import CALLS, Plan, Truth
+from optlang.plan import CALLS, Barrier, Plan, Truth
 from optlang.types import WORD_OF, Extent, Type, needs_matrix
 
 BYTES = 4  # of a float32
@@ -53,18 +54,35 @@ def _updates(plan: Plan, truth: Truth) -> dict[ir.State, Node]:
     return {s: plan.program.updates[s.name] for s in states}
 
 
-def _stages(plan: Plan, truth: Truth) -> str:
+@dataclass(frozen=True)
+class Stage:
+    """`results`: what is computed, each with the leaf that it is written into, or None for what the barriers behind it take."""
+
+    results: tuple[tuple[Node, Node | None], ...]
+    barriers: tuple[Barrier, ...] = ()
+
+
+def stages(plan: Plan, truth: Truth) -> list[Stage]:
+    """What a step computes for one parameter, in order; the last stage writes."""
     program = plan.program
     states = _updates(plan, truth)
     roots = plan.decided([program.weights, *states.values()], truth)
     shared = list((program.reports or {}).values())
+    found = []
+    for level in plan.levels([*roots, *shared], [truth]):
+        args = plan.decided([b.asked for b in level if b.asked is not None], truth)
+        found.append(Stage(tuple((arg, None) for arg in args), tuple(level)))
+    pairs = zip(roots, [ir.W, *(s.node for s in states)], strict=True)
+    return [*found, Stage(tuple((root, target) for root, target in pairs if root is not target))]
+
+
+def _stages(plan: Plan, truth: Truth) -> str:
+    *before, last = stages(plan, truth)
     lines = []
-    for number, level in enumerate(plan.levels([*roots, *shared], [truth])):
-        args = plan.decided([arg for b in level for arg in b.args], truth)
-        what = ", ".join(dict.fromkeys(_named(b.op, b.mark.type) for b in level))
-        lines.append(f"  stage {number + 1}  {_moved(args, [])}  then {what}")
-    changed = [(target, root) for target, root in zip([ir.W, *(s.node for s in states)], roots, strict=True) if root is not target]
-    moved = _moved([root for _, root in changed], [target for target, _ in changed])
+    for number, stage in enumerate(before):
+        what = ", ".join(dict.fromkeys(_named(b.op, b.mark.type) for b in stage.barriers))
+        lines.append(f"  stage {number + 1}  {_moved([node for node, _ in stage.results], [])}  then {what}")
+    moved = _moved([node for node, _ in last.results], [target for _, target in last.results if target is not None])
     lines.append(f"  {'stage ' + str(len(lines) + 1) if lines else 'one stage'}  {moved}")
     return "\n".join(lines)
 

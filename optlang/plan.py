@@ -13,9 +13,10 @@ from functools import cached_property
 
 from optlang import ir
 from optlang.ir import Node, Program
-from optlang.types import Extent, Type
+from optlang.types import TENSOR, Extent, Type
 
 CALLS = ("grad", "hvp")
+PARTIAL = {"sum": "sum", "mean": "sum", "amax": "amax", "amin": "amin"}  # what each parameter adds to a reduction over several
 Truth = tuple[bool | None, ...]  # one for each condition of a plan; None: not to be had for this parameter
 
 
@@ -27,6 +28,16 @@ class Barrier:
     op: str
     args: tuple[Node, ...]
     value: Extent | None
+
+    @property
+    def asked(self) -> Node | None:
+        """What one parameter contributes; None where that can be counted, or is a value per group."""
+        arg = self.args[0]
+        if self.op in CALLS or self.op == "quantile":
+            return arg if arg.type.extent.level != "group" else None
+        if self.op == "count" or arg.type.extent.level == "group":
+            return None
+        return ir.make(PARTIAL[self.op], (arg,), TENSOR) if arg.type.extent.level == "array" else arg
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from optlang import ir, library, lower, parser
 from optlang.errors import Diagnostic, Source
 from optlang.ir import Program
 from optlang.lints import First, lints
+from optlang.rules import check
 from optlang.types import TENSOR, Type
 
 
@@ -127,6 +128,12 @@ def test_places_may_be_missing() -> None:
 def test_several_at_once() -> None:
     text = "rule R { hyper q = 1  state m = 0  m' = m + g  w' = w - where(g == w, 1, 0)*g/abs(g) }"
     assert sorted(d.code for d in found(text)) == ["P01", "P04", "P06", "P07"]
+
+
+def test_rules_with_errors_are_not_linted() -> None:
+    """What could not be read is missing from the program: the state `b` has no new value here."""
+    text = "rule R { hyper b0 = 1e-2 in rule(0, inf)  when whole { state b per model = b0^2  b' = b }  w' = w - g }"
+    assert {d.severity for d in check(text, pedantic=True)} == {"error"}
 
 
 def test_pedantic_check_imports_neither_torch_nor_sympy() -> None:

@@ -57,17 +57,29 @@ class KernelFunctions(Functions):
 
     def run_all(self, calls: Sequence[Bound], compiled: bool) -> None:
         """All parameters that share a kernel are stepped by one call."""
-        rest: list[Bound] = []
-        together: dict[Any, list[Bound]] = {}
-        for bound in calls:
+        together = self._together(calls, compiled)
+        rest = together.pop(None, [])
+        for (kernel, _), places in together.items():
+            self.launch(kernel, [calls[place] for place in places])
+        super().run_all([calls[place] for place in rest], compiled)
+
+    def answers(self, calls: Sequence[Bound], compiled: bool) -> list[Sequence[Any]]:
+        """All parameters that share a kernel are asked by one call."""
+        together = self._together(calls, compiled)
+        rest = together.pop(None, [])
+        found: dict[int, Sequence[Any]] = dict(zip(rest, super().answers([calls[place] for place in rest], compiled), strict=True))
+        for (kernel, _), places in together.items():
+            rows = self.launch(kernel, [calls[place] for place in places])
+            found |= {place: row.unbind() for place, row in zip(places, rows.unbind(), strict=True)}
+        return [found[place] for place in range(len(calls))]
+
+    def _together(self, calls: Sequence[Bound], compiled: bool) -> dict[Any, list[int]]:
+        """The places of calls that share a kernel and a device; under None those that have no kernel."""
+        found: dict[Any, list[int]] = {}
+        for place, bound in enumerate(calls):
             kernel = self.kernel(bound) if compiled or self.always else None
-            if kernel is None:
-                rest.append(bound)
-            else:
-                together.setdefault((kernel, bound.weights.device), []).append(bound)
-        for (kernel, _), some in together.items():
-            self.launch(kernel, some)
-        super().run_all(rest, compiled)
+            found.setdefault(None if kernel is None else (kernel, bound.weights.device), []).append(place)
+        return found
 
     def kernel(self, bound: Bound) -> Any:
         """The kernel of a function for tensors of such types; None where there is none."""

@@ -192,11 +192,15 @@ class TorchExecutable:
 
     # ------------------------------------------------------------------------------------------------- calls
 
-    def values(self, key: Any, nodes: Sequence[Node], work: Work, now: Pass) -> tuple[CellCode, tuple[Tensor, ...]]:
-        """Expressions of one parameter, with the function that computed them."""
-        key = (*key, work.truth)
-        code = self._functions.code(key, [Output(x) for x in self.plan.decided(nodes, work.truth)], work.cell.weights.dtype)
-        return code, self._call(code, work, now, work.cell.state) or ()
+    def answers(self, key: Any, nodes: Sequence[Node], now: Pass) -> list[tuple[CellCode, Sequence[Tensor]]]:
+        """The values of expressions for each parameter, with the function that computed them."""
+        calls = []
+        for work in now.works:
+            outputs = [Output(x) for x in self.plan.decided(nodes, work.truth)]
+            code = self._functions.code((*key, work.truth), outputs, work.cell.weights.dtype)
+            calls.append(self._bound(code, work, now, work.cell.state))
+        found = self._functions.answers(calls, now.compiled)
+        return [(bound.code, values) for bound, values in zip(calls, found, strict=True)]
 
     def _call(self, code: CellCode, work: Work, now: Pass, states: Any) -> Any:
         return self._functions.run(self._bound(code, work, now, states), now.compiled)

@@ -10,51 +10,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang import ir, meaning
+from optlang import meaning
 from optlang.backends.base import StepError
 from optlang.backends.places import Place, shape_of
 from optlang.backends.torch_views import like
 from optlang.backends.torch_work import Pass, Work
 from optlang.ir import Node
 from optlang.plan import CALLS, Barrier
-from optlang.types import ELEMENT, TENSOR, Type
+from optlang.types import ELEMENT, Type
 
 if TYPE_CHECKING:
     from optlang.backends.torch import TorchExecutable
 
 WEIGHTS = Type("real", ELEMENT)
-PARTIAL = {"sum": "sum", "mean": "sum", "amax": "amax", "amin": "amin"}
 Partials = dict[int, Any]  # of one barrier, by the place of the parameter in the step
 
 
 def cross(executable: TorchExecutable, now: Pass, number: int, level: Sequence[Barrier]) -> None:
     """Computes what the barriers of one level need from every parameter, and gives their marks values."""
-    asked = [(b, _asked_of_a_parameter(b)) for b in level]
-    nodes = [node for _, node in asked if node is not None]
+    asked = [(b, b.asked) for b in level if b.asked is not None]
+    key = ("level", number, tuple(b.mark for b in level))
     partials: dict[Node, Partials] = {b.mark: {} for b in level}
-    for place, work in enumerate(now.works):
-        if not nodes:
-            continue
-        code, values = executable.values(("level", number, tuple(b.mark for b in level)), nodes, work, now)
-        for (barrier, _), value in zip([x for x in asked if x[1] is not None], values, strict=True):
+    answers = executable.answers(key, [node for _, node in asked], now) if asked else []
+    for place, (work, (code, values)) in enumerate(zip(now.works, answers, strict=False)):
+        for (barrier, _), value in zip(asked, values, strict=True):
             if barrier.op in CALLS:
                 value = like(work.cell.weights, value, WEIGHTS, code.shaped)
             partials[barrier.mark][place] = value
-    for barrier, _ in asked:
+    for barrier in level:
         if barrier.op in CALLS:
             _ask(barrier, partials[barrier.mark], now)
         else:
             _gather(barrier, partials[barrier.mark], now)
-
-
-def _asked_of_a_parameter(barrier: Barrier) -> Node | None:
-    """What one parameter contributes; None where it can be counted, or is a value per group."""
-    arg = barrier.args[0]
-    if barrier.op in CALLS or barrier.op == "quantile":
-        return arg if arg.type.extent.level != "group" else None
-    if barrier.op == "count" or arg.type.extent.level == "group":
-        return None
-    return ir.make(PARTIAL[barrier.op], (arg,), TENSOR) if arg.type.extent.level == "array" else arg
 
 
 def _ask(barrier: Barrier, points: Partials, now: Pass) -> None:
@@ -78,11 +65,10 @@ def _gather(barrier: Barrier, partials: Partials, now: Pass) -> None:
 
 def _on_host(partials: Partials) -> Partials:
     """All partial results in one transfer for each device."""
-    single = [i for i, x in partials.items() if isinstance(x, Tensor) and x.ndim == 0]
-    devices = {partials[i].device for i in single}
-    moved: Partials = {i: np.asarray(x.detach().double().cpu()) for i, x in partials.items() if i not in set(single)}
-    for device in devices:
-        places = [i for i in single if partials[i].device == device]
+    single = {i: x.device for i, x in partials.items() if isinstance(x, Tensor) and x.ndim == 0}
+    moved: Partials = {i: np.asarray(x.detach().double().cpu()) for i, x in partials.items() if i not in single}
+    for device in set(single.values()):
+        places = [i for i in single if single[i] == device]
         stacked = torch.stack([partials[i].double() for i in places]).cpu().numpy()
         moved.update(zip(places, stacked, strict=True))
     return moved

@@ -108,6 +108,10 @@ class Functions:
                 torch.autograd.graph.increment_version(bound.weights)  # written behind its back
         return result
 
+    def answers(self, calls: Sequence[Bound], compiled: bool) -> list[Sequence[Any]]:
+        """What functions return, for each call."""
+        return [self.run(bound, compiled) or () for bound in calls]
+
     def run_all(self, calls: Sequence[Bound], compiled: bool) -> None:
         """Runs functions that only write. Small parameters go through an elementwise function together, end to end."""
         together: dict[tuple[Any, ...], list[Bound]] = {}

@@ -72,7 +72,8 @@ def check(file: syntax.File, pedantic: bool = False) -> list[Diagnostic]:
                 continue
             program, about = _lower_item(module, item, {}, spent)
             found.extend(about)
-            if pedantic and isinstance(program, ir.Program):
+            wrong = any(d.severity == "error" for d in found)  # then the program may lack what could not be read
+            if pedantic and isinstance(program, ir.Program) and not wrong:
                 found.extend(_lints(program, file))
     return _in_order(file, found)
 

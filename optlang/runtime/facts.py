@@ -114,18 +114,15 @@ def _is_matrix(node: ir.Node) -> bool:
 
 def mixes_elements(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> str:
     """Why a program is not one for each element by itself; empty where it is."""
-    for node in _reached(program, facts, hypers):
-        if node.op == "fact":
-            return f"looks at `{node.value}`"
-        role = OPS[node.op].role
-        if role in MIXING and node.value != "window":
-            return MIXING[role]
-    return ""
+    nodes = _reached(program, facts, hypers)
+    roles = {OPS[node.op].role for node in nodes if node.value != "window"}
+    reasons = [MIXING[role] for role in MIXING if role in roles] + [f"looks at `{node.value}`" for node in nodes if node.op == "fact"]
+    return next(iter(reasons), "")
 
 
 def _reached(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> list[ir.Node]:
     """The expressions that are computed for such a parameter: blocks on facts, whole numbers and truths are decided."""
-    seen: set[ir.Node] = set()
+    seen: dict[ir.Node, None] = {}
     kept = [s for s in program.states if s.guard is None or _decide(s.guard, facts, hypers) is not False]
     evaluation = [] if program.evaluation is None else [program.evaluation]
     stack = [program.weights, *evaluation, *(program.updates[s.name] for s in kept), *(s.init for s in kept)]
@@ -133,7 +130,7 @@ def _reached(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> li
         node = stack.pop()
         if node in seen:
             continue
-        seen.add(node)
+        seen[node] = None
         decided = _decide(node.args[0], facts, hypers) if node.op == "branch" else None
         stack.extend(node.args if decided is None else [node.args[1] if decided else node.args[2]])
     return list(seen)

@@ -1,0 +1,203 @@
+"""What a step costs before anything is measured: memory kept and moved, passes over a parameter, launches.
+
+Bytes are per element of a parameter whose weights and gradient are float32. The *floor* moves each tensor of a stage once;
+what a backend moves beyond it are passes that wait for a reduction. Steps that differ (`every`, `when`) are averaged.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+import torch
+
+from optlang import ir
+from optlang.backends.base import StepError
+from optlang.backends.formats import STATE_FORMATS, Storage, applies
+from optlang.backends.passes import Passes, refuses
+from optlang.backends.places import full_shape
+from optlang.backends.torch_code import TENSORS, Output, is_slot
+from optlang.backends.triton.source import generate
+from optlang.costs import Stage, stages, truth_of
+from optlang.ir import Node
+from optlang.plan import Plan, Truth
+from optlang.runtime.facts import facts_of
+from optlang.runtime.precision import storage
+
+SHAPES = {"a matrix": (1024, 1024), "a vector": (1024,)}
+STEPS = 1000  # that are averaged
+NUMBER = 4  # bytes of a float32
+WIDTHS = {"bool": 1, "int": 8}
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What the steps of a plan cost for a parameter of a shape, with states in a format of `STATE_FORMATS`.
+
+    Raises StepError where the rule does not step parameters of such a shape.
+    """
+
+    plan: Plan
+    shape: tuple[int, ...]
+    form: str = "fp32"
+
+    @property
+    def kept(self) -> float:
+        """Bytes of all states."""
+        place = self.plan.conditions.index
+        states = [s for s in self.plan.program.states if s.guard is None or any(truth[place(s.guard)] for truth in self.truths)]
+        return sum(self._bytes(s.node) for s in states) / self.count
+
+    @property
+    def floor(self) -> float:
+        """Bytes read and written where each stage reads what it needs once."""
+        return self._average({truth: sum(self._once(stage) for stage in stages(self.plan, truth)) for truth in self.truths})
+
+    @property
+    def moved(self) -> float:
+        """Bytes read and written by the passes of generated kernels."""
+        return self._average({truth: sum(self._by_passes(stage) for stage in stages(self.plan, truth)) for truth in self.truths})
+
+    @property
+    def passes(self) -> float:
+        """How often the memory of the parameter is gone over."""
+        return self._per_stage(lambda stage: len(self._passes(stage)))
+
+    @property
+    def launches(self) -> float:
+        """Kernels that Triton launches for the whole model, whatever its number of parameters; 0 where it launches none."""
+        return self._per_stage(_launches)
+
+    @property
+    def refused(self) -> str:
+        """Why kernels cannot be generated for a stage, so that torch computes it; else empty."""
+        reasons = (refuses(_outputs(stage)) for truth in self.truths for stage in stages(self.plan, truth))
+        return next(filter(None, reasons), "")
+
+    @cached_property
+    def count(self) -> int:
+        return prod(self.shape)
+
+    @cached_property
+    def truths(self) -> Mapping[Truth, int]:
+        """How many steps take which blocks."""
+        facts = facts_of(torch.empty(self.shape, device="meta"))
+        return Counter(truth_of(self.plan, facts, t) for t in range(1, STEPS + 1))
+
+    @cached_property
+    def _storage(self) -> Storage:
+        return storage(self.plan.program, self.form if self.form != "fp32" else None, "nearest")
+
+    def _average(self, found: Mapping[Truth, float]) -> float:
+        return sum(found[truth] * count for truth, count in self.truths.items()) / STEPS / self.count
+
+    def _per_stage(self, measure: Callable[[Stage], int]) -> float:
+        found: dict[Truth, float] = {truth: sum(measure(stage) for stage in stages(self.plan, truth)) for truth in self.truths}
+        return self._average(found) * self.count
+
+    def _bytes(self, node: Node) -> float:
+        """The memory of a tensor."""
+        if node.op not in ("state", "w", "g", "input"):
+            return 0
+        count = prod(full_shape(node.type, self.shape))
+        form = self._storage.states.get(str(node.value)) if node.op == "state" else None
+        if form is not None and applies(form, torch.empty(self.shape, device="meta")):
+            return form.bytes_of(count)
+        return count * WIDTHS.get(node.type.kind, NUMBER)
+
+    def _once(self, stage: Stage) -> float:
+        return sum(map(self._bytes, [*_read(ir.walk(node for node, _ in stage.results)), *_written(stage)]))
+
+    def _by_passes(self, stage: Stage) -> float:
+        return sum(self._bytes(n) for read in self._passes(stage) for n in read) + sum(map(self._bytes, _written(stage)))
+
+    def _passes(self, stage: Stage) -> list[set[Node]]:
+        """What each pass over the parameter reads."""
+        outputs = _outputs(stage)
+        if refuses(outputs):
+            return [_read(ir.walk(o.node for o in outputs))] if outputs else []
+        made = Passes(outputs, (), _types(outputs))
+        found = []
+        for number in range(made.passes):
+            last = [node for node, _ in made.writes()] if number == made.passes - 1 else []
+            body = made.computed([*(n.args[0] for n in made.found(number)), *last])
+            found.append(_read(body))
+        return [read for read in found if read]
+
+
+def _outputs(stage: Stage) -> list[Output]:
+    known = ir.on_host([node for node, _ in stage.results])
+    return [Output(node, target) for node, target in stage.results if target is not None or not known[node]]
+
+
+def _read(nodes: Iterable[Node]) -> set[Node]:
+    """Tensors among nodes; one number for a whole parameter is not worth counting."""
+    return {n for n in nodes if n.op in TENSORS and n.type.extent.level == "array"}
+
+
+def _written(stage: Stage) -> Iterable[Node]:
+    return [target for _, target in stage.results if target is not None and target.type.extent.level == "array"]
+
+
+def _types(outputs: list[Output]) -> dict[Node, str]:
+    nodes = [*ir.walk(o.node for o in outputs), *(o.target for o in outputs if o.target is not None)]
+    return {n: "float32" for n in nodes if n.op in TENSORS}
+
+
+def _launches(stage: Stage) -> int:
+    outputs = _outputs(stage)
+    if refuses(outputs) or not outputs:
+        return 0
+    nodes = ir.walk(o.node for o in outputs)
+    known = ir.on_host([o.node for o in outputs])
+    return len(generate(outputs, [n for n in nodes if is_slot(n, known)], _types(outputs), False).launches)
+
+
+# --------------------------------------------------------------------------------------------------------------- text
+
+
+def table(plan: Plan) -> str:
+    """The costs of a rule for people: by format of state, for a matrix and, where it differs, for a vector."""
+    texts: dict[str, list[str]] = {}
+    reasons = []
+    for what, shape in SHAPES.items():
+        try:
+            texts.setdefault(_of_shape(plan, shape), []).append(f"{what} {'×'.join(map(str, shape))}")
+        except StepError as problem:
+            reasons.append(str(problem))
+    found = [f"for {' and '.join(whats)}, bytes per element (weights and gradient float32)\n{text}" for text, whats in texts.items()]
+    return "\n\n".join([*found, *reasons])
+
+
+def _of_shape(plan: Plan, shape: tuple[int, ...]) -> str:
+    plain = Footprint(plan, shape)
+    rows = [("state", "kept", "floor", "moved", "of fp32")]
+    for form in STATE_FORMATS:
+        one = Footprint(plan, shape, form)
+        moved = "?" if plain.refused else f"{one.moved:.2f}"
+        rows.append((form, f"{one.kept:.2f}", f"{one.floor:.2f}", moved, f"{one.floor / plain.floor:.2f}"))
+    rows = rows[:2] if all(row[1:] == rows[1][1:] for row in rows[1:]) else rows
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = [f"  {row[0].ljust(widths[0])}  {'  '.join(x.rjust(n) for x, n in zip(row[1:], widths[1:], strict=True))}" for row in rows]
+    return "\n".join([*lines, f"  {_way(plain)}; {_steps(plain)}"])
+
+
+def _way(one: Footprint) -> str:
+    if one.refused:
+        return f"torch computes it, for the rule {one.refused}"
+    return f"{_counted(one.passes, 'pass', 'es')} over each parameter, {_counted(one.launches, 'launch', 'es')} of Triton for a whole model"
+
+
+def _counted(count: float, what: str, plural: str) -> str:
+    return f"{count:g} {what}{plural * (count != 1)}"
+
+
+def _steps(one: Footprint) -> str:
+    kinds = len(one.truths)
+    return f"{kinds} kinds of step, the figures are the mean of the first {STEPS:,}" if kinds > 1 else "every step does the same"
+
+
+__all__ = ["Footprint", "table"]
