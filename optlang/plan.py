@@ -16,6 +16,9 @@ from optlang.ir import Node, Program
 from optlang.types import TENSOR, Extent, Type
 
 CALLS = ("grad", "hvp")
+OWN = {
+    "state": "the state `{}`", "hyper": "the setting `{}`", "grad": "gradients at other points", "hvp": "products with the Hessian",
+}  # fmt: skip
 PARTIAL = {"sum": "sum", "mean": "sum", "amax": "amax", "amin": "amin"}  # what each parameter adds to a reduction over several
 Truth = tuple[bool | None, ...]  # one for each condition of a plan; None: not to be had for this parameter
 
@@ -73,6 +76,18 @@ class Plan:
         return [[self.barriers[m] for m in depth if depth[m] == level] for level in range(max(depth.values(), default=-1) + 1)]
 
     @cached_property
+    def common(self) -> frozenset[Node]:
+        """The marks to which parameters of other rules add, where the program is one of a route: values per model."""
+        waiting = [b.mark for b in self.barriers.values() if b.value is not None and b.value.level == "model"]
+        found: set[Node] = set()
+        while waiting:
+            mark = waiting.pop()
+            if mark not in found:
+                found.add(mark)
+                waiting.extend(leaf for leaf in _marks(self.barriers[mark].args[:1]) if leaf in self.barriers)
+        return frozenset(found)
+
+    @cached_property
     def shared(self) -> tuple[str, ...]:
         """The states per group and per model."""
         return tuple(s.name for s in self.program.states if s.type.extent.level in ("group", "model"))
@@ -111,6 +126,24 @@ def plan(program: Program) -> Plan:
     conditions = dict.fromkeys(n.args[0] for n in ir.walk(everything) if n.op == "branch" and known[n.args[0]])
     conditions |= dict.fromkeys(s.guard for s in after.states if s.guard is not None)
     return Plan(replace(after, reports=after.reports or {}), barriers, tuple(conditions))
+
+
+def needs_own(program: Program) -> str:
+    """What a value per model takes from each parameter that only those of this rule have; empty where it takes nothing such.
+
+    In a route `model` is all parameters of the optimizer, and those of other rules have no states and settings of this one.
+    """
+    waiting = [n.args[0] for n in ir.walk(program.all_roots()) if is_gathering(n) and n.value.level == "model"]
+    seen: set[Node] = set()
+    while waiting:
+        node = waiting.pop()
+        if node in seen or node.type.extent.level == "model":  # that is known of the model, not of each parameter
+            continue
+        seen.add(node)
+        if node.op in OWN:
+            return OWN[node.op].format(node.value)
+        waiting.extend(node.args)
+    return ""
 
 
 def is_gathering(node: Node) -> bool:

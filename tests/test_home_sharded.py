@@ -27,6 +27,8 @@ SHAPES = {"body.weight": (5, 3), "embed.weight": (3, 4), "bias": (1,), "out.weig
 CLIPPED = """rule Clipped { hyper lr = 0.1 in (0, inf) state m = 0 state far per model = 0
   n = norm(g per model)  far' = max(far, n)  m' = 0.9*m + g/max(1, n)  w' = w - lr*m'/(1 + far') }"""
 
+SEEING = """from adagradnorm import AdaGradNorm  from adamw import AdamW
+route Seeing { when rank == 2 use AdaGradNorm() otherwise use AdamW() }"""  # the norm is also that of the other rule's parts
 WINDOWED = "rule Windowed { hyper lr = 0.1 in (0, inf) state old[3] = 0 old' = push(old, g) w' = w - lr*mean(old') }"
 ELEMENTWISE.append(WINDOWED)
 LOSS = "rule Polyak { hyper lr = 1 in (0, inf) w' = w - lr*loss*g }"
@@ -81,7 +83,7 @@ def every_rule(world: int) -> None:
     from torch.distributed.tensor import Shard
 
     spread = sharding(init_device_mesh("cpu", (world,)), Shard(0))
-    for rule in [*ELEMENTWISE, *WHOLE, CLIPPED]:
+    for rule in [*ELEMENTWISE, *WHOLE, CLIPPED, SEEING]:
         _, wanted = alone(rule, 5)
         params = {name: spread(p).requires_grad_() for name, p in start().items()}
         optimizer = load(rule)(list(params.items()))

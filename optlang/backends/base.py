@@ -47,6 +47,7 @@ class Step:
 
     `model` and `groups` hold the states per model and per group, as 0-d arrays. `grad(points)` returns the gradients of
     this step's batch at other weights, one per cell; `hvp(vectors)` the Hessian at the stored weights times the vectors.
+    `beside` are parameters of the other rules of a route: values per model are of them too, and nothing else is.
     """
 
     cells: Sequence[Cell]
@@ -58,6 +59,7 @@ class Step:
     hvp: Callable[[list[Array]], list[Array]] | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)  # `input`s per model or group; per group also as {group: value}
     reports: dict[str, Any] = field(default_factory=dict)
+    beside: Sequence[Cell] = ()
 
 
 class Executable(Protocol):

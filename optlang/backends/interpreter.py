@@ -87,7 +87,7 @@ class Run:
         values, *share = node.args
         if node.op in CALLS:
             return [_at(values, p) for p in self.model.cells]
-        return [(values, p) for p in place.below[values.type.extent.level]] + [_at(arg, place) for arg in share]
+        return [(values, p) for p in place.reached(values.type.extent.level)] + [_at(arg, place) for arg in share]
 
     def _settle(self, node: Node, place: Place, needed: list[Wanted]) -> None:
         """Computes a node whose operands are known. A call on the training loop answers for all parameters at once."""

@@ -26,7 +26,7 @@ class Place:
     """One parameter, one group or the model in one step, and the values computed there so far.
 
     `at[level]` is the place that holds this place's value of an equal or coarser level, `below[level]` are the places
-    that hold all its values of an equal or finer one.
+    that hold all its values of an equal or finer one. `beside[level]`: places of other rules, over which it reduces as well.
     """
 
     name: str  # for messages
@@ -40,24 +40,36 @@ class Place:
     values: dict[Node, Value] = field(default_factory=dict)
     at: dict[Level, Place] = field(default_factory=dict)
     below: dict[Level, tuple[Place, ...]] = field(default_factory=dict)
+    beside: dict[Level, tuple[Place, ...]] = field(default_factory=dict)
 
     @property
     def cells(self) -> tuple[Place, ...]:
         return self.below["tensor"]
 
+    def reached(self, level: Level) -> tuple[Place, ...]:
+        """What a reduction goes over."""
+        return self.below[level] + self.beside.get(level, ())
 
 
 def layout(step: Step) -> Place:
     """The place of the model, with those of the groups and cells of a step. The step has at least one cell. Raises StepError."""
     cells = tuple(_cell(cell) for cell in step.cells)
     model = Place("the model", max(p.t for p in cells), MODEL_STREAM, step.model, step.inputs)
-    members: dict[int, list[Place]] = {}
-    for place, cell in zip(cells, step.cells, strict=True):
-        members.setdefault(cell.group, []).append(place)
-    groups = tuple(_group(number, inside, model, step) for number, inside in members.items())
+    groups = _groups(cells, model, step)
     model.at = {"host": model, "model": model}
     model.below = {"host": (model,), "model": (model,), "group": groups, "tensor": cells, "array": cells}
+    if step.beside:
+        others = tuple(_cell(cell) for cell in step.beside)
+        model.beside = {"group": _groups(others, model, step), "tensor": others, "array": others}
     return model
+
+
+def _groups(cells: Sequence[Place], model: Place, step: Step) -> tuple[Place, ...]:
+    members: dict[int, list[Place]] = {}
+    for place in cells:
+        assert place.cell is not None
+        members.setdefault(place.cell.group, []).append(place)
+    return tuple(_group(number, inside, model, step) for number, inside in members.items())
 
 
 def _group(number: int, cells: Sequence[Place], model: Place, step: Step) -> Place:

@@ -61,7 +61,7 @@ class TorchExecutable:
     @torch.no_grad()
     def prepare(self, step: Step) -> None:
         """Missing states: float32, or float64 beside such parameters; of truth values bool. See also `formats`."""
-        for cell in step.cells if self.storage.weights else ():
+        for cell in (*step.cells, *step.beside) if self.storage.weights else ():
             if self.storage.is_compensated(cell.weights) and REST not in cell.state:
                 cell.state[REST] = torch.zeros_like(cell.weights)
         now = self._begin(step, compiled=False) if any(s.name not in c.state for s in self._own for c in step.cells) else None
@@ -104,7 +104,7 @@ class TorchExecutable:
             return again
         with np.errstate(all="ignore"):
             now = self._begin(step, compiled=sum(c.facts["numel"] for c in step.cells) >= self.compile_from)
-            for number, level in enumerate(self._levels_of(tuple(dict.fromkeys(work.truth for work in now.works)))):
+            for number, level in enumerate(self._levels_of(tuple(dict.fromkeys(work.truth for work in now.works + now.beside)))):
                 cross(self, now, number, level)
             shared = self._shared_updates(now)
             reports = self._reports(now)
@@ -123,9 +123,11 @@ class TorchExecutable:
 
     def _begin(self, step: Step, compiled: bool) -> Pass:
         run = Run(self.plan.program.name, self._code, step) if self._shares else None
-        places = run.model.cells if run is not None else [None] * len(step.cells)
+        places = [None] * len(step.cells) if run is None else run.model.cells
+        others = () if run is None else run.model.beside.get("tensor", ())
         works = [Work(cell, self._truth(cell), place) for cell, place in zip(step.cells, places, strict=True)]
-        return Pass(step, works, run, compiled)
+        beside = [Work(place.cell, self._truth(place.cell), place) for place in others if place.cell is not None]
+        return Pass(step, works, beside, run, compiled)
 
     def _truth(self, cell: Cell) -> Truth:
         return tuple(truth_of(condition, cell) for condition in self._conditions)
@@ -192,10 +194,10 @@ class TorchExecutable:
 
     # ------------------------------------------------------------------------------------------------- calls
 
-    def answers(self, key: Any, nodes: Sequence[Node], now: Pass) -> list[tuple[CellCode, Sequence[Tensor]]]:
-        """The values of expressions for each parameter, with the function that computed them."""
+    def answers(self, key: Any, nodes: Sequence[Node], works: Sequence[Work], now: Pass) -> list[tuple[CellCode, Sequence[Tensor]]]:
+        """The values of expressions for each of some parameters, with the function that computed them."""
         calls = []
-        for work in now.works:
+        for work in works:
             outputs = [Output(x) for x in self.plan.decided(nodes, work.truth)]
             code = self._functions.code((*key, work.truth), outputs, work.cell.weights.dtype)
             calls.append(self._bound(code, work, now, work.cell.state))

@@ -28,20 +28,29 @@ Partials = dict[int, Any]  # of one barrier, by the place of the parameter in th
 
 def cross(executable: TorchExecutable, now: Pass, number: int, level: Sequence[Barrier]) -> None:
     """Computes what the barriers of one level need from every parameter, and gives their marks values."""
-    asked = [(b, b.asked) for b in level if b.asked is not None]
-    key = ("level", number, tuple(b.mark for b in level))
     partials: dict[Node, Partials] = {b.mark: {} for b in level}
-    answers = executable.answers(key, [node for _, node in asked], now) if asked else []
-    for place, (work, (code, values)) in enumerate(zip(now.works, answers, strict=False)):
-        for (barrier, _), value in zip(asked, values, strict=True):
-            if barrier.op in CALLS:
-                value = like(work.cell.weights, value, WEIGHTS, code.shaped)
-            partials[barrier.mark][place] = value
+    _partial(executable, now, number, level, now.works, partials)
+    _partial(executable, now, number, [b for b in level if b.mark in executable.plan.common], now.beside, partials)
     for barrier in level:
         if barrier.op in CALLS:
             _ask(barrier, partials[barrier.mark], now)
         else:
-            _gather(barrier, partials[barrier.mark], now)
+            _gather(executable, barrier, partials[barrier.mark], now)
+
+
+def _partial(
+    executable: TorchExecutable, now: Pass, number: int, level: Sequence[Barrier], works: Sequence[Work], partials: dict[Node, Partials]
+) -> None:
+    """What some parameters contribute."""
+    asked = [(b, b.asked) for b in level if b.asked is not None]
+    key = ("level", number, tuple(b.mark for b in level))
+    answers = executable.answers(key, [node for _, node in asked], works, now) if asked else []
+    first = 0 if works is now.works else len(now.works)
+    for place, (work, (code, values)) in enumerate(zip(works, answers, strict=False), first):
+        for (barrier, _), value in zip(asked, values, strict=True):
+            if barrier.op in CALLS:
+                value = like(work.cell.weights, value, WEIGHTS, code.shaped)
+            partials[barrier.mark][place] = value
 
 
 def _ask(barrier: Barrier, points: Partials, now: Pass) -> None:
@@ -54,11 +63,12 @@ def _ask(barrier: Barrier, points: Partials, now: Pass) -> None:
         work.marks[barrier.mark] = answer.detach()
 
 
-def _gather(barrier: Barrier, partials: Partials, now: Pass) -> None:
+def _gather(executable: TorchExecutable, barrier: Barrier, partials: Partials, now: Pass) -> None:
     """One value per group or model; parameters on several devices meet in float64 on the host."""
     assert now.run is not None and barrier.value is not None
     partials = _on_host(partials)
-    for place in now.run.model.below[barrier.value.level]:
+    others = now.run.model.beside.get(barrier.value.level, ()) if barrier.mark in executable.plan.common else ()
+    for place in (*now.run.model.below[barrier.value.level], *others):
         share = [now.run([(arg, place)])[0] for arg in barrier.args[1:]]
         place.values[barrier.mark] = _reduced(barrier, place, partials, share, now)
 
@@ -78,10 +88,12 @@ def _reduced(barrier: Barrier, place: Place, partials: Partials, share: list[Any
     arg = barrier.args[0]
     assert now.run is not None
     if arg.type.extent.level == "group":
-        groups = [now.run([(arg, group)])[0] for group in place.below["group"]]
+        groups = [now.run([(arg, group)])[0] for group in place.reached("group")]
         return meaning.OVER_VALUES[barrier.op](np.array(groups), 0, *share)[0]
-    inside = [i for i, work in enumerate(now.works) if work.place in place.cells]
-    counts = sum(_count(now.works[i], arg) for i in inside)
+    cells = set(place.reached("tensor"))
+    works = dict(enumerate([*now.works, *now.beside]))
+    inside = [i for i, work in works.items() if work.place in cells]
+    counts = sum(_count(works[i], arg) for i in inside)
     if barrier.op == "count":
         return np.float64(counts)
     values = [np.ravel(partials[i]) for i in inside]

@@ -33,6 +33,7 @@ class Pass:
 
     step: Step
     works: list[Work]
+    beside: list[Work]  # parameters of other rules
     run: Run | None
     compiled: bool
     scalars: dict[Any, Tensor] = field(default_factory=dict)
@@ -41,7 +42,7 @@ class Pass:
 def truth_of(condition: HostScalars, cell: Cell) -> bool | None:
     try:
         return bool(condition(cell.hypers, cell.t, cell.facts)[0])
-    except MissingFact:
+    except (MissingFact, KeyError):  # a hyper that a parameter of another rule does not have
         return None
 
 

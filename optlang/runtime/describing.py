@@ -12,7 +12,7 @@ from optlang.runtime.facts import facts_of
 from optlang.runtime.naming import Group
 from optlang.runtime.parameters import real
 from optlang.runtime.shapes import expected_states
-from optlang.runtime.sharded import goes_by_element, is_sharded
+from optlang.runtime.sharded import is_sharded
 
 if TYPE_CHECKING:
     from optlang.runtime.grouped import Grouped
@@ -33,10 +33,8 @@ def description(optimizer: Grouped) -> str:
 
 
 def _gathered(optimizer: Grouped, group: Group) -> str:
-    """What several processes send each other in a step, since the rule is none for each element by itself."""
-    case = optimizer.case_of(group)
-    hypers = case.settings.read(group, "")
-    found = [p for p in group["params"] if is_sharded(p) and not goes_by_element(case.shaped(hypers), p, hypers)]
+    """What several processes send each other in a step, where a rule is none for each element by itself."""
+    found = [p for p in group["params"] if is_sharded(p) and optimizer.goes_whole(p, group)]
     size = sum(2 * p.numel() * p.element_size() for p in found)
     return f"{len(found)} of them gathered whole in every step, {size:,} bytes with their gradients" if found else ""
 

@@ -19,7 +19,8 @@ class Evaluating(RuleOptimizer):
         """Puts the weights to evaluate with into the model; call `train` before the next step."""
         if self._evaluates():
             return
-        found = [(cells, executable.evaluation(self._step_of(cells))) for executable, cells in self._stepped().values()]
+        work = self._stepped()
+        found = [(cells, executable.evaluation(self._step_of(cells, work))) for executable, cells in work.values()]
         for cells, values in found:
             for cell, value in zip(cells, values, strict=True):
                 cell.state[TRAINING] = cell.weights.detach().clone()

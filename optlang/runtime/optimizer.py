@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from optlang.backends.base import Cell, Executable, Step, StepError
+from optlang.backends.formats import REST
 from optlang.runtime import checkpoint
 from optlang.runtime.batch import Batch, Closure, exactly
 from optlang.runtime.checkpoint import COUNT
@@ -21,7 +23,7 @@ from optlang.runtime.parameters import gradient_of, real
 from optlang.runtime.saved import Saved
 from optlang.runtime.scaling import overflowed, scale_of
 from optlang.runtime.settings import plain
-from optlang.runtime.sharded import Part, goes_by_element, gradients_at, is_sharded
+from optlang.runtime.sharded import Part, gradients_at, is_sharded
 
 Shared = dict[str, Tensor]
 Work = dict[tuple[Any, ...], tuple[Executable, list[Cell]]]  # by rule and shape
@@ -71,8 +73,9 @@ class RuleOptimizer(Saved):
 
     def _prepare(self) -> None:
         """Creates the states of parameters with gradients; moves nothing."""
-        for executable, cells in self._gather(self.read_settings()).values():
-            step = self._step_of(cells)
+        work = self._gather(self.read_settings())
+        for executable, cells in work.values():
+            step = self._step_of(cells, work)
             executable.prepare(step)
             self._share(step)
         self._parts.clear()
@@ -81,7 +84,7 @@ class RuleOptimizer(Saved):
         known = set(self.state)
         try:
             work = self._gather(settings)
-            taken = [self._begin_step(executable, cells, batch) for executable, cells in work.values()]
+            taken = [self._begin_step(executable, self._step_of(cells, work), batch) for executable, cells in work.values()]
         except BaseException:
             self._forget(known)
             self._parts.clear()
@@ -168,9 +171,7 @@ class RuleOptimizer(Saved):
         return cell
 
     def _cell_of_a_part(self, parameter: Tensor, group: int, place: int, index: int) -> Cell:
-        case = self.case_of(self.param_groups[group])
-        hypers = case.settings.read(self.param_groups[group], "")
-        part = self._parts[index] = Part(parameter, not goes_by_element(case.shaped(hypers), parameter, hypers))
+        part = self._parts[index] = Part(parameter, self.goes_whole(parameter, self.param_groups[group]))
         kept = self.state[parameter]
         kept.setdefault(COUNT, torch.zeros((), dtype=torch.float32))
         name = name_in(self.param_groups[group], group, place)
@@ -184,9 +185,9 @@ class RuleOptimizer(Saved):
             if (part := self._parts.pop(cell.index, None)) is not None:
                 part.put_back()
 
-    def _begin_step(self, executable: Executable, cells: list[Cell], batch: Batch | None) -> tuple[Step, Callable[[], None]]:
+    def _begin_step(self, executable: Executable, step: Step, batch: Batch | None) -> tuple[Step, Callable[[], None]]:
         """A step computed, with what writes it."""
-        step = self._step_of(cells)
+        cells = step.cells
         if batch is not None:
             parts = [self._parts.get(cell.index) for cell in cells]
             weights = [cell.weights if part is None else part.parameter for cell, part in zip(cells, parts, strict=True)]
@@ -201,12 +202,15 @@ class RuleOptimizer(Saved):
             raise RuntimeError(f"{type(self).__name__}: {problem}") from problem
         return step, write
 
-    def _step_of(self, cells: list[Cell]) -> Step:
+    def _step_of(self, cells: list[Cell], work: Work) -> Step:
+        """The step of a program; `work` is all of this step."""
         group = self.param_groups[cells[0].group]
         case = self.case_of(group)
         groups = {n: self._kept(case.shared["group"], [self.param_groups[n]]) for n in {cell.group for cell in cells}}
         everywhere = [g for g in self.param_groups if self.case_of(g) is case]
-        return Step(cells, self._kept(case.shared["model"], everywhere), groups, group.get("seed", 0), inputs=self.inputs)
+        others = [cell for _, some in work.values() if some is not cells for cell in some] if case.sees_all else []
+        shared = self._kept(case.shared["model"], everywhere)
+        return Step(cells, shared, groups, group.get("seed", 0), inputs=self.inputs, beside=list(map(seen, others)))
 
     def _kept(self, names: list[str], groups: list[Group]) -> Shared:
         """States per group or model. Every parameter's state dict holds them, so that checkpoints do; the first one counts."""
@@ -221,3 +225,8 @@ class RuleOptimizer(Saved):
         for cell in step.cells if step.model or any(step.groups.values()) else ():
             cell.state.update(step.model)
             cell.state.update(step.groups[cell.group])
+
+
+def seen(cell: Cell) -> Cell:
+    """A parameter as other rules see it: without settings, and of its states only what belongs to its weights."""
+    return replace(cell, hypers={}, state={REST: cell.state[REST]} if REST in cell.state else {})

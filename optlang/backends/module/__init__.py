@@ -114,7 +114,7 @@ def refuses(program: Program, in_route: bool = False) -> str:
     if len(nodes) > MOST_NODES:
         return f"it has {len(nodes)} operations, more than anybody reads; the torch backend runs it"
     if in_route and any(n.type.extent.level == "model" and n.op != "loss" for n in nodes):
-        return "its values per model would be values of its own parameters only; use `per group`"
+        return "its values per model are of the parameters of all rules, and a module steps them rule by rule; use `per group`"
     if program.evaluation is not None and _needs_others(program):
         return "its `eval` reads values per group or model; keep them in a state per tensor"
     try:
