@@ -23,6 +23,7 @@ lint: $(VENV)/.ready-for-tests  ## Style, types and the direction of imports
 
 bench: $(VENV)/.ready-for-tests ## The figures of the README, measured on this machine
 	$(PY) tests/bench/run.py
+	$(VENV)/bin/optlang bench adamw lion lamb --model gpt2 small
 
 clean:
 	rm -rf $(VENV) dist build race-results

@@ -17,6 +17,7 @@ Write optimizers as equations, train with them, hand them on as Python.
   optlang myrule.opt                        check it: errors with place and advice
   optlang show myrule.opt --as latex        its equations for a paper
   optlang race adamw lion myrule.opt        train one model with each, side by side
+  optlang bench myrule.opt                  time its steps beside other packages
   optlang build myrule.opt --to module -o myrule.py   a module that needs torch alone
   optlang search myrule.opt --minutes 30    evolve it into better ones
 
@@ -144,6 +145,14 @@ def _race(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=command.run)
 
 
+def _bench(parser: argparse.ArgumentParser) -> None:
+    from optlang.bench import command  # noqa: PLC0415 - only `bench` pays for it
+
+    parser.description = command.ABOUT
+    command.add_arguments(parser)
+    parser.set_defaults(run=command.run)
+
+
 def _search(parser: argparse.ArgumentParser) -> None:
     from optlang.search import command  # noqa: PLC0415 - only `search` pays for it
 
@@ -161,5 +170,6 @@ COMMANDS = {
     "list": ("list the library", _list),
     "new": ("start a rule", _new),
     "race": ("train one model with several rules, side by side", _race),
+    "bench": ("time the steps of rules against other packages and the memory floor", _bench),
     "search": ("evolve new rules from old ones", _search),
 }

@@ -1,0 +1,52 @@
+"""`optlang bench`: its options, and what it does with them. Importing this is quick; measuring imports torch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+ABOUT = """\
+Times the step of rules on the parameters of a model: our backends, the optimizers of the same name in installed packages,
+and the floor, which is what moving the rule's memory takes: on the CPU a kernel that reads and writes the same arrays and
+computes nothing, on CUDA as many bytes at the measured speed of a copy.
+
+  optlang bench adamw                               GPT-2 small: optlang, torch fused and foreach, optimi, …
+  optlang bench my.opt --model small many           where a step costs more than its memory
+  optlang bench adamw --states fp32 bf16 int8       what states in fewer bits cost or save
+  optlang bench lion --backends cpp torch --peers none --quick
+
+Contestants take turns, step by step, in one process; first steps and memory are measured in fresh processes with caches of
+their own. The table goes to the terminal, all figures (JSON) and a plot (PNG) to --out. Exit codes: 0, 1 when a contestant
+failed, 2 when nothing could start."""
+NAMES = ("gpt2", "resnet50", "small", "many", "tiny")  # a test compares them with `models.MODELS`
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `optlang bench`."""
+    parser.add_argument("rules", nargs="+", metavar="RULE", help="a library name or FILE.opt")
+    parser.add_argument("--model", nargs="+", default=["gpt2"], choices=NAMES, metavar="MODEL", help=f"{', '.join(NAMES)}; default: gpt2")
+    parser.add_argument("--backends", nargs="+", default=["auto"], choices=["auto", "cpp", "triton", "torch", "reference"],
+                        metavar="BACKEND", help="of ours: auto, cpp, triton, torch, reference; default: auto")  # fmt: skip
+    parser.add_argument("--states", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp8", "int8", "int4"], metavar="FORMAT",
+                        help="how our states are stored: fp32, bf16, fp8, int8, int4; default: fp32")  # fmt: skip
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the parameters; default: float32")
+    parser.add_argument("--device", default="", help="cpu or cuda; default: cuda where there is one")
+    parser.add_argument("--steps", type=int, default=15, metavar="N", help="steps of every contestant; default: 15")
+    parser.add_argument("--peers", default="quick", choices=["none", "quick", "all"],
+                        help="other packages: none, quick, or all, with those that compile for minutes; default: quick")  # fmt: skip
+    parser.add_argument("--quick", action="store_true", help="no fresh processes: leave out first steps and memory")
+    parser.add_argument("--out", default="bench-results", metavar="FOLDER", help="for JSON and PNG; default: bench-results")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Measures and prints. Raises OptError for a rule that is wrong."""
+    try:
+        from optlang.bench.session import measured  # noqa: PLC0415 - torch is only imported when it is needed
+    except ModuleNotFoundError as missing:
+        print(f"the bench needs {missing.name}: pip install 'optlang-rules[race]'", file=sys.stderr)
+        return 2
+    try:
+        return measured(arguments)
+    except (ValueError, OSError, RuntimeError) as problem:
+        print(f"optlang bench: {problem}", file=sys.stderr)
+        return 2

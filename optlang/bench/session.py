@@ -1,0 +1,137 @@
+"""One bench from start to end: contestants are made, timed in turn, measured afresh, shown and written."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from optlang.backends.base import StepError
+from optlang.backends.cpp.build import NoCompiler
+from optlang.bench.contestants import Contestant, contestants
+from optlang.bench.measure import Fresh, Spread, bandwidth, fresh, in_turn
+from optlang.bench.models import MODELS, Shapes, parameters
+from optlang.bench.results import Bench, Line, device_name, plot
+from optlang.bench.stream import stream
+from optlang.footprint import Footprint
+from optlang.ir import Program
+from optlang.plan import plan
+from optlang.rules import Rule
+from optlang.simplify import simplify
+
+Step = Callable[[], Any]
+Floor = tuple[str, str]  # the rule and the format of its states
+WIDTH = 140  # of tables in files
+
+
+@dataclass
+class Taken:
+    """Seconds of the steps on one model, and of the floors that were measured beside them; why others took none."""
+
+    times: dict[Contestant | Floor, list[float]] = field(default_factory=dict)
+    failed: dict[Contestant, str] = field(default_factory=dict)
+
+
+def measured(chosen: argparse.Namespace) -> int:
+    """The exit code. Raises OptError, ValueError for choices that do not fit, OSError where nothing can be written."""
+    device, dtype = _device(chosen.device), getattr(torch, chosen.dtype)
+    if chosen.steps < 1:
+        raise ValueError(f"--steps is {chosen.steps}; it takes 1 or more")
+    everyone = contestants(chosen.rules, chosen.backends, chosen.states, chosen.peers, device.type)
+    out = Path(chosen.out)
+    out.mkdir(parents=True, exist_ok=True)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("copies", total=len(chosen.model) * (chosen.steps + len(everyone) * (not chosen.quick)))
+        bench = Bench(device_name(device), bandwidth(device), chosen.dtype)
+        for model in chosen.model:
+            progress.update(bar, description=f"{model}: steps in turn")
+            shapes = MODELS[model]()
+            bench.tensors[model], bench.numbers[model] = len(shapes), sum(torch.Size(s).numel() for s in shapes)
+            taken = _steps(everyone, shapes, device, dtype, chosen.steps, lambda: progress.advance(bar))
+            for one in everyone:
+                progress.update(bar, description=f"{model}: {one.label}")
+                line = _line(one, model, bench, taken, None if chosen.quick else (device, dtype))
+                bench.models.setdefault(model, []).append(line)
+                progress.advance(bar, 0 if chosen.quick else 1)
+    bench.show(console)
+    bench.write(out / "bench.json")
+    plot(bench, out / "bench.png")
+    console.print(f"wrote {out / 'bench.json'} and {out / 'bench.png'}", highlight=False)
+    return int(any(line.remark for lines in bench.models.values() for line in lines))
+
+
+def _device(name: str) -> torch.device:
+    name = name or ("cuda" if torch.cuda.is_available() else "cpu")
+    if name.split(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"--device is {name!r}; it takes cpu or cuda")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError("there is no CUDA device that torch can use here; leave out --device, or say --device cpu")
+    return torch.device(name)
+
+
+def _steps(
+    everyone: Sequence[Contestant], shapes: Shapes, device: torch.device, dtype: torch.dtype, count: int, tell: Callable[[], None]
+) -> Taken:
+    """Those that can step, and on the CPU the floors of our rules."""
+    weights = parameters(shapes, device, dtype)
+    taken = Taken()
+    ready: dict[Contestant | Floor, Step] = {}
+    for one in everyone:
+        try:
+            optimizer, step = one.build(weights)
+            step()
+            ready[one] = step
+            if one.package == "optlang" and device.type == "cpu":
+                ready.setdefault((one.rule, one.state), stream(optimizer))
+        except NoCompiler:
+            continue  # the speed of a copy is left as the floor
+        except Exception as problem:  # other people's packages fail in their own ways; a line says how
+            taken.failed[one] = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"
+    taken.times = in_turn(ready, count, device, tell)
+    return taken
+
+
+def _line(one: Contestant, model: str, bench: Bench, taken: Taken, afresh: tuple[torch.device, torch.dtype] | None) -> Line:
+    if one in taken.failed:
+        return Line(one.label, None, remark=taken.failed[one])
+    times = taken.times[one]
+    floor, ratio = _floor(one, model, bench, taken)
+    found: Fresh | None = None
+    remark = ""
+    if afresh is not None:
+        try:
+            found = fresh(one, model, *afresh)
+        except RuntimeError as problem:
+            remark = str(problem)
+    return Line(one.label, Spread.of(times), found, floor, ratio, remark, times)
+
+
+def _floor(one: Contestant, model: str, bench: Bench, taken: Taken) -> tuple[float | None, Spread | None]:
+    """Seconds, and how many of them a step takes: beside the kernel that computes nothing where there is one."""
+    times = taken.times[one]
+    beside = taken.times.get((one.rule, one.state))
+    if beside is not None:
+        return Spread.of(beside).median, Spread.ratio(times, beside)
+    floor = _by_copy(one, MODELS[model](), bench)
+    return floor, None if floor is None else Spread.of([x / floor for x in times])
+
+
+def _by_copy(one: Contestant, shapes: Shapes, bench: Bench) -> float | None:
+    """Seconds; None for a route, whose parameters go several ways, and for weights that are not float32."""
+    program = Rule(one.rule).program
+    if not isinstance(program, Program) or bench.dtype != "float32":
+        return None
+    cut = plan(simplify(program))
+    try:
+        each = {shape: Footprint(cut, shape, one.state).floor * torch.Size(shape).numel() for shape in set(shapes)}
+    except StepError:
+        return None
+    return sum(each[shape] for shape in shapes) / bench.bandwidth.median
