@@ -261,6 +261,9 @@ SUBSPACE: dict[str, Setting] = {**ADAM, "r": 2, "period": 3}
 GRAFTED: dict[str, Setting] = {**ADAM, "ridge": 0.1, "start": 8, "period": 3}
 SIDES = ("matrix", "wide", "square")
 FRUGAL: dict[str, Any] = {**SUBSPACE, "scale": 0.7, "rest": 0.3}
+DESCENT: dict[str, Any] = {
+    **ADAM, "r": 2, "scale": 0.7, "rate": 0.05, "beta3": 0.7, "beta4": 0.8, "subspace_eps": 0.1, "subspace_decay": 0.2,
+}  # fmt: skip
 TRION: dict[str, Any] = {"lr": 0.03, "momentum": 0.8, "weight_decay": 0.1, "r": 2, "steps": 4}
 KRON: dict[str, Setting] = {"lr": 0.03, "momentum": 0.8, "fit": 0.2, "initial": 1.7, "flat": 4.9, "decay": 0.62, "least": 0.49,
                             "weight_decay": 0.1}  # fmt: skip
@@ -320,8 +323,13 @@ RULES: tuple[Row, ...] = (
     Row("frugal", {**FRUGAL, "signs": False}, by_hand(hand.frugal, columns=None, signs=False, **FRUGAL), "gradient", shapes=SIDES),
     Row("frugalcolumns", FRUGAL, Chosen({**FRUGAL, "signs": True}), "signs", shapes=SIDES),
     Row("frugalcolumns", {**FRUGAL, "signs": False}, Chosen({**FRUGAL, "signs": False}), "gradient", shapes=SIDES),
+    Row("onlinesubspacedescent", DESCENT, by_hand(hand.online_subspace_descent, **DESCENT), shapes=SIDES),
     Row("subspacemomentum", SUBSPACE, by_hand(hand.subspace_momentum, **SUBSPACE), shapes=SIDES),
     Row("dion", DION, Started(DION), shapes=SIDES),
+    Row("dctadamw", {**SUBSPACE, "feedback": True},
+        by_hand(hand.dct_adamw, rotate=True, feedback=True, **SUBSPACE), "rotated", shapes=SIDES),
+    Row("dctadamw", {**SUBSPACE, "rotate": False},
+        by_hand(hand.dct_adamw, rotate=False, feedback=False, **SUBSPACE), "still", shapes=SIDES),
     Row("trion", TRION, by_hand(hand.trion, match_rms=False, **TRION), "original", shapes=SIDES),
     Row("trion", {**TRION, "match_rms": True}, by_hand(hand.trion, match_rms=True, **TRION), "rms", shapes=SIDES),
     Row("psgdkron", KRON, plain(Whitened), shapes=("matrix", "vector", "one", "zero", "square", "wide")),

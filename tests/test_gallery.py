@@ -117,8 +117,10 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "apollo": "apollo-torch in float64, given our projections", "apollomini": "apollo-torch in float64, given our projections",
     "frugal": "the transcription of the paper in `tests/by_hand_matrix.py`",
     "frugalcolumns": "the transcription of the paper in `tests/by_hand_matrix.py`, given our choices",
+    "onlinesubspacedescent": "the transcription of the paper in `tests/by_hand_matrix.py`",
     "subspacemomentum": "the transcription of the paper in `tests/by_hand_matrix.py`",
     "dion": "the transcription of the paper in `tests/by_hand_matrix.py`, given our start",
+    "dctadamw": "the transcription of the paper in `tests/by_hand_matrix.py`",
     "trion": "the transcription of the paper in `tests/by_hand_matrix.py`",
     "psgdkron": "kron-torch in float64, given our draws",
 }  # fmt: skip

@@ -37,8 +37,8 @@ NOTICED = 1e-5  # what moving one setting a little must at least do; the agreeme
 BAKED = {  # what a generated module cannot change later
     "adamcm": {"capacity": 3}, "muon": {"steps": 4}, "muonwithadamw": {"Muon.steps": 4}, "trustregionspectral": {"steps": 4},
     "galore": {"r": 2}, "fira": {"r": 2}, "apollo": {"r": 2},
-    "frugal": {"r": 2}, "frugalcolumns": {"r": 2}, "subspacemomentum": {"r": 2}, "dion": {"r": 2},
-    "trion": {"r": 2, "steps": 4},
+    "frugal": {"r": 2}, "frugalcolumns": {"r": 2}, "onlinesubspacedescent": {"r": 2}, "subspacemomentum": {"r": 2}, "dion": {"r": 2},
+    "dctadamw": {"r": 2}, "trion": {"r": 2, "steps": 4},
     "oasis": {"samples": 3}, "oasismomentum": {"samples": 3},
 }  # fmt: skip
 every_backend = pytest.mark.parametrize("backend", BACKENDS)

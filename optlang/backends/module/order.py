@@ -127,17 +127,17 @@ def _joined(condition: str) -> str:
 
 
 def _to_bind(items: Sequence[Item], scene: Scene, bound: frozenset[Node]) -> list[Node]:
-    """The leaves that this block itself needs, or more than one thing in it."""
-    own: dict[Node, int] = {}
+    """The leaves that this block itself needs, or things under different conditions in it."""
+    own: dict[Node, set[str]] = {}
     direct: set[Node] = set()
     for item in items:
         for leaf in item.needs | _rewritten(item, scene):
             if leaf in scene.leaves and leaf not in bound and scene.leaves[leaf][1]:
-                own[leaf] = own.get(leaf, 0) + 1
+                own.setdefault(leaf, set()).add("" if isinstance(item, Line) else item.head.text[0])
                 if isinstance(item, Line) or leaf in item.head.needs or _on_both_sides(item, leaf, scene):
                     direct.add(leaf)
     order = list(scene.leaves)
-    return sorted((leaf for leaf, count in own.items() if count > 1 or leaf in direct), key=order.index)
+    return sorted((leaf for leaf, conditions in own.items() if len(conditions) > 1 or leaf in direct), key=order.index)
 
 
 def _on_both_sides(item: If, leaf: Node, scene: Scene) -> bool:

@@ -110,8 +110,19 @@ class Cycle(Exception):
 
 
 def common(a: Path, b: Path) -> Path:
-    """The innermost block that holds both."""
-    length = 0
-    while length < min(len(a), len(b)) and a[length] == b[length]:
-        length += 1
-    return a[:length]
+    """The innermost block that holds both; of several blocks of one condition the first, as names outlive a block of Python."""
+    turns: list[Turn] = []
+    for one, other in zip(a, b, strict=False):
+        if one == other:
+            turns.append(one)
+        elif one[:2] == other[:2] and isinstance(one[2], int) and isinstance(other[2], int):
+            turns.append(min(one, other, key=_phase))
+            break  # what is deeper stands in another block
+        else:
+            break
+    return tuple(turns)
+
+
+def _phase(turn: Turn) -> int:
+    assert isinstance(turn[2], int)
+    return turn[2]

@@ -17,12 +17,13 @@ from optlang.backends.module.order import arranged, in_order, printed
 from optlang.backends.module.scene import Cycle, Line, Loop, Path, Reads, Scene, TooDeep, Turn, Want, common
 from optlang.backends.module.spell import counted, literal, shape_text, size_text, spell, ternary
 from optlang.emit import ATOM, Names, Piece
-from optlang.ir import Node, W
+from optlang.ir import Node, W, walk
 from optlang.ops import OPS
 
 ALIASES = frozenset(["transpose", "as_matrix", "as_param", "branch"])  # their results share memory with an operand
 Sharing = Literal["all", "phase", "none"]  # which branches of one condition stand under one `if`
 SHORT, TEST, LONG, DEEPEST = 14, 40, 80, 60
+WAYS: tuple[tuple[Sharing, bool], ...] = (("all", True), ("phase", True), ("none", True), ("none", False))  # the most readable first
 ON_WEIGHTS = re.compile(r"\bw\.(new_tensor|new_full|dtype)|\blike=w\b")  # only the type and the device of `w` matter there
 
 WISHES = {"random": "z", "sqrt": "root", "div": "ratio", "matmul": "product", "mean": "mean", "sum": "total", "sign": "signs",
@@ -31,23 +32,20 @@ WISHES = {"random": "z", "sqrt": "root", "div": "ratio", "matmul": "product", "m
 
 def write(wants: Sequence[Want], scene: Scene, names: Names) -> tuple[list[str], dict[Node, str]]:
     """The lines, without indentation, and the names of what was computed outside any `if`. Raises TooDeep."""
-    kept: set[Node] = set()
-    sharing: Sharing = "all"
-    while True:
-        section = _Section(wants, scene, names.copy(), kept, sharing)
-        try:
-            lines = section.lines()
-        except Cycle as cycle:
-            more = cycle.writes - kept
-            if more:
-                kept.add(min(more, key=lambda n: str(n.value)))
-            elif sharing == "none":
-                raise AssertionError("equations without an order") from cycle
-            else:
-                kept, sharing = set(), "phase" if sharing == "all" else "none"
-            continue
-        names.taken |= section.names.taken
-        return without_weights(lines, scene), section.outermost()
+    for sharing, guarded in WAYS:
+        kept: set[Node] = set()
+        while True:
+            section = _Section(wants, scene, names.copy(), kept, sharing, guarded)
+            try:
+                lines = section.lines()
+            except Cycle as cycle:
+                if not cycle.writes - kept:
+                    break
+                kept.add(min(cycle.writes - kept, key=lambda n: str(n.value)))
+                continue
+            names.taken |= section.names.taken
+            return without_weights(lines, scene), section.outermost()
+    raise AssertionError("equations without an order")
 
 
 def without_weights(lines: list[str], scene: Scene) -> list[str]:
@@ -60,8 +58,8 @@ def without_weights(lines: list[str], scene: Scene) -> list[str]:
 
 
 class _Section:
-    def __init__(self, wants: Sequence[Want], scene: Scene, names: Names, kept: set[Node], sharing: Sharing) -> None:
-        self.wants, self.scene, self.names, self.kept, self.sharing = wants, scene, names, kept, sharing
+    def __init__(self, wants: Sequence[Want], scene: Scene, names: Names, kept: set[Node], sharing: Sharing, guarded: bool) -> None:
+        self.wants, self.scene, self.names, self.kept, self.sharing, self.guarded = wants, scene, names, kept, sharing, guarded
         self.order = self._walk([want.node for want in wants])
         self.phases = self._phases() if sharing == "phase" else {}
         self.paths = self._places()
@@ -72,6 +70,7 @@ class _Section:
         self.named: dict[Node, str] = {}
         self.made: list[Line] = []
         self.claims: dict[Node, Node] = {}
+        self.fresh: dict[Node, bool] = {}
 
     def _walk(self, roots: Iterable[Node]) -> list[Node]:
         order: list[Node] = []
@@ -156,16 +155,27 @@ class _Section:
             node, path = stack.pop()
             if node is leaf:
                 continue
-            free = leaf not in self.kept and node not in self.claims and self.paths[node] == path and bool(self.scene.operands(node))
+            apart = leaf in self.kept and not self._guards(node, leaf)
+            free = not apart and node not in self.claims and self.paths[node] == path and bool(self.scene.operands(node))
             free = free and not (leaf.op == "w" and self.uses[node] > 1)
             if free and self.scene.is_if(node):
                 self.claims[node] = leaf
                 stack += [(node.args[2], (*path, self.turn(node, False))), (node.args[1], (*path, self.turn(node, True)))]
-            elif free and node not in self.scene.numbers and node not in self.scene.loops and node.op not in ALIASES | {"random"}:
+            elif free and leaf not in self.kept and self._has_own_memory(node):
                 self.claims[node] = leaf
             else:
                 copies.append((node, path, leaf))
         return copies
+
+    def _has_own_memory(self, node: Node) -> bool:
+        """Whether an expression is a tensor that is computed, so that a state may take it in place."""
+        return node not in self.scene.numbers and node not in self.scene.loops and node.op not in ALIASES | {"random"}
+
+    def _guards(self, node: Node, leaf: Node) -> bool:
+        """Whether a branch holds a state where a static condition fails: there it may not exist at all."""
+        if not (self.guarded and self.scene.is_if(node) and leaf in node.args[1:]):
+            return False
+        return all(n.args or n.op in ("const", "fact", "hyper") for n in walk(node.args[:1]))
 
     def _copy(self, node: Node, path: Path, leaf: Node) -> None:
         """Writes a value that has been computed elsewhere."""
@@ -181,7 +191,16 @@ class _Section:
 
     def _is_fresh(self, node: Node) -> bool:
         """Whether a value has memory of its own."""
-        return bool(self.scene.operands(node)) and not self._is_alias(node) and node not in self.scene.loops and node not in self.claims
+        if not self.scene.operands(node) or node in self.scene.loops or node in self.claims:
+            return False
+        if node not in self.fresh:
+            self.fresh[node] = not self._is_alias(node) or all(self._is_fresh(n) for n in self._shared_with(node))
+        return self.fresh[node]
+
+    @staticmethod
+    def _shared_with(alias: Node) -> tuple[Node, ...]:
+        """The operands whose memory an alias may have."""
+        return alias.args[1:] if alias.op == "branch" else alias.args
 
     def _is_alias(self, node: Node) -> bool:
         """Whether a result shares memory with an operand; a choice that is no `if` is torch's `where`."""
@@ -227,7 +246,7 @@ class _Section:
         name = self.names.fresh(self._wish(node))
         self.named[node] = name
         self.line(self.paths[node], f"{name} = {piece.text}", reads, [node])
-        alias = reads.old if self._is_alias(node) else frozenset()
+        alias = reads.old if self._is_alias(node) and not self._is_fresh(node) else frozenset()
         self._known(node, Piece(name), Reads(frozenset([node]), alias))
 
     def _plain(self, node: Node) -> None:
