@@ -12,11 +12,12 @@ from torch import Tensor
 
 from optlang import ir
 from optlang.runtime import precision
-from optlang.runtime.facts import facts_of, plain_name
+from optlang.runtime.facts import facts_of
 from optlang.runtime.fingerprint import FINGERPRINT, RULES, differences
 from optlang.runtime.naming import OWN_KEYS, Group
 from optlang.runtime.options import OF_THE_MACHINE
 from optlang.runtime.parameters import real
+from optlang.runtime.routing import plain_name
 from optlang.runtime.shapes import expected_states
 
 if TYPE_CHECKING:

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from optlang.runtime.cases import Case
-from optlang.runtime.facts import facts_of
-from optlang.runtime.naming import Group
+from optlang.runtime.facts import facts_of, is_matrix_rule
+from optlang.runtime.naming import Group, name_in
 from optlang.runtime.parameters import real
+from optlang.runtime.routing import Assigned, Routes, known_of, looks_like, reason_for
 from optlang.runtime.shapes import expected_states
 from optlang.runtime.sharded import is_sharded
 
 if TYPE_CHECKING:
     from optlang.runtime.grouped import Grouped
 
+LISTED = 5
 Sizes = dict[str, int]  # bytes, by the name of a state
 
 
@@ -75,3 +77,36 @@ def _there(optimizer: Grouped, case: Case, group: Group) -> Sizes:
             if name in states and isinstance(value, Tensor):
                 kept.setdefault(name, {})[id(value)] = value.numel() * value.element_size()
     return {name: sum(sizes.values()) for name, sizes in kept.items()}
+
+
+# ------------------------------------------------------------------------------------------------------- routes
+
+
+def assigned(optimizer: Grouped) -> Routes:
+    """Each parameter with its rule and the reason."""
+    found = Routes()
+    for number, group in enumerate(optimizer.param_groups):
+        case = optimizer.case_of(group)
+        conditions = [other.condition for other in optimizer.cases[: optimizer.cases.index(case) + 1]]
+        for place, p in enumerate(group["params"]):
+            name = name_in(group, number, place)
+            reason = reason_for(conditions, known_of(p, name if "param_names" in group else ""))
+            found.append(Assigned(name, tuple(p.shape), case.label or case.program.name, reason))
+    return found
+
+
+def mistakes(optimizer: Grouped, first: int) -> str:
+    """Which embeddings and heads the groups from `first` on send to rules for matrices; empty where there are none."""
+    found = []
+    for number, group in enumerate(optimizer.param_groups[first:], first):
+        case = optimizer.case_of(group)
+        for place, p in enumerate(group["params"]):
+            name = name_in(group, number, place)
+            role = looks_like(name, tuple(p.shape)) if p.ndim >= 2 else ""
+            if role and is_matrix_rule(case.program, facts_of(p), case.settings.defaults):
+                found.append(f"{name} looks like {role}, and goes to {case.program.name}")
+    if not found:
+        return ""
+    more = f"; and {len(found) - LISTED} more" if len(found) > LISTED else ""
+    return (f"{type(optimizer).__name__}: {'; '.join(found[:LISTED])}{more}. A rule for matrices takes rows for directions of a map, which "
+            'those of a table of words are not: send them to another rule, with `named("…")` in a route')  # fmt: skip

@@ -1,11 +1,8 @@
-"""What is known of a parameter before it is ever stepped: its facts, and what a route or a rule makes of them."""
+"""What is known of a parameter before it is ever stepped: its facts, and what a rule makes of them."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -16,7 +13,6 @@ from optlang.ops import MATRIX_OPS, OPS
 from optlang.types import needs_matrix
 
 Facts = dict[str, int]
-WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # what torch puts into names
 MIXING: dict[str, str] = {
     "model": "asks the model again", "matrix": "treats parameters as matrices", "reduce": "compares elements with each other",
 }  # fmt: skip
@@ -32,71 +28,6 @@ def facts_of(parameter: Tensor) -> Facts:
     return facts
 
 
-# ------------------------------------------------------------------------------------------------------- routes
-
-
-@dataclass(frozen=True)
-class Known:
-    """What the conditions of a route may ask about a parameter. `name` is empty where none was given."""
-
-    facts: Mapping[str, int]
-    name: str
-    dtype: str
-
-
-COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge, "eq": operator.eq, "ne": operator.ne,
-}  # fmt: skip
-ARITHMETIC: dict[str, Callable[..., Any]] = {
-    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv, "pow": operator.pow,
-    "neg": operator.neg, "maximum": max, "minimum": min,
-}  # fmt: skip
-
-
-def holds(predicate: ir.Predicate, known: Known) -> Any:
-    """The value of a condition. A comparison with a fact that the parameter does not have is false.
-
-    Raises ValueError where names are asked for and were not given.
-    """
-    match predicate.op:
-        case "const":
-            return predicate.value
-        case "fact":
-            return known.facts.get(predicate.value)
-        case "dtype":
-            return known.dtype
-        case "named":
-            return _is_named(predicate.value, known)
-        case "and":
-            return all(holds(arg, known) for arg in predicate.args)
-        case "or":
-            return any(holds(arg, known) for arg in predicate.args)
-        case "not":
-            return not holds(predicate.args[0], known)
-    values = [holds(arg, known) for arg in predicate.args]
-    if predicate.op in COMPARE:
-        return None not in values and COMPARE[predicate.op](*values)
-    if None in values:
-        return None
-    try:
-        return ARITHMETIC[predicate.op](*values)
-    except (ArithmeticError, ValueError):
-        return None
-
-
-def _is_named(patterns: tuple[str, ...], known: Known) -> bool:
-    if not known.name:
-        raise ValueError("this route looks at the names of parameters: give the optimizer `model.named_parameters()`, not `parameters()`")
-    return any(fnmatchcase(plain_name(known.name), pattern) for pattern in patterns)
-
-
-def plain_name(name: str) -> str:
-    """The name of a parameter in the model itself."""
-    for wrapper in WRAPPERS:
-        name = name.replace(wrapper, "")
-    return name.removeprefix("module.")  # of DistributedDataParallel
-
-
 # --------------------------------------------------------------------------------------------------------- ranks
 
 
@@ -110,6 +41,11 @@ def lacks_rank(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> 
 def _is_matrix(node: ir.Node) -> bool:
     extent = node.type.extent
     return node.op in MATRIX_OPS or needs_matrix(extent) or (extent.level == "array" and extent.frame == "flat")
+
+
+def is_matrix_rule(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> bool:
+    """Whether such a parameter is multiplied or decomposed as a matrix, more than summed by rows and columns."""
+    return any(node.op in MATRIX_OPS for node in _reached(program, facts, hypers))
 
 
 def mixes_elements(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -11,12 +12,12 @@ from torch import Tensor
 from optlang import ir
 from optlang.runtime import sharded
 from optlang.runtime.cases import Case
-from optlang.runtime.describing import description
+from optlang.runtime.describing import assigned, description, mistakes
 from optlang.runtime.differentiable import refuses
-from optlang.runtime.facts import Known, facts_of, holds
-from optlang.runtime.naming import CYCLED, OWN_KEYS, Group
+from optlang.runtime.naming import CYCLED, OWN_KEYS, Group, name_in
 from optlang.runtime.options import OPTIONS, check_options
 from optlang.runtime.parameters import check_parameter, listed
+from optlang.runtime.routing import Routes, holds, known_of
 
 
 class Grouped(torch.optim.Optimizer):
@@ -103,6 +104,8 @@ class Grouped(torch.optim.Optimizer):
         except Exception:
             del self.param_groups[before:]  # all of it or nothing
             raise
+        if found := mistakes(self, before):
+            warnings.warn(found, stacklevel=3)
 
     def _sorted(self, params: list[Any], names: list[str] | None) -> list[tuple[Case, list[int]]]:
         """The rules of a group with the places of their parameters."""
@@ -115,7 +118,7 @@ class Grouped(torch.optim.Optimizer):
     def _choose(self, parameter: Any, name: str) -> Case:
         if not isinstance(parameter, Tensor):
             raise TypeError(f"parameters are tensors, not {type(parameter).__name__}")
-        known = Known(facts_of(parameter), name, str(parameter.dtype).removeprefix("torch."))
+        known = known_of(parameter, name)
         for case in self.cases:
             if case.condition is None or holds(case.condition, known):
                 return case
@@ -175,11 +178,10 @@ class Grouped(torch.optim.Optimizer):
             case.check_together([settings[i] for i in mine], [self.param_groups[i] for i in mine])
         return settings
 
+    def routes(self) -> Routes:
+        """Each parameter with its shape, its rule, and the facts by which it got there. `print` shows a table."""
+        return assigned(self)
+
     def describe(self) -> str:
         """What is optimized by which rule, and the memory that its states take."""
         return description(self)
-
-
-def name_in(group: Group, number: int, place: int) -> str:
-    names = group.get("param_names")
-    return str(names[place]) if names else f"parameter {place} of group {number}"

@@ -78,3 +78,8 @@ class Naming:
         """The values of a group by whole names; `pair` are its betas. Raises KeyError for a key that is not there."""
         betas = dict(zip(self.pair, pair, strict=True))
         return {name: betas[name] if name in betas else group[self._keys.get(name, name)] for name in self.names}
+
+
+def name_in(group: Group, number: int, place: int) -> str:
+    names = group.get("param_names")
+    return str(names[place]) if names else f"parameter {place} of group {number}"

@@ -16,8 +16,7 @@ from optlang.runtime import checkpoint
 from optlang.runtime.batch import Batch, Closure, exactly
 from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.facts import facts_of
-from optlang.runtime.grouped import name_in
-from optlang.runtime.naming import Group
+from optlang.runtime.naming import Group, name_in
 from optlang.runtime.options import refuse_capture
 from optlang.runtime.parameters import gradient_of, real
 from optlang.runtime.saved import Saved
