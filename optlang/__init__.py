@@ -5,7 +5,8 @@
     optimizer = Lion(model.parameters(), lr=1e-4)
 
 `load`, `loads`: an optimizer class from a library name, file or text. `Rule`: its equations, LaTeX, generated module.
-`check`: findings about a text. `build`: generated source. `equivalent`: whether two rules are the same. `search`: program
+`check`: findings about a text. `build`: generated source. `equivalent`: whether two rules are the same. `diff`: what
+differs between them. `search`: program
 search from a rule. `OptError`: what a wrong text raises. Importing this package imports neither torch nor SymPy.
 """
 
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optlang.errors import Diagnostic, OptError
-    from optlang.rules import Rule, build, check, equivalent, load, loads
+    from optlang.rules import Rule, build, check, diff, equivalent, load, loads
 
 __version__ = "0.1.0"
-__all__ = ["Diagnostic", "OptError", "Rule", "build", "check", "equivalent", "load", "loads", "search"]
+__all__ = ["Diagnostic", "OptError", "Rule", "build", "check", "diff", "equivalent", "load", "loads", "search"]
 
-_HOME = dict.fromkeys(["Rule", "build", "check", "equivalent", "load", "loads"], "optlang.rules") | dict.fromkeys(
+_HOME = dict.fromkeys(["Rule", "build", "check", "diff", "equivalent", "load", "loads"], "optlang.rules") | dict.fromkeys(
     ["Diagnostic", "OptError"], "optlang.errors"
 )
 

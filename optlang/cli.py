@@ -16,6 +16,7 @@ Write optimizers as equations, train with them, hand them on as Python.
   optlang new MyRule                        write my first rule to myrule.opt
   optlang myrule.opt                        check it: errors with place and advice
   optlang show myrule.opt --as latex        its equations for a paper
+  optlang diff adamw myrule.opt             what differs, side by side
   optlang race adamw lion myrule.opt        train one model with each, side by side
   optlang bench myrule.opt                  time its steps beside other packages
   optlang build myrule.opt --to module -o myrule.py   a module that needs torch alone
@@ -113,6 +114,21 @@ def _show(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=commands.show)
 
 
+def _diff(parser: argparse.ArgumentParser) -> None:
+    """Shows how the second rule differs from the first: in words, and with their equations side by side.
+
+    optlang diff adamw adabelief         two rules of the library
+    optlang diff adam my.opt             a file beside one
+    optlang diff my.opt:Fast my.opt:Slow two rules of one file
+
+    What states, settings and equations are called does not count: they are paired by what they do. Exit codes: 0 both take
+    the same steps, 1 they differ or it could not be decided, 2 a file or a name could not be used."""
+    parser.add_argument("a", metavar="A", help="FILE.opt, FILE.opt:Rule, a library name, or - for standard input")
+    parser.add_argument("b", metavar="B", help="the same")
+    parser.add_argument("--json", action="store_true", help="changes and equations as JSON")
+    parser.set_defaults(run=commands.diff)
+
+
 def _build(parser: argparse.ArgumentParser) -> None:
     """Writes generated source.
 
@@ -166,6 +182,7 @@ COMMANDS = {
     "fmt": ("format rule files", _format),
     "explain": ("explain the code of a finding", _explain),
     "show": ("print a rule as text, latex, markdown, ir, plan, cost or graph", _show),
+    "diff": ("show what differs between two rules", _diff),
     "build": ("generate a Python module, or the torch backend's code", _build),
     "list": ("list the library", _list),
     "new": ("start a rule", _new),

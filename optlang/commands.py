@@ -6,6 +6,7 @@ import argparse
 import difflib
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -249,6 +250,27 @@ FORMS: dict[str, Callable[[Rule, Math], str]] = {
     "cost": _cost,
     "graph": _graph,
 }
+
+
+def diff(arguments: argparse.Namespace) -> int:
+    from optlang import rules  # noqa: PLC0415
+
+    if arguments.a == arguments.b == "-":
+        print("standard input can only be one of both: name a file for the other", file=sys.stderr)
+        return 2
+    try:
+        found = rules.diff(*(_rule(read(path), name) for path, name in map(_split, (arguments.a, arguments.b))))
+    except (OptError, ValueError) as problem:
+        print(problem, file=sys.stderr)
+        return 2
+    print(json.dumps(found.to_json(), indent=2) if arguments.json else found.to_text(shutil.get_terminal_size((120, 24)).columns))
+    return 0 if found else 1
+
+
+def _split(word: str) -> tuple[str, str | None]:
+    """`my.opt:Rule` is a rule of a file that may have several."""
+    path, _, name = word.rpartition(":") if ".opt:" in word and not Path(word).exists() else (word, "", "")
+    return path, name or None
 
 
 # ------------------------------------------------------------------------------------------------------ the others

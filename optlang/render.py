@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
-
 from optlang import ir
+from optlang.equations import definitions
 from optlang.ir import Node, Predicate, Program, Routing
 from optlang.latex import Printer, at, symbol
 
-LARGE = 4  # operators of an unnamed expression that is used more than once, from which on it gets a name
 CALLS = {"grad": "gradients at other points", "hvp": "Hessian-vector products"}
 
 
@@ -18,7 +15,7 @@ CALLS = {"grad": "gradients at other points", "hvp": "Hessian-vector products"}
 
 def equations(program: Program) -> list[str]:
     """One line of LaTeX for each equation, in an order in which they can be computed."""
-    lines = _definitions(program)
+    lines = [(_symbol(name), node) for name, node in definitions(program)]
     names: dict[Node, str] = {}
     printer = Printer(names)
     written = []
@@ -29,32 +26,9 @@ def equations(program: Program) -> list[str]:
     return written
 
 
-def _definitions(program: Program) -> list[tuple[str, Node]]:
-    """Named equations, new states, the new weights, and what is large and used twice."""
-    wanted = [(symbol(name), node) for name, node in program.names]
-    wanted += [(at(name, "t"), node) for name, node in program.updates.items()]
-    known = {node for _, node in wanted}
-    roots = [*program.roots()]
-    wanted += [(f"x_{{{i + 1}}}", node) for i, node in enumerate(_shared([*roots, *known], known))]
-    place = {node: number for number, node in enumerate(ir.walk([*(node for _, node in wanted), *roots]))}
-    wanted.sort(key=lambda item: place[item[1]])
-    wanted.append(("w_{t}", program.weights))
-    return wanted
-
-
-def _shared(roots: Iterable[Node], named: set[Node]) -> list[Node]:
-    """Large expressions without a name that are used more than once."""
-    roots = list(roots)
-    order = ir.walk(roots)
-    uses = Counter(arg for node in order for arg in node.args)
-    sizes: dict[Node, int] = {}
-    found = []
-    for node in order:
-        sizes[node] = 1 + sum(1 if arg in named else sizes[arg] for arg in node.args)
-        if node.args and node not in named and ((uses[node] > 1 and sizes[node] >= LARGE) or sizes[node] > 80):
-            found.append(node)
-            sizes[node] = 1
-    return found
+def _symbol(name: str) -> str:
+    """A name of an equation; a prime marks what holds after the step."""
+    return at(name[:-1], "t") if name.endswith("'") else symbol(name)
 
 
 def latex(what: Program | Routing) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 
 from optlang import ir
 from optlang.emit import ATOM, Piece, chained
@@ -148,50 +149,55 @@ class _Rule:
 
     def piece(self, node: Node, args: list[Piece]) -> Piece:
         """One operator over the texts of its operands."""
-        row = OPS[node.op]
-        if not node.args:
-            return self._leaf(node)
-        if row.infix is not None:
-            return _infix(row.infix, args)
-        if node.op == "neg":
-            return Piece(f"-{args[0].inside(MINUS + 1)}", MINUS)
-        if node.op == "not":
-            return Piece(f"not {args[0].inside(NOT)}", NOT)
-        if node.op == "transpose":
-            return Piece(f"{args[0].inside(POSTFIX)}.T", POSTFIX)
-        texts = [a.text for a in args]
-        if row.role == "reduce" and node.value != "window":
-            texts[-1] += f" per {node.value.left}"
-        return Piece(f"{SURFACE.get(node.op, node.op)}({', '.join(texts)})")
-
-    def _leaf(self, node: Node) -> Piece:
-        match node.op:
-            case "const":
-                return _number(node.value)
-            case "hyper":
-                return Piece(self.hypers[node.value])
-            case "state":
-                return Piece(self.states[node.value])
-            case "input":
-                return Piece(self.inputs[node.value])
-            case "fact":
-                return Piece(node.value)
-            case "places":
-                return Piece(f"places({node.value})")
-            case "eye":
-                return Piece(f"eye({node.value[0]}, {node.value[1]})" if node.value[0] != node.value[1] else f"eye({node.value[0]})")
-            case "random":
-                return Piece(f"{node.value[0]}({_declared(node.type.extent).strip(' []')})")
-        return Piece(node.op)
+        return operation(node, args) if node.args else leaf(node, self.hypers, self.states, self.inputs)
 
 
-def _infix(infix: tuple[str, int], args: list[Piece]) -> Piece:
+def operation(node: Node, args: list[Piece], tight: str = "^") -> Piece:
+    """One operator over the texts of its operands, without blanks around those of `tight`."""
+    row = OPS[node.op]
+    if row.infix is not None:
+        return _infix(row.infix, args, tight)
+    if node.op == "neg":
+        return Piece(f"-{args[0].inside(MINUS + 1)}", MINUS)
+    if node.op == "not":
+        return Piece(f"not {args[0].inside(NOT)}", NOT)
+    if node.op == "transpose":
+        return Piece(f"{args[0].inside(POSTFIX)}.T", POSTFIX)
+    texts = [a.text for a in args]
+    if row.role == "reduce" and node.value != "window":
+        texts[-1] += f" per {node.value.left}"
+    return Piece(f"{SURFACE.get(node.op, node.op)}({', '.join(texts)})")
+
+
+def leaf(node: Node, hypers: Mapping[str, str], states: Mapping[str, str], inputs: Mapping[str, str]) -> Piece:
+    """What has no operands, by the names that its rule gives it."""
+    match node.op:
+        case "const":
+            return _number(node.value)
+        case "hyper":
+            return Piece(hypers[node.value])
+        case "state":
+            return Piece(states[node.value])
+        case "input":
+            return Piece(inputs[node.value])
+        case "fact":
+            return Piece(node.value)
+        case "places":
+            return Piece(f"places({node.value})")
+        case "eye":
+            return Piece(f"eye({node.value[0]}, {node.value[1]})" if node.value[0] != node.value[1] else f"eye({node.value[0]})")
+        case "random":
+            return Piece(f"{node.value[0]}({_declared(node.type.extent).strip(' []')})")
+    return Piece(node.op)
+
+
+def _infix(infix: tuple[str, int], args: list[Piece], tight: str) -> Piece:
     """No minus stands after an operator, and comparisons stand alone."""
     symbol, level = infix
     left, right = args
     right = Piece(f"({right.text})") if right.text.startswith("-") else right
     sides = "right" if symbol == "^" else "none" if symbol in ("<", "<=", ">", ">=", "==", "!=") else "left"
-    return chained(left, symbol, right, level, tight=symbol == "^", associates=sides)
+    return chained(left, symbol, right, level, tight=symbol in tight, associates=sides)
 
 
 def _number(value: float | bool) -> Piece:
@@ -238,4 +244,4 @@ def _common(a: Path, b: Path) -> Path:
     return a[:length]
 
 
-__all__ = ["to_opt"]
+__all__ = ["leaf", "operation", "to_opt"]

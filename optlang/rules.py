@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from optlang.backends.base import Math
+    from optlang.difference import Difference
     from optlang.equivalence import Verdict
 
 
@@ -174,8 +175,23 @@ def equivalent(a: Rule | str | Path, b: Rule | str | Path) -> Verdict:
     """Whether two rules take the same steps: proved by algebra, refuted by a counterexample, or open."""
     from optlang.equivalence import equivalent as decide  # noqa: PLC0415
 
-    sides = [x.program if isinstance(x, Rule) else Rule(x).program for x in (a, b)]
-    for side in sides:
+    return decide(*_programs(a, b))
+
+
+def diff(a: Rule | str | Path, b: Rule | str | Path) -> Difference:
+    """The second rule as the first one with changes, whatever their states are called, and whether both take the same steps.
+
+    Raises OptError for a text that is wrong, ValueError for a route, of which the rules are compared one by one.
+    """
+    from optlang.comparison import decided  # noqa: PLC0415
+
+    return decided(*_programs(a, b))
+
+
+def _programs(a: Rule | str | Path, b: Rule | str | Path) -> tuple[Program, Program]:
+    one, other = (x.program if isinstance(x, Rule) else Rule(x).program for x in (a, b))
+    for side in (one, other):
         if isinstance(side, Routing):
-            raise ValueError(f"{side.name} is a route: compare its rules one by one")
-    return decide(sides[0], sides[1])  # type: ignore[arg-type]
+            names = ", ".join(dict.fromkeys(case.program.name for case in side.cases))
+            raise ValueError(f"{side.name} is a route: compare its rules one by one ({names})")
+    return one, other  # type: ignore[return-value]
