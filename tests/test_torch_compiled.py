@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
+from torch._inductor import cpu_vec_isa
 
 import optlang
 from optlang.backends import torch as torch_backend
@@ -18,7 +19,13 @@ DRAWING = "rule D { hyper lr = 0.1 in (0, inf) state m = 0 m' = 0.9*m + g*unifor
 
 @pytest.fixture
 def compiling(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Steps of any size are compiled, and compiling a second time is an error."""
+    """Steps of any size are compiled, compiling a second time is an error, and so is trying out which instructions work."""
+
+    def tried(*_: Any) -> bool:
+        raise AssertionError("torch builds a program to see which vector instructions work, which takes seconds")
+
+    if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
+        monkeypatch.setattr(cpu_vec_isa.VecISA, "check_build", tried)
     monkeypatch.setattr(torch_backend.BACKEND, "compile_from", 0)
     with torch._dynamo.config.patch(error_on_recompile=True):
         yield

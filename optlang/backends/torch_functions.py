@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -23,8 +25,8 @@ from optlang.ir import Node
 Function = Callable[..., Any]
 
 
-# The compiler need not build a program to see which vector instructions work (6 s): the processor says so. Precompiled
-# headers pay off after several kernels only, and there is one here. Patterns of models (1 s to load) are not to be found here.
+# Precompiled headers pay off after several kernels only, and there is one here. Patterns of models (1 s to load) are not to be
+# found here. Which vector instructions work need not be tried (6 s): see `_widest_vectors`.
 OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
     "cpp.vec_isa_ok": True,
     "cpp_cache_precompile_headers": False,
@@ -155,7 +157,8 @@ class Functions:
             if numbers is not None:
                 torch._dynamo.mark_static(numbers)  # as many for every parameter
         try:
-            with shape_settings.patch(use_duck_shape=False):  # type: ignore[attr-defined] # rows and columns that happen to be equal are still two sizes
+            # rows and columns that happen to be equal are still two sizes
+            with shape_settings.patch(use_duck_shape=False), _widest_vectors():  # type: ignore[attr-defined]
                 result = function(*tensors, s, counter, first)
         except Exception as problem:
             if not _is_of_the_compiler(problem):
@@ -165,6 +168,21 @@ class Functions:
             result = function(*tensors, s, counter, first)
         self._compiled[key] = function
         return result
+
+
+@contextmanager
+def _widest_vectors() -> Iterator[None]:
+    """The vectors that torch's own operators use here. Its compiler would build and load up to five programs to see whether
+    instructions for small integers and matrices work too (2 s), which no function of ours has a use for."""
+    from torch._inductor import cpu_vec_isa  # noqa: PLC0415 - slow to import, and needed from here on
+
+    name = {"AVX512": "VecAVX512", "AVX2": "VecAVX2"}.get(torch.backends.cpu.get_cpu_capability(), "")
+    if not hasattr(cpu_vec_isa, name):
+        yield
+        return
+    widest = type(name, (getattr(cpu_vec_isa, name),), {"__bool__": lambda _: True})()  # asked whether it works, others try
+    with patch.object(cpu_vec_isa, "valid_vec_isa_list", lambda: [widest]):
+        yield
 
 
 def is_common(bound: Bound) -> bool:
