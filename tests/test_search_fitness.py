@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from optlang.race.tasks import Split
 from optlang.rules import Rule
-from optlang.search.fitness import Baseline, Grid, adamw, baseline, falling, fitness, jackknife, rate, tune
+from optlang.search.fitness import Baseline, Grid, adamw, baseline, falling, fitness, jackknife, point, rate, tune
 from optlang.search.tasks import Task, Weight
 from optlang.search.trainer import Entry, EntryError, Hurdle, Hurdles, train
 
@@ -145,6 +145,21 @@ def test_the_grid_is_extended_at_its_edges_and_refined_around_the_best():
         assert tuned.runs == len(tuned.losses)
     [bounded] = tune([SGD], flat, [0], Grid(1e-2, 1.0, extensions=0, refined=False))
     assert sorted(bounded.losses) == [-4, -2, 0]
+
+
+def test_near_a_known_step_size_half_the_runs_do():
+    [whole] = tune([SGD], Bowl(), [0])
+    for start in (whole.best, whole.best - 5, whole.best + 3):
+        [near] = tune([SGD], Bowl(), [0], starts=[start])
+        assert near.best == whole.best
+        assert {near.best - 1, near.best, near.best + 1} <= set(near.losses), "the best is not at an edge"
+        assert near.runs == len(near.losses) == 3 + 2 * near.extensions
+    assert tune([SGD], Bowl(), [0], starts=[whole.best])[0].runs == 3
+
+
+def test_points_are_the_nearest():
+    assert [point(rate(number)) for number in range(-12, 7)] == list(range(-12, 7))
+    assert point(0.02) == -3
 
 
 def test_rules_are_tuned_together_as_alone():

@@ -17,9 +17,11 @@ import torch
 import optlang
 from optlang.cli import main
 from optlang.rules import Rule
+from optlang.search import tasks
 from optlang.search.api import Search, resume
 from optlang.search.evolution import Ageing
 from optlang.search.genome import from_text
+from optlang.search.hunt import Hunt
 from optlang.search.levels import Level, Point, onset
 from optlang.search.settings import Budget, Plan, Settings, SettingsError
 from optlang.search.space import Space
@@ -129,12 +131,72 @@ def test_the_funnel_takes_the_best_and_the_seeds(tmp_path: Path) -> None:
     with started(tmp_path / "run.db", funnel=(SHORT, LONGER), validate_every=1) as run:
         list(run)
         assert run.hunt.points and all(point.spent > 0 for point in run.hunt.points)
+        points = run.hunt.points
+    with resume(tmp_path / "run.db", workers=1) as run:
+        assert run.hunt.points == points
         [(level, results)] = list(run.promote())
         again = list(run.promote())
     assert level.name == "validation" and len(results) == LONGER.enter + 1
     assert 1 in [one.number for one in results], "the seed goes along"
     assert [one.assessment.fitness for one in results] == sorted((one.assessment.fitness for one in results), reverse=True)
     assert again[0][1] == results, "what is in the store is not trained again"
+
+
+def test_what_is_held_out_stays_closed_until_the_end(tmp_path: Path) -> None:
+    sealed = Level("hold-out", ("planted-sign",), factor=0.1, seeds=2, enter=1, measure="loss")
+    with started(tmp_path / "run.db", funnel=(SHORT, LONGER, sealed), validate_every=1, children=1500) as run:
+        list(run)
+        assert levels(run.store) == {"search", "validation"} and "planted-sign" in run.store.meta("tasks")
+        assert [level.name for level, _ in run.promote()] == ["validation", "hold-out"]
+        assert levels(run.store) == {"search", "validation", "hold-out"}
+
+
+def levels(store: Store) -> set[str]:
+    return {level for (level,) in store.query("SELECT DISTINCT level FROM assessments")}
+
+
+def test_a_search_that_overfits_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation falls from the third point on while the search's fitness rises; the budget is far from spent."""
+
+    def validated(hunt: Hunt) -> Point:
+        place = len(hunt.points)
+        hunt.points.append(Point(place, float(place), float(min(place, 4 - place))))
+        return hunt.points[-1]
+
+    monkeypatch.setattr(Hunt, "_validated", validated)
+    with started(tmp_path / "run.db", funnel=(SHORT, LONGER), validate_every=1, children=10**6) as run:
+        progress = list(run)
+    assert [one.overfits for one in progress] == [False] * 5 + [True] and progress[-1].done < 0.5
+    assert onset(run.hunt.points) == 2
+
+
+def test_a_task_added_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with started(tmp_path / "run.db", funnel=(SHORT, LONGER), validate_every=1, children=1000) as run:
+        list(run)
+        before = run.hunt.points
+    with resume(tmp_path / "run.db", workers=1, tasks=["planted-momentum"]) as run:
+        assert before and run.hunt.points == [], "on other tasks it is another curve"
+        [(level, results)] = list(run.promote())
+    assert level.tasks == (*LONGER.tasks, "planted-momentum")
+    assert all(set(one.assessment.detail) == set(level.tasks) for one in results)
+    for words, told in ((["planted-sign"], "is a task of the level `validation` already"), (["x", "--level", "search"], "no task 'x'"),
+                        (["planted-sign", "--level", "search"], "have been selected, so start a new search")):  # fmt: skip
+        assert main(["search", "resume", str(tmp_path / "run.db"), "--tasks", *words]) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_a_task_that_has_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "own.py"
+    own.write_text((HERE.parent / "examples" / "my_task.py").read_text().replace("steps = 200", "steps = 8"))
+    words = ["--workers", "1", "--quiet"]
+    store = str(tmp_path / "run.db")
+    assert main(["search", "sgd", "--tasks", str(own), "--children", "20", "--no-funnel", "--store", store, *words]) == 0
+    before = evaluated(tmp_path / "run.db")
+    own.write_text(own.read_text().replace("steps = 8", "steps = 9"))
+    tasks.task.cache_clear()
+    assert main(["search", "resume", store, *words]) == 2
+    assert "another task" in capsys.readouterr().err
+    assert evaluated(tmp_path / "run.db") == before
 
 
 def test_overfitting_is_seen() -> None:
@@ -180,6 +242,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     [
         (["search", "adamw", "--store", "{store}", "--minutes", "1"], "is there already"),
         (["search", "adamw", "--store", "{new}", "--children", "-5"], "a budget is negative"),
+        (["search", "adamw", "--store", "{new}", "--minutes", "0"], "the budget is zero"),
         (["search", "adamw", "--store", "{new}", "--tasks", "diggits"], "there is no task 'diggits'"),
         (["search", "adamw", "--store", "{new}", "--functions", "addd"], "there is no function `addd`"),
         (["search", "adamw", "--store", "{new}", "--population", "1"], "a population of 1 cannot evolve"),
@@ -194,7 +257,7 @@ def test_what_cannot_be_done_is_told(words: list[str], told: str, whole: Path, t
     before = whole.read_bytes()
     assert main([word.format(store=whole, new=tmp_path / "new.db") for word in words]) in (1, 2)
     assert told in capsys.readouterr().err
-    assert whole.read_bytes() == before
+    assert whole.read_bytes() == before and not (tmp_path / "new.db").exists()
 
 
 def test_a_budget_of_zero() -> None:
@@ -205,7 +268,6 @@ def test_a_budget_of_zero() -> None:
 def test_settings_go_to_json_and_back() -> None:
     settings = Settings(Space(), Budget(minutes=3.0), plans=(Plan("random", 2, 4.0),), seed=9)
     assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
-    more = settings.with_task("digits-cnn", "search")
-    assert more.funnel[0].tasks[-1] == "digits-cnn"
-    with pytest.raises(SettingsError, match="there is no level `seerch`"):
-        settings.with_task("digits-cnn", "seerch")
+    assert settings.with_task("digits-mlp", "final").funnel[2].tasks[-1] == "digits-mlp"
+    with pytest.raises(SettingsError, match="can be added to validation, final, hold-out, not to `seerch`"):
+        settings.with_task("digits-mlp", "seerch")

@@ -18,6 +18,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from optlang.search.seeds import seed as seed_genome
 from optlang.search.settings import EVOLUTION, WITH_BASELINES, Budget, Settings
 from optlang.search.space import Space
 from optlang.search.store import Store
+from optlang.search.tasks import task
 
 HALL_EVERY = 60.0  # seconds between two hall-of-fame folders
 
@@ -115,12 +117,26 @@ def search(
         **{"funnel": funnel_of(tasks), "plans": WITH_BASELINES if baselines else EVOLUTION, **settings},
     )  # fmt: skip
     made.check()
+    for name in made.funnel[0].tasks:
+        task(name)  # one that is wrong leaves no store behind
     return Search(Store.create(store, made.to_json()), team(workers, ray))
 
 
-def resume(store: str | Path, workers: int | None = None, ray: str | None = None) -> Search:
-    """A search that was stopped or cut off, to go on with as if nothing had happened."""
-    return Search(Store.open_(store), team(workers, ray))
+def resume(
+    store: str | Path, workers: int | None = None, ray: str | None = None, *, tasks: Sequence[str] = (), level: str = "validation"
+) -> Search:  # fmt: skip
+    """A search that was stopped or cut off, to go on with as if nothing had happened; `tasks` are added to a later level."""
+    for name in tasks:
+        task(name)
+    found = Store.open_(store)
+    try:
+        if tasks:
+            settings = Settings.from_json(found.meta("settings"))
+            found.save_meta("settings", reduce(lambda made, name: made.with_task(name, level), tasks, settings).to_json())
+        return Search(found, team(workers, ray))
+    except BaseException:
+        found.close()
+        raise
 
 
 def team(workers: int | None, ray: str | None = None) -> Executor:

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """Genomes as text, all of one form, to be trained on one level. `baselines` are AdamW's tuned curves, by `Level.key`."""
+    """Genomes as text, all of one form, to be trained on one level. `baselines` are AdamW's tuned curves, by `Level.key`.
+
+    `starts`: for each genome the step sizes, by task, near which its own are looked for. Those of a child's parent make tuning
+    it half as dear; a task that is not named is tuned over the whole grid.
+    """
 
     genomes: tuple[str, ...]
     form: Form
@@ -29,6 +33,7 @@ class Job:
     baselines: Mapping[str, Any]
     seeds: tuple[int, ...]
     hurdle: float = -math.inf  # who is below this on the first task is not trained on the others
+    starts: tuple[Mapping[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,8 @@ def assess(job: Job) -> list[Assessment]:
     from optlang.search import tasks
 
     started = time.perf_counter()
-    found = [_Candidate(text, job.form, job.level) for text in job.genomes]
+    starts = job.starts or ({},) * len(job.genomes)
+    found = [_Candidate(text, job.form, job.level, start) for text, start in zip(job.genomes, starts, strict=True)]
     for place, name in enumerate(job.level.tasks):
         going = [c for c in found if not c.status and (place == 0 or c.first >= job.hurdle)]
         task = tasks.task(name).longer(job.level.factor)
@@ -60,8 +66,8 @@ def assess(job: Job) -> list[Assessment]:
 
 
 class _Candidate:
-    def __init__(self, text: str, form: Form, level: Level) -> None:
-        self.level, self.status = level, ""
+    def __init__(self, text: str, form: Form, level: Level, starts: Mapping[str, float]) -> None:
+        self.level, self.status, self.starts = level, "", starts
         self.scores: dict[str, dict[str, Any]] = {}
         self.steps = 0
         try:
@@ -114,13 +120,14 @@ def _finite(value: float) -> float:
 
 def _tuned(going: Sequence[_Candidate], task: Task, seeds: Sequence[int]) -> list[tuple[_Candidate, Tuned]]:
     """All candidates in one batch; one that cannot run is left out, and the others go again."""
-    from optlang.search.fitness import tune
+    from optlang.search.fitness import point, tune
     from optlang.search.trainer import EntryError
 
     going = list(going)
     while going:
         try:
-            return list(zip(going, tune([c.program for c in going], task, seeds), strict=True))
+            starts = [point(c.starts[task.name]) if task.name in c.starts else None for c in going]
+            return list(zip(going, tune([c.program for c in going], task, seeds, starts=starts), strict=True))
         except EntryError as problem:
             going.pop(problem.index).status = f"failed: {problem.reason}"
     return []

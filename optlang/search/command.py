@@ -22,6 +22,7 @@ Searches the space of update rules, as the search that found Lion did, from one 
   optlang search adamw --baselines --minutes 60         beside random search and constants-only evolution, 4 times the budget each
   optlang search adamw --space lion --limit statements=15 --never t
   optlang search resume run.db                          go on where it stopped, or was killed
+  optlang search resume run.db --tasks my_task.py       from now on with one more validation task; or --level hold-out
   optlang search pick run.db                            fitness against size: the programs that nothing beats in both
   optlang search report run.db -o report.html           one page with everything: curves, funnel, lineage, hall of fame
   optlang search export run.db best -o found.opt        a rule as a file; also Found123, as pick lists them
@@ -36,10 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `optlang search`."""
     parser.add_argument("words", nargs="*", metavar="SEED", help="library names or FILE.opt to start from (default: adamw), or an action")
     parser.add_argument("--store", default="search.db", metavar="FILE", help="where everything goes; default: search.db")
-    parser.add_argument("--minutes", type=float, default=0.0, help="of searching, all sittings together")
-    parser.add_argument("--children", type=int, default=0, help="programs to make; most are merged or rejected and never trained")
-    parser.add_argument("--steps", type=int, default=0, help="training steps to spend")
+    parser.add_argument("--minutes", type=float, help="of searching, all sittings together; default: 30, if no budget is given")
+    parser.add_argument("--children", type=int, help="programs to make; most are merged or rejected and never trained")
+    parser.add_argument("--steps", type=int, help="training steps to spend")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="for the first level: built-in names, or Python files")
+    parser.add_argument("--level", default="validation", metavar="LEVEL", help="of resume: where --tasks are added; default: validation")
     parser.add_argument("--space", default="default", choices=["default", "lion", "rich"], help="functions to search with")
     parser.add_argument("--functions", nargs="+", metavar="F", help="only these functions")
     parser.add_argument("--never", nargs="+", metavar="NAME", default=[], help="names that no program may read, such as t or w")
@@ -91,9 +93,8 @@ def _search(arguments: argparse.Namespace) -> int:
     from optlang.search import api
 
     seeds = arguments.words or ["adamw"]
-    budget = {name: getattr(arguments, name) for name in ("minutes", "children", "steps")}
-    if not any(budget.values()):
-        budget["minutes"] = 30.0
+    given = {name: getattr(arguments, name) for name in ("minutes", "children", "steps")}
+    budget = {name: value for name, value in given.items() if value is not None} or {"minutes": 30.0}
     if not arguments.quiet:
         print("setting up: AdamW is tuned on the tasks, then the seeds", flush=True)
     settings = {"ageing": _ageing(arguments)} | ({"funnel": api.funnel_of(arguments.tasks)[:1]} if arguments.no_funnel else {})
@@ -130,7 +131,7 @@ def _resume(arguments: argparse.Namespace) -> int:
     from optlang.search import api
 
     [path] = _store_named(arguments, 1, 1)
-    with api.resume(path, arguments.workers, arguments.ray) as found:
+    with api.resume(path, arguments.workers, arguments.ray, tasks=arguments.tasks or (), level=arguments.level) as found:
         return _followed(found, arguments)
 
 

@@ -50,14 +50,21 @@ def rate(number: int) -> float:
     return float(f"{10 ** (number / 2):.3g}")
 
 
+def point(lr: float) -> int:
+    """The point of the grid that is nearest to a step size."""
+    return round(2 * math.log10(lr))
+
+
 # ------------------------------------------------------------------------------------------------------------ tuning
 
 
 @dataclass(eq=False)
 class Tuned:
     """A rule after tuning. `losses` by grid point; `marks`: the best held-out loss on the way; `runs` and `steps`: everything
-    that was trained for it."""
+    that was trained for it. `start`: a point near which the best is expected, as for a child that of its parent; half steps around
+    it are then tried, further while the best lies at an edge, instead of the whole grid."""
 
+    start: int | None = None
     losses: dict[int, Array] = field(default_factory=dict)  # [seeds]
     marks: dict[int, float] = field(default_factory=dict)
     runs: int = 0
@@ -73,13 +80,14 @@ class Tuned:
     def wanted(self, grid: Grid) -> list[int]:
         """What is to be trained next; an empty list at the end."""
         if not self.losses:
-            return grid.first()
+            return grid.first() if self.start is None else [self.start - 1, self.start, self.start + 1]
         tried, best = sorted(self.losses), self.best
         if not math.isfinite(float(self.losses[best].mean())):
             best = tried[0]  # everything diverged
         if self.extensions < grid.extensions and best in (tried[0], tried[-1]):
             self.extensions += 1
-            return [best - 4, best - 2] if best == tried[0] else [best + 2, best + 4]
+            step = 2 if self.start is None else 1
+            return [best - 2 * step, best - step] if best == tried[0] else [best + step, best + 2 * step]
         if grid.refined and not self.refined:
             self.refined = True
             return [point for point in (best - 1, best + 1) if point not in self.losses]
@@ -102,10 +110,11 @@ def tune(
     *,
     record: Sequence[int] = (),
     hurdles: Sequence[Hurdle] = (),
+    starts: Sequence[int | None] = (),
 ) -> list[Tuned]:
     """Tunes the `lr` of rules, all of them in the same batches. A rule without `lr` is trained once. Raises EntryError."""
     grid = grid or Grid()
-    found = [Tuned() for _ in programs]
+    found = [Tuned(start) for start in starts or [None] * len(programs)]
     while True:
         wanted = [_wanted(one, program, grid) for one, program in zip(found, programs, strict=True)]
         if not any(wanted):

@@ -17,12 +17,12 @@ from optlang.search.evolution import Branch, Evolution, Member, RandomSearch
 from optlang.search.executor import Executor, JobFailed
 from optlang.search.funnel import Promoted, judge, seeds_of
 from optlang.search.genome import Genome, from_text, slots_used
-from optlang.search.levels import Level, Point, onset
+from optlang.search.levels import Level, Point, onset, validated
 from optlang.search.mutation import Mutator, RandomPrograms
 from optlang.search.screening import Screen
 from optlang.search.settings import Plan, Settings, SettingsError
 from optlang.search.store import Store
-from optlang.search.strand import Birth, Known, Round, Strand
+from optlang.search.strand import Birth, Known, Round, Strand, rates
 
 SEED_NUMBERS = 1  # seeds have the first numbers of every branch, from 1
 MAIN = "evolution"  # the branch whose best go into the funnel
@@ -53,7 +53,7 @@ class Hunt:
         self.seeds = self._seeds()
         self.strands = {name: self._strand(name, plan, place) for place, (name, plan) in enumerate(self._plans())}
         self.budgets = {name: plan.factor for name, plan in self._plans()}
-        self.points = [Point(*point) for point in store.events("validation")]
+        self.points = self._points()
         self.ending = False
         self.started = time.monotonic()  # setting up does not count
 
@@ -68,8 +68,12 @@ class Hunt:
         ]
 
     def _prepare(self, place: int) -> None:
-        """AdamW's tuned curves for the tasks of a level, where it is measured by them; made once, when first needed, and kept."""
+        """Before a level is first used: its tasks are those that the store knows, and AdamW has a tuned curve where one is needed.
+
+        Curves are made once and kept.
+        """
         level = self.settings.funnel[place]
+        self.store.check_tasks({name: _digest(name) for name in level.tasks})
         for name in level.tasks if level.measure == "speed" else ():
             key = level.key(name)
             if key not in self.baselines:
@@ -106,10 +110,14 @@ class Hunt:
         """A branch as the store has it, or new."""
         space, settings = self.settings.space, self.settings
         seen = {birth.fingerprint: Known(birth.number, birth.assessment.fitness) for birth in self.seeds}
-        made = Strand(name, self._branch(plan, place), space, self.search_level, self.baselines, self.search_seeds, settings.pace, seen)
+        found = {birth.number: rates(birth.assessment.detail) for birth in self.seeds}
+        made = Strand(
+            name, self._branch(plan, place), space, self.search_level, self.baselines, self.search_seeds, settings.pace, seen, found
+        )
         state = self.store.state(name)
         if state is not None:
-            made.restore(state, self.store.known(name, self.search_level.name))
+            details = self.store.details(name, self.search_level.name)
+            made.restore(state, self.store.known(name, self.search_level.name), {n: rates(one) for n, one in details.items()})
         else:
             spent = sum(birth.assessment.steps for birth in self.seeds)
             first = Round(name, tuple(self.seeds), 0, spent, made.best, True)
@@ -178,8 +186,12 @@ class Hunt:
         [found] = self._at_level({strand.best.number: self._genome(MAIN, strand.best.number)}, 1)
         point = Point(strand.spent, strand.best.fitness, found.assessment.fitness)
         self.points.append(point)
-        self.store.note("validation", [*point, level.name])
+        self.store.note("validation", [*point, level.tasks])
         return point
+
+    def _points(self) -> list[Point]:
+        """The meta-validation curve so far, on the tasks that the level has now."""
+        return validated(self.store.events("validation"), self.settings.funnel[1].tasks) if len(self.settings.funnel) > 1 else []
 
     # ------------------------------------------------------------------------------------------------- the funnel
 
@@ -220,7 +232,7 @@ class Hunt:
 
     def _submit(self, job: Job) -> tuple[str, Job, int | None]:
         """A job on its way. One that was finished before the search was cut off is not done again."""
-        digest = hashlib.sha256(pickle.dumps((job.genomes, job.form, job.level, job.seeds, job.hurdle))).hexdigest()
+        digest = hashlib.sha256(pickle.dumps((job.genomes, job.form, job.level, job.seeds, job.hurdle, job.starts))).hexdigest()
         return digest, job, None if self.store.job(digest) is not None else self.executor.submit(job)
 
     def _collect(self, ticket: tuple[str, Job, int | None]) -> Sequence[Assessment]:
@@ -240,6 +252,12 @@ def _baseline(name: str, level: Level, seeds: Sequence[int]) -> Any:
     from optlang.search import fitness, tasks
 
     return fitness.baseline(tasks.task(name).longer(level.factor), seeds).to_json()
+
+
+def _digest(name: str) -> str:
+    from optlang.search import tasks
+
+    return tasks.digest(tasks.task(name))
 
 
 def _text(genome: Genome) -> str:

@@ -98,8 +98,12 @@ class Settings:
         })  # fmt: skip
 
     def with_task(self, name: str, level: str) -> Settings:
-        """A task added to a level; what has been trained on the others stays. Raises SettingsError for an unknown level."""
-        if level not in [one.name for one in self.funnel]:
-            raise SettingsError(f"there is no level `{level}`; there are {', '.join(one.name for one in self.funnel)}")
+        """A task added to a later level. Raises SettingsError for an unknown one, for the first, and for a task that is there."""
+        later = [one.name for one in self.funnel[1:]]
+        if level not in later:
+            first = f": by `{level}` programs have been selected, so start a new search" if level == self.funnel[0].name else ""
+            raise SettingsError(f"a task can be added to {', '.join(later) or 'no level of this search'}, not to `{level}`{first}")
+        if name in next(one.tasks for one in self.funnel if one.name == level):
+            raise SettingsError(f"`{name}` is a task of the level `{level}` already")
         added = [replace(one, tasks=(*one.tasks, name)) if one.name == level else one for one in self.funnel]
         return replace(self, funnel=tuple(added))

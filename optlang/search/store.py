@@ -234,6 +234,11 @@ class Store:
             "WHERE g.branch = ? AND a.level = ? ORDER BY g.number", branch, level)  # fmt: skip
         return {fingerprint: Known(number, fitness) for fingerprint, number, fitness in rows}
 
+    def details(self, branch: str, level: str) -> dict[int, Any]:
+        """The details of what a branch has trained, by number."""
+        rows = self.query("SELECT number, detail FROM assessments WHERE branch = ? AND level = ?", branch, level)
+        return {number: json.loads(detail) for number, detail in rows}
+
     def assessments(self, branch: str, level: Level, seeds: Sequence[int]) -> dict[int, Assessment]:
         """What is there of a level, by number."""
         rows = self.query(

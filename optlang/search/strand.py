@@ -100,12 +100,13 @@ class Strand:
 
     def __init__(
         self, name: str, branch: Branch, space: Space, level: Level, baselines: Mapping[str, Any], seeds: Sequence[int], pace: Pace,
-        seen: Mapping[str, Known],
+        seen: Mapping[str, Known], rates: Mapping[int, Mapping[str, float]],
     ) -> None:  # fmt: skip
         self.name, self.branch, self.space, self.level = name, branch, space, level
         self.baselines, self.seeds, self.pace = baselines, tuple(seeds), pace
         self.screen = Screen(space)
         self.known: dict[str, Known] = dict(seen)
+        self.rates = dict(rates)  # the best step sizes of a program, by task
         self.best = max(seen.values(), key=lambda known: known.fitness)
         self.firsts: deque[float] = deque(maxlen=MEMORY)
         self.pending: deque[Pending] = deque()
@@ -153,10 +154,16 @@ class Strand:
         return float(np.quantile(self.firsts, self.pace.hurdle))
 
     def _jobs(self, pending: Pending) -> list[Job]:
-        texts = [to_text(genome) for genome in pending.live.values()]
-        size = self.pace.per_job
-        parts = [tuple(texts[start : start + size]) for start in range(0, len(texts), size)]
-        return [Job(part, self.space.form, self.level, self.baselines, self.seeds, pending.hurdle) for part in parts]
+        parents = {c.number: c.proposal.parent for c in pending.candidates}
+        numbers, size = list(pending.live), self.pace.per_job
+        parts = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        return [
+            Job(
+                tuple(to_text(pending.live[n]) for n in part), self.space.form, self.level, self.baselines, self.seeds, pending.hurdle,
+                tuple(self.rates.get(parents[n] or 0, {}) for n in part),
+            )
+            for part in parts
+        ]  # fmt: skip
 
     def _settled(self, pending: Pending, found: Mapping[int, Assessment]) -> Round:
         births, before = [], self.best
@@ -172,6 +179,7 @@ class Strand:
     def _born(self, candidate: Candidate, pending: Pending, assessment: Assessment) -> Birth:
         number, proposal = candidate.number, candidate.proposal
         known = self.known[candidate.fingerprint] = Known(number, assessment.fitness)
+        self.rates[number] = rates(assessment.detail)
         self.best = max(self.best, known, key=lambda one: one.fitness)
         self.trained += 1
         self.spent += assessment.steps
@@ -183,7 +191,7 @@ class Strand:
     # --------------------------------------------------------------------------------------------------- state
 
     def state(self) -> dict[str, Any]:
-        """All but `known` and the space, which the store has anyway."""
+        """All but `known`, `rates` and the space, which the store has anyway."""
         return {
             "branch": self.branch.state(),
             "firsts": list(self.firsts),
@@ -192,9 +200,10 @@ class Strand:
             "screen": {level: asdict(counter) for level, counter in self.screen.counters.items()},
         }
 
-    def restore(self, state: Mapping[str, Any], known: Mapping[str, Known]) -> None:
+    def restore(self, state: Mapping[str, Any], known: Mapping[str, Known], rates: Mapping[int, Mapping[str, float]]) -> None:
         self.branch.restore(state["branch"])
         self.known = dict(known)
+        self.rates = dict(rates)
         self.best = max(known.values(), key=lambda one: (one.fitness, -one.number))
         self.firsts.extend(state["firsts"])
         self.pending.extend(_pending_in(kept) for kept in state["pending"])
@@ -202,6 +211,11 @@ class Strand:
         for level, kept in state["screen"].items():
             for name, value in kept.items():
                 setattr(self.screen.counters[level], name, value)
+
+
+def rates(detail: Mapping[str, Any]) -> dict[str, float]:
+    """The best step sizes by task, from the details of an assessment."""
+    return {task: score["lr"] for task, score in detail.items()}
 
 
 def _first(assessment: Assessment, level: Level) -> float:

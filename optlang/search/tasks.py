@@ -24,6 +24,7 @@ Batch normalisation in such a model needs `track_running_stats=False`: copies sh
 from __future__ import annotations
 
 import difflib
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
@@ -252,6 +253,16 @@ def verify(checked: Task) -> None:
         raise TaskError(f"task {checked.name}: its loss is constant: no parameter changes it. Compute it from the model's output")
     if losses != _first_losses(checked):
         raise TaskError(f"task {checked.name}: its loss differs between two evaluations of the same; take randomness out of it")
+
+
+def digest(known: Task) -> str:
+    """Names what a task asks for: its size, how long and on what it is trained, and the losses at the start, to four digits."""
+    batch = known.batch([0, 1], 1)
+    losses = [f"{loss:.3e}" for loss in known.loss(known.init([0, 1]), batch).tolist()]
+    made = hashlib.sha256(repr((known.shapes, known.steps, known.batch_size, known.schedule, losses)).encode())
+    for part in batch:
+        made.update(part.contiguous().numpy().tobytes())
+    return made.hexdigest()[:16]
 
 
 def _first_losses(checked: Task) -> list[float]:

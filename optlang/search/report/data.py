@@ -11,7 +11,7 @@ from optlang.render import latex
 from optlang.search.found import Found, hall_of_fame, pareto
 from optlang.search.genome import Form
 from optlang.search.hunt import MAIN
-from optlang.search.levels import Level, Point, onset
+from optlang.search.levels import Level, Point, onset, validated
 from optlang.search.settings import Settings
 from optlang.search.store import Store
 
@@ -85,7 +85,7 @@ def from_store(store: Store) -> ReportData:
     states = {name: store.state(name) or {} for name in store.branches()}
     counts = {name: state.get("counts", [0, 0, 0]) for name, state in states.items()}
     best = hall_of_fame(store, level.name, SHOWN)
-    points = [Point(*point[:3]) for point in store.events("validation")]
+    points = validated(store.events("validation"), settings.funnel[1].tasks) if len(settings.funnel) > 1 else []
     return ReportData(
         name=Path(store.path).name, level=level,
         children=sum(c[0] for c in counts.values()), trained=sum(c[1] for c in counts.values()), spent=sum(c[2] for c in counts.values()),
