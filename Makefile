@@ -7,12 +7,15 @@ PIP     = $(PY) -m pip install --quiet --disable-pip-version-check -c constraint
 RULES  ?= adamw lion examples/my.opt
 TASK   ?= digits
 
-.PHONY: race test lint format bench clean
+.PHONY: race test torch-suite lint format bench clean
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
 test: $(VENV)/.ready-for-tests  ## All tests
 	$(PY) -m pytest -n 2 -q
+
+torch-suite: $(VENV)/.ready-for-tests ## torch's own tests of optimizers with every rule; counts in docs/torch-suite.json
+	$(PY) tests/torch_suite/run.py
 
 lint: $(VENV)/.ready-for-tests  ## Style, types and the direction of imports
 	$(VENV)/bin/ruff check .

@@ -1,14 +1,17 @@
 """A pytest plugin: torch's own tests of optimizers find the library's rules in place of torch's optimizers.
 
 Each rule is tested for what it claims. Whatever a rule claims not to do is said here, with the reason.
-OPTLANG_SUITE_RULES names some rules of the library instead of all.
+OPTLANG_SUITE_RULES names some rules of the library instead of all, OPTLANG_SUITE_RESULTS a file for what was found, as JSON.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import unittest
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,14 +62,23 @@ TUNED: dict[str, dict[str, Any]] = {
 DECAY = {"LaProp": 1e-4}  # a share of the weights, not times lr
 
 
-def claims() -> dict[str, Any]:
-    """The rules by class name.
+LEFT_OUT: dict[str, str] = {}  # by class name
 
-    Left out are rules for matrices alone, for the suite has vectors; routes, which take settings by rule; rules with inputs.
-    """
+
+def claims() -> dict[str, Any]:
+    """The rules by class name, without those that cannot take the suite's parameters or settings."""
     chosen = os.environ.get("OPTLANG_SUITE_RULES", "").split() or library.names()
-    classes: list[Any] = [optlang.load(name) for name in chosen]
-    return {cls.__name__: cls for cls in classes if not isinstance(cls.rule, Routing) and not cls.rule.inputs and _takes_vectors(cls)}
+    classes: dict[str, Any] = {cls.__name__: cls for cls in map(optlang.load, chosen)}
+    LEFT_OUT.update({name: reason for name, cls in classes.items() if (reason := _left_out(cls))})
+    return {name: cls for name, cls in classes.items() if name not in LEFT_OUT}
+
+
+def _left_out(cls: Any) -> str:
+    if isinstance(cls.rule, Routing):
+        return "a route takes settings by rule"
+    if cls.rule.inputs:
+        return "needs inputs that the suite does not supply"
+    return "" if _takes_vectors(cls) else "for matrices alone, and the suite has vectors"
 
 
 def _takes_vectors(cls: Any) -> bool:
@@ -128,6 +140,27 @@ def info(name: str, cls: Any) -> theirs.OptimizerInfo:
         step_requires_closure=cls.asks_again,
         skips=tuple(DecorateInfo(unittest.skip(reason), "TestOptimRenewed", test) for test, reason in reasons.items()),
     )
+
+
+# ------------------------------------------------------------------------------------------------------- results
+
+OUTCOMES: dict[str, dict[str, str]] = {}  # by rule and test: "passed", "failed" or why it was skipped
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    found = re.search(r"::(\w+)_Rule(\w+?)_cpu", report.nodeid)
+    if found is None or (report.passed and report.when != "call"):
+        return
+    test = report.nodeid.partition("::")[2]
+    outcomes = OUTCOMES.setdefault(found[2], {})
+    reason = report.longrepr[2].removeprefix("Skipped: ") if report.skipped and isinstance(report.longrepr, tuple) else report.outcome
+    if outcomes.get(test) != "failed":
+        outcomes[test] = reason
+
+
+def pytest_sessionfinish() -> None:
+    if path := os.environ.get("OPTLANG_SUITE_RESULTS"):
+        Path(path).write_text(json.dumps({"outcomes": OUTCOMES, "left out": LEFT_OUT}))
 
 
 torch.set_num_threads(1)

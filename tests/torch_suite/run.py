@@ -1,34 +1,58 @@
 """torch's own tests of optimizers, run with the library's rules: `python tests/torch_suite/run.py [RULE …]`.
 
 Debian's source package of pytorch carries the tests; only the files that are needed are kept, in a cache. Nothing of them
-is part of this repository. It takes `apt-get`, `tar` with xz, and one download of 38 MB; minutes for all rules.
+is part of this repository. It takes `apt-get`, `tar` with xz, and one download of 38 MB. All rules take 15 minutes; a run that
+was broken off goes on where it was, and one that is complete writes its counts into docs/torch-suite.json.
 """
 
 from __future__ import annotations
 
+import json
 import os
-import re
+import platform
 import subprocess
 import sys
 import tarfile
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+RESULTS = ROOT / "docs" / "torch-suite.json"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "optlang" / "torch-suite"
 WANTED = ("test/test_optim.py", "test/optim/")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 SUITE = "trixie"
 EXPECTTEST = "expecttest==0.3.0"  # what torch's test classes import
+TOGETHER = 10  # rules in one process
+Found = dict[str, Any]
+
+
+class Unreachable(Exception):
+    """torch's tests cannot be had here."""
+
+
+# --------------------------------------------------------------------------------------------------- torch's tests
 
 
 def tests() -> Path:
-    """The folder with `test_optim.py`, fetched where it is not there yet."""
-    folder = CACHE / SUITE / "test"
-    if not (folder / "test_optim.py").exists():
+    """The folder with `test_optim.py`, fetched where it is not there yet. Raises Unreachable."""
+    folder = CACHE / SUITE
+    if not (folder / "archive.txt").exists():
         with tempfile.TemporaryDirectory(prefix="optlang-torch-suite-") as work:
-            unpack(fetch(Path(work)), CACHE / SUITE)
-    return folder
+            try:
+                archive = fetch(Path(work))
+            except (OSError, subprocess.SubprocessError, ValueError) as problem:
+                raise Unreachable(f"Debian's source package of pytorch, which has torch's tests, cannot be fetched: {problem}") from problem
+            unpack(archive, folder)
+            (folder / "archive.txt").write_text(archive.name)
+    return folder / "test"
 
 
 def fetch(work: Path) -> Path:
@@ -39,10 +63,10 @@ def fetch(work: Path) -> Path:
     (work / "lists/partial").mkdir(parents=True)
     (work / "cache/archives/partial").mkdir(parents=True)
     options = [f"Dir::Etc::sourcelist={work}/sources.list", "Dir::Etc::sourceparts=/dev/null", f"Dir::State::lists={work}/lists",
-               f"Dir::Cache={work}/cache", "APT::Sandbox::User=root"]  # fmt: skip
+               f"Dir::Cache={work}/cache", "APT::Sandbox::User=root", "Acquire::Retries=1", "Acquire::http::Timeout=20"]  # fmt: skip
     apt = ["apt-get", "-q", *(word for option in options for word in ("-o", option))]
     for command in (["update"], ["source", "--download-only", "--tar-only", "pytorch"]):
-        subprocess.run([*apt, *command], cwd=work, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([*apt, *command], cwd=work, check=True, timeout=300, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     [archive] = work.glob("pytorch_*.orig.tar.*")
     return archive
 
@@ -59,27 +83,95 @@ def unpack(archive: Path, to: Path) -> None:
 
 
 def site() -> Path:
-    """A folder of its own for what torch's test classes import."""
+    """A folder of its own for what torch's test classes import. Raises Unreachable."""
     folder = CACHE / "site"
     if not folder.exists():
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", folder, EXPECTTEST], check=True)
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), EXPECTTEST]
+        try:
+            subprocess.run(command, check=True, timeout=300)
+        except (OSError, subprocess.SubprocessError) as problem:
+            raise Unreachable(f"{EXPECTTEST}, which torch's tests import, cannot be installed: {problem}") from problem
     return folder
 
 
+# ------------------------------------------------------------------------------------------------------------ runs
+
+
+def run(rules: Sequence[str]) -> tuple[Found, str]:
+    """What the tests found of some rules, and everything that was said. Raises Unreachable."""
+    folder = tests()
+    path = os.pathsep.join(map(str, (ROOT, folder, site(), HERE)))
+    with tempfile.TemporaryDirectory(prefix="optlang-torch-suite-") as work:
+        results = Path(work) / "results.json"
+        environment = {**os.environ, "PYTHONPATH": path, "OPTLANG_SUITE_RULES": " ".join(rules), "OPTLANG_SUITE_RESULTS": str(results)}
+        command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(folder), "-p", "no:cacheprovider", "-p", "plug", "-q",
+                   "--tb=short", "-k", "TestOptimRenewedCPU", "test_optim.py"]  # fmt: skip
+        done = subprocess.run(command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if not results.exists():
+            raise RuntimeError(f"torch's tests did not run to their end:\n{done.stdout[-4000:]}")
+        return json.loads(results.read_text()), done.stdout
+
+
+def failures(found: Found) -> list[str]:
+    return [test for outcomes in found["outcomes"].values() for test, outcome in outcomes.items() if outcome == "failed"]
+
+
+def sources() -> str:
+    """What the results depend on: of other sources they are not gone on with."""
+    files = [p for folder in ("optlang", "library", "tests/torch_suite") for p in sorted((ROOT / folder).rglob("*"))
+             if p.suffix in (".py", ".opt", ".toml")]  # fmt: skip
+    return sha256(b"".join(p.read_bytes() for p in files)).hexdigest()[:16]
+
+
+def all_rules() -> Found:
+    """The results of every rule of the library, those of a run that was broken off among them."""
+    from optlang import library
+
+    kept = CACHE / f"results-{sources()}.json"
+    found: Found = json.loads(kept.read_text()) if kept.exists() else {"done": [], "outcomes": {}, "left out": {}}
+    waiting = [name for name in library.names() if name not in found["done"]]
+    for first in range(0, len(waiting), TOGETHER):
+        rules = waiting[first : first + TOGETHER]
+        new, said = run(rules)
+        for part in ("outcomes", "left out"):
+            found[part].update(new[part])
+        found["done"] += rules
+        kept.write_text(json.dumps(found))
+        print(f"{len(found['done'])} rules, {len(failures(found))} failures", flush=True)
+        if failures(new):
+            print(said)
+    return found
+
+
+def summary(found: Found) -> Found:
+    """Counts for people, by rule and together."""
+    by_rule = {rule: _counts(outcomes) for rule, outcomes in sorted(found["outcomes"].items())}
+    reasons = Counter(o for outcomes in found["outcomes"].values() for o in outcomes.values() if o not in ("passed", "failed"))
+    total = {key: sum(counts[key] for counts in by_rule.values()) for key in ("passed", "failed", "skipped")}
+    return {
+        "date": datetime.now(UTC).date().isoformat(), "tests": (CACHE / SUITE / "archive.txt").read_text(), "torch": version("torch"),
+        "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores", "rules": len(by_rule), **total,
+        "why skipped": dict(reasons.most_common()), "left out": found["left out"], "by rule": by_rule,
+    }  # fmt: skip
+
+
+def _counts(outcomes: dict[str, str]) -> dict[str, int]:
+    kinds = Counter(o if o in ("passed", "failed") else "skipped" for o in outcomes.values())
+    return {key: kinds[key] for key in ("passed", "failed", "skipped")}
+
+
 def main() -> int:
-    folder, log = tests(), CACHE / "log.txt"
-    path = os.pathsep.join(map(str, (folder, site(), HERE)))
-    environment = {**os.environ, "PYTHONPATH": path, "OPTLANG_SUITE_RULES": " ".join(sys.argv[1:])}
-    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", folder, "-p", "no:cacheprovider", "-p", "plug", "-q",
-               "--tb=short", "-k", "TestOptimRenewedCPU", "test_optim.py"]  # fmt: skip
-    with log.open("w") as out, subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as running:
-        assert running.stdout is not None
-        for line in running.stdout:
-            out.write(line)
-            if re.match(r"FAILED|ERROR|=+ |\d+ (passed|failed)|[.sFE]+ +\[", line):
-                print(line, end="", flush=True)
-    print(f"everything that was said: {log}")
-    return running.returncode
+    try:
+        if sys.argv[1:]:
+            found, said = run(sys.argv[1:])
+            print(said)
+        else:
+            found = all_rules()
+            RESULTS.write_text(json.dumps(summary(found), indent=1) + "\n")
+            print(f"wrote {RESULTS}")
+    except Unreachable as problem:
+        sys.exit(str(problem))
+    return 1 if failures(found) else 0
 
 
 if __name__ == "__main__":
