@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.fx.experimental import _config as shape_settings
 
 from optlang import ir
-from optlang.backends import torch_ops
+from optlang.backends import torch_batches, torch_ops
 from optlang.backends.base import Cell, Step
 from optlang.backends.formats import Packed
 from optlang.backends.torch_code import CellCode, Output, generate
@@ -112,19 +113,29 @@ class Functions:
 
     def answers(self, calls: Sequence[Bound], compiled: bool) -> list[Sequence[Any]]:
         """What functions return, for each call."""
-        return [self.run(bound, compiled) or () for bound in calls]
+        found: dict[int, Sequence[Any]] = {}
+        for places in torch_batches.batches(calls, lambda bound: self._is_mapped(bound, compiled)):
+            some = [calls[place] for place in places]
+            found |= zip(places, self._run_mapped(some) if len(some) > 1 else [self.run(some[0], compiled) or ()], strict=True)
+        return [found[place] for place in range(len(calls))]
 
     def run_all(self, calls: Sequence[Bound], compiled: bool) -> None:
-        """Runs functions that only write. Small parameters go through an elementwise function together, end to end."""
+        """Runs functions that only write. Small parameters go through an elementwise function together, end to end; those of one
+        shape through one that multiplies matrices."""
         together: dict[tuple[Any, ...], list[Bound]] = {}
         for place, bound in enumerate(calls):
             joins = bound.code.elementwise and not compiled and not bound.is_packed
             together.setdefault((bound.code, id(bound.s)) if joins else (place,), []).append(bound)
-        for some in together.values():
-            if len(some) == 1:
-                self.run(some[0], compiled)
-            else:
-                self._run_together(some)
+        for some in [found for found in together.values() if len(found) > 1]:
+            self._run_together(some)
+        self.answers([some[0] for some in together.values() if len(some) == 1], compiled)
+
+    def _is_mapped(self, bound: Bound, compiled: bool) -> bool:
+        """Whether a call may go through with others of its shape."""
+        return bound.code.multiplies or (bound.code.shaped and not compiled)
+
+    def _run_mapped(self, some: Sequence[Bound]) -> list[Sequence[Any]]:
+        return torch_batches.run(self._uncompiled(some[0].code), some)
 
     def _run_together(self, some: list[Bound]) -> None:
         code = some[0].code
@@ -140,15 +151,18 @@ class Functions:
 
     def call(self, code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int, compiled: bool) -> Any:
         """Runs a function, compiled for the kind of its tensors where that is wanted."""
-        if code not in self._plain:
-            self._plain[code] = load(code)
-        if not compiled:
-            return self._plain[code](*tensors, s, counter, first)
+        if not compiled or code.multiplies:
+            return self._uncompiled(code)(*tensors, s, counter, first)
         tensors = [alone(x) for x in tensors]
         key = (code, s.device, *((x.dtype, x.ndim, x.shape[:1] == (1,)) for x in tensors))
         if key not in self._compiled:
             return self._first_call(key, code, tensors, s, counter, first)
         return self._compiled[key](*tensors, s, counter, first)
+
+    def _uncompiled(self, code: CellCode) -> Function:
+        if code not in self._plain:
+            self._plain[code] = load(code, frees=True)
+        return self._plain[code]
 
     def _first_call(self, key: Any, code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int) -> Any:
         """Compiles. Each kind has a function object of its own, so that torch never has to tell kinds apart."""
@@ -164,7 +178,7 @@ class Functions:
             if not _is_of_the_compiler(problem):
                 raise
             warnings.warn(f"torch.compile does not work here, so steps run uncompiled and slower: {_first_line(problem)}", stacklevel=2)
-            function = self._plain[code]
+            function = self._uncompiled(code)
             result = function(*tensors, s, counter, first)
         self._compiled[key] = function
         return result
@@ -191,11 +205,31 @@ def is_common(bound: Bound) -> bool:
     return all(size > 1 for size in shape[-2:]) and 0 not in shape if bound.code.shaped else bound.weights.numel() > 1
 
 
-def load(code: CellCode) -> Function:
-    """The function of a generated text. The text is ours: names in it are sanitized, numbers are printed numbers."""
+def load(code: CellCode, frees: bool = False) -> Function:
+    """The function of a generated text. The text is ours: names in it are sanitized, numbers are printed numbers. `frees`: each
+    value goes as soon as it has been used for the last time."""
     namespace: dict[str, Any] = {"torch": torch, "ops": torch_ops}
-    exec(compile(code.text, f"<optlang {code.name}>", "exec"), namespace)
+    text = ast.parse(code.text)
+    if frees:
+        _free(text)
+    exec(compile(text, f"<optlang {code.name}>", "exec"), namespace)
     return namespace[code.name]  # type: ignore[no-any-return]
+
+
+def _free(text: ast.Module) -> None:
+    """Deletes names behind the statements that use them last."""
+    [function] = text.body
+    assert isinstance(function, ast.FunctionDef)
+    body: list[ast.stmt] = []
+    used: set[str] = {arg.arg for arg in function.args.args} | {"torch", "ops"}
+    for statement in reversed(function.body):
+        names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)} - used
+        used |= names
+        if names and not isinstance(statement, ast.Return):
+            body.append(ast.Delete([ast.Name(name, ast.Del()) for name in sorted(names)]))
+        body.append(statement)
+    function.body = body[::-1]
+    ast.fix_missing_locations(text)
 
 
 def _is_of_the_compiler(problem: Exception) -> bool:

@@ -1,0 +1,156 @@
+"""Parameters of one shape in one call: the same steps as one after the other, whatever the rule, its states and its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stepping import is_ambiguous, shapes_for
+from torch import Tensor
+
+import optlang
+from optlang import ir
+from optlang.backends import torch_batches, torch_functions
+from optlang.backends.torch_code import HEAVY, Output, generate
+
+LIBRARY = sorted(p.stem for p in (Path(__file__).parent.parent / "library").rglob("*.opt") if p.stem != "std")
+
+
+def programs(name: str) -> list[ir.Program]:
+    made = optlang.Rule(name).program
+    return [case.program for case in made.cases] if isinstance(made, ir.Routing) else [made]
+
+
+MATRICES = [n for n in LIBRARY if any(node.op in HEAVY for p in programs(n) for node in ir.walk(p.all_roots()))]
+SHAPES = [(3, 4)] * 3 + [(4, 3), (2, 3, 4), (3, 4), (4, 3), (2, 3, 4), (5,), (5,), (0, 3), (0, 3)]
+DRAWS = "rule D { hyper lr = 0.1 in (0, inf) q = orthonormal(normal(rows, rows))  w' = w - lr*(q @ g)*uniform(per tensor) }"
+
+
+def train(what: str, shapes: Sequence[tuple[int, ...]], backend: str = "torch", steps: int = 3, dtype: torch.dtype = torch.float64,
+          **options: Any) -> list[Any]:  # fmt: skip
+    """Weights and states; half of the parameters are in a group with another lr."""
+    load = optlang.loads if "{" in what else optlang.load
+    draws = torch.Generator().manual_seed(0)
+    params = [torch.randn(s, generator=draws, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes]
+    named = [(f"p{i}", p) for i, p in enumerate(params)]
+    rules = [] if "{" in what else programs(what)
+    group = {"lr": 0.003} if all("lr" in {h.name for h in p.hypers} for p in rules) and len(rules) < 2 else {}
+    optimizer: Any = load(what, backend=backend, **options)([{"params": named[::2]}, {"params": named[1::2], **group}])
+    for _ in range(steps):
+        for p in params:
+            p.grad = torch.randn(p.shape, generator=draws, dtype=torch.float64).to(dtype)
+        optimizer.step()
+    return [(p.detach(), dict(optimizer.state[p])) for p in params]
+
+
+def one_by_one(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any) -> list[Any]:
+    with monkeypatch.context() as patch:
+        patch.setattr(torch_batches, "LARGEST", 0)
+        return train(*arguments, **options)
+
+
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many parameters each batch had."""
+    found: list[int] = []
+    real = torch_batches.run
+    monkeypatch.setattr(torch_batches, "run", lambda function, calls: (found.append(len(calls)), real(function, calls))[1])
+    return found
+
+
+def test_there_are_such_rules() -> None:
+    assert {"muon", "soap", "shampoo", "galore", "dion", "psgdkron", "scion"} <= set(MATRICES)
+
+
+@pytest.mark.parametrize("name", MATRICES)
+def test_library(name: str, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = shapes_for(optlang.Rule(name).program, SHAPES)
+    together = train(name, shapes)
+    assert max(sizes) >= 3
+    torch.testing.assert_close(together, one_by_one(monkeypatch, name, shapes), rtol=1e-11, atol=1e-12, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", [n for n in MATRICES if not any(is_ambiguous(p) for p in programs(n))])
+def test_they_are_the_steps_of_the_reference(name: str) -> None:
+    shapes = shapes_for(optlang.Rule(name).program, SHAPES)
+    sides = [[w for w, _ in train(name, shapes, backend)] for backend in ("cpp", "reference")]
+    torch.testing.assert_close(*sides, rtol=1e-9, atol=1e-10, equal_nan=True)
+
+
+def test_one_call_for_each_shape(sizes: list[int]) -> None:
+    train("muon", [(8, 4)] * 100 + [(4, 8)] * 50 + [(3, 3)], steps=1)
+    assert sizes == [100, 50]
+
+
+def test_batches_are_no_larger_than_memory_allows(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_batches, "LARGEST", 3 * 32)
+    train("muon", [(8, 4)] * 7, steps=1)
+    assert sizes == [3, 3]  # and one alone
+
+
+def test_each_parameter_has_its_own_draws_sums_and_settings(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    together = train(DRAWS, [(4, 4)] * 6)
+    assert sizes == [6] * 3
+    assert len({float(w.sum()) for w, _ in together}) == 6
+    torch.testing.assert_close(together, one_by_one(monkeypatch, DRAWS, [(4, 4)] * 6), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(together, train(DRAWS, [(4, 4)] * 6, "reference"), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("options", [{"state": "int8"}, {"state": "bf16"}, {"weights": "stochastic"}, {"weights": "compensated"}])
+def test_storage(options: dict[str, Any], sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes, dtype = [(40, 60)] * 4, torch.bfloat16 if "weights" in options else torch.float32
+    together = train("muon", shapes, dtype=dtype, **options)
+    assert max(sizes) == 4
+    torch.testing.assert_close(together, one_by_one(monkeypatch, "muon", shapes, dtype=dtype, **options), rtol=1e-2, atol=1e-3)
+
+
+def test_other_orders_in_memory_and_types_of_number(sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is transposed in memory joins; what is of another type does not."""
+
+    def steps() -> list[Tensor]:
+        draws = torch.Generator().manual_seed(0)
+        params = [torch.randn(6, 5, generator=draws) for _ in range(4)]
+        params = [params[0], params[1].T.contiguous().T, params[2].T.contiguous().T, params[3].double(), params[0].double() + 1]
+        optimizer: Any = optlang.load("muon")([p.requires_grad_() for p in params])
+        for p in params:
+            p.grad = torch.ones_like(p) * p.detach().cos()
+        optimizer.step()
+        return [p.detach() for p in params]
+
+    together = steps()
+    assert sizes == [3, 2]
+    with monkeypatch.context() as patch:
+        patch.setattr(torch_batches, "LARGEST", 0)
+        torch.testing.assert_close(together, steps(), rtol=1e-5, atol=1e-6)
+
+
+def test_autograd_sees_that_weights_changed() -> None:
+    params = [torch.randn(3, 4, requires_grad=True) for _ in range(3)]
+    losses = [(p**2).sum() for p in params]
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optlang.load("muon")(params).step()
+    for loss in losses:
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+
+
+def test_products_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their time is that of the products, and the compiler would take ten seconds."""
+    monkeypatch.setattr(torch_functions.torch, "compile", lambda *_, **__: pytest.fail("torch.compile was called"))
+    params = [torch.randn(600, 512, requires_grad=True)]
+    params[0].grad = torch.ones_like(params[0])
+    optlang.load("muon", backend="torch")(params).step()
+
+
+def test_values_are_freed_behind_their_last_use() -> None:
+    x = ir.make("mul", (ir.W, ir.G))
+    code = generate("f", [Output(ir.make("add", (ir.make("mul", (x, x)), x)), ir.W)])
+    seen = torch_functions.load(code, frees=True).__code__.co_code
+    assert len(seen) > len(torch_functions.load(code).__code__.co_code)
+    w, g = torch.full((3,), 2.0), torch.full((3,), 3.0)
+    torch_functions.load(code, frees=True)(w, g, torch.zeros(0), None, 0)
+    assert torch.equal(w, torch.full((3,), 42.0))
