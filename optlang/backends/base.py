@@ -33,7 +33,7 @@ class Cell:
     gradient: Array
     state: MutableMapping[str, Array]
     hypers: Mapping[str, float | int | bool]  # of its group, by the program's names
-    t: int  # the number of this update, from 1
+    t: int  # the number of this update, from 1; of an optimizer on a device a tensor there, and hypers may be, too
     facts: Mapping[str, int]  # rank, rows, cols, numel, fan_in, fan_out (those that exist for its rank)
     index: int  # place among the optimizer's parameters: the key of its random stream
     group: int

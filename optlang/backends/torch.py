@@ -18,8 +18,10 @@ from torch import Tensor
 from optlang import ir
 from optlang.backends.arrays import kept, write
 from optlang.backends.base import Backend, Cell, Executable, Math, Step, StepError
+from optlang.backends.device_scalars import is_on_device, sent
 from optlang.backends.formats import PLAIN, REST, Packed, Storage
 from optlang.backends.interpreter import Code, Run
+from optlang.backends.overflow import SCALE, unscaled_gradient
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.torch_barriers import cross
 from optlang.backends.torch_code import CellCode, Output, generate
@@ -53,6 +55,7 @@ class TorchExecutable:
         self._is_plain = not (self.plan.barriers or self._shares or program.reports) and not any(
             c.hypers or c.reads_t for c in self._conditions
         )
+        self._gradient = [unscaled_gradient()] if any(h.name == SCALE for h in program.hypers) else []  # goes where it came from
         self._own = [s for s in self.plan.program.states if s.name not in self.plan.shared]
         self._shared = [s for s in self.plan.program.states if s.name in self.plan.shared]
 
@@ -154,6 +157,7 @@ class TorchExecutable:
             roots = self.plan.decided([program.weights, *(program.updates[s.name] for s in states)], work.truth)
             names = zip((n for n, _ in program.names), self.plan.decided([x for _, x in program.names], work.truth), strict=True)
             outputs = [Output(x, t) for x, t in zip(roots, [ir.W, *(s.node for s in states)], strict=True)]
+            outputs += [Output(node, ir.G) for node in self._gradient]
             self._functions.code(key, outputs, work.cell.weights.dtype, tuple(names))
         return self._bound(self._functions.code(key, [], work.cell.weights.dtype), work, now, work.cell.state)
 
@@ -214,9 +218,8 @@ class TorchExecutable:
             raise StepError(f"{cell.name or f'parameter {cell.index}'} has shape {tuple(cell.weights.shape)}, but rule "
                             f"`{self.plan.program.name}` needs a matrix; send it to another rule with a `route`")  # fmt: skip
         tensors = [self._tensor(node, work, now, states) for node in code.tensors]
-        counter = None
-        if code.draws or any(isinstance(x, Packed) and x.form.draws for x in tensors):
-            counter = torch.tensor([cell.t, now.step.seed & 0xFFFFFFFF, cell.index & 0xFFFFFFFF], device=cell.weights.device)
+        draws = code.draws or any(isinstance(x, Packed) and x.form.draws for x in tensors)
+        counter = now.counter(cell) if draws else None
         first = cell.weights.shape[0] if code.shaped else 0
         return Bound(code, cell.weights, tensors, self._scalar_tensor(code, work, now), counter, first)
 
@@ -248,6 +251,8 @@ class TorchExecutable:
         cell = work.cell
         slots = self._functions.scalars(code)
         try:
+            if is_on_device(cell):
+                return self._row_of_the_device(code, work, now)
             values = slots.host(cell.hypers, cell.t, cell.facts)
         except MissingFact as missing:
             raise StepError(
@@ -260,8 +265,19 @@ class TorchExecutable:
             values = tuple(values[i] for i in slots.order)
         key = (values, cell.weights.device, cell.weights.dtype)
         if key not in now.scalars:
-            now.scalars[key] = torch.tensor(values, dtype=computing(cell.weights.dtype), device=cell.weights.device)
-        return now.scalars[key]
+            now.scalars[key] = sent(values, computing(cell.weights.dtype), cell.weights.device)
+        return now.scalars[key]  # type: ignore[no-any-return]
+
+    def _row_of_the_device(self, code: CellCode, work: Work, now: Pass) -> Tensor:
+        """The same where the host knows neither `t` nor all hypers, for all parameters that share these."""
+        cell = work.cell
+        key = (code, id(cell.hypers), cell.weights.device)
+        if key not in now.scalars:
+            cells = [w.cell for w in now.works if w.truth == work.truth and w.cell.hypers is cell.hypers]
+            cells = [c for c in cells if (c.weights.device, c.weights.dtype) == (cell.weights.device, cell.weights.dtype)]
+            rows = self._functions.scalars(code).device(cells, cell.weights.device).to(computing(cell.weights.dtype))
+            now.scalars[key] = dict(zip(map(id, cells), rows.unbind(), strict=True))
+        return now.scalars[key][id(cell)]  # type: ignore[no-any-return]
 
 
 def _nothing() -> None:

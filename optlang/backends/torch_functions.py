@@ -17,6 +17,7 @@ from torch.fx.experimental import _config as shape_settings
 from optlang import ir
 from optlang.backends import torch_batches, torch_ops
 from optlang.backends.base import Cell, Step
+from optlang.backends.device_scalars import DeviceScalars
 from optlang.backends.formats import Packed
 from optlang.backends.torch_code import CellCode, Output, generate
 from optlang.backends.torch_views import alone, put_back, view
@@ -37,9 +38,13 @@ OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
 
 @dataclass(frozen=True)
 class Slots:
-    """Numbers known from hypers, then those per group and model; `order` puts them where the function looks."""
+    """Numbers known from hypers, then those per group and model; `order` puts them where the function looks.
+
+    `device`: all of them, where the host does not know them and none is per group or model.
+    """
 
     host: HostScalars
+    device: DeviceScalars
     shared: tuple[Node, ...]
     order: tuple[int, ...]
 
@@ -86,7 +91,7 @@ class Functions:
             known = ir.on_host(code.slots)
             host, shared = [n for n in code.slots if known[n]], [n for n in code.slots if not known[n]]
             places = {node: place for place, node in enumerate([*host, *shared])}
-            self._scalars[code] = Slots(HostScalars(host), tuple(shared), tuple(places[n] for n in code.slots))
+            self._scalars[code] = Slots(HostScalars(host), DeviceScalars(host), tuple(shared), tuple(places[n] for n in code.slots))
         return self._scalars[code]
 
     def again(self, step: Step) -> Callable[[], None] | None:
@@ -153,7 +158,7 @@ class Functions:
         """Runs a function, compiled for the kind of its tensors where that is wanted."""
         if not compiled or code.multiplies:
             return self._uncompiled(code)(*tensors, s, counter, first)
-        tensors = [alone(x) for x in tensors]
+        tensors, s, counter = [alone(x) for x in tensors], alone(s), None if counter is None else alone(counter)
         key = (code, s.device, *((x.dtype, x.ndim, x.shape[:1] == (1,)) for x in tensors))
         if key not in self._compiled:
             return self._first_call(key, code, tensors, s, counter, first)

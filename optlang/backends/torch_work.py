@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from optlang import ir
 from optlang.backends.base import Cell, Step, StepError
+from optlang.backends.device_scalars import is_on_device, sent
 from optlang.backends.interpreter import Run
 from optlang.backends.places import Place, shape_of
 from optlang.host import HostScalars, MissingFact
@@ -36,10 +38,33 @@ class Pass:
     beside: list[Work]  # parameters of other rules
     run: Run | None
     compiled: bool
-    scalars: dict[Any, Tensor] = field(default_factory=dict)
+    scalars: dict[Any, Any] = field(default_factory=dict)
+    counters: dict[int, Tensor] = field(default_factory=dict)
+
+    def counter(self, cell: Cell) -> Tensor:
+        """(t, seed, stream) of the draws of a parameter, made for all parameters of a device at once."""
+        if id(cell) not in self.counters:
+            device = cell.weights.device
+            cells = [work.cell for work in [*self.works, *self.beside] if work.cell.weights.device == device]
+            plain = [[0 if is_on_device(c) else c.t, self.step.seed & 0xFFFFFFFF, c.index & 0xFFFFFFFF] for c in cells]
+            rows = _fixed(tuple(map(tuple, plain)), device) if is_on_device(cell) else sent(plain, torch.int64, device)
+            if is_on_device(cell):
+                rows = rows.clone()
+                rows[:, 0] = torch.stack([c.t for c in cells])  # type: ignore[misc]
+            self.counters.update(zip(map(id, cells), rows.unbind(), strict=True))
+        return self.counters[id(cell)]
+
+
+@lru_cache(maxsize=64)
+def _fixed(rows: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
+    """Whole numbers that stay on the device, for a captured graph goes on reading them."""
+    return sent(rows, torch.int64, device)
 
 
 def truth_of(condition: HostScalars, cell: Cell) -> bool | None:
+    """What decides a block before the step; None where a fact is missing, or only the device can tell."""
+    if is_on_device(cell) and (condition.reads_t or any(isinstance(cell.hypers[name], Tensor) for name in condition.hypers)):
+        return None
     try:
         return bool(condition(cell.hypers, cell.t, cell.facts)[0])
     except (MissingFact, KeyError):  # a hyper that a parameter of another rule does not have

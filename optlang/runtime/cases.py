@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 from optlang import ir
 from optlang.backends import WHAT, backend
 from optlang.backends.base import Executable, Math
 from optlang.backends.formats import Storage
+from optlang.backends.overflow import guarded
 from optlang.errors import did_you_mean
 from optlang.live import without_dead
 from optlang.plan import is_gathering, needs_own
-from optlang.runtime import precision
+from optlang.runtime import captured, precision
 from optlang.runtime.differentiable import Differentiable
 from optlang.runtime.fingerprint import fingerprint_of, text_of
 from optlang.runtime.naming import Naming
@@ -21,6 +23,7 @@ from optlang.runtime.settings import Settings
 
 Relower = Callable[[dict[str, Any]], "ir.Program | ir.Routing"]
 MATH = ("safe", "strict", "fast")
+Guard = Literal["found", "scaled"] | None  # whether gradients may have overflowed, and whether they are still scaled
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,9 @@ class Way:
     def storage(self, program: ir.Program) -> Storage:
         return precision.storage(program, self.state, self.weights)
 
-    def compiled(self, program: ir.Program) -> Executable:
-        return backend(self.backend).compile(program, self.math, self.storage(program))
+    def compiled(self, program: ir.Program, guard: Guard = None) -> Executable:
+        wanted = program if guard is None else guarded(program, guard == "scaled")
+        return backend(self.backend).compile(wanted, self.math, self.storage(program))
 
     @property
     def is_plain(self) -> bool:
@@ -80,12 +84,14 @@ class Case:
             self._programs[key] = without_dead(found.cases[self._place].program if isinstance(found, ir.Routing) else found)
         return self._programs[key]
 
-    def executable(self, hypers: Mapping[str, Any], differentiable: bool = False) -> tuple[tuple[Any, ...], Executable]:
-        """What steps such parameters, with a key that tells one shape from another."""
-        key = (*self._key(hypers), differentiable)
+    def executable(
+        self, hypers: Mapping[str, Any], differentiable: bool = False, guard: Guard = None
+    ) -> tuple[tuple[Any, ...], Executable]:
+        """What steps such parameters, with a key that tells one shape from another. `guard`: gradients may have overflowed."""
+        key = (*self._key(hypers), differentiable, guard)
         if key not in self._executables:
             program = self.shaped(hypers)
-            made = Differentiable(program) if differentiable else self._way.compiled(program)
+            made = Differentiable(program) if differentiable else self._way.compiled(program, guard)
             self._executables[key] = made
         return (self.label, *key), self._executables[key]
 
@@ -100,6 +106,16 @@ class Case:
             program = self.shaped(hypers)
             self._identities[key] = fingerprint_of(program), text_of(program)
         return self._identities[key]
+
+    @cached_property
+    def waits(self) -> str:
+        """Why the host must take part in a step; empty where it need not."""
+        return "the reference computes on the host" if self._way.backend == "reference" else captured.refuses(self.program)
+
+    def check_capturable(self) -> None:
+        """Raises ValueError for a rule that needs the host in the middle of a step."""
+        if self.waits:
+            raise ValueError(f"{self.program.name} cannot be capturable: {self.waits}. Leave capturable=False and step outside of graphs")
 
     @property
     def keeps_float32(self) -> bool:

@@ -200,15 +200,15 @@ def restored(optimizer: Grouped, state_dict: Mapping[str, Any]) -> dict[str, Any
 def _stored(saved: Mapping[str, Any], parameter: Tensor, case: Case, group: Group) -> dict[str, Any]:
     """Saved states as they are stored beside such a parameter."""
     opened, _ = precision.opened(saved, real(parameter).shape)
-    plain = {name: _placed(name, value, parameter) for name, value in opened.items()}
+    plain = {name: _placed(name, value, parameter, bool(group.get("capturable"))) for name, value in opened.items()}
     return precision.closed(saved, plain, case.storage(case.settings.read(dict(group), "")), real(parameter))
 
 
-def _placed(name: str, given: Any, parameter: Tensor) -> Tensor:
-    """A copy of a state in the number type that it has beside such a parameter."""
+def _placed(name: str, given: Any, parameter: Tensor, capturable: bool) -> Tensor:
+    """A copy of a state in the number type that it has beside such a parameter; the count is on the host unless `capturable`."""
     value: Tensor = torch.as_tensor(given).detach()
     if name == COUNT:
-        return value.to("cpu", torch.float32, copy=True)
+        return value.to(parameter.device if capturable else "cpu", torch.float32, copy=True)
     own = real(parameter).dtype
     computing = torch.float64 if own == torch.float64 else torch.float32
     dtype = own if name == TRAINING else computing if value.is_floating_point() else value.dtype

@@ -14,15 +14,14 @@ import torch
 from torch import Tensor
 
 from optlang import ir
-from optlang.backends import torch_ops
 from optlang.backends.base import Cell, Step, StepError
-from optlang.backends.torch_code import SYMBOLS, CellCode, Output, generate
+from optlang.backends.device_scalars import operator
+from optlang.backends.torch_code import CellCode, Output, generate
 from optlang.backends.torch_functions import load
 from optlang.backends.torch_views import view
 from optlang.backends.torch_work import computing, input_of, new_state, truth_of
 from optlang.host import HostScalars, MissingFact
 from optlang.ir import Node, Program
-from optlang.ops import OPS
 from optlang.plan import Truth, plan
 from optlang.runtime.settings import plain
 from optlang.types import ELEMENT, Type
@@ -163,7 +162,7 @@ def _in_torch(slots: tuple[Node, ...], cell: Cell) -> list[Tensor]:
     """Numbers of one element in float64, which hang on the hypers."""
     values: dict[Node, Tensor] = {}
     for node in ir.walk(slots):
-        values[node] = _leaf(node, cell) if not node.args else _operator(node.op)([values[arg] for arg in node.args])
+        values[node] = _leaf(node, cell) if not node.args else operator(node.op)([values[arg] for arg in node.args])
     return [values[slot].double() for slot in slots]
 
 
@@ -176,16 +175,3 @@ def _leaf(node: Node, cell: Cell) -> Tensor:
     if isinstance(found, Tensor):
         return found.reshape(()).to("cpu", torch.float64)
     return torch.tensor(found, dtype=torch.bool if node.type.kind == "bool" else torch.float64)
-
-
-@cache
-def _operator(op: str) -> Callable[[list[Tensor]], Tensor]:
-    """An operator of the table in its torch spelling."""
-    row = OPS[op]
-    if op == "branch":
-        return lambda args: torch.where(args[0], args[1], args[2])
-    if row.role == "reduce":  # of one number
-        return lambda args: torch.ones_like(args[0]) if op == "count" else args[0]
-    names = [f"args[{i}]" for i in range(3)]
-    text = f"{names[0]} {SYMBOLS.get(op, row.infix[0])} {names[1]}" if row.infix is not None else row.torch.format(*names)
-    return eval(f"lambda args: {text}", {"torch": torch, "ops": torch_ops})  # type: ignore[no-any-return]  # of the table alone

@@ -138,6 +138,8 @@ class Grouped(torch.optim.Optimizer):
             raise ValueError(f"{program.name} cannot be differentiable: it {why}")
         if group.get("differentiable", self.defaults["differentiable"]) and not case.keeps_float32:
             raise ValueError(f"{program.name} cannot be differentiable with state or weights in fewer bits: rounding has no gradient")
+        if group.get("capturable", self.defaults["capturable"]):
+            case.check_capturable()
         for number, parameter in enumerate(params):
             name = names[number] if names else f"parameter {number} of group {len(self.param_groups)}"
             check_parameter(program, parameter, name, hypers)
@@ -168,11 +170,16 @@ class Grouped(torch.optim.Optimizer):
                     return name_in(group, number, place)
         return "a parameter"
 
-    def read_settings(self) -> list[dict[str, float | int | bool]]:
-        """The hypers of every group. Raises ValueError for one outside its range and for groups that cannot differ like that."""
+    def read_settings(self, unread: bool | None = False) -> list[dict[str, Any]]:
+        """The hypers of every group. Raises ValueError for one outside its range and for groups that cannot differ like that.
+
+        `unread`: tensors stay on the device; None: only in groups with `capturable`.
+        """
         for group in self.param_groups:
             check_options(type(self).__name__, group)
-        settings = [self.case_of(g).settings.read(g, f" (group {i})") for i, g in enumerate(self.param_groups)]
+        on_device = [g.get("capturable", False) if unread is None else unread for g in self.param_groups]
+        groups = list(zip(self.param_groups, on_device, strict=True))
+        settings = [self.case_of(g).settings.read(g, f" (group {i})", there) for i, (g, there) in enumerate(groups)]
         for case in self.cases:
             mine = [i for i, group in enumerate(self.param_groups) if self.case_of(group) is case]
             case.check_together([settings[i] for i in mine], [self.param_groups[i] for i in mine])

@@ -11,13 +11,15 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from optlang.backends.base import Cell, Executable, Step, StepError
+from optlang.backends.device_scalars import is_on_device
 from optlang.backends.formats import REST
-from optlang.runtime import checkpoint
+from optlang.backends.overflow import OVERFLOW, SCALE
+from optlang.runtime import captured, checkpoint, traced
 from optlang.runtime.batch import Batch, Closure, exactly
+from optlang.runtime.cases import Guard
 from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.facts import facts_of
 from optlang.runtime.naming import Group, name_in
-from optlang.runtime.options import refuse_capture
 from optlang.runtime.parameters import gradient_of, real
 from optlang.runtime.saved import Saved
 from optlang.runtime.scaling import overflowed, scale_of
@@ -41,31 +43,57 @@ class RuleOptimizer(Saved):
         """What is not part of a checkpoint; `inputs` outlive loading one."""
         self.inputs: dict[str, Any] = self.__dict__.get("inputs", {})  # values that the rule asks the training loop for, by name
         self.reports: dict[str, Any] = self.__dict__.get("reports", {})  # what the rule reported in the last step
+        self.number = traced.numbered(self)
+        self._list_parameters()
         self._cells: dict[Tensor, Cell] = {}
         self._parts: dict[int, Part] = {}  # of the parameters in this step that several processes hold, by their places
+        self._guards = False  # in this step, overflows are dealt with on the device
         self._shapes: dict[int, tuple[Any, ...]] = {}  # of each group: the program for which its states have been checked
+
+    def _list_parameters(self) -> None:
+        """What compiled functions see of the optimizer: nothing that changes in training."""
+        groups: list[Group] = self.__dict__.get("param_groups", [])
+        self.stepped: list[Tensor] = [p for group in groups for p in group["params"]]
+        self.is_traced = not self.asks_again and all(traced.takes(p, g.get("differentiable", False)) for g in groups for p in g["params"])
+        self.is_captured = all(group.get("capturable") for group in groups)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in torch; a route splits the group by rule. Raises ValueError for a parameter that its rule cannot take."""
+        super().add_param_group(param_group)
+        self._list_parameters()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._list_parameters()
 
     # -------------------------------------------------------------------------------------------------- step
 
-    @_disable_dynamo  # the rule is compiled, what surrounds it is not
-    @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Any:
         """One update of every parameter that has a gradient. Returns what the closure returned.
 
         Raises before anything has changed: ValueError for a setting outside its range, RuntimeError for a missing closure.
         """
+        if torch.compiler.is_compiling() and closure is None and self.is_traced:
+            return traced.step(self.stepped, self.number, self.is_captured)
+        return self.take(closure)
+
+    @_disable_dynamo  # the rule is compiled, what surrounds it is not
+    @torch.no_grad()
+    def take(self, closure: Closure | None = None) -> Any:
+        """`step` without hooks, and as it is outside of functions that are compiled."""
         self._check_mode()
-        refuse_capture(type(self).__name__)
         if closure is None and self.asks_again and all(plain(group.get("lr")) == 0 for group in self.param_groups):
             self._prepare()  # as distributed checkpoints ask, to see which states there are
             return None
         if closure is None and self.asks_again:
             raise RuntimeError(f"{type(self).__name__} asks the model more than once a step: call `step(closure)` with a closure "
                                "that zeroes the gradients, computes the loss, calls backward and returns the loss")  # fmt: skip
-        settings = self.read_settings()
+        self._guards = captured.guards(self)
+        settings = self.read_settings(self._guards or None)
+        captured.check_capture(self, settings)
         self._check_inputs()
         batch = None if closure is None else Batch(closure, [p for group in self.param_groups for p in group["params"]], self.asks_again)
-        if not overflowed(self):
+        if self._guards or not overflowed(self):
             with exactly():
                 self._update(settings, batch)
         return None if batch is None else batch.loss
@@ -111,8 +139,11 @@ class RuleOptimizer(Saved):
             self._cells.pop(parameter, None)
 
     def _count(self, cells: list[Cell]) -> None:
+        if there := [cell for cell in cells if is_on_device(cell)]:
+            captured.count(there, getattr(self, "found_inf", None) if self._guards else None)
         for cell in cells:
-            cell.state[COUNT].fill_(cell.t)
+            if not is_on_device(cell):
+                cell.state[COUNT].fill_(cell.t)
             cell.gradient = None  # gradients are not kept alive
 
     def _check_inputs(self) -> None:
@@ -123,21 +154,52 @@ class RuleOptimizer(Saved):
     def _gather(self, settings: list[dict[str, Any]]) -> Work:
         """The cells of each program. A parameter without a gradient is left out, and its count does not move."""
         work: Work = {}
-        index, scale = 0, scale_of(self)
+        index, scale = 0, None if self._guards else scale_of(self)
+        there: list[Cell] = []
         for number, (group, hypers) in enumerate(zip(self.param_groups, settings, strict=True)):
-            key, executable = self.case_of(group).executable(hypers, group.get("differentiable", False))
+            key, executable = self.case_of(group).executable(hypers, group.get("differentiable", False), self._guard)
             self._check_shapes(number, group, hypers, key)
             cells = work.setdefault(key, (executable, []))[1]
-            given = self.case_of(group).settings.raw(group) if group.get("differentiable") else hypers
+            given = self._given_to_cells(group, hypers)
+            on_device = self._counts_on_device(group)
             for place, parameter in enumerate(group["params"]):
                 if parameter.grad is not None:
                     cell = self._cell(parameter, number, place, index)
-                    cell.hypers, cell.t = given, int(cell.state[COUNT]) + 1
+                    cell.hypers = given
+                    self._place_count(cell, on_device)
                     part = self._parts.get(index)
                     cell.gradient = gradient_of(parameter, group, cell.name, scale, None if part is None else part.gradient())
                     cells.append(cell)
+                    there += [cell] if on_device else []
                 index += 1
+        for cell, t in zip(there, captured.counts([cell.state for cell in there]) if there else (), strict=True):
+            cell.t = t  # type: ignore[assignment]
         return {key: found for key, found in work.items() if found[1]}
+
+    @property
+    def _guard(self) -> Guard:
+        """What the device is to do about an overflow."""
+        return None if not self._guards else "found" if scale_of(self) is None else "scaled"
+
+    def _counts_on_device(self, group: Group) -> bool:
+        if not group.get("capturable"):
+            return self._guards
+        self.case_of(group).check_capturable()  # the option may have been set since
+        return True
+
+    def _given_to_cells(self, group: Group, hypers: dict[str, Any]) -> Mapping[str, Any]:
+        """The hypers as the program reads them."""
+        if group.get("differentiable"):
+            return self.case_of(group).settings.raw(group)
+        scaling = {OVERFLOW: getattr(self, "found_inf", None), SCALE: scale_of(self)} if self._guards else {}
+        return {**hypers, **{name: torch.as_tensor(value) for name, value in scaling.items() if value is not None}}
+
+    def _place_count(self, cell: Cell, on_device: bool) -> None:
+        """The count is where it is counted; on the host also the number of this update is known."""
+        kept, device = cell.state[COUNT], cell.weights.device if on_device else torch.device("cpu")
+        if kept.device != device:
+            kept = cell.state[COUNT] = kept.to(device)
+        cell.t = 0 if on_device else int(kept) + 1
 
     def _check_shapes(self, number: int, group: Group, hypers: dict[str, Any], key: tuple[Any, ...]) -> None:
         """Whether the states of a group fit the program, once for each value of what shapes it."""

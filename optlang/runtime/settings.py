@@ -123,8 +123,11 @@ class Settings:
         """The hypers of a group that has been read, as they are: tensors may have gradients."""
         return self.naming.unpacked(group, tuple(group.get("betas", ())))
 
-    def read(self, group: Group, where: str) -> dict[str, float | int | bool]:
-        """The hypers of a group as plain numbers, checked: they may have been changed since the last step."""
+    def read(self, group: Group, where: str, on_device: bool = False) -> dict[str, Any]:
+        """The hypers of a group as plain numbers, checked: they may have been changed since the last step.
+
+        `on_device`: real ones that are tensors stay so, and nobody waits to look at them.
+        """
         if self.naming.pair and "betas" in group:
             self._pair(group["betas"], where)
         self.naming.fold(group)
@@ -133,7 +136,18 @@ class Settings:
             values = self.naming.unpacked(group, pair)
         except KeyError as key:
             raise ValueError(f"{self.what}: the setting {key} is gone{where}") from None
-        return {name: self._number(name, value, where) for name, value in values.items()}
+        return {
+            name: self._unread(name, value, where) if on_device and self._stays(name, value) else self._number(name, value, where)
+            for name, value in values.items()
+        }
+
+    def _stays(self, name: str, value: Any) -> bool:
+        return isinstance(value, torch.Tensor) and self.hypers[name].kind == "real"
+
+    def _unread(self, name: str, value: torch.Tensor, where: str) -> torch.Tensor:
+        if value.numel() != 1:
+            raise ValueError(f"{self.what}: Tensor {name} must be 1-element, not of shape {tuple(value.shape)}{where}")
+        return value
 
 
 def plain(value: Any) -> Any:

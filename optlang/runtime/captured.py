@@ -1,0 +1,92 @@
+"""Steps without the host: counts, hypers and overflows stay on the device, so that a CUDA graph may hold a whole step.
+
+As in torch, `capturable=True` asks for it: then hypers that are tensors may be written into between replays, and plain numbers
+are those of the capture. A step that finds an overflow of scaled gradients on a GPU is taken in this way as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from optlang import ir
+from optlang.runtime.checkpoint import COUNT
+
+if TYPE_CHECKING:
+    from optlang.backends.base import Cell
+    from optlang.runtime.grouped import Grouped
+
+WAITING = {"eigenvectors": "eigenvectors", "orthonormal": "orthonormal bases"}  # torch's functions look at what they found
+
+
+def refuses(program: ir.Program) -> str:
+    """Why the host must take part in the steps of a program; empty where it need not."""
+    if program.uses("grad") or program.uses("hvp") or program.uses("loss"):
+        return "it asks the model again, in the middle of the step"
+    nodes = ir.walk([*program.roots(), *(state.init for state in program.states)])
+    if any(node.type.extent.level in ("group", "model") for node in nodes) or program.reports:
+        return "it has values per group or model, which meet on the host"
+    if found := next((WAITING[node.op] for node in nodes if node.op in WAITING), ""):
+        return f"it takes {found}, for which the host waits"
+    return ""
+
+
+def is_capturing() -> bool:
+    """Whether what is launched goes into a CUDA graph."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]
+
+
+def guards(optimizer: Grouped) -> bool:
+    """Whether an overflow that a scaler has found is dealt with on the device."""
+    found = getattr(optimizer, "found_inf", None)
+    if not isinstance(found, Tensor) or not (found.is_cuda or all(group.get("capturable") for group in optimizer.param_groups)):
+        return False
+    return not any(optimizer.case_of(g).waits or g.get("differentiable") for g in optimizer.param_groups)
+
+
+def check_capture(optimizer: Grouped, settings: Sequence[Mapping[str, Any]]) -> None:
+    """Raises RuntimeError for a step that a CUDA graph cannot hold, or would not hold all of."""
+    if not is_capturing():
+        return
+    what = f"{type(optimizer).__name__}.step()"
+    for group, hypers in zip(optimizer.param_groups, settings, strict=True):
+        if not group.get("capturable"):
+            raise RuntimeError(f"{what} cannot be captured in a CUDA graph with capturable=False, for its rates are computed on the host: "
+                               "make it with capturable=True, or step after the replay")  # fmt: skip
+        for parameter in group["params"]:
+            _check_parameter(optimizer, what, parameter)
+        for name, value in hypers.items():
+            if isinstance(value, Tensor) and not value.is_cuda:
+                raise RuntimeError(f"{what} is being captured in a CUDA graph, but {name} lies on the {value.device.type}, where no replay "
+                                   "would see it change: move it to the GPU, or give a number")  # fmt: skip
+
+
+def _check_parameter(optimizer: Grouped, what: str, parameter: Tensor) -> None:
+    if parameter.requires_grad and parameter.grad is None:
+        raise RuntimeError(f"{what} is being captured in a CUDA graph, but {optimizer.name_of(parameter)} has no gradient, so no replay "
+                           "would ever step it: call backward before, or set requires_grad=False")  # fmt: skip
+    count = optimizer.state.get(parameter, {}).get(COUNT)
+    if parameter.grad is not None and (count is None or count.device != parameter.device):
+        raise RuntimeError(f"{what} is being captured in a CUDA graph, but {optimizer.name_of(parameter)} has no state on the GPU yet, so "
+                           "every replay would make it anew: take a step before the capture")  # fmt: skip
+
+
+def counts(states: Sequence[Mapping[str, Any]]) -> list[Tensor]:
+    """The numbers of updates after this one, each on its device."""
+    ahead = torch._foreach_add([state[COUNT] for state in states], 1.0)
+    return list(ahead)
+
+
+def count(cells: Sequence[Cell], overflow: Tensor | None) -> None:
+    """The updates are over; after an overflow there was none."""
+    steps = [cell.state[COUNT] for cell in cells]
+    if overflow is None:
+        torch._foreach_add_(steps, 1.0)
+        return
+    for device in {step.device for step in steps}:
+        taken = (overflow.reshape(()).to(device, non_blocking=True) == 0).float()
+        mine = [step for step in steps if step.device == device]
+        torch._foreach_add_(mine, [taken] * len(mine))
