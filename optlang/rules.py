@@ -113,8 +113,8 @@ def load(
 ) -> type[Optimizer]:  # fmt: skip
     """The optimizer class of a library name or a `.opt` file: `Lion = load("lion")`, then `Lion(model.parameters(), lr=1e-4)`.
 
-    `backend` is "auto" (C++ on the CPU, torch elsewhere), "cpp", "triton", "torch" or "reference"; `math` is "safe" (as accurate as
-    written), "strict" (as written) or "fast". `state` stores the states with a number for each element in fewer bits: "bf16",
+    `backend` is "auto" (C++ on the CPU, Triton on CUDA, else torch), "cpp", "triton", "torch" or "reference"; `math` is "safe" (as accurate
+    as written), "strict" (as written) or "fast". `state` stores the states with a number for each element in fewer bits: "bf16",
     "fp8", "int8" or "int4" for all, or by name as `{"m": "bf16", "v": "int8"}`. `weights` says how parameters of bfloat16 are
     rounded: to "nearest", "stochastic", or "compensated" with what rounding took away kept beside them. Raises OptError for a
     file that is wrong or missing, ValueError for an unknown backend, math, state or format.

@@ -16,9 +16,7 @@ WHAT: dict[str, str] = {
 
 
 def backend(name: str) -> Backend:
-    """The backend of that name; "auto" is C++ where it pays off, and torch elsewhere. Raises KeyError where there is none."""
-    if name == "auto":
-        return cast(Backend, import_module("optlang.backends.cpp").AUTO)
-    if name not in WHAT:
+    """The backend of that name; "auto" chooses for each parameter by its device. Raises KeyError where there is none."""
+    if name != "auto" and name not in WHAT:
         raise KeyError(name)
     return cast(Backend, import_module(f"optlang.backends.{name}").BACKEND)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from optlang.ir import Program
 
@@ -62,6 +62,16 @@ class Step:
     beside: Sequence[Cell] = ()
 
 
+class Way(NamedTuple):
+    """How a parameter is stepped: the backend, and why that one."""
+
+    backend: str
+    reason: str
+
+
+NOT_YET = Way("none yet", "it has not been stepped")
+
+
 class Executable(Protocol):
     """A compiled program."""
 
@@ -73,6 +83,9 @@ class Executable(Protocol):
 
     def step(self, step: Step) -> None:
         """One update of every cell, in place: `begin`, and the writing at once."""
+
+    def way(self, index: int) -> Way:
+        """How the parameter at a place among the optimizer's was stepped the last time."""
 
     def evaluation(self, step: Step) -> list[Array]:
         """`eval = …` for every cell, from the stored weights and states."""

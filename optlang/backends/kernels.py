@@ -11,22 +11,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optlang.backends import passes
+from optlang.backends.base import Way
 from optlang.backends.formats import Packed
 from optlang.backends.torch_code import CellCode, Output
-from optlang.backends.torch_functions import Bound, Functions
+from optlang.backends.torch_functions import COMPILE_FROM, Bound, Functions
 from optlang.backends.torch_views import put_back, view
 from optlang.ir import Node, W
 
 STAGES = ("final", "level")  # what is worth a kernel: not what runs once
+SMALL = f"steps of fewer than {COMPILE_FROM:,} elements are as quick with it"
+TOGETHER = "one call for all parameters of a kind"
 Array = Any  # numpy.ndarray
 
 
 class KernelFunctions(Functions):
-    """`always`: kernels also where a step is so small that torch is as quick."""
+    """`always`: kernels also where a step is so small that torch is as quick. `name`: of the backend that kernels are of."""
+
+    name = ""
 
     def __init__(self, always: bool) -> None:
         super().__init__()
         self.always = always
+        self.trouble = ""  # why no kernel could be compiled
         self._outputs: dict[CellCode, tuple[Output, ...]] = {}
         self._kernels: dict[Any, Any] = {}
 
@@ -52,7 +59,7 @@ class KernelFunctions(Functions):
 
     def run(self, bound: Bound, compiled: bool) -> Any:
         """One function with one parameter."""
-        kernel = self.kernel(bound) if compiled or self.always else None
+        kernel = self.kernel(bound) if self.wants(bound, compiled) else None
         return super().run(bound, compiled) if kernel is None else tuple(self.launch(kernel, [bound])[0].unbind())
 
     def run_all(self, calls: Sequence[Bound], compiled: bool) -> None:
@@ -77,9 +84,28 @@ class KernelFunctions(Functions):
         """The places of calls that share a kernel and a device; under None those that have no kernel."""
         found: dict[Any, list[int]] = {}
         for place, bound in enumerate(calls):
-            kernel = self.kernel(bound) if compiled or self.always else None
+            kernel = self.kernel(bound) if self.wants(bound, compiled) else None
             found.setdefault(None if kernel is None else (kernel, bound.weights.device), []).append(place)
         return found
+
+    def wants(self, bound: Bound, compiled: bool) -> bool:
+        """Whether a kernel is worth its while."""
+        return compiled or self.always
+
+    def way(self, bound: Bound, compiled: bool) -> Way:
+        """As in torch, or a kernel."""
+        if not self.wants(bound, compiled):
+            return Way("torch", SMALL)
+        if self.kernel(bound) is not None:
+            return Way(self.name_at(bound), TOGETHER)
+        refused = passes.refuses(self._outputs[bound.code])
+        if refused:
+            return Way("torch", f"the rule {refused}")
+        return Way("torch", self.trouble or f"there are no such kernels for {bound.weights.dtype} on {bound.weights.device.type}")
+
+    def name_at(self, bound: Bound) -> str:
+        """The backend whose kernels step such a parameter."""
+        return self.name
 
     def kernel(self, bound: Bound) -> Any:
         """The kernel of a function for tensors of such types; None where there is none."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from optlang.backends import arrays
-from optlang.backends.base import Backend, Executable, Math, Step, StepError
+from optlang.backends.base import Backend, Executable, Math, Step, StepError, Way
 from optlang.backends.interpreter import Code, Run
 from optlang.backends.places import Place, Value, read, spread
 from optlang.ir import Node, Program, State, walk
@@ -73,6 +73,10 @@ class Reference:
             step.reports.update(reports)
 
         return write
+
+    def way(self, index: int) -> Way:
+        """Always the same."""
+        return Way("reference", "it was asked for")
 
     def evaluation(self, step: Step) -> list[arrays.Array]:
         """New arrays like the weights: those to evaluate with, or the stored ones where the rule has no others."""

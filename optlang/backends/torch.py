@@ -17,7 +17,7 @@ from torch import Tensor
 
 from optlang import ir
 from optlang.backends.arrays import kept, write
-from optlang.backends.base import Backend, Cell, Executable, Math, Step, StepError
+from optlang.backends.base import NOT_YET, Backend, Cell, Executable, Math, Step, StepError, Way
 from optlang.backends.device_scalars import is_on_device, sent
 from optlang.backends.formats import PLAIN, REST, Packed, Storage
 from optlang.backends.interpreter import Code, Run
@@ -25,7 +25,7 @@ from optlang.backends.overflow import SCALE, unscaled_gradient
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.torch_barriers import cross
 from optlang.backends.torch_code import CellCode, Output, generate
-from optlang.backends.torch_functions import Bound, Functions
+from optlang.backends.torch_functions import COMPILE_FROM, Bound, Functions
 from optlang.backends.torch_views import like
 from optlang.backends.torch_work import Pass, Work, computing, input_of, new_state, truth_of
 from optlang.host import HostScalars, MissingFact
@@ -34,7 +34,6 @@ from optlang.plan import Barrier, Plan, Truth, plan
 from optlang.simplify import simplify
 from optlang.types import ELEMENT, Type
 
-COMPILE_FROM = 1 << 18  # elements in one step; below, calling single operators is as quick
 WEIGHTS = Type("real", ELEMENT)
 
 
@@ -56,6 +55,7 @@ class TorchExecutable:
             c.hypers or c.reads_t for c in self._conditions
         )
         self._gradient = [unscaled_gradient()] if any(h.name == SCALE for h in program.hypers) else []  # goes where it came from
+        self._ways: dict[int, Way] = {}
         self._own = [s for s in self.plan.program.states if s.name not in self.plan.shared]
         self._shared = [s for s in self.plan.program.states if s.name in self.plan.shared]
 
@@ -117,6 +117,7 @@ class TorchExecutable:
 
         @torch.no_grad()
         def finish() -> None:
+            self._ways.update((cell.index, self._functions.way(x, now.compiled)) for cell, x in zip(step.cells, calls, strict=True))
             self._functions.run_all(calls, now.compiled)
             for target, value in shared:
                 write(target, value)
@@ -178,6 +179,10 @@ class TorchExecutable:
             return {}
         run = now.run or Run(self.plan.program.name, self._code, now.step)
         return {name: run([(node, run.model)])[0].item() for name, node in reports.items()}
+
+    def way(self, index: int) -> Way:
+        """How the parameter was stepped the last time."""
+        return self._ways.get(index, NOT_YET)
 
     @torch.no_grad()
     def evaluation(self, step: Step) -> list[Tensor]:

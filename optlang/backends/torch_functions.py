@@ -16,7 +16,7 @@ from torch.fx.experimental import _config as shape_settings
 
 from optlang import ir
 from optlang.backends import torch_batches, torch_ops
-from optlang.backends.base import Cell, Step
+from optlang.backends.base import Cell, Step, Way
 from optlang.backends.device_scalars import DeviceScalars
 from optlang.backends.formats import Packed
 from optlang.backends.torch_code import CellCode, Output, generate
@@ -25,6 +25,7 @@ from optlang.host import HostScalars
 from optlang.ir import Node
 
 Function = Callable[..., Any]
+COMPILE_FROM = 1 << 18  # elements in one step; below, calling single operators is as quick
 
 
 # Precompiled headers pay off after several kernels only, and there is one here. Patterns of models (1 s to load) are not to be
@@ -100,6 +101,12 @@ class Functions:
 
     def remember(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool) -> None:
         """A step that needs nothing but these calls, one for each cell."""
+
+    def way(self, bound: Bound, compiled: bool) -> Way:
+        """How a parameter is stepped by such a call."""
+        if bound.code.multiplies:
+            return Way("torch", "uncompiled, as products of matrices take its time; those of a shape together")
+        return Way("torch", "fused by torch.compile" if compiled else f"uncompiled, as steps of fewer than {COMPILE_FROM:,} elements are")
 
     def run(self, bound: Bound, compiled: bool) -> Any:
         """Runs a function on the views that it wants; what it wrote into copies goes where it belongs."""

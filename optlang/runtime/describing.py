@@ -11,7 +11,7 @@ from optlang.runtime.cases import Case
 from optlang.runtime.facts import facts_of, is_matrix_rule
 from optlang.runtime.naming import Group, name_in
 from optlang.runtime.parameters import real
-from optlang.runtime.routing import Assigned, Routes, known_of, looks_like, reason_for
+from optlang.runtime.routing import Assigned, Backends, Routes, Stepped, known_of, looks_like, reason_for
 from optlang.runtime.shapes import expected_states
 from optlang.runtime.sharded import is_sharded
 
@@ -92,6 +92,19 @@ def assigned(optimizer: Grouped) -> Routes:
             name = name_in(group, number, place)
             reason = reason_for(conditions, known_of(p, name if "param_names" in group else ""))
             found.append(Assigned(name, tuple(p.shape), case.label or case.program.name, reason))
+    return found
+
+
+def stepped(optimizer: Grouped) -> Backends:
+    """Each parameter with its backend and the reason."""
+    found = Backends()
+    index = 0
+    for number, group in enumerate(optimizer.param_groups):
+        case = optimizer.case_of(group)
+        executable = case.executable(case.settings.read(group, ""), group.get("differentiable", False))[1]
+        for place, p in enumerate(group["params"]):
+            found.append(Stepped(name_in(group, number, place), tuple(p.shape), *executable.way(index)))
+            index += 1
     return found
 
 

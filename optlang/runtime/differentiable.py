@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from optlang import ir
-from optlang.backends.base import Cell, Step, StepError
+from optlang.backends.base import Cell, Step, StepError, Way
 from optlang.backends.device_scalars import operator
 from optlang.backends.torch_code import CellCode, Output, generate
 from optlang.backends.torch_functions import load
@@ -75,6 +75,10 @@ class Differentiable:
     def step(self, step: Step) -> None:
         """One update of every cell."""
         self.begin(step)()
+
+    def way(self, index: int) -> Way:
+        """Always the same."""
+        return Way("torch", "uncompiled, as autograd goes through the step")
 
     def evaluation(self, step: Step) -> list[Tensor]:
         """The weights to evaluate with, as new tensors."""

@@ -12,12 +12,12 @@ from torch import Tensor
 from optlang import ir
 from optlang.runtime import sharded
 from optlang.runtime.cases import Case
-from optlang.runtime.describing import assigned, description, mistakes
+from optlang.runtime.describing import assigned, description, mistakes, stepped
 from optlang.runtime.differentiable import refuses
 from optlang.runtime.naming import CYCLED, OWN_KEYS, Group, name_in
 from optlang.runtime.options import OPTIONS, check_options
 from optlang.runtime.parameters import check_parameter, listed
-from optlang.runtime.routing import Routes, holds, known_of
+from optlang.runtime.routing import Backends, Routes, holds, known_of
 
 
 class Grouped(torch.optim.Optimizer):
@@ -188,6 +188,10 @@ class Grouped(torch.optim.Optimizer):
     def routes(self) -> Routes:
         """Each parameter with its shape, its rule, and the facts by which it got there. `print` shows a table."""
         return assigned(self)
+
+    def backends(self) -> Backends:
+        """Each parameter with its shape, what stepped it the last time, and why. `print` shows a table."""
+        return stepped(self)
 
     def describe(self) -> str:
         """What is optimized by which rule, and the memory that its states take."""

@@ -117,10 +117,30 @@ class Routes(list[Assigned]):
     """Who got what and why; printed, a table."""
 
     def __str__(self) -> str:
-        rows = [("parameter", "shape", "rule", "reason")]
-        rows += [(a.parameter, "×".join(map(str, a.shape)) or "()", a.rule, a.reason) for a in self]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+        return table(Assigned._fields, self)
+
+
+class Stepped(NamedTuple):
+    """One parameter with the backend that steps it."""
+
+    parameter: str
+    shape: tuple[int, ...]
+    backend: str
+    reason: str
+
+
+class Backends(list[Stepped]):
+    """What is stepped by what and why; printed, a table."""
+
+    def __str__(self) -> str:
+        return table(Stepped._fields, self)
+
+
+def table(head: tuple[str, ...], found: Sequence[Assigned] | Sequence[Stepped]) -> str:
+    """A row for each parameter."""
+    rows = [head, *((x[0], "×".join(map(str, x[1])) or "()", x[2], x[3]) for x in found)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def reason_for(conditions: Sequence[ir.Predicate | None], known: Known) -> str:

@@ -11,24 +11,21 @@ from optlang.backends.base import Backend, Executable, Math
 from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.formats import PLAIN, Storage
 from optlang.backends.reference import BACKEND as REFERENCE
-from optlang.backends.torch import COMPILE_FROM, TorchExecutable
+from optlang.backends.torch import TorchExecutable
+from optlang.backends.torch_functions import COMPILE_FROM
 from optlang.ir import Program
 from optlang.simplify import simplify
 
 
 class CppBackend:
-    """Generated C++ for the CPU, torch elsewhere. `always`: also for steps so small that torch is as quick."""
-
-    def __init__(self, always: bool = True) -> None:
-        self.always = always
+    """Generated C++ for the CPU, torch elsewhere."""
 
     def refuses(self, program: Program) -> str:
         return REFERENCE.refuses(program)
 
     def compile(self, program: Program, math: Math, storage: Storage = PLAIN) -> Executable:
         """The simplified program; `math` says how freely: see `simplify`."""
-        return TorchExecutable(simplify(program, math), COMPILE_FROM, CppFunctions(self.always), storage)
+        return TorchExecutable(simplify(program, math), COMPILE_FROM, CppFunctions(always=True), storage)
 
 
 BACKEND: Backend = CppBackend()
-AUTO: Backend = CppBackend(always=False)

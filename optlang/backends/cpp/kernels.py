@@ -36,6 +36,8 @@ class Loaded:
 class CppFunctions(KernelFunctions):
     """Functions that run as C++ where they can."""
 
+    name = "cpp"
+
     def __init__(self, always: bool) -> None:
         super().__init__(always)
         self._tables: Tables | None = None
@@ -55,7 +57,8 @@ class CppFunctions(KernelFunctions):
         try:
             step = build.library(kernel.text).step
         except build.NoCompiler as problem:
-            warn("C++", str(problem))
+            self.trouble = str(problem)
+            warn("C++", self.trouble)
             return None
         return Loaded(kernel, step, tuple((code.tensors.index(node), part) for node, part in kernel.columns))
 
@@ -74,7 +77,7 @@ class CppFunctions(KernelFunctions):
         groups: dict[Loaded, list[tuple[Cell, Bound]]] = {}
         for cell, bound in zip(cells, calls, strict=True):
             kernel = self.kernel(bound)
-            if kernel is None:
+            if not isinstance(kernel, Loaded):
                 return
             groups.setdefault(kernel, []).append((cell, bound))
         if all(fits(kernel.kernel, kernel.places, [bound for _, bound in some]) for kernel, some in groups.items()):
@@ -84,6 +87,7 @@ class CppFunctions(KernelFunctions):
         first = some[0][1]
         keys = tuple(_key(first, place, part) for place, part in loaded.places)
         return Table(loaded.kernel, loaded.step, keys, self.scalars(first.code).host, [cell for cell, _ in some], first)
+
 
 def _key(bound: Bound, place: int, part: int) -> str:
     """Where a cell has a column's tensor: see `repeat.column`."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 from optlang.backends.base import Backend, Executable, Math
 from optlang.backends.formats import PLAIN, Storage
 from optlang.backends.reference import BACKEND as REFERENCE
-from optlang.backends.torch import COMPILE_FROM, TorchExecutable
+from optlang.backends.torch import TorchExecutable
+from optlang.backends.torch_functions import COMPILE_FROM
 from optlang.ir import Program
 from optlang.simplify import simplify
 

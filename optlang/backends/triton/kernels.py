@@ -36,6 +36,8 @@ class Loaded:
 class TritonFunctions(KernelFunctions):
     """Functions that run as Triton kernels where they can: on CUDA, or on the CPU if Triton interprets."""
 
+    name = "triton"
+
     def fits(self, bound: Bound) -> bool:
         kind = bound.weights.device.type
         return (kind == "cuda" or (kind == "cpu" and _interprets())) and not bound.is_packed
@@ -49,7 +51,8 @@ class TritonFunctions(KernelFunctions):
         try:
             functions = load(kernel.text)
         except ImportError as problem:
-            warn("Triton", str(problem))
+            self.trouble = str(problem)
+            warn("Triton", self.trouble)
             return None
         launches = tuple((functions[name], by_chunk) for name, by_chunk in kernel.launches)
         return Loaded(kernel, launches, tuple(code.tensors.index(node) for node, _ in kernel.columns))

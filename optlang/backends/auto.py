@@ -1,0 +1,74 @@
+"""The backend that nobody has to choose: C++ on the CPU, Triton on CUDA, torch elsewhere and where these cannot be had.
+
+Parameters of one optimizer may be on several devices: each kind goes its own way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from optlang.backends.base import Backend, Executable, Math
+from optlang.backends.cpp.kernels import CppFunctions
+from optlang.backends.formats import PLAIN, Storage
+from optlang.backends.kernels import KernelFunctions
+from optlang.backends.reference import BACKEND as REFERENCE
+from optlang.backends.torch import TorchExecutable
+from optlang.backends.torch_code import Output
+from optlang.backends.torch_functions import COMPILE_FROM, Bound
+from optlang.ir import Program
+from optlang.simplify import simplify
+
+
+class AutoFunctions(CppFunctions):
+    """Functions that run as kernels of the device of their tensors. On the CPU small steps are as quick without."""
+
+    def __init__(self) -> None:
+        super().__init__(always=False)
+
+    @cached_property
+    def _triton(self) -> KernelFunctions:
+        from optlang.backends.triton.kernels import TritonFunctions  # noqa: PLC0415 - only CUDA pays for it
+
+        return TritonFunctions(always=True)
+
+    def wants(self, bound: Bound, compiled: bool) -> bool:
+        """On a GPU every operator that torch would call is a launch."""
+        return compiled or _is_on_cuda(bound)
+
+    def fits(self, bound: Bound) -> bool:
+        return self._triton.fits(bound) if _is_on_cuda(bound) else super().fits(bound)
+
+    def made(self, bound: Bound, outputs: Sequence[Output]) -> Any:
+        if not _is_on_cuda(bound):
+            return super().made(bound, outputs)
+        found = self._triton.made(bound, outputs)
+        self.trouble = self._triton.trouble or self.trouble
+        return found
+
+    def launch(self, kernel: Any, calls: Sequence[Bound]) -> Tensor:
+        return self._triton.launch(kernel, calls) if _is_on_cuda(calls[0]) else super().launch(kernel, calls)
+
+    def name_at(self, bound: Bound) -> str:
+        return self._triton.name if _is_on_cuda(bound) else self.name
+
+
+def _is_on_cuda(bound: Bound) -> bool:
+    return bound.weights.device.type == "cuda"
+
+
+class AutoBackend:
+    """Kernels of the device where there are some, else torch."""
+
+    def refuses(self, program: Program) -> str:
+        return REFERENCE.refuses(program)
+
+    def compile(self, program: Program, math: Math, storage: Storage = PLAIN) -> Executable:
+        """The simplified program; `math` says how freely: see `simplify`."""
+        return TorchExecutable(simplify(program, math), COMPILE_FROM, AutoFunctions(), storage)
+
+
+BACKEND: Backend = AutoBackend()
