@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optlang import diagnose, ir, library, lower, parser
+from optlang import diagnose, ir, library, lower, ops, parser
 from optlang.errors import Diagnostic, OptError, Source, did_you_mean
 from optlang.ir import Program, Routing
 from optlang.syntax import File
@@ -97,9 +97,10 @@ def extra_passes(file: File) -> list[str]:
     for item in (item for item in file.items if isinstance(item, RuleItem)):
         program = lower.lower(file, item.name)
         nodes = ir.walk(program.roots()) if isinstance(program, ir.Program) else []
-        gradients, products = (sum(node.op == op for node in nodes) for op in ("grad", "hvp"))
+        gradients, products, losses = (sum(node.op == op for node in nodes) for op in ops.CALLS)
         asks = [f"{gradients} more gradient{'s' * (gradients > 1)}"] * (gradients > 0)
         asks += [f"{products} Hessian-vector product{'s' * (products > 1)}"] * (products > 0)
+        asks += [f"{losses} more loss{'es' * (losses > 1)}"] * (losses > 0)
         if asks:
             notes.append(f"{item.name} asks the model for {' and '.join(asks)} in a step; `step` needs a closure")
     return notes

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from optlang import ir
 from optlang.host import MissingFact, evaluate
 from optlang.ir import Node
-from optlang.ops import MATRIX_OPS
-from optlang.plan import CALLS, Barrier, Plan, Truth
+from optlang.ops import CALLS, MATRIX_OPS
+from optlang.plan import Barrier, Plan, Truth
 from optlang.types import WORD_OF, Extent, Type, needs_matrix
 
 BYTES = 4  # of a float32
@@ -89,7 +89,7 @@ def _stages(plan: Plan, truth: Truth) -> str:
 
 def _named(op: str, type_: Type) -> str:
     if op in CALLS:
-        return {"grad": "the gradient at another point", "hvp": "a product with the Hessian"}[op]
+        return {"grad": "the gradient at another point", "hvp": "a product with the Hessian", "loss_at": "the loss at another point"}[op]
     return f"{op} per {type_.extent}"
 
 

@@ -176,7 +176,7 @@ class System:
                 return Degree(GRADIENT)
             case "hvp":
                 return args[0].plus(Degree(CURVATURE))
-            case "loss":
+            case "loss" | "loss_at":
                 return Degree(LOSS)
             case "hyper" | "state" | "input":
                 return PURE if node.type.kind == "bool" else Degree(ZERO, {(node.op, node.value): Fraction(1)})

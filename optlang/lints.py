@@ -16,7 +16,7 @@ from optlang.live import live_states, outputs
 from optlang.meaning import OVER_VALUES, OVER_WINDOW, number
 
 Finding = tuple[str, str, str, str, str]  # code, key of the place, message, pointer, help
-GRADIENTS = frozenset(["g", "grad", "hvp", "loss", "input"])
+GRADIENTS = frozenset(["g", "grad", "hvp", "loss", "loss_at", "input"])
 
 
 def lints(program: Program, source: Source) -> list[Diagnostic]:
@@ -286,7 +286,7 @@ class First:
                 return np.float64(self.weight)
             case "g" | "grad" | "hvp":
                 return np.float64(0)
-            case "t" | "loss":
+            case "t" | "loss" | "loss_at":
                 return np.float64(1)
             case "fact":
                 return np.float64(FACTS[node.value])

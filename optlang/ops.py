@@ -18,6 +18,7 @@ from optlang.types import (
     HOST,
     LEVELS,
     MATRIX,
+    MODEL,
     Extent,
     Kind,
     Type,
@@ -229,6 +230,12 @@ def at_weights(types: Sequence[Type], _value: Any = None) -> Type:
     return Type("real", ELEMENT)
 
 
+def per_model(types: Sequence[Type], value: Any = None) -> Type:
+    """`loss_at(x)`: something per element in, one number per model out."""
+    at_weights(types, value)
+    return Type("real", MODEL)
+
+
 def truth(_types: Sequence[Type], _value: Any = None) -> Type:
     return BOOL_HOST
 
@@ -389,8 +396,14 @@ ROWS: tuple[Op, ...] = (
        latex=r"\nabla\mathcal{L}\left({0}\right)"),
     Op("hvp", 1, "model", at_weights, "Hessian at w times a vector", degree="lost",
        latex=r"\nabla^2\mathcal{L}\,{0}"),
+    Op("loss_at", 1, "model", per_model, "loss of the same batch at another point", degree="lost",
+       latex=r"\mathcal{L}\left({0}\right)"),
 )  # fmt: skip
 
+CALLS: dict[str, str] = {  # what is asked of the model in the middle of a step
+    "grad": "gradients at other points", "hvp": "products with the Hessian", "loss_at": "losses at other points",
+}  # fmt: skip
+ASKING = (*CALLS, "loss")  # what needs a closure
 MATRIX_OPS: frozenset[str] = frozenset(row.name for row in ROWS if row.role == "matrix")
 OPS: dict[str, Op] = {row.name: row for row in ROWS}
 

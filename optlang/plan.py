@@ -1,6 +1,6 @@
 """Programs as stages: what can be computed parameter by parameter, and what must wait for all of them.
 
-A *barrier* needs more than one parameter: a reduction per group or model, `grad`, `hvp`. The program is cut there: a mark
+A *barrier* needs more than one parameter: a reduction per group or model, `grad`, `hvp`, `loss_at`. The program is cut there: a mark
 stands for the value, and the stages on either side are elementwise, reducing or matrix code for one parameter. Conditions
 of blocks that are known before the step are decided before code is made, so the side not taken costs nothing.
 """
@@ -13,9 +13,9 @@ from functools import cached_property
 
 from optlang import ir
 from optlang.ir import Node, Program
+from optlang.ops import CALLS
 from optlang.types import TENSOR, Extent, Type
 
-CALLS = ("grad", "hvp")
 OWN = {
     "state": "the state `{}`", "hyper": "the setting `{}`", "grad": "gradients at other points", "hvp": "products with the Hessian",
 }  # fmt: skip

@@ -6,9 +6,7 @@ from optlang import ir
 from optlang.equations import definitions
 from optlang.ir import Node, Predicate, Program, Routing
 from optlang.latex import Printer, at, symbol
-
-CALLS = {"grad": "gradients at other points", "hvp": "Hessian-vector products"}
-
+from optlang.ops import CALLS
 
 # ---------------------------------------------------------------------------------------------------------- LaTeX
 

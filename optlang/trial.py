@@ -146,12 +146,17 @@ class Walk:
             cell.gradient, cell.t, cell.hypers = gradient, number + 1, world.settings[number]
             cell.inputs = {i.name: np.float64(1.5) for i in self.inputs}
         step.inputs = {i.name: np.float64(1.5) for i in self.inputs}
-        step.loss = np.float64(1.0 + sum(float(np.sum(w * w)) for w in weights))
+        step.loss = _height(weights)
+        step.loss_at = _height
         step.grad = lambda points: [g * (1 + self.nudge) for g in world.gradients(number, points)]
         step.hvp = lambda vectors: world.products(number, weights, vectors)
         self.executable.prepare(step)
         self.executable.step(step)
         return [cell.weights.copy() for cell in step.cells] + [np.array(x) for x in self.executable.evaluation(step)]
+
+
+def _height(weights: Sequence[Array]) -> np.float64:
+    return np.float64(1.0 + sum(float(np.sum(w * w)) for w in weights))
 
 
 def _facts(shape: tuple[int, ...]) -> dict[str, int]:

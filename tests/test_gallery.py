@@ -122,6 +122,10 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "dion": "the transcription of the paper in `tests/by_hand_matrix.py`, given our start",
     "dctadamw": "the transcription of the paper in `tests/by_hand_matrix.py`",
     "trion": "the transcription of the paper in `tests/by_hand_matrix.py`",
+    "mezo": "the transcription of the paper in `tests/by_hand_learned.py`, given our draws",
+    "zocoordinates": "the transcription of the paper in `tests/by_hand_learned.py`, given our draws",
+    "zoranksgd": "the transcription of the paper in `tests/by_hand_learned.py`, given our draws",
+    "smb": "the transcription of the paper in `tests/by_hand_learned.py`",
     "psgdkron": "kron-torch in float64, given our draws",
 }  # fmt: skip
 HEAD = """\

@@ -20,6 +20,7 @@ from references import DEFINITIONS as FIRST_DEFINITIONS
 from references import RULES as FIRST_RULES
 from references import SCHEDULES, Row, Schedule, Setting, probe
 from references_elementwise import RULES as ELEMENTWISE_RULES
+from references_learned import RULES as LEARNED_RULES
 from references_matrix import RULES as MATRIX_RULES
 from references_reductions import DEFINITIONS as REDUCTION_DEFINITIONS
 from references_reductions import RULES as REDUCTION_RULES
@@ -30,7 +31,7 @@ from optlang.ir import Routing
 
 LIBRARY = Path(__file__).parent.parent / "library"
 BACKENDS = ("reference", "torch", "cpp", "module")
-RULES = FIRST_RULES + ELEMENTWISE_RULES + MATRIX_RULES + REDUCTION_RULES
+RULES = FIRST_RULES + ELEMENTWISE_RULES + MATRIX_RULES + REDUCTION_RULES + LEARNED_RULES
 DEFINITIONS = FIRST_DEFINITIONS + REDUCTION_DEFINITIONS
 ROWS = RULES + DEFINITIONS
 NOTICED = 1e-5  # what moving one setting a little must at least do; the agreement is seven orders better
@@ -39,7 +40,7 @@ BAKED = {  # what a generated module cannot change later
     "galore": {"r": 2}, "fira": {"r": 2}, "apollo": {"r": 2},
     "frugal": {"r": 2}, "frugalcolumns": {"r": 2}, "onlinesubspacedescent": {"r": 2}, "subspacemomentum": {"r": 2}, "dion": {"r": 2},
     "dctadamw": {"r": 2}, "trion": {"r": 2, "steps": 4},
-    "oasis": {"samples": 3}, "oasismomentum": {"samples": 3},
+    "oasis": {"samples": 3}, "oasismomentum": {"samples": 3}, "zocoordinates": {"k": 3}, "zoranksgd": {},
 }  # fmt: skip
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 

@@ -62,12 +62,15 @@ FEATURES = {
     "norm of a guarded gradient": "rule R { every 2 { u = grad(w + 0.1*g) } else { u = g } n = norm(u per model) w' = w "
     "- 0.1*u/(n + 1) }",
     "curvature": "rule R { z = normal() h = z*hvp(z) w' = w - 0.1*g/(1 + abs(h)) }",
+    "losses elsewhere": "rule R { z = normal() every 2 { c = loss_at(w - z*norm(g per model)) - loss } else { c = "
+    "loss } w' = w - 0.1*c*z }",
     "skipped step": "rule R { when norm(g per model) < 1 { w' = w - 0.1*g } }",
     "new weights read": "rule R { state a = w a' = 0.9*a + 0.1*w' w' = w - 0.1*g - 0.01*a }",
     "shared update": "rule R { state a = 0 state b = 0 x = 0.5*a + g a' = x b' = x w' = w - 0.1*(a' + b') }",
     "held in a block": "rule R { state s = w when t > 2 { s' = 0.5*s + 0.5*w w' = s' } else { w' = w - 0.1*g } }",
     "a view kept": "rule R { state m = 0 when rank == 2 { x = m.T m' = m + g u = g @ (x @ m') } else { m' = m - g u = g "
     "+ m } w' = w - 0.1*u }",
+    "chosen by a number": "rule R { state m = w m' = 0.5*m + g u = where(t < 0, w, m) w' = u/2 + u/4 - 0.1*m' }",
     "numbers": "rule R { a = where(t > 3, log(t - 3), -1) b = max(a, 1/(t - 2)) w' = w - 0.1*g/(1 + abs(clip(b, -5, 5))) }",
     "hyper as state": "rule R { hyper lr = 0.1 in (0, inf) state s = lr state n per tensor = numel s' = s*where(g > 0, "
     "0.9, 1.1) w' = w - s'*g*(1 + 1/n) n' = n + 1 }",

@@ -17,6 +17,7 @@ from optlang import ir, philox
 from optlang.backends.base import Cell, Step, StepError
 from optlang.backends.reference import BACKEND
 from optlang.ir import FALSE, LOSS, TRUE, G, Input, Node, Program, State, T, W, const, make
+from optlang.ops import CALLS
 from optlang.types import COL, ELEMENT, GROUP, MATRIX, MODEL, ROW, TENSOR, Extent, Kind, Type
 
 LR = ir.hyper("lr")
@@ -540,6 +541,19 @@ def test_gradients_at_another_point_and_hessian_products():
     assert [c.weights.item() for c in step.cells] == [3 + 1.5, 6 + 3]
 
 
+def test_the_loss_at_another_point_is_one_number_for_all():
+    points = []
+
+    def loss_at(asked):
+        points.append([p.tolist() for p in asked])
+        return torch.tensor(3.0)
+
+    step = step_of(cell([1.0], [0.5]), cell([[2.0]], [[1.0]], index=1), loss_at=loss_at)
+    take(rule(ir.mul(make("loss_at", (ir.add(W, G),)), W)), step)
+    assert points == [[[1.5], [[3.0]]]]
+    assert [c.weights.item() for c in step.cells] == [3, 6]
+
+
 def test_a_point_of_coarser_extent_is_spread():
     ask = Recorder()
     take(rule(make("grad", (LR,))), step_of(cell(X, lr=4.0), grad=ask))
@@ -560,7 +574,7 @@ def test_the_loop_may_move_the_parameters_while_it_is_asked():
     np.testing.assert_allclose(one.weights, [1 - 15 + 0.5, 2 - 25 + 0.5])
 
 
-@pytest.mark.parametrize(("op", "words"), [("grad", "gradients at other points"), ("hvp", "products with the Hessian")])
+@pytest.mark.parametrize(("op", "words"), CALLS.items())
 def test_without_a_closure_the_error_says_so(op, words):
     step = step_of(cell([1.0]))
     with pytest.raises(StepError, match=rf"rule `Test` needs {words}.*step\(closure\)"):

@@ -16,6 +16,7 @@ SAM: Any = optlang.load("sam")
 SGD: Any = optlang.load("sgd")
 BACKENDS = ("torch", "reference")
 ASKING = "rule A { hyper lr = 1 in (0, inf) state m = 0 m' = 0*m + grad(w + 1) w' = w - lr*m' }"
+ELSEWHERE = "rule L { hyper lr = 1 in (0, inf) w' = w - lr*(loss_at(w + 1) - loss) }"
 CURVED = "rule C { hyper lr = 1 in (0, inf) state h = 0 h' = 0*h + hvp(g) w' = w - lr*h' }"
 POLYAK = "rule P { hyper lr = 1 in (0, inf) w' = w - lr*loss*g/(sum(g^2 per model) + 1e-12) }"
 
@@ -41,7 +42,7 @@ def closure_of(optimizer: Any, loss: Callable[[], Tensor], **how: Any) -> Callab
 # ------------------------------------------------------------------------------------------------------- the closure
 
 
-@pytest.mark.parametrize("rule", ["sam", "sophiah", ASKING, CURVED, POLYAK])
+@pytest.mark.parametrize("rule", ["sam", "sophiah", ASKING, ELSEWHERE, CURVED, POLYAK])
 def test_a_missing_closure_is_an_error_before_anything_is_touched(rule: str) -> None:
     p = point(1.0)
     p.grad = torch.ones(1).double()
@@ -383,3 +384,21 @@ def test_random_draws_follow_the_seed(backend: str) -> None:
     assert torch.equal(seen[0][0], seen[1][0])
     assert not torch.equal(seen[0][0], seen[2][0])
     assert not torch.equal(seen[0][0], seen[0][1])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_loss_elsewhere_takes_a_forward_pass_alone(backend: str) -> None:
+    p, graphs = point(3.0), []
+    optimizer = made(ELSEWHERE, backend)([p], lr=0.5)
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = (p**2).sum()
+        graphs.append(loss.requires_grad)
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure).item() == 9
+    assert p.item() == 3 - 0.5 * (16 - 9)
+    assert p.grad is not None and p.grad.item() == 6
+    assert graphs == [True, False]

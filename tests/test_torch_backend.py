@@ -30,6 +30,8 @@ ONE_GROUP = (  # their settings enter values of the model
     "dadaptadam", "prodigy", "swats", "dadaptsgd", "adamhd", "sgdhd", "oasis", "sps", "spssmooth", "alig", "localsgd",
 )  # fmt: skip
 
+BY_LOSSES = ("mezo", "zocoordinates", "zoranksgd", "smb")  # small differences of losses, which float32 rounds
+
 
 def some(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
@@ -81,7 +83,7 @@ def test_library(name: str) -> None:
     compare(name, shapes_for(made, SHAPES), **group)
 
 
-@pytest.mark.parametrize("name", STEADY)
+@pytest.mark.parametrize("name", [n for n in STEADY if n not in BY_LOSSES])
 def test_library_in_float32(name: str) -> None:
     shapes = shapes_for(optlang.Rule(name).program, SHAPES)
     sides = [train(optlang.load(name, backend=b), shapes, 4, torch.float32) for b in ("torch", "reference")]
@@ -135,6 +137,7 @@ PROGRAMS: dict[str, str] = {
     "gradient at the weights": "w' = w - lr*grad(w)",
     "curvature": "z = rademacher()  w' = w - lr*z*hvp(z)",
     "curvature twice": "w' = w - lr*hvp(hvp(g))",
+    "losses elsewhere": "z = normal()  w' = w - lr*z*(loss_at(w + 0.1*z) - loss_at(w - z/norm(g per model)))",
     "loss": "w' = w - lr*g*loss/(1 + loss)",
     "state per model": "state n per model = 2  n' = 0.5*n + norm(g per model)  w' = w - lr*g/n'",
     "state per model from t": "state n per model = 0  n' = n + t  w' = w - lr*g*n'",

@@ -57,7 +57,7 @@ class Pair:
             cell.gradient = self.gradient(cell.weights)
             cell.inputs = {i.name: self.gradient(cell.weights) ** 2 for i in self.inputs}
         self.taken.loss = torch.tensor(0.5 + 1 / self.taken.cells[0].t)
-        self.taken.grad, self.taken.hvp = self._gradient_at, self._curvature
+        self.taken.grad, self.taken.hvp, self.taken.loss_at = self._gradient_at, self._curvature, self._loss_at
         for name, value in more.items():
             setattr(self.taken, name, value)
         self.ours.prepare(self.taken)
@@ -73,6 +73,9 @@ class Pair:
 
     def _curvature(self, vectors: list[Tensor]) -> list[Tensor]:
         return [0.7 * torch.as_tensor(v) for v in vectors]
+
+    def _loss_at(self, points: list[Tensor]) -> Tensor:
+        return sum((torch.cos(torch.as_tensor(x).double()).sum() for x in points), torch.zeros((), dtype=torch.float64))
 
     def compare(self, other: Step) -> None:
         for mine, theirs in zip(self.taken.cells, other.cells, strict=True):
@@ -101,7 +104,7 @@ def copied(step: Step) -> Step:
         state = {name: value.detach().clone() for name, value in cell.state.items()}
         cells.append(replace(cell, weights=cell.weights.detach().clone(), state=state))
     groups = {n: copy.deepcopy(dict(values)) for n, values in step.groups.items()}
-    return Step(cells, copy.deepcopy(dict(step.model)), groups, step.seed, step.loss, step.grad, step.hvp, step.inputs)
+    return Step(cells, copy.deepcopy(dict(step.model)), groups, step.seed, step.loss, step.grad, step.hvp, step.loss_at, step.inputs)
 
 
 def near(mine: Tensor, theirs: Tensor, tolerance: float, what: str) -> None:

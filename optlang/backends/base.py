@@ -46,7 +46,8 @@ class Step:
     """One step of all parameters that have a gradient.
 
     `model` and `groups` hold the states per model and per group, as 0-d arrays. `grad(points)` returns the gradients of
-    this step's batch at other weights, one per cell; `hvp(vectors)` the Hessian at the stored weights times the vectors.
+    this step's batch at other weights, one per cell; `hvp(vectors)` the Hessian at the stored weights times the vectors,
+    and `loss_at(points)` one number.
     `beside` are parameters of the other rules of a route: values per model are of them too, and nothing else is.
     """
 
@@ -57,9 +58,14 @@ class Step:
     loss: Array | None = None
     grad: Callable[[list[Array]], list[Array]] | None = None
     hvp: Callable[[list[Array]], list[Array]] | None = None
+    loss_at: Callable[[list[Array]], Array] | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)  # `input`s per model or group; per group also as {group: value}
     reports: dict[str, Any] = field(default_factory=dict)
     beside: Sequence[Cell] = ()
+
+    def asked(self, op: str) -> Callable[[list[Array]], Any] | None:
+        """What answers a `grad`, `hvp` or `loss_at`, if anything does."""
+        return {"grad": self.grad, "hvp": self.hvp, "loss_at": self.loss_at}[op]
 
 
 class Way(NamedTuple):

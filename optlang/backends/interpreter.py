@@ -17,12 +17,10 @@ from optlang.backends.leaves import leaf
 from optlang.backends.places import Place, Value, is_special, layout, pad, shape_of, spread
 from optlang.host import MAPS, Missing, combine
 from optlang.ir import Node, fold, walk
-from optlang.ops import MATRIX_OPS
+from optlang.ops import CALLS, MATRIX_OPS
 from optlang.types import Extent
 
 Wanted = tuple[Node, Place]
-
-CALLS = frozenset(["grad", "hvp"])
 
 
 class Code:
@@ -95,7 +93,11 @@ class Run:
             raise StepError(_not_a_matrix(node, place))
         if node.op in CALLS:
             points = [_known(p.values[n], p) for n, p in needed]
-            for cell, answer in zip(self.model.cells, self._ask(node.op, points), strict=True):
+            answers = self._ask(node.op, points)
+            if node.op == "loss_at":
+                place.values[node] = answers[0]
+                return
+            for cell, answer in zip(self.model.cells, answers, strict=True):
                 cell.values[node] = answer
         else:
             place.values[node] = self._value(node, place, needed)
@@ -118,13 +120,15 @@ class Run:
 
     def _ask(self, op: str, points: list[Value]) -> list[Value]:
         """One pass over the model at a point given for every parameter of the step."""
-        call = self.step.grad if op == "grad" else self.step.hvp
+        call = self.step.asked(op)
         if call is None:
-            what = "gradients at other points" if op == "grad" else "products with the Hessian"
-            raise StepError(f"rule `{self.rule}` needs {what}; call `optimizer.step(closure)` with a closure that returns the loss")
+            raise StepError(f"rule `{self.rule}` needs {CALLS[op]}; call `optimizer.step(closure)` with a closure that returns the loss")
         shapes = [p.shape for p in self.model.cells]
         spreads = [np.broadcast_to(x, shape) for x, shape in zip(points, shapes, strict=True)]
-        answers = call([arrays.like(cell.weights, x) for cell, x in zip(self.step.cells, spreads, strict=True)])
+        given = [arrays.like(cell.weights, x) for cell, x in zip(self.step.cells, spreads, strict=True)]
+        if op == "loss_at":
+            return [arrays.read(call(given)).reshape(())]
+        answers = call(given)
         found = [arrays.read(x) for x in answers]
         if [x.shape for x in found] != shapes:
             raise StepError(f"rule `{self.rule}`: `{op}` gave shapes {[x.shape for x in found]} for parameters of shapes {shapes}")

@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from optlang import meaning
+from optlang.backends.arrays import read
 from optlang.backends.base import StepError
 from optlang.backends.places import Place, shape_of
 from optlang.backends.torch_views import like
 from optlang.backends.torch_work import Pass, Work
 from optlang.ir import Node
-from optlang.plan import CALLS, Barrier
+from optlang.ops import CALLS
+from optlang.plan import Barrier
 from optlang.types import ELEMENT, Type
 
 if TYPE_CHECKING:
@@ -54,12 +56,16 @@ def _partial(
 
 
 def _ask(barrier: Barrier, points: Partials, now: Pass) -> None:
-    """Gradients at other points, or products with the Hessian, of all parameters at once."""
-    call = now.step.grad if barrier.op == "grad" else now.step.hvp
+    """Gradients or the loss at other points, or products with the Hessian, of all parameters at once."""
+    call = now.step.asked(barrier.op)
     if call is None:
-        what = "gradients at other points" if barrier.op == "grad" else "products with the Hessian"
-        raise StepError(f"the rule needs {what}; call `optimizer.step(closure)` with a closure that returns the loss")
-    for work, answer in zip(now.works, call([points[i] for i in range(len(now.works))]), strict=True):
+        raise StepError(f"the rule needs {CALLS[barrier.op]}; call `optimizer.step(closure)` with a closure that returns the loss")
+    answers = call([points[i] for i in range(len(now.works))])
+    if barrier.op == "loss_at":
+        assert now.run is not None
+        now.run.model.values[barrier.mark] = read(answers).reshape(())
+        return
+    for work, answer in zip(now.works, answers, strict=True):
         work.marks[barrier.mark] = answer.detach()
 
 

@@ -204,6 +204,6 @@ def _over_stored(frame: Frame, node: ir.Node, weights: ir.Node) -> Value:
     leaves = [n for n in ir.walk([result]) if not n.args]
     if any(n not in new and n is not ir.W and n.op not in ("const", "hyper", "fact", "t", "eye", "places") for n in leaves):
         return None
-    if any(n.op in ("grad", "hvp") for n in ir.walk([result])):
+    if any(n.op in ops.CALLS for n in ir.walk([result])):
         return None
     return ir.substitute([result], new)[result]

@@ -84,8 +84,8 @@ def _builtin(frame: Frame, call: syntax.Call) -> Value:
         return None
     if macro is not None:
         return _expand(frame, call, args, None)
-    if call.func == "grad" and args == [ir.W]:
-        return ir.G
+    if args == [ir.W] and call.func in ("grad", "loss_at"):
+        return ir.G if call.func == "grad" else ir.LOSS
     return make(frame, call.func, args, call.span, code="T07" if call.func in ("as_matrix", "as_param") else "T01")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from optlang import ir, syntax
+from optlang import ir, ops, syntax
 from optlang.errors import Span, did_you_mean
 from optlang.lower.context import Context, Value
 from optlang.lower.expressions import constant, whole
@@ -210,7 +210,7 @@ def initial(frame: Frame, name: str) -> Value:
     if node is None:
         return None
     late = [n for n in ir.walk([node]) if n.op not in ("const", "hyper", "fact", "w", "eye", "places") and not n.args]
-    late += [n for n in ir.walk([node]) if n.op in ("grad", "hvp")]
+    late += [n for n in ir.walk([node]) if n.op in ops.CALLS]
     if late:
         words = {"g": "the gradient", "t": "the step number", "random": "a random draw", "loss": "the loss"}
         frame.report("T06", f"the initial value of `{name}` needs {words.get(late[0].op, 'a value of the first step')}",

@@ -10,7 +10,7 @@ from optlang.errors import Diagnostic, OptError, Source, Span, did_you_mean
 
 Definition = syntax.Rule | syntax.Def | syntax.Route
 
-RESERVED = frozenset(["w", "g", "t", "loss", "true", "false", "dtype", "named", "grad", "hvp", *ops.CONSTANTS, *ops.FACTS])
+RESERVED = frozenset(["w", "g", "t", "loss", "true", "false", "dtype", "named", *ops.CALLS, *ops.CONSTANTS, *ops.FACTS])
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from optlang.errors import did_you_mean
 from optlang.ir import Program, Routing
+from optlang.ops import ASKING
 from optlang.race.contest import Entrant
 from optlang.race.errors import RaceError
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from optlang.backends.base import Math
 
 YARDSTICK = "torch:"
-ASKING = ("grad", "hvp", "loss")
 Named = list[tuple[str, "Parameter"]]
 
 

@@ -29,16 +29,6 @@ class Batch:
         with torch.enable_grad():
             self.loss = closure()
 
-    def number(self) -> Any:
-        """The loss as one number. Raises RuntimeError where the closure returned something else."""
-        loss = self.loss.detach() if isinstance(self.loss, Tensor) else self.loss
-        if isinstance(loss, Tensor) and loss.numel() == 1:
-            return loss.reshape(())
-        if isinstance(loss, bool) or not isinstance(loss, int | float):
-            what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
-            raise RuntimeError(f"the rule reads the loss: the closure must return it as one number, not {what}")
-        return loss
-
     def gradients(self, cells: Sequence[Tensor], points: Sequence[Tensor]) -> list[Tensor]:
         """The gradients with the parameters moved to other points; weights and gradients are put back whatever happens."""
         kept = [p.detach().clone() for p in cells]
@@ -48,6 +38,16 @@ class Batch:
                 with torch.enable_grad():
                     self.closure()
                 return [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in cells]
+            finally:
+                _write(cells, kept)
+
+    def loss_at(self, cells: Sequence[Tensor], points: Sequence[Tensor]) -> Any:
+        """The loss with the parameters moved to other points, without a backward pass; the weights are put back."""
+        kept = [p.detach().clone() for p in cells]
+        with self._again(), _without_backward():
+            try:
+                _write(cells, points)
+                return as_number(self.closure())
             finally:
                 _write(cells, kept)
 
@@ -86,6 +86,17 @@ class Batch:
             _set_random_state(after)
             for p, gradient in zip(self.parameters, gradients, strict=True):
                 p.grad = gradient
+
+
+def as_number(loss: Any) -> Any:
+    """What a closure returned as one number. Raises RuntimeError where it is something else."""
+    loss = loss.detach() if isinstance(loss, Tensor) else loss
+    if isinstance(loss, Tensor) and loss.numel() == 1:
+        return loss.reshape(())
+    if isinstance(loss, bool) or not isinstance(loss, int | float):
+        what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+        raise RuntimeError(f"the rule reads the loss: the closure must return it as one number, not {what}")
+    return loss
 
 
 def autocasting() -> list[str]:
@@ -139,6 +150,18 @@ def _set_random_state(state: Random) -> None:
     torch.set_rng_state(state[0])
     if state[1]:
         torch.cuda.set_rng_state_all(state[1])
+
+
+@contextmanager
+def _without_backward() -> Iterator[None]:
+    """No graph is built in here, and `loss.backward()` does nothing: a forward pass is all that a loss needs."""
+    plain_backward = torch.autograd.backward
+    setattr(torch.autograd, "backward", lambda *args, **more: None)  # noqa: B010 - the place where `Tensor.backward` looks
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        setattr(torch.autograd, "backward", plain_backward)  # noqa: B010
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from optlang.backends.formats import Storage
 from optlang.backends.overflow import guarded
 from optlang.errors import did_you_mean
 from optlang.live import without_dead
+from optlang.ops import ASKING, CALLS
 from optlang.plan import is_gathering, needs_own
 from optlang.runtime import captured, precision
 from optlang.runtime.differentiable import Differentiable
@@ -65,7 +66,7 @@ class Case:
         self.baked = [h.name for h in case.program.hypers if h.baked]
         self.shared = {level: [s.name for s in self.program.states if s.type.extent.level == level] for level in ("group", "model")}
         self.sees_all = bool(label) and any(is_gathering(n) and n.value.level == "model" for n in ir.walk(self.program.all_roots()))
-        self.asks = {op for op in ("grad", "hvp", "loss", "random") if self.program.uses(op)}
+        self.asks = {op for op in (*ASKING, "random") if self.program.uses(op)}
         self._place, self._way, self._relower = place, way, relower
         self.way = str(way)
         self._programs: dict[tuple[Any, ...], ir.Program] = {self._key(self.settings.defaults): self.program}
@@ -134,7 +135,7 @@ class Case:
         self._check_shapes(settings)
         if "random" in self.asks and len(seeds := {group.get("seed", 0) for group in groups}) > 1:
             raise ValueError(f"{self.program.name}: groups have the seeds {', '.join(map(str, seeds))}; one seed serves all of them")
-        if "loss" in self.asks and len({group.get("maximize", False) for group in groups}) > 1:
+        if self.asks & {"loss", "loss_at"} and len({group.get("maximize", False) for group in groups}) > 1:
             raise ValueError(f"{self.program.name} reads the loss, which cannot be maximized by one group and minimized by another")
 
     def _check_shapes(self, settings: Sequence[Mapping[str, Any]]) -> None:
@@ -182,14 +183,14 @@ def _refuse(program: ir.Program, chosen: str, in_route: bool) -> None:
 
 
 def _has_values_per_model(program: ir.Program) -> bool:
-    return any(node.type.extent.level == "model" and node.op != "loss" for node in ir.walk(program.roots()))
+    return any(node.type.extent.level == "model" and node.op not in ("loss", "loss_at") for node in ir.walk(program.roots()))
 
 
 def _values_of_all(program: ir.Program) -> str:
     """What a program computes that needs all of its parameters at once."""
     if _has_values_per_model(program):
         return "values per model"
-    return "gradients at other points" if program.uses("grad") else "products with the Hessian" if program.uses("hvp") else ""
+    return next((what for op, what in CALLS.items() if program.uses(op)), "")
 
 
 def _labels(names: list[str]) -> list[str]:

@@ -22,6 +22,7 @@ from optlang.backends.torch_views import view
 from optlang.backends.torch_work import computing, input_of, new_state, truth_of
 from optlang.host import HostScalars, MissingFact
 from optlang.ir import Node, Program
+from optlang.ops import ASKING
 from optlang.plan import Truth, plan
 from optlang.runtime.settings import plain
 from optlang.types import ELEMENT, Type
@@ -32,7 +33,7 @@ Function = Callable[..., tuple[Tensor, ...]]
 
 def refuses(program: Program) -> str:
     """Why autograd cannot go through the steps of a program; empty where it can."""
-    if program.uses("grad") or program.uses("hvp") or program.uses("loss"):
+    if any(program.uses(op) for op in ASKING):
         return "asks the model again, in the middle of the step"
     roots = [*program.roots(), *(state.init for state in program.states)]
     if any(node.type.extent.level in ("group", "model") for node in ir.walk(roots)):

@@ -11,13 +11,12 @@ import torch
 
 from optlang import ir
 from optlang.backends.base import Math
+from optlang.ops import ASKING
 from optlang.runtime.cases import Case, Relower, Way, cases_of
 from optlang.runtime.evaluating import Evaluating
 from optlang.runtime.optimizer import RuleOptimizer
 from optlang.runtime.options import ABOUT, OPTIONS
 from optlang.runtime.precision import Asked
-
-ASKING = ("grad", "hvp", "loss")
 
 
 def make_optimizer(

@@ -15,7 +15,7 @@ from optlang.backends.device_scalars import is_on_device
 from optlang.backends.formats import REST
 from optlang.backends.overflow import OVERFLOW, SCALE
 from optlang.runtime import captured, checkpoint, traced
-from optlang.runtime.batch import Batch, Closure, exactly
+from optlang.runtime.batch import Batch, Closure, as_number, exactly
 from optlang.runtime.cases import Guard
 from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.facts import facts_of
@@ -253,7 +253,8 @@ class RuleOptimizer(Saved):
             parts = [self._parts.get(cell.index) for cell in cells]
             weights = [cell.weights if part is None else part.parameter for cell, part in zip(cells, parts, strict=True)]
             signs = [-1 if self.param_groups[cell.group].get("maximize", False) else 1 for cell in cells]
-            step.loss = signs[0] * batch.number() if "loss" in self.case_of(self.param_groups[cells[0].group]).asks else None
+            step.loss = signs[0] * as_number(batch.loss) if "loss" in self.case_of(self.param_groups[cells[0].group]).asks else None
+            step.loss_at = lambda points: signs[0] * batch.loss_at(weights, points)
             step.grad = lambda points: [s * x for s, x in zip(signs, gradients_at(batch, weights, parts, points), strict=True)]
             step.hvp = lambda vectors: [s * x for s, x in zip(signs, batch.hessian(weights, vectors), strict=True)]
         try:

@@ -30,7 +30,7 @@ def goes_by_element(program: Program, parameter: Tensor, hypers: Mapping[str, An
 
 def refuses(parameter: Tensor, asks: Set[str], differentiable: bool, plain: bool) -> str:
     """Why such a parameter cannot be spread over processes; empty where it can. `asks`: what the rule asks the model for."""
-    if "loss" in asks:
+    if asks & {"loss", "loss_at"}:
         return "the rule reads the loss, and that of one process is not the loss of all"
     if "hvp" in asks:
         return "the rule needs products with the Hessian, and gradients of parts cannot be differentiated again"

@@ -27,6 +27,7 @@ from optlang.search.batched_writer import Writer
 REASONS = {
     "grad": "asks for gradients at other points, which a batch of runs does not compute",
     "hvp": "asks for products with the Hessian, which a batch of runs does not compute",
+    "loss_at": "asks for losses at other points, which a batch of runs does not compute",
     "loss": "reads the loss, which a batch of runs does not give it",
     "input": "needs values from the training loop, which a batch of runs does not have",
     "random": "draws random numbers, whose stream belongs to one run",

@@ -14,7 +14,7 @@ Where = str  # "element", "slice" (per row, column or matrix), "tensor" (or grou
 WHERES: tuple[Where, ...] = ("element", "slice", "tensor", "host")
 KINDS: Mapping[str, str] = {
     "add": "add, subtract", "sub": "add, subtract", "neg": "add, subtract", "mul": "multiply", "div": "divide",
-    "sqrt": "roots", "cbrt": "roots", "matmul": "matrix products", "random": "draws", "grad": "", "hvp": "",
+    "sqrt": "roots", "cbrt": "roots", "matmul": "matrix products", "random": "draws", "grad": "", "hvp": "", "loss_at": "",
     "where": "compare, choose", "branch": "compare, choose", "maximum": "compare, choose", "minimum": "compare, choose",
 }  # fmt: skip
 ORDER = ("add, subtract", "multiply", "divide", "roots", "powers, functions", "compare, choose", "reductions", "matrix products",
@@ -35,6 +35,7 @@ class Report:
     written: float
     gradients: int
     products: int
+    losses: int
 
     def to_text(self) -> str:
         """A small table, and a line on memory and one on passes."""
@@ -46,16 +47,17 @@ class Report:
         rows = ["  ".join(x.ljust(n) if i == 0 else x.rjust(n) for i, (x, n) in enumerate(zip(row, widths, strict=True))) for row in cells]
         head = f"{self.name}, math {self.math}: operations as written → simplified"
         moved = f"memory per parameter element: {self.read:g} bytes read, {self.written:g} written"
-        return "\n".join([head, *rows, moved, f"passes over the model: {_passes(self.gradients, self.products)}"])
+        return "\n".join([head, *rows, moved, f"passes over the model: {_passes(self.gradients, self.products, self.losses)}"])
 
     def _cell(self, kind: str, where: Where) -> str:
         was, now = self.before.get((kind, where), 0), self.after.get((kind, where), 0)
         return f"{was} → {now}" if was != now else str(was) if was else "-"
 
 
-def _passes(gradients: int, products: int) -> str:
+def _passes(gradients: int, products: int, losses: int) -> str:
     extra = [f"{gradients} more gradient{'s' * (gradients > 1)}"] if gradients else []
     extra += [f"{products} Hessian product{'s' * (products > 1)}"] if products else []
+    extra += [f"{losses} more loss{'es' * (losses > 1)}"] if losses else []
     return ", ".join(["the gradient", *extra])
 
 
@@ -66,7 +68,7 @@ def report(program: Program, math: str = "safe") -> Report:
     simple = simplify(program, math)
     read, written = _bytes(simple)
     calls = Counter(node.op for node in walk(simple.roots()))
-    return Report(program.name, math, counts(program), counts(simple), read, written, calls["grad"], calls["hvp"])
+    return Report(program.name, math, counts(program), counts(simple), read, written, calls["grad"], calls["hvp"], calls["loss_at"])
 
 
 def counts(program: Program) -> Counts:

@@ -21,6 +21,7 @@ from optlang.backends.module.writer import Writer, documentation
 from optlang.emit import Names
 from optlang.ir import Program, Routing
 from optlang.live import without_dead
+from optlang.ops import CALLS
 
 Baked = Mapping[str, Any]
 MOST_NODES = 20_000  # beyond that the text would be no text to read
@@ -113,7 +114,7 @@ def refuses(program: Program, in_route: bool = False) -> str:
     nodes = ir.walk(program.all_roots())
     if len(nodes) > MOST_NODES:
         return f"it has {len(nodes)} operations, more than anybody reads; the torch backend runs it"
-    if in_route and any(n.type.extent.level == "model" and n.op != "loss" for n in nodes):
+    if in_route and any(n.type.extent.level == "model" and n.op not in ("loss", "loss_at") for n in nodes):
         return "its values per model are of the parameters of all rules, and a module steps them rule by rule; use `per group`"
     if program.evaluation is not None and _needs_others(program):
         return "its `eval` reads values per group or model; keep them in a state per tensor"
@@ -127,4 +128,4 @@ def refuses(program: Program, in_route: bool = False) -> str:
 def _needs_others(program: Program) -> bool:
     assert program.evaluation is not None
     nodes = ir.walk([program.evaluation])
-    return any(n.op in ("grad", "hvp") or n.type.extent.level in ("group", "model") for n in nodes)
+    return any(n.op in CALLS or n.type.extent.level in ("group", "model") for n in nodes)

@@ -10,6 +10,7 @@ from optlang.backends.module.update import Lines, indented
 from optlang.backends.module.writer import CLOSURE, documentation, load_lines
 from optlang.emit import Piece, chained
 from optlang.ir import Predicate, Routing
+from optlang.ops import ASKING
 
 SIGNS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "add": "+", "sub": "-", "mul": "*", "div": "/",
          "pow": "**", "and": "and", "or": "or"}  # fmt: skip
@@ -118,7 +119,7 @@ def _predicate(p: Predicate) -> Piece:
 
 
 def _step(routing: Routing, classes: Sequence[str]) -> Lines:
-    asks = any(case.program.uses(op) for case in routing.cases for op in ("grad", "hvp", "loss"))
+    asks = any(case.program.uses(op) for case in routing.cases for op in ASKING)
     lines = ['"""One update of every parameter that has a gradient, by its rule."""']
     if any(case.program.evaluation is not None for case in routing.cases):
         lines += ['if any("weights_in_training" in state for state in self.state.values()):',

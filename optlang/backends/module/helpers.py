@@ -199,6 +199,21 @@ def _gradients(closure, params, points, random_state):
             for p, weight in zip(params, weights):
                 p.copy_(weight)
 ''',
+    "_loss_at": '''
+def _loss_at(closure, params, points, random_state):
+    """The loss of this step's batch at other points, without a backward pass; the weights are put back whatever happens."""
+    weights, backward = [p.detach().clone() for p in params], torch.autograd.backward
+    torch.autograd.backward = lambda *args, **more: None
+    with _same_batch(params, random_state):
+        try:
+            for p, point in zip(params, points):
+                p.copy_(torch.as_tensor(point))
+            return torch.as_tensor(closure()).detach().double().cpu().reshape(())
+        finally:
+            torch.autograd.backward = backward
+            for p, weight in zip(params, weights):
+                p.copy_(weight)
+''',
     "_hessian_products": '''
 @contextmanager
 def _differentiable_backward():

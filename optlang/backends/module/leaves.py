@@ -101,7 +101,8 @@ def shared_leaves(words: Words, level: str) -> dict[Node, tuple[str, str]]:
             value = f"_agreed([cell.group for cell in cells], {quoted(word)})"
         leaves[ir.hyper(h.name, h.kind)] = (word, value)
     if level == "model":
-        leaves[ir.LOSS] = ("loss_value", "torch.as_tensor(loss).detach().double().cpu().reshape(())")
+        signed = 'torch.as_tensor(-loss if cells[0].group["maximize"] else loss)'
+        leaves[ir.LOSS] = ("loss_value", f"{signed}.detach().double().cpu().reshape(())")
     first = "team.cells[0].state" if where == "team" else "cells[0].state"
     for s in words.program.states:
         if s.type.extent.level == level:

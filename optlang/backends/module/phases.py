@@ -13,11 +13,13 @@ from optlang.backends.module.section import ALIASES, write
 from optlang.backends.module.spell import quoted
 from optlang.backends.module.update import PLACES, Lines, Update, indented, mentions
 from optlang.ir import Node
+from optlang.ops import CALLS
 from optlang.plan import Barrier
 from optlang.types import TENSOR
 
 FIELDS = ("param", "group", "state", "dtype")
-RESULT = {"sum": "total", "mean": "average", "amax": "largest", "amin": "smallest", "grad": "gradient", "hvp": "product"}
+RESULT = {"sum": "total", "mean": "average", "amax": "largest", "amin": "smallest", "grad": "gradient", "hvp": "product",
+          "loss_at": "loss_there"}  # fmt: skip
 TEAMS = [
     "teams = []",
     "for cell in cells:",
@@ -26,7 +28,6 @@ TEAMS = [
     "    teams[-1].cells.append(cell)",
     "    cell.team = teams[-1]",
 ]
-ASKING = ("grad", "hvp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,10 @@ class Phases(Update):
         nothing = tuple(None for _ in self.plan.conditions)
         for level in self.plan.levels(self.program.roots(), [nothing]):
             crossed |= {b.mark for b in level}
-            gathers = [b for b in level if b.op not in ASKING]
+            gathers = [b for b in level if b.op not in CALLS]
             lines += self._gather(gathers, crossed) if gathers else []
             for barrier in level:
-                lines += self._ask(barrier, crossed) if barrier.op in ASKING else []
+                lines += self._ask(barrier, crossed) if barrier.op in CALLS else []
         reports = self.program.reports or {}
         lines += self._reports(reports)
         shared = [s for s in self.program.states if s.type.extent.level in ("group", "model")]
@@ -251,26 +252,36 @@ class Phases(Update):
         return [*before, "for team in teams:", *indented(lines)] if g.per_group else [*before, *lines]
 
     def _ask(self, barrier: Barrier, crossed: set[Node]) -> Lines:
-        """A gradient at other weights or a product with the Hessian, for all parameters at once."""
+        """A gradient or the loss at other weights or a product with the Hessian, for all parameters at once."""
         result = self.names.fresh(RESULT[barrier.op])
-        points = self.names.fresh("points" if barrier.op == "grad" else "vectors")
-        answers = self.names.fresh(f"{result}s")
-        function = "_gradients" if barrier.op == "grad" else "_hessian_products"
+        points = self.names.fresh("vectors" if barrier.op == "hvp" else "points")
         turns = self._turns(barrier)
         condition = self._condition(turns)
         before = self._for_all([barrier.args[0]])  # not inside the `if`
         lines = [
             f"{points} = []",
             *self._loop([Want(barrier.args[0], template=f"{points}.append({{}})")], [], self._later(crossed), turns),
-            f"{answers} = {function}(closure, [cell.param for cell in cells], {points}, random_state)",
+            *self._answers(barrier, result, f"(closure, [cell.param for cell in cells], {points}, random_state)"),
+        ]
+        if condition is None:
+            return [*before, *lines]
+        unasked = [f"cell.{result} = None"] if barrier.mark in self.cell else []
+        start = [] if unasked else [f"{result} = torch.tensor(math.nan, dtype=torch.float64)"]
+        asked = self._loop([Want(condition, template="asked = asked or ({})")], unasked)
+        return [*before, "asked = False", *start, *asked, "if asked:", *indented(lines)]
+
+    def _answers(self, barrier: Barrier, result: str, given: str) -> Lines:
+        """What the model answers, and where it is kept: one loss for all, else a tensor with each cell."""
+        if barrier.op == "loss_at":
+            self.model[barrier.mark] = result
+            return [f"{result} = _loss_at{given}", 'if cells[0].group["maximize"]:', f"    {result} = -{result}"]
+        answers = self.names.fresh(f"{result}s")
+        self.cell[barrier.mark] = result
+        return [
+            f"{answers} = {'_gradients' if barrier.op == 'grad' else '_hessian_products'}{given}",
             f"for cell, {result} in zip(cells, {answers}):",
             f'    cell.{result} = (-{result} if cell.group["maximize"] else {result}).to(cell.dtype)',
         ]
-        self.cell[barrier.mark] = result
-        if condition is None:
-            return [*before, *lines]
-        asked = self._loop([Want(condition, template="asked = asked or ({})")], [f"cell.{result} = None"])
-        return [*before, "asked = False", *asked, "if asked:", *indented(lines)]
 
     def _turns(self, barrier: Barrier) -> Path:
         """The blocks on numbers known before the step that hold all uses of a barrier, from the outside."""

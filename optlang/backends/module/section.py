@@ -200,10 +200,12 @@ class _Section:
     @staticmethod
     def _shared_with(alias: Node) -> tuple[Node, ...]:
         """The operands whose memory an alias may have."""
-        return alias.args[1:] if alias.op == "branch" else alias.args
+        return alias.args[1:] if alias.op in ("branch", "where") else alias.args
 
     def _is_alias(self, node: Node) -> bool:
-        """Whether a result shares memory with an operand; a choice that is no `if` is torch's `where`."""
+        """Whether a result shares memory with an operand; a choice that Python does not make is torch's `where`."""
+        if node.op == "where":
+            return node.args[0] in self.scene.numbers
         return node.op in ALIASES and (node.op != "branch" or self.scene.is_if(node))
 
     def _holds(self, branch: Node, path: Path) -> bool:

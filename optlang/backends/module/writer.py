@@ -13,7 +13,7 @@ from optlang.backends.module.scene import Loop
 from optlang.backends.module.spell import literal, quoted
 from optlang.backends.module.update import Lines, Update, indented, init_lines, later_lines, may_come_later, start_lines
 from optlang.ir import Hyper, Node, Program
-from optlang.ops import MATRIX_OPS
+from optlang.ops import ASKING, CALLS, MATRIX_OPS
 from optlang.types import needs_matrix
 
 TRAINING = "weights_in_training"
@@ -49,7 +49,7 @@ class Writer:
         if not self.update.is_simple:
             self.update = Phases(short, Words(program), self._needs_matrix(program), loops)
             self.words = self.update.words
-        self.asks = any(program.uses(op) for op in ("grad", "hvp", "loss"))
+        self.asks = any(program.uses(op) for op in ASKING)
         self.evaluates = program.evaluation is not None
 
     def text(self) -> str:
@@ -174,7 +174,7 @@ class Writer:
                       '    raise RuntimeError("the model holds the weights to evaluate with; call train() first")']  # fmt: skip
         if self.asks:
             lines += ["if closure is None:", f'    raise RuntimeError("{self.name} asks the model again: call step(closure)")']
-        if self.program.uses("grad") or self.program.uses("hvp"):
+        if any(self.program.uses(op) for op in CALLS):
             lines.append("random_state = _random_state()")
         return lines
 

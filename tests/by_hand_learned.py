@@ -1,0 +1,60 @@
+"""Rules that ask for losses alone, and learned ones: written from their papers, for all parameters as one long vector."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from by_hand import Array, Memory
+from by_hand_reductions import Batch
+
+
+def two_points(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Malladi et al. 2023, as one walk: to one point, to the other, back. h: lr, eps, weight_decay, draw."""
+    [z] = h.draw(batch, t)
+    ahead, _ = batch.at(w + h.eps * z)
+    behind, _ = batch.at(w - h.eps * z)
+    return np.asarray(w * (1 - h.lr * h.weight_decay) - h.lr * (ahead - behind) / (2 * h.eps) * z)
+
+
+def coordinates(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Chen et al. 2024, of the coordinates with the largest draws. h: lr, momentum, weight_decay, mu, draw."""
+    estimate = h.weight_decay * w
+    for u in h.draw(batch, t):
+        place = int(np.argmax(u))
+        there = w.copy()
+        there[place] += h.mu
+        estimate[place] += (batch.at(there)[0] - batch.loss) / h.mu
+    s["m"] = h.momentum * s.get("m", 0.0) + estimate
+    return np.asarray(w - h.lr * s["m"])
+
+
+def ranks(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Tang et al. 2024, edge by edge of the graph of comparisons. h: lr, mu, k, draw."""
+    points = sorted(h.draw(batch, t), key=lambda z: batch.at(w + h.mu * z)[0])
+    edges = [(a, b) for a, b in combinations(range(len(points)), 2) if a < h.k]
+    return np.asarray(w - h.lr * sum(points[b] - points[a] for a, b in edges) / len(edges))
+
+
+def model_building(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Birbil et al. 2022: both kinds of steps. h: lr, eta, c."""
+    there = w - h.lr * g
+    loss, gradient = batch.at(there)
+    if loss <= batch.loss - h.c * h.lr * np.dot(g, g):
+        return there
+    return np.asarray(w + batch.whole([_rebuilt(*x, h) for x in zip(batch.parts(g), batch.parts(gradient), strict=True)]))
+
+
+def _rebuilt(g: Array, other: Array, h: Any) -> Array:
+    s, y = -h.lr * g, other - g
+    if not s.any():
+        return s
+    size, change = np.linalg.norm(s), np.linalg.norm(y)
+    sigma = 0.5 * (size * (change + np.linalg.norm(g) / h.eta) - np.vdot(y, s))
+    bend = np.vdot(y, s) + 2 * sigma
+    theta = bend**2 - (size * change) ** 2
+    along = -(size**2) / (2 * sigma)
+    of_s = along / theta * (change**2 * np.vdot(s, g) - bend * np.vdot(y, g))
+    of_y = along / theta * (size**2 * np.vdot(y, g) - bend * np.vdot(s, g))
+    return np.asarray(of_s * s + along * g + of_y * y)

@@ -1,0 +1,39 @@
+"""Rows of the table of `references` for rules that ask for losses alone, and for learned ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import by_hand_learned as hand
+from by_hand import Array
+from by_hand_reductions import Batch, all_by_hand
+from references import Row, Setting
+
+import optlang
+from optlang import philox
+from optlang.ir import Program, walk
+
+
+def draws(rule: str, **shaping: int) -> Any:
+    """All draws of one kind that a rule makes in a step, each as long as all parameters together, in any order."""
+    program = optlang.Rule(rule).lowered(shaping)
+    assert isinstance(program, Program)
+    kinds = sorted({node.value for node in walk(program.roots()) if node.op == "random"})
+
+    def drawn(batch: Batch, t: int) -> list[Array]:
+        return [batch.whole([philox.draw(kind, tuple(p.shape), t, site, 0, i) for i, p in enumerate(batch.params)]) for kind, site in kinds]
+
+    return drawn
+
+
+MEZO: dict[str, Any] = {"lr": 0.01, "eps": 0.2, "weight_decay": 0.1}
+COORDINATES: dict[str, Setting] = {"lr": 0.05, "momentum": 0.8, "weight_decay": 0.1, "mu": 0.2, "k": 3}
+RANKS: dict[str, Any] = {"lr": 0.05, "mu": 1.0, "k": 1}  # where a little more changes the order of some points
+TRIAL: dict[str, Any] = {"lr": 1.5, "eta": 0.7}
+
+RULES: tuple[Row, ...] = (
+    Row("mezo", MEZO, all_by_hand(hand.two_points, draw=draws("mezo"), **MEZO), closure=True),
+    Row("zocoordinates", COORDINATES, all_by_hand(hand.coordinates, draw=draws("zocoordinates", k=3), **COORDINATES), closure=True),
+    Row("zoranksgd", RANKS, all_by_hand(hand.ranks, draw=draws("zoranksgd"), **RANKS), closure=True),
+    Row("smb", {**TRIAL, "c": 0.15}, all_by_hand(hand.model_building, c=0.15, **TRIAL), closure=True),
+)  # fmt: skip
