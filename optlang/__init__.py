@@ -6,7 +6,7 @@
 
 `load`, `loads`: an optimizer class from a library name, file or text. `Rule`: its equations, LaTeX, generated module.
 `check`: findings about a text. `build`: generated source. `equivalent`: whether two rules are the same. `diff`: what
-differs between them. `search`: program
+differs between them. `release_gradients`: steps inside `backward`. `search`: program
 search from a rule. `OptError`: what a wrong text raises. Importing this package imports neither torch nor SymPy.
 """
 
@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from optlang.errors import Diagnostic, OptError
     from optlang.rules import Rule, build, check, diff, equivalent, load, loads
+    from optlang.runtime.release import release_gradients
 
 __version__ = "0.1.0"
-__all__ = ["Diagnostic", "OptError", "Rule", "build", "check", "diff", "equivalent", "load", "loads", "search"]
+__all__ = ["Diagnostic", "OptError", "Rule", "build", "check", "diff", "equivalent", "load", "loads", "release_gradients", "search"]
 
 _HOME = dict.fromkeys(["Rule", "build", "check", "diff", "equivalent", "load", "loads"], "optlang.rules") | dict.fromkeys(
     ["Diagnostic", "OptError"], "optlang.errors"
-)
+) | {"release_gradients": "optlang.runtime.release"}
 
 
 def __getattr__(name: str) -> Any:

@@ -96,6 +96,10 @@ class Case:
             self._executables[key] = made
         return (self.label, *key), self._executables[key]
 
+    def compiled(self, program: ir.Program) -> Executable:
+        """Another program for the same states, as the rule is."""
+        return self._way.compiled(program)
+
     def identity(self, group: Mapping[str, Any]) -> tuple[str, str]:
         """The fingerprint and the equations of the program for the settings of a group, or for the defaults where they are wrong."""
         try:

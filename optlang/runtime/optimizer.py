@@ -34,6 +34,7 @@ class RuleOptimizer(Saved):
     """What all optimizers made from rules share."""
 
     asks_again: ClassVar[bool]  # reads the loss, or gradients at other points: `step` needs a closure
+    released: Any = None  # what steps parameters inside `backward`, where that was asked for: see `release`
 
     def __init__(self, /, *args: Any, **settings: Any) -> None:
         self._begin()
@@ -96,6 +97,8 @@ class RuleOptimizer(Saved):
         if self._guards or not overflowed(self):
             with exactly():
                 self._update(settings, batch)
+                if self.released is not None:
+                    self.released.finish()
         return None if batch is None else batch.loss
 
     def _prepare(self) -> None:
@@ -164,11 +167,7 @@ class RuleOptimizer(Saved):
             on_device = self._counts_on_device(group)
             for place, parameter in enumerate(group["params"]):
                 if parameter.grad is not None:
-                    cell = self._cell(parameter, number, place, index)
-                    cell.hypers = given
-                    self._place_count(cell, on_device)
-                    part = self._parts.get(index)
-                    cell.gradient = gradient_of(parameter, group, cell.name, scale, None if part is None else part.gradient())
+                    cell = self._next_of(parameter, number, place, index, given, scale, on_device)
                     cells.append(cell)
                     there += [cell] if on_device else []
                 index += 1
@@ -200,6 +199,41 @@ class RuleOptimizer(Saved):
         if kept.device != device:
             kept = cell.state[COUNT] = kept.to(device)
         cell.t = 0 if on_device else int(kept) + 1
+
+    def _next_of(self, parameter: Tensor, number: int, place: int, index: int, hypers: Mapping[str, Any], scale: Any = None,
+                 on_device: bool = False) -> Cell:  # fmt: skip
+        """The cell of a parameter for its next step."""
+        cell = self._cell(parameter, number, place, index)
+        cell.hypers = hypers
+        self._place_count(cell, on_device)
+        part = self._parts.get(index)
+        if parameter.grad is not None:
+            gradient = None if part is None else part.gradient()
+            cell.gradient = gradient_of(parameter, self.param_groups[number], cell.name, scale, gradient)
+        return cell
+
+    def step_one(self, number: int, place: int, index: int, chosen: Executable | None = None, again: bool = False) -> None:
+        """A step of one parameter by itself. `chosen` is what takes it if not the rule; `again`: it belongs to the last step."""
+        self._check_mode()
+        self._guards = False
+        group = self.param_groups[number]
+        hypers = self.case_of(group).settings.read(group, f" (group {number})")
+        key, executable = self.case_of(group).executable(hypers)
+        self._check_shapes(number, group, hypers, key)
+        is_new = group["params"][place] not in self.state
+        try:
+            cell = self._next_of(group["params"][place], number, place, index, hypers)
+            cell.t -= again
+            step = self._step_of([cell], {})
+            executable.prepare(step)
+            write = (chosen or executable).begin(step)
+        except BaseException as problem:
+            self._forget(set(self.state) - ({group["params"][place]} if is_new else set()))
+            if isinstance(problem, StepError):
+                raise RuntimeError(f"{type(self).__name__}: {problem}") from problem
+            raise
+        write()
+        self._count([cell])
 
     def _check_shapes(self, number: int, group: Group, hypers: dict[str, Any], key: tuple[Any, ...]) -> None:
         """Whether the states of a group fit the program, once for each value of what shapes it."""
