@@ -64,18 +64,23 @@ def measure(kind: str, workers: int, jobs: int) -> Measured:
     return Measured(jobs / elapsed, sum(seconds) / (workers * elapsed), statistics.median(worked), list(losses))
 
 
-def main(kind: str = "processes", jobs: str = "60") -> None:
+def compared(kind: str, jobs: int) -> dict[str, Any]:
+    """Efficiency from 1 to 2 workers, medians of three."""
     os.environ["PYTHONPATH"] = os.pathsep.join([os.path.dirname(os.path.abspath(__file__)), os.environ.get("PYTHONPATH", "")])
     by_clock, by_work = [], []
     for _ in range(3):
-        one, two = measure(kind, 1, int(jobs)), measure(kind, 2, int(jobs))
+        one, two = measure(kind, 1, jobs), measure(kind, 2, jobs)
         assert one.losses == two.losses, "results depend on the number of workers"
         for n, found in enumerate((one, two), 1):
             print(f"{n} workers: {found.rate:.2f} jobs/s, busy {found.busy:.1%}, {found.cost:.3f} processor seconds a job")
         by_clock.append(two.rate / (2 * one.rate))
         by_work.append(two.busy * one.cost / (one.busy * two.cost))
-    medians = f"{statistics.median(by_clock):.0%} by the clock, {statistics.median(by_work):.0%} by busy share and processor seconds"
-    print(f"{kind}: efficiency from 1 to 2 workers {medians}; results alike")
+    found = {"by the clock": by_clock, "by busy share and processor seconds": by_work}
+    return {"team": kind, "jobs": jobs, **{name: round(statistics.median(values), 3) for name, values in found.items()}}
+
+
+def main(kind: str = "processes", jobs: str = "60") -> None:
+    print(f"efficiency from 1 to 2 workers: {compared(kind, int(jobs))}; results alike")
 
 
 if __name__ == "__main__":

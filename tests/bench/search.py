@@ -1,0 +1,169 @@
+"""What the search reaches on one core: `python tests/bench/search.py [front|audit|runs|ranking|workers …] [--json docs/bench-search.json]`.
+
+Processor time is what counts, since machines are shared. `front`: children a second through mutation, types, keys, fingerprint
+and descent test, while a population evolves whose fitness is drawn by behaviour, so that there is selection and no training.
+`audit`: pairs of programs that were merged, run on gradients of other sizes than a fingerprint's. `runs`: trainings of 200
+steps on digits. `ranking`: six known rules on the first level, each time with other seeds and a baseline of their own.
+`workers`: see `search_workers.py`. Figures of one call are put beside those that the file has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from optlang.rules import Rule
+from optlang.search import fingerprint as behaviour
+from optlang.search.api import space_of
+from optlang.search.evolution import Ageing, Evolution, Member
+from optlang.search.fitness import baseline, fitness, tune
+from optlang.search.genome import Form, Genome, to_text
+from optlang.search.levels import SEARCH
+from optlang.search.mutation import Mutator
+from optlang.search.screening import Screen
+from optlang.search.tasks import task
+
+CHILDREN, PAIRS = 30_000, 1_000
+KNOWN = ("sgd", "momentum", "adamw", "lion", "signum", "rmsprop")
+RERUNS = 3
+
+
+# ------------------------------------------------------------------------------------------------ children and merges
+
+
+def evolved(children: int) -> Screen:
+    """A population of AdamW's descendants: the fitness of a behaviour is its fingerprint, read as a number."""
+    space = space_of("lion", ["adamw"])
+    screen = Screen(space)
+    branch = Evolution([Member(1, space.seeds[0], 0.5)], Mutator(space), Ageing(200, 3), 0)
+    numbers: dict[str, int] = {}
+    screen.check(space.seeds[0])
+    for _ in range(children):
+        proposal = branch.propose()
+        verdict = screen.check(proposal.genome)
+        if verdict.level != "rejected":
+            number = numbers.setdefault(verdict.fingerprint, len(numbers) + 2)
+            branch.add(proposal, number, int(verdict.fingerprint[:8], 16) / 2**32)
+    return screen
+
+
+def front() -> dict[str, Any]:
+    started = time.process_time()
+    screen = evolved(CHILDREN)
+    seconds = time.process_time() - started
+    new = screen.counters["fingerprint"].passed
+    return {"children": CHILDREN, "children/s": round(CHILDREN / seconds), "share never trained": round(1 - new / CHILDREN, 4)}
+
+
+def audit() -> dict[str, Any]:
+    pairs = list(itertools.islice(merged(), PAIRS))
+    wrong = [(level, to_text(one), to_text(other)) for level, one, other in pairs if not alike(one, other, Form())]
+    levels = Counter(level for level, _, _ in pairs)
+    return {"pairs": len(pairs), "by level": dict(levels), "wrong": len(wrong), "examples": wrong}
+
+
+def merged() -> Iterator[tuple[str, Genome, Genome]]:
+    """Different programs that are taken for the same, with the level that did it: from chains of children of AdamW."""
+    space = space_of("default", ["adamw"])
+    screen, mutate = Screen(space), Mutator(space)
+    first: dict[str, Genome] = {}
+    seen: set[Genome] = set()
+    for number in itertools.count():
+        genome, source = space.seeds[0], random.Random(number)
+        for _ in range(60):
+            verdict = screen.check(genome)
+            if verdict.level == "":
+                first[verdict.fingerprint] = verdict.genome
+            elif verdict.level != "rejected" and verdict.genome not in seen:
+                yield verdict.level, first[verdict.fingerprint], verdict.genome
+            seen.add(verdict.genome)
+            genome = mutate(genome, source)[0]
+
+
+def alike(one: Genome, other: Genome, form: Form) -> bool:
+    """Whether two programs do the same, up to a positive factor, with gradients of other sizes than a fingerprint's."""
+    with np.errstate(all="ignore"):
+        for scale in (0.37, 2.9):
+            a, b = (behaviour.updates(genome, form, scale) for genome in (one, other))
+            finite = np.isfinite(a) & np.isfinite(b)
+            size = np.sqrt((a[finite] ** 2).sum() * (b[finite] ** 2).sum())
+            if np.isfinite(size) and size > 0 and (a[finite] * b[finite]).sum() / size < 1 - 1e-8:
+                return False
+    return True
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+def runs() -> dict[str, Any]:
+    digits, program = task("digits-mlp"), Rule("adamw").program
+    tune([program], digits, (0,))  # data are there
+    started = time.process_time()
+    found = tune([program] * 6, digits, (0, 1))
+    seconds = time.process_time() - started
+    count = sum(one.runs for one in found)
+    return {"runs": count, "steps": digits.steps, "runs/s": round(count / seconds, 1)}
+
+
+def ranking() -> dict[str, Any]:
+    names = list(KNOWN)
+    programs = [Rule(name).program for name in names]
+    places = [task(name) for name in SEARCH.tasks]
+    reruns = []
+    for again in range(RERUNS):
+        seeds = (50 + 2 * again, 51 + 2 * again)
+        found = fitness(programs, places, [baseline(one, seeds) for one in places], seeds)
+        reruns.append({name: round(one.mean, 4) for name, one in zip(names, found, strict=True)})
+    taus = [kendall(list(a.values()), list(b.values())) for a, b in itertools.combinations(reruns, 2)]
+    return {"fitness": reruns, "Kendall tau": [round(tau, 3) for tau in taus], "lowest": round(min(taus), 3)}
+
+
+def kendall(one: Sequence[float], other: Sequence[float]) -> float:
+    """Rank correlation: pairs in the same order less pairs in the other order, as a share of all."""
+    pairs = list(itertools.combinations(range(len(one)), 2))
+    return sum(float(np.sign((one[i] - one[j]) * (other[i] - other[j]))) for i, j in pairs) / len(pairs)
+
+
+def workers() -> dict[str, Any]:
+    from search_workers import compared
+
+    return compared("processes", 24)
+
+
+MEASURES: Mapping[str, Callable[[], dict[str, Any]]] = {
+    "front": front, "audit": audit, "runs": runs, "ranking": ranking, "workers": workers,
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measures", nargs="*", choices=[*MEASURES, []], metavar="MEASURE", help=f"of {', '.join(MEASURES)}; default: all")
+    parser.add_argument("--json", type=Path, help="write all figures there")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    kept: dict[str, Any] = json.loads(chosen.json.read_text()) if chosen.json and chosen.json.exists() else {}
+    for name in chosen.measures or MEASURES:
+        machine = f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}"
+        kept[name] = {"date": date.today().isoformat(), "machine": machine, "torch": torch.__version__, **MEASURES[name]()}
+        print(name, json.dumps(kept[name]), flush=True)
+        if chosen.json:
+            chosen.json.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+    main()
