@@ -1,27 +1,43 @@
 """Lion's search, whole, on small tasks: from AdamW over Lion's functions to `.opt` files and their comparison with tuned rivals.
 
-    python examples/search/digits_and_chars/run.py                all of it, or what is still missing; Ctrl-C, and it goes on later
-    python examples/search/digits_and_chars/run.py --minutes 20   at most so long in the search itself
+    python examples/search/digits_and_chars/run.py                all of it, or what is still missing
+    python examples/search/digits_and_chars/run.py --minutes 20   a new search of at most so long
+    python examples/search/digits_and_chars/run.py --search       only the search; Ctrl-C ends it in good order
 
-The store is run.db in the folder of `--runs`; everything else is written beside this file, when the search is over.
+The store is runs/run.db. When the search has ended, its best are trained on the validation tasks, and the best three of those
+meet the rivals (`optlang.search.finals`). Then found_1.opt to found_3.opt, report.html, results.json, figure.svg and README.md
+are written beside this file.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import signal
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from optlang.search import api
+from optlang.search import api, finals
 from optlang.search.evolution import Ageing
+from optlang.search.found import Found, hall_of_fame
 from optlang.search.live_view import line
-from optlang.search.settings import Pace
+from optlang.search.profile import Budget
+from optlang.search.report import page as report
+from optlang.search.settings import Pace, Settings
+from optlang.search.store import Store
 
 HERE = Path(__file__).parent
-CHILDREN = 300_000
-SEED = 1
+CHILDREN, SEED, MAIN = 300_000, 1, "evolution"
+WORKLOADS = ("digits-mlp", "photo-autoencoder", "digits-cnn", "chars-mlp", "digits-vit")  # chars-transformer is held out
+BUDGET, TRIALS = Budget(target_trials=16), 8
+
+
+# --------------------------------------------------------------------------------------------------------- searching
 
 
 def searching(store: Path, minutes: float) -> api.Search:
@@ -42,16 +58,164 @@ def search(store: Path, minutes: float) -> None:
         print(run.describe(), flush=True)
         for progress in run:
             print(line(progress), flush=True)
+        run.store.note("sitting", {"cpu minutes": time.process_time() / 60, "nice": os.nice(0), "cores": os.cpu_count()})
+
+
+def compare(path: Path) -> None:
+    """The best on the validation tasks, then the best three of those against the rivals. What the store has is not done again."""
+    with api.resume(path, workers=1) as run:
+        level, results = next(run.promote())
+        print(f"{level.name}: best {results[0].assessment.fitness:.4f} of {len(results)}", flush=True)
+    with Store.open_(path) as store:
+        settings = replace(Settings.from_json(store.meta("settings")), trials=TRIALS)
+        print(finals.table(finals.decided(store, settings, WORKLOADS, BUDGET)), flush=True)
+
+
+# ----------------------------------------------------------------------------------------------------------- telling
+
+
+def told(store: Store) -> dict[str, Any]:
+    """All figures of the search."""
+    settings = Settings.from_json(store.meta("settings"))
+    first, second = settings.funnel[:2]
+    state = store.state(MAIN)
+    assert state is not None
+    children, trained, steps, *_ = state["counts"]
+    screen = state["screen"]
+    return {
+        "seed": settings.seed, "versions": store.meta("versions"), "children": children, "trained": trained, "training steps": steps,
+        "minutes": round(store.meta("seconds") / 60, 1), "sittings": store.events("sitting"),
+        "screening": {name: {key: round(value, 1) for key, value in one.items()} for name, one in screen.items()},
+        "children/s of the screening": round(screen["dead"]["seen"] / sum(one["seconds"] for one in screen.values())),
+        "share never trained": round(1 - trained / children, 4),
+        "curve": store.query("SELECT children, spent, fitness FROM curve WHERE branch = ? ORDER BY spent", MAIN),
+        "validation curve": [event[:3] for event in store.events("validation")],
+        "hall of fame": [shown(one) for one in hall_of_fame(store, first.name)],
+        "on validation tasks": [shown(one) for one in hall_of_fame(store, second.name, 20)],
+        "finals": store.events("finals")[-1],
+    }  # fmt: skip
+
+
+def shown(one: Found) -> dict[str, Any]:
+    kept = asdict(one)
+    return {"rule": one.name, **{name: kept[name] for name in ("fitness", "error", "statements", "slots", "text")}}
+
+
+def write(path: Path) -> None:
+    """The files beside this one."""
+    with Store.read(path) as store:
+        settings = Settings.from_json(store.meta("settings"))
+        made = told(store)
+        best = finals.finalists(store, settings)
+        rules = {}
+        for place, one in enumerate(best, 1):
+            rules[one.name] = one.distilled(settings.space.form).opt()
+            (HERE / f"found_{place}.opt").write_text(rules[one.name], encoding="utf-8")
+        (HERE / "report.html").write_text(report(store), encoding="utf-8")
+    (HERE / "results.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    draw(made)
+    (HERE / "README.md").write_text(page(made, rules, settings), encoding="utf-8")
+
+
+def page(made: dict[str, Any], rules: dict[str, str], settings: Settings) -> str:
+    """README.md."""
+    screen, sittings = made["screening"], made["sittings"]
+    cpu = sum(one["cpu minutes"] for one in sittings)
+    levels = "\n".join(f"| {name} | {c['seen']:,} | {c['merged']:,} | {c['rejected']:,} | {c['passed']:,} |" for name, c in screen.items())
+    return f"""# From AdamW, over Lion's functions
+
+{made["children"]:,} children, {made["trained"]:,} of them trained ({made["share never trained"]:.1%} never were), in
+{made["minutes"]:.0f} minutes by the clock and {cpu:.0f} of one processor: one process at a low priority on {os.cpu_count()} cores that
+nine others used at the same time. The aim of 300,000 children in two hours is one for two idle cores. Seed {made["seed"]}; tasks
+{", ".join(settings.funnel[0].tasks)}. Made by `python examples/search/digits_and_chars/run.py`; all figures are in
+[results.json](results.json), and [report.html](report.html) has the lineage of the best, equation by equation.
+
+| level | children seen | merged | rejected | passed on |
+|---|---|---|---|---|
+{levels}
+
+![best fitness over training steps](figure.svg)
+
+Fitness is the share of its steps in which tuned AdamW gets as far: 1 is AdamW. On the tasks of the search the best has
+{made["hall of fame"][0]["fitness"]:.2f}; of those that were trained on the validation tasks, which selection does not see,
+{made["on validation tasks"][0]["rule"]} is best with {made["on validation tasks"][0]["fitness"]:.2f}, and the AdamW that the search
+began with has {seed_fitness(made):.2f}.
+
+## Against tuned rivals
+
+The best three on the validation tasks, and four known rules. Left: a miniature AlgoPerf on {len(made["finals"]["workloads"])} workloads
+({", ".join(made["finals"]["workloads"])}), targets from {BUDGET.target_trials} trials of each rival, {BUDGET.studies} studies of
+{BUDGET.trials} trials, score from performance profiles up to a factor of 4, interval from resampled studies. Right: loss at the end on
+{", ".join(settings.funnel[-1].tasks)}, which no part of the search has seen, tuned with {made["finals"]["trials"]} trials each, mean over
+{len(finals.FRESH_SEEDS)} fresh seeds with its standard error.
+
+{table(made)}
+
+{verdict(made)}
+
+{chr(10).join(f"```{chr(10)}{text.strip()}{chr(10)}```{chr(10)}" for text in rules.values())}"""
+
+
+def seed_fitness(made: dict[str, Any]) -> float:
+    return float(next(one["fitness"] for one in made["on validation tasks"] if one["rule"] == "Found1"))
+
+
+def table(made: dict[str, Any]) -> str:
+    ends = {one["rule"]: one for one in made["finals"]["endings"]}
+    rows = ["| rule | score (95 %) | targets missed | held-out loss |", "|---|---|---|---|"]
+    for one in made["finals"]["standings"]:
+        end, missed = ends[one["rule"]], sum(t is None for t in one["times"].values())
+        score = f"{one['score']:.2f} ({one['low']:.2f} to {one['high']:.2f})"
+        rows.append(f"| {one['rule']} | {score} | {missed} of {len(one['times'])} | {end['loss']:.3f} ± {end['error']:.3f} |")
+    return "\n".join(rows)
+
+
+def verdict(made: dict[str, Any]) -> str:
+    """Whether any found rule ends lower than AdamW on the hold-out, by more than two standard errors."""
+    ends = {one["rule"]: one for one in made["finals"]["endings"]}
+    adamw = ends["adamw"]
+    gaps = {name: (adamw["loss"] - one["loss"], 2 * (adamw["error"] ** 2 + one["error"] ** 2) ** 0.5) for name, one in ends.items()}
+    better = [f"{name} by {gap:.3f}" for name, (gap, error) in gaps.items() if name.startswith("Found") and gap > error]
+    if better:
+        return f"On the hold-out these are better than tuned AdamW by more than two standard errors: {', '.join(better)}."
+    return "On the hold-out no found rule is better than tuned AdamW by more than two standard errors."
+
+
+def draw(made: dict[str, Any]) -> None:
+    """The best fitness in the search, and that of the best on the validation tasks."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 4))
+    _, spent, fitness = zip(*made["curve"], strict=True)
+    axes.step([*spent, made["training steps"]], [*fitness, fitness[-1]], where="post", color="#1b6ca8", label="on the tasks of the search")
+    if made["validation curve"]:
+        spent, _, fitness = zip(*made["validation curve"], strict=True)
+        axes.plot(spent, fitness, "o-", color="#d17a22", label="the same program on the validation tasks")
+    axes.axhline(1, color="black", linewidth=0.8, linestyle=":")
+    axes.set(xlabel="training steps spent", ylabel="fitness of the best (1 = tuned AdamW)")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(HERE / "figure.svg", metadata={"Date": None})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=120.0, help="of searching; default: 120")
     parser.add_argument("--runs", type=Path, default=HERE / "runs", help="folder of the store")
+    parser.add_argument("--search", action="store_true", help="end after the search")
+    parser.add_argument("--finish", action="store_true", help="search no further, whatever the budget")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.runs.mkdir(parents=True, exist_ok=True)
-    search(arguments.runs / "run.db", arguments.minutes)
+    path = arguments.runs / "run.db"
+    if not arguments.finish:
+        search(path, arguments.minutes)
+    if not arguments.search:
+        compare(path)
+        write(path)
 
 
 if __name__ == "__main__":
