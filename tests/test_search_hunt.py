@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from optlang.rules import Rule
 from optlang.search import tasks
 from optlang.search.api import Search, resume
 from optlang.search.evolution import Ageing
+from optlang.search.executor import Processes, Serial
 from optlang.search.genome import from_text
-from optlang.search.hunt import Hunt
+from optlang.search.hunt import Hunt, NothingTrains
 from optlang.search.levels import Level, Point, onset
 from optlang.search.settings import Budget, Plan, Settings, SettingsError
 from optlang.search.space import Space
@@ -70,9 +72,12 @@ def test_it_finds_something_better_than_its_seed(whole: Path) -> None:
     assert rows[0][4] == "seed" and all(row[3] is not None for row in rows[1:])
 
 
-def test_workers_do_not_matter(whole: Path, tmp_path: Path) -> None:
+def test_neither_workers_matter_nor_that_one_is_killed(whole: Path, tmp_path: Path) -> None:
     with started(tmp_path / "run.db", workers=2) as run:
-        list(run)
+        next(rounds := iter(run))
+        assert isinstance(run.executor, Processes)
+        os.kill(run.executor._team[0].process.pid, signal.SIGKILL)
+        list(rounds)
     assert evaluated(tmp_path / "run.db") == evaluated(whole)
 
 
@@ -197,6 +202,26 @@ def test_a_task_that_has_changed(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["search", "resume", store, *words]) == 2
     assert "another task" in capsys.readouterr().err
     assert evaluated(tmp_path / "run.db") == before
+
+
+def test_a_search_that_can_train_nothing_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(job: Any) -> None:
+        raise OSError("the data are gone")
+
+    with started(tmp_path / "run.db", children=10**6) as run:
+        assert isinstance(run.executor, Serial)
+        monkeypatch.setattr(run.executor, "work", broken)
+        with pytest.raises(NothingTrains, match=r"last 3 rounds .* OSError: the data are gone.*resume"):
+            list(run)
+    assert {row[5] for row in evaluated(tmp_path / "run.db")[1:]} == {SHORT.worst}
+
+
+def test_a_task_that_fails_while_it_is_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "own.py"
+    text = (HERE.parent / "examples" / "my_task.py").read_text().replace("steps = 200", "steps = 8\n    calls = 0")
+    own.write_text(text.replace("return F.cross", "Iris.calls += 1\n        assert Iris.calls < 30, 'enough'\n        return F.cross"))
+    assert main(["search", "adamw", "--tasks", str(own), "--children", "20", "--workers", "1", "--store", str(tmp_path / "run.db")]) == 2
+    assert re.search(r"own.py: AdamW cannot be trained on it: AssertionError: enough \(own.py, line \d+\)", capsys.readouterr().err)
 
 
 def test_overfitting_is_seen() -> None:

@@ -17,6 +17,7 @@ from optlang.search.evolution import Branch, Evolution, Member, RandomSearch
 from optlang.search.executor import Executor, JobFailed
 from optlang.search.funnel import Promoted, judge, seeds_of
 from optlang.search.genome import Genome, from_text, slots_used
+from optlang.search.jobs import told
 from optlang.search.levels import Level, Point, onset, validated
 from optlang.search.mutation import Mutator, RandomPrograms
 from optlang.search.screening import Screen
@@ -26,6 +27,11 @@ from optlang.search.strand import Birth, Known, Round, Strand, rates
 
 SEED_NUMBERS = 1  # seeds have the first numbers of every branch, from 1
 MAIN = "evolution"  # the branch whose best go into the funnel
+HOPELESS = 3  # rounds in a row in which nothing could be trained
+
+
+class NothingTrains(ValueError):
+    """A search in which no program can be trained any more; the message says why. What was finished is in the store."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,7 @@ class Hunt:
         self.settings = settings or Settings.from_json(store.meta("settings"))
         self.settings.check()
         self._finished: list[str] = []  # jobs of the round under way
+        self._failed = 0  # rounds in a row
         self.before = store.meta("seconds") if store.has_meta("seconds") else 0.0
         self.baselines: dict[str, Any] = store.meta("baselines") if store.has_meta("baselines") else {}
         self._prepare(0)
@@ -143,7 +150,17 @@ class Hunt:
             self.store.save_round(done, strand.state(), self.search_level, self.search_seeds, self._finished)
             self._finished = []
             self.store.save_meta("seconds", self.seconds)
+            self._watch(done)
             yield self._progress(done)
+
+    def _watch(self, done: Round) -> None:
+        """Raises NothingTrains where it is not the programs that fail."""
+        reasons = [birth.assessment.status for birth in done.births]
+        if reasons:
+            self._failed = self._failed + 1 if all(reason.startswith("failed") for reason in reasons) else 0
+        if self._failed >= HOPELESS:
+            raise NothingTrains(f"no program of the last {HOPELESS} rounds could be trained: {reasons[-1]}. "
+                                f"Mend that, then `optlang search resume {self.store.path}`")  # fmt: skip
 
     @property
     def seconds(self) -> float:
@@ -251,7 +268,11 @@ class Hunt:
 def _baseline(name: str, level: Level, seeds: Sequence[int]) -> Any:
     from optlang.search import fitness, tasks
 
-    return fitness.baseline(tasks.task(name).longer(level.factor), seeds).to_json()
+    task = tasks.task(name).longer(level.factor)
+    try:
+        return fitness.baseline(task, seeds).to_json()
+    except Exception as problem:
+        raise tasks.TaskError(f"task {name}: AdamW cannot be trained on it: {told(problem)}") from problem
 
 
 def _digest(name: str) -> str:
