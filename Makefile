@@ -7,7 +7,7 @@ PIP     = $(PY) -m pip install --quiet --disable-pip-version-check -c constraint
 RULES  ?= adamw lion examples/my.opt
 TASK   ?= digits
 
-.PHONY: race test torch-suite lint format bench clean
+.PHONY: race test torch-suite lint format bench optax resume clean
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
@@ -27,6 +27,12 @@ lint: $(VENV)/.ready-for-tests  ## Style, types and the direction of imports
 bench: $(VENV)/.ready-for-tests ## The figures of the README, measured on this machine
 	$(PY) tests/bench/run.py
 	$(VENV)/bin/optlang bench adamw lion lamb --model gpt2 small
+
+optax: $(VENV)/.ready-for-tests ## Every rule as an optax transformation beside the reference, minutes
+	OPTLANG_EVERYTHING=1 $(PY) -m pytest -q tests/test_optax.py
+
+resume: $(VENV)/.ready-for-tests ## Runs that are cut and gone on with: every rule in every precision, counts into docs/resume.json
+	$(PY) tests/resumption.py docs/resume.json
 
 clean:
 	rm -rf $(VENV) dist build race-results

@@ -133,9 +133,10 @@ def _build(parser: argparse.ArgumentParser) -> None:
     """Writes generated source.
 
     module  a torch.optim.Optimizer in one readable file that imports torch alone, to keep or to hand on
+    optax   an optax.GradientTransformation in one readable file of plain JAX, which imports jax and optax alone
     torch   the functions that the torch backend gives to torch.compile, to see what will run"""
     parser.add_argument("file", metavar="FILE", help="a file, a library name, or - for standard input")
-    parser.add_argument("--to", required=True, choices=["module", "torch"])
+    parser.add_argument("--to", required=True, choices=["module", "optax", "torch"])
     parser.add_argument("-o", "--output", metavar="OUT", help="file to write; standard output if left out")
     parser.add_argument("--rule", help="which rule, where the file has several")
     parser.set_defaults(run=commands.build)
@@ -183,7 +184,7 @@ COMMANDS = {
     "explain": ("explain the code of a finding", _explain),
     "show": ("print a rule as text, latex, markdown, ir, plan, cost or graph", _show),
     "diff": ("show what differs between two rules", _diff),
-    "build": ("generate a Python module, or the torch backend's code", _build),
+    "build": ("generate a Python module for torch or optax, or the torch backend's code", _build),
     "list": ("list the library", _list),
     "new": ("start a rule", _new),
     "race": ("train one model with several rules, side by side", _race),

@@ -75,6 +75,12 @@ class Rule:
 
         return generate(self.lowered(dict(baked)) if baked else self.program, baked, self.lowered)
 
+    def optax(self, baked: Mapping[str, Any] | None = None) -> str:
+        """The text of a Python module with an `optax.GradientTransformation`, which needs jax and optax alone."""
+        from optlang.backends.optax import generate  # noqa: PLC0415
+
+        return generate(self.lowered(dict(baked)) if baked else self.program, baked, self.lowered)
+
     def latex(self) -> str:
         """The equations as LaTeX."""
         from optlang.render import latex  # noqa: PLC0415
@@ -152,7 +158,8 @@ def check(text: str, *, pedantic: bool = False, name: str = "<text>") -> list[Di
 
 
 def build(what: str | Path, rule: str | None = None, *, to: str = "module", baked: Mapping[str, Any] | None = None) -> str:
-    """Generated source text: `to="module"` is a standalone Python module, `to="torch"` what the torch backend compiles.
+    """Generated source text: `to="module"` is a standalone Python module, `to="optax"` one for JAX, `to="torch"` what the torch
+    backend compiles.
 
     `what` is a library name, a path or the text of a rule. `baked` gives the hypers that shape the program (the count of a
     `repeat`) other values than their defaults. Raises OptError, and ValueError for an unknown target.
@@ -164,11 +171,13 @@ def generate(rule: Rule, to: str, baked: Mapping[str, Any] | None = None) -> str
     """Generated source text of a rule; see `build`."""
     if to == "module":
         return rule.module(baked)
+    if to == "optax":
+        return rule.optax(baked)
     if to == "torch":
         from optlang.backends.torch import source  # noqa: PLC0415
 
         return source(rule.lowered(dict(baked)) if baked else rule.program)
-    raise ValueError(f"there is no target {to!r}: choose 'module' or 'torch'")
+    raise ValueError(f"there is no target {to!r}: choose 'module', 'optax' or 'torch'")
 
 
 def equivalent(a: Rule | str | Path, b: Rule | str | Path) -> Verdict:

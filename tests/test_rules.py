@@ -58,7 +58,7 @@ def test_wrong_options_are_refused() -> None:
         optlang.load("lion", backend="refrence")
     with pytest.raises(ValueError, match="fastest"):
         optlang.load("lion", math="fastest")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="choose 'module' or 'torch'"):
+    with pytest.raises(ValueError, match="choose 'module', 'optax' or 'torch'"):
         optlang.build("lion", to="cobol")
 
 

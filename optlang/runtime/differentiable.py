@@ -15,7 +15,7 @@ from torch import Tensor
 
 from optlang import ir
 from optlang.backends.base import Cell, Step, StepError, Way
-from optlang.backends.device_scalars import operator
+from optlang.backends.places import shape_of
 from optlang.backends.torch_code import CellCode, Output, generate
 from optlang.backends.torch_functions import load
 from optlang.backends.torch_views import view
@@ -23,8 +23,9 @@ from optlang.backends.torch_work import computing, input_of, new_state, truth_of
 from optlang.host import HostScalars, MissingFact
 from optlang.ir import Node, Program
 from optlang.ops import ASKING
-from optlang.plan import Truth, plan
+from optlang.plan import Barrier, Truth, plan
 from optlang.runtime.settings import plain
+from optlang.runtime.sites import SHARED, Site, Sites, value
 from optlang.types import ELEMENT, Type
 
 WEIGHTS = Type("real", ELEMENT)
@@ -35,9 +36,8 @@ def refuses(program: Program) -> str:
     """Why autograd cannot go through the steps of a program; empty where it can."""
     if any(program.uses(op) for op in ASKING):
         return "asks the model again, in the middle of the step"
-    roots = [*program.roots(), *(state.init for state in program.states)]
-    if any(node.type.extent.level in ("group", "model") for node in ir.walk(roots)):
-        return "has values per group or model, which are computed apart"
+    if any(state.type.window and state.type.extent.level in SHARED for state in program.states):
+        return "remembers values per group or model in a window"
     return ""
 
 
@@ -48,28 +48,42 @@ class Differentiable:
         self.plan = plan(program)
         self._conditions = [HostScalars((condition,)) for condition in self.plan.conditions]
         self._made: dict[Any, tuple[CellCode, Function]] = {}
+        self._own = [s for s in self.plan.program.states if s.type.extent.level not in SHARED]
+        self._shared = [s for s in self.plan.program.states if s.type.extent.level in SHARED]
 
     def prepare(self, step: Step) -> None:
         """Missing states, from their `init`; one that starts as the weights hangs on them."""
         with torch.enable_grad():
-            for cell in step.cells:
+            sites = Sites(step)
+            for state in self._shared:
+                for place in sites.of(state.type.extent.level):
+                    if state.name not in place.states:
+                        place.states[state.name] = _kept(value(state.init, place), step.cells[0].weights)  # type: ignore[index]
+            for site in sites.cells:
+                [cell] = site.cells
                 truth = self._truth(cell)
-                missing = [s for s in self.plan.program.states if s.name not in cell.state and self._exists(s, truth)]
+                missing = [s for s in self._own if s.name not in cell.state and self._exists(s, truth)]
                 for state in missing:
                     room = new_state(state, cell.weights)
-                    [value] = self._values(("init", state.name), [state.init], [(room, state.type)], cell, truth, step)
-                    cell.state[state.name] = value
+                    [found] = self._values(("init", state.name), [state.init], [(room, state.type)], site, truth, step)
+                    cell.state[state.name] = found
 
     def begin(self, step: Step) -> Callable[[], None]:
         """Computes new weights and states; what it returns puts them there."""
         with torch.enable_grad():
-            taken = [(cell, *self._step(cell, step)) for cell in step.cells]
+            sites = self._gathered(step) if step.cells else None
+            taken = [(site.cells[0], *self._step(site, step)) for site in sites.cells] if sites else []
+            shared = self._shared_updates(sites) if sites else []
+            reports = {name: value(node, sites.model).item() for name, node in (self.plan.program.reports or {}).items()} if sites else {}
 
         def finish() -> None:
             with torch.enable_grad():
                 for cell, weights, states in taken:
                     cell.weights.copy_(weights)
                     cell.state.update(states)
+                for holder, name, found in shared:
+                    holder[name] = found
+            step.reports.update(reports)
 
         return finish
 
@@ -81,24 +95,50 @@ class Differentiable:
         """Always the same."""
         return Way("torch", "uncompiled, as autograd goes through the step")
 
+    def _gathered(self, step: Step) -> Sites:
+        """The sites of a step, with the values that need all parameters."""
+        sites, program = Sites(step), self.plan.program
+        truths = [self._truth(cell) for cell in step.cells]
+        roots = [program.weights, *program.updates.values(), *(program.reports or {}).values()]
+        for level in self.plan.levels(roots, dict.fromkeys(truths)):
+            for barrier in level:
+                cells = zip(sites.cells, truths, strict=True) if barrier.asked is not None else ()
+                sites.gather(barrier, [self._asked(barrier, site, truth, step) for site, truth in cells])
+        return sites
+
+    def _asked(self, barrier: Barrier, site: Site, truth: Truth, step: Step) -> Tensor:
+        """What a parameter contributes to a value of all."""
+        node, weights = barrier.asked, site.cells[0].weights
+        assert node is not None
+        room = torch.empty(shape_of(node.type.extent, tuple(weights.shape)), dtype=computing(weights.dtype))
+        return self._values(("level", barrier.mark), [node], [(room, node.type)], site, truth, step)[0]
+
+    def _shared_updates(self, sites: Sites) -> list[tuple[Any, str, Tensor]]:
+        weights = sites.cells[0].cells[0].weights
+        wanted = [(place, state) for state in self._shared for place in sites.of(state.type.extent.level)]
+        return [(p.states, s.name, _kept(value(self.plan.program.updates[s.name], p), weights)) for p, s in wanted]
+
     def evaluation(self, step: Step) -> list[Tensor]:
         """The weights to evaluate with, as new tensors."""
         node = self.plan.program.evaluation
         if node is None:
             return [cell.weights.clone() for cell in step.cells]
-        return [self._values("evaluation", [node], [(c.weights, WEIGHTS)], c, self._truth(c), step)[0] for c in step.cells]
+        sites = self._gathered(step).cells
+        found = [(site, site.cells[0].weights, self._truth(site.cells[0])) for site in sites]
+        return [self._values("evaluation", [node], [(w, WEIGHTS)], site, truth, step)[0] for site, w, truth in found]
 
     # --------------------------------------------------------------------------------------------- one parameter
 
-    def _step(self, cell: Cell, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+    def _step(self, site: Site, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        [cell] = site.cells
         if cell.weights.is_leaf and cell.weights.requires_grad:
             raise StepError(f"{cell.name} is a leaf of the graph, which autograd cannot go through in place: with differentiable=True "
                             "give the optimizer clones, as `[p.clone() for p in model.parameters()]`")  # fmt: skip
         truth, program = self._truth(cell), self.plan.program
-        states = [s for s in program.states if self._exists(s, truth)]
+        states = [s for s in self._own if self._exists(s, truth)]
         nodes = [program.weights, *(program.updates[s.name] for s in states)]
         rooms = [(cell.weights, WEIGHTS), *((cell.state[s.name], s.type) for s in states)]
-        weights, *values = self._values("step", nodes, rooms, cell, truth, step)
+        weights, *values = self._values("step", nodes, rooms, site, truth, step)
         return weights, {s.name: value for s, value in zip(states, values, strict=True)}
 
     def _truth(self, cell: Cell) -> Truth:
@@ -108,8 +148,9 @@ class Differentiable:
     def _exists(self, state: ir.State, truth: Truth) -> bool:
         return state.guard is None or truth[self.plan.conditions.index(state.guard)] is True
 
-    def _values(self, key: Any, nodes: list[Node], rooms: list[tuple[Tensor, Type]], cell: Cell, truth: Truth, step: Step) -> list[Tensor]:
+    def _values(self, key: Any, nodes: list[Node], rooms: list[tuple[Tensor, Type]], site: Site, truth: Truth, step: Step) -> list[Tensor]:
         """Expressions of a parameter, in the shapes and number types of the tensors that they are to replace."""
+        [cell] = site.cells
         dtype = cell.weights.dtype
         if (key, truth, dtype) not in self._made:
             outputs = [Output(node) for node in self.plan.decided(nodes, truth)]
@@ -121,8 +162,13 @@ class Differentiable:
         tensors = [view(_tensor(node, cell), node.type, code.shaped) for node in code.tensors]
         counter = torch.tensor([cell.t, step.seed & 0xFFFFFFFF, cell.index & 0xFFFFFFFF], device=cell.weights.device)
         first = cell.weights.shape[0] if code.shaped else 0
-        values = function(*tensors, _rates(code.slots, cell), counter, first)
+        values = function(*tensors, _rates(code.slots, site), counter, first)
         return [_like(room, value, type_, code.shaped) for (room, type_), value in zip(rooms, values, strict=True)]
+
+
+def _kept(found: Tensor, weights: Tensor) -> Tensor:
+    """A value per group or model as it is stored."""
+    return found if found.dtype == torch.bool else found.to(weights.device, computing(weights.dtype))
 
 
 def _like(room: Tensor, value: Tensor, type_: Type, shaped: bool) -> Tensor:
@@ -147,11 +193,13 @@ def _plain(hypers: Mapping[str, Any]) -> dict[str, Any]:
     return {name: plain(value) for name, value in hypers.items()}
 
 
-def _rates(slots: tuple[Node, ...], cell: Cell) -> Tensor:
-    """What a function takes from hypers, `t` and facts. Raises StepError for a fact that the parameter does not have."""
+def _rates(slots: tuple[Node, ...], site: Site) -> Tensor:
+    """What a function takes from hypers, `t`, facts and values of all. Raises StepError for a fact that the parameter does not have."""
+    [cell] = site.cells
     dtype, device = computing(cell.weights.dtype), cell.weights.device
-    if any(isinstance(value, Tensor) and value.requires_grad for value in cell.hypers.values()):
-        return torch.stack(_in_torch(slots, cell)).to(device, dtype) if slots else torch.empty(0)
+    hangs = any(isinstance(x, Tensor) and x.requires_grad for x in cell.hypers.values())
+    if hangs or any(node.type.extent.level in SHARED for node in ir.walk(slots)):
+        return torch.stack([value(slot, site).double() for slot in slots]).to(device, dtype) if slots else torch.empty(0)
     try:
         return torch.tensor(_scalars(slots)(_plain(cell.hypers), cell.t, cell.facts), dtype=dtype, device=device)
     except MissingFact as missing:
@@ -161,22 +209,3 @@ def _rates(slots: tuple[Node, ...], cell: Cell) -> Tensor:
 @cache
 def _scalars(slots: tuple[Node, ...]) -> HostScalars:
     return HostScalars(slots)
-
-
-def _in_torch(slots: tuple[Node, ...], cell: Cell) -> list[Tensor]:
-    """Numbers of one element in float64, which hang on the hypers."""
-    values: dict[Node, Tensor] = {}
-    for node in ir.walk(slots):
-        values[node] = _leaf(node, cell) if not node.args else operator(node.op)([values[arg] for arg in node.args])
-    return [values[slot].double() for slot in slots]
-
-
-def _leaf(node: Node, cell: Cell) -> Tensor:
-    found: Any = {"const": node.value, "t": cell.t}.get(node.op)
-    if found is None:
-        found = cell.hypers[node.value] if node.op == "hyper" else cell.facts.get(node.value)
-    if found is None:
-        raise StepError(f"{cell.name}: `{node.value}` is needed, and this parameter has none (its shape is {tuple(cell.weights.shape)})")
-    if isinstance(found, Tensor):
-        return found.reshape(()).to("cpu", torch.float64)
-    return torch.tensor(found, dtype=torch.bool if node.type.kind == "bool" else torch.float64)

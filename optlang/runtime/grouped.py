@@ -134,7 +134,8 @@ class Grouped(torch.optim.Optimizer):
         case.settings.complete(group, self._given[case.label], settings)
         hypers = case.settings.read(group, f" (group {len(self.param_groups)})")
         program = case.shaped(hypers)
-        if group.get("differentiable", self.defaults["differentiable"]) and (why := refuses(program)):
+        why = refuses(program) or ("has values per model, which in a route are over the parameters of all rules" if case.sees_all else "")
+        if group.get("differentiable", self.defaults["differentiable"]) and why:
             raise ValueError(f"{program.name} cannot be differentiable: it {why}")
         if group.get("differentiable", self.defaults["differentiable"]) and not case.keeps_float32:
             raise ValueError(f"{program.name} cannot be differentiable with state or weights in fewer bits: rounding has no gradient")

@@ -15,7 +15,7 @@ from optlang.backends.module.front import front
 from optlang.backends.module.helpers import HELPERS, imports_for, used_by
 from optlang.backends.module.leaves import RESERVED
 from optlang.backends.module.lone import without_lone
-from optlang.backends.module.loops import Relower, rolled
+from optlang.backends.module.loops import Relower, of_case, rolled
 from optlang.backends.module.scene import TooDeep
 from optlang.backends.module.writer import Writer, documentation
 from optlang.emit import Names
@@ -51,7 +51,7 @@ def generate_routing(routing: Routing, baked: Baked | None = None, relower: Relo
         prefix = f"{case.program.name}."
         own = {key.removeprefix(prefix): value for key, value in (baked or {}).items() if key.startswith(prefix)}
         shaped = _with_defaults(case.program, {**case.settings, **own})
-        texts.append(_class(shaped, cls, _of_case(relower, place, prefix, case.settings), "_update"))
+        texts.append(_class(shaped, cls, of_case(relower, place, prefix, case.settings), "_update"))
     draws = {cls: "seed=0" in text for cls, text in zip(classes, texts, strict=True)}
     return _module(name, routing.doc, [*texts, front(routing, name, classes, draws)])
 
@@ -59,18 +59,6 @@ def generate_routing(routing: Routing, baked: Baked | None = None, relower: Relo
 def _with_defaults(program: Program, baked: Baked) -> Program:
     """Hypers that were given another value start from it."""
     return replace(program, hypers=tuple(replace(h, default=baked.get(h.name, h.default)) for h in program.hypers))
-
-
-def _of_case(relower: Relower | None, place: int, prefix: str, settings: Baked) -> Relower | None:
-    """The programs of one case; those settings of the route count that shape them."""
-    if relower is None:
-        return None
-
-    def of_case(baked: dict[str, Any]) -> Program | Routing:
-        found = relower({prefix + name: value for name, value in baked.items()})
-        return found.cases[place].program if isinstance(found, Routing) else found
-
-    return of_case
 
 
 def _class(program: Program, name: str, relower: Relower | None, method: str) -> str:

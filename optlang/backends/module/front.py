@@ -15,6 +15,7 @@ from optlang.ops import ASKING
 SIGNS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "add": "+", "sub": "-", "mul": "*", "div": "/",
          "pow": "**", "and": "and", "or": "or"}  # fmt: skip
 FACTS = {
+    "dtype": 'str(param.dtype).removeprefix("torch.")',
     "rank": "param.ndim", "numel": "param.numel()", "rows": "rows", "cols": "cols", "fan_in": "fan_in", "fan_out": "fan_out",
 }  # fmt: skip
 OF_MATRIX = {
@@ -85,7 +86,7 @@ def _rule_of(routing: Routing, name: str, classes: Sequence[str]) -> Lines:
     for case, cls in zip(routing.cases, classes, strict=True):
         if case.condition is None:
             return ["@staticmethod", "def _rule_of(param, name):", *indented([*lines, f"return {quoted(cls)}"])]
-        lines += [f"if {_predicate(case.condition).text}:", f"    return {quoted(cls)}"]
+        lines += [f"if {predicate(case.condition).text}:", f"    return {quoted(cls)}"]
     lines.append(f'raise ValueError(f"{name} has no rule for {{name or tuple(param.shape)}}")')
     return ["@staticmethod", "def _rule_of(param, name):", *indented(lines)]
 
@@ -94,15 +95,16 @@ def _mentions(p: Predicate, what: str) -> bool:
     return what in (p.op, p.value if p.op == "fact" else "") or any(_mentions(arg, what) for arg in p.args)
 
 
-def _predicate(p: Predicate) -> Piece:
-    args = [_predicate(arg) for arg in p.args]
+def predicate(p: Predicate, facts: Mapping[str, str] = FACTS) -> Piece:
+    """A condition of a route as Python; `facts` says how those of a parameter are written."""
+    args = [predicate(arg, facts) for arg in p.args]
     match p.op:
         case "const":
             return Piece(quoted(p.value)) if isinstance(p.value, str) else literal(p.value)
         case "fact":
-            return Piece(FACTS[p.value])
+            return Piece(facts[p.value])
         case "dtype":
-            return Piece('str(param.dtype).removeprefix("torch.")')
+            return Piece(facts["dtype"])
         case "named":
             patterns = "".join(f"{quoted(pattern)}, " for pattern in p.value)
             return Piece(f"any(fnmatchcase(name, pattern) for pattern in ({patterns.rstrip() if len(p.value) == 1 else patterns[:-2]}))")
@@ -113,7 +115,7 @@ def _predicate(p: Predicate) -> Piece:
         case "maximum" | "minimum":
             return Piece(f"{p.op[:3]}({args[0].text}, {args[1].text})")
         case "ne" if any(_mentions(p, fact) for fact in OF_MATRIX):
-            return Piece(f"param.ndim > 1 and {args[0].inside(SUM)} != {args[1].inside(SUM)}", AND)
+            return Piece(f"{facts['rank']} > 1 and {args[0].inside(SUM)} != {args[1].inside(SUM)}", AND)
     level = LEVELS.get(p.op, COMPARE)
     return chained(args[0], SIGNS[p.op], args[1], level, associates="none" if p.op not in LEVELS else "right" if p.op == "pow" else "left")
 

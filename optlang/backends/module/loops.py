@@ -35,6 +35,18 @@ def rolled(program: Program, relower: Relower | None) -> tuple[Program, dict[Nod
     return program.replaced(found), loops, counts
 
 
+def of_case(relower: Relower | None, place: int, prefix: str, settings: Mapping[str, Any]) -> Relower | None:
+    """The programs of one case; those settings of the route count that shape them."""
+    if relower is None:
+        return None
+
+    def found(baked: dict[str, Any]) -> Program | Routing:
+        other = relower({prefix + name: value for name, value in baked.items()})
+        return other.cases[place].program if isinstance(other, Routing) else other
+
+    return found
+
+
 Chain = tuple[Node, Node, int, Node]  # hole, one turn over the hole, number of turns, first value
 
 

@@ -1,0 +1,132 @@
+"""Values per group and model that autograd goes through, and the numbers that they and one parameter's equations start from.
+
+A *site* is one parameter, one group or the model in one step, with the values known there, each a torch number of one element.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optlang import philox
+from optlang.backends import torch_ops
+from optlang.backends.base import Cell, Step, StepError
+from optlang.backends.device_scalars import operator
+from optlang.backends.places import shape_of
+from optlang.ir import Node
+from optlang.philox import MODEL_STREAM
+from optlang.plan import Barrier
+
+SHARED = ("group", "model")
+
+
+@dataclass(eq=False)
+class Site:
+    """Where a value is known. `cells` are the parameters that it concerns, the first one's settings count."""
+
+    name: str
+    cells: list[Cell]
+    states: Mapping[str, Any]
+    inputs: Mapping[str, Any]
+    key: tuple[int, int] = (0, 0)  # of random draws: the seed and the stream
+    homes: dict[str, Site] = field(default_factory=dict)  # the group's and the model's
+    values: dict[Node, Tensor] = field(default_factory=dict)
+
+    def home(self, node: Node) -> Site:
+        """Where a value that is needed here is known."""
+        return self.homes.get(node.type.extent.level, self)
+
+    @property
+    def t(self) -> int:
+        return max(cell.t for cell in self.cells)
+
+
+class Sites:
+    """All sites of one step."""
+
+    def __init__(self, step: Step) -> None:
+        self.model = Site("the model", list(step.cells), step.model, step.inputs, (step.seed, MODEL_STREAM))
+        self.model.homes["model"] = self.model
+        self.groups: dict[int, Site] = {}
+        self.cells: list[Site] = []
+        for cell in step.cells:
+            if cell.group not in self.groups:
+                own = [c for c in step.cells if c.group == cell.group]
+                key = step.seed, MODEL_STREAM - cell.group
+                made = Site(f"group {cell.group}", own, step.groups.get(cell.group, {}), _of_group(step.inputs, cell.group), key)
+                made.homes |= {"group": made, "model": self.model}
+                self.groups[cell.group] = made
+            self.cells.append(Site(cell.name, [cell], {}, {}, homes=dict(self.groups[cell.group].homes)))
+
+    def of(self, level: str) -> list[Site]:
+        """The sites of values per group or per model."""
+        return [self.model] if level == "model" else list(self.groups.values())
+
+    def gather(self, barrier: Barrier, partials: Sequence[Tensor]) -> None:
+        """One value for each group, or the model, of what every parameter adds to it; none where that can be counted."""
+        assert barrier.value is not None
+        arg = barrier.args[0]
+        for site in self.of(barrier.value.level):
+            share = [value(more, site) for more in barrier.args[1:]]
+            inside = [i for i, cell in enumerate(self.cells) if cell.cells[0] in site.cells]
+            if arg.type.extent.level == "group":
+                groups = [self.groups[number] for number in dict.fromkeys(cell.group for cell in site.cells)]
+                parts, count = [value(arg, group) for group in groups], len(groups)
+            else:
+                parts = [partials[i].reshape(-1) for i in inside] if partials else []
+                count = sum(prod(shape_of(arg.type.extent, tuple(cell.weights.shape))) for cell in site.cells)
+            site.values[barrier.mark] = _together(barrier.op, parts, count, share)
+
+
+def _of_group(inputs: Mapping[str, Any], number: int) -> dict[str, Any]:
+    return {name: given.get(number) if isinstance(given, Mapping) else given for name, given in inputs.items()}
+
+
+def _together(op: str, parts: Sequence[Tensor], count: int, share: Sequence[Tensor]) -> Tensor:
+    if op == "count":
+        return torch.tensor(float(count), dtype=torch.float64)
+    values = torch.cat([part.reshape(-1).to("cpu", torch.float64) for part in parts])
+    match op:
+        case "amax":
+            return torch_ops.amax(values, None)
+        case "amin":
+            return torch_ops.amin(values, None)
+        case "quantile":
+            return torch_ops.quantile(values, share[0], None)
+    return values.sum() / (count if op == "mean" else 1)
+
+
+def value(wanted: Node, site: Site) -> Tensor:
+    """The value of an expression at a site: one number in float64, which hangs on hypers, states and what was gathered."""
+    stack = [(wanted, site.home(wanted))]
+    while stack:
+        node, home = stack[-1]
+        missing = [(arg, home.home(arg)) for arg in node.args if arg not in home.home(arg).values]
+        if node in home.values or not missing:
+            stack.pop()
+        if node not in home.values:
+            stack += missing
+            if not missing:
+                args = [home.home(arg).values[arg] for arg in node.args]
+                home.values[node] = operator(node.op)(args) if node.args else _leaf(node, home)
+    return site.home(wanted).values[wanted]
+
+
+def _leaf(node: Node, site: Site) -> Tensor:
+    cell = site.cells[0]
+    if node.op == "random":
+        return torch.tensor(philox.draw(node.value[0], (), site.t, node.value[1], *site.key), dtype=torch.float64)
+    found: Any = {"const": node.value, "t": site.t}.get(node.op)
+    if found is None:
+        places: Mapping[str, Any] = {"hyper": cell.hypers, "state": site.states, "input": site.inputs}.get(node.op, cell.facts)
+        found = places.get(node.value)
+    if found is None:
+        raise StepError(f"{site.name}: `{node.value}` is needed, and this parameter has none (its shape is {tuple(cell.weights.shape)})")
+    if isinstance(found, Tensor):
+        return found.reshape(()).to("cpu", torch.float64)
+    return torch.tensor(found, dtype=torch.bool if node.type.kind == "bool" else torch.float64)
