@@ -20,7 +20,7 @@ def read(source: Source, pedantic: bool = False) -> tuple[File, list[Diagnostic]
     """The tree of all that can be read, and the findings."""
     file, found = parser.parse(source)
     broken = _words_of_lines(source, found)
-    deeper = lower.check(file, pedantic)
+    deeper = lower.check(file, pedantic and not found)  # lints would speak of what could not be read
     findings = [*found, *(d for d in deeper if not (found and _follows(d, broken)))]
     return file, sorted(findings, key=lambda d: (d.source is not source, d.span))
 

@@ -21,7 +21,7 @@ SECONDS, BYTES = 5, 1 << 30
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(hostile.texts)
+@given(hostile.texts())
 def test_any_text_ends_in_a_rule_or_in_findings(text: str) -> None:
     assert hostile.read(text) in ("rule", "findings", "several")
 

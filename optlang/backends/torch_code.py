@@ -213,6 +213,8 @@ class _Writer:
         if node.value == "window":
             return f"ops.window_{node.op}({value}{more})"
         dims = self._reduced_dims(node.args[0].type.extent, node.value)
+        if dims == ():  # one value each; to torch, no dimensions are all of them
+            return {"count": f"torch.ones_like({value})", "quantile": f"ops.lone({value}{more})"}.get(node.op, value)
         if node.op in ("amax", "amin", "count", "quantile"):
             return f"ops.{node.op}({value}{more}, {dims})"
         return f"{value}.{node.op}()" if dims is None else f"{value}.{node.op}({dims}, keepdim=True)"

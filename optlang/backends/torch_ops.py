@@ -93,6 +93,11 @@ def quantile(x: Tensor, q: Tensor, dims: Dims) -> Tensor:
     return _quantile(moved, q).reshape(shape)
 
 
+def lone(x: Tensor, q: Tensor) -> Tensor:
+    """Quantiles of single values."""
+    return torch.where((torch.as_tensor(q) >= 0) & (torch.as_tensor(q) <= 1), x, torch.nan)
+
+
 def _quantile(x: Tensor, q: Tensor) -> Tensor:
     """Over the last dimension."""
     if x.shape[-1] == 0:

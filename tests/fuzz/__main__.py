@@ -1,33 +1,35 @@
-"""`python -m tests.fuzz --minutes 5 --seed 1 --backends torch,module,cpp`: random rules until the time is over.
+"""`python -m tests.fuzz programs texts --minutes 5 --record fuzz.json`: random programs and texts until the time is over.
 
-Prints progress; `--record FILE` gets how many programs ran and the smallest text of each find, as JSON.
+The record says how many there were, of what, and what was found; another run goes on behind it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import time
+import os
+import sys
 from pathlib import Path
 
 import torch
 
-from .agree import PLAIN
-from .hunt import hunt
+from .campaign import Record, run
+from .kinds import KINDS
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--backends", default=",".join(PLAIN), help="strict, safe, fast (simplified), torch, module, cpp, …")
+    parser.add_argument("kinds", nargs="*", default=["programs", "texts", "cpp"], help=f"of {', '.join(KINDS)}")
+    parser.add_argument("--minutes", type=float, default=5, help="for all kinds together")
     parser.add_argument("--record", type=Path, default=Path("fuzz.json"))
     asked = parser.parse_args()
+    if wrong := sorted({*asked.kinds} - {*KINDS}):
+        parser.error(f"there is no kind {wrong[0]!r}: choose of {', '.join(KINDS)}")
+    if "triton" in asked.kinds and os.environ.get("TRITON_INTERPRET") != "1":
+        parser.error("kernels of Triton run here with TRITON_INTERPRET=1")
     torch.set_num_threads(1)
-    record = hunt(asked.minutes * 60, asked.seed, asked.backends.split(","), time.monotonic, print)
-    asked.record.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(json.dumps(record["counts"], indent=2))
-    return 1 if record["finds"] else 0
+    record = Record.read(asked.record)
+    found = [run(KINDS[name](), record, asked.minutes / len(asked.kinds), lambda text: print(text, flush=True)) for name in asked.kinds]
+    return 1 if any(found) else 0
 
 
-raise SystemExit(main())
+sys.exit(main())

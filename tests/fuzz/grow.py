@@ -1,4 +1,4 @@
-"""Well-typed rules of the whole language as hypothesis strategies, which shrink to the smallest `.opt` text."""
+"""Well-typed rules of the whole language, grown from choices (see `chance`)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from optlang import ir, ops
 from optlang.types import ELEMENT, EXTENT_OF, HOST, Type, broadcasts_to, needs_matrix
 
+from .chance import Choices, Drawn
 from .forms import EVERY, REAL, Form, fitting, typed
 
 NUMBER = Type("real", HOST)
@@ -52,7 +53,7 @@ class Names:
 class Scope:
     """One body while it grows: what can be read in it, its lines so far, states that have no new value yet."""
 
-    draw: Any
+    choose: Choices
     names: Names
     pool: list[Value]
     matrices: bool
@@ -64,11 +65,16 @@ class Scope:
     asks: bool = True  # may call the model
 
     def one(self, options: Sequence[Any]) -> Any:
-        return self.draw(st.sampled_from(list(options)))
+        return self.choose.one(options)
+
+    def some(self, options: Sequence[Any], most: int) -> list[Any]:
+        """One or more, the newer ones more often: they are made of the older."""
+        newest = options[: max(4, len(options) // 3)]
+        return [self.one(self.one([newest, newest, options])) for _ in range(self.choose.number(1, most))]
 
     def chance(self, of: int) -> bool:
         """True once in so many times; shrinks to False."""
-        return bool(self.draw(st.integers(0, of - 1)) == of - 1)
+        return self.choose.number(0, of - 1) == of - 1
 
     # ------------------------------------------------------------------------------------------------ expressions
 
@@ -158,10 +164,10 @@ class Scope:
 
     def side(self, states: list[State], matrices: bool) -> tuple[Scope, Value]:
         """A block of its own: local equations, some states, a value of elements."""
-        inner = Scope(self.draw, self.names, list(self.pool), matrices, self.imports, self.functions, depth=self.depth + 1,
+        inner = Scope(self.choose, self.names, list(self.pool), matrices, self.imports, self.functions, depth=self.depth + 1,
                       asks=self.asks and self.depth == 0)  # fmt: skip
         inner.waiting = list(states)
-        inner.body(self.draw(st.integers(0, 3)))
+        inner.body(self.choose.number(0, 3))
         while inner.waiting and inner.chance(2):
             inner.update()
         return inner, self.one(inner.fits(REAL))
@@ -190,8 +196,8 @@ class Scope:
     def loop(self) -> None:
         name = self.names.new("l")
         start = self.one(self.fits(REAL))
-        inner = Scope(self.draw, self.names, [*self.pool, Value(name, REAL)], self.matrices, self.imports, depth=9, asks=False)
-        for _ in range(self.draw(st.integers(1, 3))):
+        inner = Scope(self.choose, self.names, [*self.pool, Value(name, REAL)], self.matrices, self.imports, depth=9, asks=False)
+        for _ in range(self.choose.number(1, 3)):
             inner.express()
         end = self.one(inner.fits(REAL))
         count = self.one(["2", "3", "k"])
@@ -214,8 +220,8 @@ def leaves() -> list[Value]:
     return [*LEAVES, *facts, *[Value(name, NUMBER) for name in ("pi", "-1", "0", "1e-3")]]
 
 
-def _rule(draw: Any, name: str, names: Names, matrices: bool, imports: set[str], functions: list[str]) -> str:
-    scope = Scope(draw, names, [*leaves(), *SETTINGS], matrices, imports, functions, list(HYPERS))
+def _rule(choose: Choices, name: str, names: Names, matrices: bool, imports: set[str], functions: list[str]) -> str:
+    scope = Scope(choose, names, [*leaves(), *SETTINGS], matrices, imports, functions, list(HYPERS))
     if matrices:
         scope.pool += [Value("eye(rows)", Type("real", ir.eye("rows").type.extent)), Value("places(cols)", ir.places("cols").type)]
     if scope.chance(6):
@@ -223,14 +229,13 @@ def _rule(draw: Any, name: str, names: Names, matrices: bool, imports: set[str],
         scope.pool.append(Value("c", REAL))
     if scope.chance(6):
         scope.pool.append(Value("loss", ir.LOSS.type))
-    for _ in range(draw(st.integers(0, 3))):
+    for _ in range(choose.number(0, 3)):
         scope.declare()
-    scope.body(draw(st.integers(1, 9)))
+    scope.body(choose.number(1, 9))
     while scope.waiting:
         scope.update()
-    value = scope.one(scope.fits(REAL))
-    direction = value.text if scope.chance(2) else f"tanh({value.text})"
-    scope.lines.append(f"w' = w - lr*{direction}")
+    parts = [scope.one([value.text, f"tanh({value.text})"]) for value in scope.some(scope.fits(REAL), 3)]
+    scope.lines.append(f"w' = w - lr*({' + '.join(parts)})")
     numbers = [v for v in scope.pool if v.type.extent.level in ("host", "model") and v.type.kind == "real" and not v.type.window
                and v.text not in ("lr", "beta")]  # fmt: skip
     if scope.chance(4):
@@ -240,14 +245,14 @@ def _rule(draw: Any, name: str, names: Names, matrices: bool, imports: set[str],
     return f"rule {name} {{\n" + "".join(f"  {line}\n" for line in scope.lines) + "}\n"
 
 
-def _function(draw: Any, name: str, names: Names, matrices: bool, imports: set[str]) -> str:
+def _function(choose: Choices, name: str, names: Names, matrices: bool, imports: set[str]) -> str:
     """`def f(x, beta = 0.5)`: a value per element in, one out."""
     pool = [Value("x", REAL), Value("x", REAL), Value("g", REAL), Value("w", REAL), Value("t", ir.T.type), Value("beta", NUMBER)]
     pool += [Value("lr", NUMBER), Value("k", Type("int", HOST)), Value("flag", TRUTH), Value("2", NUMBER)]
-    scope = Scope(draw, names, pool, matrices, imports, asks=False)
-    if draw(st.booleans()):
+    scope = Scope(choose, names, pool, matrices, imports, asks=False)
+    if choose.one([False, True]):
         scope.declare()
-    scope.body(draw(st.integers(0, 4)))
+    scope.body(choose.number(0, 4))
     while scope.waiting:
         scope.update()
     value = scope.one(scope.fits(REAL))
@@ -269,22 +274,27 @@ class Grown:
 
 @st.composite
 def texts(draw: Any) -> Grown:
-    """Rules with functions, calls of rules and routes."""
+    """As strategy of hypothesis."""
+    return grow(Drawn(draw))
+
+
+def grow(choose: Choices) -> Grown:
+    """A rule with functions, calls of rules, and routes."""
     names, imports, functions, items = Names(), set[str](), list[str](), list[str]()
-    matrices = draw(st.sampled_from([False, False, True]))
-    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+    matrices = choose.one([False, False, True])
+    for _ in range(choose.one([0, 0, 0, 1, 2])):
         name = names.new("f")
-        items.append(_function(draw, name, names, matrices, imports))
+        items.append(_function(choose, name, names, matrices, imports))
         functions += [f"{name}({{}})", f"{name}({{}}, 0.3)", f"{name}({{}}, flag = flag, k = 3)"]
-    if draw(st.sampled_from([False] * 5 + [True])):
-        items.append(_rule(draw, "Inner", names, matrices, imports, list(functions)))
+    if choose.one([False] * 5 + [True]):
+        items.append(_rule(choose, "Inner", names, matrices, imports, list(functions)))
         functions += ["Inner(g = {})", "Inner(g = {}, lr = 0.5*0.1)"]
         if "input c" in items[-1] or "report r" in items[-1] or "eval =" in items[-1]:
             functions = functions[:-2]
     main = "R"
-    items.append(_rule(draw, main, names, matrices, imports, functions))
-    if draw(st.sampled_from([False] * 7 + [True])):
-        items.append(_rule(draw, "S", names, True, imports, []))
+    items.append(_rule(choose, main, names, matrices, imports, functions))
+    if choose.one([False] * 7 + [True]):
+        items.append(_rule(choose, "S", names, True, imports, []))
         items.append("route Both {\n  when rank >= 2 and numel > 5 use S(lr = 0.02)\n  otherwise use R()\n}\n")
         main = "Both"
     head = [f"from std import {', '.join(sorted(imports))}\n"] if imports else []

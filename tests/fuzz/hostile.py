@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
-from optlang import library, rules
-from optlang.diagnose import diagnose
+from optlang import diagnose, library, rules
 from optlang.errors import OptError, Source
 from optlang.format import format_file
 from optlang.parser import parse
+
+from .chance import Choices, Drawn
 
 WORDS = [
     "rule", "def", "route", "from", "import", "hyper", "int", "bool", "input", "state", "per", "in", "every", "when", "else", "repeat",
@@ -25,39 +27,72 @@ WORDS = [
 ]  # fmt: skip
 SHELF = [library.find(name).text for name in sorted(library.index())]
 
-words = st.lists(st.sampled_from(WORDS), max_size=60).map(" ".join)
-raw = st.binary(max_size=300).map(lambda b: b.decode("utf-8", "replace"))
-unicode = st.text(max_size=200)
+BAD = [path.read_text(encoding="utf-8") for path in sorted((Path(__file__).parents[1] / "bad").rglob("*.opt"))]
+SHORT = [text for text in (*BAD, *SHELF) if len(text) < 700]
+LETTERS = [(0, 127), (0, 127), (0, 0x2FF), (0x300, 0x36F), (0x370, 0x3FF), (0x2000, 0x22FF), (0xFE00, 0xFFFF), (0x1D400, 0x1D7FF),
+           (0, 0x10FFFF)]  # fmt: skip
 
 
-@st.composite
-def damaged(draw: Any) -> str:
-    """A library rule with some parts cut, doubled, exchanged or replaced by words."""
-    text: str = draw(st.sampled_from(SHELF))
-    for _ in range(draw(st.integers(1, 4))):
-        start = draw(st.integers(0, len(text)))
-        end = min(len(text), start + draw(st.sampled_from([0, 1, 1, 2, 5, 20, 100])))
-        part = draw(st.sampled_from(["", *WORDS, text[start:end] * 2, text[start:end][::-1]]))
+def words(choose: Choices, most: int = 60) -> str:
+    return " ".join(choose.one(WORDS) for _ in range(choose.number(0, most)))
+
+
+def in_a_body(choose: Choices) -> str:
+    return f"rule A {{ hyper lr = 0.1 state m = 0 {words(choose, 12)} w' = w - lr*g }}"
+
+
+def raw(choose: Choices) -> str:
+    return bytes(choose.number(0, 255) for _ in range(choose.number(0, 200))).decode("utf-8", "replace")
+
+
+def unicode(choose: Choices) -> str:
+    low, high = choose.one(LETTERS)
+    signs = (chr(choose.number(low, high)) for _ in range(choose.number(0, 80)))
+    return "".join(sign for sign in signs if not "\ud800" <= sign <= "\udfff")
+
+
+def damaged(choose: Choices, texts: Sequence[str]) -> str:
+    """A text with some parts cut, doubled, exchanged or replaced by words."""
+    text: str = choose.one(texts)
+    for _ in range(choose.number(1, 4)):
+        start = choose.number(0, len(text))
+        end = min(len(text), start + choose.one([0, 1, 1, 2, 5, 20, 100]))
+        sort = choose.number(0, 4)
+        part = choose.one(WORDS) if sort > 2 else ["", text[start:end] * 2, text[start:end][::-1]][sort]
         text = text[:start] + part + text[end:]
     return text
 
 
+def spliced(choose: Choices) -> str:
+    """The beginning of one text and the end of another."""
+    one, two = choose.one(SHORT), choose.one(SHORT)
+    return one[: choose.number(0, len(one))] + two[choose.number(0, len(two)) :]
+
+
+SORTS: tuple[Callable[[Choices], str], ...] = (
+    lambda choose: damaged(choose, SHELF), *(lambda choose: damaged(choose, SHORT),) * 4, in_a_body, in_a_body, words, spliced, spliced,
+    raw, unicode,
+)  # fmt: skip
+
+
+def text(choose: Choices) -> str:
+    """Any of these."""
+    return str(choose.one(SORTS)(choose))
+
+
 @st.composite
-def in_a_body(draw: Any) -> str:
-    return f"rule A {{ hyper lr = 0.1 state m = 0 {draw(words)} w' = w - lr*g }}"
+def texts(draw: Any) -> str:
+    """As strategy of hypothesis."""
+    return text(Drawn(draw))
 
 
-texts = st.one_of(damaged(), damaged(), in_a_body(), words, raw, unicode)
-
-
-def read(text: str) -> str:
+def read(text: str, printers: bool = True) -> str:
     """All that reads a text: findings in all their forms, the formatter, every printer and generator. Gives what was reached."""
-    found = diagnose(Source(text), pedantic=True)
+    file, found = diagnose.read(Source(text), pedantic=True)
     for finding in found:
         assert finding.to_text() and finding.to_json() and finding.message
         assert 0 <= finding.span.start <= finding.span.end
-    file, wrong = parse(Source(text))
-    if not wrong:
+    if not any(finding.code[0] in "SL" for finding in found):
         once = format_file(file)
         again, problems = parse(Source(once))
         assert not problems, once
@@ -68,7 +103,7 @@ def read(text: str) -> str:
         rule = rules.Rule.from_source(Source(text))
     except OptError:
         return "several"
-    for printer in PRINTERS:
+    for printer in PRINTERS if printers else ():
         try:
             printer(rule)
         except ValueError as reason:

@@ -13,7 +13,7 @@ def _ieee(function, *numbers):
     "_vector": '''
 def _vector(values):
     """Single values from any devices as one float64 vector on the CPU, with one transfer for each device."""
-    values = [torch.as_tensor(x) for x in values]
+    values = [x if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=torch.float64) for x in values]
     result = torch.empty(len(values), dtype=torch.float64)
     for device in {x.device for x in values}:
         places = [i for i, x in enumerate(values) if x.device == device]

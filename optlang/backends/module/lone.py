@@ -6,6 +6,8 @@ from optlang import ir
 from optlang.ir import Node, Program
 from optlang.types import Extent
 
+ONE = ir.make("pow", (ir.fact("numel"), ir.const(0)))  # still a value of each tensor: what counts or adds them up again may
+
 
 def without_lone(program: Program) -> Program:
     """The program with such reductions written as what they are."""
@@ -20,7 +22,7 @@ def _lone(node: Node) -> Node | None:
         case "sum" | "mean" | "amax" | "amin":
             return x
         case "count":
-            return ir.const(1)
+            return ONE
         case "quantile":
             share = node.args[1]
             if share.op == "const":

@@ -179,7 +179,8 @@ def counted(node: Node, value: Piece) -> Piece:
     """`count(x)`: a number that the shape tells."""
     dims = reduced_dims(node.args[0].type.extent, node.value)
     if dims is None:
-        return Piece(f"{value.inside(ATOM)}.numel()")
+        batch = f".expand({shape_text(node.args[0].type.extent)})" if _is_alone(node.args[0]) else ""
+        return Piece(f"{value.inside(ATOM)}{batch}.numel()")
     return Piece(" * ".join(f"{value.inside(ATOM)}.shape[{d}]" for d in dims) or "1", PRODUCT if len(dims) > 1 else ATOM)
 
 

@@ -56,7 +56,7 @@ class Writer:
         methods = [self._init(), self._add_param_group(), self._check_group(), self._update() if self.method else self._step()]
         methods += [self._eval(), self._train()] if self.evaluates else []
         methods += [self._inputs()] if self.program.inputs else []
-        methods += [load_lines(), set_state_lines(self._attributes())]
+        methods += [load_lines(), set_state_lines(self._attributes('self.__dict__.setdefault("{0}", {{}})'))]
         blocks = [self._documentation(), *methods]
         return "\n".join([f"class {self.name}(Optimizer):", "\n\n".join("\n".join(indented(b)) for b in blocks if b)])
 
@@ -87,7 +87,7 @@ class Writer:
         entries += ['"betas": (beta1, beta2)'] if self.words.has_betas and not full else []
         body += _bracketed("defaults = {", [*entries, '"maximize": maximize', *['"seed": seed'] * self.update.draws], "}")
         body += self._taking_full_names(full) if full else []
-        return [*_wrapped(line), *indented([*body, *self._attributes(), "super().__init__(params, defaults)"])]
+        return [*_wrapped(line), *indented([*body, *self._attributes("self.{0} = {{}}"), "super().__init__(params, defaults)"])]
 
     def _full_names(self) -> dict[str, str]:
         """The hypers of called rules, which the rule's own text calls `fast.beta1`."""
@@ -100,9 +100,10 @@ class Writer:
                   "    defaults[known[name]] = value"]  # fmt: skip
         return lines + (['defaults["betas"] = (defaults.pop("beta1"), defaults.pop("beta2"))'] if self.words.has_betas else [])
 
-    def _attributes(self) -> Lines:
-        lines = ["self.inputs = {}  # set before each step"] if self.program.inputs else []
-        return lines + (["self.reports = {}  # filled by each step"] if self.program.reports else [])
+    def _attributes(self, form: str) -> Lines:
+        """What an optimizer has beside the settings and states of torch."""
+        lines = [f"{form.format('inputs')}  # set before each step"] if self.program.inputs else []
+        return lines + ([f"{form.format('reports')}  # filled by each step"] if self.program.reports else [])
 
     def _add_param_group(self) -> Lines:
         lines = ["super().add_param_group(param_group)", "self._check(self.param_groups[-1])"]

@@ -1,0 +1,91 @@
+"""What a campaign tries: programs in the cheap ways and in the dear ones, and hostile texts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from . import hostile, together
+from .agree import PLAIN, Agreement, Way
+from .campaign import Kind
+from .chance import Dice
+from .grow import Grown, grow
+
+DTYPES = (torch.float64, torch.float64, torch.float32, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A text and how it is run."""
+
+    grown: Grown
+    way: Way
+
+    def __str__(self) -> str:
+        return str(self.way)
+
+
+def program(dice: Dice) -> Program:
+    """Half of them run in the plainest way, which is the search's."""
+    grown = grow(dice)
+    if dice.one([True, False]):
+        return Program(grown, Way(halfway=dice.one([True, False])))
+    dtype = dice.one(DTYPES)
+    way = Way(dtype, dice.one([True, False]), dice.one([True, False]), dice.one([True, False]), 2 if dtype == torch.bfloat16 else 4)
+    return Program(grown, way)
+
+
+def few_steps(dice: Dice) -> Program:
+    """Two steps, for what is slow or costly to set up; no halts."""
+    made = program(dice)
+    return Program(made.grown, replace(made.way, halfway=False, steps=2))
+
+
+def _programs(name: str, ways: Sequence[str], made: Callable[[Dice], Program] = program, **more: Any) -> Kind:
+    agreement = Agreement(ways)
+    return Kind(
+        name, agreement.counts, made, lambda one: agreement(one.grown, one.way), lambda one: one.grown.text,
+        lambda one, text: replace(one, grown=replace(one.grown, text=text)), **more,
+    )  # fmt: skip
+
+
+def _cpp() -> Kind:
+    kind = _programs("cpp", ["cpp"], few_steps, bout=40)
+
+    def before(some: list[Program]) -> Callable[[], Any]:
+        texts: dict[str, None] = {}
+        silent = Agreement(["cpp"])
+        with together.noted(texts):
+            for one in some:
+                with suppress(Exception):  # it comes again
+                    silent(one.grown, one.way)
+        kind.counted["cpp kernels"] += len(texts)
+        around = ExitStack()
+        around.enter_context(together.compiled(list(texts)))
+        return around.close
+
+    return replace(kind, before=before)
+
+
+def _texts() -> Kind:
+    counts: Counter[str] = Counter()
+
+    def tried(text: str) -> None:
+        counts["texts"] += 1
+        counts[hostile.read(text, printers=counts["texts"] % 4 == 0)] += 1
+
+    return Kind("texts", counts, hostile.text, tried, lambda text: text, lambda _, text: text, bout=1000, seconds=5)
+
+
+KINDS: dict[str, Callable[[], Kind]] = {
+    "programs": lambda: _programs("programs", PLAIN),
+    "texts": _texts,
+    "cpp": _cpp,
+    "triton": lambda: _programs("triton", ["triton"], few_steps, bout=5),
+    "compiled": lambda: _programs("compiled", ["compiled"], few_steps, bout=2, seconds=600),
+}
