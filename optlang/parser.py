@@ -12,7 +12,7 @@ from functools import cache
 
 from lark import Lark
 
-from optlang.advice import ENDS_VALUE
+from optlang.advice import ENDS_VALUE, NO_DEFAULT, ORDER
 from optlang.errors import Diagnostic, Fix, Source, Span, did_you_mean
 from optlang.recovery import CLOSING, OPENING, Reader, pair_brackets
 from optlang.resources import cache_file, folder
@@ -69,18 +69,22 @@ def _too_large(source: Source, lexemes: Sequence[Lexeme], comments: int) -> Diag
 
 
 def _check_kinds(source: Source, lexemes: Sequence[Lexeme], found: list[Diagnostic]) -> list[Lexeme]:
-    """`hyper float lr`: the grammar takes any name for a kind. The lexemes without the wrong ones."""
-    wrong = [
-        kind
+    """`hyper float lr`: the grammar takes any name for a kind, also one on the line before. The lexemes without the wrong ones."""
+    several = [
+        (word, kind, name)
         for word, kind, name in zip(lexemes, lexemes[1:], lexemes[2:], strict=False)
-        if word.type == "HYPER" and kind.type == name.type == "NAME" and kind.text not in KINDS and not name.fresh
+        if word.type == "HYPER" and kind.type == name.type == "NAME" and kind.text not in KINDS
     ]
+    wrong = [kind for _, kind, name in several if not name.fresh]
+    alone = [(word, name) for word, name, after in several if after.fresh]
+    for _, name in alone[:MOST_FINDINGS]:
+        found.append(Diagnostic("S16", NO_DEFAULT, name.span, "", ORDER, source=source))
     for kind in wrong[:MOST_FINDINGS]:
         near = did_you_mean(kind.text, ["int", "bool"])
         help_ = f"did you mean `{near}`?" if near else "`int` and `bool` are kinds; a real number needs no word: `hyper lr = 1e-3`"
         found.append(Diagnostic("S20", f"there is no kind `{kind.text[:40]}`", kind.span, "", help_, source=source,
                                 fix=Fix(kind.span, near)))  # fmt: skip
-    dropped = set(map(id, wrong))
+    dropped = {id(lexeme) for lexeme in (*wrong, *(part for pair in alone for part in pair))}
     return [lexeme for lexeme in lexemes if id(lexeme) not in dropped]
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from optlang.advice import brackets, equations, forms, words
+from optlang.advice.forms import NO_DEFAULT, ORDER
 from optlang.advice.trouble import ENDS_VALUE, ITEM_WORDS, Advice, Trouble, begins_statement, shown
 
-__all__ = ["ENDS_VALUE", "ITEM_WORDS", "Advice", "Trouble", "advise", "begins_statement"]
+__all__ = ["ENDS_VALUE", "ITEM_WORDS", "NO_DEFAULT", "ORDER", "Advice", "Trouble", "advise", "begins_statement"]
 
 
 def advise(trouble: Trouble) -> Advice:

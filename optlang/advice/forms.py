@@ -6,6 +6,8 @@ from optlang.advice.trouble import ENDS_VALUE, OPERATORS, STATEMENT_WORDS, VALUE
 from optlang.errors import Fix, Span
 from optlang.scan import Lexeme
 
+NO_DEFAULT, ORDER = "the setting has no default", 'the order is `hyper lr = 1e-3 in (0, inf) "text"`'
+
 
 def separator(x: Trouble) -> Advice | None:
     """`:` and `,` where no sign is needed."""
@@ -43,15 +45,14 @@ def hyper(x: Trouble) -> Advice | None:
     """The parts of a hyper in another order or missing."""
     if x.first.type != "HYPER" or (not x.in_statement and x.here.type not in ("IN", "OTHER", "LPAR", "LSQB")):
         return None
-    order = 'the order is `hyper lr = 1e-3 in (0, inf) "text"`'
     if x.here.type in ("LPAR", "LSQB") and x.has("EQUAL") and not x.has("IN"):
-        return Advice(x.say("S20", "`in` is missing before the range", order), x.put(x.virtual("IN", "in")))
+        return Advice(x.say("S20", "`in` is missing before the range", ORDER), x.put(x.virtual("IN", "in")))
     if x.here.type == "IN":
-        return Advice(x.say("S20", "the range stands between the default and the text", order))
+        return Advice(x.say("S20", "the range stands between the default and the text", ORDER))
     if x.has("IN"):
         return Advice(x.say("S20", "this is not a range", "a range is `in (0, inf)`; `[` and `]` include the bound, `(` and `)` do not"))
     if "EQUAL" in x.wants and not x.has("EQUAL"):
-        return Advice(x.say("S16", "the setting has no default", order, x.before))
+        return Advice(x.say("S16", NO_DEFAULT, ORDER, x.before))
     return None
 
 

@@ -60,6 +60,8 @@ def _ask(barrier: Barrier, points: Partials, now: Pass) -> None:
     call = now.step.asked(barrier.op)
     if call is None:
         raise StepError(f"the rule needs {CALLS[barrier.op]}; call `optimizer.step(closure)` with a closure that returns the loss")
+    if barrier.asked is None:  # the same number for all parameters of a group
+        points = {i: _filled(work, barrier.args[0], now) for i, work in enumerate(now.works)}
     answers = call([points[i] for i in range(len(now.works))])
     if barrier.op == "loss_at":
         assert now.run is not None
@@ -67,6 +69,11 @@ def _ask(barrier: Barrier, points: Partials, now: Pass) -> None:
         return
     for work, answer in zip(now.works, answers, strict=True):
         work.marks[barrier.mark] = answer.detach()
+
+
+def _filled(work: Work, node: Node, now: Pass) -> Tensor:
+    assert now.run is not None and work.place is not None
+    return torch.full_like(work.cell.weights, float(now.run([(node, work.place)])[0]))
 
 
 def _gather(executable: TorchExecutable, barrier: Barrier, partials: Partials, now: Pass) -> None:

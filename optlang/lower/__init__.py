@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from optlang import ir, syntax
 from optlang.errors import Diagnostic, OptError, Span, did_you_mean
+from optlang.lone import without_lone
 from optlang.lower import bodies, modules, routes
 from optlang.lower.context import Context, Spent, TooLarge, deep_recursion
 from optlang.lower.declarations import Setting
@@ -136,7 +137,7 @@ def _program(context: Context, module: Module, rule: syntax.Rule) -> ir.Program 
         reports=dict(context.reports),
         spans=dict(context.spans),
     )
-    return replace(program, names=_computable(context, program))
+    return without_lone(replace(program, names=_computable(context, program)))
 
 
 def _computable(context: Context, program: ir.Program) -> tuple[tuple[str, ir.Node], ...]:

@@ -58,6 +58,10 @@ REDUCTIONS: dict[str, Function] = {
 }
 
 
+def _of_matrices(function: Callable[[Tensor], Tensor]) -> Function:
+    return lambda x, *, out: out.copy_(function(x))
+
+
 def reshaped(x: Tensor, *, out: Tensor) -> None:
     """The same values in the same order, in another shape."""
     out.copy_(x.reshape(out.shape))
@@ -66,3 +70,9 @@ def reshaped(x: Tensor, *, out: Tensor) -> None:
 def joined(parts: Sequence[Tensor], *, out: Tensor) -> None:
     """All values of each run in one row."""
     torch.cat([part.flatten(1) for part in parts], 1, out=out)
+
+
+MATRICES: dict[str, Function] = {
+    "matmul": torch.matmul, "as_param": reshaped,
+    **{name: _of_matrices(getattr(torch_ops, name)) for name in ("eigenvectors", "orthonormal", "descending", "inverse")},
+}  # fmt: skip

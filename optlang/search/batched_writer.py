@@ -21,7 +21,7 @@ from optlang.ops import MATRIX_OPS
 from optlang.search.batched_host import Numbers
 from optlang.search.batched_layout import Domain, block, cut
 from optlang.search.batched_memory import Memory, Target, Value, listed
-from optlang.search.batched_ops import MAPS, REDUCTIONS, joined, reshaped
+from optlang.search.batched_ops import MAPS, MATRICES, REDUCTIONS, joined
 from optlang.search.batched_places import Key, Places, needs_matrix
 from optlang.types import ELEMENT
 
@@ -188,7 +188,7 @@ class Writer:
         if node.op == "as_matrix":
             return self._views(key, needs[0], lambda x: x.flatten(3) if x.ndim > 3 else x)
         room = self.memory.fresh(node, domain)
-        function = torch.matmul if node.op == "matmul" else reshaped
+        function = MATRICES[node.op]
         for place in domain:
             operands = [self._block(self.values[need], need[0], domain, place) for need in needs]
             self.calls.append(partial(function, *operands, out=self._block(room, node, domain, place)))

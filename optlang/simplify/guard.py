@@ -43,7 +43,9 @@ def accepts(
 
 @lru_cache(4096)
 def _accepts(before: Node, after: Node, leaves: frozenset[Node], settings: tuple[Any, ...], nonnegative: frozenset[Node]) -> bool:
-    if any(n.op not in SAMPLED for root in (before, after) for n in above(root, leaves) if n.args):
+    host = on_host([before, after, *leaves])
+    sampled = frozenset(leaf for leaf in leaves if not host[leaf])  # what is known before the step is computed from its own leaves
+    if any(n.op not in SAMPLED for root in (before, after) for n in above(root, sampled) if n.args):
         return False
     with np.errstate(all="ignore"):
         samples = Samples(before, after, leaves, settings, nonnegative)

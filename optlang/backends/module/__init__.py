@@ -14,7 +14,6 @@ from optlang import __version__, ir
 from optlang.backends.module.front import front
 from optlang.backends.module.helpers import HELPERS, imports_for, used_by
 from optlang.backends.module.leaves import RESERVED
-from optlang.backends.module.lone import without_lone
 from optlang.backends.module.loops import Relower, of_case, rolled
 from optlang.backends.module.scene import TooDeep
 from optlang.backends.module.writer import Writer, documentation
@@ -62,16 +61,8 @@ def _with_defaults(program: Program, baked: Baked) -> Program:
 
 
 def _class(program: Program, name: str, relower: Relower | None, method: str) -> str:
-    short, loops, counts = rolled(without_lone(without_dead(program)), None if relower is None else _lone_too(relower))
+    short, loops, counts = rolled(without_dead(program), relower)
     return Writer(program, short, name, loops, counts, method).text()
-
-
-def _lone_too(relower: Relower) -> Relower:
-    def found(baked: dict[str, Any]) -> Program | Routing:
-        program = relower(baked)
-        return program if isinstance(program, Routing) else without_lone(program)
-
-    return found
 
 
 def _module(name: str, doc: str, classes: Sequence[str]) -> str:
@@ -107,7 +98,7 @@ def refuses(program: Program, in_route: bool = False) -> str:
     if program.evaluation is not None and _needs_others(program):
         return "its `eval` reads values per group or model; keep them in a state per tensor"
     try:
-        Writer(program, without_lone(without_dead(program)), "Rule", {}, {}, "").text()
+        Writer(program, without_dead(program), "Rule", {}, {}, "").text()
     except TooDeep:
         return "its blocks are nested more deeply than Python allows"
     return ""

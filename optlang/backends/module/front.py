@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from optlang.backends.module.spell import AND, COMPARE, LEVELS, MINUS, NOT, SUM, literal, quoted
 from optlang.backends.module.update import Lines, indented
-from optlang.backends.module.writer import CLOSURE, documentation, load_lines
+from optlang.backends.module.writer import CLOSURE, attributes, documentation, input_lines, load_lines, set_state_lines
 from optlang.emit import Piece, chained
 from optlang.ir import Predicate, Routing
 from optlang.ops import ASKING
@@ -27,7 +27,10 @@ OF_MATRIX = {
 def front(routing: Routing, name: str, classes: Sequence[str], draws: Mapping[str, bool]) -> str:
     """The class that sends parameters to the classes of the rules."""
     methods = [_documentation(routing, classes), _init(routing, classes, any(draws.values())), _add_param_group(routing, classes, draws)]
-    methods += [_rule_of(routing, name, classes), _step(routing, classes), load_lines()]
+    programs = [case.program for case in routing.cases]
+    inputs = list({i.name: i for program in programs for i in program.inputs}.values())
+    methods += [_rule_of(routing, name, classes), _step(routing, classes), *([input_lines(name, inputs)] if inputs else [])]
+    methods += [load_lines(), *([lines] if (lines := set_state_lines(programs)) else [])]
     return "\n".join([f"class {name}(Optimizer):", "\n\n".join("\n".join(indented(m)) for m in methods)])
 
 
@@ -42,8 +45,7 @@ def _init(routing: Routing, classes: Sequence[str], draws: bool) -> Lines:
     settings = "{" + ", ".join(f"{quoted(cls)}: {cls} or {{}}" for cls in classes) + "}"
     defaults = '{"maximize": maximize' + (', "seed": seed}' if draws else "}")
     body = [f"self.settings = {settings}", f"super().__init__(params, {defaults})"]
-    if any(case.program.reports for case in routing.cases):
-        body.insert(0, "self.reports = {}")
+    body = [*attributes([case.program for case in routing.cases], "self.{0} = {{}}"), *body]
     return [f"def __init__({', '.join(arguments)}):", *indented(body)]
 
 

@@ -241,6 +241,8 @@ class Phases(Update):
         if op == "mean":
             sizes = f"len({parts})" if g.barrier.args[0].type.extent.level == "group" else f"sum({parts}_sizes)"
             made = f"{made} / {sizes}"
+        elif op == "count" and g.barrier.args[0].type.extent.level == "group":
+            made = f"torch.tensor(len({parts}), dtype=torch.float64)"
         line = f"{g.owned(g.result)} = {made}"
         return ["for team in teams:", f"    {line}"] if g.per_group else [line]
 

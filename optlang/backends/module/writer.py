@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from optlang import ir
 from optlang.backends.module.leaves import BETAS, Words
@@ -12,7 +12,7 @@ from optlang.backends.module.phases import Phases
 from optlang.backends.module.scene import Loop
 from optlang.backends.module.spell import literal, quoted
 from optlang.backends.module.update import Lines, Update, indented, init_lines, later_lines, may_come_later, start_lines
-from optlang.ir import Hyper, Node, Program
+from optlang.ir import Hyper, Input, Node, Program
 from optlang.ops import ASKING, CALLS, MATRIX_OPS
 from optlang.types import needs_matrix
 
@@ -55,8 +55,8 @@ class Writer:
     def text(self) -> str:
         methods = [self._init(), self._add_param_group(), self._check_group(), self._update() if self.method else self._step()]
         methods += [self._eval(), self._train()] if self.evaluates else []
-        methods += [self._inputs()] if self.program.inputs else []
-        methods += [load_lines(), set_state_lines(self._attributes('self.__dict__.setdefault("{0}", {{}})'))]
+        methods += [input_lines(self.name, self.program.inputs)] if self.program.inputs else []
+        methods += [load_lines(), set_state_lines([self.program])]
         blocks = [self._documentation(), *methods]
         return "\n".join([f"class {self.name}(Optimizer):", "\n\n".join("\n".join(indented(b)) for b in blocks if b)])
 
@@ -87,7 +87,7 @@ class Writer:
         entries += ['"betas": (beta1, beta2)'] if self.words.has_betas and not full else []
         body += _bracketed("defaults = {", [*entries, '"maximize": maximize', *['"seed": seed'] * self.update.draws], "}")
         body += self._taking_full_names(full) if full else []
-        return [*_wrapped(line), *indented([*body, *self._attributes("self.{0} = {{}}"), "super().__init__(params, defaults)"])]
+        return [*_wrapped(line), *indented([*body, *attributes([self.program], "self.{0} = {{}}"), "super().__init__(params, defaults)"])]
 
     def _full_names(self) -> dict[str, str]:
         """The hypers of called rules, which the rule's own text calls `fast.beta1`."""
@@ -99,11 +99,6 @@ class Writer:
                   "    if name not in known:", f'        raise TypeError(f"{self.name} has no setting {{name!r}}")',
                   "    defaults[known[name]] = value"]  # fmt: skip
         return lines + (['defaults["betas"] = (defaults.pop("beta1"), defaults.pop("beta2"))'] if self.words.has_betas else [])
-
-    def _attributes(self, form: str) -> Lines:
-        """What an optimizer has beside the settings and states of torch."""
-        lines = [f"{form.format('inputs')}  # set before each step"] if self.program.inputs else []
-        return lines + ([f"{form.format('reports')}  # filled by each step"] if self.program.reports else [])
 
     def _add_param_group(self) -> Lines:
         lines = ["super().add_param_group(param_group)", "self._check(self.param_groups[-1])"]
@@ -223,31 +218,33 @@ class Writer:
 
     # ------------------------------------------------------------------------------------ inputs, checkpoints
 
-    def _inputs(self) -> Lines:
-        message = f'raise RuntimeError(f"{self.name} needs optimizer.inputs[{{name!r}}]: set it before each step")'
-        lines: Lines = []
-        if any(i.type.extent.level not in ("group", "model") for i in self.program.inputs):
-            lines += [
-                "def _input(self, name, param, dtype):",
-                '    """A value that the training loop supplies: one for all parameters, or a dictionary by parameter."""',
-                "    value = self.inputs.get(name)",
-                "    value = value.get(param) if isinstance(value, dict) else value",
-                "    if value is None:",
-                f"        {message}",
-                "    return torch.as_tensor(value, dtype=dtype, device=param.device)",
-            ]
-        if any(i.type.extent.level in ("group", "model") for i in self.program.inputs):
-            lines += [""] if lines else []
-            lines += [
-                "def _shared_input(self, name, number=None):",
-                '    """A value that the training loop supplies; per group it may be a dictionary by the number of the group."""',
-                "    value = self.inputs.get(name)",
-                "    value = value.get(number) if isinstance(value, dict) else value",
-                "    if value is None:",
-                f"        {message}",
-                "    return torch.as_tensor(value, dtype=torch.float64).cpu()",
-            ]
-        return lines
+
+def input_lines(name: str, inputs: Sequence[Input]) -> Lines:
+    """The methods that read what a training loop supplies."""
+    message = f'raise RuntimeError(f"{name} needs optimizer.inputs[{{name!r}}]: set it before each step")'
+    lines: Lines = []
+    if any(i.type.extent.level not in ("group", "model") for i in inputs):
+        lines += [
+            "def _input(self, name, param, dtype):",
+            '    """A value that the training loop supplies: one for all parameters, or a dictionary by parameter."""',
+            "    value = self.inputs.get(name)",
+            "    value = value.get(param) if isinstance(value, dict) else value",
+            "    if value is None:",
+            f"        {message}",
+            "    return torch.as_tensor(value, dtype=dtype, device=param.device)",
+        ]
+    if any(i.type.extent.level in ("group", "model") for i in inputs):
+        lines += [""] if lines else []
+        lines += [
+            "def _shared_input(self, name, number=None):",
+            '    """A value that the training loop supplies; per group it may be a dictionary by the number of the group."""',
+            "    value = self.inputs.get(name)",
+            "    value = value.get(number) if isinstance(value, dict) else value",
+            "    if value is None:",
+            f"        {message}",
+            "    return torch.as_tensor(value, dtype=torch.float64).cpu()",
+        ]
+    return lines
 
 
 def load_lines() -> Lines:
@@ -264,8 +261,15 @@ def load_lines() -> Lines:
     ]
 
 
-def set_state_lines(attributes: Lines) -> Lines:
-    return ["def __setstate__(self, state):", *indented(["super().__setstate__(state)", *attributes])] if attributes else []
+def attributes(programs: Sequence[Program], form: str) -> Lines:
+    """What an optimizer has beside the settings and states of torch."""
+    lines = [f"{form.format('inputs')}  # set before each step"] if any(p.inputs for p in programs) else []
+    return lines + ([f"{form.format('reports')}  # filled by each step"] if any(p.reports for p in programs) else [])
+
+
+def set_state_lines(programs: Sequence[Program]) -> Lines:
+    lines = attributes(programs, 'self.__dict__.setdefault("{0}", {{}})')
+    return ["def __setstate__(self, state):", *indented(["super().__setstate__(state)", *lines])] if lines else []
 
 
 def _bracketed(head: str, entries: Lines, tail: str) -> Lines:

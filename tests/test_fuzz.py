@@ -1,0 +1,119 @@
+"""A slice of the campaigns (`make fuzz`), and what they have found, each as a program of a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from fuzz.agree import Agreement, Found, Way
+from fuzz.campaign import Record, problem_of, run, shrunk
+from fuzz.chance import Dice
+from fuzz.grow import Grown, grow, texts
+from fuzz.kinds import KINDS
+from hypothesis import HealthCheck, given, settings
+
+from optlang import diagnose
+from optlang.errors import Source
+
+LR = "hyper lr = 0.05 in (0, inf)"
+FLOAT32 = Way(torch.float32)
+HALT = Way(halfway=True)
+GROUPS = Way(groups=True)
+MATRICES = "when rank >= 2 use S() otherwise use R()"
+
+# (what ran it, the text, how)
+FINDS: list[tuple[str, str, Way, bool]] = [
+    ("torch", f"rule R {{ {LR} state s per matrix = 0.5 s' = s w' = w - lr*tanh(count(s per col)) }}", FLOAT32, True),
+    ("torch", f"rule R {{ {LR} state s per matrix = 0.5 s' = s w' = w - lr*quantile(s, 0.5 per col) }}", FLOAT32, True),
+    ("torch", f"rule R {{ {LR} state s per group = 1 s' = s + 1 w' = w - lr*hvp(abs(s)) }}", GROUPS, False),
+    ("torch", f"rule R {{ {LR} state s per group = 1 s' = s + 1 w' = w - lr*grad(abs(s)) }}", Way(), False),
+    ("safe", f"rule R {{ {LR} w' = w - lr*(count(numel per tensor) + g + 2*t) }}", Way(), False),
+    ("module", f"rule R {{ {LR} every 2 {{ y = numel }} else {{ y = 1e-3 }} w' = w - lr*(g + norm(y per group)) }}", Way(), False),
+    ("module", f"rule R {{ {LR} w' = w - lr*(g + var(eye(rows) per model)) }}", Way(), True),
+    ("module", f"rule R {{ {LR} input c per element w' = w - lr*(c + t) }}", HALT, False),
+    ("module", f"rule R {{ {LR} w' = w - lr*norm(abs(count(numel))) }}", Way(), False),
+    ("module", f"rule R {{ w' = w - g }} rule S {{ {LR} input c per element w' = w - lr*c }} route B {{ {MATRICES} }}", HALT, False),
+    ("module", f"rule R {{ {LR} state q per group = 2 q' = q + 1 w' = w - lr*count(q per model) }}", GROUPS, False),
+    ("module", f"rule R {{ {LR} state q per group = 2 q' = q + 1 w' = w - lr*sum(q per group) }}", GROUPS, False),
+    ("torch", f"rule R {{ {LR} w' = w - lr*norm(norm(g per model) per model) }}", Way(), False),
+    ("torch", f"rule R {{ {LR} state s per model = 2 s' = s w' = w - lr*(count(s per model) + sum(s per model)) }}", GROUPS, False),
+    ("search", f"rule R {{ {LR} state s per matrix = 2 s' = s w' = w - lr*(orthonormal(s) + inverse(s)) }}", Way(), True),
+    ("search", f"rule R {{ {LR} w' = w - lr*(inverse(2*eye(rows)) @ g) }}", Way(), True),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "way", "matrices"), FINDS)
+def test_found_by_random_programs(name: str, text: str, way: Way, matrices: bool) -> None:
+    agreement = Agreement([name])
+    agreement(Grown(text, "B" if "route" in text else "R", matrices), way)
+    assert agreement.counts["agree"] == 1 and not any("refuse" in said for said in agreement.counts), agreement.counts
+
+
+def test_lints_are_silent_about_what_could_not_be_read() -> None:
+    found = diagnose.diagnose(Source("rule A {\n  snotte m\n  m' = 0.9*m + g\n  w' = w - 1e-3*m'\n}"), pedantic=True)
+    assert {d.severity for d in found} == {"error"}
+
+
+# -------------------------------------------------------------------------------------------------------- a slice
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(texts())
+def test_programs_that_hypothesis_draws(grown: Grown) -> None:
+    Agreement()(grown, Way())
+
+
+@pytest.mark.parametrize(("kind", "count"), [("programs", 60), ("cpp", 40), ("texts", 500)])
+def test_a_slice(kind: str, count: int) -> None:
+    chosen = KINDS[kind]()
+    made = [chosen.made(Dice(f"slice {seed}")) for seed in range(count)]
+    around = chosen.before(made)
+    for one in made:
+        problem = problem_of(chosen, one)
+        assert problem is None, f"{chosen.text_of(one)}\n{one}\n{problem}"
+    if around is not None:
+        around()
+    assert chosen.counted["agree"] > count / 2 or chosen.counted["texts"] == count
+
+
+# ---------------------------------------------------------------------------------------------------- the campaign
+
+
+def test_a_campaign_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    said: list[str] = []
+    for _ in range(2):
+        record = Record.read(tmp_path / "fuzz.json")
+        assert run(KINDS["texts"](), record, 0.005, said.append) == 0
+    kept = Record.read(tmp_path / "fuzz.json").of("texts")
+    assert kept["next"] == kept["counts"]["texts"] >= 2000
+    assert said[-1].startswith(f"texts: {kept['next']} so far")
+
+
+def test_a_seed_is_a_program() -> None:
+    assert grow(Dice(7)) == grow(Dice(7)) != grow(Dice(8))
+
+
+def _with(word: str) -> Callable[[str], bool]:
+    return lambda text: word in text
+
+
+def test_finds_are_made_small() -> None:
+    assert shrunk("a\nb (x + (y))\nc\n", _with("b")) == "b g\n"
+
+
+@pytest.mark.parametrize("error", [1e-9, float("nan")])
+def test_a_wrong_result_is_found(error: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine would notice."""
+    from optlang.backends.torch import TorchExecutable
+
+    step = TorchExecutable.begin
+
+    def begin(self: TorchExecutable, now: object) -> object:
+        finish = step(self, now)  # type: ignore[arg-type]
+        return lambda: (finish(), [cell.weights.data.add_(error) for cell in now.cells])  # type: ignore[attr-defined,func-returns-value]
+
+    monkeypatch.setattr(TorchExecutable, "begin", begin)
+    with pytest.raises(Found, match="torch parts from the reference"):
+        Agreement(["torch"])(Grown(f"rule R {{ {LR} w' = w - lr*g }}", "R", False), Way())
