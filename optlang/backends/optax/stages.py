@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from optlang import ir
-from optlang.backends.module.lone import without_lone
 from optlang.backends.module.loops import Relower, rolled
 from optlang.backends.module.spell import PRODUCT, SUM
 from optlang.backends.module.update import indented
@@ -39,9 +38,9 @@ class Parts:
     """One program, ready to be written: its plan, names, loops."""
 
     def __init__(self, program: Program, relower: Relower | None) -> None:
-        short, loops, self.counts = rolled(without_lone(without_dead(program)), relower)
+        short, loops, self.counts = rolled(without_dead(program), relower)
         if any(node.type.extent.level in SHARED for loop in loops.values() for node in ir.walk([loop.first, loop.turn, *loop.outer])):
-            short, loops, self.counts = without_lone(without_dead(program)), {}, {}
+            short, loops, self.counts = without_dead(program), {}, {}
         self.plan: Plan = plan(short)
         self.program = self.plan.program
         self.names = Names(RESERVED)
