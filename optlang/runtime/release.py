@@ -11,8 +11,8 @@ from torch.optim import Optimizer
 
 from optlang.accumulation import NotLinear, parts
 from optlang.backends.base import Executable
+from optlang.ir import Program, walk
 from optlang.runtime.batch import exactly
-from optlang.runtime.differentiable import refuses
 from optlang.runtime.naming import Group
 from optlang.runtime.optimizer import RuleOptimizer
 
@@ -109,12 +109,22 @@ class Release:
         return self._made[key]
 
 
+def _needs_all(program: Program) -> str:
+    """Why a step of a program takes the gradients of all parameters; empty where it does not."""
+    if any(program.uses(op) for op in ("grad", "hvp", "loss")):
+        return "asks the model again, for which all gradients must be there"
+    roots = [*program.all_roots(), *(state.init for state in program.states)]
+    if any(node.type.extent.level in ("group", "model") for node in walk(roots)):
+        return "has values per group or model, which are of all parameters"
+    return ""
+
+
 def _check(optimizer: RuleOptimizer) -> None:
     name = type(optimizer).__name__
     if optimizer.released is not None:
         raise ValueError(f"{name} releases its gradients already: call `remove()` of what did that first")
     for case in optimizer.cases:
-        if why := refuses(case.program):
+        if why := _needs_all(case.program):
             raise ValueError(f"{case.program.name} cannot step inside backward, parameter by parameter: it {why}")
     if any(group.get("differentiable") for group in optimizer.param_groups):
         raise ValueError(f"{name} is differentiable: autograd cannot go through steps that are taken inside of backward")
