@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import pytest
@@ -23,10 +22,3 @@ def test_torchs_own_tests_pass() -> None:
     assert not run.failures(found), said
     assert set(found["outcomes"]) == {"AdamW", "SGD", "Lion", "SAM"}
     assert all(list(outcomes.values()).count("passed") >= FEWEST for outcomes in found["outcomes"].values())
-
-
-def test_the_counts_of_all_rules_are_complete() -> None:
-    """Those of the last `make torch-suite`."""
-    counts = json.loads(run.RESULTS.read_text())
-    assert counts["failed"] == 0 and counts["rules"] > 100
-    assert counts["passed"] == sum(rule["passed"] for rule in counts["by rule"].values())
