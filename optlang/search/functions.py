@@ -106,15 +106,20 @@ def _transpose(x: Node) -> Node:
 
 
 def _orthogonal(x: Node) -> Node:
-    """Newton-Schulz towards the nearest orthogonal matrix, as Muon does it; vectors are left as they are."""
-    a, b, c = map(ir.const, POLYNOMIAL)
+    """Newton-Schulz towards the nearest orthogonal matrix, as Muon does it, on the shorter side; vectors are left as they are."""
     flat = _apply("as_matrix", x)
+    is_tall = ir.make("gt", (ir.fact("numel"), ir.square(ir.fact("fan_in"))))
+    return _of_matrices(_apply("as_param", ir.branch(is_tall, _transpose(_newton_schulz(_transpose(flat))), _newton_schulz(flat))), x)
+
+
+def _newton_schulz(flat: Node) -> Node:
+    a, b, c = map(ir.const, POLYNOMIAL)
     size = MACROS["norm"].expand(ir, (flat,), Extent("array", 1, 1, "flat"))
     y = ir.div(flat, _apply("maximum", size, ir.const(1e-7)))
     for _ in range(ITERATIONS):
         gram = _apply("matmul", y, _transpose(y))
         y = ir.add(ir.mul(a, y), _apply("matmul", ir.add(ir.mul(b, gram), ir.mul(c, _apply("matmul", gram, gram))), y))
-    return _of_matrices(_apply("as_param", y), x)
+    return y
 
 
 def _factored(x: Node) -> Node:
