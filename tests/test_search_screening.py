@@ -161,6 +161,15 @@ def test_a_slot_that_is_used_otherwise_is_another_program() -> None:
     assert {screen.check(one).level, screen.check(other).level} == {""}
 
 
+def test_a_factor_is_no_other_behaviour_nor_hides_one() -> None:
+    """The first of these steps is of the size 1e8, the second of 1e-8."""
+    form = Form()
+    texts = [f"m = protected_div(g, m)\nu = mul(m, {factor})" for factor in (1.0, 2.48, 1e-5)]
+    assert len({behaviour.fingerprint(behaviour.updates(from_text(text), form), form) for text in texts}) == 1
+    huge = [f"a = mul(g, {rate})\na = exp(a)\nu = {of}" for rate in (0.2, 0.3) for of in ("add(a, g)", "mul(a, g)")]
+    assert len({behaviour.fingerprint(behaviour.updates(from_text(text), form), form) for text in huge}) == 4
+
+
 def test_seeds_are_new_once() -> None:
     screen = Screen(SPACE)
     verdicts = [screen.check(from_text(text)) for text in SEEDS.values()]

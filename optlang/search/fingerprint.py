@@ -29,7 +29,7 @@ SHAPES: tuple[tuple[int, ...], ...] = ((4, 3), (5,))
 LAYOUT = Layout(SHAPES)
 SIZE = LAYOUT.size
 STEPS, PROBES = 4, 2
-NOTHING, LARGE = 1e-12, 1e4  # of the largest value, or of what gradients reach: below this, all is rounding
+NOTHING = 1e-12  # of the largest value of a step: below this, all is rounding
 DROPPED = 29  # bits of a float64: 7 decimal digits are left
 HALF_CELL = 199_004_321  # short binary fractions and whole numbers shall not lie at the edge of what is rounded to one
 
@@ -65,7 +65,7 @@ def fingerprint(found: Array, form: Form) -> str:
     if form.scaled:
         values /= math.sqrt(np.vdot(values, values) / values.size)
     sizes = np.abs(found)
-    values[sizes <= NOTHING * min(sizes.max(), LARGE)] = 0.0  # beside one huge value the others still count
+    values[sizes <= NOTHING * sizes.max(-1, keepdims=True)] = 0.0  # beside one step that explodes the others still count
     cells = (values.view(np.int64) + HALF_CELL) >> DROPPED
     return hashlib.blake2b(cells.tobytes(), digest_size=12).hexdigest()
 

@@ -1,8 +1,9 @@
 """Small changes to programs, each tried until the program fits its types and its space.
 
 Those of Lion's search, with equal weights: insert a random statement, delete one, change one argument (Chen et al. 2023,
-arXiv:2302.06675, appendix). New constants are drawn from N(0, 1), changed ones multiplied by 2^a with a from N(0, 1). And two
-of ours: most inserted statements change nothing until another change reads them, so `wrap` and `remember` do both at once.
+arXiv:2302.06675, appendix). New constants are drawn from N(0, 1), changed ones multiplied by 2^a with a from N(0, 1). And three
+of ours: most inserted statements change nothing until another change reads them, so `wrap` and `remember` do both at once;
+and constants are changed by themselves, too.
 One more kind is one more function here with `@mutation`.
 """
 
@@ -139,9 +140,9 @@ def argument(draws: Draws, genome: Genome) -> Change | None:
     return _replaced(genome, place, position, draws.argument(draws.names(genome, place)))
 
 
-@mutation("constant", 0.0)
+@mutation("constant", 1.0)
 def constant(draws: Draws, genome: Genome) -> Change | None:
-    """Another value for one constant: all that the constants-only baseline does."""
+    """Another value for one constant: all that the constants-only baseline does, and what rules gain most by at first."""
     places = [(p, n) for p, n in _open(draws.space, genome) if isinstance(genome[p].args[n], float)]
     if not places:
         return None

@@ -5,7 +5,7 @@
     python examples/search/against_chance/run.py --draw       only the figure and the table, from results.json
 
 All three branches of a search work on the same two short tasks from the same seed rule, AdamW, over Lion's functions; a search
-takes two to three CPU minutes. The best program of each is then trained again on seeds that none has seen, since the best of
+takes three to four CPU minutes. The best program of each is then trained again on seeds that none has seen, since the best of
 many is partly luck. Results go to results.json, figure.svg and README.md; a search that is cut off goes on where it was.
 """
 
@@ -29,7 +29,7 @@ from optlang.search.settings import Pace
 
 HERE = Path(__file__).parent
 RESULTS, RUNS = HERE / "results.json", HERE / "runs"
-STEPS = 120_000  # training steps of evolution; the others get four times as many
+STEPS = 200_000  # training steps of evolution; the others get four times as many
 LEVEL = Level("search", ("digits-mlp", "cancer-mlp"), factor=0.5, seeds=2)
 BRANCHES = {"evolution": "evolution", "random": "random search, 4x", "constants": "constants only, 4x"}
 FRESH = Level("fresh", LEVEL.tasks, LEVEL.factor, seeds=8)
@@ -142,13 +142,14 @@ def _at(curve: list[tuple[int, float]], grid: Any) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10, help="searches; default: 10")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first search; default: 0")
     parser.add_argument("--draw", action="store_true", help="only draw what is in results.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     RUNS.mkdir(exist_ok=True)
     runs: list[dict[str, Any]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     while len(runs) < arguments.seeds and not arguments.draw:
-        runs.append(searched(len(runs), baselines()))
+        runs.append(searched(arguments.first + len(runs), baselines()))
         RESULTS.write_text(json.dumps(runs, indent=1) + "\n")
         print({name: round(runs[-1][name]["fresh"], 4) for name in BRANCHES}, flush=True)
     draw(runs)
