@@ -441,3 +441,14 @@ def test_bytes_foretold_are_those_that_come(rule: str, dtype: torch.dtype) -> No
     run(optimizer, params, range(1, 2))
     run(optimizer, params, range(5, 6))
     assert optimizer.describe() == foretold
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpp"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_shared_states_of_a_block_that_is_off_are_not_there(backend: str, whole: bool) -> None:
+    cls: Any = optlang.load("adagradnorm", backend=backend)
+    params = start()
+    optimizer = cls(params, whole=whole)
+    run(optimizer, params, range(1, 3))
+    assert {name for states in optimizer.state.values() for name in states} == {"step", "b" if whole else "c"}
+    cls(start(), whole=whole).load_state_dict(optimizer.state_dict())

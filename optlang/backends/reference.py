@@ -94,7 +94,7 @@ class Reference:
 
     def _kept(self, run: Run) -> list[tuple[State, Place]]:
         """Every state with every place that has it."""
-        return [(s, p) for s in self.program.states for p in run.model.below[s.type.extent.level] if _exists(s, p, run)]
+        return [(s, p) for s in self.program.states for p in run.model.below[s.type.extent.level] if exists(s, p, run)]
 
     def _values(self, run: Run, wanted: list[tuple[Node, Place, Type]]) -> list[Value]:
         """Values in the full shape of what they are for."""
@@ -115,7 +115,7 @@ def _nothing() -> None:
     """What there is to write where nothing is stepped."""
 
 
-def _exists(state: State, place: Place, run: Run) -> bool:
+def exists(state: State, place: Place, run: Run) -> bool:
     """Whether the guard of a state holds; of a shared state, for any of those that share it."""
     if state.guard is None:
         return True

@@ -23,6 +23,7 @@ from optlang.backends.formats import PLAIN, REST, Packed, Storage
 from optlang.backends.interpreter import Code, Run
 from optlang.backends.overflow import SCALE, unscaled_gradient
 from optlang.backends.reference import BACKEND as REFERENCE
+from optlang.backends.reference import exists
 from optlang.backends.torch_barriers import cross
 from optlang.backends.torch_code import CellCode, Output, generate
 from optlang.backends.torch_functions import COMPILE_FROM, Bound, Functions
@@ -89,7 +90,7 @@ class TorchExecutable:
             run = Run(self.plan.program.name, self._code, step)
             for state in self._shared:
                 for place in run.model.below[state.type.extent.level]:
-                    if state.name not in place.states:
+                    if state.name not in place.states and exists(state, place, run):
                         shape = (state.type.window,) if state.type.window else ()
                         value = np.broadcast_to(run([(state.init, place)])[0], shape)
                         place.states[state.name] = kept(step.cells[0].weights, value, state.type.kind)
@@ -168,6 +169,8 @@ class TorchExecutable:
         found = []
         for state in self._shared:
             for place in now.run.model.below[state.type.extent.level]:
+                if not exists(state, place, now.run):
+                    continue
                 [value] = now.run([(self.plan.program.updates[state.name], place)])
                 target = place.states[state.name]
                 found.append((target, torch.as_tensor(np.broadcast_to(value, tuple(target.shape)).copy(), device=target.device)))
