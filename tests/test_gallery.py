@@ -126,6 +126,9 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "zocoordinates": "the transcription of the paper in `tests/by_hand_learned.py`, given our draws",
     "zoranksgd": "the transcription of the paper in `tests/by_hand_learned.py`, given our draws",
     "smb": "the transcription of the paper in `tests/by_hand_learned.py`",
+    "muadamw": "mup's MuAdam around torch's AdamW", "musgd": "mup's MuSGD",
+    "unitadamw": "torch's AdamW, each parameter with the settings of the paper",
+    "completepadamw": "torch's AdamW, each parameter with the settings of the paper",
     "psgdkron": "kron-torch in float64, given our draws",
 }  # fmt: skip
 HEAD = """\

@@ -24,6 +24,7 @@ from references_learned import RULES as LEARNED_RULES
 from references_matrix import RULES as MATRIX_RULES
 from references_reductions import DEFINITIONS as REDUCTION_DEFINITIONS
 from references_reductions import RULES as REDUCTION_RULES
+from references_scaling import RULES as SCALING_RULES
 from torch import Tensor
 
 import optlang
@@ -31,7 +32,7 @@ from optlang.ir import Routing
 
 LIBRARY = Path(__file__).parent.parent / "library"
 BACKENDS = ("reference", "torch", "cpp", "module")
-RULES = FIRST_RULES + ELEMENTWISE_RULES + MATRIX_RULES + REDUCTION_RULES + LEARNED_RULES
+RULES = FIRST_RULES + ELEMENTWISE_RULES + MATRIX_RULES + REDUCTION_RULES + LEARNED_RULES + SCALING_RULES
 DEFINITIONS = FIRST_DEFINITIONS + REDUCTION_DEFINITIONS
 ROWS = RULES + DEFINITIONS
 NOTICED = 1e-5  # what moving one setting a little must at least do; the agreement is seven orders better
@@ -40,7 +41,7 @@ BAKED = {  # what a generated module cannot change later
     "galore": {"r": 2}, "fira": {"r": 2}, "apollo": {"r": 2},
     "frugal": {"r": 2}, "frugalcolumns": {"r": 2}, "onlinesubspacedescent": {"r": 2}, "subspacemomentum": {"r": 2}, "dion": {"r": 2},
     "dctadamw": {"r": 2}, "trion": {"r": 2, "steps": 4},
-    "oasis": {"samples": 3}, "oasismomentum": {"samples": 3}, "zocoordinates": {"k": 3}, "zoranksgd": {},
+    "oasis": {"samples": 3}, "oasismomentum": {"samples": 3}, "zocoordinates": {"k": 3}, "zoranksgd": {"k": 1},
 }  # fmt: skip
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -291,7 +292,7 @@ def test_every_definition_has_a_reference() -> None:
         "cosine_power_of",
         "newton_schulz",
     }  # used by tested ones
-    by_rules = {"orthogonalize"}  # Muon
+    by_rules = {"orthogonalize", *re.findall(r"^def (\w+)", text[text.index("---- scaling rules") :], re.MULTILINE)}  # Muon, MuAdamW, …
     assert set(re.findall(r"^def (\w+)", text, re.MULTILINE)) - tested == helpers | by_rules
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from optlang import ir
+from optlang.ops import ASKING
 from optlang.runtime.checkpoint import COUNT
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ WAITING = {"eigenvectors": "eigenvectors", "orthonormal": "orthonormal bases"}  
 
 def refuses(program: ir.Program) -> str:
     """Why the host must take part in the steps of a program; empty where it need not."""
-    if program.uses("grad") or program.uses("hvp") or program.uses("loss"):
+    if any(program.uses(op) for op in ASKING):
         return "it asks the model again, in the middle of the step"
     nodes = ir.walk([*program.roots(), *(state.init for state in program.states)])
     if any(node.type.extent.level in ("group", "model") for node in nodes) or program.reports:

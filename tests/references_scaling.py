@@ -1,0 +1,72 @@
+"""Rows of the table of `references` for rules that scale with the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from closed_loop import SHAPES, Maker
+from mup.infshape import InfDim, InfShape  # type: ignore[import-untyped]
+from mup.optim import MuAdam, MuSGD  # type: ignore[import-untyped]
+from references import ADAM, BETAS, SGD, TORCH, Row, Setting, of
+from torch import Tensor
+
+LARGE = ("matrix", "vector", "zero", "embed", "head")
+BASES: dict[str, tuple[int | None, ...]] = {  # sizes in the tuned model; None does not grow
+    "matrix": (2, 8), "zero": (2, 8), "vector": (2,), "embed": (2, None), "head": (None, 8),
+}  # fmt: skip
+
+
+def by_mup(make: Callable[..., Any], **settings: Any) -> Maker:
+    """An optimizer of the package mup, told the shapes of the tuned model."""
+
+    def made(params: dict[str, Tensor], problem: Any) -> Any:
+        for name, p in params.items():
+            both: Any = [InfDim(base, size) for base, size in zip(BASES[name], p.shape, strict=True)]
+            p.infshape = InfShape(both)  # type: ignore[attr-defined]
+        return make(list(params.values()), **settings)
+
+    return made
+
+
+Group = Mapping[str, float]
+
+
+def in_groups(settings: Callable[[str], Group]) -> Maker:
+    """torch's AdamW, the settings of each parameter by its name."""
+    return lambda params, _: torch.optim.AdamW([{"params": [p], **settings(name)} for name, p in params.items()], betas=BETAS)
+
+
+def unit(name: str) -> Group:
+    """u-muP's lr of a parameter, with a decay that does not depend on it."""
+    shape = SHAPES[name]
+    share = {"embed": shape[-1] ** -0.5, "head": 1.0}.get(name, 5**-0.5 * (shape[1] ** -0.5 if len(shape) > 1 else 1.0))
+    return {"lr": 0.03 * share, "eps": 1e-2, "weight_decay": 0.003 / (0.03 * share)}
+
+
+def complete(name: str) -> Group:
+    """CompleteP's, for a model twice as deep and three times as wide as the tuned one."""
+    if name in ("embed", "head"):
+        return {"lr": 0.03, "eps": 1e-2, "weight_decay": 0.1}
+    branch, shape = 2.0 ** (0.7 - 1), SHAPES[name]
+    if len(shape) < 2:
+        return {"lr": 0.03 * branch, "eps": 1e-2 / 3 / 2**0.7, "weight_decay": 0.2}
+    wider = shape[1] / 2
+    return {"lr": 0.03 / wider * branch, "eps": 1e-2 / wider / 2**0.7, "weight_decay": 0.1 * wider}
+
+
+UNIT: dict[str, Setting] = {**ADAM, "weight_decay": 0.003}
+COMPLETE: dict[str, Setting] = {**ADAM, "depth": 2.0, "alpha": 0.7}
+
+RULES: tuple[Row, ...] = (
+    Row("muadamw", {**of("HiddenAdamW", {**ADAM, "base_in": 8}), **of("AdamW", ADAM)}, by_mup(MuAdam, impl=torch.optim.AdamW, **TORCH),
+        shapes=LARGE),
+    Row("musgd", {**of("HiddenSGD", {**SGD, "base_in": 8, "base_out": 2}), **of("OutputSGD", {**SGD, "base_in": 8}),
+                  **of("InputSGD", {**SGD, "base_out": 2})}, by_mup(MuSGD, **SGD), shapes=LARGE),
+    Row("unitadamw", {**of("UnitHiddenAdamW", {**UNIT, "depth": 5}), **of("UnitVectorAdamW", {**UNIT, "depth": 5}),
+                      **of("UnitEmbeddingAdamW", UNIT), **of("UnitOutputAdamW", UNIT)}, in_groups(unit), shapes=LARGE),
+    Row("completepadamw", {**of("BlockAdamW", {**COMPLETE, "base_in": 2}),
+                           **of("VectorAdamW", {**COMPLETE, "weight_decay": 0.2, "width": 3.0}), **of("AdamW", ADAM)},
+        in_groups(complete), shapes=LARGE),
+)  # fmt: skip
