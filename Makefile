@@ -7,7 +7,7 @@ PIP     = $(PY) -m pip install --quiet --disable-pip-version-check -c constraint
 RULES  ?= adamw lion examples/my.opt
 TASK   ?= digits
 
-.PHONY: race test torch-suite lint format bench optax resume clean
+.PHONY: race test torch-suite lint format bench optax resume authors clean
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
@@ -49,3 +49,6 @@ $(VENV)/.ready-for-tests: $(VENV)/.ready tests/references.txt
 	$(PIP) -e ".[ray,test]"
 	$(PIP) --no-deps -r tests/references.txt
 	@touch $@
+
+authors: $(VENV)/.ready-for-tests ## Rules beside their authors' own code: FOLDER holds clones, OWNER+NAME each
+	$(PY) tests/authors/compare.py $(FOLDER)

@@ -16,7 +16,9 @@ from optlang.ir import Program, Routing, walk
 from optlang.runtime.facts import lacks_rank
 
 Array = Any
-READS_COLS = {"ScionSign"}  # a number of inputs, without treating a parameter as a matrix
+READS_SIZES = {  # a number of inputs, without treating a parameter as a matrix
+    "ScionSign", "HiddenAdamW", "HiddenSGD", "OutputSGD", "UnitHiddenAdamW", "UnitEmbeddingAdamW", "BlockAdamW",
+}  # fmt: skip
 
 
 def facts(shape: Sequence[int]) -> dict[str, int]:
@@ -105,7 +107,7 @@ def shapes_for(made: Program | Routing, shapes: Sequence[tuple[int, ...]]) -> li
     if isinstance(made, Routing):
         return list(shapes)
     settings = {h.name: h.default for h in made.hypers}
-    needs_matrices = lacks_rank(made, dict(facts(())), settings) or made.name in READS_COLS
+    needs_matrices = lacks_rank(made, dict(facts(())), settings) or made.name in READS_SIZES
     return [shape for shape in shapes if len(shape) >= 2 and 0 not in shape] if needs_matrices else list(shapes)
 
 

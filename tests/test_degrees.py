@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 from stepping import Loop, program
 
-from optlang import library, lower, parser
+from optlang import library
 from optlang.degrees import CURVATURE, GRADIENT, PARAMETER, ZERO, carries, degrees, words
 from optlang.ir import Program, const, neg
+from optlang.rules import Rule
 
 SQUARE = (Fraction(2), Fraction(-2))
 INVERSE = (Fraction(-1), Fraction(2))
 
 
 def named(name: str) -> Program:
-    found = lower.lower(parser.parse(library.find(name))[0])
+    found = Rule(name).program
     assert isinstance(found, Program)
     return found
 
@@ -123,6 +124,6 @@ def test_words() -> None:
 
 def test_whole_library_has_degrees() -> None:
     for name in library.names():
-        found = lower.lower(parser.parse(library.find(name))[0])
+        found = Rule(name).program
         if isinstance(found, Program):
             assert degrees(found).to_text().startswith(f"scaling of {found.name}:\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from optlang import library, parser
@@ -131,12 +132,14 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "completepadamw": "torch's AdamW, each parameter with the settings of the paper",
     "psgdkron": "kron-torch in float64, given our draws",
 }  # fmt: skip
+AUTHORS = json.loads((ROOT / "tests" / "authors" / "results.json").read_text(encoding="utf-8"))["rows"]
 HEAD = """\
 # The library
 
 Every rule is one file; `optlang.load("lion")` loads it by its name, `from lion import Lion` uses it in another rule.
 Each takes, on every backend and as a generated module, the same steps as the implementation named with it, to 12 digits
-over 20 steps of a closed loop in float64, with every setting off its default (`tests/test_library.py`).
+over 20 steps of a closed loop in float64, with every setting off its default (`tests/test_library.py`). Where a repository on
+GitHub is named, its code was run beside our reference interpreter once (`tests/authors`).
 
 "Memory" counts numbers per element of a parameter that are kept between steps.
 
@@ -183,12 +186,18 @@ def _memory(what: Program | Routing) -> str:
 def _entry(name: str) -> str:
     rule = Rule(name)
     where = library.index()[name].relative_to(library.index()[name].parent.parent)
-    lines = [f"### <a id=\"{name}\"></a>{rule.name}", "", f"{rule.doc}. [`{where}`]({where}); the same steps as {AGAINST[name]}.", ""]
+    lines = [f"### <a id=\"{name}\"></a>{rule.name}", "", f"{rule.doc}. [`{where}`]({where}); the same steps as {_others(name)}.", ""]
     if isinstance(rule.program, Program) and len(walk(rule.program.roots())) < 70:
         lines += ["$$", latex(rule.program), "$$", ""]
     else:
         lines += ["```", library.index()[name].read_text(encoding="utf-8").rstrip(), "```", ""]
     return "\n".join(lines)
+
+
+def _others(name: str) -> str:
+    """The implementations that a rule takes the same steps as."""
+    own = next((f"[{row['repository']}](https://github.com/{row['repository']})" for row in AUTHORS if row["rule"] == name), "")
+    return f"{own} and {AGAINST[name]}" if own else AGAINST[name]
 
 
 def _standard() -> str:
@@ -200,6 +209,14 @@ def _standard() -> str:
 
 def test_the_page_is_that_of_the_rules() -> None:
     assert PAGE.read_text(encoding="utf-8") == page()
+
+
+def test_what_authors_have_written_takes_the_same_steps() -> None:
+    """Measured by `make authors` with clones of their repositories; here, that rules and rows are still those."""
+    assert len({row["rule"] for row in AUTHORS}) >= 25
+    for row in AUTHORS:
+        assert row["rule"] in library.names()
+        assert row["error"] <= row["tolerance"] <= 1e-12 < 0.05 < row["travel"]
 
 
 def test_every_rule_names_its_reference() -> None:

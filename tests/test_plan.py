@@ -7,18 +7,18 @@ from hypothesis import given, settings
 from random_rules import rules
 from stepping import facts, program
 
-from optlang import ir, library, lower, parser
+from optlang import ir, library
 from optlang.costs import describe, truth_of
 from optlang.ir import Node, Program, Routing
-from optlang.plan import CALLS, Plan, is_gathering, plan
+from optlang.ops import CALLS
+from optlang.plan import Plan, is_gathering, plan
+from optlang.rules import Rule
 from optlang.types import MODEL
 
 
 def programs(name: str) -> list[Program]:
     """The program of a library rule, or those that a route sends to."""
-    file, found = parser.parse(library.find(name))
-    assert not found
-    made = lower.lower(file, "", {})
+    made = Rule(name).program
     return [case.program for case in made.cases] if isinstance(made, Routing) else [made]
 
 

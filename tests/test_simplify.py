@@ -8,7 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from random_rules import rules as random_rules
 from stepping import Loop, is_ambiguous, program
 
-from optlang import ir, library, lower, parser
+import optlang
+from optlang import ir, library
 from optlang.ir import Node, Program, walk
 from optlang.live import live_states, nonnegative
 from optlang.simplify import guard, report, simplify
@@ -158,12 +159,12 @@ def test_guard_judges_arrays() -> None:
 
 
 def named(name: str) -> Program:
-    found = lower.lower(parser.parse(library.find(name))[0])
+    found = optlang.Rule(name).program
     assert isinstance(found, Program)
     return found
 
 
-LIBRARY = [n for n in library.names() if isinstance(lower.lower(parser.parse(library.find(n))[0]), Program)]
+LIBRARY = [n for n in library.names() if isinstance(optlang.Rule(n).program, Program)]
 
 
 @pytest.mark.parametrize("math", ["strict", "safe", "fast"])

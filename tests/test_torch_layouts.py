@@ -10,9 +10,10 @@ from stepping import is_ambiguous, program, shapes_for
 from torch import Tensor
 from torch_pairs import COMPILED, EAGER, Pair, tensors
 
-from optlang import library, lower, parser
+from optlang import library
 from optlang.backends.torch import TorchBackend, source
 from optlang.ir import Program, Routing
+from optlang.rules import Rule
 
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 MATRICES = [(4, 6), (1, 5), (3, 1), (2, 3, 4), (4, 2, 3, 3)]
@@ -24,7 +25,7 @@ def shelf() -> dict[str, Program]:
     """Every program of the library."""
     found: dict[str, Program] = {}
     for name in library.names():
-        made = lower.lower(parser.parse(library.find(name))[0], "", {})
+        made = Rule(name).program
         if isinstance(made, Routing):
             found |= {f"{made.name}.{case.program.name}": case.program for case in made.cases}
         else:
