@@ -9,10 +9,13 @@ import torch
 from test_search_hunt import SHORT, started
 
 from optlang.rules import Rule
-from optlang.search.finals import decided, endings, race_to_targets, table
+from optlang.search.executor import Serial
+from optlang.search.finals import Piece, decided, ending, table, work
+from optlang.search.genome import Form
 from optlang.search.levels import Level
-from optlang.search.profile import Budget
+from optlang.search.profile import Budget, standings
 from optlang.search.settings import SettingsError
+from optlang.search.tasks import task
 from optlang.search.tuning import tune
 
 PLANTED = Level("hold-out", ("planted-momentum",), factor=0.2, seeds=2, enter=2, measure="loss")
@@ -30,7 +33,11 @@ def test_finals(tmp_path: Path) -> None:
         list(run.promote())
         made = decided(run.store, run.hunt.settings, ("planted-normalized",), LITTLE)
         again = decided(run.store, run.hunt.settings, ("planted-normalized",), LITTLE)
+        with run.store.transaction() as do:
+            do.execute("DELETE FROM events WHERE kind = 'finals'")
+        pieces = decided(run.store, run.hunt.settings, ("planted-normalized",), LITTLE, Serial(refused))
     assert again == made, "the hold-out is opened once"
+    assert pieces == made, "pieces that are done are not done again"
     rules = {one["rule"] for one in made["standings"]}
     assert {"sgd", "signum"} < rules and sum(name.startswith("Found") for name in rules) in (1, 2)
     assert {one["rule"] for one in made["endings"]} == rules
@@ -39,23 +46,26 @@ def test_finals(tmp_path: Path) -> None:
     assert all(name in shown for name in rules) and "tuned with 4 trials each" in shown
 
 
+def refused(piece: Piece) -> None:
+    raise AssertionError(piece)
+
+
 def test_a_search_without_programs_has_no_finals(tmp_path: Path) -> None:
     with started(tmp_path / "run.db") as run, pytest.raises(SettingsError, match="has no program yet"):
         decided(run.store, run.hunt.settings, (), LITTLE)
 
 
 def test_the_better_rule_wins_both() -> None:
-    programs = {name: Rule(name).program for name in ("momentum", "sgd")}
-    quick = Level("final", ("planted-momentum",), seeds=2, measure="loss")
-    ends = {one.rule: one.loss for one in endings(programs, quick, 24)}  # type: ignore[arg-type]
+    rivals = ("momentum", "sgd")
+    ends = {name: ending(task("planted-momentum"), name, Rule(name).program, 24).loss for name in rivals}  # type: ignore[arg-type]
     assert ends["momentum"] < ends["sgd"] - 0.5, "a factor of three"
-    first, second = race_to_targets(programs, ("momentum", "sgd"), ("planted-momentum",), Budget(4, 6, 3))  # type: ignore[arg-type]
+    found = work(Piece("planted-momentum", 1.0, "", (), Form(), rivals, 0, Budget(4, 6, 3)))
+    times = {rule: {"planted-momentum": [float("inf") if t is None else t for t in each]} for rule, each in found.items()}
+    first, second = standings(times)
     assert first.rule == "momentum" and first.score > second.score
 
 
 def test_tuning_learns_and_repeats() -> None:
-    from optlang.search.tasks import task
-
     one, program = task("planted-momentum").longer(0.3), Rule("momentum").program
     found = tune(one, program, 40, (1, 2), seed=3)  # type: ignore[arg-type]
     assert found == tune(one, program, 40, (1, 2), seed=3)  # type: ignore[arg-type]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs one action. Raises OptError for a seed that is wrong."""
     try:
         from optlang.search.cluster import ClusterError
+        from optlang.search.jobs import JobFailed
         from optlang.search.store import StoreError
         from optlang.search.tasks import TaskError
     except ModuleNotFoundError as missing:
@@ -73,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     action = words[0] if words and words[0] in ACTIONS else "search"
     try:
         return _RUN[action](arguments)
-    except (StoreError, ClusterError, TaskError, ValueError) as problem:
+    except (StoreError, ClusterError, TaskError, JobFailed, ValueError) as problem:
         print(f"optlang search: {problem}", file=sys.stderr)
         return 2
 
@@ -198,13 +200,14 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _finals(arguments: argparse.Namespace) -> int:
-    from optlang.search.finals import decided, table
+    from optlang.search.executor import Processes
+    from optlang.search.finals import TIMEOUT, decided, table, work
     from optlang.search.settings import Settings
     from optlang.search.store import Store
 
     [path] = _store_named(arguments, 1, 1)
-    with Store.open_(path) as store:
-        print(table(decided(store, Settings.from_json(store.meta("settings")))))
+    with Store.open_(path) as store, closing(Processes(work, arguments.workers or os.cpu_count() or 1, TIMEOUT)) as team:
+        print(table(decided(store, Settings.from_json(store.meta("settings")), executor=team)))
     return 0
 
 

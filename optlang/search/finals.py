@@ -1,28 +1,35 @@
 """The end of a search: its best rules against known ones, all tuned alike, on workloads that the search has not chosen by.
 
 Two comparisons. Tuned by Optuna with equal trials on each hold-out task, then trained from fresh seeds: who ends lower. And
-the miniature AlgoPerf of `profile`: who reaches the targets soonest with a few random trials.
+the miniature AlgoPerf of `profile`: who reaches the targets soonest with a few random trials. Both are done in pieces, by the
+workers of the search, and what is done is not done again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from optlang.ir import Program
 from optlang.rules import Rule
 from optlang.search import profile
+from optlang.search.executor import Executor, Serial
 from optlang.search.found import Found, hall_of_fame
-from optlang.search.levels import Level
-from optlang.search.profile import Budget, Standing, standings
+from optlang.search.genome import Form
+from optlang.search.profile import Budget, standings
 from optlang.search.settings import Settings, SettingsError
 from optlang.search.store import Store
 from optlang.search.tuning import columns, tune
 
+if TYPE_CHECKING:
+    from optlang.search.tasks import Task
+
+TIMEOUT = 7_200.0  # seconds for a piece
 WORKLOADS = ("digits-mlp", "photo-autoencoder", "digits-cnn", "chars-mlp", "digits-vit", "chars-transformer")
 TUNING_SEEDS = (900_001, 900_002)
 FRESH_SEEDS = tuple(range(910_001, 910_009))
@@ -48,67 +55,118 @@ def finalists(store: Store, settings: Settings) -> list[Found]:
     raise SettingsError(f"{store.path} has no program yet; go on with `optlang search resume {store.path}`")
 
 
-def contenders(store: Store, settings: Settings) -> dict[str, Program]:
-    """Finalists and rivals by name. Rivals are library rules without routes."""
-    named = {one.name: one.program(settings.space.form) for one in finalists(store, settings)}
-    for name in settings.rivals:
-        program = Rule(name).program
-        if not isinstance(program, Program):
-            raise SettingsError(f"the rival `{name}` is a route; name one rule")
-        named[name] = program
-    return named
+@dataclass(frozen=True)
+class Piece:
+    """One part of the comparison, done by whoever is free: a rule's end on a task, or the times of all rules on a workload."""
+
+    task: str
+    factor: float
+    rule: str  # "" for the times of all
+    found: tuple[Found, ...]
+    form: Form
+    rivals: tuple[str, ...]
+    trials: int
+    budget: Budget
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+
+    @property
+    def programs(self) -> dict[str, Program]:
+        """Finalists and rivals by name. Rivals are library rules without routes."""
+        return {one.name: one.program(self.form) for one in self.found} | {name: _rival(name) for name in self.rivals}
 
 
-def endings(programs: Mapping[str, Program], level: Level, trials: int) -> Iterator[Ending]:
-    """Every rule tuned on every task of a level, with the same number of trials, then trained from fresh seeds."""
+def _rival(name: str) -> Program:
+    program = Rule(name).program
+    if not isinstance(program, Program):
+        raise SettingsError(f"the rival `{name}` is a route; name one rule")
+    return program
+
+
+def pieces(store: Store, settings: Settings, workloads: Sequence[str], budget: Budget) -> list[Piece]:
+    """All parts: every rule on every task of the last level, then every workload."""
+    found = tuple(finalists(store, settings))
+    level, rivals = settings.funnel[-1], tuple(settings.rivals)
+    common = (found, settings.space.form, rivals, settings.trials, budget)
+    names = [*(one.name for one in found), *rivals]
+    for name in rivals:
+        _rival(name)
+    ends = [Piece(task, level.factor, name, *common) for task in level.tasks for name in names]
+    return [*ends, *(Piece(task, 1.0, "", *common) for task in workloads)]
+
+
+def work(piece: Piece) -> dict[str, Any]:
+    """What a piece shows, as plain values."""
     from optlang.search.tasks import task
+
+    one, programs = task(piece.task).longer(piece.factor), piece.programs
+    if piece.rule:
+        return asdict(ending(one, piece.rule, programs[piece.rule], piece.trials))
+    goal = profile.targets([one], {name: programs[name] for name in piece.rivals}, piece.budget.target_trials)[piece.task]
+    return {rule: _plain(profile.times(one, program, goal, piece.budget)) for rule, program in programs.items()}
+
+
+def ending(one: Task, rule: str, program: Program, trials: int) -> Ending:
+    """A rule tuned on a task with some trials, then trained from fresh seeds."""
     from optlang.search.trainer import Entry, train
 
-    for name in level.tasks:
-        one = task(name).longer(level.factor)
-        for rule, program in programs.items():
-            best = tune(one, program, trials, TUNING_SEEDS).best
-            [outcome] = train(one, [Entry(program, columns(program, [best.settings]))], FRESH_SEEDS, part="test")
-            losses = outcome.losses[0]
-            finite = bool(np.isfinite(losses).all())
-            error = float(losses.std(ddof=1) / np.sqrt(len(losses))) if finite else 0.0
-            yield Ending(rule, name, float(losses.mean()) if finite else 1e30, error, best.settings)
+    best = tune(one, program, trials, TUNING_SEEDS).best
+    [outcome] = train(one, [Entry(program, columns(program, [best.settings]))], FRESH_SEEDS, part="test")
+    losses = outcome.losses[0]
+    finite = bool(np.isfinite(losses).all())
+    error = float(losses.std(ddof=1) / np.sqrt(len(losses))) if finite else 0.0
+    return Ending(rule, one.name, float(losses.mean()) if finite else 1e30, error, best.settings)
 
 
-def race_to_targets(programs: Mapping[str, Program], rivals: Sequence[str], workloads: Sequence[str], budget: Budget) -> list[Standing]:
-    """The miniature AlgoPerf. Targets are set by the rivals alone."""
-    from optlang.search.tasks import task
-
-    tasks = [task(name) for name in workloads]
-    goals = profile.targets(tasks, {name: programs[name] for name in rivals}, budget.target_trials)
-    times = {rule: {t.name: profile.times(t, program, goals[t.name], budget) for t in tasks} for rule, program in programs.items()}
-    return standings(times)
-
-
-def decided(store: Store, settings: Settings, workloads: Sequence[str] = WORKLOADS, budget: Budget | None = None) -> dict[str, Any]:
-    """Both comparisons, made once and kept in the store as JSON. The hold-out is opened here and nowhere else."""
+def decided(
+    store: Store, settings: Settings, workloads: Sequence[str] = WORKLOADS, budget: Budget | None = None, executor: Executor | None = None
+) -> dict[str, Any]:  # fmt: skip
+    """Both comparisons, made once and kept in the store as JSON, each piece as soon as it is done. The hold-out is opened here
+    and nowhere else. Raises SettingsError, JobFailed."""
     kept = store.events("finals")
     if kept:
         found: dict[str, Any] = kept[-1]
         return found
-    programs = contenders(store, settings)
-    ends = [asdict(one) for one in endings(programs, settings.funnel[-1], settings.trials)]
-    places = [asdict(one) for one in race_to_targets(programs, settings.rivals, workloads, budget or Budget())]
-    made: dict[str, Any] = json.loads(
-        json.dumps({"endings": ends, "standings": _finite(places), "workloads": workloads, "trials": settings.trials})
-    )
+    wanted = pieces(store, settings, workloads, budget or Budget())
+    done = _done(store, wanted, executor or Serial(work))
+    times: dict[str, dict[str, list[float]]] = {}
+    for piece in wanted:
+        for rule, each in done[piece.key].items() if not piece.rule else ():
+            times.setdefault(rule, {})[piece.task] = [np.inf if t is None else t for t in each]
+    made: dict[str, Any] = {
+        "endings": [done[piece.key] for piece in wanted if piece.rule], "standings": _finite([asdict(one) for one in standings(times)]),
+        "workloads": list(workloads), "trials": settings.trials, "budget": asdict(budget or Budget()),
+    }  # fmt: skip
     store.note("finals", made)
-    return made
+    return store.events("finals")[-1]  # type: ignore[no-any-return]
+
+
+def _done(store: Store, wanted: Sequence[Piece], executor: Executor) -> dict[str, Any]:
+    """What every piece shows, by its key."""
+    done: dict[str, Any] = dict(store.events("piece of the finals"))
+    tickets = {piece.key: executor.submit(piece) for piece in wanted if piece.key not in done}
+    for key, ticket in tickets.items():
+        done[key] = json.loads(json.dumps(executor.collect(ticket)))
+        store.note("piece of the finals", [key, done[key]])
+    return done
+
+
+def _plain(times: Sequence[float]) -> list[float | None]:
+    """Times that were missed as None: JSON has no infinity."""
+    return [t if np.isfinite(t) else None for t in times]
 
 
 def _finite(places: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Times that were missed as None: JSON has no infinity."""
     return [{**one, "times": {w: t if np.isfinite(t) else None for w, t in one["times"].items()}} for one in places]
 
 
 def table(made: Mapping[str, Any]) -> str:
     """Both comparisons for a terminal."""
-    lines = ["rule             score (95 % interval)   reached soonest with 5 random trials, 3 studies; 1 is best"]
+    budget = made["budget"]
+    tried = f"{budget['trials']} random trials, {budget['studies']} studies"
+    lines = [f"rule             score (95 % interval)   reached soonest with {tried}; 1 is best"]
     for one in made["standings"]:
         missed = sum(t is None for t in one["times"].values())
         text = f" ({missed} of {len(one['times'])} targets missed)" if missed else ""

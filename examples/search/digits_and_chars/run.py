@@ -16,6 +16,7 @@ import json
 import os
 import signal
 import time
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ import torch
 
 from optlang.search import api, finals
 from optlang.search.evolution import Ageing
+from optlang.search.executor import Processes
 from optlang.search.found import Found, hall_of_fame
+from optlang.search.levels import FUNNEL, SEARCH, VALIDATION
 from optlang.search.live_view import line
 from optlang.search.profile import Budget
 from optlang.search.report import page as report
@@ -33,6 +36,7 @@ from optlang.search.store import Store
 
 HERE = Path(__file__).parent
 CHILDREN, SEED, MAIN = 300_000, 1, "evolution"
+LEVELS = (SEARCH, replace(VALIDATION, enter=5), *FUNNEL[2:])
 WORKLOADS = ("digits-mlp", "photo-autoencoder", "digits-cnn", "chars-mlp", "digits-vit")  # chars-transformer is held out
 BUDGET, TRIALS = Budget(target_trials=16), 8
 
@@ -46,7 +50,7 @@ def searching(store: Path, minutes: float) -> api.Search:
         return api.resume(store, workers=1)
     space = api.space_of("lion", ["adamw"])
     return api.search(
-        store=store, space=space, children=CHILDREN, minutes=minutes, workers=1, seed=SEED, validate_every=25,
+        store=store, space=space, children=CHILDREN, minutes=minutes, workers=1, seed=SEED, validate_every=25, funnel=LEVELS,
         ageing=Ageing(population=200, tournament=3), pace=Pace(jobs=1, per_job=24, hurdle=0.75),
     )  # fmt: skip
 
@@ -61,14 +65,15 @@ def search(store: Path, minutes: float) -> None:
         run.store.note("sitting", {"cpu minutes": time.process_time() / 60, "nice": os.nice(0), "cores": os.cpu_count()})
 
 
-def compare(path: Path) -> None:
+def compare(path: Path, workers: int) -> None:
     """The best on the validation tasks, then the best three of those against the rivals. What the store has is not done again."""
     with api.resume(path, workers=1) as run:
         level, results = next(run.promote())
         print(f"{level.name}: best {results[0].assessment.fitness:.4f} of {len(results)}", flush=True)
     with Store.open_(path) as store:
         settings = replace(Settings.from_json(store.meta("settings")), trials=TRIALS)
-        print(finals.table(finals.decided(store, settings, WORKLOADS, BUDGET)), flush=True)
+        with closing(Processes(finals.work, workers, finals.TIMEOUT)) as team:
+            print(finals.table(finals.decided(store, settings, WORKLOADS, BUDGET, team)), flush=True)
 
 
 # ----------------------------------------------------------------------------------------------------------- telling
@@ -205,6 +210,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=120.0, help="of searching; default: 120")
     parser.add_argument("--runs", type=Path, default=HERE / "runs", help="folder of the store")
+    parser.add_argument("--workers", type=int, default=2, help="processes for the comparison; default: 2")
     parser.add_argument("--search", action="store_true", help="end after the search")
     parser.add_argument("--finish", action="store_true", help="search no further, whatever the budget")
     arguments = parser.parse_args()
@@ -214,7 +220,7 @@ def main() -> None:
     if not arguments.finish:
         search(path, arguments.minutes)
     if not arguments.search:
-        compare(path)
+        compare(path, arguments.workers)
         write(path)
 
 
