@@ -21,13 +21,16 @@ from triton.compiler import ASTSource
 
 import optlang
 from optlang.backends.triton import BACKEND, kernels, source
+from optlang.runtime.precision import storage
 
-RULES = [("adamw", torch.float32), ("adamw", torch.bfloat16), ("lion", torch.float32), ("lamb", torch.float32), ("adan", torch.float32)]
+PLAIN = [("adamw", torch.float32), ("adamw", torch.bfloat16), ("lion", torch.float32), ("lamb", torch.float32), ("adan", torch.float32)]
+PACKED = [("int8", torch.float32, "nearest"), ("fp8", torch.float32, "nearest"), ("bf16", torch.bfloat16, "stochastic"),
+          ("int4", torch.bfloat16, "compensated")]  # fmt: skip
 WIDE = {"wide reads": r"ld\.global(\.\w+)*\.v4", "wide writes": r"st\.global(\.\w+)*\.v4"}
 
 
-def kernels_of(name: str, dtype: torch.dtype) -> list[kernels.Loaded]:
-    """What the first step of a rule would launch on a GPU."""
+def kernels_of(name: str, dtype: torch.dtype, state: str | None = None, weights: str = "nearest") -> list[kernels.Loaded]:
+    """What the first step of a rule would launch on a GPU, with states and weights in some format."""
     found: list[kernels.Loaded] = []
 
     class Recorded(kernels.TritonFunctions):
@@ -39,9 +42,10 @@ def kernels_of(name: str, dtype: torch.dtype) -> list[kernels.Loaded]:
             return torch.zeros(len(calls), kernel.kernel.returned, dtype=torch.float64)
 
     program = optlang.Rule(name).program
-    executable: Any = BACKEND.compile(program, "safe")
+    executable: Any = BACKEND.compile(program, "safe", storage(program, state, weights))
     executable._functions = Recorded(always=True)
-    one = cell(torch.randn(8, 8, dtype=dtype), torch.randn(8, 8, dtype=dtype), **{h.name: h.default for h in program.hypers})
+    w, g = (torch.randn(64, 64, dtype=dtype) for _ in range(2))
+    one = cell(w, g, **{h.name: h.default for h in program.hypers})
     step = step_of(one)
     executable.prepare(step)
     executable.step(step)
@@ -51,7 +55,7 @@ def kernels_of(name: str, dtype: torch.dtype) -> list[kernels.Loaded]:
 def machine_code(function: Any, architecture: int) -> dict[str, int]:
     """What the compilers say about a kernel."""
     types = {name.strip(): "*i64" for name in source.ARGUMENTS.split(",")}
-    types |= dict.fromkeys(("sums", "partial", "results"), "*fp64") | {"rows": "*fp32"}
+    types |= dict.fromkeys(("sums", "partial", "results"), "*fp64") | {"rows": "*fp32", "levels": "*fp32", "below": "*u8"}
     target = GPUTarget("cuda", architecture, 32)
     made = triton.compile(ASTSource(function, types, {}, {}), target=target, options={"num_warps": kernels.WARPS})
     text = made.asm["ptx"]
@@ -69,13 +73,14 @@ def machine_code(function: Any, architecture: int) -> dict[str, int]:
 
 
 def main() -> None:
-    for name, dtype in RULES:
-        for loaded in kernels_of(name, dtype):
-            written = len(loaded.kernel.written)
+    wanted = [(name, dtype, None, "nearest") for name, dtype in PLAIN]
+    for name, dtype, *stored in wanted + [("adamw", dtype, state, weights) for state, dtype, weights in PACKED]:
+        for loaded in kernels_of(name, dtype, *stored):
             for place, (function, by_chunk) in enumerate(loaded.launches):
                 last = by_chunk and place == max(i for i, (_, each) in enumerate(loaded.launches) if each)
+                written = len(loaded.kernel.written) if stored == [None, "nearest"] else 1  # codes and scales are narrower
                 counts = {"tensors read": 2 if by_chunk else 0, "tensors written": written if last else 0}
-                found = {"rule": name, "type": str(dtype), "kernel": function.__name__} | counts
+                found = {"rule": name, "type": str(dtype), "stored": stored, "kernel": function.__name__} | counts
                 print(json.dumps(found | machine_code(function, int(sys.argv[1]))), flush=True)
 
 

@@ -115,6 +115,72 @@ def test_without_the_interpreter_the_cpu_goes_the_torch_way() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", script], env=os.environ | {"TRITON_INTERPRET": "0"}, check=True)
 
 
+def test_a_kernel_that_cannot_be_built_is_one_line_and_torch_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    from optlang.backends.triton import kernels as module
+
+    def broken(text: str) -> None:
+        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+
+    monkeypatch.setattr(module, "load", broken)
+    both = pair(optlang.Rule("lion").program, tensors([(5,)]))
+    with pytest.warns(RuntimeWarning, match=r"steps with torch instead of Triton, and slower: RuntimeError: Failed to find C compiler.$"):
+        both.step()
+    both.step()
+    assert not kernels(both)
+
+
+def test_tables_are_sent_again_where_something_moved() -> None:
+    """Gradients elsewhere, weights elsewhere, other sizes: the same kernel, and always the right memory."""
+    from optlang.backends.triton.tables import Tables
+
+    both = pair(optlang.Rule("adamw").program, tensors([(40,), (9,)]))
+    both.step()
+    [loaded] = kernels(both)
+    [[_, placed]] = loaded.tables.values()
+    assert isinstance(placed, Tables)
+    both.step()
+    cell = both.taken.cells[0]
+    cell.weights = cell.weights.clone()
+    cell.state["m"] = cell.state["m"].clone()
+    before = placed.known
+    both.step()
+    assert not (before == placed.known).all()
+    del both.taken.cells[1]
+    both.step()
+    [[sizes, _]] = loaded.tables.values()
+    assert sizes == (40,)
+
+
+def test_a_graph_keeps_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while a graph is recorded: the table is fetched from memory that stays, and is never written again."""
+    from optlang.backends.base import StepError
+    from optlang.backends.triton import tables
+
+    both = pair(optlang.Rule("adamw").program, tensors([(40,), (9,)]))
+    both.step()
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "is_capturing", lambda: True)
+        patch.setattr(tables, "_held", held := [])
+        both.step()
+        both.step()
+        [(_, shared, target), _] = held
+        kept = target.clone()
+        with pytest.raises(StepError, match="captured for the third time in a row"):
+            both.step()
+    both.step()
+    assert torch.equal(shared[: len(kept)], kept[: len(shared)])
+    assert torch.equal(target, kept)
+
+
+def test_a_graph_wants_a_step_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    from optlang.backends.base import StepError
+    from optlang.backends.triton import tables
+
+    monkeypatch.setattr(tables, "is_capturing", lambda: True)
+    with pytest.raises(StepError, match="have not been stepped together before"):
+        pair(optlang.Rule("lion").program, tensors([(5,)])).step()
+
+
 # ------------------------------------------------------------------------------------------------------- machine code
 
 
@@ -134,7 +200,8 @@ def test_machine_code(architecture: int) -> None:
             assert wide[0] >= found["tensors read"], found
             assert wide[1] >= found["tensors written"], found
         assert found["spilled"] == 0, found
-        assert found["registers"] <= (128 if found["rule"] in ("adamw", "lion", "lamb") else 255), found
+        few = found["rule"] in ("adamw", "lion", "lamb") and found["stored"] == [None, "nearest"]
+        assert found["registers"] <= (128 if few else 255), found
 
 
 def test_a_rule_without_kernels_is_refused_by_none() -> None:

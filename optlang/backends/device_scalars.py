@@ -29,6 +29,11 @@ def is_on_device(cell: Cell) -> bool:
     return isinstance(cell.t, Tensor)
 
 
+def is_capturing() -> bool:
+    """Whether what is launched goes into a CUDA graph."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]
+
+
 def sent(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Numbers of the host as a tensor on a device. The host does not wait for the device."""
     made = torch.tensor(values, dtype=dtype)

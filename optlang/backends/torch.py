@@ -104,7 +104,8 @@ class TorchExecutable:
         """Crosses the barriers and gathers what the last functions need; what this returns runs them, which writes."""
         if not step.cells:
             return _nothing
-        if self._is_plain and (again := self._functions.again(step)) is not None:
+        is_plain = self._is_plain and not is_on_device(step.cells[0])
+        if is_plain and (again := self._functions.again(step)) is not None:
             return again
         with np.errstate(all="ignore"):
             now = self._begin(step, compiled=sum(c.facts["numel"] for c in step.cells) >= self.compile_from)
@@ -113,7 +114,7 @@ class TorchExecutable:
             shared = self._shared_updates(now)
             reports = self._reports(now)
             calls = [self._final(work, now) for work in now.works]
-        if self._is_plain:
+        if is_plain:
             self._functions.remember(step.cells, calls, now.compiled)
 
         @torch.no_grad()

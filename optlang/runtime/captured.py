@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from optlang import ir
+from optlang.backends.device_scalars import is_capturing
 from optlang.ops import ASKING
 from optlang.runtime.checkpoint import COUNT
 
@@ -33,11 +34,6 @@ def refuses(program: ir.Program) -> str:
     if found := next((WAITING[node.op] for node in nodes if node.op in WAITING), ""):
         return f"it takes {found}, for which the host waits"
     return ""
-
-
-def is_capturing() -> bool:
-    """Whether what is launched goes into a CUDA graph."""
-    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]
 
 
 def guards(optimizer: Grouped) -> bool:

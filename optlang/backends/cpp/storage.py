@@ -32,15 +32,16 @@ def _tables(name: str) -> str:
     if name == "fp8":
         codes = torch.arange(256, dtype=torch.int32).to(torch.uint8).view(torch.float8_e4m3fn).float()
         return _array("levels_fp8", codes)
-    text = _array(f"levels_{name}", formats.levels(name)) + _array(f"borders_{name}", _with_end(formats.borders(name)))
-    return text + _array(f"below_{name}", _below(name)) if name.endswith("int8") else text
+    text = _array(f"levels_{name}", formats.levels(name)) + _array(f"borders_{name}", with_end(formats.borders(name)))
+    return text + _array(f"below_{name}", below(name)) if name.endswith("int8") else text
 
 
-def _with_end(borders: Tensor) -> Tensor:
+def with_end(borders: Tensor) -> Tensor:
+    """Borders with one behind the last level, which nothing reaches."""
     return torch.cat([borders, torch.tensor([torch.inf])])
 
 
-def _below(name: str) -> Tensor:
+def below(name: str) -> Tensor:
     """For each bin of magnitudes, positive ones first: how many borders lie below everything in it."""
     bins = torch.arange(BINADES << PARTS | 1, dtype=torch.int64) + (127 - BINADES << PARTS)
     edges = (bins << 23 - PARTS).to(torch.int32).view(torch.float32)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import linecache
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -14,23 +15,33 @@ from torch import Tensor
 
 from optlang.backends import passes
 from optlang.backends.formats import Packed
-from optlang.backends.kernels import Array, KernelFunctions, after, counters, in_order, warn
+from optlang.backends.kernels import Array, KernelFunctions, after, in_order, part_of, warn
 from optlang.backends.torch_code import Output
 from optlang.backends.torch_functions import Bound
 from optlang.backends.triton import source
+from optlang.backends.triton.tables import Tables, table_of
 
 TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16", torch.bool: "int8"}
-ALIGNED = 16  # bytes that are read at once
+KINDS = {"sums": torch.float64, "partial": torch.float64, "results": torch.float64, "levels": torch.float32, "below": torch.uint8}
 WARPS = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """Kernels ready to be launched, in order. `places`: of each column's tensor among those of the torch function."""
+    """Kernels ready to be launched, in order. `places`: where the tensor of each column lies among those of the torch function,
+    and which part of it the column is."""
 
     kernel: source.Kernel
     launches: tuple[tuple[Any, bool], ...]
-    places: tuple[int, ...]
+    places: tuple[tuple[int, int], ...]
+    tables: dict[Any, tuple[tuple[int, ...], Tables]] = field(default_factory=dict)  # of the parameters of the last launch, by their device
+
+    def placed(self, sizes: tuple[int, ...], device: torch.device) -> Tables:
+        """The tables for parameters of some sizes."""
+        kept = self.tables.get(device)
+        if kept is None or kept[0] != sizes:
+            kept = self.tables[device] = sizes, Tables(self.kernel, sizes, device)
+        return kept[1]
 
 
 class TritonFunctions(KernelFunctions):
@@ -40,22 +51,26 @@ class TritonFunctions(KernelFunctions):
 
     def fits(self, bound: Bound) -> bool:
         kind = bound.weights.device.type
-        return (kind == "cuda" or (kind == "cpu" and _interprets())) and not bound.is_packed
+        return (kind == "cuda" or (kind == "cpu" and _interprets())) and all(
+            part.is_contiguous() for x in bound.tensors if isinstance(x, Packed) for part in x.parts
+        )
 
     def made(self, bound: Bound, outputs: Sequence[Output]) -> Loaded | None:
         code = bound.code
-        types = {n: "" if isinstance(x, Packed) else TYPES.get(x.dtype, "") for n, x in zip(code.tensors, bound.tensors, strict=True)}
+        types = {n: x if isinstance(x, Packed) else TYPES.get(x.dtype, "") for n, x in zip(code.tensors, bound.tensors, strict=True)}
         if passes.refuses(outputs) or not all(types.values()):
             return None
         kernel = source.generate(outputs, code.slots, types, bound.s.dtype == torch.float64)
         try:
             functions = load(kernel.text)
-        except ImportError as problem:
-            self.trouble = str(problem)
+            if bound.weights.device.type == "cuda":
+                build([functions[name] for name, _ in kernel.launches], bound)
+        except Exception as problem:  # Triton is not there, or some tool that it needs: it has many ways to say so
+            self.trouble = f"{type(problem).__name__}: {problem}".strip().splitlines()[0]
             warn("Triton", self.trouble)
             return None
         launches = tuple((functions[name], by_chunk) for name, by_chunk in kernel.launches)
-        return Loaded(kernel, launches, tuple(code.tensors.index(node) for node, _ in kernel.columns))
+        return Loaded(kernel, launches, tuple((code.tensors.index(node), part) for node, part in kernel.columns))
 
     def launch(self, kernel: Loaded, calls: Sequence[Bound]) -> Tensor:
         return launch(kernel, calls)
@@ -64,54 +79,47 @@ class TritonFunctions(KernelFunctions):
 def launch(loaded: Loaded, calls: Sequence[Bound]) -> Tensor:
     """All parameters at once, one launch for each pass; [parameters, returned] numbers on their device. Nothing is waited for."""
     kernel, count, device = loaded.kernel, len(calls), calls[0].weights.device
-    given = [[_tensor(bound.tensors[place]) for place in loaded.places] for bound in calls]
+    given = [[part_of(bound.tensors[place], part) for place, part in loaded.places] for bound in calls]
     seen = [[in_order(x, node) for x, (node, _) in zip(row, kernel.columns, strict=True)] for row in given]
-    pointers = np.array([[x.data_ptr() for x in row] for row in seen], dtype=np.int64).reshape(count, len(kernel.columns))
-    sizes = np.array([bound.weights.numel() for bound in calls], dtype=np.int64)
-    starts = np.concatenate([[0], np.cumsum(-(-sizes // source.CHUNK))])
+    placed = loaded.placed(tuple(bound.weights.numel() for bound in calls), device)
     rows, places = _rows(calls)
-    tables = _on(device, [_chunks(sizes, pointers), starts, sizes, pointers, places, counters(calls).astype(np.int64)])
-    sums = torch.empty(count * kernel.sums + 1, dtype=torch.float64, device=device)
-    partial = torch.empty(int(starts[-1]) * kernel.sums + 1, dtype=torch.float64, device=device)
-    results = torch.empty((count, kernel.returned), dtype=torch.float64, device=device)
-    arguments = (*tables[:4], rows, *tables[4:], sums, partial, results)
-    with np.errstate(all="ignore"):  # of the interpreter
-        for function, by_chunk in loaded.launches:
-            programs = int(starts[-1]) if by_chunk else count
-            if programs:
-                function[(programs,)](*arguments, num_warps=WARPS)
+    pointers = np.array([[x.data_ptr() for x in row] for row in seen], dtype=np.int64).reshape(count, len(kernel.columns))
+    drawn = [bound.counter for bound in calls if bound.counter is not None]
+    results = torch.empty((count, kernel.returned), dtype=torch.float64, device=device) if kernel.returned else placed.nothing
+    arguments = (
+        *placed.fixed, placed.point(table_of(pointers, places)), rows, torch.stack(drawn) if drawn else placed.fixed[0],
+        placed.room(count * kernel.sums), placed.room(placed.chunks * kernel.sums), results, placed.levels, placed.below,
+    )  # fmt: skip
+    run(loaded, arguments, placed.chunks, count)
     after(kernel.columns, kernel.written, calls, given, seen)
-    return results
+    return results if kernel.returned else results.new_empty(count, 0)
 
 
-def _tensor(x: Tensor | Packed) -> Tensor:
-    assert isinstance(x, Tensor)  # what is packed goes the torch way
-    return x
+def build(functions: Sequence[Any], like: Bound) -> None:
+    """Compiles kernels for the GPU of a tensor, before anything is launched. Raises whatever Triton raises."""
+    kinds = [KINDS.get(name, torch.int64) for name in source.ARGUMENTS.split(", ")]
+    kinds[source.ARGUMENTS.split(", ").index("rows")] = like.s.dtype
+    with torch.cuda.device(like.weights.device):
+        for function in functions:
+            function.warmup(*kinds, grid=(1,), num_warps=WARPS)
 
 
-def _chunks(sizes: Array, pointers: Array) -> Array:
-    """[chunks, 3]: the tensor of each, its first element, and whether it is whole and in aligned memory."""
-    owner = np.repeat(np.arange(len(sizes)), -(-sizes // source.CHUNK))
-    first = np.concatenate([np.arange(0, size, source.CHUNK) for size in sizes])
-    aligned = (pointers % ALIGNED == 0).all(1)[owner] if len(owner) else np.zeros(0, dtype=bool)
-    return np.stack([owner, first, aligned & (first + source.CHUNK <= sizes[owner])], 1).astype(np.int64)
+def run(loaded: Loaded, arguments: Sequence[Tensor], chunks: int, count: int) -> None:
+    """The launches, one behind the other."""
+    device = arguments[0].device
+    elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
+    with torch.cuda.device(device) if elsewhere else nullcontext(), np.errstate(all="ignore"):  # errors of the interpreter
+        for function, by_chunk in loaded.launches:
+            if programs := chunks if by_chunk else count:
+                function[(programs,)](*arguments, num_warps=WARPS)
 
 
 def _rows(calls: Sequence[Bound]) -> tuple[Tensor, Array]:
     """The different rows of numbers, and which of them each parameter has."""
     found = {id(bound.s): bound.s for bound in calls}
     order = {key: place for place, key in enumerate(found)}
-    rows = torch.stack(list(found.values()))
+    rows = torch.stack(list(found.values())) if len(found) > 1 else calls[0].s
     return (rows if rows.numel() else rows.new_zeros(1)), np.array([order[id(bound.s)] for bound in calls], dtype=np.int64)
-
-
-def _on(device: torch.device, tables: Sequence[Array]) -> list[Tensor]:
-    """Tables of whole numbers on a device, by one transfer."""
-    flat = torch.from_numpy(np.concatenate([*(table.reshape(-1) for table in tables), np.zeros(1, dtype=np.int64)]))
-    if device.type == "cuda":
-        flat = flat.pin_memory().to(device, non_blocking=True)
-    edges = np.cumsum([0, *(table.size for table in tables)])
-    return [flat[low:] for low in edges[:-1]]
 
 
 @lru_cache(maxsize=256)

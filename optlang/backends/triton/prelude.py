@@ -15,6 +15,20 @@ else:
     from triton.language.extra import libdevice  # type: ignore[no-redef]
 
 
+if INTERPRETED:  # it would cut bits off
+
+    @triton.jit
+    def to_bf16(x: tl.tensor) -> tl.tensor:
+        bits = x.to(tl.uint32, bitcast=True)
+        found = tl.where(x != x, 0x7FC00000, bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+        return found.to(tl.uint16).to(tl.bfloat16, bitcast=True)
+else:
+
+    @triton.jit
+    def to_bf16(x: tl.tensor) -> tl.tensor:
+        return x.to(tl.bfloat16)
+
+
 @triton.jit
 def sign(x: tl.tensor) -> tl.tensor:
     return (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
@@ -51,7 +65,7 @@ def whole_power(x: tl.tensor, exponent: tl.constexpr) -> tl.tensor:
 
 @triton.jit
 def philox(index: tl.tensor, t: tl.tensor, site: tl.constexpr, seed: tl.tensor, stream: tl.tensor) -> tl.tensor:
-    """Philox4x32-10 (Salmon et al. 2011): the first two of the same words as everywhere in optlang."""
+    """Philox4x32-10 (Salmon et al. 2011): the same words as everywhere in optlang."""
     a = index.to(tl.uint32)
     b = (index >> 32).to(tl.uint32)
     c = tl.zeros_like(a) + t
@@ -69,7 +83,7 @@ def philox(index: tl.tensor, t: tl.tensor, site: tl.constexpr, seed: tl.tensor, 
         d = lower
         k = k + tl.full((), 0x9E3779B9, tl.uint32)
         m = m + tl.full((), 0xBB67AE85, tl.uint32)
-    return a, b
+    return a, b, c, d
 
 
 @triton.jit
@@ -78,21 +92,28 @@ def unit(word: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
-def draw_uniform(a: tl.tensor, b: tl.tensor) -> tl.tensor:
+def draw_uniform(a: tl.tensor, b: tl.tensor, c: tl.tensor, d: tl.tensor) -> tl.tensor:
     return unit(a)
 
 
 @triton.jit
-def draw_rademacher(a: tl.tensor, b: tl.tensor) -> tl.tensor:
+def draw_rademacher(a: tl.tensor, b: tl.tensor, c: tl.tensor, d: tl.tensor) -> tl.tensor:
     return 1.0 - 2.0 * (a >> 31).to(tl.float64)
 
 
 @triton.jit
-def draw_exponential(a: tl.tensor, b: tl.tensor) -> tl.tensor:
+def draw_exponential(a: tl.tensor, b: tl.tensor, c: tl.tensor, d: tl.tensor) -> tl.tensor:
     return -libdevice.log(unit(a))
 
 
 @triton.jit
-def draw_normal(a: tl.tensor, b: tl.tensor) -> tl.tensor:
+def draw_normal(a: tl.tensor, b: tl.tensor, c: tl.tensor, d: tl.tensor) -> tl.tensor:
     angle = unit(b) * tl.full((), 6.283185307179586, tl.float64)
     return libdevice.sqrt_rn(libdevice.log(unit(a)) * -2.0) * libdevice.cos(angle)
+
+
+@triton.jit
+def fetch(shared: tl.tensor, target: tl.tensor, count: int, block: tl.constexpr) -> None:
+    """A kernel of its own: whole numbers from memory of the host that the device can read."""
+    i = tl.program_id(0) * block + tl.arange(0, block)
+    tl.store(target + i, tl.load(shared + i, mask=i < count, other=0), mask=i < count)

@@ -11,8 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from optlang.backends.formats import Packed
 from optlang.backends.passes import REDUCTIONS, Passes, whole_power
 from optlang.backends.torch_code import TENSORS, Output, is_slot
+from optlang.backends.triton import packed
+from optlang.backends.triton.packed import Tables
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import ELEMENT, TENSOR
@@ -20,15 +23,18 @@ from optlang.types import ELEMENT, TENSOR
 BLOCK = 1 << 10  # elements: what four warps hold at once, eight for each thread
 CHUNK = 1 << 13
 GATHERED = 1 << 7  # chunks whose results are added at once
-ARGUMENTS = "chunks, starts, sizes, pointers, rows, places, counters, sums, partial, results"
-HEAD = "import triton\nimport triton.language as tl\n\nfrom optlang.backends.triton.prelude import *\n"
+ARGUMENTS = "chunks, starts, sizes, pointers, rows, counters, sums, partial, results, levels, below"
+BESIDE = 2  # columns behind those of pointers: whether all of these are aligned, and the place of the row of numbers
+IMPORTED = "".join(f"from optlang.backends.triton.{name} import *\n" for name in ("prelude", "storage"))
+HEAD = f"import triton\nimport triton.language as tl\n\n{IMPORTED}"
 
 
 @dataclass(frozen=True)
 class Kernel:
     """`text` defines `pass_0`, `gather_0`, …, and `finish`, all of which take ARGUMENTS.
 
-    `launches`: these in order, each with whether it runs for each chunk or for each tensor. For the rest see `cpp.source`.
+    `launches`: these in order, each with whether it runs for each chunk or for each tensor. `tables`: what `levels` and `below`
+    point to. For the rest see `cpp.source`.
     """
 
     text: str
@@ -37,19 +43,23 @@ class Kernel:
     written: tuple[int, ...]
     sums: int
     returned: int
+    tables: Tables
 
 
-def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str], double: bool) -> Kernel:
-    """The kernels for outputs. `types`: Triton's name for the elements of each tensor; `double`: arithmetic in 64 bits."""
+def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], double: bool) -> Kernel:
+    """The kernels for outputs. `types`: Triton's name for the elements of each tensor, or the `Packed` that it comes as;
+    `double`: arithmetic in 64 bits."""
     return _Writer(outputs, slots, types, "tl.float64" if double else "tl.float32").kernel()
 
 
 class _Writer(Passes):
     """Kernels being written."""
 
-    def __init__(self, outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str], number: str) -> None:
+    def __init__(self, outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], number: str) -> None:
         super().__init__(outputs, slots, types)
         self.number = number
+        self.looked_into = packed.tables(packed.names(self.types.values()))
+        self.draws = any(n.op == "random" for n in self.order) or bool(packed.drawn(self.types.values()))
         self.returned = sum(o.target is None for o in self.outputs)
 
     def kernel(self) -> Kernel:
@@ -64,7 +74,8 @@ class _Writer(Passes):
         if any(o.target is None or o.target.type.extent == TENSOR for o in self.outputs):
             texts.append(self._finish())
             launches.append(("finish", False))
-        return Kernel("\n\n".join(texts), tuple(launches), tuple(self.columns), self.written, len(self.sums), self.returned)
+        text = "\n\n".join(texts)
+        return Kernel(text, tuple(launches), tuple(self.columns), self.written, len(self.sums), self.returned, self.looked_into)
 
     # ----------------------------------------------------------------------------------------------- kernels
 
@@ -79,7 +90,8 @@ class _Writer(Passes):
             place = self.sums[n]
             lines.append(f"a{place} = tl.full([{BLOCK}], {_START[n.op]}, tl.float64)")
             lines += [f"n{place} = tl.zeros([{BLOCK}], tl.float64)"] if n.op in ("amax", "amin") else []
-        lines.append("if tl.load(chunks + 3 * chunk + 2) != 0:")
+        lines.append(f"aligned = tl.load(pointers + n * {self.width} + {len(self.columns)})")
+        lines.append("if (tl.load(chunks + 3 * chunk + 2) != 0) & (aligned != 0):")
         lines += _deeper(self._chunk(body, sums, writes, whole=True))
         lines.append("else:")
         lines += _deeper(self._chunk(body, sums, writes, whole=False))
@@ -89,15 +101,16 @@ class _Writer(Passes):
     def _chunk(self, body: Sequence[Node], sums: Sequence[Node], writes: Sequence[tuple[Node, Node]], whole: bool) -> list[str]:
         """The blocks of a chunk. Pointers are told to be aligned only where they are."""
         used = {n for n in body if n.op in TENSORS and n.type.extent == ELEMENT} | {target for _, target in writes}
-        lines = [self._pointer(node, whole) for node in self.types if node in used]
+        lines = [line for node in self.types if node in used for line in self._pointers(node, whole)]
         start = "tl.load(chunks + 3 * chunk + 1)"
         lines.append(f"low = tl.multiple_of({start}, {CHUNK})" if whole else f"low = {start}")
         elements = [n for n in body if n.type.extent == ELEMENT]
         inside = [] if whole else ["inside = i < size"]
-        block = [f"i = low + step + tl.arange(0, {BLOCK})", *inside]
+        block = ["at = low + step", f"i = at + tl.arange(0, {BLOCK})", *inside]
         block += [f"{self.names[n]} = {self._spell(n, whole)}" for n in elements]
         block += [line for n in sums for line in self._accumulated(n, whole)]
-        block += [self._stored(target, self._operand(node), whole) for node, target in writes]
+        block += packed.drawn([self.types[target] for _, target in writes])
+        block += [self._stored(target, node, whole) for node, target in writes]
         if whole:
             return [*lines, f"for step in range(0, {CHUNK}, {BLOCK}):", *_deeper(block)]
         return [*lines, "step = 0", f"while (step < {CHUNK}) & (low + step < size):", *_deeper([*block, f"step += {BLOCK}"])]
@@ -125,7 +138,7 @@ class _Writer(Passes):
         rest = [o for o in self.outputs if o.target is None or o.target.type.extent == TENSOR]
         lines = ["n = tl.program_id(0).to(tl.int64)", *self._numbers(), *map(self._definition, self.computed([o.node for o in rest]))]
         for target, text in [(o.target, self._operand(o.node)) for o in rest if o.target is not None]:
-            lines += [self._pointer(target, False), f"tl.store(p{self.tensors[target]}, {self._fitting(target, text)})"]
+            lines += [*self._pointers(target, False), f"tl.store(p{self.tensors[target]}, {self._fitting(target, text)})"]
         handed = [self._operand(o.node) for o in rest if o.target is None]
         lines += [f"tl.store(results + n * {self.returned} + {place}, ({text}).to(tl.float64))" for place, text in enumerate(handed)]
         return _function("finish", lines)
@@ -134,20 +147,32 @@ class _Writer(Passes):
 
     def _numbers(self) -> list[str]:
         """What is known of a tensor before the pass."""
-        lines = ["size = tl.load(sizes + n)", f"row = rows + tl.load(places + n) * {len(self.slots)}"]
+        place = f"tl.load(pointers + n * {self.width} + {len(self.columns) + 1})"
+        lines = ["size = tl.load(sizes + n)", f"row = rows + {place} * {len(self.slots)}"]
         lines += [f"s{place} = tl.load(row + {place})" for place in self.slots.values()]
-        counter = enumerate(("t", "seed", "stream") if any(n.op == "random" for n in self.order) else ())
+        counter = enumerate(("t", "seed", "stream") if self.draws else ())
         return lines + [f"{name} = tl.load(counters + 3 * n + {place}).to(tl.uint32)" for place, name in counter]
 
-    def _pointer(self, node: Node, aligned: bool) -> str:
-        place = self.tensors[node]
-        pointer = f"tl.load(pointers + n * {len(self.columns)} + {place}).to(tl.pointer_type(tl.{self.types[node]}))"
-        return f"p{place} = tl.multiple_of({pointer}, 16)" if aligned else f"p{place} = {pointer}"
+    @property
+    def width(self) -> int:
+        """Of the table of pointers."""
+        return len(self.columns) + BESIDE
+
+    def _pointers(self, node: Node, aligned: bool) -> list[str]:
+        """Those of a tensor, one for each part that it is stored in."""
+        kind, first = self.types[node], self.tensors[node]
+        words = [packed.pointer(kind, part) for part in range(len(kind.parts))] if isinstance(kind, Packed) else [kind]
+        lines = []
+        for place, word in enumerate(words, first):
+            pointer = f"tl.load(pointers + n * {self.width} + {place}).to(tl.pointer_type(tl.{word}))"
+            lines.append(f"p{place} = tl.multiple_of({pointer}, 16)" if aligned else f"p{place} = {pointer}")
+        return lines
 
     def _definition(self, node: Node) -> str:
         """A value per tensor."""
         if node.op in TENSORS:
-            return f"{self._pointer(node, False)}\n    {self.names[node]} = {self._read(node, f'tl.load(p{self.tensors[node]})')}"
+            [pointer] = self._pointers(node, False)
+            return f"{pointer}\n    {self.names[node]} = {self._read(node, f'tl.load(p{self.tensors[node]})')}"
         return f"{self.names[node]} = {self._spell(node, True)}"
 
     def _read(self, node: Node, text: str) -> str:
@@ -161,6 +186,8 @@ class _Writer(Passes):
         return self.names[node]
 
     def _spell(self, node: Node, whole: bool) -> str:
+        if node.op in TENSORS and isinstance(kind := self.types[node], Packed):
+            return packed.opened(kind, self.tensors[node], self.looked_into, _block(whole))
         if node.op in TENSORS:
             mask = "" if whole else ", mask=inside, other=0"
             return self._read(node, f"tl.load(p{self.tensors[node]} + i{mask})")
@@ -177,12 +204,16 @@ class _Writer(Passes):
         value = f"({self._operand(node.args[0])}).to(tl.float64) + tl.zeros([{BLOCK}], tl.float64)"  # of one number, too
         return [f"y = {value if whole else f'tl.where(inside, {value}, {_START[node.op]})'}", *_added(node.op, self.sums[node])]
 
-    def _stored(self, target: Node, text: str, whole: bool) -> str:
+    def _stored(self, target: Node, node: Node, whole: bool) -> str:
+        text = self._operand(node)
         mask = "" if whole else ", mask=inside"
+        if isinstance(kind := self.types[target], Packed):
+            value = text if node.type.extent == ELEMENT else f"{text} + tl.zeros([{BLOCK}], tl.float32)"
+            return packed.closed(kind, self.tensors[target], self.looked_into, _block(whole), value)
         return f"tl.store(p{self.tensors[target]} + i, {self._fitting(target, text)}{mask})"
 
     def _fitting(self, target: Node, text: str) -> str:
-        return f"({text}).to(tl.{self.types[target]})"
+        return f"to_bf16({text})" if self.types[target] == "bfloat16" else f"({text}).to(tl.{self.types[target]})"
 
 
 _START = {"sum": "0.0", "mean": "0.0", "amax": 'float("-inf")', "amin": 'float("inf")'}
@@ -199,6 +230,10 @@ def _reduced(op: str, place: int) -> str:
     if op in ("sum", "mean"):
         return f"tl.sum(a{place}, 0)"
     return f'tl.where(tl.sum(n{place}, 0) > 0, float("nan"), tl.{"max" if op == "amax" else "min"}(a{place}, 0))'
+
+
+def _block(whole: bool) -> str:
+    return f"at, size, {whole}, {BLOCK}"
 
 
 def _function(name: str, lines: Sequence[str]) -> str:

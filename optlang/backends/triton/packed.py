@@ -1,0 +1,82 @@
+"""How kernels read and write tensors in fewer bits: calls of the functions in `storage`, and the tables that these look into."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from optlang.backends import formats
+from optlang.backends.cpp.storage import below, with_end
+from optlang.backends.formats import HALVES, SITE, Packed
+
+POINTERS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}  # what is stored, else bytes
+IN_TABLES = ("int8", "uint8", "int4", "uint4")
+FUNCTIONS = {"uint8": "int8", "uint4": "int4", "stochastic": "bf16"}  # those of other formats that serve a format
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Levels and borders of some formats end to end, and how many borders lie below a bin. `at`: where these three begin."""
+
+    numbers: Tensor
+    below: Tensor
+    at: dict[str, tuple[int, int, int]]
+
+
+@cache
+def tables(names: tuple[str, ...]) -> Tables:
+    """The tables of some formats, on the host."""
+    numbers: list[Tensor] = []
+    bins: list[Tensor] = []
+    at = {}
+    for name in names:
+        start = sum(x.numel() for x in numbers)
+        levels, borders = formats.levels(name), with_end(formats.borders(name))
+        at[name] = start, start + levels.numel(), sum(x.numel() for x in bins)
+        numbers += [levels, borders]
+        bins += [below(name).to(torch.uint8)] if name.endswith("int8") else []
+    return Tables(torch.cat([*numbers, torch.zeros(1)]), torch.cat([*bins, torch.zeros(1, dtype=torch.uint8)]), at)
+
+
+def names(kinds: Collection[str | Packed]) -> tuple[str, ...]:
+    """The formats among the types of a kernel's tensors that have tables."""
+    return tuple(sorted({kind.form.name for kind in kinds if isinstance(kind, Packed)} & set(IN_TABLES)))
+
+
+def pointer(kind: Packed, part: int) -> str:
+    """Triton's name for the elements of a part."""
+    return POINTERS.get(kind.parts[part].dtype, "uint8")
+
+
+def opened(kind: Packed, place: int, found: Tables, where: str) -> str:
+    """The values of a block of a tensor whose first column is `place`; `where` are the last arguments, which say which block."""
+    name = kind.form.name
+    levels = [f"levels + {found.at[name][0]}"] if name in found.at else []
+    return f"open_{FUNCTIONS.get(name, name)}({', '.join([*_parts(kind, place), *levels, where])})"
+
+
+def closed(kind: Packed, place: int, found: Tables, where: str, value: str) -> str:
+    """Stores the values of a block."""
+    name = kind.form.name
+    more = [f"levels + {found.at[name][1]}"] if name in found.at else []
+    more += [f"below + {found.at[name][2]}"] if name.endswith("int8") else []
+    more += [_word(kind), str(16 * (kind.place % 2))] if kind.form.draws else []
+    return f"close_{FUNCTIONS.get(name, name)}({', '.join([*_parts(kind, place), value, *more, where])})"
+
+
+def drawn(kinds: Collection[str | Packed]) -> list[str]:
+    """The random words that closing needs; one draw serves up to eight tensors."""
+    sites = sorted({kind.place // HALVES for kind in kinds if isinstance(kind, Packed) and kind.form.draws})
+    return [f"{', '.join(f'r{site}_{k}' for k in range(4))} = philox(i, t, {SITE + site}, seed, stream)" for site in sites]
+
+
+def _word(kind: Packed) -> str:
+    return f"r{kind.place // HALVES}_{kind.place % HALVES // 2}"
+
+
+def _parts(kind: Packed, place: int) -> list[str]:
+    return [f"p{place + part}" for part in range(len(kind.parts))]

@@ -1,0 +1,211 @@
+"""What generated kernels call to read and write what is stored in fewer bits: the same numbers as in `formats`, in one block.
+
+`low` is the first element of the block, `size` that of the tensor; where `whole`, all of the block lies inside. `floats` are
+levels, `borders` the middles between them with an infinity behind the last, `below` how many borders lie below a bin (see
+`cpp.storage`). Imported only where a kernel is made.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from optlang.backends.triton.prelude import libdevice, to_bf16
+
+# ------------------------------------------------------------------------------------------------------------- blocks
+
+
+@triton.jit
+def bits_of(x: tl.tensor) -> tl.tensor:
+    return x.to(tl.int32, bitcast=True)
+
+
+@triton.jit
+def float_of(bits: tl.tensor) -> tl.tensor:
+    return bits.to(tl.int32).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def scale_of(x: tl.tensor, block: tl.constexpr, share: tl.constexpr) -> tl.tensor:
+    """The largest magnitude of each `share` elements; NaN if there is one, since its bits are the largest."""
+    largest = tl.max(tl.reshape(bits_of(x) & 0x7FFFFFFF, [block // share, share]), 1)
+    found = float_of(largest)
+    return tl.where(found < 1e-12, tl.full((), 1e-12, tl.float32), found)
+
+
+@triton.jit
+def spread(scales: tl.tensor, block: tl.constexpr, share: tl.constexpr) -> tl.tensor:
+    """One number for each `share` elements as one for each."""
+    return tl.reshape(tl.broadcast_to(tl.expand_dims(scales, 1), [block // share, share]), [block])
+
+
+@triton.jit
+def load_scales(scales: tl.tensor, low: tl.tensor, size: tl.tensor, block: tl.constexpr, share: tl.constexpr) -> tl.tensor:
+    i = tl.arange(0, block // share)
+    return spread(tl.load(scales + low // share + i, mask=low + i * share < size, other=1.0), block, share)
+
+
+@triton.jit
+def store_scales(
+    scales: tl.tensor, values: tl.tensor, low: tl.tensor, size: tl.tensor, block: tl.constexpr, share: tl.constexpr
+) -> None:
+    i = tl.arange(0, block // share)
+    tl.store(scales + low // share + i, values, mask=low + i * share < size)
+
+
+@triton.jit
+def load_codes(codes: tl.tensor, low: tl.tensor, size: tl.tensor, whole: tl.constexpr, block: tl.constexpr) -> tl.tensor:
+    i = low + tl.arange(0, block)
+    if whole:
+        return tl.load(codes + i)
+    return tl.load(codes + i, mask=i < size, other=0)
+
+
+@triton.jit
+def store_codes(
+    codes: tl.tensor, values: tl.tensor, low: tl.tensor, size: tl.tensor, whole: tl.constexpr, block: tl.constexpr
+) -> None:
+    i = low + tl.arange(0, block)
+    if whole:
+        tl.store(codes + i, values)
+    else:
+        tl.store(codes + i, values, mask=i < size)
+
+
+@triton.jit
+def inner(x: tl.tensor, low: tl.tensor, size: tl.tensor, whole: tl.constexpr, block: tl.constexpr) -> tl.tensor:
+    """The values of a block, zeros behind the end."""
+    if whole:
+        return x
+    return tl.where(low + tl.arange(0, block) < size, x, 0.0)
+
+
+# ------------------------------------------------------------------------------------------------------------- 8 bits
+
+
+@triton.jit
+def open_int8(
+    codes: tl.tensor, scales: tl.tensor, levels: tl.tensor, low: tl.tensor, size: tl.tensor,
+    whole: tl.constexpr, block: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    found = tl.load(levels + load_codes(codes, low, size, whole, block).to(tl.int32))
+    return found * load_scales(scales, low, size, block, 256)
+
+
+@triton.jit
+def close_int8(
+    codes: tl.tensor, scales: tl.tensor, x: tl.tensor, borders: tl.tensor, below: tl.tensor, low: tl.tensor, size: tl.tensor,
+    whole: tl.constexpr, block: tl.constexpr,
+) -> None:  # fmt: skip
+    """The upper bits of a value say which level lies below it, or the one after that."""
+    x = inner(x, low, size, whole, block)
+    scale = scale_of(x, block, 256)
+    store_scales(scales, scale, low, size, block, 256)
+    y = libdevice.div_rn(x, spread(scale, block, 256))
+    bits = bits_of(y)
+    bins: tl.constexpr = (23 << 7) + 1
+    place = ((bits & 0x7FFFFFFF) >> 16) - ((127 - 23) << 7)
+    place = tl.minimum(tl.maximum(place, 0), bins - 1)
+    code = tl.load(below + place + tl.where(y < 0, bins, 0)).to(tl.int32)  # what is no number comes last
+    code += (y >= tl.load(borders + code)).to(tl.int32)
+    store_codes(codes, code.to(tl.uint8), low, size, whole, block)
+
+
+@triton.jit
+def open_fp8(
+    codes: tl.tensor, scales: tl.tensor, low: tl.tensor, size: tl.tensor, whole: tl.constexpr, block: tl.constexpr
+) -> tl.tensor:
+    """e4m3, by whole numbers: not every GPU has the type."""
+    code = load_codes(codes, low, size, whole, block).to(tl.int32)
+    magnitude, sign = code & 0x7F, (code & 0x80) << 24
+    small = magnitude.to(tl.float32) * 0.001953125
+    found = tl.where(magnitude < 8, small, float_of((magnitude << 20) + (120 << 23)))
+    found = tl.where(magnitude == 0x7F, float("nan"), found)
+    return float_of(bits_of(found) | sign) * load_scales(scales, low, size, block, 256)
+
+
+@triton.jit
+def close_fp8(
+    codes: tl.tensor, scales: tl.tensor, x: tl.tensor, low: tl.tensor, size: tl.tensor, whole: tl.constexpr, block: tl.constexpr
+) -> None:
+    """To nearest, halves to even."""
+    x = inner(x, low, size, whole, block)
+    scale = libdevice.div_rn(scale_of(x, block, 256), tl.full((), 448.0, tl.float32))
+    store_scales(scales, scale, low, size, block, 256)
+    bits = bits_of(libdevice.div_rn(x, spread(scale, block, 256)))
+    magnitude = bits & 0x7FFFFFFF
+    small = bits_of(float_of(magnitude) + 16384.0) - (141 << 23)  # below 2^-6 the sum has the right last bit
+    normal = (magnitude - (120 << 23) + 0x7FFFF + ((magnitude >> 20) & 1)) >> 20
+    found = tl.where(magnitude < (121 << 23), small, normal)
+    found = tl.where((magnitude > 0x7F800000) | (found > 0x7E), 0x7F, found)
+    store_codes(codes, (((bits >> 24) & 0x80) | found).to(tl.uint8), low, size, whole, block)
+
+
+# ------------------------------------------------------------------------------------------------------------- 4 bits
+
+
+@triton.jit
+def open_int4(
+    codes: tl.tensor, scales: tl.tensor, levels: tl.tensor, low: tl.tensor, size: tl.tensor,
+    whole: tl.constexpr, block: tl.constexpr,
+) -> tl.tensor:  # fmt: skip
+    """Two codes a byte, the first in its upper half."""
+    pairs = load_codes(codes, low // 2, (size + 1) // 2, whole, block // 2).to(tl.int32)
+    found = tl.load(levels + tl.interleave(pairs >> 4, pairs & 15))
+    return found * load_scales(scales, low, size, block, 128)
+
+
+@triton.jit
+def close_int4(
+    codes: tl.tensor, scales: tl.tensor, x: tl.tensor, borders: tl.tensor, low: tl.tensor, size: tl.tensor,
+    whole: tl.constexpr, block: tl.constexpr,
+) -> None:  # fmt: skip
+    x = inner(x, low, size, whole, block)
+    scale = scale_of(x, block, 128)
+    store_scales(scales, scale, low, size, block, 128)
+    y = libdevice.div_rn(x, spread(scale, block, 128))
+    code = tl.zeros([block], tl.int32)
+    for level in tl.static_range(15):
+        code += (~(y < tl.load(borders + level))).to(tl.int32)  # what is no number comes last
+    if not whole:
+        code = tl.where(low + tl.arange(0, block) < size, code, 0)
+    upper, lower = tl.split(tl.reshape(code, [block // 2, 2]))
+    store_codes(codes, ((upper << 4) | lower).to(tl.uint8), low // 2, (size + 1) // 2, whole, block // 2)
+
+
+# ------------------------------------------------------------------------------------------------------------ 16 bits
+
+
+@triton.jit
+def open_bf16(kept: tl.tensor, low: tl.tensor, size: tl.tensor, whole: tl.constexpr, block: tl.constexpr) -> tl.tensor:
+    return load_codes(kept, low, size, whole, block).to(tl.float32)
+
+
+@triton.jit
+def close_bf16(
+    kept: tl.tensor, x: tl.tensor, word: tl.tensor, shift: tl.constexpr, low: tl.tensor, size: tl.tensor,
+    whole: tl.constexpr, block: tl.constexpr,
+) -> None:  # fmt: skip
+    """The upper half of a float32, up or down by a draw of 16 bits."""
+    bits = x.to(tl.uint32, bitcast=True)
+    cut = ((bits + ((word >> shift) & 0xFFFF)) >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
+    finite = (bits & 0x7FFFFFFF) < 0x7F800000
+    store_codes(kept, tl.where(finite, cut, to_bf16(x)), low, size, whole, block)
+
+
+@triton.jit
+def open_compensated(
+    kept: tl.tensor, rest: tl.tensor, low: tl.tensor, size: tl.tensor, whole: tl.constexpr, block: tl.constexpr
+) -> tl.tensor:
+    return open_bf16(kept, low, size, whole, block) + open_bf16(rest, low, size, whole, block)
+
+
+@triton.jit
+def close_compensated(
+    kept: tl.tensor, rest: tl.tensor, x: tl.tensor, low: tl.tensor, size: tl.tensor, whole: tl.constexpr, block: tl.constexpr
+) -> None:
+    """A weight, and what rounding took away."""
+    near = to_bf16(x)
+    left = x - near.to(tl.float32)
+    store_codes(kept, near, low, size, whole, block)
+    store_codes(rest, to_bf16(tl.where((left - left) == 0, left, 0.0)), low, size, whole, block)
