@@ -7,7 +7,7 @@ PIP     = $(PY) -m pip install --quiet --disable-pip-version-check -c constraint
 RULES  ?= adamw lion examples/my.opt
 TASK   ?= digits
 
-.PHONY: race test torch-suite lint format bench optax resume authors clean
+.PHONY: race test torch-suite lint format bench optax resume authors gpu-check clean
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
@@ -33,6 +33,9 @@ optax: $(VENV)/.ready-for-tests ## Every rule as an optax transformation beside 
 
 resume: $(VENV)/.ready-for-tests ## Runs that are cut and gone on with: every rule in every precision, counts into docs/resume.json
 	$(PY) tests/resumption.py docs/resume.json
+
+gpu-check: $(VENV)/.ready-for-tests ## What only an NVIDIA GPU can tell: right numbers, CUDA graphs, speed; JSON in tests/bench/results
+	$(PY) tests/gpu/check.py
 
 clean:
 	rm -rf $(VENV) dist build race-results
