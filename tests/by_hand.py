@@ -88,20 +88,6 @@ def randomly_scaled(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
 # ---------------------------------------------------------------------------------------------- accumulators
 
 
-def all_squares(gradients: list[Array], common: Memory, t: int, h: Any) -> float:
-    common["b"] = common.get("b", h.b0**2) + sum(float((g * g).sum()) for g in gradients)
-    return float(common["b"])
-
-
-def adagrad_norm(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
-    """Ward, Wu & Bottou 2019; with `whole`, the sum is that of all tensors. h: lr, b0, eps, whole."""
-    if h.whole:
-        total = h.shared
-    else:
-        total = s["b"] = s.get("b", h.b0**2) + float(np.vdot(g, g))
-    return np.asarray(w - h.lr * g / (np.sqrt(total) + h.eps))
-
-
 def subsets(g: Array) -> list[tuple[Any, ...]]:
     """Index of each subset: the elements of a vector, else the longer lines of each trailing matrix."""
     if g.ndim < 2:

@@ -58,3 +58,15 @@ def _rebuilt(g: Array, other: Array, h: Any) -> Array:
     of_s = along / theta * (change**2 * np.vdot(s, g) - bend * np.vdot(y, g))
     of_y = along / theta * (size**2 * np.vdot(y, g) - bend * np.vdot(s, g))
     return np.asarray(of_s * s + along * g + of_y * y)
+
+
+def proximal(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Liu et al. 2023: the proximal operator of the l1 norm, element by element. h: lr, penalty, network."""
+    p, a = (batch.whole([x.numpy() for x in part]) for part in h.network(h.problem, t - 1).values())
+    y = np.array([_shrunk(x, h.lr * size * h.penalty) for x, size in zip(w - h.lr * p * g, p, strict=True)])
+    before, s["y"] = s.get("y", w), y
+    return np.asarray(y + a * (y - before))
+
+
+def _shrunk(x: float, by: float) -> float:
+    return 0.0 if abs(x) <= by else x - by if x > 0 else x + by

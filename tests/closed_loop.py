@@ -17,7 +17,7 @@ from torch import Tensor
 Params = list[Tensor]
 SHAPES: dict[str, tuple[int, ...]] = {
     "matrix": (6, 4), "vector": (5,), "conv": (4, 3, 3, 3), "one": (1,), "zero": (2, 3), "embed": (5, 3),
-    "square": (4, 4), "wide": (3, 7), "head": (3, 4),
+    "square": (4, 4), "wide": (3, 7), "head": (3, 4), "tall": (5, 3),
 }  # fmt: skip
 EVERYTHING = ("matrix", "vector", "conv", "one", "zero")  # "zero" starts at 0, where norms of weights vanish
 

@@ -268,7 +268,7 @@ ADAM: dict[str, Setting] = {"lr": 0.03, "beta1": 0.8, "beta2": 0.95, "eps": 1e-2
 TORCH: dict[str, Any] = {"lr": 0.03, "betas": BETAS, "eps": 1e-2, "weight_decay": 0.1}
 MUON: dict[str, Setting] = {"lr": 0.03, "momentum": 0.9, "weight_decay": 0.1, "steps": 4}
 TORCH_MUON: dict[str, Any] = {"lr": 0.03, "momentum": 0.9, "weight_decay": 0.1, "ns_steps": 4}
-MATRICES = ("matrix", "zero", "embed")
+MATRICES = ("matrix", "zero", "tall")
 
 
 def of(name: str, settings: Mapping[str, Setting]) -> dict[str, Setting]:

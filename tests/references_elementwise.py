@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from typing import Any
 from unittest import mock
 
@@ -52,6 +53,29 @@ def scale_of(rule: str) -> Callable[[int], float]:
     """The exponential draw per model of each step."""
     place = site(rule)
     return lambda t: float(philox.draw("exponential", (1,), t, place, 0, philox.MODEL_STREAM)[0])
+
+
+class OnNorms:
+    """torch's Adagrad on the norm of each tensor, or of all together: what it does to a norm is done along the gradient."""
+
+    def __init__(self, params: Params, whole: bool, lr: float, b0: float, eps: float) -> None:
+        self.teams = [params] if whole else [[p] for p in params]
+        self.norms = [torch.zeros(1, requires_grad=True) for _ in self.teams]
+        self.base = torch.optim.Adagrad(self.norms, lr=lr, initial_accumulator_value=b0**2, eps=eps)
+
+    def zero_grad(self) -> None:
+        for p in chain(*self.teams):
+            p.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        before = [norm.clone() for norm in self.norms]
+        for norm, team in zip(self.norms, self.teams, strict=True):
+            norm.grad = torch.cat([gradient(p).flatten() for p in team]).norm().reshape(1)
+        self.base.step()
+        for norm, start, team in zip(self.norms, before, self.teams, strict=True):
+            for p in team:
+                p.add_(gradient(p) * ((norm - start) / gradient(norm)))
 
 
 class FirstVelocity(Before):
@@ -241,6 +265,27 @@ class OldWeights:
                 p.copy_(w)
 
 
+def exact_shampoo(params: dict[str, Tensor], problem: Problem) -> OldWeights:
+    """pytorch_optimizer's MARS, told the gradients at the last weights from the first step on."""
+    inner: Any = Full(po.MARS(list(params.values()), **{**PO_MARS, "mars_type": "shampoo", "eps": 1e-30}))
+    inner.param_groups, inner.state = inner.base.param_groups, inner.base.state
+    for p in params.values():
+        p.grad = torch.zeros_like(p)
+    for group in inner.param_groups:
+        inner.base.init_group(group)
+    return OldWeights(inner, "last_grad")
+
+
+def schedule_free_radam(silent: bool) -> Maker:
+    def make(params: dict[str, Tensor], problem: Problem) -> Any:
+        settings = {"lr": 0.03, "betas": BETAS, "eps": 1e-2, "weight_decay": 0.1, "r": 0.5, "weight_lr_power": 1.5}
+        optimizer = schedulefree.RAdamScheduleFree(list(params.values()), silent_sgd_phase=silent, foreach=False, **settings)
+        optimizer.train()
+        return optimizer
+
+    return make
+
+
 def decayed_first(params: dict[str, Tensor], problem: Problem) -> Before:
     """LaProp without its decay, after AdamW's."""
 
@@ -293,8 +338,8 @@ RULES: tuple[Row, ...] = (
     Row("liontopk", {**LION, "share": 0.3}, mapped(largest(0.3))),
     Row("cautiouslion", LION,
         lambda params, _: po.Lion([{"params": list(params.values()), "cautious": True}], lr=0.02, betas=BETAS, weight_decay=0.1)),
-    Row("adagradnorm", {**NORM, "whole": False}, by_hand(hand.adagrad_norm, whole=False, **NORM), "tensor"),
-    Row("adagradnorm", NORM, by_hand(hand.adagrad_norm, hand.all_squares, whole=True, **NORM), "whole"),
+    Row("adagradnorm", {**NORM, "whole": False}, plain(OnNorms, whole=False, **NORM), "tensor"),
+    Row("adagradnorm", NORM, plain(OnNorms, whole=True, **NORM), "whole"),
     Row("adagradsubsetnorm", {"lr": 0.1, "initial": 0.2, "eps": 1e-2},
         by_hand(hand.adagrad_subset_norm, lr=0.1, initial=0.2, eps=1e-2)),
     Row("adamwsubsetnorm", ADAM, by_subset, "theirs", shapes=("matrix", "vector", "conv", "one", "embed")),
@@ -359,6 +404,11 @@ RULES: tuple[Row, ...] = (
     Row("swats", {**ADAM, "tol": 0.018}, lambda params, _: Settling(list(params.values()), 0.018, **TORCH), "one", shapes=("matrix",)),
     Row("schedulefreesgd", {"lr": 0.1, "momentum": 0.8, "weight_decay": 0.1, "warmup": 6, "r": 0.5, "weight_lr_power": 1.5},
         schedule_free_sgd, average=schedule_free_average),
+    Row("schedulefreeradam", {**ADAM, "r": 0.5, "weight_lr_power": 1.5}, schedule_free_radam(True), "silent",
+        average=schedule_free_average),
+    Row("schedulefreeradam", {**ADAM, "r": 0.5, "weight_lr_power": 1.5, "silent": False}, schedule_free_radam(False), "sgd",
+        average=schedule_free_average),
+    Row("marsshampooexact", MARS, exact_shampoo, closure=True, shapes=MATRICES),
     Row("prodigy", {**PRODIGY, "corrected": True}, plain(Prodigy, use_bias_correction=True, **THEIR_PRODIGY), "corrected"),
     Row("prodigy", {**PRODIGY, "decoupled": False, "safeguard": True},
         plain(Prodigy, decouple=False, safeguard_warmup=True, **THEIR_PRODIGY), "coupled"),

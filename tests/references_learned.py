@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import by_hand_learned as hand
+import torch
 from by_hand import Array
 from by_hand_reductions import Batch, all_by_hand
+from closed_loop import Params, Problem
 from references import Row, Setting
 
 import optlang
@@ -31,9 +33,18 @@ COORDINATES: dict[str, Setting] = {"lr": 0.05, "momentum": 0.8, "weight_decay": 
 RANKS: dict[str, Any] = {"lr": 0.05, "mu": 1.0, "k": 1}  # where a little more changes the order of some points
 TRIAL: dict[str, Any] = {"lr": 0.5, "eta": 0.7, "c": 0.22}  # 13 trials are taken, 7 rebuilt; with a little more c, 12
 
+def network(problem: Problem, step: int) -> dict[str, Params]:
+    """Step sizes and momenta from 0 to 2, as a network might say."""
+    source = torch.Generator().manual_seed(step)
+    return {name: [2 * torch.rand(p.shape, generator=source) for p in problem.start().values()] for name in ("p", "a")}
+
+
+PENALIZED: dict[str, Any] = {"lr": 0.05, "penalty": 0.5}
+
 RULES: tuple[Row, ...] = (
     Row("mezo", MEZO, all_by_hand(hand.two_points, draw=draws("mezo"), **MEZO), closure=True),
     Row("zocoordinates", COORDINATES, all_by_hand(hand.coordinates, draw=draws("zocoordinates", k=3), **COORDINATES), closure=True),
     Row("zoranksgd", RANKS, all_by_hand(hand.ranks, draw=draws("zoranksgd"), **RANKS), closure=True),
+    Row("l2opa", PENALIZED, all_by_hand(hand.proximal, network=network, **PENALIZED), inputs=network),
     Row("smb", TRIAL, all_by_hand(hand.model_building, **TRIAL), closure=True),
 )  # fmt: skip

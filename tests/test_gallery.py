@@ -35,7 +35,7 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "liondeadzone": "lion-pytorch with torch's hardshrink before its sign",
     "liontopk": "lion-pytorch with torch's topk before its sign",
     "cautiouslion": "pytorch_optimizer's Lion(cautious=True)",
-    "adagradnorm": "the transcription of the paper in `tests/by_hand.py`",
+    "adagradnorm": "torch.optim.Adagrad on norms of gradients",
     "adagradsubsetnorm": "the transcription of the paper in `tests/by_hand.py`",
     "adamwsubsetnorm": "pytorch_optimizer's AdamWSN and, for columns, the transcription of the paper in `tests/by_hand.py`",
     "rmsproptf": "timm's RMSpropTF",
@@ -130,6 +130,9 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "muadamw": "mup's MuAdam around torch's AdamW", "musgd": "mup's MuSGD",
     "unitadamw": "torch's AdamW, each parameter with the settings of the paper",
     "completepadamw": "torch's AdamW, each parameter with the settings of the paper",
+    "schedulefreeradam": "schedulefree's RAdamScheduleFree",
+    "marsshampooexact": "pytorch_optimizer's MARS, told the gradients at the last weights, its cast to bfloat16 left out",
+    "l2opa": "the transcription of the paper in `tests/by_hand_learned.py`",
     "psgdkron": "kron-torch in float64, given our draws",
 }  # fmt: skip
 AUTHORS = json.loads((ROOT / "tests" / "authors" / "results.json").read_text(encoding="utf-8"))["rows"]
@@ -151,6 +154,18 @@ ABSENT = """\
 
 * Subset-Norm with subsets of any length: there is no view of a parameter as groups of k elements, so that subsets are rows or columns.
 * Optimistic AMSGrad's extrapolated guess: there is no small linear solve, so that the guess is the last gradient.
+* Learned optimizers with weights of their own (small_fc_lopt, µLO's scaling of it, VeLO): there are no constant tables. What a network
+  says may be an `input`, as in L2OPA.
+* LoRA-GGPO, LoRA-Pro: a rule is of one parameter, and theirs are of the two factors of a matrix.
+* K-FAC: it needs the inputs of a layer and the gradients of its outputs, and an `input` has no sizes but those of the parameter.
+* Exact Gauss-Newton: it needs the Jacobian of every sample, and solves in the space of samples.
+* GAM's first form: `hvp` is at the weights, and that is at weights moved along it. The accelerated form of the authors' code is here.
+* ZO-RankSGD with any number of points: draws have no numbers, so that four points are written out; its line search is the loop's.
+* DeepZero's masks by layers: places in a parameter have no numbers, so that coordinates are drawn anew.
+* SMB's schedule of lr by the share of rebuilt steps is the loop's; so are the starts and the forward scales of muP, u-muP and CompleteP.
+
+U-DoG could be said, but its two accumulators were not to be had from any code or text, and a guess is no reference; ADoG is from
+the same paper.
 """
 
 

@@ -62,6 +62,8 @@ FEATURES = {
     "norm of a guarded gradient": "rule R { every 2 { u = grad(w + 0.1*g) } else { u = g } n = norm(u per model) w' = w "
     "- 0.1*u/(n + 1) }",
     "curvature": "rule R { z = normal() h = z*hvp(z) w' = w - 0.1*g/(1 + abs(h)) }",
+    "a loop over what the model was asked": "rule R { d = grad(w + 0.1) repeat 4 { state y = d y' = 1.5*y - 0.5*y*mean(y^2)/(1 + "
+    "mean(d^2)) } w' = w - 0.1*y }",
     "losses elsewhere": "rule R { z = normal() every 2 { c = loss_at(w - z*norm(g per model)) - loss } else { c = "
     "loss } w' = w - 0.1*c*z }",
     "skipped step": "rule R { when norm(g per model) < 1 { w' = w - 0.1*g } }",

@@ -8,6 +8,8 @@ from typing import Any
 from optlang import ir
 from optlang.backends.module.scene import Loop
 from optlang.ir import Node, Program, Routing
+from optlang.ops import CALLS
+from optlang.plan import is_gathering
 
 Relower = Callable[[dict[str, Any]], "Program | Routing"]
 MOST_NODES, FEWEST_TURNS, FEWEST_NODES, MOST_CANDIDATES = 3000, 3, 4, 12
@@ -47,6 +49,11 @@ def of_case(relower: Relower | None, place: int, prefix: str, settings: Mapping[
     return found
 
 
+def _waits(last: Node) -> bool:
+    """Whether a loop needs what all parameters, or the model, must be asked for: then its turns are written out."""
+    return any(n.op in CALLS or is_gathering(n) for n in ir.walk([last]))
+
+
 Chain = tuple[Node, Node, int, Node]  # hole, one turn over the hole, number of turns, first value
 
 
@@ -62,7 +69,7 @@ def _chains(nodes: list[Node]) -> dict[Node, Chain]:
         if node in taken or not node.args:
             continue
         chain = _chain_from(node, users)
-        if chain is not None:
+        if chain is not None and not _waits(node):
             found[node] = chain
             taken |= set(ir.walk([node])) - set(ir.walk([chain[3]]))
     return found
