@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from optlang import diagnose, ir, library, lower, ops, parser
 from optlang.errors import Diagnostic, OptError, Source, did_you_mean
 from optlang.ir import Program, Routing
-from optlang.syntax import File
+from optlang.syntax import File, Route
 from optlang.syntax import Rule as RuleItem
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ def list_rules(arguments: argparse.Namespace) -> int:
         for item in parser.parse(library.read(path))[0].items if path.stem != "std" else ():
             hypers = " ".join(s.name for s in getattr(item, "body", ()) if hasattr(s, "default"))
             line = f"{path.parent.name:<10} {path.stem:<18} {hypers or 'route':<52} {getattr(item, 'doc', '')}".rstrip()
-            is_rule = hasattr(item, "doc") and item.name.lower() == path.stem.lower()  # others are parts of it
+            is_rule = isinstance(item, RuleItem | Route) and item.name.lower() == path.stem.lower()  # others are parts of it
             if is_rule and all(word.lower() in line.lower() for word in arguments.words):
                 print(line)
                 shown += 1
