@@ -28,7 +28,8 @@ Array = Any  # numpy.ndarray, or a number
 SHAPES: tuple[tuple[int, ...], ...] = ((4, 3), (5,))
 LAYOUT = Layout(SHAPES)
 SIZE = LAYOUT.size
-STEPS, PROBES = 4, 2
+LOUDNESS = (1.0, 30.0, 0.1, 3.0, 0.3, 10.0, 0.03, 1.7, 0.6, 5.0)  # of the probes: more of them take hardly longer
+STEPS, PROBES = 5, len(LOUDNESS)
 NOTHING = 1e-12  # of the largest value of a step: below this, all is rounding
 DROPPED = 29  # bits of a float64: 7 decimal digits are left
 HALF_CELL = 199_004_321  # short binary fractions and whole numbers shall not lie at the edge of what is rounded to one
@@ -46,7 +47,7 @@ class Probe:
 @cache
 def probe() -> Probe:
     source = np.random.default_rng(2302_06675)
-    sizes = 10.0 ** source.uniform(-2, 1, size=(1, PROBES, SIZE)) * np.array([1.0, 30.0]).reshape(1, PROBES, 1)
+    sizes = 10.0 ** source.uniform(-2, 1, size=(1, PROBES, SIZE)) * np.array(LOUDNESS).reshape(1, PROBES, 1)
     slow = source.normal(size=(1, PROBES, SIZE))
     gradients = sizes * (slow + 0.7 * source.normal(size=(STEPS, PROBES, SIZE)))
     return Probe(gradients, source.normal(size=(STEPS, PROBES, SIZE)), (gradients**2).sum(-1))

@@ -38,7 +38,7 @@ HERE = Path(__file__).parent
 CHILDREN, SEED, MAIN = 300_000, 1, "evolution"
 LEVELS = (SEARCH, replace(VALIDATION, enter=5), *FUNNEL[2:])
 WORKLOADS = ("digits-mlp", "photo-autoencoder", "digits-cnn", "chars-mlp", "digits-vit")  # chars-transformer is held out
-BUDGET, TRIALS = Budget(target_trials=16), 8
+BUDGET, TRIALS, SHORTER = Budget(target_trials=16), 8, 0.5  # of the hold-out's steps
 
 
 # --------------------------------------------------------------------------------------------------------- searching
@@ -71,7 +71,9 @@ def compare(path: Path, workers: int) -> None:
         level, results = next(run.promote())
         print(f"{level.name}: best {results[0].assessment.fitness:.4f} of {len(results)}", flush=True)
     with Store.open_(path) as store:
-        settings = replace(Settings.from_json(store.meta("settings")), trials=TRIALS)
+        settings = Settings.from_json(store.meta("settings"))
+        sealed = replace(settings.funnel[-1], factor=SHORTER)
+        settings = replace(settings, trials=TRIALS, funnel=(*settings.funnel[:-1], sealed))
         with closing(Processes(finals.work, workers, finals.TIMEOUT)) as team:
             print(finals.table(finals.decided(store, settings, WORKLOADS, BUDGET, team)), flush=True)
 
@@ -151,7 +153,8 @@ began with has {seed_fitness(made):.2f}.
 The best three on the validation tasks, and four known rules. Left: a miniature AlgoPerf on {len(made["finals"]["workloads"])} workloads
 ({", ".join(made["finals"]["workloads"])}), targets from {BUDGET.target_trials} trials of each rival, {BUDGET.studies} studies of
 {BUDGET.trials} trials, score from performance profiles up to a factor of 4, interval from resampled studies. Right: loss at the end on
-{", ".join(settings.funnel[-1].tasks)}, which no part of the search has seen, tuned with {made["finals"]["trials"]} trials each, mean over
+{", ".join(settings.funnel[-1].tasks)} (at {SHORTER:g} of its steps), which no part of the search has seen,
+tuned with {made["finals"]["trials"]} trials each, mean over
 {len(finals.FRESH_SEEDS)} fresh seeds with its standard error.
 
 {table(made)}

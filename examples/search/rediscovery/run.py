@@ -2,15 +2,18 @@
 
     python examples/search/rediscovery/run.py                     all of it, or what is still missing
     python examples/search/rediscovery/run.py momentum --seeds 3  one suite
+    python examples/search/rediscovery/run.py --draw              only the figure and the page, from results.json
 
 On every task the ranking of the known rules is verified first. A search ends when its best program behaves like the family
-that wins there (see `optlang.search.rediscovery`), or when its CPU minutes are spent. Finished searches are in results.json.
+that wins there (see `optlang.search.rediscovery`), or when its CPU minutes are spent. Finished searches are in results.json,
+figure.svg and README.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import tempfile
 import time
 from dataclasses import dataclass
@@ -28,7 +31,8 @@ from optlang.search.rediscovery import matches
 from optlang.search.settings import Pace
 from optlang.search.space import Limits, Space
 
-RESULTS = Path(__file__).parent / "results.json"
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
 FUNCTIONS = (
     "add", "sub", "mul", "protected_div", "interp", "abs", "square", "protected_sqrt", "maximum", "minimum", "tanh", "norm_tensor",
 )  # fmt: skip
@@ -45,7 +49,7 @@ KNOWN = {
 
 @dataclass(frozen=True)
 class Suite:
-    """A task, the rule that searches start from, the family that wins, and the CPU minutes of one search.
+    """A task, the rule that searches start from, the family that wins, the CPU minutes of one search, and how many shall find it.
 
     `more`: functions besides FUNCTIONS. None is a member of the family by itself, so that it has to be put together.
     """
@@ -54,13 +58,14 @@ class Suite:
     start: str
     family: str
     minutes: float
+    aim: int  # of ten searches
     more: tuple[str, ...] = ("sign",)
 
 
 SUITES = {
-    "momentum": Suite("planted-momentum", KNOWN["SGD"], "momentum", 10),
-    "sign-momentum": Suite("planted-sign", KNOWN["AdamW"], "sign-momentum", 30),
-    "normalized": Suite("planted-normalized", KNOWN["SGD"], "normalized", 30, more=()),
+    "momentum": Suite("planted-momentum", KNOWN["SGD"], "momentum", 10, 9),
+    "sign-momentum": Suite("planted-sign", KNOWN["AdamW"], "sign-momentum", 30, 8),
+    "normalized": Suite("planted-normalized", KNOWN["SGD"], "normalized", 30, 6, more=()),
 }
 
 
@@ -102,14 +107,72 @@ def searched(suite: Suite, seed: int) -> dict[str, Any]:
         }  # fmt: skip
 
 
+# ----------------------------------------------------------------------------------------------------------- telling
+
+
+def page(kept: dict[str, Any]) -> str:
+    """README.md."""
+    lines = ["| task | search from | family | found | 95 % | CPU minutes, median and most | aim |", "|---|---|---|---|---|---|---|"]
+    for name, one in kept.items():
+        suite, searches = SUITES[name], one["searches"]
+        hits, minutes = sum(search["found"] for search in searches), [search["cpu minutes"] for search in searches]
+        low, high = wilson(hits, len(searches))
+        start = next(rule for rule, text in KNOWN.items() if text == suite.start)
+        lines.append(
+            f"| {suite.task} | {start} | {suite.family} | {hits} of {len(searches)} | {low:.0%} to {high:.0%} | "
+            f"{statistics.median(minutes):.2f}, {max(minutes):.2f} | {suite.aim} of 10 in {suite.minutes:g} each |"
+        )
+    ranks = [f"- {SUITES[n].task}: " + ", ".join(f"{rule} {value:.2f}" for rule, value in one["known rules"].items())
+             for n, one in kept.items()]  # fmt: skip
+    found = [f"- {n}, seed {s['seed']}: `{s['program'].replace(chr(10), '; ')}`, which is {s['settings']} (cosine {s['cosine']:.3f})"
+             for n, one in kept.items() for s in one["searches"][:2] if s["found"]]  # fmt: skip
+    return "\n".join([
+        "# Found again", "",
+        "Searches on planted tasks, from rules that lack the idea that wins there. Found is what behaves like the family up to scale,",
+        "whatever its text. The interval is Wilson's. Made by `python examples/search/rediscovery/run.py`; everything is in",
+        "[results.json](results.json).", "", *lines, "", "![CPU minutes of every search](figure.svg)", "",
+        "## How known rules rank there", "",
+        "Tuned alike, from 8 seeds; the value is the loss at the end with its sign turned, so more is better.", "",
+        *ranks, "", "## What was found", "", *found, "",
+    ])  # fmt: skip
+
+
+def wilson(hits: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927)."""
+    share, scale = hits / count, 1 + z**2 / count
+    half = z * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5
+    return (share + z**2 / (2 * count) - half) / scale, (share + z**2 / (2 * count) + half) / scale
+
+
+def draw(kept: dict[str, Any]) -> None:
+    """CPU minutes of every search; open circles have not found anything."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 1 + 0.7 * len(kept)))
+    for row, (name, one) in enumerate(kept.items()):
+        for place, search in enumerate(one["searches"]):
+            color = "#1b6ca8" if search["found"] else "none"
+            height = row + 0.06 * (place % 5 - 2)
+            axes.plot(search["cpu minutes"], height, "o", markerfacecolor=color, markeredgecolor="#1b6ca8")
+        axes.plot([SUITES[name].minutes] * 2, [row - 0.3, row + 0.3], color="#8a8a8a")
+    axes.set(xscale="log", xlabel="CPU minutes of a search (line: its limit; open: nothing found)", yticks=range(len(kept)))
+    axes.set_yticklabels(kept)
+    figure.tight_layout()
+    figure.savefig(HERE / "figure.svg", metadata={"Date": None})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", choices=[*SUITES, []], metavar="SUITE", help=f"of {', '.join(SUITES)}; default: all")
     parser.add_argument("--seeds", type=int, default=10, help="searches of each suite; default: 10")
+    parser.add_argument("--draw", action="store_true", help="only draw what is in results.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     kept: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in arguments.suites or SUITES:
+    for name in () if arguments.draw else arguments.suites or SUITES:
         one = kept.setdefault(name, {"known rules": verified(SUITES[name]), "searches": []})
         for seed in range(len(one["searches"]), arguments.seeds):
             one["searches"].append(searched(SUITES[name], seed))
@@ -117,6 +180,9 @@ def main() -> None:
             print(name, one["searches"][-1], flush=True)
         hits = sum(search["found"] for search in one["searches"])
         print(f"{name}: {hits} of {len(one['searches'])} found", flush=True)
+    kept = {name: one for name in SUITES if (one := kept.get(name)) and one["searches"]}
+    draw(kept)
+    (HERE / "README.md").write_text(page(kept), encoding="utf-8")
 
 
 if __name__ == "__main__":
