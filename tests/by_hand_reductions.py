@@ -444,15 +444,6 @@ def mt_dao(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array
     return np.asarray((new + start) / 2 if t % h.period == 0 else new)
 
 
-def growing_batch(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
-    """Lau et al. 2024; gradients are off by the first of a batch. h: lr, eps, eta, first, whole, variance."""
-    g = g * (1 + 1 / s.get("batch", 8))
-    variance = batch.whole([x.numpy() for x in h.variance(h.problem, t - 1)["variance"]])
-    s["batch"] = math.ceil(max(s.get("batch", h.first), variance.sum() / (h.eta**2 * float(g @ g))))
-    s["v"] = s.get("v", 0.0) + (float(g @ g) if h.whole else g * g)
-    return np.asarray(w - h.lr * g / (np.sqrt(s["v"]) + h.eps))
-
-
 # ----------------------------------------------------------------------------------------------------- Ranger21
 
 

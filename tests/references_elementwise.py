@@ -59,7 +59,7 @@ class OnNorms:
     """torch's Adagrad on the norm of each tensor, or of all together: what it does to a norm is done along the gradient."""
 
     def __init__(self, params: Params, whole: bool, lr: float, b0: float, eps: float) -> None:
-        self.teams = [params] if whole else [[p] for p in params]
+        self.teams, self.param_groups = [params] if whole else [[p] for p in params], [{"params": params}]
         self.norms = [torch.zeros(1, requires_grad=True) for _ in self.teams]
         self.base = torch.optim.Adagrad(self.norms, lr=lr, initial_accumulator_value=b0**2, eps=eps)
 

@@ -35,9 +35,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import test_library as library
 from by_hand_reductions import Batch
 from closed_loop import Params, Problem, drive
-from references import Row
+from references import Row, gradient
 from references_elementwise import scale_of
-from references_learned import draws
+from references_learned import draws, network
 from references_matrix import EXACT, Patched, places_of_draws
 
 from optlang import philox
@@ -70,7 +70,8 @@ KNOWN: dict[str, Any] = {  # what the files would import
     "required": None, "ParamsT": Any, "DTensor": type(None), "Trainer": object, "wandb": SimpleNamespace(), "adamw_update": None,
     "lion_update": None, "require_version": lambda text: None, "_dispatch_sqrt": math.sqrt,
     "has_parameter_data": lambda p: True,
-    "dist": SimpleNamespace(is_initialized=lambda: False),
+    "dist": SimpleNamespace(is_initialized=lambda: False), "partial": functools.partial, "struct": SimpleNamespace(dataclass=dataclass),
+    "jnp": np, "onp": np, "lax": SimpleNamespace(max=np.maximum, min=np.minimum, square=np.square), "OptimizerDef": SimpleNamespace,
 }  # fmt: skip
 
 
@@ -324,6 +325,73 @@ def sania(name: str, rooted: bool, **more: Any) -> Make:
     return lambda known, params, problem: told(getattr(known, name)(list(params.values()), is_sqrt=rooted, eps=0.02, **more))
 
 
+class InNumPy:
+    """An optimizer written for JAX, with NumPy in its place."""
+
+    def __init__(self, rule: Any, hypers: Any, params: dict[str, Tensor]) -> None:
+        self.rule, self.hypers, self.params, self.t = rule, hypers, list(params.values()), 0
+        self.states = [rule.init_param_state(p.detach().numpy().copy()) for p in self.params]
+
+    def zero_grad(self) -> None:
+        for p in self.params:
+            p.grad = None
+
+    def step(self, closure: Any = None) -> None:
+        for place, p in enumerate(self.params):
+            both = p.detach().numpy().copy(), self.states[place]
+            new, self.states[place] = self.rule.apply_param_gradient(self.t, self.hypers, *both, gradient(p).numpy().copy())
+            p.data.copy_(torch.from_numpy(np.asarray(new)))
+        self.t += 1
+
+
+def ranger(known: Any, params: dict[str, Tensor], problem: Problem) -> InNumPy:
+    hypers = SimpleNamespace(
+        learning_rate=0.03, beta0=0.7, beta1=0.8, beta2=0.9, eps=1e-2, use_softplus=False, beta_softplus=50, eps_clipping=0.2,
+        threshold_clipping=0.3, weight_decay=0.1, beta_lookahead=0.6, lookahead_every_nth_iter=3, nb_iterations=21,
+        nb_warmup_iterations=0.4 * 21, nb_warmdown_iterations=0.35 * 21, centralize_gradients=True, normalize_gradients=False,
+    )  # fmt: skip
+    return InNumPy(known.Ranger21.__new__(known.Ranger21), hypers, params)
+
+
+class Structured:
+    """The forward pass of a learned optimizer, given what ours is told in place of what its network says."""
+
+    batch_size = 1
+
+    def __init__(self, known: Any, params: dict[str, Tensor], problem: Problem) -> None:
+        self.known, self.problem, self.params, self.t = known, problem, list(params.values()), 0
+        self.X = self.Z = torch.cat([p.detach().flatten() for p in self.params])
+
+    def zero_grad(self) -> None:
+        for p in self.params:
+            p.grad = None
+
+    def get_grad(self, inputs: Any = None, **how: Any) -> Tensor:
+        return torch.cat([gradient(p).flatten() for p in self.params])  # that at Z counts for nothing
+
+    def get_var(self, name: str) -> Tensor:
+        return self.Z
+
+    def set_var(self, name: str, value: Tensor) -> None:
+        self.Z = value
+
+    def prox(self, given: Mapping[str, Tensor], compute_grad: bool) -> Tensor:
+        return given["X"].sign() * torch.relu(given["X"].abs() - 0.5 * given["P"])
+
+    def step(self, closure: Any = None) -> None:
+        said = {name: torch.cat([x.flatten() for x in part]) for name, part in network(self.problem, self.t).items()}
+        nothing = torch.zeros_like(self.X)
+        layers = {f"linear_{name}": (lambda _, name=name: said.get(name, nothing)) for name in ("p", "a", "b", "b1", "b2")}
+        uses = {f"{name}_use": name in said for name in ("p", "a", "b", "b1", "b2")}
+        asked = SimpleNamespace(
+            state=0, training=False, step_size=0.05, lstm=lambda x, state: (x, state), linear=lambda x: x, p_norm=torch.nn.Identity(),
+            a_norm=torch.nn.Identity(), p_scale=1.0, a_scale=1.0, **layers, **uses,
+        )  # fmt: skip
+        self.known.CoordMathLSTM.forward(asked, self, "grad")
+        self.t += 1
+        torch.nn.utils.vector_to_parameters(self.X, self.params)
+
+
 class Rounds:
     """Entropy-SGD, whose step is four of ours: it asks for the batch of the first of them once more, and then for each."""
 
@@ -436,6 +504,10 @@ COMPARISONS: tuple[Comparison, ...] = (
     # their pull does not grow, and their first buffer of the momentum within a round is the gradient itself, as ours
     Comparison("entropysgd-nesterov", "ucla-vision/entropy-sgd", ("python/optim.py",), Rounds, every=4,
         changes={"inner_lr": 0.1, "decay": 0.75, "noise": 0.0, "scoping": 0.0}),
+    # their norm of a convolution's gradient is none of NumPy's
+    Comparison("ranger21-plain", "nestordemeure/flaxOptimizers", ("flaxOptimizers/ranger21.py",), ranger,
+        shapes=("matrix", "vector", "one", "zero", "wide")),
+    Comparison("l2opa", "xhchrn/MS4L2O", ("optimizers/coord_math_lstm.py",), Structured),
     Comparison("innaprop", "innaprop/innaprop", ("classification/optimizers/innaprop.py",), lambda known, params, _: known.INNAprop(
         list(params.values()), lr=0.03, alpha=0.5, beta=0.7, sigma=0.9, eps=1e-2, weight_decay=0.1)),
     Comparison("zocoordinates", "OPTML-Group/DeepZero", ("algorithm/zoo/gradient_estimate.py",), from_masks),
