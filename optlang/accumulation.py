@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
 from typing import Any
 
 from optlang import host, ir
 from optlang.ir import Node, Program
-from optlang.types import TENSOR
+from optlang.live import keeping_all
 
 ZERO = ir.const(0.0)
 
@@ -37,7 +36,7 @@ def parts(program: Program, hypers: Mapping[str, Any]) -> Parts:
     program = _decided(program, hypers)
     holding = {s.name: s.node for s in program.states}
     adding = {s.name: _with_more(s.name, s.node, program.updates[s.name]) for s in program.states}
-    gathering = replace(program, weights=ir.W, evaluation=_reading(program), reports=None, names=())
+    gathering = replace(keeping_all(program), weights=ir.W, reports=None, names=())
     return Parts(gathering, replace(gathering, updates=adding), replace(gathering, weights=_moved(program), updates=holding))
 
 
@@ -48,13 +47,6 @@ def _decided(program: Program, hypers: Mapping[str, Any]) -> Program:
         return (args[1] if host.evaluate(node.args[0], hypers, 1, {}) else args[2]) if known else ir.rebuild(node, args)
 
     return program.replaced(ir.fold(program.all_roots(), side))
-
-
-def _reading(program: Program) -> Node:
-    """Reads every state. It is never computed, but what nothing reads would not be kept."""
-    numbers = [ir.make("where", (s.node, ir.const(1.0), ZERO)) if s.type.kind == "bool" else s.node for s in program.states]
-    small = [ir.make("mean", (x,), TENSOR) if x.type.extent.level == "array" else x for x in numbers]
-    return reduce(ir.add, small, ir.W)
 
 
 def _with_more(name: str, state: Node, update: Node) -> Node:

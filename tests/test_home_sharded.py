@@ -229,6 +229,14 @@ def refusals(world: int) -> None:
     for rule, settings, words in wrong:
         with pytest.raises(ValueError, match=f"cannot step parameter 0 of group 0, which several processes hold parts of: .*{words}"):
             load(rule)([p], **settings)
+    rank = distributed.get_rank()
+    for rule, settings in (("adamw" if rank else "lion", {}), ("adamw", {"lr": 0.1 * (rank + 1)})):
+        optimizer = load("adamw")([sharding(init_device_mesh("cpu", (world,)), Shard(0))(some(2)).requires_grad_()])
+        with pytest.raises(ValueError, match=f"the processes disagree about rules, settings or parameters; rank {rank} has "):
+            load(rule)([p], **settings)
+        with pytest.raises(ValueError, match="the processes disagree"):
+            optimizer.add_param_group({"params": [p], "lr": rank + 1.0})
+        assert len(optimizer.param_groups) == 1
 
 
 TASKS = {f.__name__: f for f in (every_rule, loaded_from_one_process, descriptions, evaluation, other_meshes, models, refusals)}

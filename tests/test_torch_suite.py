@@ -7,7 +7,7 @@ import sys
 import pytest
 from torch_suite import run
 
-SOME = ["adamw", "sgd", "lion", "sam"]  # the sparse gradients are SGD's; SAM asks the model again
+SOME = ["adamw", "sgd", "lion", "sam"]  # sparse gradients are for SGD, and SAM asks the model again
 FEWEST = 30  # tests that even a rule with closures runs
 
 

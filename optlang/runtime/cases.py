@@ -21,6 +21,7 @@ from optlang.runtime.differentiable import Differentiable
 from optlang.runtime.fingerprint import fingerprint_of, text_of
 from optlang.runtime.naming import Naming
 from optlang.runtime.settings import Settings
+from optlang.still import moved
 
 Relower = Callable[[dict[str, Any]], "ir.Program | ir.Routing"]
 MATH = ("safe", "strict", "fast")
@@ -71,6 +72,7 @@ class Case:
         self.way = str(way)
         self._programs: dict[tuple[Any, ...], ir.Program] = {self._key(self.settings.defaults): self.program}
         self._executables: dict[tuple[Any, ...], Executable] = {}
+        self._moved: dict[tuple[Any, ...], str] = {}
         self._identities: dict[tuple[Any, ...], tuple[str, str]] = {}
 
     def _key(self, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -95,6 +97,14 @@ class Case:
             made = Differentiable(program) if differentiable else self._way.compiled(program, guard)
             self._executables[key] = made
         return (self.label, *key), self._executables[key]
+
+    def moved(self, hypers: Mapping[str, Any]) -> str:
+        """What changes where the gradient is 0, for hypers that are 0 or shape what is computed; see `still`."""
+        decided = {h.name: hypers[h.name] for h in self.program.hypers if h.kind != "real" or hypers[h.name] == 0}
+        key = tuple(decided.items())
+        if key not in self._moved:
+            self._moved[key] = moved(self.shaped(hypers), decided)
+        return self._moved[key]
 
     def compiled(self, program: ir.Program) -> Executable:
         """Another program for the same states, as the rule is."""

@@ -101,6 +101,7 @@ class Grouped(torch.optim.Optimizer):
         try:
             for case, places in self._sorted(group["params"], names):
                 self._add(case, group, [group["params"][i] for i in places], [names[i] for i in places] if names else None)
+            self._check_agreement(before)
         except Exception:
             del self.param_groups[before:]  # all of it or nothing
             raise
@@ -150,6 +151,19 @@ class Grouped(torch.optim.Optimizer):
         group["params"] = list(zip(names, params, strict=True)) if names else params
         super().add_param_group(group)
         self.read_settings()
+
+    def _check_agreement(self, first: int) -> None:
+        """Raises ValueError where processes that hold parts of a parameter were told otherwise about the groups from `first` on."""
+        groups = self.param_groups[first:]
+        spread: Any = next((p for group in groups for p in group["params"] if sharded.is_sharded(p)), None)
+        if spread is None:
+            return
+        cases = [(self.case_of(group), group) for group in groups]
+        said = [(c.program.name, c.identity(group)[0], c.settings.read(dict(group), ""), len(group["params"])) for c, group in cases]
+        if not sharded.agree(spread.device_mesh, repr(said)):
+            mine = "; ".join(f"{name} (fingerprint {mark}) with {hypers} for {count} parameters" for name, mark, hypers, count in said)
+            raise ValueError(f"the processes disagree about rules, settings or parameters; rank {torch.distributed.get_rank()} has {mine}: "
+                             "give all of them the same")  # fmt: skip
 
     def _check_spread(self, case: Case, parameter: Any, name: str, group: Group) -> None:
         if not sharded.is_sharded(parameter):

@@ -14,7 +14,7 @@ from optlang.backends.base import Cell, Executable, Step, StepError
 from optlang.backends.device_scalars import is_on_device
 from optlang.backends.formats import REST
 from optlang.backends.overflow import OVERFLOW, SCALE
-from optlang.runtime import captured, checkpoint, traced
+from optlang.runtime import captured, checkpoint, sparse, traced
 from optlang.runtime.batch import Batch, Closure, as_number, exactly
 from optlang.runtime.cases import Guard
 from optlang.runtime.checkpoint import COUNT
@@ -47,7 +47,7 @@ class RuleOptimizer(Saved):
         self.number = traced.numbered(self)
         self._list_parameters()
         self._cells: dict[Tensor, Cell] = {}
-        self._parts: dict[int, Part] = {}  # of the parameters in this step that several processes hold, by their places
+        self._parts: dict[int, Part | sparse.Touched] = {}  # what is stepped in place of the parameters at these places in this step
         self._guards = False  # in this step, overflows are dealt with on the device
         self._shapes: dict[int, tuple[Any, ...]] = {}  # of each group: the program for which its states have been checked
 
@@ -206,11 +206,24 @@ class RuleOptimizer(Saved):
         cell = self._cell(parameter, number, place, index)
         cell.hypers = hypers
         self._place_count(cell, on_device)
+        if sparse.is_sparse(parameter):
+            cell = self._touched(cell, parameter)
         part = self._parts.get(index)
         if parameter.grad is not None:
             gradient = None if part is None else part.gradient()
             cell.gradient = gradient_of(parameter, self.param_groups[number], cell.name, scale, gradient)
         return cell
+
+    def _touched(self, cell: Cell, parameter: Tensor) -> Cell:
+        """The elements that have a gradient alone; the states are there for all of them."""
+        group = self.param_groups[cell.group]
+        case = self.case_of(group)
+        if why := sparse.refuses(case, parameter, group):
+            raise RuntimeError(f"{cell.name} has a sparse gradient, and {why}: use a dense one, as with "
+                               "`torch.nn.Embedding(…, sparse=False)`")  # fmt: skip
+        case.executable(case.settings.read(group, ""))[1].prepare(self._step_of([cell], {}))
+        part = self._parts[cell.index] = sparse.Touched(parameter, cell.state)
+        return replace(cell, weights=part.weights, state=part.states, facts=facts_of(part.weights))
 
     def step_one(self, number: int, place: int, index: int, chosen: Executable | None = None, again: bool = False) -> None:
         """A step of one parameter by itself. `chosen` is what takes it if not the rule; `again`: it belongs to the last step."""
@@ -229,10 +242,12 @@ class RuleOptimizer(Saved):
             write = (chosen or executable).begin(step)
         except BaseException as problem:
             self._forget(set(self.state) - ({group["params"][place]} if is_new else set()))
+            self._parts.clear()
             if isinstance(problem, StepError):
                 raise RuntimeError(f"{type(self).__name__}: {problem}") from problem
             raise
         write()
+        self._put_back([cell])
         self._count([cell])
 
     def _check_shapes(self, number: int, group: Group, hypers: dict[str, Any], key: tuple[Any, ...]) -> None:
@@ -284,7 +299,7 @@ class RuleOptimizer(Saved):
         """A step computed, with what writes it."""
         cells = step.cells
         if batch is not None:
-            parts = [self._parts.get(cell.index) for cell in cells]
+            parts = [part if isinstance(part := self._parts.get(cell.index), Part) else None for cell in cells]
             weights = [cell.weights if part is None else part.parameter for cell, part in zip(cells, parts, strict=True)]
             signs = [-1 if self.param_groups[cell.group].get("maximize", False) else 1 for cell in cells]
             step.loss = signs[0] * as_number(batch.loss) if "loss" in self.case_of(self.param_groups[cells[0].group]).asks else None

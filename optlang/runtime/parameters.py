@@ -60,8 +60,7 @@ def gradient_of(parameter: Tensor, group: Mapping[str, Any], name: str, scale: A
         raise RuntimeError(f"{words}{name} is on the meta device, where there are no numbers to step")
     if gradient.layout != torch.strided:
         raise RuntimeError(
-            f"{name} has a sparse gradient, which rules do not take: "
-            "use a dense one, as with `torch.nn.Embedding(…, sparse=False)`"
+            f"{name} has a gradient of layout {gradient.layout}, which rules do not take: use a dense one, or `torch.sparse_coo`"
         )
     with torch.set_grad_enabled(group.get("differentiable", False)):
         return _turned(gradient if scale is None else unscaled(gradient, scale), group)

@@ -8,6 +8,7 @@ all of it, keeps its states whole, and puts its own part back. That costs memory
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence, Set
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -39,6 +40,15 @@ def refuses(parameter: Tensor, asks: Set[str], differentiable: bool, plain: bool
     if not plain:
         return "states and weights in fewer bits are kept in blocks, which parts would cut"
     return "it is complex" if parameter.is_complex() else ""
+
+
+def agree(mesh: Any, what: str) -> bool:
+    """Whether all processes of a mesh say the same; each must ask."""
+    number = int(sha256(what.encode()).hexdigest()[:15], 16)
+    extremes = torch.tensor([number, -number], device=mesh.device_type)
+    for group in mesh.get_all_groups():
+        torch.distributed.all_reduce(extremes, torch.distributed.ReduceOp.MAX, group=group)
+    return extremes.tolist() == [number, -number]
 
 
 class Part:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from torch.testing._internal import common_optimizers as theirs
 from torch.testing._internal.common_methods_invocations import DecorateInfo
 
@@ -62,6 +63,10 @@ TUNED: dict[str, dict[str, Any]] = {
     "EntropySGD": {"inner_lr": 0.01}, "Ranger21": {"total": 1000, "rise": 1e-3},
     "DAdaptAdam": {"d0": 1e-2, "growth": 1.1}, "Prodigy": {"d0": 1e-2, "growth": 1.1},
     **{name: {"lr": 0.002} for name in ("MARSAdamW", "MARSAdamWExact", "MARSLion", "MARSLionExact")},  # 0.003 is the suite's own
+}  # fmt: skip
+SPARSE: dict[str, Any] = {  # rules that leave elements without gradient as they are, with settings for the suite's valley
+    "SGD": {"lr": 4.8e-3, "weight_decay": 0, "maximize": False}, "SignSGD": {"lr": 1e-3, "weight_decay": 0, "maximize": False},
+    "Adagrad": {"lr": 0.1, "weight_decay": 0},
 }  # fmt: skip
 DECAY = {"LaProp": 1e-4}  # a share of the weights, not times lr
 
@@ -141,6 +146,8 @@ def info(name: str, cls: Any) -> theirs.OptimizerInfo:
         supports_fused_on=("cpu",),
         not_og_supported_flags=("foreach", "fused", "differentiable", "maximize", "capturable"),
         supports_complex=elementwise and not cls.rule.uses("random"),  # the suite's two real parameters draw other numbers
+        supports_sparse=name in SPARSE,
+        metadata_for_sparse=(SPARSE.get(name, {}), [lambda o: StepLR(o, gamma=0.9999, step_size=300), ReduceLROnPlateau]),
         step_requires_closure=cls.asks_again,
         skips=tuple(DecorateInfo(unittest.skip(reason), "TestOptimRenewed", test) for test, reason in reasons.items()),
     )

@@ -1,0 +1,57 @@
+"""What a step leaves as it is where the gradient is 0: then elements without gradient need not be stepped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from optlang import host, ir
+from optlang.ir import Node, Program
+from optlang.ops import OPS
+
+ZERO = ir.const(0.0)
+KEEPING = frozenset(  # 0 of 0
+    ["neg", "abs", "sign", "sqrt", "cbrt", "expm1", "log1p", "sin", "tan", "asin", "atan", "sinh", "tanh", "asinh", "atanh", "floor",
+     "ceil", "round"]
+)  # fmt: skip
+
+
+def moved(program: Program, decided: Mapping[str, float | int | bool]) -> str:
+    """What changes where the gradient is 0, for these values of hypers and any of the others; empty where nothing does.
+
+    A sum of products is looked at as it is written: what is 0 only by cancelling counts as change. `0/x` is 0, whatever `x` is.
+    """
+
+    def at_zero(node: Node, args: tuple[Node, ...]) -> Node:
+        if node.op == "hyper" and node.value in decided:
+            return ir.const(decided[node.value])
+        return ZERO if node.op == "g" else _folded(node, args)
+
+    found = ir.fold([program.weights, *program.updates.values()], at_zero)
+    changed = next((s.name for s in program.states if found[program.updates[s.name]] is not s.node), "")
+    return f"the state `{changed}`" if changed else "the weights" if found[program.weights] is not ir.W else ""
+
+
+def _folded(node: Node, args: tuple[Node, ...]) -> Node:
+    if OPS[node.op].role not in ("map", "select"):
+        return node
+    zeros = tuple(_is_zero(arg) for arg in args)
+    match node.op, zeros:
+        case ("mul", (True, _) | (_, True)) | ("div", (True, _)):
+            return ZERO
+        case ("add" | "sub", (_, True)):
+            return args[0]
+        case "add", (True, _):
+            return args[1]
+        case ("where" | "branch"), _ if args[0].op == "const":
+            return args[1] if args[0].value else args[2]
+        case ("where" | "branch"), _ if args[1] is args[2]:
+            return args[1]
+        case op, (True,) if op in KEEPING:
+            return ZERO
+    if all(arg.op == "const" for arg in args):
+        return ir.const(host.evaluate(ir.rebuild(node, args), {}, 1, {}))
+    return ir.rebuild(node, args)
+
+
+def _is_zero(node: Node) -> bool:
+    return node.op == "const" and not isinstance(node.value, bool) and node.value == 0
