@@ -149,6 +149,9 @@ def test_charts_of_odd_values() -> None:
     for lines in ({"a": [(0.0, 0.0)]}, {"a": [(0.0, 1e-30), (1.0, -1e30)]}, {"a": [(5.0, 2.0), (5.0, 2.0)], "b": []}):
         checked(curves(lines, "x", "y"))
     checked(curves({"a": [(0.0, float("-inf")), (1.0, 1.0)]}, "x", "y"))
+    alone = curves({"a": [(1_706_890.0, 1.5)]}, "x", "y")
+    ticks = re.findall(r'class="tick">([^<]+)<', alone)
+    assert alone.count("<circle") == 1 and len(set(ticks)) == len(ticks), "a point alone is drawn, with ticks that differ"
     checked(scatter([(1.0, 2.0, EVIL)], "x", "y"))
 
 

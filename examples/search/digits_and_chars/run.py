@@ -133,7 +133,7 @@ def page(made: dict[str, Any], rules: dict[str, str], settings: Settings) -> str
 
 {made["children"]:,} children, {made["trained"]:,} of them trained ({made["share never trained"]:.1%} never were), in
 {made["minutes"]:.0f} minutes by the clock and {cpu:.0f} of one processor: one process at a low priority on {os.cpu_count()} cores that
-nine others used at the same time. The aim of 300,000 children in two hours is one for two idle cores. Seed {made["seed"]}; tasks
+others used at the same time. The aim of 300,000 children in two hours is one for two idle cores. Seed {made["seed"]}; tasks
 {", ".join(settings.funnel[0].tasks)}. Made by `python examples/search/digits_and_chars/run.py`; all figures are in
 [results.json](results.json), and [report.html](report.html) has the lineage of the best, equation by equation.
 

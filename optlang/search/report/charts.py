@@ -23,6 +23,8 @@ def curves(lines: Mapping[str, Sequence[XY]], x: str, y: str, *, steps: bool = T
         path = _stepped([frame.at(p) for p in points]) if steps else [frame.at(p) for p in points]
         drawn = " ".join(f"{'M' if n == 0 else 'L'}{a:.1f} {b:.1f}" for n, (a, b) in enumerate(path))
         parts.append(f'<path d="{drawn}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        if len(path) == 1:
+            parts.append(f'<circle cx="{path[0][0]:.1f}" cy="{path[0][1]:.1f}" r="4" fill="{colour}"/>')
         parts.append(f'<text x="{WIDTH - RIGHT + 8}" y="{ends[name] + 4:.1f}" fill="{colour}">{escape(name)}</text>')
     if mark is not None:
         a, b = frame.at(mark)
@@ -88,6 +90,8 @@ def _stepped(points: Sequence[XY]) -> list[XY]:
 def _span(values: Sequence[float], room: float) -> XY:
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     size = (high - low) or abs(high) or 1.0
+    if low == high:
+        low, high = low - size / 2, high + size / 2  # one value stands in the middle
     return low - room * size, high + max(room, 1e-9) * size
 
 
