@@ -133,6 +133,7 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "schedulefreeradam": "schedulefree's RAdamScheduleFree",
     "marsshampooexact": "pytorch_optimizer's MARS, told the gradients at the last weights, its cast to bfloat16 left out",
     "l2opa": "the transcription of the paper in `tests/by_hand_learned.py`",
+    "fromage": "pytorch_optimizer's Fromage", "qhm": "pytorch_optimizer's QHM",
     "psgdkron": "kron-torch in float64, given our draws",
 }  # fmt: skip
 AUTHORS = json.loads((ROOT / "tests" / "authors" / "results.json").read_text(encoding="utf-8"))["rows"]
