@@ -62,6 +62,7 @@ class Step:
     inputs: Mapping[str, Any] = field(default_factory=dict)  # `input`s per model or group; per group also as {group: value}
     reports: dict[str, Any] = field(default_factory=dict)
     beside: Sequence[Cell] = ()
+    left: Sequence[Cell] = ()  # what was not stepped because memory ended: these are as they were
 
     def asked(self, op: str) -> Callable[[list[Array]], Any] | None:
         """What answers a `grad`, `hvp` or `loss_at`, if anything does."""

@@ -29,6 +29,7 @@ from optlang.backends.torch_code import CellCode, Output, generate
 from optlang.backends.torch_functions import COMPILE_FROM, Bound, Functions
 from optlang.backends.torch_views import like
 from optlang.backends.torch_work import Pass, Work, computing, input_of, new_state, truth_of
+from optlang.backends.writing import write_all
 from optlang.host import HostScalars, MissingFact
 from optlang.ir import Node, Program
 from optlang.plan import Barrier, Plan, Truth, plan
@@ -120,7 +121,7 @@ class TorchExecutable:
         @torch.no_grad()
         def finish() -> None:
             self._ways.update((cell.index, self._functions.way(x, now.compiled)) for cell, x in zip(step.cells, calls, strict=True))
-            self._functions.run_all(calls, now.compiled)
+            step.left = write_all(calls, step.cells, lambda some: self._functions.run_all(some, now.compiled))
             for target, value in shared:
                 write(target, value)
             step.reports.update(reports)

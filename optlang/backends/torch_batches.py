@@ -54,13 +54,14 @@ def run(function: Callable[..., Any], calls: Sequence[Bound]) -> list[Sequence[T
     places = (*(0 for _ in together), None if rows is None else 0, 0 if counters else None, None)
     mapped = torch.vmap(lambda *given: function(*given) or (), places)
     results: Sequence[Tensor] = mapped(*together, *numbers, calls[0].first)
-    for place in code.written:
-        _write(place, calls, opened, [row[place] for row in seen], together[place])
+    new = [(place, together[place].unbind()) for place in code.written]  # from here on only what is packed asks for memory
+    for place, values in new:
+        _write(place, calls, opened, [row[place] for row in seen], values)
     return [tuple(x[i] for x in results) for i in range(len(calls))]
 
 
-def _write(place: int, calls: Sequence[Bound], opened: Sequence[Sequence[Tensor]], seen: list[Tensor], together: Tensor) -> None:
-    torch._foreach_copy_(seen, together.unbind())
+def _write(place: int, calls: Sequence[Bound], opened: Sequence[Sequence[Tensor]], seen: list[Tensor], values: Sequence[Tensor]) -> None:
+    torch._foreach_copy_(seen, values)
     for bound, row, part in zip(calls, opened, seen, strict=True):
         put_back(row[place], part)
         stored = bound.tensors[place]

@@ -156,8 +156,9 @@ class Functions:
         joined = [torch.cat(flat) for flat in parts]
         self.call(code, joined, some[0].s, None, 0, False)
         sizes = [bound.weights.numel() for bound in some]
-        for place in code.written:
-            torch._foreach_copy_(parts[place], joined[place].split(sizes))  # type: ignore[no-untyped-call]
+        new = [(place, joined[place].split(sizes)) for place in code.written]  # from here on nothing asks for memory
+        for place, values in new:
+            torch._foreach_copy_(parts[place], values)  # type: ignore[no-untyped-call]
             for row, part in zip(tensors, parts[place], strict=True):
                 put_back(row[place], part)
 

@@ -19,6 +19,7 @@ from optlang.runtime.batch import Batch, Closure, as_number, exactly
 from optlang.runtime.cases import Guard
 from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.facts import facts_of
+from optlang.runtime.interrupts import uninterrupted
 from optlang.runtime.naming import Group, name_in
 from optlang.runtime.parameters import gradient_of, real
 from optlang.runtime.saved import Saved
@@ -120,12 +121,15 @@ class RuleOptimizer(Saved):
             self._parts.clear()
             raise
         self.reports = {}
-        for step, write in taken:
-            write()
-            self._put_back(step.cells)
-            self._share(step)
-            self.reports |= step.reports
-        self._count([cell for _, cells in work.values() for cell in cells])
+        with uninterrupted():
+            for step, write in taken:
+                write()
+                self._put_back(step.cells)
+                self._share(step)
+                self.reports |= step.reports
+            left = [cell for step, _ in taken for cell in step.left]
+            self._count([cell for step, _ in taken for cell in step.cells if cell not in left])
+        _tell(left)
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -246,9 +250,11 @@ class RuleOptimizer(Saved):
             if isinstance(problem, StepError):
                 raise RuntimeError(f"{type(self).__name__}: {problem}") from problem
             raise
-        write()
-        self._put_back([cell])
-        self._count([cell])
+        with uninterrupted():
+            write()
+            self._put_back([cell])
+            self._count([cell for cell in step.cells if cell not in step.left])
+        _tell(step.left)
 
     def _check_shapes(self, number: int, group: Group, hypers: dict[str, Any], key: tuple[Any, ...]) -> None:
         """Whether the states of a group fit the program, once for each value of what shapes it."""
@@ -341,3 +347,11 @@ class RuleOptimizer(Saved):
 def seen(cell: Cell) -> Cell:
     """A parameter as other rules see it: without settings, and of its states only what belongs to its weights."""
     return replace(cell, hypers={}, state={REST: cell.state[REST]} if REST in cell.state else {})
+
+
+def _tell(left: Sequence[Cell]) -> None:
+    """Raises MemoryError where parameters had to be left out of a step."""
+    if left:
+        names = ", ".join(cell.name or f"parameter {cell.index}" for cell in left[:3])
+        raise MemoryError(f"memory ended during the step: {len(left)} parameters ({names}{', …' * (len(left) > 3)}) are as before it, with "
+                          "their states, and all others have been stepped")  # fmt: skip

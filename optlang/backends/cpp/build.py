@@ -28,6 +28,20 @@ class NoCompiler(Exception):
     """C++ cannot be compiled here; the message says why, in one line."""
 
 
+_LOADED: list[ctypes.CDLL] = []  # one of them, if there are any: all have the same OpenMP
+
+
+def _one_thread() -> None:
+    """A process that was forked lacks the threads that OpenMP counts on, and would wait for them for ever."""
+    for one in _LOADED:
+        with contextlib.suppress(AttributeError):  # of a kernel that needed none
+            one.omp_set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_one_thread)
+
+
 def library(text: str) -> ctypes.CDLL:
     """The shared library of a source text. Raises NoCompiler."""
     compiler = _compiler()
@@ -72,6 +86,7 @@ def _loaded(place: Path) -> ctypes.CDLL | None:
             return None
         found = ctypes.CDLL(str(place))
         found.step.restype = None
+        _LOADED[:] = [found]
     except (OSError, AttributeError):
         return None
     return found

@@ -1,0 +1,391 @@
+"""Faults: memory that ends anywhere in a step, interrupts, forks, threads, caches and checkpoints that are cut: see docs/trust.md."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import optlang
+from optlang.backends.cpp import build, kernels
+from optlang.backends.torch_functions import Functions
+
+ROOT = Path(__file__).parents[1]
+SHAPES = ((3, 4), (5,), (4, 2), (2, 2, 2))
+Snapshot = list[tuple[Tensor, ...]]
+
+
+def model(name: str, backend: str, shapes: tuple[tuple[int, ...], ...] = SHAPES, **settings: Any) -> tuple[list[Tensor], Any]:
+    params = [torch.randn(s, generator=torch.Generator().manual_seed(i)).requires_grad_() for i, s in enumerate(shapes)]
+    optimizer: Any = optlang.load(name, backend=backend)(params, lr=0.1, **settings)
+    return params, optimizer
+
+
+def closure_of(params: list[Tensor], optimizer: Any) -> Callable[[], Tensor]:
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = torch.stack([((p - 1) ** 2).sum() for p in params]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    return closure
+
+
+def snapshot(params: list[Tensor], optimizer: Any) -> Snapshot:
+    """Weights, states and counts of each parameter."""
+    return [(p.detach().clone(), *(v.clone() for _, v in sorted(optimizer.state.get(p, {}).items()) if isinstance(v, Tensor)))
+            for p in params]  # fmt: skip
+
+
+def same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
+    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+IN_PLACE = frozenset(["copy_", "_foreach_copy_", "fill_", "detach", "view", "alias"])  # these ask for no memory
+
+
+class Failing(TorchDispatchMode):
+    """Memory ends at one operation, or from one on."""
+
+    def __init__(self, at: int, lasting: bool) -> None:
+        super().__init__()
+        self.at, self.lasting, self.count, self.failed = at, lasting, 0, 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += 1
+        if func.overloadpacket.__name__ not in IN_PLACE and (self.count >= self.at if self.lasting else self.count == self.at):
+            self.failed += 1
+            raise torch.OutOfMemoryError("out of memory")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
+@pytest.mark.parametrize(("name", "backend"), [("adamw", "torch"), ("lamb", "torch"), ("lamb", "cpp"), ("adafactor", "torch")])
+def test_memory_ends_anywhere_in_a_step(name: str, backend: str, lasting: bool) -> None:
+    """Each parameter is stepped with its states and its count, or all of these are as before; what passes is over is made up for."""
+    params, optimizer = model(name, backend)
+    closure = closure_of(params, optimizer)
+    closure()
+    optimizer.step()
+    before, saved = snapshot(params, optimizer), copy.deepcopy(optimizer.state_dict())
+    weights = [p.detach().clone() for p in params]
+    optimizer.step()
+    after, at, failed = snapshot(params, optimizer), 0, 0
+    while True:
+        at += 1 if at < 30 else 7
+        optimizer.load_state_dict(saved)
+        for p, w in zip(params, weights, strict=True):
+            p.data.copy_(w)
+        mode, told = Failing(at, lasting), False
+        try:
+            with mode:
+                optimizer.step()
+        except (MemoryError, RuntimeError):
+            told = True
+        now = snapshot(params, optimizer)
+        stepped = [same(x, y) for x, y in zip(now, after, strict=True)]
+        assert all(s or same(x, y) for s, x, y in zip(stepped, now, before, strict=True)), f"half done at {at}"
+        assert told or all(stepped), f"nothing was said at {at}"
+        assert lasting or not (told and any(stepped)), f"a step was not made up for at {at}"
+        if not mode.failed:
+            break
+        failed += 1
+    assert failed >= 5
+
+
+def test_the_first_step_fails() -> None:
+    """Then there are no states."""
+    params, optimizer = model("adamw", "torch")
+    closure_of(params, optimizer)()
+    for at in range(1, 6):
+        with Failing(at, True), pytest.raises((MemoryError, RuntimeError)):
+            optimizer.step()
+        assert not any(optimizer.state.get(p) for p in params)
+
+
+def test_memory_ends_in_a_kernel_of_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
+    params, optimizer = model("lamb", "cpp")
+    closure_of(params, optimizer)()
+    optimizer.step()
+    calls = [0]
+    empty = np.empty
+
+    class Short:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(np, name)
+
+        @staticmethod
+        def empty(*args: Any) -> Any:
+            calls[0] += 1
+            if calls[0] == 1:
+                raise MemoryError
+            return empty(*args)
+
+    monkeypatch.setattr(kernels, "np", Short())
+    before = [int(optimizer.state[p]["step"]) for p in params]
+    optimizer.step()
+    assert [int(optimizer.state[p]["step"]) for p in params] == [n + 1 for n in before]
+
+
+def test_what_was_left_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And goes on by itself in the next step."""
+    params, optimizer = model("lamb", "torch")
+    closure_of(params, optimizer)()
+    optimizer.step()
+    before, run_all = snapshot(params, optimizer), Functions.run_all
+
+    def short(self: Functions, calls: Any, compiled: bool) -> None:
+        run_all(self, calls[:1], compiled)
+        raise MemoryError
+
+    monkeypatch.setattr(Functions, "run_all", short)
+    with pytest.raises(MemoryError, match=r"2 parameters \(parameter 2 .*, parameter 3 .*\) are as before it, with their states, and all others"):
+        optimizer.step()
+    assert [int(optimizer.state[p]["step"]) for p in params] == [2, 2, 1, 1]
+    assert all(map(same, snapshot(params, optimizer)[2:], before[2:]))
+
+
+# ----------------------------------------------------------------------------------------------------------- signals
+
+
+MOST = 150  # steps
+
+
+class Interrupting:
+    """SIGINT after random times, until the end."""
+
+    def __init__(self, seed: int) -> None:
+        self.random, self.over = random.Random(seed), threading.Event()
+        self.thread = threading.Thread(target=self.run)
+
+    def run(self) -> None:
+        while not self.over.wait(self.random.uniform(0.0005, 0.02)):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(("name", "backend"), [("adamw", "torch"), ("adamw", "cpp"), ("lamb", "reference")])
+def test_interrupts_leave_whole_steps(name: str, backend: str) -> None:
+    """Weights, states and counts are always those of some number of whole steps."""
+    params, optimizer = model(name, backend)
+    expected: list[Snapshot] = []
+    others, plain = model(name, backend)
+    closure_of(params, optimizer)()
+    for p, q in zip(params, others, strict=True):
+        q.grad = p.grad.clone()  # type: ignore[union-attr]
+    for _ in range(MOST):
+        plain.step()
+        expected.append(snapshot(others, plain))
+    interrupting, caught, before = Interrupting(0), 0, signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupting.thread.start()
+        while caught < 30:
+            try:
+                while True:
+                    if params[0] in optimizer.state and int(optimizer.state[params[0]]["step"]) == MOST:
+                        raise StopIteration
+                    optimizer.step()
+            except KeyboardInterrupt:
+                caught += 1
+                taken = {int(optimizer.state[p]["step"]) for p in params if "step" in optimizer.state.get(p, {})}
+                assert len(taken) <= 1, "all or none"
+                if (count := max(taken, default=0)) > 0:
+                    assert all(map(same, snapshot(params, optimizer), expected[count - 1])), count
+            except StopIteration:
+                break
+    finally:
+        _calm(interrupting, before)
+    assert caught >= 3
+
+
+def _calm(interrupting: Interrupting, before: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    interrupting.over.set()
+    interrupting.thread.join()
+    signal.signal(signal.SIGINT, before)
+
+
+# ---------------------------------------------------------------------------------------------- processes and threads
+
+FORK = """
+import os, sys, time, torch, optlang
+torch.set_num_threads(1)
+p = torch.ones(400_000).requires_grad_(); p.grad = torch.ones_like(p)
+o = optlang.load("adamw", backend=sys.argv[1])([p])
+o.step(); o.step()
+child = os.fork()
+if child == 0:
+    o.step(); os._exit(int(o.state[p]["step"]))
+for _ in range(600):
+    found, status = os.waitpid(child, os.WNOHANG)
+    if found:
+        sys.exit(os.waitstatus_to_exitcode(status) != 3)
+    time.sleep(0.05)
+os.kill(child, 9); sys.exit(9)
+"""
+
+
+@pytest.mark.parametrize("backend", ["cpp", "reference"])
+def test_a_fork_after_the_first_step(backend: str) -> None:
+    """OpenMP's threads are not there in the child."""
+    done = subprocess.run([sys.executable, "-c", FORK, backend], env=os.environ | {"OMP_NUM_THREADS": "2"}, timeout=120, check=False)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp", "reference"])
+def test_threads_that_step_two_optimizers(backend: str) -> None:
+    def run(seed: int, found: dict[int, list[Tensor]]) -> None:
+        params, optimizer = model("lamb", backend)
+        for step in range(20):
+            for p in params:
+                p.grad = torch.full_like(p, 0.1 * seed + step)
+            optimizer.step()
+        found[seed] = [p.detach() for p in params]
+
+    together: dict[int, list[Tensor]] = {}
+    threads = [threading.Thread(target=run, args=(seed, together)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for seed in range(4):
+        alone: dict[int, list[Tensor]] = {}
+        run(seed, alone)
+        assert all(map(torch.equal, alone[seed], together[seed]))
+
+
+# -------------------------------------------------------------------------------------------------------------- cache
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """A library in a cache of its own, and its text."""
+    monkeypatch.setattr(build, "cache_file", lambda name: tmp_path / name)
+    text = 'extern "C" int answer() { return 42; }\nextern "C" void step() {}\n'
+    assert build.library(text).answer() == 42
+    yield next(tmp_path.glob("kernel-*.so")), text
+
+
+def test_a_library_cut_anywhere_or_changed_anywhere_is_made_again(kernel: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    path, _ = kernel
+    whole = path.read_bytes()
+    dice = random.Random(1)
+    path.unlink()
+    for place in [0, 1, 31, 32, 33, *(dice.randrange(len(whole)) for _ in range(60)), len(whole) - 1]:
+        damaged = path.with_name("kernel-damaged.so")
+        damaged.write_bytes(whole[:place])
+        assert build._loaded(damaged) is None
+        damaged.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << dice.randrange(8)]) + whole[place + 1 :])
+        assert build._loaded(damaged) is None
+
+
+EIGHT = """
+import sys
+from pathlib import Path
+from optlang.backends.cpp import build
+build.cache_file = lambda name: Path(sys.argv[1]) / name
+for number in range(3):
+    made = build.library(f'extern "C" int answer() {{ return {number}; }}\\nextern "C" void step() {{}}\\n')
+    assert made.answer() == number
+"""
+
+
+def test_a_cache_shared_by_8_processes(tmp_path: Path) -> None:
+    started = [subprocess.Popen([sys.executable, "-c", EIGHT, str(tmp_path)]) for _ in range(8)]
+    assert [one.wait(200) for one in started] == [0] * 8
+    assert len(list(tmp_path.iterdir())) == 3, "nothing half-made is left"
+
+
+def test_a_compiler_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = tmp_path / "compiler"
+    compiler.write_text("#!/bin/sh\n[ $1 = --version ] && exit 0\nkill -9 $$\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr(build, "cache_file", lambda name: tmp_path / name)
+    with pytest.raises(build.NoCompiler, match="failed: exit code -9"):
+        build.library("void step();")
+
+
+def test_no_room_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the folder for temporary files serves; where that is full, too, there is no compiler."""
+    monkeypatch.setattr(build, "cache_file", lambda name: Path("/dev/full") / name)
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
+    assert build.library('extern "C" void step() {}\n// elsewhere').step() is None
+
+    def full(self: Path, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(build.NoCompiler, match="cannot be stored or loaded"):
+        build.library('extern "C" void step() {}\n// nowhere')
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+# -------------------------------------------------------------------------------------------------------- checkpoints
+
+
+def test_a_checkpoint_cut_anywhere_changes_nothing() -> None:
+    params, optimizer = model("adamw", "torch")
+    closure_of(params, optimizer)()
+    optimizer.step()
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    whole, before = file.getvalue(), snapshot(params, optimizer)
+    for place in range(0, len(whole) - 1, max(1, len(whole) // 150)):
+        with pytest.raises(Exception):  # noqa: B017 - of torch, pickle or zipfile
+            optimizer.load_state_dict(torch.load(io.BytesIO(whole[:place])))
+        assert all(map(same, before, snapshot(params, optimizer)))
+    optimizer.load_state_dict(torch.load(io.BytesIO(whole)))
+
+
+def _cut(saved: dict[str, Any], place: int) -> bool:
+    """Takes away one of the things that a state dict holds; False where there is none at this place."""
+    things: list[tuple[Any, Any]] = [(saved, key) for key in list(saved)]
+    things += [(group, key) for group in saved["param_groups"] for key in list(group)]
+    things += [(saved["state"], key) for key in list(saved["state"])]
+    things += [(state, key) for state in saved["state"].values() for key in list(state)]
+    things += [(saved["param_groups"], 0)]
+    if place >= len(things):
+        return False
+    owner, key = things[place]
+    del owner[key]
+    return True
+
+
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_a_state_dict_that_lacks_anything_is_refused_or_whole(name: str) -> None:
+    """Nothing is loaded in part: what is refused leaves all as it was, and what is taken can be stepped."""
+    params, optimizer = model(name, "torch")
+    closure_of(params, optimizer)()
+    optimizer.step()
+    kept, place, refused = copy.deepcopy(optimizer.state_dict()), 0, 0
+    while True:
+        saved = copy.deepcopy(kept)
+        if not _cut(saved, place):
+            break
+        place += 1
+        before = snapshot(params, optimizer)
+        try:
+            optimizer.load_state_dict(saved)
+        except (ValueError, KeyError, RuntimeError):
+            refused += 1
+            assert all(map(same, before, snapshot(params, optimizer)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            optimizer.step()
+        optimizer.load_state_dict(copy.deepcopy(kept))
+    assert place > 20 and refused > 5
