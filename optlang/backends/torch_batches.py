@@ -60,7 +60,7 @@ def run(function: Callable[..., Any], calls: Sequence[Bound]) -> list[Sequence[T
     return [tuple(x[i] for x in results) for i in range(len(calls))]
 
 
-def _write(place: int, calls: Sequence[Bound], opened: Sequence[Sequence[Tensor]], seen: list[Tensor], values: Sequence[Tensor]) -> None:
+def _write(place: int, calls: Sequence[Bound], opened: Sequence[Sequence[Tensor]], seen: list[Tensor], values: tuple[Tensor, ...]) -> None:
     torch._foreach_copy_(seen, values)
     for bound, row, part in zip(calls, opened, seen, strict=True):
         put_back(row[place], part)

@@ -156,9 +156,10 @@ class Functions:
         joined = [torch.cat(flat) for flat in parts]
         self.call(code, joined, some[0].s, None, 0, False)
         sizes = [bound.weights.numel() for bound in some]
-        new = [(place, joined[place].split(sizes)) for place in code.written]  # from here on nothing asks for memory
+        # from here on nothing asks for memory
+        new = [(place, joined[place].split(sizes)) for place in code.written]  # type: ignore[no-untyped-call]
         for place, values in new:
-            torch._foreach_copy_(parts[place], values)  # type: ignore[no-untyped-call]
+            torch._foreach_copy_(parts[place], values)
             for row, part in zip(tensors, parts[place], strict=True):
                 put_back(row[place], part)
 
