@@ -172,6 +172,17 @@ def test_spreads_and_paired_ratios() -> None:
     assert Spread.ratio([2.0, 4.0, 9.0], [1.0, 2.0, 3.0]) == Spread(2.0, 2.0, 3.0)
 
 
+def test_on_a_busy_machine_time_is_that_of_the_processor(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    try:
+        assert bench("lion", "--peers", "none", "--busy", out=tmp_path) == 0
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    told = json.loads((tmp_path / "bench.json").read_text())
+    assert told["clock"] == "processor" and "1 threads" in told["device"]
+
+
 def test_contestants_take_turns() -> None:
     order: list[str] = []
     found = measure.in_turn({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2, CPU)

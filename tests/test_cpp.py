@@ -201,6 +201,29 @@ def test_tied_and_moved_parameters() -> None:
     torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["sam", "sophiah", "marsadamwexact", "xgradadamw", "gam"])
+def test_values_handed_out_for_each_element(name: str) -> None:
+    """Points where gradients are asked for come from kernels, too."""
+    sides = []
+    for backend in ("cpp", "reference"):
+        params = [torch.nn.Parameter(x) for x in tensors([(30, 70), (5,), (), (0,)], torch.float64)]
+        optimizer: Any = optlang.load(name, backend=backend)(params)
+
+        def closure(params: list[Any] = params, optimizer: Any = optimizer) -> Tensor:
+            optimizer.zero_grad()
+            loss = torch.stack([((p - 0.3) ** 2).sum() + 0.1 * (p**4).sum() for p in params]).sum()
+            loss.backward()
+            return loss
+
+        for _ in range(3):
+            optimizer.step(closure)
+        sides.append([p.detach() for p in params])
+        if backend == "cpp":
+            made = functions(optimizer.cases[0].executable(optimizer.cases[0].settings.defaults)[1])._kernels
+            assert all(kernel is not None for kernel in made.values()) and {key[0].name for key in made} == {"level", "final"}
+    torch.testing.assert_close(*sides, rtol=1e-12, atol=1e-12)
+
+
 def test_autograd_hears_of_what_is_written() -> None:
     p = torch.nn.Parameter(torch.ones(3000))
     loss = (p**2).sum()
@@ -271,6 +294,41 @@ def test_a_damaged_cache_is_made_again(empty_cache: Path) -> None:
     assert kept.stat().st_size > len(damaged)
     for one, other in zip(expected, stepped(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_kernel_of_something_else_is_not_run(empty_cache: Path) -> None:
+    """Whole, but under the name of another: both are sealed, this one for another name."""
+    expected = stepped()
+    [kept] = empty_cache.glob("kernel-*.so")
+    other = pair(program("rule R { w' = w - 5*g }"), tensors(SHAPES))
+    other.step()
+    [strange] = set(empty_cache.glob("kernel-*.so")) - {kept}
+    foreign = strange.read_bytes()
+    kept.unlink()
+    kept.write_bytes(foreign)
+    assert build._loaded(kept) is None and build._loaded(strange) is not None
+    for one, same in zip(expected, stepped(), strict=True):
+        assert torch.equal(one, same)
+
+
+def test_a_full_disk(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second place for kernels takes what the first one has no room for; without any, torch steps."""
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if "cache" in path.parts or everywhere:
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    everywhere = False
+    monkeypatch.setattr(Path, "write_bytes", full)
+    expected = stepped()
+    assert not list(empty_cache.glob("kernel-*")), "no half of a kernel is left"
+    everywhere = True
+    for found in Path(build.tempfile.gettempdir()).rglob("kernel-*"):
+        found.unlink()
+    for one, same in zip(expected, stepped("cannot be stored or loaded"), strict=True):
+        torch.testing.assert_close(one, same, rtol=1e-5, atol=1e-6)
 
 
 def test_a_cache_that_cannot_be_written(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

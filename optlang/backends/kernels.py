@@ -49,6 +49,10 @@ class KernelFunctions(Functions):
     def launch(self, kernel: Any, calls: Sequence[Bound]) -> Tensor:
         """One call for many parameters; [parameters, returned] numbers."""
 
+    def handed(self, kernel: Any, calls: Sequence[Bound]) -> list[Sequence[Tensor]]:
+        """One call for many parameters; what the function hands out for each."""
+        return [row.unbind() for row in self.launch(kernel, calls).unbind()]
+
     def code(self, key: Any, outputs: Sequence[Output], dtype: torch.dtype, names: tuple[tuple[str, Node], ...] = ()) -> CellCode:
         """As in torch; what a function computes is remembered for the kernel."""
         known = self.has(key, dtype)
@@ -60,7 +64,7 @@ class KernelFunctions(Functions):
     def run(self, bound: Bound, compiled: bool) -> Any:
         """One function with one parameter."""
         kernel = self.kernel(bound) if self.wants(bound, compiled) else None
-        return super().run(bound, compiled) if kernel is None else tuple(self.launch(kernel, [bound])[0].unbind())
+        return super().run(bound, compiled) if kernel is None else self.handed(kernel, [bound])[0]
 
     def run_all(self, calls: Sequence[Bound], compiled: bool) -> None:
         """All parameters that share a kernel are stepped by one call."""
@@ -76,8 +80,7 @@ class KernelFunctions(Functions):
         rest = together.pop(None, [])
         found: dict[int, Sequence[Any]] = dict(zip(rest, super().answers([calls[place] for place in rest], compiled), strict=True))
         for (kernel, _), places in together.items():
-            rows = self.launch(kernel, [calls[place] for place in places])
-            found |= {place: row.unbind() for place, row in zip(places, rows.unbind(), strict=True)}
+            found |= zip(places, self.handed(kernel, [calls[place] for place in places]), strict=True)
         return [found[place] for place in range(len(calls))]
 
     def _together(self, calls: Sequence[Bound], compiled: bool) -> dict[Any, list[int]]:

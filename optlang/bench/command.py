@@ -35,6 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--peers", default="quick", choices=["none", "quick", "all"],
                         help="other packages: none, quick, or all, with those that compile for minutes; default: quick")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="no fresh processes: leave out first steps and memory")
+    parser.add_argument("--busy", action="store_true",
+                        help="the machine is used by others, too: steps on one thread, in processor time")  # fmt: skip
     parser.add_argument("--out", default="bench-results", metavar="FOLDER", help="for JSON and PNG; default: bench-results")
 
 

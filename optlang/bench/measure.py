@@ -20,6 +20,7 @@ from optlang.bench.contestants import Contestant
 from optlang.bench.models import MODELS, parameters
 
 One = TypeVar("One")
+Clock = Callable[[], float]
 WARM_UP = 3  # steps of each contestant before any is timed
 LONGEST = 600  # seconds for a fresh process
 
@@ -54,18 +55,19 @@ class Fresh:
     extra: int | None
 
 
-def timed(action: Callable[[], Any], device: torch.device) -> float:
+def timed(action: Callable[[], Any], device: torch.device, clock: Clock = time.perf_counter) -> float:
     """Seconds until the device has done it."""
     _wait(device)
-    start = time.perf_counter()
+    start = clock()
     action()
     _wait(device)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def in_turn(
-    steps: Mapping[One, Callable[[], Any]], count: int, device: torch.device, tell: Callable[[], None] = lambda: None
-) -> dict[One, list[float]]:
+    steps: Mapping[One, Callable[[], Any]], count: int, device: torch.device, tell: Callable[[], None] = lambda: None,
+    clock: Clock = time.perf_counter,
+) -> dict[One, list[float]]:  # fmt: skip
     """Seconds of each contestant's steps. They take turns, so that a slow moment of the machine hits all of them."""
     for step in steps.values():
         for _ in range(WARM_UP):
@@ -74,7 +76,7 @@ def in_turn(
     gc.collect()
     for _ in range(count):
         for one, step in steps.items():
-            found[one].append(timed(step, device))
+            found[one].append(timed(step, device, clock))
         tell()
     return found
 

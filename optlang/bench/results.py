@@ -38,6 +38,7 @@ class Bench:
     device: str
     bandwidth: Spread
     dtype: str
+    clock: str = "wall"
     models: dict[str, list[Line]] = field(default_factory=dict)
     numbers: dict[str, int] = field(default_factory=dict)  # of each model's parameters
     tensors: dict[str, int] = field(default_factory=dict)
@@ -54,7 +55,7 @@ class Bench:
 
     def show(self, console: Console) -> None:
         """A table for each model, and what its columns mean."""
-        console.print(f"{self.device}, {self.dtype}; a copy moves {self.bandwidth.median / 1e9:.1f} GB/s "
+        console.print(f"{self.device}, {self.dtype}, {self.clock} time; a copy moves {self.bandwidth.median / 1e9:.1f} GB/s "
                       f"({self.bandwidth.low / 1e9:.1f} to {self.bandwidth.high / 1e9:.1f})", highlight=False)  # fmt: skip
         for model in self.models:
             console.print(_table(self, model))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,17 +46,23 @@ def measured(chosen: argparse.Namespace) -> int:
     if chosen.steps < 1:
         raise ValueError(f"--steps is {chosen.steps}; it takes 1 or more")
     everyone = contestants(chosen.rules, chosen.backends, chosen.states, chosen.peers, device.type)
+    if chosen.busy and device.type != "cpu":
+        raise ValueError("--busy is for the CPU: other work on a GPU cannot be told apart from one's own")
+    if chosen.busy:
+        torch.set_num_threads(1)
     out = Path(chosen.out)
     out.mkdir(parents=True, exist_ok=True)
+    clock = time.process_time if chosen.busy else time.perf_counter
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("copies", total=len(chosen.model) * (chosen.steps + len(everyone) * (not chosen.quick)))
-        bench = Bench(device_name(device), bandwidth(device), chosen.dtype)
+        bench = Bench(device_name(device), bandwidth(device), chosen.dtype, "processor" if chosen.busy else "wall")
         for model in chosen.model:
             progress.update(bar, description=f"{model}: steps in turn")
             shapes = MODELS[model]()
             bench.tensors[model], bench.numbers[model] = len(shapes), sum(torch.Size(s).numel() for s in shapes)
-            taken = _steps(everyone, shapes, device, dtype, chosen.steps, lambda: progress.advance(bar))
+            weights = parameters(shapes, device, dtype)
+            taken = _steps(everyone, weights, lambda ready: in_turn(ready, chosen.steps, device, lambda: progress.advance(bar), clock))
             for one in everyone:
                 progress.update(bar, description=f"{model}: {one.label}")
                 line = _line(one, model, bench, taken, None if chosen.quick else (device, dtype))
@@ -77,11 +84,8 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _steps(
-    everyone: Sequence[Contestant], shapes: Shapes, device: torch.device, dtype: torch.dtype, count: int, tell: Callable[[], None]
-) -> Taken:
+def _steps(everyone: Sequence[Contestant], weights: Sequence[torch.nn.Parameter], measure: Callable[[Any], Any]) -> Taken:
     """Those that can step, and on the CPU the floors of our rules."""
-    weights = parameters(shapes, device, dtype)
     taken = Taken()
     ready: dict[Contestant | Floor, Step] = {}
     for one in everyone:
@@ -89,13 +93,13 @@ def _steps(
             optimizer, step = one.build(weights)
             step()
             ready[one] = step
-            if one.package == "optlang" and device.type == "cpu":
+            if one.package == "optlang" and weights[0].device.type == "cpu":
                 ready.setdefault((one.rule, one.state), stream(optimizer))
         except NoCompiler:
             continue  # the speed of a copy is left as the floor
         except Exception as problem:  # other people's packages fail in their own ways; a line says how
             taken.failed[one] = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"
-    taken.times = in_turn(ready, count, device, tell)
+    taken.times = measure(ready)
     return taken
 
 

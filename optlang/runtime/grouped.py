@@ -14,6 +14,7 @@ from optlang.runtime import sharded
 from optlang.runtime.cases import Case
 from optlang.runtime.describing import assigned, description, mistakes, stepped
 from optlang.runtime.differentiable import refuses
+from optlang.runtime.memory import overlap
 from optlang.runtime.naming import CYCLED, OWN_KEYS, Group, name_in
 from optlang.runtime.options import OPTIONS, check_options
 from optlang.runtime.parameters import check_parameter, listed
@@ -102,11 +103,17 @@ class Grouped(torch.optim.Optimizer):
             for case, places in self._sorted(group["params"], names):
                 self._add(case, group, [group["params"][i] for i in places], [names[i] for i in places] if names else None)
             self._check_agreement(before)
+            self._check_memory()
         except Exception:
             del self.param_groups[before:]  # all of it or nothing
             raise
         if found := mistakes(self, before):
             warnings.warn(found, stacklevel=3)
+
+    def _check_memory(self) -> None:
+        named = [(name_in(g, number, place), p) for number, g in enumerate(self.param_groups) for place, p in enumerate(g["params"])]
+        if what := overlap(named):
+            raise ValueError(f"{type(self).__name__}: {what}")
 
     def _sorted(self, params: list[Any], names: list[str] | None) -> list[tuple[Case, list[int]]]:
         """The rules of a group with the places of their parameters."""

@@ -148,9 +148,12 @@ class RuleOptimizer(Saved):
     def _count(self, cells: list[Cell]) -> None:
         if there := [cell for cell in cells if is_on_device(cell)]:
             captured.count(there, getattr(self, "found_inf", None) if self._guards else None)
+        on_host = [cell for cell in cells if not is_on_device(cell)] if there else cells
+        counts = [cell.state[COUNT] for cell in on_host]
+        if counts:
+            torch._foreach_zero_(counts)
+            torch._foreach_add_(counts, [float(cell.t) for cell in on_host])
         for cell in cells:
-            if not is_on_device(cell):
-                cell.state[COUNT].fill_(cell.t)
             cell.gradient = None  # gradients are not kept alive
 
     def _check_inputs(self) -> None:

@@ -62,6 +62,8 @@ def gradient_of(parameter: Tensor, group: Mapping[str, Any], name: str, scale: A
         raise RuntimeError(
             f"{name} has a gradient of layout {gradient.layout}, which rules do not take: use a dense one, or `torch.sparse_coo`"
         )
+    if scale is None and not gradient.is_complex() and not group.get("maximize", False):
+        return gradient
     with torch.set_grad_enabled(group.get("differentiable", False)):
         return _turned(gradient if scale is None else unscaled(gradient, scale), group)
 

@@ -82,7 +82,7 @@ def _loaded(place: Path) -> ctypes.CDLL | None:
     """The library, if it is whole: loading half of one would end the process."""
     try:
         content = place.read_bytes()
-        if content[-SEAL:] != _seal(content[:-SEAL]):
+        if content[-SEAL:] != _seal(content[:-SEAL], place):
             return None
         found = ctypes.CDLL(str(place))
         found.step.restype = None
@@ -92,9 +92,9 @@ def _loaded(place: Path) -> ctypes.CDLL | None:
     return found
 
 
-def _seal(content: bytes) -> bytes:
-    """What stands behind a library that was written to its end; loaders do not look there."""
-    return hashlib.sha256(content).digest()
+def _seal(content: bytes, place: Path) -> bytes:
+    """What stands behind a library that was written to its end, under this name; loaders do not look there."""
+    return hashlib.sha256(place.name.encode() + content).digest()
 
 
 def _compile(compiler: str, text: str, place: Path) -> None:
@@ -112,7 +112,7 @@ def _compile(compiler: str, text: str, place: Path) -> None:
         beside = place.with_suffix(f".{os.getpid()}.tmp")
         try:
             content = made.read_bytes()
-            beside.write_bytes(content + _seal(content))
+            beside.write_bytes(content + _seal(content, place))
             beside.replace(place)
         finally:
             beside.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from optlang import ir
 from optlang.backends import passes
 from optlang.backends.base import Cell, Step
 from optlang.backends.cpp import build, source
@@ -19,6 +20,7 @@ from optlang.backends.kernels import Array, KernelFunctions, after, counters, in
 from optlang.backends.torch_code import Output
 from optlang.backends.torch_functions import Bound
 from optlang.ir import W
+from optlang.types import ELEMENT
 
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16", torch.float16: "_Float16", torch.bool: "bool"}
 
@@ -26,11 +28,14 @@ TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16"
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """A kernel ready to be called. `places`: where the tensor of each column lies among those of the torch function, and which
-    part of it the column is."""
+    part of it the column is; behind those of the function lie `fresh` ones, of such types, for what is handed out element by
+    element. `order`: whether what is handed out is such a tensor, or a number of the results."""
 
     kernel: source.Kernel
     step: Any
     places: tuple[tuple[int, int], ...]
+    fresh: tuple[torch.dtype, ...]
+    order: tuple[bool, ...]
 
 
 class CppFunctions(KernelFunctions):
@@ -49,21 +54,33 @@ class CppFunctions(KernelFunctions):
         )
 
     def made(self, bound: Bound, outputs: Sequence[Output]) -> Loaded | None:
-        code = bound.code
+        code, double = bound.code, bound.s.dtype == torch.float64
         types = {n: x if isinstance(x, Packed) else TYPES.get(x.dtype, "") for n, x in zip(code.tensors, bound.tensors, strict=True)}
+        outputs = stored(outputs)
         if passes.refuses(outputs) or not all(types.values()):
             return None
-        kernel = source.generate(outputs, code.slots, types, bound.s.dtype == torch.float64)
+        handed = [o.target for o in outputs if o.target is not None and _is_handed(o)]
+        fresh = tuple(torch.bool if node.type.kind == "bool" else bound.s.dtype for node in handed)
+        types |= {node: TYPES[dtype] for node, dtype in zip(handed, fresh, strict=True)}
+        kernel = source.generate(outputs, code.slots, types, double)
         try:
             step = build.library(kernel.text).step
         except build.NoCompiler as problem:
             self.trouble = str(problem)
             warn("C++", self.trouble)
             return None
-        return Loaded(kernel, step, tuple((code.tensors.index(node), part) for node, part in kernel.columns))
+        tensors = [*code.tensors, *handed]
+        order = tuple(_is_handed(o) for o in outputs if o.target is None or _is_handed(o))
+        return Loaded(kernel, step, tuple((tensors.index(node), part) for node, part in kernel.columns), fresh, order)
 
     def launch(self, kernel: Loaded, calls: Sequence[Bound]) -> torch.Tensor:
-        return torch.from_numpy(call(kernel, calls))
+        return torch.from_numpy(call(kernel, calls, []))
+
+    def handed(self, kernel: Loaded, calls: Sequence[Bound]) -> list[Sequence[torch.Tensor]]:
+        """With new flat tensors for what is handed out element by element."""
+        made = [[torch.empty(bound.weights.numel(), dtype=dtype) for dtype in kernel.fresh] for bound in calls]
+        numbers = torch.from_numpy(call(kernel, calls, made))
+        return [_merged(kernel.order, row, single.unbind()) for row, single in zip(made, numbers, strict=True)]
 
     def again(self, step: Step) -> Callable[[], None] | None:
         """A step from the tables of the last one."""
@@ -89,6 +106,26 @@ class CppFunctions(KernelFunctions):
         return Table(loaded.kernel, loaded.step, keys, self.scalars(first.code).host, [cell for cell, _ in some], first)
 
 
+HANDED = "handed out"
+
+
+def stored(outputs: Sequence[Output]) -> list[Output]:
+    """Outputs with a tensor to write into for what is handed out element by element."""
+    return [
+        Output(o.node, ir.input_(f"{HANDED} {place}", o.node.type)) if o.target is None and o.node.type.extent == ELEMENT else o
+        for place, o in enumerate(outputs)
+    ]
+
+
+def _is_handed(output: Output) -> bool:
+    return output.target is not None and str(output.target.value).startswith(HANDED)
+
+
+def _merged(order: Sequence[bool], tensors: Sequence[torch.Tensor], numbers: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    left, right = iter(tensors), iter(numbers)
+    return tuple(next(left if is_tensor else right) for is_tensor in order)
+
+
 def _key(bound: Bound, place: int, part: int) -> str:
     """Where a cell has a column's tensor: see `repeat.column`."""
     node, tensor = bound.code.tensors[place], bound.tensors[place]
@@ -98,10 +135,11 @@ def _key(bound: Bound, place: int, part: int) -> str:
     return WEIGHTS if node is W else GRADIENT
 
 
-def call(loaded: Loaded, calls: Sequence[Bound]) -> Array:
+def call(loaded: Loaded, calls: Sequence[Bound], fresh: Sequence[Sequence[torch.Tensor]]) -> Array:
     """One call for many parameters; [parameters, returned] numbers. Tensors whose memory is not in order go through copies."""
     kernel, count = loaded.kernel, len(calls)
-    given = [[part_of(bound.tensors[place], part) for place, part in loaded.places] for bound in calls]
+    tensors = [[*bound.tensors, *row] for bound, row in zip(calls, fresh or [()] * count, strict=True)]
+    given = [[part_of(row[place], part) for place, part in loaded.places] for row in tensors]
     seen = [[in_order(x, node) for x, (node, _) in zip(row, kernel.columns, strict=True)] for row in given]
     pointers = np.array([[x.data_ptr() for x in row] for row in seen], dtype=np.uint64).reshape(count, len(kernel.columns))
     rows = np.array([bound.s.data_ptr() for bound in calls], dtype=np.uint64)
