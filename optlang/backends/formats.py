@@ -148,9 +148,10 @@ def rounded(x: Tensor, counter: Tensor | None, place: int) -> Tensor:
     """float32 to bf16, up or down with the probability that keeps the mean; to nearest without a counter."""
     if counter is None:
         return x.to(torch.bfloat16)
-    index = torch.arange(x.numel(), dtype=torch.int64, device=x.device)
-    words = philox.words(index, counter[0], SITE + place // HALVES, counter[1], counter[2])  # type: ignore[arg-type]
-    drawn = words[place % HALVES // 2] >> (16 * (place % 2)) & 0xFFFF
+    index = torch.arange(-(-x.numel() // HALVES), dtype=torch.int64, device=x.device)
+    words = philox.words(index, counter[0], SITE + place, counter[1], counter[2])  # type: ignore[arg-type]
+    halves = [half for word in words for half in (word & 0xFFFF, word >> 16 & 0xFFFF)]
+    drawn = torch.stack([torch.as_tensor(half) for half in halves], -1).reshape(-1)[: x.numel()]
     bits = (x.contiguous().view(torch.int32).to(torch.int64).reshape(-1) & 0xFFFFFFFF) + drawn
     cut = ((bits >> 16) & 0xFFFF).to(torch.int32)
     found = (cut << 16).view(torch.float32).to(torch.bfloat16).reshape(x.shape)

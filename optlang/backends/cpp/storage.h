@@ -88,21 +88,34 @@ static inline void close_fp8(char* const* at, i64 low, i64 high, const float* fr
 }
 #endif
 
-// The upper half of a float32, up or down by the draw: state K takes the K-th half word of a draw of its own.
+// The upper half of a float32, up or down by the draw. Eight elements share a draw: each takes a half word of it.
 static inline void open_bf16(char* const* at, i64 low, i64 high, float* to) {
   const bf16* kept = (const bf16*)at[0] + low;
   for (i64 k = 0; k < high - low; k++) to[k] = load(kept[k]);
 }
+static inline void draw_halves(i64 low, i64 high, const u32* counter, u32 place, uint16_t* to) {
+  u32 words[4][BLOCK / 8];
+  const i64 count = (high - low + 7) / 8;
+  #pragma omp simd
+  for (i64 j = 0; j < count; j++) {
+    const Words x = philox((u64)(low / 8 + j), counter[0], 0x80000000u + place, counter[1], counter[2]);
+    words[0][j] = x.a;
+    words[1][j] = x.b;
+    words[2][j] = x.c;
+    words[3][j] = x.d;
+  }
+  for (i64 j = 0; j < count; j++)
+    for (int half = 0; half < 8; half++) to[8 * j + half] = (uint16_t)(words[half / 2][j] >> (16 * (half % 2)));
+}
 static inline void close_bf16(char* const* at, i64 low, i64 high, const float* from, const u32* counter, u32 place) {
   bf16* kept = (bf16*)at[0] + low;
-  const u32 site = 0x80000000u + place / 8, shift = 16 * (place % 2), word = place % 8 / 2;
+  uint16_t drawn[BLOCK];
+  draw_halves(low, high, counter, place, drawn);
   #pragma omp simd
   for (i64 k = 0; k < high - low; k++) {
-    const Words x = philox((u64)(low + k), counter[0], site, counter[1], counter[2]);
-    const u32 drawn = ((word == 0 ? x.a : word == 1 ? x.b : word == 2 ? x.c : x.d) >> shift) & 0xffffu;
     const u32 bits = bits_of(from[k]);
     const bool finite = (bits & 0x7fffffffu) < 0x7f800000u;
-    const u32 raised = bits + drawn;
+    const u32 raised = bits + drawn[k];
     bf16 plain;
     store(plain, from[k]);
     kept[k].bits = finite ? (uint16_t)(raised >> 16) : plain.bits;

@@ -64,18 +64,14 @@ def closed(kind: Packed, place: int, found: Tables, where: str, value: str) -> s
     name = kind.form.name
     more = [f"levels + {found.at[name][1]}"] if name in found.at else []
     more += [f"below + {found.at[name][2]}"] if name.endswith("int8") else []
-    more += [_word(kind), str(16 * (kind.place % 2))] if kind.form.draws else []
+    more += [f"r{kind.place}"] if kind.form.draws else []
     return f"close_{FUNCTIONS.get(name, name)}({', '.join([*_parts(kind, place), value, *more, where])})"
 
 
 def drawn(kinds: Collection[str | Packed]) -> list[str]:
-    """The random words that closing needs; one draw serves up to eight tensors."""
-    sites = sorted({kind.place // HALVES for kind in kinds if isinstance(kind, Packed) and kind.form.draws})
-    return [f"{', '.join(f'r{site}_{k}' for k in range(4))} = philox(i, t, {SITE + site}, seed, stream)" for site in sites]
-
-
-def _word(kind: Packed) -> str:
-    return f"r{kind.place // HALVES}_{kind.place % HALVES // 2}"
+    """The random half words that closing needs; eight elements share a draw."""
+    places = sorted({kind.place for kind in kinds if isinstance(kind, Packed) and kind.form.draws})
+    return [f"r{place} = half_of(i, *philox(i // {HALVES}, t, {SITE + place}, seed, stream))" for place in places]
 
 
 def _parts(kind: Packed, place: int) -> list[str]:

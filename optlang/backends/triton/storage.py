@@ -182,13 +182,20 @@ def open_bf16(kept: tl.tensor, low: tl.tensor, size: tl.tensor, whole: tl.conste
 
 
 @triton.jit
+def half_of(i: tl.tensor, a: tl.tensor, b: tl.tensor, c: tl.tensor, d: tl.tensor) -> tl.tensor:
+    """The half word that an element takes of the draw that eight share."""
+    place = (i & 7).to(tl.uint32)
+    word = tl.where(place < 2, a, tl.where(place < 4, b, tl.where(place < 6, c, d)))
+    return (word >> (16 * (place & 1))) & 0xFFFF
+
+
+@triton.jit
 def close_bf16(
-    kept: tl.tensor, x: tl.tensor, word: tl.tensor, shift: tl.constexpr, low: tl.tensor, size: tl.tensor,
-    whole: tl.constexpr, block: tl.constexpr,
-) -> None:  # fmt: skip
+    kept: tl.tensor, x: tl.tensor, half: tl.tensor, low: tl.tensor, size: tl.tensor, whole: tl.constexpr, block: tl.constexpr
+) -> None:
     """The upper half of a float32, up or down by a draw of 16 bits."""
     bits = x.to(tl.uint32, bitcast=True)
-    cut = ((bits + ((word >> shift) & 0xFFFF)) >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
+    cut = ((bits + half) >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True)
     finite = (bits & 0x7FFFFFFF) < 0x7F800000
     store_codes(kept, tl.where(finite, cut, to_bf16(x)), low, size, whole, block)
 
