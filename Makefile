@@ -7,7 +7,7 @@ PIP     = $(PY) -m pip install --quiet --disable-pip-version-check -c constraint
 RULES  ?= adamw lion examples/my.opt
 TASK   ?= digits
 
-.PHONY: race test torch-suite lint format bench optax resume authors gpu-check clean
+.PHONY: race test torch-suite lint format bench optax resume sharded authors gpu-check clean
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
@@ -36,6 +36,9 @@ resume: $(VENV)/.ready-for-tests ## Runs that are cut and gone on with: every ru
 
 gpu-check: $(VENV)/.ready-for-tests ## What only an NVIDIA GPU can tell: right numbers, CUDA graphs, speed; JSON in tests/bench/results
 	$(PY) tests/gpu/check.py
+
+sharded: $(VENV)/.ready-for-tests ## Every rule on 2 and 4 processes beside one, what was found into docs/sharded.json
+	PYTHONPATH=tests $(PY) tests/test_home_sharded.py docs/sharded.json
 
 clean:
 	rm -rf $(VENV) dist build race-results

@@ -75,6 +75,13 @@ class Plan:
                 depth[mark] = 1 + max((depth[other] for other in needs[mark]), default=-1)
         return [[self.barriers[m] for m in depth if depth[m] == level] for level in range(max(depth.values(), default=-1) + 1)]
 
+    def needed(self, wanted: Iterable[Node], truth: Truth) -> frozenset[Node]:
+        """The marks of the barriers that a parameter of such conditions takes part in: those per group and model, and below."""
+        beyond = [b for b in self.barriers.values() if b.value is None or b.value.level != "tensor"]
+        roots = self.decided([*wanted, *(arg for b in beyond for arg in b.args)], truth)
+        found = [b.mark for level in self.levels(roots, [truth]) for b in level]
+        return frozenset([*found, *(b.mark for b in beyond)])
+
     @cached_property
     def common(self) -> frozenset[Node]:
         """The marks to which parameters of other rules add, where the program is one of a route: values per model."""
@@ -106,12 +113,12 @@ def _marks(roots: Iterable[Node]) -> list[Node]:
     return [node for node in ir.walk(roots) if node.op == "input"]
 
 
-def plan(program: Program) -> Plan:
-    """The program cut at its barriers."""
+def plan(program: Program, parts: bool = False) -> Plan:
+    """The program cut at its barriers. `parts`: values per tensor are barriers, too, for processes hold parts of parameters."""
     barriers: dict[Node, Barrier] = {}
 
     def cut(node: Node, args: tuple[Node, ...]) -> Node:
-        if not (node.op in CALLS or is_gathering(node)):
+        if not (node.op in CALLS or is_gathering(node) or (parts and _is_of_a_tensor(node))):
             return ir.rebuild(node, args)
         same = next((b for b in barriers.values() if (b.op, b.args, b.value) == (node.op, args, node.value)), None)
         mark = same.mark if same else ir.input_(f"barrier {len(barriers)}", Type("real", node.type.extent, node.type.window))
@@ -121,6 +128,8 @@ def plan(program: Program) -> Plan:
     roots = program.all_roots()
     table = ir.fold(roots, cut)
     after = program.replaced(table)
+    if parts:  # what starts from values of all elements is not stepped in parts
+        after = replace(after, states=program.states)
     everything = [*(table[root] for root in roots), *(arg for b in barriers.values() for arg in b.args)]
     known = ir.on_host(everything)
     conditions = dict.fromkeys(n.args[0] for n in ir.walk(everything) if n.op == "branch" and known[n.args[0]])
@@ -144,6 +153,11 @@ def needs_own(program: Program) -> str:
             return OWN[node.op].format(node.value)
         waiting.extend(node.args)
     return ""
+
+
+def _is_of_a_tensor(node: Node) -> bool:
+    """Whether a node reduces elements to one value per tensor."""
+    return isinstance(node.value, Extent) and node.value.level == "tensor" and bool(node.args) and node.args[0].type.extent.level == "array"
 
 
 def is_gathering(node: Node) -> bool:

@@ -23,6 +23,20 @@ class StepError(Exception):
     """A step that cannot be taken; nothing has been written. The message names the parameter or hyper and says what to do."""
 
 
+class Spread(Protocol):
+    """How a part of a parameter goes with those that other processes hold."""
+
+    shape: tuple[int, ...]  # of the whole parameter
+    offset: int | None  # the place of the part's first element there; None where its elements do not follow each other
+
+    @property
+    def key(self) -> Any:
+        """The same for parts whose values can be reduced together."""
+
+    def reduced(self, op: str, values: Array) -> Array:
+        """One value for each of what the processes computed for their parts; all of them must ask."""
+
+
 @dataclass(slots=True, eq=False)
 class Cell:
     """One parameter in one step. Shapes of states: element = the parameter's, row (…, rows, 1), col (…, 1, cols),
@@ -39,6 +53,7 @@ class Cell:
     group: int
     name: str = ""  # for messages
     inputs: Mapping[str, Array] = field(default_factory=dict)  # `input`s of extent tensor and below
+    spread: Spread | None = None  # of a part: what goes through all processes that hold one
 
 
 @dataclass(slots=True)

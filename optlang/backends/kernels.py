@@ -133,7 +133,7 @@ def counters(calls: Sequence[Bound]) -> Array:
     """(t, seed, stream) of each parameter."""
     if calls[0].counter is None:
         return np.zeros(3 * len(calls), dtype=np.uint32)
-    return np.array([bound.counter.tolist() for bound in calls if bound.counter is not None], dtype=np.int64).astype(np.uint32)
+    return np.array([bound.counter.tolist()[:3] for bound in calls if bound.counter is not None], dtype=np.int64).astype(np.uint32)
 
 
 def after(

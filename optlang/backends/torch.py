@@ -43,16 +43,18 @@ class TorchExecutable:
     """A program on torch tensors. Every method raises StepError before anything has been written."""
 
     def __init__(
-        self, program: Program, compile_from: int = COMPILE_FROM, functions: Functions | None = None, storage: Storage = PLAIN
-    ) -> None:
-        self.plan: Plan = plan(program)
+        self, program: Program, compile_from: int = COMPILE_FROM, functions: Functions | None = None, storage: Storage = PLAIN,
+        parts: bool = False,
+    ) -> None:  # fmt: skip
+        self.plan: Plan = plan(program, parts)
         self.compile_from, self.storage = compile_from, storage
         self._conditions = [HostScalars((c,)) for c in self.plan.conditions]
         self._functions = functions or Functions()
         self._levels: dict[tuple[Truth, ...], list[list[Barrier]]] = {}
+        self._needed: dict[Truth, frozenset[Node]] = {}
         roots = self.plan.program.all_roots() + [arg for b in self.plan.barriers.values() for arg in b.args]
         self._code = Code(roots)
-        self._shares = any(n.type.extent.level in ("group", "model") for n in ir.walk(roots))
+        self._shares = parts or any(n.type.extent.level in ("group", "model") for n in ir.walk(roots))
         self._is_plain = not (self.plan.barriers or self._shares or program.reports) and not any(
             c.hypers or c.reads_t for c in self._conditions
         )
@@ -151,6 +153,13 @@ class TorchExecutable:
             found += [*(program.updates[s.name] for s in self._shared), *(program.reports or {}).values()]
             self._levels[truths] = self.plan.levels(found, truths)
         return self._levels[truths]
+
+    def takes_part(self, work: Work) -> frozenset[Node]:
+        """The marks of the barriers that ask a parameter for something."""
+        if work.truth not in self._needed:
+            roots = [self.plan.program.weights, *(self.plan.program.updates[s.name] for s in self._own if self._exists(s, work.truth))]
+            self._needed[work.truth] = self.plan.needed(roots, work.truth)
+        return self._needed[work.truth]
 
     def _final(self, work: Work, now: Pass) -> Bound:
         """What writes the new weights and states of one parameter."""

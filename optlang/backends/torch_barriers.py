@@ -12,13 +12,13 @@ from torch import Tensor
 
 from optlang import meaning
 from optlang.backends.arrays import read
-from optlang.backends.base import StepError
+from optlang.backends.base import Spread, StepError
 from optlang.backends.places import Place, shape_of
 from optlang.backends.torch_views import like
-from optlang.backends.torch_work import Pass, Work
+from optlang.backends.torch_work import Pass, Work, computing
 from optlang.ir import Node
 from optlang.ops import CALLS
-from optlang.plan import Barrier
+from optlang.plan import PARTIAL, Barrier
 from optlang.types import ELEMENT, Type
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def cross(executable: TorchExecutable, now: Pass, number: int, level: Sequence[B
     partials: dict[Node, Partials] = {b.mark: {} for b in level}
     _partial(executable, now, number, level, now.works, partials)
     _partial(executable, now, number, [b for b in level if b.mark in executable.plan.common], now.beside, partials)
+    _reduce_parts([b for b in level if b.asked is not None and b.op not in CALLS], partials, [*now.works, *now.beside])
     for barrier in level:
         if barrier.op in CALLS:
             _ask(barrier, partials[barrier.mark], now)
@@ -44,14 +45,32 @@ def _partial(
     executable: TorchExecutable, now: Pass, number: int, level: Sequence[Barrier], works: Sequence[Work], partials: dict[Node, Partials]
 ) -> None:
     """What some parameters contribute."""
-    asked = [(b, b.asked) for b in level if b.asked is not None]
-    key = ("level", number, tuple(b.mark for b in level))
-    answers = executable.answers(key, [node for _, node in asked], works, now) if asked else []
     first = 0 if works is now.works else len(now.works)
-    for place, (work, (code, values)) in enumerate(zip(works, answers, strict=False), first):
-        for (barrier, _), value in zip(asked, values, strict=True):
-            if barrier.op in CALLS:
-                value = like(work.cell.weights, value, WEIGHTS, code.shaped)
+    together: dict[tuple[Barrier, ...], list[tuple[int, Work]]] = {}
+    for place, work in enumerate(works, first):
+        marks = executable.takes_part(work)
+        asked = tuple(b for b in level if b.asked is not None and b.mark in marks)
+        together.setdefault(asked, []).append((place, work))
+    for asked, some in together.items() if any(together) else ():
+        key = ("level", number, tuple(b.mark for b in asked))
+        nodes = [b.asked for b in asked if b.asked is not None]
+        answers = executable.answers(key, nodes, [work for _, work in some], now) if asked else []
+        for (place, work), (code, values) in zip(some, answers, strict=False):
+            for barrier, value in zip(asked, values, strict=True):
+                found = like(work.cell.weights, value, WEIGHTS, code.shaped) if barrier.op in CALLS else value
+                partials[barrier.mark][place] = found
+
+
+def _reduce_parts(level: Sequence[Barrier], partials: dict[Node, Partials], works: Sequence[Work]) -> None:
+    """What parts contribute becomes what their parameters do: all values of a kind through the processes at once."""
+    waiting: dict[Any, list[tuple[Barrier, int, Spread]]] = {}
+    for barrier in level:
+        for place in partials[barrier.mark]:
+            if (spread := works[place].cell.spread) is not None:
+                waiting.setdefault((*spread.key, PARTIAL[barrier.op]), []).append((barrier, place, spread))
+    for (*_, op), some in waiting.items():
+        values = torch.stack([partials[barrier.mark][place].detach().double().reshape(()) for barrier, place, _ in some])
+        for (barrier, place, _), value in zip(some, some[0][2].reduced(op, values), strict=True):
             partials[barrier.mark][place] = value
 
 
@@ -82,8 +101,14 @@ def _gather(executable: TorchExecutable, barrier: Barrier, partials: Partials, n
     partials = _on_host(partials)
     others = now.run.model.beside.get(barrier.value.level, ()) if barrier.mark in executable.plan.common else ()
     for place in (*now.run.model.below[barrier.value.level], *others):
+        if barrier.value.level == "tensor" and barrier.mark not in executable.takes_part(now.work_at(place)):
+            continue
         share = [now.run([(arg, place)])[0] for arg in barrier.args[1:]]
-        place.values[barrier.mark] = _reduced(barrier, place, partials, share, now)
+        value = place.values[barrier.mark] = _reduced(barrier, place, partials, share, now)
+        if barrier.value.level == "tensor":
+            work = now.work_at(place)
+            weights = work.cell.weights
+            work.marks[barrier.mark] = torch.as_tensor(value, dtype=computing(weights.dtype), device=weights.device)
 
 
 def _on_host(partials: Partials) -> Partials:
@@ -117,4 +142,5 @@ def _reduced(barrier: Barrier, place: Place, partials: Partials, share: list[Any
 
 
 def _count(work: Work, arg: Node) -> int:
-    return prod(shape_of(arg.type.extent, tuple(work.cell.weights.shape)))
+    spread = work.cell.spread
+    return prod(shape_of(arg.type.extent, tuple(work.cell.weights.shape) if spread is None else spread.shape))

@@ -13,11 +13,11 @@ Dims = Sequence[int] | None  # None: all
 
 
 def draw(distribution: str, site: int, counter: Tensor, shape: Sequence[int], like: Tensor) -> Tensor:
-    """Draws of a shape; `counter` is (t, seed, stream). The same numbers as everywhere: see `philox`."""
+    """Draws of a shape; `counter` is (t, seed, stream, place of the first). The same numbers as everywhere: see `philox`."""
     count = 1
     for size in shape:
         count = count * size
-    index = torch.arange(count, dtype=torch.int64, device=like.device)
+    index = torch.arange(count, dtype=torch.int64, device=like.device) + (counter[3] if len(shape) else 0)
     found = philox.words(index, counter[0], site, counter[1], counter[2])  # type: ignore[arg-type]
     drawn: Tensor = philox.sample(distribution, found, torch, lambda x: x.to(torch.float64))
     return drawn.to(like.dtype).reshape(tuple(shape))

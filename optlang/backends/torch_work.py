@@ -40,13 +40,21 @@ class Pass:
     compiled: bool
     scalars: dict[Any, Any] = field(default_factory=dict)
     counters: dict[int, Tensor] = field(default_factory=dict)
+    places: dict[int, Work] = field(default_factory=dict)
+
+    def work_at(self, place: Place) -> Work:
+        """The parameter of a place."""
+        if not self.places:
+            self.places.update((id(work.place), work) for work in (*self.works, *self.beside))
+        return self.places[id(place)]
 
     def counter(self, cell: Cell) -> Tensor:
-        """(t, seed, stream) of the draws of a parameter, made for all parameters of a device at once."""
+        """(t, seed, stream, first place) of the draws of a parameter, made for all parameters of a device at once."""
         if id(cell) not in self.counters:
             device = cell.weights.device
             cells = [work.cell for work in [*self.works, *self.beside] if work.cell.weights.device == device]
-            plain = [[0 if is_on_device(c) else c.t, self.step.seed & 0xFFFFFFFF, c.index & 0xFFFFFFFF] for c in cells]
+            seed = self.step.seed & 0xFFFFFFFF
+            plain = [[0 if is_on_device(c) else c.t, seed, c.index & 0xFFFFFFFF, c.spread.offset or 0 if c.spread else 0] for c in cells]
             rows = _fixed(tuple(map(tuple, plain)), device) if is_on_device(cell) else sent(plain, torch.int64, device)
             if is_on_device(cell):
                 rows = rows.clone()

@@ -12,6 +12,7 @@ from optlang.backends import WHAT, backend
 from optlang.backends.base import Executable, Math
 from optlang.backends.formats import Storage
 from optlang.backends.overflow import guarded
+from optlang.backends.torch import TorchExecutable
 from optlang.errors import did_you_mean
 from optlang.live import without_dead
 from optlang.ops import ASKING, CALLS
@@ -21,6 +22,8 @@ from optlang.runtime.differentiable import Differentiable
 from optlang.runtime.fingerprint import fingerprint_of, text_of
 from optlang.runtime.naming import Naming
 from optlang.runtime.settings import Settings
+from optlang.runtime.sharded import reduces
+from optlang.simplify import simplify
 from optlang.still import moved
 
 Relower = Callable[[dict[str, Any]], "ir.Program | ir.Routing"]
@@ -40,8 +43,10 @@ class Way:
     def storage(self, program: ir.Program) -> Storage:
         return precision.storage(program, self.state, self.weights)
 
-    def compiled(self, program: ir.Program, guard: Guard = None) -> Executable:
+    def compiled(self, program: ir.Program, guard: Guard = None, parts: bool = False) -> Executable:
         wanted = program if guard is None else guarded(program, guard == "scaled")
+        if parts:
+            return TorchExecutable(simplify(wanted, self.math), parts=True)
         return backend(self.backend).compile(wanted, self.math, self.storage(program))
 
     @property
@@ -88,13 +93,15 @@ class Case:
         return self._programs[key]
 
     def executable(
-        self, hypers: Mapping[str, Any], differentiable: bool = False, guard: Guard = None
+        self, hypers: Mapping[str, Any], differentiable: bool = False, guard: Guard = None, parts: bool = False
     ) -> tuple[tuple[Any, ...], Executable]:
-        """What steps such parameters, with a key that tells one shape from another. `guard`: gradients may have overflowed."""
-        key = (*self._key(hypers), differentiable, guard)
+        """What steps such parameters, with a key that tells one shape from another. `guard`: gradients may have overflowed;
+        `parts`: other processes hold the rest of some parameters."""
+        parts = parts and self.reduces
+        key = (*self._key(hypers), differentiable, guard, parts)
         if key not in self._executables:
             program = self.shaped(hypers)
-            made = Differentiable(program) if differentiable else self._way.compiled(program, guard)
+            made = Differentiable(program) if differentiable else self._way.compiled(program, guard, parts)
             self._executables[key] = made
         return (self.label, *key), self._executables[key]
 
@@ -121,6 +128,11 @@ class Case:
             program = self.shaped(hypers)
             self._identities[key] = fingerprint_of(program), text_of(program)
         return self._identities[key]
+
+    @cached_property
+    def reduces(self) -> bool:
+        """Whether a part of a parameter needs more than its own elements."""
+        return reduces(self.program)
 
     @cached_property
     def waits(self) -> str:

@@ -36,9 +36,16 @@ def description(optimizer: Grouped) -> str:
 
 def _gathered(optimizer: Grouped, group: Group) -> str:
     """What several processes send each other in a step, where a rule is none for each element by itself."""
-    found = [p for p in group["params"] if is_sharded(p) and optimizer.goes_whole(p, group)]
-    size = sum(2 * p.numel() * p.element_size() for p in found)
-    return f"{len(found)} of them gathered whole in every step, {size:,} bytes with their gradients" if found else ""
+    case = optimizer.case_of(group)
+    spread = [p for p in group["params"] if is_sharded(p)]
+    found = [(p, why) for p in spread if (why := optimizer.goes_whole(p, group))]
+    size = sum(2 * p.numel() * p.element_size() for p, _ in found)
+    reasons = ", ".join(dict.fromkeys(why for _, why in found))
+    gathered = f"{len(found)} of them gathered whole in every step, {size:,} bytes with their gradients, since the rule {reasons}"
+    said = [gathered] if found else []
+    if case.reduces and len(found) < len(spread):
+        said.append(f"{len(spread) - len(found)} of them stepped in parts, with values of all reduced over the processes")
+    return "; ".join(said)
 
 
 def _settings(optimizer: Grouped, group: Group) -> str:

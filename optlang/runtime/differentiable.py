@@ -160,7 +160,7 @@ class Differentiable:
         if code.shaped and cell.weights.ndim < 2:
             raise StepError(f"{cell.name} has shape {tuple(cell.weights.shape)}, but rule `{self.plan.program.name}` needs a matrix")
         tensors = [view(_tensor(node, cell), node.type, code.shaped) for node in code.tensors]
-        counter = torch.tensor([cell.t, step.seed & 0xFFFFFFFF, cell.index & 0xFFFFFFFF], device=cell.weights.device)
+        counter = torch.tensor([cell.t, step.seed & 0xFFFFFFFF, cell.index & 0xFFFFFFFF, 0], device=cell.weights.device)
         first = cell.weights.shape[0] if code.shaped else 0
         values = function(*tensors, _rates(code.slots, site), counter, first)
         return [_like(room, value, type_, code.shaped) for (room, type_), value in zip(rooms, values, strict=True)]

@@ -35,7 +35,7 @@ def lacks_rank(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> 
     """Whether the program would treat a parameter of rank 0 or 1 as a matrix."""
     if facts["rank"] >= 2:
         return False
-    return any(_is_matrix(node) for node in _reached(program, facts, hypers))
+    return any(_is_matrix(node) for node in reached(program, facts, hypers))
 
 
 def _is_matrix(node: ir.Node) -> bool:
@@ -45,18 +45,18 @@ def _is_matrix(node: ir.Node) -> bool:
 
 def is_matrix_rule(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> bool:
     """Whether such a parameter is multiplied or decomposed as a matrix, more than summed by rows and columns."""
-    return any(node.op in MATRIX_OPS for node in _reached(program, facts, hypers))
+    return any(node.op in MATRIX_OPS for node in reached(program, facts, hypers))
 
 
 def mixes_elements(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> str:
     """Why a program is not one for each element by itself; empty where it is."""
-    nodes = _reached(program, facts, hypers)
+    nodes = reached(program, facts, hypers)
     roles = {OPS[node.op].role for node in nodes if node.value != "window"}
     reasons = [MIXING[role] for role in MIXING if role in roles] + [f"looks at `{node.value}`" for node in nodes if node.op == "fact"]
     return next(iter(reasons), "")
 
 
-def _reached(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> list[ir.Node]:
+def reached(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> list[ir.Node]:
     """The expressions that are computed for such a parameter: blocks on facts, whole numbers and truths are decided."""
     seen: dict[ir.Node, None] = {}
     kept = [s for s in program.states if s.guard is None or _decide(s.guard, facts, hypers) is not False]

@@ -178,11 +178,13 @@ class Grouped(torch.optim.Optimizer):
         if why := sharded.refuses(parameter, case.asks, group["differentiable"], case.keeps_float32):
             raise ValueError(f"{case.program.name} cannot step {name}, which several processes hold parts of: {why}")
 
-    def goes_whole(self, parameter: Tensor, group: Group) -> bool:
-        """Whether all of a parameter that several processes hold parts of is gathered for each step."""
+    def goes_whole(self, parameter: Tensor, group: Group) -> str:
+        """Why all of a parameter that several processes hold parts of is gathered for each step; empty where parts are stepped."""
         case = self.case_of(group)
         hypers = case.settings.read(group, "")
-        return any(c.sees_all for c in self.cases) or not sharded.goes_by_element(case.shaped(hypers), parameter, hypers)
+        whys = [sharded.why_whole(case.shaped(hypers), parameter, hypers)]
+        whys += [sharded.why_whole(other.program, parameter, {}) for other in self.cases if other.sees_all and other is not case]
+        return next(filter(None, whys), "")
 
     def name_of(self, parameter: Tensor) -> str:
         """The name that a parameter was given with, or its place."""

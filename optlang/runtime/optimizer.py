@@ -22,10 +22,11 @@ from optlang.runtime.facts import facts_of
 from optlang.runtime.interrupts import uninterrupted
 from optlang.runtime.naming import Group, name_in
 from optlang.runtime.parameters import gradient_of, real
+from optlang.runtime.processes import agree, mean_of
 from optlang.runtime.saved import Saved
 from optlang.runtime.scaling import overflowed, scale_of
 from optlang.runtime.settings import plain
-from optlang.runtime.sharded import Part, gradients_at, is_sharded
+from optlang.runtime.sharded import Part, gradients_at, is_sharded, points_at
 
 Shared = dict[str, Tensor]
 Work = dict[tuple[Any, ...], tuple[Executable, list[Cell]]]  # by rule and shape
@@ -56,6 +57,8 @@ class RuleOptimizer(Saved):
         """What compiled functions see of the optimizer: nothing that changes in training."""
         groups: list[Group] = self.__dict__.get("param_groups", [])
         self.stepped: list[Tensor] = [p for group in groups for p in group["params"]]
+        self._is_spread = any(is_sharded(p) for p in self.stepped)
+        self._agreed = not self._is_spread  # whether all processes are known to follow the same rule
         self.is_traced = not self.asks_again and all(traced.takes(p, g.get("differentiable", False)) for g in groups for p in g["params"])
         self.is_captured = all(group.get("capturable") for group in groups)
 
@@ -164,10 +167,13 @@ class RuleOptimizer(Saved):
     def _gather(self, settings: list[dict[str, Any]]) -> Work:
         """The cells of each program. A parameter without a gradient is left out, and its count does not move."""
         work: Work = {}
+        if not self._agreed:
+            agree([f"{self.case_of(g).program.name} ({self.case_of(g).identity(g)[0]})" for g in self.param_groups], self.stepped)
+            self._agreed = True
         index, scale = 0, None if self._guards else scale_of(self)
         there: list[Cell] = []
         for number, (group, hypers) in enumerate(zip(self.param_groups, settings, strict=True)):
-            key, executable = self.case_of(group).executable(hypers, group.get("differentiable", False), self._guard)
+            key, executable = self.case_of(group).executable(hypers, group.get("differentiable", False), self._guard, self._is_spread)
             self._check_shapes(number, group, hypers, key)
             cells = work.setdefault(key, (executable, []))[1]
             given = self._given_to_cells(group, hypers)
@@ -290,13 +296,13 @@ class RuleOptimizer(Saved):
         return cell
 
     def _cell_of_a_part(self, parameter: Tensor, group: int, place: int, index: int) -> Cell:
-        part = self._parts[index] = Part(parameter, self.goes_whole(parameter, self.param_groups[group]))
+        part = self._parts[index] = Part(parameter, bool(self.goes_whole(parameter, self.param_groups[group])))
         kept = self.state[parameter]
         kept.setdefault(COUNT, torch.zeros((), dtype=torch.float32))
         name = name_in(self.param_groups[group], group, place)
         given = {k: v.get(parameter) if isinstance(v, Mapping) else v for k, v in self.inputs.items()}
         inputs = {k: part.of(v) for k, v in given.items()}
-        return Cell(part.weights, None, part.states(kept), {}, 0, facts_of(parameter), index, group, name, inputs)
+        return Cell(part.weights, None, part.states(kept), {}, 0, facts_of(parameter), index, group, name, inputs, part.spread_over)
 
     def _put_back(self, cells: Sequence[Cell]) -> None:
         """Parts of parameters that were stepped whole."""
@@ -311,8 +317,9 @@ class RuleOptimizer(Saved):
             parts = [part if isinstance(part := self._parts.get(cell.index), Part) else None for cell in cells]
             weights = [cell.weights if part is None else part.parameter for cell, part in zip(cells, parts, strict=True)]
             signs = [-1 if self.param_groups[cell.group].get("maximize", False) else 1 for cell in cells]
-            step.loss = signs[0] * as_number(batch.loss) if "loss" in self.case_of(self.param_groups[cells[0].group]).asks else None
-            step.loss_at = lambda points: signs[0] * batch.loss_at(weights, points)
+            asks = self.case_of(self.param_groups[cells[0].group]).asks
+            step.loss = signs[0] * mean_of(as_number(batch.loss), self.stepped) if "loss" in asks else None
+            step.loss_at = lambda points: signs[0] * mean_of(batch.loss_at(weights, points_at(parts, points)), self.stepped)
             step.grad = lambda points: [s * x for s, x in zip(signs, gradients_at(batch, weights, parts, points), strict=True)]
             step.hvp = lambda vectors: [s * x for s, x in zip(signs, batch.hessian(weights, vectors), strict=True)]
         try:

@@ -1,8 +1,9 @@
 """Parameters that several processes hold parts of: DTensors, as of FSDP2 and tensor parallelism.
 
-A rule that goes element by element steps the part that is here, and its states are DTensors like the parameter. Every other
-rule (reductions, matrices, draws, `rows`) gets the whole parameter from all processes in every step: each of them computes
-all of it, keeps its states whole, and puts its own part back. That costs memory and traffic, but takes the same steps.
+A rule that goes element by element steps the part that is here, and its states are DTensors like the parameter. Values per
+tensor, group and model are reduced over the processes. Where a rule needs more (rows and columns, matrices, quantiles, draws
+for parts that are cut up) it gets the whole parameter from all processes in every step: each of them computes all of it, keeps
+its states whole, and puts its own part back. That costs memory and traffic, but takes the same steps.
 """
 
 from __future__ import annotations
@@ -14,9 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optlang import ir
 from optlang.ir import Program
+from optlang.ops import OPS
 from optlang.runtime.batch import Batch
-from optlang.runtime.facts import facts_of, mixes_elements
+from optlang.runtime.facts import facts_of, reached
+from optlang.runtime.processes import Spread, first_place
+from optlang.types import ELEMENT, needs_matrix
 
 
 def is_sharded(parameter: Any) -> bool:
@@ -24,15 +29,30 @@ def is_sharded(parameter: Any) -> bool:
     return hasattr(parameter, "device_mesh")
 
 
-def goes_by_element(program: Program, parameter: Tensor, hypers: Mapping[str, Any]) -> bool:
-    """Whether a part of a parameter can be stepped by itself."""
-    return not program.uses("random") and not program.reports and not mixes_elements(program, facts_of(parameter), hypers)
+def why_whole(program: Program, parameter: Tensor, hypers: Mapping[str, Any]) -> str:
+    """Why all of a parameter must be there to step a part of it; empty where it need not."""
+    nodes = reached(program, facts_of(parameter), hypers)
+    if any(state.type.window and state.type.extent != ELEMENT for state in program.states):
+        return "remembers values of all elements"
+    if any(OPS[node.op].role == "reduce" for node in ir.walk([s.init for s in program.states])):
+        return "starts from values of all elements"
+    if any(OPS[node.op].role == "matrix" or needs_matrix(node.type.extent) for node in nodes):
+        return "treats parameters as matrices"
+    if any(node.op == "quantile" and node.value != "window" for node in nodes):
+        return "puts elements in order"
+    if any(node.op == "random" and node.type.extent.level == "array" for node in nodes) and first_place(parameter) is None:
+        return "draws for each element"
+    return ""
+
+
+def reduces(program: Program) -> bool:
+    """Whether parts need more than their own elements: values of all, or their places for draws."""
+    nodes = ir.walk([*program.all_roots()])
+    return any((OPS[node.op].role == "reduce" and node.value != "window") or node.op == "random" for node in nodes)
 
 
 def refuses(parameter: Tensor, asks: Set[str], differentiable: bool, plain: bool) -> str:
     """Why such a parameter cannot be spread over processes; empty where it can. `asks`: what the rule asks the model for."""
-    if asks & {"loss", "loss_at"}:
-        return "the rule reads the loss, and that of one process is not the loss of all"
     if "hvp" in asks:
         return "the rule needs products with the Hessian, and gradients of parts cannot be differentiated again"
     if differentiable:
@@ -57,6 +77,7 @@ class Part:
     def __init__(self, parameter: Any, whole: bool) -> None:
         self.parameter, self.whole = parameter, whole
         self.weights = parameter.full_tensor() if whole else parameter.to_local()
+        self.spread_over = None if whole else Spread(parameter)
 
     def gradient(self, given: Any = None) -> Tensor:
         """That of the parameter or a given one, for the same elements as the weights, summed up where it was not yet."""
@@ -128,10 +149,14 @@ class Parts(MutableMapping[str, Any]):
         return len(self.kept)
 
 
+def points_at(parts: Sequence[Part | None], points: Sequence[Any]) -> list[Any]:
+    """Other weights as the model takes them: DTensors where there are parts."""
+    return [x if part is None else part.point(torch.as_tensor(x)) for x, part in zip(points, parts, strict=True)]
+
+
 def gradients_at(batch: Batch, parameters: Sequence[Any], parts: Sequence[Part | None], points: Sequence[Tensor]) -> list[Tensor]:
     """The gradients of a batch at other weights, which are those of the parts where there are such."""
-    there = [x if part is None else part.point(torch.as_tensor(x)) for x, part in zip(points, parts, strict=True)]
-    found = batch.gradients(parameters, there)
+    found = batch.gradients(parameters, points_at(parts, points))
     return [x if part is None else part.gradient(x) for x, part in zip(found, parts, strict=True)]
 
 

@@ -7,7 +7,17 @@ from collections.abc import Mapping, Sequence
 
 from optlang.backends.module.spell import AND, COMPARE, LEVELS, MINUS, NOT, SUM, literal, quoted
 from optlang.backends.module.update import Lines, indented
-from optlang.backends.module.writer import CLOSURE, attributes, documentation, input_lines, load_lines, set_state_lines
+from optlang.backends.module.writer import (
+    ATTRIBUTE,
+    CLOSURE,
+    STEP,
+    attributes,
+    documentation,
+    input_lines,
+    load_lines,
+    set_state_lines,
+    wrapped,
+)
 from optlang.emit import Piece, chained
 from optlang.ir import Predicate, Routing
 from optlang.ops import ASKING
@@ -41,12 +51,13 @@ def _documentation(routing: Routing, classes: Sequence[str]) -> Lines:
 
 
 def _init(routing: Routing, classes: Sequence[str], draws: bool) -> Lines:
-    arguments = ["self", "params", "*", *(f"{cls}=None" for cls in classes), "maximize=False", *(["seed=0"] * draws)]
+    arguments = ["self", "params: ParamsT", "*", *(f"{cls}: dict[str, Any] | None = None" for cls in classes), "maximize: bool = False",
+                 *(["seed: int = 0"] * draws)]  # fmt: skip
     settings = "{" + ", ".join(f"{quoted(cls)}: {cls} or {{}}" for cls in classes) + "}"
     defaults = '{"maximize": maximize' + (', "seed": seed}' if draws else "}")
     body = [f"self.settings = {settings}", f"super().__init__(params, {defaults})"]
-    body = [*attributes([case.program for case in routing.cases], "self.{0} = {{}}"), *body]
-    return [f"def __init__({', '.join(arguments)}):", *indented(body)]
+    body = [*attributes([case.program for case in routing.cases], ATTRIBUTE), *body]
+    return [*wrapped(f"def __init__({', '.join(arguments)}) -> None:"), *indented(body)]
 
 
 def _add_param_group(routing: Routing, classes: Sequence[str], draws: Mapping[str, bool]) -> Lines:
@@ -55,7 +66,7 @@ def _add_param_group(routing: Routing, classes: Sequence[str], draws: Mapping[st
         'own = {key: value for key, value in param_group.items() if key not in ("params", "param_names")}',
         'params, names = _flattened(param_group["params"], param_group.get("param_names"))',
         "rules = [self._rule_of(param, name) for param, name in zip(params, names)]",
-        "named = list(zip(names, params)) if any(names) else params",
+        "named: list[Any] = list(zip(names, params)) if any(names) else params",
     ]
     for case, cls in zip(routing.cases, classes, strict=True):
         settings = "".join(f"{quoted(key)}: {literal(value).text}, " for key, value in case.settings.items())
@@ -66,7 +77,7 @@ def _add_param_group(routing: Routing, classes: Sequence[str], draws: Mapping[st
             f"    group = {cls}(chosen, **settings).param_groups[0]",
             f'    super().add_param_group({{**group, "params": chosen, "rule": {quoted(cls)}}})',
         ]
-    return ["def add_param_group(self, param_group):", *indented(lines)]
+    return ["def add_param_group(self, param_group: dict[str, Any]) -> None:", *indented(lines)]
 
 
 def _defaults(cls: str, draws: Mapping[str, bool]) -> str:
@@ -87,10 +98,10 @@ def _rule_of(routing: Routing, name: str, classes: Sequence[str]) -> Lines:
         lines += ["if not name:", f'    raise ValueError("{message}")']
     for case, cls in zip(routing.cases, classes, strict=True):
         if case.condition is None:
-            return ["@staticmethod", "def _rule_of(param, name):", *indented([*lines, f"return {quoted(cls)}"])]
+            return ["@staticmethod", "def _rule_of(param: torch.Tensor, name: str) -> str:", *indented([*lines, f"return {quoted(cls)}"])]
         lines += [f"if {predicate(case.condition).text}:", f"    return {quoted(cls)}"]
     lines.append(f'raise ValueError(f"{name} has no rule for {{name or tuple(param.shape)}}")')
-    return ["@staticmethod", "def _rule_of(param, name):", *indented(lines)]
+    return ["@staticmethod", "def _rule_of(param: torch.Tensor, name: str) -> str:", *indented(lines)]
 
 
 def _mentions(p: Predicate, what: str) -> bool:
@@ -138,5 +149,6 @@ def _step(routing: Routing, classes: Sequence[str]) -> Lines:
     more = ", closure, loss, random_state" if asks else ""
     for cls in classes:
         lines.append(f"{cls}._update(self, self._groups({quoted(cls)}){more})")
-    groups = ["def _groups(self, rule):", '    return [group for group in self.param_groups if group["rule"] == rule]', ""]
-    return [*groups, "@torch.no_grad()", "def step(self, closure=None):", *indented([*lines, "", "return loss"])]
+    groups = ["def _groups(self, rule: str) -> list[dict[str, Any]]:",
+              '    return [group for group in self.param_groups if group["rule"] == rule]', ""]  # fmt: skip
+    return [*groups, "@torch.no_grad()", STEP, *indented([*lines, "", "return loss"])]

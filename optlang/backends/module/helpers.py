@@ -6,12 +6,12 @@ import re
 
 HELPERS: dict[str, str] = {
     "_ieee": '''
-def _ieee(function, *numbers):
+def _ieee(function: Callable[..., torch.Tensor], *numbers: float) -> float:
     """A torch function of Python numbers: infinite or NaN where Python would raise."""
     return function(*(torch.tensor(float(x), dtype=torch.float64) for x in numbers)).item()
 ''',
     "_vector": '''
-def _vector(values):
+def _vector(values: Iterable[Any]) -> torch.Tensor:
     """Single values from any devices as one float64 vector on the CPU, with one transfer for each device."""
     values = [x if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=torch.float64) for x in values]
     result = torch.empty(len(values), dtype=torch.float64)
@@ -21,23 +21,22 @@ def _vector(values):
     return result
 ''',
     "_together": '''
-def _together(tensors):
+def _together(tensors: Iterable[Any]) -> torch.Tensor:
     """All elements of some tensors as one float64 vector on the CPU."""
     return torch.cat([torch.as_tensor(x).reshape(-1).double().cpu() for x in tensors])
 ''',
     "_between": '''
-def _between(ordered, place):
+def _between(ordered: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     """The element at a place of the last dimension; between two elements, linear interpolation."""
     place = place.expand(ordered.shape[:-1])
     low, high = (ordered.gather(-1, f(place).long().unsqueeze(-1)).squeeze(-1) for f in (torch.floor, torch.ceil))
     return torch.where(low == high, low, low + (high - low) * (place - place.floor()))
 ''',
     "_quantile": '''
-def _quantile(x, q, dim=None):
+def _quantile(x: torch.Tensor, q: Any, dim: tuple[int, ...] | None = None) -> torch.Tensor:
     """The quantile q of all elements, or over dimensions that are kept with size 1; NaN if any element is."""
-    if dim is None:
-        rows, shape = x.reshape(-1), ()
-    else:
+    rows, shape = x.reshape(-1), list[int]()
+    if dim is not None:
         shape = [1 if d - x.ndim in dim else size for d, size in enumerate(x.shape)]
         kept = [d for d in range(x.ndim) if d - x.ndim not in dim]
         rows = x.permute(*kept, *dim).flatten(len(kept))
@@ -48,34 +47,34 @@ def _quantile(x, q, dim=None):
     return torch.where(undefined, torch.nan, _between(ordered, place)).reshape(shape)
 ''',
     "_window_sum": '''
-def _window_sum(window):
+def _window_sum(window: torch.Tensor) -> torch.Tensor:
     """Sum of the remembered values; NaN marks a place that is still empty."""
     return window.nansum(0)
 ''',
     "_window_count": '''
-def _window_count(window):
+def _window_count(window: torch.Tensor) -> torch.Tensor:
     """How many values are remembered; NaN marks a place that is still empty."""
     return (~window.isnan()).sum(0).to(window.dtype)
 ''',
     "_window_mean": '''
-def _window_mean(window):
+def _window_mean(window: torch.Tensor) -> torch.Tensor:
     """Mean of the remembered values; NaN marks a place that is still empty."""
     return window.nansum(0) / (~window.isnan()).sum(0)
 ''',
     "_window_amax": '''
-def _window_amax(window):
+def _window_amax(window: torch.Tensor) -> torch.Tensor:
     """The largest remembered value; NaN marks a place that is still empty."""
     empty = window.isnan()
     return torch.where(empty.all(0), torch.nan, torch.where(empty, -torch.inf, window).amax(0))
 ''',
     "_window_amin": '''
-def _window_amin(window):
+def _window_amin(window: torch.Tensor) -> torch.Tensor:
     """The smallest remembered value; NaN marks a place that is still empty."""
     empty = window.isnan()
     return torch.where(empty.all(0), torch.nan, torch.where(empty, torch.inf, window).amin(0))
 ''',
     "_window_quantile": '''
-def _window_quantile(window, q):
+def _window_quantile(window: torch.Tensor, q: Any) -> torch.Tensor:
     """The quantile q of the remembered values; NaN marks a place that is still empty."""
     filled = (~window.isnan()).sum(0)
     q = torch.as_tensor(q, dtype=window.dtype, device=window.device)
@@ -85,16 +84,17 @@ def _window_quantile(window, q):
     return torch.where(undefined, torch.nan, _between(ordered, place.to(window.dtype)))
 ''',
     "_push": '''
-def _push(window, x):
+def _push(window: torch.Tensor, x: Any) -> torch.Tensor:
     """The window without its oldest value and with x as its newest."""
     x = torch.as_tensor(x, dtype=window.dtype, device=window.device)
     return torch.cat([window[1:], x.expand(window.shape[1:]).unsqueeze(0)])
 ''',
     "_philox": '''
-def _philox(index, t, site, seed, stream):
+def _philox(index: Any, t: int, site: int, seed: int, stream: int) -> tuple[Any, Any]:
     """Random words of 32 bits that depend on their counter alone: Philox4x32-10 (Salmon et al. 2011)."""
     mask = 0xFFFFFFFF
-    a, b, c, d = index & mask, (index >> 32) & mask, t & mask, site
+    words: tuple[Any, Any, Any, Any] = index & mask, (index >> 32) & mask, t & mask, site
+    a, b, c, d = words
     key0, key1 = seed & mask, stream & mask
     for _ in range(10):
         first, second = 0xD2511F53 * a, 0xCD9E8D57 * c
@@ -103,10 +103,13 @@ def _philox(index, t, site, seed, stream):
     return a, b
 ''',
     "_draw": '''
-def _draw(distribution, site, shape, like, *, t, seed, stream):
+def _draw(
+    distribution: str, site: int, shape: tuple[int, ...], like: torch.Tensor, *, t: int, seed: int, stream: int,
+) -> torch.Tensor:
     """Draws that depend on the place in the rule, the step, the seed and the parameter alone, so that a resumed run draws the same."""
     index = torch.arange(math.prod(shape), device=like.device)
     a, b = _philox(index, t, site, seed, stream)
+    drawn: torch.Tensor
     if distribution == "rademacher":
         drawn = (1 - 2 * (a >> 31)).double()
     else:
@@ -119,7 +122,7 @@ def _draw(distribution, site, shape, like, *, t, seed, stream):
     return drawn.to(like.dtype).reshape(shape)
 ''',
     "_eigenvectors": '''
-def _eigenvectors(a):
+def _eigenvectors(a: torch.Tensor) -> torch.Tensor:
     """Of a symmetric matrix: a column each, that of the largest eigenvalue first, its largest element positive; NaN if any is."""
     finite = a.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
     v = torch.linalg.eigh(torch.where(finite, a, 0.0)).eigenvectors.flip(-1)
@@ -127,7 +130,7 @@ def _eigenvectors(a):
     return torch.where(finite, torch.where(largest < 0, -v, v), torch.nan)
 ''',
     "_orthonormal": '''
-def _orthonormal(a):
+def _orthonormal(a: torch.Tensor) -> torch.Tensor:
     """Q of a = QR, where R has a positive diagonal; NaN if a is anywhere, or has fewer rows than columns."""
     if a.shape[-2] < a.shape[-1]:
         return torch.full_like(a, torch.nan)
@@ -137,20 +140,20 @@ def _orthonormal(a):
     return torch.where(finite, torch.where(negative, -q, q), torch.nan)
 ''',
     "_descending": '''
-def _descending(x):
+def _descending(x: torch.Tensor) -> torch.Tensor:
     """The permutation of columns that puts one value per column in descending order: x @ P."""
     order = torch.where(x.isnan(), torch.inf, x).argsort(dim=-1, descending=True, stable=True)
     return torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)[order.squeeze(-2)].mT
 ''',
     "_inverse": '''
-def _inverse(a):
+def _inverse(a: torch.Tensor) -> torch.Tensor:
     """The inverse of a square matrix; NaN where it has none."""
     finite = a.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
     found, info = torch.linalg.inv_ex(torch.where(finite, a, 0.0))
     return torch.where(finite & (info == 0)[..., None, None], found, torch.nan)
 ''',
     "_agreed": '''
-def _agreed(groups, name):
+def _agreed(groups: list[dict[str, Any]], name: str) -> Any:
     """A setting that a value of several groups needs: it must be the same in all of them."""
     values = {group[name] for group in groups}
     if len(values) > 1:
@@ -158,20 +161,21 @@ def _agreed(groups, name):
     return values.pop()
 ''',
     "_random_state": '''
-def _random_state():
+def _random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:
     """The state of torch's random numbers, on the CPU and on the GPUs in use."""
-    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    in_use: Callable[[], bool] = torch.cuda.is_initialized
+    on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_available() and in_use() else []
     return torch.get_rng_state(), on_gpus
 
 
-def _set_random_state(state):
+def _set_random_state(state: tuple[torch.Tensor, list[torch.Tensor]]) -> None:
     torch.set_rng_state(state[0])
     if state[1]:
         torch.cuda.set_rng_state_all(state[1])
 ''',
     "_same_batch": '''
 @contextmanager
-def _same_batch(params, random_state):
+def _same_batch(params: list[torch.Tensor], random_state: Any) -> Iterator[None]:
     """In here the closure meets the random numbers of its first call; gradients are put back at the end."""
     gradients, after = [p.grad for p in params], _random_state()
     for p in params:
@@ -185,7 +189,7 @@ def _same_batch(params, random_state):
             p.grad = gradient
 ''',
     "_gradients": '''
-def _gradients(closure, params, points, random_state):
+def _gradients(closure: Callable[[], Any], params: list[torch.Tensor], points: Iterable[Any], random_state: Any) -> list[torch.Tensor]:
     """The gradients of this step's batch at other points; the weights are put back whatever happens."""
     weights = [p.detach().clone() for p in params]
     with _same_batch(params, random_state):
@@ -200,7 +204,7 @@ def _gradients(closure, params, points, random_state):
                 p.copy_(weight)
 ''',
     "_loss_at": '''
-def _loss_at(closure, params, points, random_state):
+def _loss_at(closure: Callable[[], Any], params: list[torch.Tensor], points: Iterable[Any], random_state: Any) -> torch.Tensor:
     """The loss of this step's batch at other points, without a backward pass; the weights are put back whatever happens."""
     weights, backward = [p.detach().clone() for p in params], torch.autograd.backward
     torch.autograd.backward = lambda *args, **more: None
@@ -210,29 +214,31 @@ def _loss_at(closure, params, points, random_state):
                 p.copy_(torch.as_tensor(point))
             return torch.as_tensor(closure()).detach().double().cpu().reshape(())
         finally:
-            torch.autograd.backward = backward
+            vars(torch.autograd)["backward"] = backward
             for p, weight in zip(params, weights):
                 p.copy_(weight)
 ''',
     "_hessian_products": '''
 @contextmanager
-def _differentiable_backward():
+def _differentiable_backward() -> Iterator[None]:
     """In here `loss.backward()` keeps what is needed to differentiate the gradients again."""
     plain = torch.autograd.backward
 
-    def backward(tensors, grad_tensors=None, retain_graph=None, create_graph=False, **more):
+    def backward(tensors: Any, grad_tensors: Any = None, retain_graph: Any = None, create_graph: bool = False, **more: Any) -> None:
         plain(tensors, grad_tensors, True, True, **more)
 
-    torch.autograd.backward = backward
+    vars(torch.autograd)["backward"] = backward
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r"Using backward\\(\\) with create_graph=True")
             yield
     finally:
-        torch.autograd.backward = plain
+        vars(torch.autograd)["backward"] = plain
 
 
-def _hessian_products(closure, params, vectors, random_state):
+def _hessian_products(
+    closure: Callable[[], Any], params: list[torch.Tensor], vectors: Iterable[Any], random_state: Any,
+) -> list[torch.Tensor]:
     """The Hessian of this step's batch times vectors, by differentiating the gradients."""
     vectors = [torch.as_tensor(v, dtype=p.dtype, device=p.device).expand_as(p) for p, v in zip(params, vectors)]
     with _same_batch(params, random_state), _differentiable_backward(), torch.enable_grad():
@@ -245,7 +251,7 @@ def _hessian_products(closure, params, vectors, random_state):
     return [torch.zeros_like(p) if x is None else x.detach() for p, x in zip(params, products)]
 ''',
     "_flattened": '''
-def _flattened(params, names):
+def _flattened(params: Any, names: list[str] | None) -> tuple[list[torch.Tensor], list[str]]:
     """Parameters and their names, from tensors or from pairs of name and tensor."""
     params = [params] if isinstance(params, torch.Tensor) else list(params)
     if params and isinstance(params[0], tuple):
@@ -254,6 +260,8 @@ def _flattened(params, names):
 ''',
 }  # fmt: skip
 
+NAMED = {"collections.abc": ("Callable", "Iterable", "Iterator"), "contextlib": ("contextmanager",), "fnmatch": ("fnmatchcase",),
+         "types": ("SimpleNamespace",), "typing": ("Any",)}  # fmt: skip
 NEEDS = re.compile(r"(?<![\w.])_[a-z]\w*")
 
 
@@ -277,10 +285,9 @@ def _calls(text: str, name: str) -> bool:
 
 
 def imports_for(text: str) -> list[str]:
-    """The import lines that a module of this text needs."""
-    plain = [name for name in ("math", "warnings") if re.search(rf"(?<![\w.]){name}\.", text)]
-    lines = [f"import {name}" for name in plain]
-    for word, module in (("contextmanager", "contextlib"), ("fnmatchcase", "fnmatch"), ("SimpleNamespace", "types")):
-        if re.search(rf"(?<![\w.]){word}\b", text):
-            lines.append(f"from {module} import {word}")
+    """The lines of the standard library that a module of this text imports."""
+    lines = [f"import {name}" for name in ("math", "warnings") if re.search(rf"(?<![\w.]){name}\.", text)]
+    for module, words in NAMED.items():
+        used = [word for word in words if re.search(rf"(?<![\w.]){word}\b", text)]
+        lines += [f"from {module} import {', '.join(used)}"] * bool(used)
     return lines

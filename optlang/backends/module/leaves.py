@@ -15,6 +15,7 @@ RESERVED = (
     "SimpleNamespace", "contextmanager", "fnmatchcase", "max", "min", "abs", "round", "float", "int", "bool", "len", "range", "sum",
     "any", "all", "zip", "set", "list", "dict", "isinstance", "super", "enumerate", "name", "names", "inf", "nan", "print", "type",
     "tuple", "str", "RuntimeError", "ValueError", "TypeError", "math_", "rule", "copy", "asked", "param_groups",
+    "Any", "Callable", "Iterable", "Iterator", "ParamsT",
 )  # fmt: skip
 BETAS = ("beta1", "beta2")
 

@@ -17,6 +17,9 @@ from optlang.ops import ASKING, CALLS, MATRIX_OPS
 from optlang.types import needs_matrix
 
 TRAINING = "weights_in_training"
+STEP = "def step(self, closure: Callable[[], Any] | None = None) -> Any:"
+ATTRIBUTE = "self.{0}: dict[str, Any] = {{}}"
+KINDS = {"bool": "bool", "int": "int", "real": "float"}
 SPARSE = [
     "if param.grad is not None and param.grad.layout != torch.strided:",
     '    raise RuntimeError("sparse gradients: use dense ones, as with torch.nn.Embedding(..., sparse=False)")',
@@ -79,15 +82,16 @@ class Writer:
 
     def _init(self) -> Lines:
         words, full = self.words.hypers, self._full_names()
-        arguments = ["self", "params", *(f"{words[h.name]}={literal(h.default).text}" for h in self.program.hypers), "*"]
-        arguments += ["betas=None"] * self.words.has_betas + ["maximize=False"] + ["seed=0"] * self.update.draws
-        line = f"def __init__({', '.join([*arguments, *(['**full_names'] if full else [])])}):"
+        given = [f"{words[h.name]}: {KINDS[h.kind]} = {literal(h.default).text}" for h in self.program.hypers]
+        arguments = ["self", "params: ParamsT", *given, "*", *["betas: tuple[float, float] | None = None"] * self.words.has_betas]
+        arguments += ["maximize: bool = False"] + ["seed: int = 0"] * self.update.draws + ["**full_names: Any"] * bool(full)
+        line = f"def __init__({', '.join(arguments)}) -> None:"
         body = ["if betas is not None:", "    beta1, beta2 = betas"] if self.words.has_betas else []
         entries = [f"{quoted(w)}: {w}" for w in words.values() if not self.words.has_betas or full or w not in BETAS]
         entries += ['"betas": (beta1, beta2)'] if self.words.has_betas and not full else []
-        body += _bracketed("defaults = {", [*entries, '"maximize": maximize', *['"seed": seed'] * self.update.draws], "}")
+        body += _bracketed("defaults: dict[str, Any] = {", [*entries, '"maximize": maximize', *['"seed": seed'] * self.update.draws], "}")
         body += self._taking_full_names(full) if full else []
-        return [*_wrapped(line), *indented([*body, *attributes([self.program], "self.{0} = {{}}"), "super().__init__(params, defaults)"])]
+        return [*wrapped(line), *indented([*body, *attributes([self.program], ATTRIBUTE), "super().__init__(params, defaults)"])]
 
     def _full_names(self) -> dict[str, str]:
         """The hypers of called rules, which the rule's own text calls `fast.beta1`."""
@@ -102,7 +106,8 @@ class Writer:
 
     def _add_param_group(self) -> Lines:
         lines = ["super().add_param_group(param_group)", "self._check(self.param_groups[-1])"]
-        return ["def add_param_group(self, param_group):", *indented([*BETAS_OF_GROUP * self.words.has_betas, *lines])]
+        body = [*BETAS_OF_GROUP * self.words.has_betas, *lines]
+        return ["def add_param_group(self, param_group: dict[str, Any]) -> None:", *indented(body)]
 
     def _check_group(self) -> Lines:
         """Every group is checked when it is added, and again before each step: settings may be changed at any time."""
@@ -112,7 +117,8 @@ class Writer:
         if self.update.always_matrix:
             message = f"{self.name} takes matrices, not a parameter of shape {{tuple(param.shape)}}"
             own += ["if param.ndim < 2:", f'    raise ValueError(f"{message}")']
-        return ["@staticmethod", "def _check(group):", *indented([*checks, 'for param in group["params"]:', *indented(own)])]
+        body = [*checks, 'for param in group["params"]:', *indented(own)]
+        return ["@staticmethod", "def _check(group: dict[str, Any]) -> None:", *indented(body)]
 
     def _check(self, h: Hyper) -> Lines:
         word = self.words.hypers[h.name]
@@ -161,7 +167,7 @@ class Writer:
         checked = ["for group in self.param_groups:", "    self._check(group)"]
         body = [*self._before(), *called, *checked, "", *self._body("self.param_groups"), "", "return loss"]
         about = "One update of every parameter that has a gradient."
-        return ["@torch.no_grad()", "def step(self, closure=None):", *indented([f'"""{about}"""', *body])]
+        return ["@torch.no_grad()", STEP, *indented([f'"""{about}"""', *body])]
 
     def _before(self) -> Lines:
         lines: Lines = []
@@ -176,8 +182,9 @@ class Writer:
 
     def _update(self) -> Lines:
         """For a route: the update of some groups of another optimizer."""
-        return ["def _update(self, groups, closure=None, loss=None, random_state=None):",
-                *indented(['"""One update of every parameter of some groups that has a gradient."""', *self._body("groups")])]  # fmt: skip
+        head = wrapped("def _update(self: Any, groups: list[dict[str, Any]], closure: Any = None, loss: Any = None, "
+                       "random_state: Any = None) -> None:")  # fmt: skip
+        return [*head, *indented(['"""One update of every parameter of some groups that has a gradient."""', *self._body("groups")])]
 
     # -------------------------------------------------------------------------------------------- evaluation
 
@@ -197,7 +204,7 @@ class Writer:
         in_group = [*update.settings(inner), 'for param in group["params"]:', *indented(inner)]
         return [
             "@torch.no_grad()",
-            "def eval(self):",
+            "def eval(self) -> None:",
             '    """Puts the weights to evaluate with into the model; call `train` before the next step."""',
             "    for group in self.param_groups:",
             *indented(in_group, 2),
@@ -206,7 +213,7 @@ class Writer:
     def _train(self) -> Lines:
         return [
             "@torch.no_grad()",
-            "def train(self, mode=True):",
+            "def train(self, mode: bool = True) -> None:",
             '    """Puts the weights that are trained back, exactly; `train(False)` is `eval()`."""',
             "    if not mode:",
             "        self.eval()",
@@ -225,7 +232,7 @@ def input_lines(name: str, inputs: Sequence[Input]) -> Lines:
     lines: Lines = []
     if any(i.type.extent.level not in ("group", "model") for i in inputs):
         lines += [
-            "def _input(self, name, param, dtype):",
+            "def _input(self, name: str, param: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:",
             '    """A value that the training loop supplies: one for all parameters, or a dictionary by parameter."""',
             "    value = self.inputs.get(name)",
             "    value = value.get(param) if isinstance(value, dict) else value",
@@ -236,7 +243,7 @@ def input_lines(name: str, inputs: Sequence[Input]) -> Lines:
     if any(i.type.extent.level in ("group", "model") for i in inputs):
         lines += [""] if lines else []
         lines += [
-            "def _shared_input(self, name, number=None):",
+            "def _shared_input(self, name: str, number: int | None = None) -> torch.Tensor:",
             '    """A value that the training loop supplies; per group it may be a dictionary by the number of the group."""',
             "    value = self.inputs.get(name)",
             "    value = value.get(number) if isinstance(value, dict) else value",
@@ -249,7 +256,7 @@ def input_lines(name: str, inputs: Sequence[Input]) -> Lines:
 
 def load_lines() -> Lines:
     return [
-        "def load_state_dict(self, state_dict):",
+        "def load_state_dict(self, state_dict: dict[str, Any]) -> None:",
         '    """As in torch, but states keep their type: those of bfloat16 parameters are float32."""',
         "    super().load_state_dict(state_dict)",
         '    for group, saved in zip(self.param_groups, state_dict["param_groups"]):',
@@ -269,7 +276,7 @@ def attributes(programs: Sequence[Program], form: str) -> Lines:
 
 def set_state_lines(programs: Sequence[Program]) -> Lines:
     lines = attributes(programs, 'self.__dict__.setdefault("{0}", {{}})')
-    return ["def __setstate__(self, state):", *indented(["super().__setstate__(state)", *lines])] if lines else []
+    return ["def __setstate__(self, state: dict[str, Any]) -> None:", *indented(["super().__setstate__(state)", *lines])] if lines else []
 
 
 def _bracketed(head: str, entries: Lines, tail: str) -> Lines:
@@ -278,12 +285,20 @@ def _bracketed(head: str, entries: Lines, tail: str) -> Lines:
     return [one] if len(one) <= 110 else [head, *indented([f"{e}," for e in entries]), tail]
 
 
-def _wrapped(line: str) -> Lines:
+def wrapped(line: str) -> Lines:
     """The head of a function, its arguments over several lines where they are many."""
     if len(line) <= 120:
         return [line]
-    head, _, arguments = line.removesuffix("):").partition("(")
-    return [f"{head}(", *indented(textwrap.wrap(arguments + ("" if "**" in arguments else ","), 105, break_long_words=False)), "):"]
+    head, _, rest = line.partition("(")
+    arguments, _, end = rest.rpartition(")")
+    wanted = arguments + ("" if "**" in arguments else ",")
+    lines, start = [], ""
+    for word in wanted.split(", "):  # an argument is not torn
+        if len(start) + len(word) > 105:
+            lines.append(f"{start},")
+            start = ""
+        start += f", {word}" if start else word
+    return [f"{head}(", *indented([*lines, start]), f"){end}"]
 
 
 def _range(h: Hyper, value: str) -> str:
