@@ -100,6 +100,7 @@ def page(runs: list[dict[str, Any]]) -> str:
     """README.md."""
     counts = {name: round(statistics.median(one[name]["trained"] for one in runs)) for name in BRANCHES}
     trained = ", ".join(f"{title}: {counts[name]}" for name, title in BRANCHES.items())
+    few = "With so few searches they are no more than a range. " if len(runs) < 6 else ""
     return (
         "# Evolution against chance\n\n"
         f"{len(runs)} searches from AdamW on {' and '.join(LEVEL.tasks)} (at {LEVEL.factor:g} of their usual steps), over Lion's "
@@ -107,7 +108,7 @@ def page(runs: list[dict[str, Any]]) -> str:
         f"its steps in which tuned AdamW gets as far: 1 is AdamW. Programs trained in a search, median: {trained}.\n\n"
         f"{table(runs)}\n\n![best fitness over training steps](figure.svg)\n\n"
         f"The best of each branch was trained again from {FRESH.seeds} seeds that no search has seen; only that comparison counts. "
-        "Intervals come from resampling the searches. Made by `python examples/search/against_chance/run.py`; everything is in "
+        f"Intervals come from resampling the searches. {few}Made by `python examples/search/against_chance/run.py`; everything is in "
         "[results.json](results.json).\n"
     )
 

@@ -116,21 +116,26 @@ def page(kept: dict[str, Any]) -> str:
     for name, one in kept.items():
         suite, searches = SUITES[name], one["searches"]
         hits, minutes = sum(search["found"] for search in searches), [search["cpu minutes"] for search in searches]
-        low, high = wilson(hits, len(searches))
+        count = len(searches) + len(one.get("cut off", ()))
+        low, high = wilson(hits, count)
         start = next(rule for rule, text in KNOWN.items() if text == suite.start)
         lines.append(
-            f"| {suite.task} | {start} | {suite.family} | {hits} of {len(searches)} | {low:.0%} to {high:.0%} | "
+            f"| {suite.task} | {start} | {suite.family} | {hits} of {count} | {low:.0%} to {high:.0%} | "
             f"{statistics.median(minutes):.2f}, {max(minutes):.2f} | {suite.aim} of 10 in {suite.minutes:g} each |"
         )
     ranks = [f"- {SUITES[n].task}: " + ", ".join(f"{rule} {value:.2f}" for rule, value in one["known rules"].items())
              for n, one in kept.items()]  # fmt: skip
     found = [f"- {n}, seed {s['seed']}: `{s['program'].replace(chr(10), '; ')}`, which is {s['settings']} (cosine {s['cosine']:.3f})"
              for n, one in kept.items() for s in one["searches"][:2] if s["found"]]  # fmt: skip
+    cut = [f"Of {n}, seed {c['seed']} was ended unfinished after {c['cpu minutes']:g} CPU minutes; it counts as nothing found."
+           for n, one in kept.items() for c in one.get("cut off", ())]  # fmt: skip
+    missing = [f"{SUITES[n].task} ({SUITES[n].family} from AdamW) has not been searched to the end yet."
+               for n in SUITES if n not in kept]  # fmt: skip
     return "\n".join([
         "# Found again", "",
         "Searches on planted tasks, from rules that lack the idea that wins there. Found is what behaves like the family up to scale,",
         "whatever its text. The interval is Wilson's. Made by `python examples/search/rediscovery/run.py`; everything is in",
-        "[results.json](results.json).", "", *lines, "", "![CPU minutes of every search](figure.svg)", "",
+        "[results.json](results.json).", "", *lines, "", *cut, *missing, "", "![CPU minutes of every search](figure.svg)", "",
         "## How known rules rank there", "",
         "Tuned alike, from 8 seeds; the value is the loss at the end with its sign turned, so more is better.", "",
         *ranks, "", "## What was found", "", *found, "",
