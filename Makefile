@@ -7,7 +7,7 @@ PIP     = $(PY) -m pip install --quiet --disable-pip-version-check -c constraint
 RULES  ?= adamw lion examples/my.opt
 TASK   ?= digits
 
-.PHONY: race test torch-suite lint format bench optax resume sharded authors gpu-check clean
+.PHONY: race test torch-suite lint format bench optax resume sharded authors gpu-check clean conformance digits gallery
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
@@ -39,6 +39,15 @@ gpu-check: $(VENV)/.ready-for-tests ## What only an NVIDIA GPU can tell: right n
 
 sharded: $(VENV)/.ready-for-tests ## Every rule on 2 and 4 processes beside one, what was found into docs/sharded.json
 	PYTHONPATH=tests $(PY) tests/test_home_sharded.py docs/sharded.json
+
+conformance: $(VENV)/.ready-for-tests ## Every rule on every backend in every number type, what is missing in docs/conformance.json
+	$(PY) tests/bench/conform.py
+
+digits: $(VENV)/.ready-for-tests ## Every rule trains the digits, what is missing in docs/digits.json
+	$(PY) tests/bench/train_library.py
+
+gallery: $(VENV)/.ready-for-tests ## library/README.md from the rules, seconds
+	$(PY) tests/test_gallery.py
 
 clean:
 	rm -rf $(VENV) dist build race-results

@@ -335,6 +335,25 @@ def test_the_curvature_estimate_is_a_sample_of_hutchinson() -> None:
     assert seen == {(3.0, 4.0), (1.0, 2.0)}
 
 
+@pytest.mark.parametrize("backend", ["torch", "cpp", "module"])
+@pytest.mark.parametrize("rule", ["adafactor", "adafactororiginal", "adalomo", "came", "sm3"])
+def test_small_gradients_beside_zeros_do_not_vanish(rule: str, backend: str) -> None:
+    """As behind pixels that are always black: products of small means are 0 in float32, and 0/0 is not a number."""
+    g = 1e-5 * torch.randn(6, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float32)
+    g[:, 1] = 0
+    g[2] = 0
+    found = []
+    for name in (backend, "reference"):
+        p = torch.ones(6, 4, dtype=torch.float32).requires_grad_()
+        optimizer = rule_class(rule, "", name)([p])
+        for _ in range(3):
+            p.grad = g.clone()
+            optimizer.step()
+        found.append(p.detach())
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+    assert found[0][0, 0] != 1
+
+
 def test_a_closed_loop_can_fail() -> None:
     """The problem itself: steps that differ by one part in a billion do not stay together unseen."""
 

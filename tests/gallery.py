@@ -1,0 +1,194 @@
+"""The page of the library, `library/README.md`, from the rules and what is known of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gallery_facts import Facts, gathered, is_route, programs, rule_of
+
+from optlang import ir, library, parser
+from optlang.render import latex
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+LARGE = 70  # nodes, from which on a rule is easier to read as it is written than as LaTeX
+MISSING = "not measured yet"
+
+HEAD = """\
+# The library
+
+Every rule is one file; `optlang.load("lion")` loads it by its name, `from lion import Lion` uses it in another rule,
+`optlang diff lion signum` shows what makes one of the other. {count} rules and routes, half of them in {median} lines or fewer.
+
+Each takes the same steps as the implementation named with it, over 20 steps of a closed loop in float64 with every setting off
+its default (`tests/test_library.py`; where a repository on GitHub is named, its code ran beside the reference interpreter once,
+`tests/authors`), and does so on every backend and as a generated module, in float64, float32 and with
+parameters in bfloat16 (`tests/test_conformance.py`, [all figures](../docs/conformance.json)). And each has trained the
+[digits](../docs/digits.json) of `optlang race` below a loss of {enough}; a guess has 2.30.
+
+What the columns say, all of it found by the machine:
+
+* **keeps**, **moves**: bytes per element of a matrix of 1024 × 1024 with weights and gradients in float32: memory between steps,
+  and what a step reads and writes. AdamW keeps 8 and moves 28; SGD moves 12.
+* **asks**: what a step asks of the model: `g` a gradient, `Hv` a product with the Hessian, `L` a loss elsewhere; averages.
+* **loss ×**: steps stay the same when the loss is multiplied by a number (✓, small settings such as `eps` apart), or would if the
+  settings named followed it.
+* **± w**: mirrored weights and gradients take mirrored steps.
+* **order**: in any order of the *elements* of a tensor steps are the same, or in any order of *rows* and columns.
+  `~` where a rule draws at random.
+* **digits**: loss on held-out digits after 600 steps, from one start, with defaults unless the card says otherwise. Nothing is
+  tuned: it shows that a rule works, not which is best; [races](../README.md#a-race) do that.
+* **error**: the largest difference from the implementation that it is compared with.
+
+This page is made from the files: `python tests/test_gallery.py`.
+"""
+
+class Known:
+    """What is known of every rule."""
+
+    def __init__(self, against: dict[str, str]) -> None:
+        self.against = against
+        self.facts = gathered()
+        digits, conformance = (json.loads((DOCS / name).read_text(encoding="utf-8")) for name in ("digits.json", "conformance.json"))
+        self.enough, self.trained, self.measured = digits["enough"], digits["rules"], conformance["rules"]
+        self.later: dict[str, list[str]] = {}
+        for name, facts in self.facts.items():
+            if facts["relative"]:
+                self.later.setdefault(facts["relative"]["of"], []).append(name)
+
+
+def page(against: dict[str, str], absent: str) -> str:
+    """`against`: the implementation that each rule takes the same steps as. `absent`: what stands at the end."""
+    known = Known(against)
+    families: dict[str, list[str]] = {}
+    for name in library.names():
+        families.setdefault(library.index()[name].parent.name, []).append(name)
+    lengths = sorted(map(lines_of, library.names()))
+    head = HEAD.format(count=len(lengths), median=lengths[len(lengths) // 2], enough=known.enough)
+    parts = [head, *_tables(families, known)]
+    parts += [f"## {family}\n\n" + "\n".join(_card(name, known) for name in names) for family, names in families.items()]
+    return "\n".join([*parts, _standard(), absent])
+
+
+def lines_of(rule: str) -> int:
+    """Lines of a file that say something."""
+    text = library.index()[rule].read_text(encoding="utf-8")
+    return sum(bool(line.split("#")[0].strip()) for line in text.splitlines())
+
+
+# ------------------------------------------------------------------------------------------------------------ the table
+
+
+def _tables(families: dict[str, list[str]], known: Known) -> list[str]:
+    head = "| rule | source | keeps | moves | asks | loss × | ± w | order | digits | error |\n|---|---|---|---|---|---|---|---|---|---|"
+    return [f"**{family}**\n\n{head}\n" + "\n".join(_row(name, known) for name in names) + "\n" for family, names in families.items()]
+
+
+def _row(rule: str, known: Known) -> str:
+    facts = known.facts[rule]["programs"].values()
+    columns = [
+        f"[{rule_of(rule).name}](#{rule})", rule_of(rule).doc.replace("|", "\\|"), _each(f"{f['kept']:.3g}" for f in facts),
+        _each(f"{f['moved']:.3g}" for f in facts), _each(map(asks, facts)), _each(map(_scale, facts)),
+        _each({True: "✓", False: "no", "draws": "~"}[f["sign"]] for f in facts),
+        _each(f["order"].removesuffix(" and columns").replace("draws", "~") for f in facts),
+        _loss(known.trained.get(rule)), _error(rule, known),
+    ]  # fmt: skip
+    return f"| {' | '.join(columns)} |"
+
+
+def _each(values: Iterable[str]) -> str:
+    """One value, or those of the rules of a route."""
+    return ", ".join(dict.fromkeys(values))
+
+
+def asks(facts: Facts) -> str:
+    parts = [(facts["gradients"], "g"), (facts["products"], "Hv"), (facts["losses"], "L")]
+    return " + ".join(what if count == 1 else f"{count:.3g} {what}" for count, what in parts if count)
+
+
+def _scale(facts: Facts) -> str:
+    if facts["scale"]:
+        return "✓"
+    return " ".join(f"`{name}`" for name in facts["with"]) or "no"
+
+
+def _loss(entry: dict[str, Any] | None) -> str:
+    return MISSING if entry is None else f"{entry['loss']:.3f}"
+
+
+def _error(rule: str, known: Known) -> str:
+    return f"{known.measured[rule]['float64']['reference']:.0e}" if rule in known.measured else MISSING
+
+
+# ------------------------------------------------------------------------------------------------------------ the cards
+
+
+def _card(rule: str, known: Known) -> str:
+    made, path = rule_of(rule), library.index()[rule]
+    where = path.relative_to(path.parent.parent)
+    lines = [f'### <a id="{rule}"></a>{made.name}', "", f"{made.doc}. [`{where}`]({where}), {lines_of(rule)} lines.", ""]
+    if not is_route(rule) and len(ir.walk(programs(rule)[0].roots())) < LARGE:
+        lines += ["$$", latex(made.program), "$$", ""]
+    else:
+        lines += ["```", path.read_text(encoding="utf-8").rstrip(), "```", ""]
+    lines += [f"* {text}" for text in (_family(rule, known), _memory(rule, known), _tested(rule, known), _trained(rule, known)) if text]
+    return "\n".join([*lines, ""])
+
+
+def _family(rule: str, known: Known) -> str:
+    """Where it comes from, and what comes from it."""
+    nearest, later = known.facts[rule]["relative"], known.later.get(rule, [])
+    parts = [nearest["sentence"] + "." if nearest else ""]
+    parts += [f"Near it: {', '.join(f'[{rule_of(name).name}](#{name})' for name in later)}." if later else ""]
+    return " ".join(part for part in parts if part)
+
+
+def _memory(rule: str, known: Known) -> str:
+    found = []
+    for name, facts in known.facts[rule]["programs"].items():
+        passes = f" in {_counted(facts['passes'], 'pass', 'es')}" if facts["passes"] else ""
+        owner = f"{name} keeps" if is_route(rule) else "Keeps"
+        found.append(f"{owner} {_states(rule, name)}, moves {facts['moved']:.3g} bytes per element{passes}.")
+    return " ".join(found)
+
+
+def _states(rule: str, name: str) -> str:
+    program = next(p for p in programs(rule) if p.name == name)
+    shown: dict[str, list[str]] = {}
+    for s in program.states:
+        where = str(s.type.extent) + (f", the last {s.type.window}" if s.type.window else "")
+        shown.setdefault(where, []).append(f"`{s.name}`")
+    return "; ".join(f"{' '.join(names)} per {where}" for where, names in shown.items()) or "nothing"
+
+
+def _counted(count: float, what: str, plural: str) -> str:
+    return f"{'one' if count == 1 else f'{count:.3g}'} {what}{plural * (count != 1)}"
+
+
+def _tested(rule: str, known: Known) -> str:
+    entry = known.measured.get(rule)
+    if entry is None:
+        return f"The same steps as {known.against[rule]}; errors {MISSING}."
+    exact, single = entry["float64"], entry["float32"]
+    low = max(entry["bfloat16"].values())
+    text = f"The same steps as {known.against[rule]} to {max(exact.values()):.0e} on every backend; a step in float32 to "
+    text += f"{max(single.values()):.0e}, with parameters in bfloat16 to {low:.0e}."
+    return text + (f" No generated module: {entry['elsewhere']['module']}." if "module" in entry["elsewhere"] else "")
+
+
+def _trained(rule: str, known: Known) -> str:
+    entry = known.trained.get(rule)
+    if entry is None:
+        return f"Digits: {MISSING}."
+    settings = ", ".join(f"`{name} = {value}`" for name, value in entry["settings"].items())
+    return f"Digits: loss {entry['loss']:.3f}, {entry['accuracy']:.1%} right" + (f", with {settings}." if settings else ".")
+
+
+def _standard() -> str:
+    """The standard definitions, each with the comment before it."""
+    names = [item.name for item in parser.parse(library.find("std"))[0].items if hasattr(item, "parameters")]
+    listed = ", ".join(f"`{name}`" for name in names)
+    return f"## std\n\n[`std.opt`](std.opt) holds what rules are made of: averages, transforms, Newton-Schulz, schedules. {listed}.\n"

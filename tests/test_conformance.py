@@ -1,0 +1,78 @@
+"""Every rule on every backend in every number type: a part of it in turn here, the whole by `make conformance`. (100 s)
+
+`docs/conformance.json` has the whole, with the words of each backend for what it does not do in its own way. What it says must be
+so: a gap that was closed is as wrong there as one that has opened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conformance import BACKENDS, DTYPES, KERNELS, Stepwise, apart, by_name, error, rows_of, without_module
+from gallery_facts import mark
+
+from optlang import library
+
+RESULTS: dict[str, Any] = json.loads((Path(__file__).resolve().parent.parent / "docs" / "conformance.json").read_text(encoding="utf-8"))
+MEASURED = RESULTS["rules"]
+ONE_STEP = 1e-6  # of a step in float32; what is kept in bfloat16 may differ by one place in its last digit besides
+TURN = [(b, d) for d in DTYPES for b in BACKENDS if b != "reference" and (d != torch.float64 or b == "triton")]  # else in test_library.py
+TURNS = [(rule, *TURN[(2 * i + half * 5) % len(TURN)]) for i, rule in enumerate(library.names()) for half in (0, 1)]
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+def tolerance(rule: str, dtype: torch.dtype) -> float:
+    return max(row.tolerance for row in rows_of(rule)) if dtype == torch.float64 else ONE_STEP
+
+
+@pytest.mark.parametrize(("rule", "backend", "dtype"), TURNS, ids=lambda x: str(x).removeprefix("torch."))
+def test_in_turn(rule: str, backend: str, dtype: torch.dtype) -> None:
+    if backend == "module" and (why := without_module(rule)):
+        assert rule not in MEASURED or MEASURED[rule]["elsewhere"]["module"] == why
+        return
+    for row in rows_of(rule):
+        assert error(row, backend, dtype) <= tolerance(rule, dtype), row.id
+
+
+@pytest.mark.parametrize("rule", [name for name in library.names() if name in MEASURED][::6])
+def test_what_steps_a_rule_is_what_was_written_down(rule: str) -> None:
+    """Parameters that a kernel does not step, with the reasons."""
+    for backend in KERNELS:
+        run = Stepwise(rows_of(rule)[0], backend, torch.float32)
+        run.worst(1)
+        assert run.elsewhere(backend) == MEASURED[rule]["elsewhere"].get(backend, {})
+
+
+@pytest.mark.parametrize("rule", library.names())
+def test_every_rule_was_measured_as_it_is(rule: str) -> None:
+    """`make conformance` measures what is missing."""
+    if rule not in MEASURED:
+        pytest.skip("not measured yet")
+    entry = MEASURED[rule]
+    assert entry["mark"] == mark(rule)
+    for dtype in DTYPES:
+        found = entry[by_name(dtype)]
+        assert set(BACKENDS) - set(found) == {"module"} & set(entry["elsewhere"])
+        for backend, worst in found.items():
+            assert isinstance(worst, float) and worst <= tolerance(rule, dtype), (backend, worst)
+
+
+def test_what_is_measured_can_be_wrong() -> None:
+    """A step that is off by a part in a hundred thousand, and a weight that is off by two places in bfloat16, are seen."""
+    x = torch.tensor([1.0, -3.0, 0.0])
+    assert apart(x * (1 + 1e-5), x) > ONE_STEP
+    low = x.bfloat16()
+    assert apart(low + low.sign() * 2.0**-6, low, 2.0**-7) > ONE_STEP >= apart(low + low.sign() * 2.0**-7, low, 2.0**-7)
+    assert apart(torch.tensor([float("nan")]), torch.tensor([1.0])) == float("inf")

@@ -1,0 +1,39 @@
+"""Every rule trains: `docs/digits.json` has a run of each on the digits of `optlang race`, and a few run here again. (15 s)"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from optlang import library
+
+sys.path.insert(0, str(Path(__file__).parent / "bench"))
+import train_library as digits
+
+KEPT = json.loads(digits.RESULTS.read_text(encoding="utf-8"))
+AGAIN = ["adamw", "lion", "sgd", "came", "schedulefreesgd", "sps"]
+
+
+@pytest.mark.parametrize("rule", library.names())
+def test_every_rule_went_below(rule: str) -> None:
+    """`make digits` trains what is missing, or was trained with other equations or settings."""
+    if rule not in KEPT["rules"]:
+        pytest.skip("not measured yet")
+    entry = KEPT["rules"][rule]
+    assert digits.is_of_today(rule, entry)
+    assert entry["start"] > 2 > KEPT["enough"] == digits.ENOUGH > entry["loss"]
+    assert entry["accuracy"] > 0.8 and entry["steps"] == 600
+
+
+@pytest.mark.parametrize("rule", AGAIN)
+def test_it_does_so_again(rule: str) -> None:
+    entry = digits.train(rule)
+    assert entry["loss"] < digits.ENOUGH
+    assert abs(entry["loss"] - KEPT["rules"][rule]["loss"]) < 0.05
+
+
+def test_settings_of_another_scale_are_those_of_rules() -> None:
+    assert set(digits.OTHER_SCALE) <= set(library.names())
