@@ -17,9 +17,10 @@ def _wide(x):
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 ''',
     "_each": '''
-def _each(function, *lists):
-    """A function of every parameter: a list of each of its results."""
-    return [list(results) for results in zip(*(function(*values) for values in zip(*lists)))]
+def _each(count, function, *lists):
+    """A function of every parameter, of which there may be none: a list of each of its results."""
+    results = [function(*values) for values in zip(*lists)]
+    return [[one[i] for one in results] for i in range(count)]
 ''',
     "_given": '''
 def _given(name, value, tree, params):

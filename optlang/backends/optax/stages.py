@@ -176,7 +176,7 @@ class Stage:
         self.lines += ["", f"def {call}({', '.join(word for word, _ in arguments)}):", f'    """{about}"""']
         self.lines += indented([*facts, *inner.lines, *_returned(pieces)])
         many = f"[{targets[0]}]" if len(targets) == 1 else ", ".join(targets)
-        self.lines += ["", f"{many} = _each({call}, {', '.join(where for _, where in arguments)})"]
+        self.lines += ["", f"{many} = _each({len(targets)}, {call}, {', '.join(where for _, where in arguments)})"]
 
     def _leaves(self) -> dict[Node, Piece]:
         """What the function of one parameter calls its values."""
