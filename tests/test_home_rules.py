@@ -209,3 +209,15 @@ def test_losses_are_finite_all_along() -> None:
     losses = [stepped(optimizer, params) for _ in range(60)]
     assert all(math.isfinite(x) for x in losses)
     assert losses[-1] < 0.05 * losses[0]
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+@pytest.mark.parametrize("name", ["adafactor", "adafactororiginal", "adalomo", "came"])
+def test_factors_of_a_gradient_of_zeros_do_not_vanish_in_float32(name: str, backend: str) -> None:
+    """The smallest mean per row times that per column is below all float32 numbers: the quotient comes first."""
+    p = torch.ones(4, 3, requires_grad=True)
+    optimizer: Any = optlang.load(name, backend=backend)([p])
+    for _ in range(2):
+        p.grad = torch.zeros_like(p)
+        optimizer.step()
+    assert torch.equal(p, torch.ones(4, 3))
