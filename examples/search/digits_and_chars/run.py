@@ -153,7 +153,8 @@ began with has {seed_fitness(made):.2f}.
 ## Against tuned rivals
 
 The best three on the validation tasks, and four known rules. Left: a miniature AlgoPerf on {len(made["finals"]["workloads"])} workloads
-({", ".join(made["finals"]["workloads"])}; the search selected by the first two), targets from {BUDGET.target_trials} trials of each rival, {BUDGET.studies} studies of
+({", ".join(made["finals"]["workloads"])}; the search selected by the first two),
+targets from {BUDGET.target_trials} trials of each rival, {BUDGET.studies} studies of
 {BUDGET.trials} trials, score from performance profiles up to a factor of 4, interval from resampled studies. Right: loss at the end on
 {", ".join(settings.funnel[-1].tasks)} (at {SHORTER:g} of its steps), which no part of the search has seen,
 tuned with {made["finals"]["trials"]} trials each, mean over
