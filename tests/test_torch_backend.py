@@ -30,8 +30,6 @@ ONE_GROUP = (  # their settings enter values of the model
     "dadaptadam", "prodigy", "swats", "dadaptsgd", "adamhd", "sgdhd", "oasis", "sps", "spssmooth", "alig", "localsgd",
 )  # fmt: skip
 
-BY_LOSSES = ("mezo", "zocoordinates", "zoranksgd", "smb")  # small differences of losses, which float32 rounds
-
 
 def some(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
@@ -83,7 +81,7 @@ def test_library(name: str) -> None:
     compare(name, shapes_for(made, SHAPES), **group)
 
 
-@pytest.mark.parametrize("name", [n for n in STEADY if n not in BY_LOSSES])
+@pytest.mark.parametrize("name", STEADY)
 def test_library_in_float32(name: str) -> None:
     shapes = shapes_for(optlang.Rule(name).program, SHAPES)
     sides = [train(optlang.load(name, backend=b), shapes, 4, torch.float32) for b in ("torch", "reference")]
