@@ -329,20 +329,6 @@ def there_and_back(world: int) -> None:
             shutil.rmtree(where[0])
 
 
-def other_rules(world: int) -> None:
-    """Processes that disagree are told who follows what, before anything moves."""
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import Shard
-
-    p = sharding(init_device_mesh("cpu", (world,)), Shard(0))(some(5, 3)).requires_grad_()
-    before = p.full_tensor().detach().clone()
-    optimizer = load("adamw" if distributed.get_rank() == 0 else "lion")([p])
-    p.grad = torch.ones_like(p)
-    with pytest.raises(RuntimeError, match=r"must follow one rule: process \d follows \w+ .*, but process \d follows (Lion|AdamW)"):
-        optimizer.step()
-    assert torch.equal(p.full_tensor().detach(), before)
-
-
 def refusals(world: int) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard
@@ -365,7 +351,7 @@ def refusals(world: int) -> None:
 
 
 TASKS = {f.__name__: f for f in (
-    every_rule, loaded_from_one_process, descriptions, evaluation, other_meshes, models, there_and_back, other_rules, refusals,
+    every_rule, loaded_from_one_process, descriptions, evaluation, other_meshes, models, there_and_back, refusals,
 )}  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------- the processes

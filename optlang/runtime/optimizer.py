@@ -22,7 +22,7 @@ from optlang.runtime.facts import facts_of
 from optlang.runtime.interrupts import uninterrupted
 from optlang.runtime.naming import Group, name_in
 from optlang.runtime.parameters import gradient_of, real
-from optlang.runtime.processes import agree, mean_of
+from optlang.runtime.processes import mean_of
 from optlang.runtime.saved import Saved
 from optlang.runtime.scaling import overflowed, scale_of
 from optlang.runtime.settings import plain
@@ -58,7 +58,6 @@ class RuleOptimizer(Saved):
         groups: list[Group] = self.__dict__.get("param_groups", [])
         self.stepped: list[Tensor] = [p for group in groups for p in group["params"]]
         self._is_spread = any(is_sharded(p) for p in self.stepped)
-        self._agreed = not self._is_spread  # whether all processes are known to follow the same rule
         self.is_traced = not self.asks_again and all(traced.takes(p, g.get("differentiable", False)) for g in groups for p in g["params"])
         self.is_captured = all(group.get("capturable") for group in groups)
 
@@ -167,9 +166,6 @@ class RuleOptimizer(Saved):
     def _gather(self, settings: list[dict[str, Any]]) -> Work:
         """The cells of each program. A parameter without a gradient is left out, and its count does not move."""
         work: Work = {}
-        if not self._agreed:
-            agree([f"{self.case_of(g).program.name} ({self.case_of(g).identity(g)[0]})" for g in self.param_groups], self.stepped)
-            self._agreed = True
         index, scale = 0, None if self._guards else scale_of(self)
         there: list[Cell] = []
         for number, (group, hypers) in enumerate(zip(self.param_groups, settings, strict=True)):

@@ -1,8 +1,8 @@
-"""What processes that hold parts of the same parameters tell each other: sums and extremes, the loss, and which rule they follow."""
+"""What processes that hold parts of the same parameters tell each other: sums and extremes, and the loss."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from math import prod
 from typing import Any
 
@@ -66,18 +66,3 @@ def mean_of(loss: Any, parameters: Iterable[Any]) -> Any:
     for group in mesh.get_all_groups():
         all_reduce(found, group=group)
     return found / mesh.size()
-
-
-def agree(words: Sequence[str], parameters: Iterable[Any]) -> None:
-    """Raises RuntimeError where processes that hold parts of the same parameters follow other rules; all of them take part."""
-    meshes = {id(p.device_mesh): p.device_mesh for p in parameters if hasattr(p, "device_mesh")}
-    for mesh in meshes.values():
-        from torch.distributed import all_gather_object, get_rank  # noqa: PLC0415
-
-        for group in mesh.get_all_groups():
-            found: list[Any] = [None] * group.size()
-            all_gather_object(found, (get_rank(), *words), group)
-            others = [f"process {rank} follows {'; '.join(said)}" for rank, *said in found if said != list(words)]
-            if others:
-                raise RuntimeError(f"processes that hold parts of the same parameters must follow one rule: process {get_rank()} follows "
-                                   f"{'; '.join(words)}, but {' and '.join(others)}")  # fmt: skip
