@@ -23,7 +23,7 @@ from optlang.ir import Routing
 
 BACKENDS = ("reference", "torch", "cpp", "triton", "module")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
-STORED = {torch.bfloat16: 2.0**-7}  # one place in the last digit: two results are rounded, and almost the same number both ways
+STORED = {torch.bfloat16: 2.0**-6}  # two places in the last digit: modules write some weights in two parts, and round twice
 STEPS = 6  # of a loop in which each step is compared
 SHORT = 8
 KERNELS = ("cpp", "triton")

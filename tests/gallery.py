@@ -120,7 +120,11 @@ def _loss(entry: dict[str, Any] | None) -> str:
 
 
 def _error(rule: str, known: Known) -> str:
-    return f"{known.measured[rule]['float64']['reference']:.0e}" if rule in known.measured else MISSING
+    return _digit(known.measured[rule]["float64"]["reference"]) if rule in known.measured else MISSING
+
+
+def _digit(error: float) -> str:
+    return f"{error:.0e}" if error else "0"
 
 
 # ------------------------------------------------------------------------------------------------------------ the cards
@@ -174,8 +178,8 @@ def _tested(rule: str, known: Known) -> str:
         return f"The same steps as {known.against[rule]}; errors {MISSING}."
     exact, single = entry["float64"], entry["float32"]
     low = max(entry["bfloat16"].values())
-    text = f"The same steps as {known.against[rule]} to {max(exact.values()):.0e} on every backend; a step in float32 to "
-    text += f"{max(single.values()):.0e}, with parameters in bfloat16 to {low:.0e}."
+    text = f"The same steps as {known.against[rule]} to {_digit(max(exact.values()))} on every backend; a step in float32 to "
+    text += f"{_digit(max(single.values()))}, with parameters in bfloat16 to {_digit(low)}."
     return text + (f" No generated module: {entry['elsewhere']['module']}." if "module" in entry["elsewhere"] else "")
 
 

@@ -35,8 +35,8 @@ OTHER_SCALE: dict[str, dict[str, Any]] = {
     "sophiah": {"lr": 1e-3}, "lamb": {"lr": 1e-2}, "lars": {"lr": 3.0}, "alig": {"lr": 0.3}, "inducedmetric": {"lr": 0.2},
     "inducedmetriclog": {"lr": 0.3}, "sps": {"lr": 1.0}, "saniaadagrad": {"eps": 1.0}, "saniaadam": {"eps": 1.0}, "sgd": {"lr": 0.3},
     "sgdhd": {"lr": 0.3}, "sgdp": {"lr": 0.1}, "momentum": {"lr": 0.03}, "nesterov": {"lr": 0.03}, "sgdw": {"lr": 0.1},
-    "randomscaledmomentum": {"lr": 0.03}, "xgradmomentum": {"lr": 0.03}, "fedhyperg": {"lr": 3.0}, "cdowg": {"first": 1e-2},
-    "dowg": {"eps": 1e-2}, "dadaptsgd": {"d0": 1e-2},
+    "randomscaledmomentum": {"lr": 0.03}, "xgradmomentum": {"lr": 0.03}, "fedhyperg": {"lr": 3.0}, "cdowg": {"first": 1e-3},
+    "dowg": {"eps": 1.0}, "dadaptsgd": {"d0": 0.3}, "adalomo": {"lr": 1e-2},
 }  # fmt: skip
 
 Closure = Callable[[], Tensor]
