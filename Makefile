@@ -6,8 +6,9 @@ PY      = $(VENV)/bin/python
 PIP     = $(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt $(PIP_ARGS)
 RULES  ?= adamw lion examples/my.opt
 TASK   ?= digits
+MINUTES ?= 10
 
-.PHONY: race test torch-suite lint format bench optax resume sharded authors gpu-check clean conformance digits gallery
+.PHONY: race test torch-suite lint format bench optax resume sharded authors gpu-check clean conformance digits gallery fuzz accuracy
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
@@ -48,6 +49,12 @@ digits: $(VENV)/.ready-for-tests ## Every rule trains the digits, what is missin
 
 gallery: $(VENV)/.ready-for-tests ## library/README.md from the rules, seconds
 	$(PY) tests/test_gallery.py
+
+fuzz: $(VENV)/.ready-for-tests  ## Random programs and hostile texts for MINUTES, on from where docs/fuzz.json stopped
+	$(PY) -m tests.fuzz --minutes $(MINUTES) --record docs/fuzz.json
+
+accuracy: $(VENV)/.ready-for-tests ## Errors of the float32 step in ulp, a line of JSON for each rule
+	$(PY) tests/accuracy.py
 
 clean:
 	rm -rf $(VENV) dist build race-results
