@@ -13,7 +13,7 @@ from torch import Tensor
 
 import optlang
 from optlang.backends.cpp.kernels import CppFunctions
-from optlang.backends.cpp.repeat import Tables
+from optlang.backends.repeat import Tables
 
 SHAPES = ((6, 5), (4,), (), (0,), (3, 2, 2))
 DRAWING = "rule D { hyper lr = 0.1 in (0, inf) state m = 0 m' = 0.9*m + g*uniform() w' = w - lr*m' + lr*normal() }"

@@ -11,15 +11,18 @@ from typing import Any
 
 from torch import Tensor
 
-from optlang.backends.base import Backend, Executable, Math
+from optlang.backends.base import Backend, Cell, Executable, Math
 from optlang.backends.cpp.kernels import CppFunctions
+from optlang.backends.device_scalars import DeviceScalars
 from optlang.backends.formats import PLAIN, Storage
 from optlang.backends.kernels import KernelFunctions
 from optlang.backends.reference import BACKEND as REFERENCE
+from optlang.backends.repeat import Table
 from optlang.backends.torch import TorchExecutable
 from optlang.backends.torch_code import Output
 from optlang.backends.torch_functions import COMPILE_FROM, Bound
-from optlang.ir import Program
+from optlang.backends.triton.scalars import TritonScalars
+from optlang.ir import Node, Program
 from optlang.simplify import simplify
 
 
@@ -51,6 +54,13 @@ class AutoFunctions(CppFunctions):
 
     def launch(self, kernel: Any, calls: Sequence[Bound]) -> Tensor:
         return self._triton.launch(kernel, calls) if _is_on_cuda(calls[0]) else super().launch(kernel, calls)
+
+    def table(self, kernel: Any, calls: Sequence[tuple[Cell, Bound]]) -> Table | None:
+        return self._triton.table(kernel, calls) if _is_on_cuda(calls[0][1]) else super().table(kernel, calls)
+
+    def on_device(self, nodes: Sequence[Node]) -> DeviceScalars:
+        """On a GPU by one launch."""
+        return TritonScalars(nodes, interprets=False)
 
     def name_at(self, bound: Bound) -> str:
         return self._triton.name if _is_on_cuda(bound) else self.name

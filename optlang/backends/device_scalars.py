@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import repeat
+from operator import attrgetter, is_
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +25,7 @@ from optlang.ir import Node
 from optlang.ops import OPS
 
 Operand = Any  # Tensor, or a Python number that the host knows
+BASE = attrgetter("_base")
 
 
 def is_on_device(cell: Cell) -> bool:
@@ -34,10 +38,20 @@ def is_capturing() -> bool:
     return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]
 
 
-def sent(values: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+def sent(values: Any, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """Numbers of the host as a tensor on a device. The host does not wait for the device."""
-    made = torch.tensor(values, dtype=dtype)
+    made = torch.from_numpy(values) if isinstance(values, np.ndarray) else torch.tensor(values, dtype=dtype)
     return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
+
+
+def joined(rows: Sequence[Tensor]) -> Tensor:
+    """Tensors of one shape as one: that whose rows they are, if they are all of them, in their order."""
+    base = rows[0]._base
+    if base is None or base.shape != (len(rows), *rows[0].shape) or not all(map(is_, map(BASE, rows), repeat(base))):
+        return torch.stack(list(rows))
+    step = base.stride(0) * base.element_size()
+    places = [base.data_ptr() + step * place for place in range(len(rows))]
+    return base if base.is_contiguous() and list(map(Tensor.data_ptr, rows)) == places else torch.stack(list(rows))
 
 
 @cache
@@ -66,7 +80,7 @@ class DeviceScalars:
         hypers = cells[0].hypers
         inner, host = self._parts(frozenset(name for name, value in hypers.items() if isinstance(value, Tensor)))
         values: dict[Node, Operand] = dict(zip(host.nodes, self._known(host, cells, device), strict=True))
-        times = torch.stack([cell.t for cell in cells]).double()  # type: ignore[misc]  # is_on_device
+        times = joined([cell.t for cell in cells]).double()  # type: ignore[misc]  # is_on_device
         for node in inner:
             values[node] = self._value(node, values, hypers, times)
         columns = [_filled(values[node], times).double().expand(len(cells)) for node in self.nodes]
@@ -90,7 +104,7 @@ class DeviceScalars:
         for column in zip(*(host(cell.hypers, 0, cell.facts) for cell in cells), strict=True):
             key = (column, device)
             if key not in self._facts:
-                self._facts[key] = sent(column, torch.bool if isinstance(column[0], bool) else torch.float64, device)
+                self._facts[key] = sent(column, device, torch.bool if isinstance(column[0], bool) else torch.float64)
             found.append(self._facts[key])
         return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from optlang.backends import passes
-from optlang.backends.base import Way
+from optlang.backends.base import Cell, Step, Way
 from optlang.backends.formats import Packed
+from optlang.backends.repeat import Table, Tables, fits, same
 from optlang.backends.torch_code import CellCode, Output
 from optlang.backends.torch_functions import COMPILE_FROM, Bound, Functions
 from optlang.backends.torch_views import put_back, view
@@ -36,6 +37,8 @@ class KernelFunctions(Functions):
         self.trouble = ""  # why no kernel could be compiled
         self._outputs: dict[CellCode, tuple[Output, ...]] = {}
         self._kernels: dict[Any, Any] = {}
+        self._tables: Tables | None = None
+        self._last: Sequence[Cell] = ()
 
     @abstractmethod
     def fits(self, bound: Bound) -> bool:
@@ -52,6 +55,30 @@ class KernelFunctions(Functions):
     def handed(self, kernel: Any, calls: Sequence[Bound]) -> list[Sequence[Tensor]]:
         """One call for many parameters; what the function hands out for each."""
         return [row.unbind() for row in self.launch(kernel, calls).unbind()]
+
+    @abstractmethod
+    def table(self, kernel: Any, calls: Sequence[tuple[Cell, Bound]]) -> Table | None:
+        """What steps the same parameters again by a kernel; None where nothing does."""
+
+    def again(self, step: Step) -> Callable[[], None] | None:
+        """A step from the tables of the last one."""
+        return None if self._tables is None else self._tables.again(step.cells, step.seed)
+
+    def remember(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool) -> None:
+        """Tables of parameters that are stepped a second time in the same way; they take as long to make as they save."""
+        came, self._last, self._tables = same(cells, self._last), list(cells), None
+        if not came:
+            return
+        groups: dict[Any, list[tuple[Cell, Bound]]] = {}
+        for cell, bound in zip(cells, calls, strict=True):
+            kernel = self.kernel(bound) if self.wants(bound, compiled) else None
+            if kernel is None or not fits(kernel.kernel.columns, kernel.places, [bound]):
+                return
+            groups.setdefault((kernel, bound.weights.device), []).append((cell, bound))
+        tables = [self.table(kernel, some) for (kernel, _), some in groups.items()]
+        found = [table for table in tables if table is not None]
+        if len(found) == len(tables):
+            self._tables = Tables(cells, found)
 
     def code(self, key: Any, outputs: Sequence[Output], dtype: torch.dtype, names: tuple[tuple[str, Node], ...] = ()) -> CellCode:
         """As in torch; what a function computes is remembered for the kernel."""

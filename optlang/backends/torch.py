@@ -9,6 +9,7 @@ would cost more than it saves.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from optlang.backends.interpreter import Code, Run
 from optlang.backends.overflow import SCALE, unscaled_gradient
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.reference import exists
+from optlang.backends.repeat import same
 from optlang.backends.torch_barriers import cross
 from optlang.backends.torch_code import CellCode, Output, generate
 from optlang.backends.torch_functions import COMPILE_FROM, Bound, Functions
@@ -37,6 +39,7 @@ from optlang.simplify import simplify
 from optlang.types import ELEMENT, Type
 
 WEIGHTS = Type("real", ELEMENT)
+STATE = attrgetter("state")
 
 
 class TorchExecutable:
@@ -60,6 +63,7 @@ class TorchExecutable:
         )
         self._gradient = [unscaled_gradient()] if any(h.name == SCALE for h in program.hypers) else []  # goes where it came from
         self._ways: dict[int, Way] = {}
+        self._prepared: tuple[list[Cell], list[int]] = [], []  # the cells of the last step, and how many states they had
         self._own = [s for s in self.plan.program.states if s.name not in self.plan.shared]
         self._shared = [s for s in self.plan.program.states if s.name in self.plan.shared]
 
@@ -68,6 +72,9 @@ class TorchExecutable:
     @torch.no_grad()
     def prepare(self, step: Step) -> None:
         """Missing states: float32, or float64 beside such parameters; of truth values bool. See also `formats`."""
+        sizes = list(map(len, map(STATE, step.cells)))
+        if not (self._shared or step.beside) and sizes == self._prepared[1] and same(step.cells, self._prepared[0]):
+            return
         for cell in (*step.cells, *step.beside) if self.storage.weights else ():
             if self.storage.is_compensated(cell.weights) and REST not in cell.state:
                 cell.state[REST] = torch.zeros_like(cell.weights)
@@ -77,6 +84,7 @@ class TorchExecutable:
             self._prepare_shared(step)
         for work, states in made:
             work.cell.state.update(states)
+        self._prepared = list(step.cells), [len(cell.state) for cell in step.cells]
 
     def _initial(self, work: Work, now: Pass) -> dict[str, Tensor]:
         missing = [s for s in self._own if s.name not in work.cell.state and self._exists(s, work.truth)]
@@ -284,7 +292,7 @@ class TorchExecutable:
             values = tuple(values[i] for i in slots.order)
         key = (values, cell.weights.device, cell.weights.dtype)
         if key not in now.scalars:
-            now.scalars[key] = sent(values, computing(cell.weights.dtype), cell.weights.device)
+            now.scalars[key] = sent(values, cell.weights.device, computing(cell.weights.dtype))
         return now.scalars[key]  # type: ignore[no-any-return]
 
     def _row_of_the_device(self, code: CellCode, work: Work, now: Pass) -> Tensor:

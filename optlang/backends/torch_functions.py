@@ -92,8 +92,12 @@ class Functions:
             known = ir.on_host(code.slots)
             host, shared = [n for n in code.slots if known[n]], [n for n in code.slots if not known[n]]
             places = {node: place for place, node in enumerate([*host, *shared])}
-            self._scalars[code] = Slots(HostScalars(host), DeviceScalars(host), tuple(shared), tuple(places[n] for n in code.slots))
+            self._scalars[code] = Slots(HostScalars(host), self.on_device(host), tuple(shared), tuple(places[n] for n in code.slots))
         return self._scalars[code]
+
+    def on_device(self, nodes: Sequence[Node]) -> DeviceScalars:
+        """What computes numbers where the host knows neither `t` nor all hypers."""
+        return DeviceScalars(nodes)
 
     def again(self, step: Step) -> Callable[[], None] | None:
         """What takes a step of the same parameters as before, where that is known; else None."""

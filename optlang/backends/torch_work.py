@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optlang import ir
 from optlang.backends.base import Cell, Step, StepError
-from optlang.backends.device_scalars import is_on_device, sent
+from optlang.backends.device_scalars import is_on_device, joined, sent
 from optlang.backends.interpreter import Run
 from optlang.backends.places import Place, shape_of
 from optlang.host import HostScalars, MissingFact
@@ -55,10 +55,10 @@ class Pass:
             cells = [work.cell for work in [*self.works, *self.beside] if work.cell.weights.device == device]
             seed = self.step.seed & 0xFFFFFFFF
             plain = [[0 if is_on_device(c) else c.t, seed, c.index & 0xFFFFFFFF, c.spread.offset or 0 if c.spread else 0] for c in cells]
-            rows = _fixed(tuple(map(tuple, plain)), device) if is_on_device(cell) else sent(plain, torch.int64, device)
+            rows = _fixed(tuple(map(tuple, plain)), device) if is_on_device(cell) else sent(plain, device, torch.int64)
             if is_on_device(cell):
                 rows = rows.clone()
-                rows[:, 0] = torch.stack([c.t for c in cells])  # type: ignore[misc]
+                rows[:, 0] = joined([c.t for c in cells])  # type: ignore[misc]
             self.counters.update(zip(map(id, cells), rows.unbind(), strict=True))
         return self.counters[id(cell)]
 
@@ -66,7 +66,7 @@ class Pass:
 @lru_cache(maxsize=64)
 def _fixed(rows: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
     """Whole numbers that stay on the device, for a captured graph goes on reading them."""
-    return sent(rows, torch.int64, device)
+    return sent(rows, device, torch.int64)
 
 
 def truth_of(condition: HostScalars, cell: Cell) -> bool | None:

@@ -6,14 +6,14 @@ are those of the capture. A step that finds an overflow of scaled gradients on a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from optlang import ir
-from optlang.backends.device_scalars import is_capturing
+from optlang.backends.device_scalars import is_capturing, joined
 from optlang.ops import ASKING
 from optlang.runtime.checkpoint import COUNT
 
@@ -71,19 +71,36 @@ def _check_parameter(optimizer: Grouped, what: str, parameter: Tensor) -> None:
                            "every replay would make it anew: take a step before the capture")  # fmt: skip
 
 
-def counts(states: Sequence[Mapping[str, Any]]) -> list[Tensor]:
-    """The numbers of updates after this one, each on its device."""
-    ahead = torch._foreach_add([state[COUNT] for state in states], 1.0)
-    return list(ahead)
+def counts(states: Sequence[MutableMapping[str, Any]]) -> list[Tensor]:
+    """The numbers of updates after this one, each on its device. From now on the counts of a device share memory."""
+    found: dict[int, Tensor] = {}
+    for places in _by_device([state[COUNT] for state in states]):
+        base = joined([states[place][COUNT] for place in places])
+        if base is not states[places[0]][COUNT]._base and not is_capturing():
+            for place, row in zip(places, base.unbind(), strict=True):
+                states[place][COUNT] = row
+        found |= zip(places, (base + 1).unbind(), strict=True)
+    return [found[place] for place in range(len(states))]
 
 
 def count(cells: Sequence[Cell], overflow: Tensor | None) -> None:
     """The updates are over; after an overflow there was none."""
     steps = [cell.state[COUNT] for cell in cells]
-    if overflow is None:
-        torch._foreach_add_(steps, 1.0)
-        return
-    for device in {step.device for step in steps}:
-        taken = (overflow.reshape(()).to(device, non_blocking=True) == 0).float()
-        mine = [step for step in steps if step.device == device]
-        torch._foreach_add_(mine, [taken] * len(mine))
+    for places in _by_device(steps):
+        mine = [steps[place] for place in places]
+        taken = torch.ones((), device=mine[0].device)
+        if overflow is not None:
+            taken = (overflow.reshape(()).to(mine[0].device, non_blocking=True) == 0).float()
+        base = joined(mine)
+        if base is mine[0]._base:
+            base += taken
+        else:
+            torch._foreach_add_(mine, [taken] * len(mine))
+
+
+def _by_device(tensors: Sequence[Tensor]) -> list[list[int]]:
+    """The places of tensors on one device."""
+    found: dict[torch.device, list[int]] = {}
+    for place, tensor in enumerate(tensors):
+        found.setdefault(tensor.device, []).append(place)
+    return list(found.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ from optlang.backends.device_scalars import is_on_device
 from optlang.backends.formats import REST
 from optlang.backends.overflow import OVERFLOW, SCALE
 from optlang.runtime import captured, checkpoint, sparse, traced
+from optlang.runtime.again import Again, Known, repeats
 from optlang.runtime.batch import Batch, Closure, as_number, exactly
 from optlang.runtime.cases import Guard
 from optlang.runtime.checkpoint import COUNT
@@ -50,6 +52,9 @@ class RuleOptimizer(Saved):
         self._list_parameters()
         self._cells: dict[Tensor, Cell] = {}
         self._parts: dict[int, Part | sparse.Touched] = {}  # what is stepped in place of the parameters at these places in this step
+        self._known: Known | None = None
+        self._again: dict[int, Again] = {}  # by group
+        self._quick: dict[int, Again] = {}  # of these, the ones in this step
         self._guards = False  # in this step, overflows are dealt with on the device
         self._shapes: dict[int, tuple[Any, ...]] = {}  # of each group: the program for which its states have been checked
 
@@ -114,7 +119,7 @@ class RuleOptimizer(Saved):
         self._parts.clear()
 
     def _update(self, settings: list[dict[str, Any]], batch: Batch | None) -> None:
-        known = set(self.state)
+        known = len(self.state)
         try:
             work = self._gather(settings)
             taken = [self._begin_step(executable, self._step_of(cells, work), batch) for executable, cells in work.values()]
@@ -130,8 +135,23 @@ class RuleOptimizer(Saved):
                 self._share(step)
                 self.reports |= step.reports
             left = [cell for step, _ in taken for cell in step.left]
-            self._count([cell for step, _ in taken for cell in step.cells if cell not in left])
+            quick = {} if left else self._quick
+            self._count([cell for step, _ in taken for cell in step.cells if cell.group not in quick and cell not in left])
+            for again in quick.values():
+                again.count()
+        self._remember(work)
         _tell(left)
+
+    def _remember(self, work: Work) -> None:
+        """What the next step need not find out, if it is one like this."""
+        if self._parts or (self._known is not None and self._known.holds(self.state)):
+            return
+        self._known, self._again = None, {}
+        cells = {number: [c for _, some in work.values() for c in some if c.group == number] for number in range(len(self.param_groups))}
+        groups = {number: self.param_groups[number] for number in cells}
+        with suppress(MemoryError, torch.OutOfMemoryError):  # the step is over
+            self._again = {n: Again(g["params"], cells[n]) for n, g in groups.items() if repeats(g, cells[n], self.inputs)}
+            self._known = Known(self.state)
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
@@ -141,21 +161,18 @@ class RuleOptimizer(Saved):
     def _check_mode(self) -> None:
         """For rules with `eval`."""
 
-    def _forget(self, known: set[Tensor]) -> None:
-        """Parameters that a failed step was to be the first of have no state."""
-        for parameter in set(self.state) - known:
+    def _forget(self, known: int) -> None:
+        """Parameters that a failed step was to be the first of have no state: all but the first ones."""
+        for parameter in list(self.state)[known:]:
             del self.state[parameter]
             self._cells.pop(parameter, None)
 
     def _count(self, cells: list[Cell]) -> None:
         if there := [cell for cell in cells if is_on_device(cell)]:
             captured.count(there, getattr(self, "found_inf", None) if self._guards else None)
-        on_host = [cell for cell in cells if not is_on_device(cell)] if there else cells
-        counts = [cell.state[COUNT] for cell in on_host]
-        if counts:
-            torch._foreach_zero_(counts)
-            torch._foreach_add_(counts, [float(cell.t) for cell in on_host])
         for cell in cells:
+            if not is_on_device(cell):
+                cell.state[COUNT].fill_(cell.t)  # asks for no memory
             cell.gradient = None  # gradients are not kept alive
 
     def _check_inputs(self) -> None:
@@ -168,12 +185,20 @@ class RuleOptimizer(Saved):
         work: Work = {}
         index, scale = 0, None if self._guards else scale_of(self)
         there: list[Cell] = []
+        self._quick = {}
+        is_known = scale is None and not self.inputs and self._known is not None and self._known.holds(self.state)
         for number, (group, hypers) in enumerate(zip(self.param_groups, settings, strict=True)):
             key, executable = self.case_of(group).executable(hypers, group.get("differentiable", False), self._guard, self._is_spread)
             self._check_shapes(number, group, hypers, key)
             cells = work.setdefault(key, (executable, []))[1]
             given = self._given_to_cells(group, hypers)
             on_device = self._counts_on_device(group)
+            again = self._again.get(number) if is_known and not on_device and not group.get("maximize") else None
+            if again is not None and (some := again.next(group["params"], given)) is not None:
+                cells += some
+                self._quick[number] = again
+                index += len(some)
+                continue
             for place, parameter in enumerate(group["params"]):
                 if parameter.grad is not None:
                     cell = self._next_of(parameter, number, place, index, given, scale, on_device)
@@ -242,7 +267,7 @@ class RuleOptimizer(Saved):
         hypers = self.case_of(group).settings.read(group, f" (group {number})")
         key, executable = self.case_of(group).executable(hypers)
         self._check_shapes(number, group, hypers, key)
-        is_new = group["params"][place] not in self.state
+        known = len(self.state)
         try:
             cell = self._next_of(group["params"][place], number, place, index, hypers)
             cell.t -= again
@@ -250,7 +275,7 @@ class RuleOptimizer(Saved):
             executable.prepare(step)
             write = (chosen or executable).begin(step)
         except BaseException as problem:
-            self._forget(set(self.state) - ({group["params"][place]} if is_new else set()))
+            self._forget(known)
             self._parts.clear()
             if isinstance(problem, StepError):
                 raise RuntimeError(f"{type(self).__name__}: {problem}") from problem

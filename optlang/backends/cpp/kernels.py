@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,14 @@ import torch
 
 from optlang import ir
 from optlang.backends import passes
-from optlang.backends.base import Cell, Step
+from optlang.backends.base import Cell
 from optlang.backends.cpp import build, source
-from optlang.backends.cpp.repeat import GRADIENT, WEIGHTS, Table, Tables, fits, same
+from optlang.backends.cpp.tables import CppTable, pointer
 from optlang.backends.formats import Packed
 from optlang.backends.kernels import Array, KernelFunctions, after, counters, in_order, part_of, warn
+from optlang.backends.repeat import Table
 from optlang.backends.torch_code import Output
 from optlang.backends.torch_functions import Bound
-from optlang.ir import W
 from optlang.types import ELEMENT
 
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16", torch.float16: "_Float16", torch.bool: "bool"}
@@ -42,11 +42,6 @@ class CppFunctions(KernelFunctions):
     """Functions that run as C++ where they can."""
 
     name = "cpp"
-
-    def __init__(self, always: bool) -> None:
-        super().__init__(always)
-        self._tables: Tables | None = None
-        self._last: Sequence[Cell] = ()
 
     def fits(self, bound: Bound) -> bool:
         return bound.weights.device.type == "cpu" and all(
@@ -82,28 +77,8 @@ class CppFunctions(KernelFunctions):
         numbers = torch.from_numpy(call(kernel, calls, made))
         return [_merged(kernel.order, row, single.unbind()) for row, single in zip(made, numbers, strict=True)]
 
-    def again(self, step: Step) -> Callable[[], None] | None:
-        """A step from the tables of the last one."""
-        return None if self._tables is None else self._tables.again(step.cells, step.seed)
-
-    def remember(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool) -> None:
-        """Tables of parameters that are stepped a second time in the same way; they take as long to make as they save."""
-        came, self._last, self._tables = same(cells, self._last), list(cells), None
-        if not came or not (compiled or self.always):
-            return
-        groups: dict[Loaded, list[tuple[Cell, Bound]]] = {}
-        for cell, bound in zip(cells, calls, strict=True):
-            kernel = self.kernel(bound)
-            if not isinstance(kernel, Loaded):
-                return
-            groups.setdefault(kernel, []).append((cell, bound))
-        if all(fits(kernel.kernel, kernel.places, [bound for _, bound in some]) for kernel, some in groups.items()):
-            self._tables = Tables(cells, [self._table(kernel, some) for kernel, some in groups.items()])
-
-    def _table(self, loaded: Loaded, some: Sequence[tuple[Cell, Bound]]) -> Table:
-        first = some[0][1]
-        keys = tuple(_key(first, place, part) for place, part in loaded.places)
-        return Table(loaded.kernel, loaded.step, keys, self.scalars(first.code).host, [cell for cell, _ in some], first)
+    def table(self, kernel: Any, calls: Sequence[tuple[Cell, Bound]]) -> Table | None:
+        return CppTable(kernel, self.scalars(calls[0][1].code).host, calls) if isinstance(kernel, Loaded) else None
 
 
 HANDED = "handed out"
@@ -126,15 +101,6 @@ def _merged(order: Sequence[bool], tensors: Sequence[torch.Tensor], numbers: Seq
     return tuple(next(left if is_tensor else right) for is_tensor in order)
 
 
-def _key(bound: Bound, place: int, part: int) -> str:
-    """Where a cell has a column's tensor: see `repeat.column`."""
-    node, tensor = bound.code.tensors[place], bound.tensors[place]
-    if node.op == "state" or part:
-        name = str(node.value) if node.op == "state" else "w"
-        return f"{name}.{tensor.form.beside}" if part and isinstance(tensor, Packed) else name
-    return WEIGHTS if node is W else GRADIENT
-
-
 def call(loaded: Loaded, calls: Sequence[Bound], fresh: Sequence[Sequence[torch.Tensor]]) -> Array:
     """One call for many parameters; [parameters, returned] numbers. Tensors whose memory is not in order go through copies."""
     kernel, count = loaded.kernel, len(calls)
@@ -147,10 +113,6 @@ def call(loaded: Loaded, calls: Sequence[Bound], fresh: Sequence[Sequence[torch.
     starts = np.concatenate([[0], np.cumsum(-(-sizes // source.CHUNK))])
     room = np.empty((count + int(starts[-1])) * kernel.sums + 1)
     results = np.empty((count, kernel.returned))
-    loaded.step(ctypes.c_int64(count), *map(_pointer, (sizes, starts, pointers, rows, counters(calls), room, results)))
+    loaded.step(ctypes.c_int64(count), *map(pointer, (sizes, starts, pointers, rows, counters(calls), room, results)))
     after(kernel.columns, kernel.written, calls, given, seen)
     return results
-
-
-def _pointer(array: Array) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -14,12 +14,18 @@ import torch
 from torch import Tensor
 
 from optlang.backends import passes
+from optlang.backends.base import Cell
+from optlang.backends.device_scalars import DeviceScalars, joined, sent
 from optlang.backends.formats import Packed
 from optlang.backends.kernels import Array, KernelFunctions, after, in_order, part_of, warn
+from optlang.backends.repeat import Table, key_of
 from optlang.backends.torch_code import Output
 from optlang.backends.torch_functions import Bound
 from optlang.backends.triton import source
+from optlang.backends.triton.scalars import TritonScalars
 from optlang.backends.triton.tables import Tables, table_of
+from optlang.host import HostScalars
+from optlang.ir import Node
 
 TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16", torch.bool: "int8"}
 KINDS = {"sums": torch.float64, "partial": torch.float64, "results": torch.float64, "levels": torch.float32, "below": torch.uint8}
@@ -72,8 +78,37 @@ class TritonFunctions(KernelFunctions):
         launches = tuple((functions[name], by_chunk) for name, by_chunk in kernel.launches)
         return Loaded(kernel, launches, tuple((code.tensors.index(node), part) for node, part in kernel.columns))
 
+    def on_device(self, nodes: Sequence[Node]) -> DeviceScalars:
+        """By one launch."""
+        return TritonScalars(nodes, _interprets())
+
     def launch(self, kernel: Loaded, calls: Sequence[Bound]) -> Tensor:
         return launch(kernel, calls)
+
+    def table(self, kernel: Loaded, calls: Sequence[tuple[Cell, Bound]]) -> Table:
+        return TritonTable(kernel, self.scalars(calls[0][1].code).host, calls)
+
+
+class TritonTable(Table):
+    """Parameters that are stepped again by Triton: tables stay on the device."""
+
+    def __init__(self, loaded: Loaded, slots: HostScalars, calls: Sequence[tuple[Cell, Bound]]) -> None:
+        super().__init__([key_of(calls[0][1], place, part) for place, part in loaded.places], slots, calls)
+        self.loaded, self.device = loaded, calls[0][1].weights.device
+        self.placed = loaded.placed(tuple(self.sizes.tolist()), self.device)
+
+    def ready(self, seed: int) -> Callable[[], None]:
+        """A step that only has to be taken. Raises MissingFact."""
+        rows, places = self._rows()
+        numbers = sent(rows if rows.size else np.zeros(1, dtype=self.number), self.device)
+        drawn = sent(self._counters(seed), self.device) if self.draws else None
+        pointers = self.placed.point(table_of(self.pointers.astype(np.int64), places))
+
+        def take() -> None:
+            start(self.loaded, self.placed, pointers, numbers, drawn)
+            torch.autograd.graph.increment_version(self.weights)
+
+        return take
 
 
 def launch(loaded: Loaded, calls: Sequence[Bound]) -> Tensor:
@@ -85,14 +120,21 @@ def launch(loaded: Loaded, calls: Sequence[Bound]) -> Tensor:
     rows, places = _rows(calls)
     pointers = np.array([[x.data_ptr() for x in row] for row in seen], dtype=np.int64).reshape(count, len(kernel.columns))
     drawn = [bound.counter for bound in calls if bound.counter is not None]
-    results = torch.empty((count, kernel.returned), dtype=torch.float64, device=device) if kernel.returned else placed.nothing
-    arguments = (
-        *placed.fixed, placed.point(table_of(pointers, places)), rows, torch.stack(drawn) if drawn else placed.fixed[0],
-        placed.room(count * kernel.sums), placed.room(placed.chunks * kernel.sums), results, placed.levels, placed.below,
-    )  # fmt: skip
-    run(loaded, arguments, placed.chunks, count)
+    results = start(loaded, placed, placed.point(table_of(pointers, places)), rows, joined(drawn)[:, :3].contiguous() if drawn else None)
     after(kernel.columns, kernel.written, calls, given, seen)
-    return results if kernel.returned else results.new_empty(count, 0)
+    return results.view(count, -1) if kernel.returned else results.new_empty(count, 0)
+
+
+def start(loaded: Loaded, placed: Tables, pointers: Tensor, rows: Tensor, drawn: Tensor | None) -> Tensor:
+    """Starts the kernels; the numbers that they will return, if any."""
+    kernel = loaded.kernel
+    results = placed.room(placed.count * kernel.returned)
+    arguments = (
+        *placed.fixed, pointers, rows, placed.fixed[0] if drawn is None else drawn, placed.room(placed.count * kernel.sums),
+        placed.room(placed.chunks * kernel.sums), results, placed.levels, placed.below,
+    )  # fmt: skip
+    run(loaded, arguments, placed.chunks, placed.count)
+    return results
 
 
 def build(functions: Sequence[Any], like: Bound) -> None:
@@ -118,7 +160,7 @@ def _rows(calls: Sequence[Bound]) -> tuple[Tensor, Array]:
     """The different rows of numbers, and which of them each parameter has."""
     found = {id(bound.s): bound.s for bound in calls}
     order = {key: place for place, key in enumerate(found)}
-    rows = torch.stack(list(found.values())) if len(found) > 1 else calls[0].s
+    rows = joined(list(found.values())) if len(found) > 1 else calls[0].s
     return (rows if rows.numel() else rows.new_zeros(1)), np.array([order[id(bound.s)] for bound in calls], dtype=np.int64)
 
 

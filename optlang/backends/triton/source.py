@@ -180,7 +180,7 @@ class _Writer(Passes):
 
     def _operand(self, node: Node) -> str:
         if node.op == "const" and not isinstance(node.value, bool):
-            return f"tl.full((), {_literal(float(node.value))}, {self.number})"
+            return f"tl.full((), {literal(float(node.value))}, {self.number})"
         if is_slot(node, self.known):
             return f"(s{self.slots[node]} != 0)" if node.type.kind == "bool" else f"s{self.slots[node]}"
         return self.names[node]
@@ -244,5 +244,6 @@ def _deeper(lines: Sequence[str]) -> list[str]:
     return [f"    {line}" for line in lines]
 
 
-def _literal(value: float) -> str:
+def literal(value: float) -> str:
+    """A number as Triton reads it."""
     return repr(value) if math.isfinite(value) else f'float("{value}")'

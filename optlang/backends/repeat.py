@@ -6,9 +6,10 @@ the memory of weights, gradients and states, their number types and their order.
 
 from __future__ import annotations
 
-import ctypes
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from operator import is_
+from itertools import repeat
+from operator import attrgetter, is_, itemgetter
 from typing import Any
 
 import numpy as np
@@ -16,73 +17,75 @@ import torch
 from torch import Tensor
 
 from optlang.backends.base import Cell
-from optlang.backends.cpp.source import CHUNK, Kernel
 from optlang.backends.formats import Packed
 from optlang.backends.torch_functions import Bound
 from optlang.host import HostScalars, MissingFact
-from optlang.ir import G, W
+from optlang.ir import G, Node, W
 
 Array = Any  # numpy.ndarray
 WEIGHTS, GRADIENT = "@weights", "@gradient"  # no state is called so
+DTYPE, HYPERS, T = attrgetter("dtype"), attrgetter("hypers"), attrgetter("t")
 
 
 class Table:
     """One kernel with all the parameters that it steps. `keys`: where a cell has the tensor of each column, see `column`."""
 
-    def __init__(self, kernel: Kernel, step: Any, keys: Sequence[str], slots: HostScalars, cells: Sequence[Cell], like: Bound) -> None:
-        self.kernel, self.step, self.keys, self.slots, self.cells = kernel, step, keys, slots, list(cells)
+    def __init__(self, keys: Sequence[str], slots: HostScalars, calls: Sequence[tuple[Cell, Bound]]) -> None:
+        like = calls[0][1]
+        self.keys, self.slots, self.cells = keys, slots, [cell for cell, _ in calls]
+        self.states = [cell.state for cell in self.cells]
         self.number = np.float64 if like.s.dtype == torch.float64 else np.float32
         self.draws = like.counter is not None
-        columns = [column(self.cells, key) for key in keys]
+        columns = [self._column(key) for key in keys]
         self.kept = [[] if key == GRADIENT else tensors for key, tensors in zip(keys, columns, strict=True)]
-        self.kinds = [[_kind(x) for x in tensors] for tensors in columns]
-        self.pointers = np.array([[x.data_ptr() for x in tensors] for tensors in columns], dtype=np.uint64).T.copy()
-        self.known = [column.tolist() for column in self.pointers.T]
-        self.weights = [cell.weights for cell in cells]
+        self.kinds = [_kinds(tensors) for tensors in columns]
+        self.known = [list(map(Tensor.data_ptr, tensors)) for tensors in columns]
+        self.pointers = np.array(self.known, dtype=np.uint64).T.copy()
+        self.weights = [cell.weights for cell in self.cells]
         self.sizes = np.array([x.numel() for x in self.weights], dtype=np.int64)
-        self.starts = np.concatenate([[0], np.cumsum(-(-self.sizes // CHUNK))])
-        self.room = np.empty((len(cells) + int(self.starts[-1])) * kernel.sums + 1)
-        self.results = np.empty((len(cells), kernel.returned))
+
+    @abstractmethod
+    def ready(self, seed: int) -> Callable[[], None]:
+        """A step that only has to be taken. Raises MissingFact."""
+
+    def _column(self, key: str) -> list[Tensor]:
+        """The weights or gradients of cells, or a state of theirs."""
+        if key == WEIGHTS:
+            return [cell.weights for cell in self.cells]
+        return [cell.gradient for cell in self.cells] if key == GRADIENT else list(map(itemgetter(key), self.states))
 
     def holds(self) -> bool:
         """Whether everything is where it was and as it was; pointers of new gradients are taken over."""
         try:
-            columns = [column(self.cells, key) for key in self.keys]
+            columns = [self._column(key) for key in self.keys]
         except KeyError:  # of a state
             return False
-        if not all(self._is_as_it_was(place, tensors) for place, tensors in enumerate(columns)):
-            return False
-        for place, key in enumerate(self.keys):
-            if key == GRADIENT:
-                self.pointers[:, place] = [x.data_ptr() for x in columns[place]]
-        return True
+        return all(self._is_as_it_was(place, tensors) for place, tensors in enumerate(columns))
 
-    def _is_as_it_was(self, place: int, tensors: Sequence[Tensor]) -> bool:
+    def _is_as_it_was(self, place: int, tensors: list[Tensor]) -> bool:
         """Gradients may be others of the same kind; weights and states are the same tensors, in the same memory."""
         key = self.keys[place]
-        if key in (GRADIENT, WEIGHTS) and [_kind(x) for x in tensors] != self.kinds[place]:
+        if key in (GRADIENT, WEIGHTS) and _kinds(tensors) != self.kinds[place]:
             return False
-        return key == GRADIENT or (all(map(is_, tensors, self.kept[place])) and [x.data_ptr() for x in tensors] == self.known[place])
+        pointers = list(map(Tensor.data_ptr, tensors))
+        if key == GRADIENT and pointers != self.known[place]:
+            self.known[place], self.pointers[:, place] = pointers, pointers
+        return key == GRADIENT or (all(map(is_, tensors, self.kept[place])) and pointers == self.known[place])
 
-    def ready(self, seed: int) -> Callable[[], None]:
-        """A step that only has to be taken. Raises MissingFact."""
-        rows, places = self._rows()
-        pointers = (rows.ctypes.data + rows.strides[0] * places).astype(np.uint64)
-        counters = np.zeros(3 * len(self.cells), dtype=np.uint32)
-        if self.draws:
-            drawn = np.array([[cell.t, seed, cell.index] for cell in self.cells], dtype=np.int64) & 0xFFFFFFFF
-            counters = drawn.astype(np.uint32).reshape(-1)
+    def _counters(self, seed: int) -> Array:
+        """[cells, 3]: (t, seed, stream) of each parameter."""
+        return np.array([[cell.t, seed, cell.index] for cell in self.cells], dtype=np.int64) & 0xFFFFFFFF
 
-        def take() -> None:
-            given = (self.sizes, self.starts, self.pointers, pointers, counters, self.room, self.results)
-            self.step(ctypes.c_int64(len(self.cells)), *(ctypes.c_void_p(x.ctypes.data) for x in given))
-            torch.autograd.graph.increment_version(self.weights)
-            rows.size  # noqa: B018 - the numbers live until the step is over
-
-        return take
+    def _agree(self) -> bool:
+        """Whether all cells have the same hypers and the same count."""
+        first = self.cells[0]
+        return all(map(is_, map(HYPERS, self.cells), repeat(first.hypers))) and list(map(T, self.cells)).count(first.t) == len(self.cells)
 
     def _rows(self) -> tuple[Array, Array]:
         """The different rows of numbers, and which of them each parameter has."""
+        if not self.slots.facts and self._agree():
+            first = self.cells[0]
+            return np.array([self.slots(first.hypers, first.t, first.facts)], dtype=self.number), np.zeros(len(self.cells), dtype=np.int64)
         found: dict[Any, int] = {}
         rows: list[Sequence[Any]] = []
         places = []
@@ -97,15 +100,9 @@ class Table:
         return np.array(rows, dtype=self.number).reshape(len(rows), -1), np.array(places, dtype=np.int64)
 
 
-def column(cells: Sequence[Cell], key: str) -> list[Tensor]:
-    """The weights or gradients of cells, or a state of theirs."""
-    if key == WEIGHTS:
-        return [cell.weights for cell in cells]
-    return [cell.gradient for cell in cells] if key == GRADIENT else [cell.state[key] for cell in cells]
-
-
-def _kind(x: Tensor) -> tuple[torch.dtype, bool, int]:
-    return x.dtype, x.is_contiguous(), x.numel()
+def _kinds(tensors: list[Tensor]) -> tuple[list[Any], ...]:
+    """Number types, whether memory is in order, and sizes: by loops that Python runs fast."""
+    return list(map(DTYPE, tensors)), list(map(Tensor.is_contiguous, tensors)), list(map(Tensor.numel, tensors))
 
 
 class Tables:
@@ -135,9 +132,18 @@ def same(cells: Sequence[Cell], others: Sequence[Cell]) -> bool:
     return len(cells) == len(others) and all(map(is_, cells, others))
 
 
-def fits(kernel: Kernel, places: Sequence[tuple[int, int]], calls: Sequence[Bound]) -> bool:
+def key_of(bound: Bound, place: int, part: int) -> str:
+    """Where a cell has a column's tensor: see `Table`."""
+    node, tensor = bound.code.tensors[place], bound.tensors[place]
+    if node.op == "state" or part:
+        name = str(node.value) if node.op == "state" else "w"
+        return f"{name}.{tensor.form.beside}" if part and isinstance(tensor, Packed) else name
+    return WEIGHTS if node is W else GRADIENT
+
+
+def fits(columns: Sequence[tuple[Node, int]], places: Sequence[tuple[int, int]], calls: Sequence[Bound]) -> bool:
     """Whether calls of a kernel can be repeated from a table: all of it the parameters' own, and its memory in order."""
-    own = all(node is W or node is G or node.op == "state" for node, _ in kernel.columns)
+    own = all(node is W or node is G or node.op == "state" for node, _ in columns)
     return own and all(_is_in_order(bound.tensors[place]) for bound in calls for place, _ in places)
 
 

@@ -1,0 +1,52 @@
+"""The same parameters stepped again by C++: see `repeat`."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from optlang.backends.base import Cell
+from optlang.backends.cpp import source
+from optlang.backends.repeat import Table, key_of
+from optlang.backends.torch_functions import Bound
+from optlang.host import HostScalars
+
+if TYPE_CHECKING:
+    from optlang.backends.cpp.kernels import Loaded
+
+Array = Any  # numpy.ndarray
+
+
+class CppTable(Table):
+    """Parameters that are stepped again by C++."""
+
+    def __init__(self, loaded: Loaded, slots: HostScalars, calls: Sequence[tuple[Cell, Bound]]) -> None:
+        super().__init__([key_of(calls[0][1], place, part) for place, part in loaded.places], slots, calls)
+        self.step, sums = loaded.step, loaded.kernel.sums
+        self.starts = np.concatenate([[0], np.cumsum(-(-self.sizes // source.CHUNK))])
+        self.room = np.empty((len(calls) + int(self.starts[-1])) * sums + 1)
+        self.results = np.empty((len(calls), loaded.kernel.returned))
+
+    def ready(self, seed: int) -> Callable[[], None]:
+        """A step that only has to be taken. Raises MissingFact."""
+        rows, places = self._rows()
+        pointers = (rows.ctypes.data + rows.strides[0] * places).astype(np.uint64)
+        counters = self._counters(seed) if self.draws else np.zeros((len(self.cells), 3))
+        drawn = counters.astype(np.uint32).reshape(-1)
+
+        def take() -> None:
+            given = (self.sizes, self.starts, self.pointers, pointers, drawn, self.room, self.results)
+            self.step(ctypes.c_int64(len(self.cells)), *map(pointer, given))
+            torch.autograd.graph.increment_version(self.weights)
+            rows.size  # noqa: B018 - the numbers live until the step is over
+
+        return take
+
+
+def pointer(array: Array) -> ctypes.c_void_p:
+    """Where the numbers of an array are."""
+    return ctypes.c_void_p(array.ctypes.data)

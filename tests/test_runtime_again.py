@@ -1,0 +1,162 @@
+"""Steps of the same parameters, which look at little: whatever changed in between must be noticed. 5 seconds."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import optlang
+
+SHAPES = [(6, 5), (7,), (), (3, 2, 2)]
+Change = Callable[[Any, list[Tensor]], None]
+
+
+def some(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Twin:
+    """An optimizer that remembers its last step, and one that is made to forget it before every step."""
+
+    def __init__(self, backend: str = "cpp", **settings: Any) -> None:
+        self.params = [[some(*s, seed=i).requires_grad_() for i, s in enumerate(SHAPES)] for _ in range(2)]
+        cls: Any = optlang.load("adamw", backend=backend)
+        groups = [[{"params": params[:2]}, {"params": params[2:], "lr": 0.2}] for params in self.params]
+        self.both = [cls(some, lr=0.1, **settings) for some in groups]
+        self.taken = 0
+
+    def step(self) -> None:
+        self.taken += 1
+        for params, optimizer in zip(self.params, self.both, strict=True):
+            for i, p in enumerate(params):
+                p.grad = some(*p.shape, seed=100 * self.taken + i)
+            if optimizer is self.both[1]:
+                optimizer._known, optimizer._again = None, {}
+            optimizer.step()
+
+    def change(self, what: Change) -> None:
+        for params, optimizer in zip(self.params, self.both, strict=True):
+            what(optimizer, params)
+
+    def check(self) -> None:
+        assert all(torch.equal(p, q) for p, q in zip(*self.params, strict=True))
+        for p, q in zip(*self.params, strict=True):
+            assert {k: v.tolist() for k, v in self.both[0].state[p].items()} == {k: v.tolist() for k, v in self.both[1].state[q].items()}
+
+
+def without_gradient(optimizer: Any, params: list[Tensor]) -> None:
+    params[1].grad = None
+    optimizer.step()
+
+
+def frozen_then_thawed(optimizer: Any, params: list[Tensor]) -> None:
+    optimizer.param_groups[0]["params"], kept = [params[0]], optimizer.param_groups[0]["params"]
+    optimizer.step()
+    optimizer.param_groups[0]["params"] = kept
+
+
+def count_replaced(optimizer: Any, params: list[Tensor]) -> None:
+    optimizer.state[params[0]]["step"] = torch.tensor(9.0)
+
+
+def state_replaced(optimizer: Any, params: list[Tensor]) -> None:
+    optimizer.state[params[2]] = {k: v.clone() for k, v in optimizer.state[params[2]].items()}
+    optimizer.state[params[2]]["m"] += 1
+
+
+def loaded(optimizer: Any, params: list[Tensor]) -> None:
+    saved = io.BytesIO()
+    torch.save(optimizer.state_dict(), saved)
+    optimizer.step()
+    saved.seek(0)
+    optimizer.load_state_dict(torch.load(saved, weights_only=True))
+
+
+def added(optimizer: Any, params: list[Tensor]) -> None:
+    params.append(some(3, seed=8).requires_grad_())
+    optimizer.add_param_group({"params": [params[-1]]})
+
+
+CHANGES: dict[str, Change] = {
+    "nothing": lambda o, p: None,
+    "no gradient": without_gradient,
+    "other parameters": frozen_then_thawed,
+    "count written into": lambda o, p: o.state[p[0]]["step"].fill_(20),
+    "count replaced": count_replaced,
+    "state of one replaced": state_replaced,
+    "all states gone": lambda o, p: o.state.clear(),
+    "one state gone": lambda o, p: o.state.pop(p[1]),
+    "up": lambda o, p: o.param_groups[1].update(maximize=True),
+    "on the device": lambda o, p: [g.update(capturable=True) for g in o.param_groups],  # type: ignore[list-item]
+    "other settings": lambda o, p: o.param_groups[0].update(lr=0.5, betas=(0.5, 0.7)),
+    "weights elsewhere": lambda o, p: setattr(p[0], "data", p[0].data.clone()),
+    "turned": lambda o, p: setattr(p[0], "data", p[0].data.T.contiguous().T),
+    "loaded": loaded,
+    "added": added,
+}
+
+
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_changes_between_two_steps_counts(name: str, backend: str) -> None:
+    twin = Twin(backend)
+    for _ in range(3):
+        twin.step()
+    assert len(twin.both[0]._quick) == 2, "the quick way was not gone"
+    twin.change(CHANGES[name])
+    for _ in range(3):
+        twin.step()
+    twin.check()
+
+
+def test_a_sparse_gradient_is_refused_as_ever() -> None:
+    twin = Twin()
+    twin.step()
+    twin.step()
+    p = twin.params[0][0]
+    p.grad = some(*p.shape).to_sparse()
+    with pytest.raises(RuntimeError, match="has a sparse gradient"):
+        twin.both[0].step()
+
+
+def test_copies_count_for_themselves() -> None:
+    twin = Twin()
+    for _ in range(3):
+        twin.step()
+    params, optimizer = copy.deepcopy((twin.params[0], twin.both[0]))
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    optimizer.step()
+    assert {float(s["step"]) for s in optimizer.state.values()} == {5.0}
+    assert {float(s["step"]) for s in twin.both[0].state.values()} == {3.0}
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="Triton does not interpret")
+def test_the_host_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processor time of a step with the launch left out: some microseconds for each tensor, on whatever machine this is."""
+    from optlang.backends.triton import kernels
+
+    monkeypatch.setattr(kernels, "run", lambda *given: None)
+    cls: Any = optlang.load("adamw", backend="triton")
+    found = {}
+    for count in (1, 1000):
+        params = [torch.ones(8, 4, requires_grad=True) for _ in range(count)]
+        for p in params:
+            p.grad = torch.ones(8, 4)
+        optimizer = cls(params)
+        seconds = []
+        for _ in range(8):
+            start = time.process_time()
+            optimizer.step()
+            seconds.append(time.process_time() - start)
+        found[count] = min(seconds)
+    assert found[1000] - found[1] < 1000 * 6e-6, found
