@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
@@ -22,3 +23,11 @@ def test_torchs_own_tests_pass() -> None:
     assert not run.failures(found), said
     assert set(found["outcomes"]) == {"AdamW", "SGD", "Lion", "SAM"}
     assert all(list(outcomes.values()).count("passed") >= FEWEST for outcomes in found["outcomes"].values())
+
+
+def test_the_counts_in_docs_add_up_and_name_no_failure() -> None:
+    """Those of the last `make torch-suite`, or of as much of one as there is."""
+    counts = json.loads(run.RESULTS.read_text())
+    rules = counts["by rule"].values()
+    assert counts["failed"] == 0 and counts["rules"] == len(rules)
+    assert all(counts[key] == sum(rule[key] for rule in rules) for key in ("passed", "failed", "skipped"))

@@ -144,14 +144,17 @@ def all_rules() -> Found:
 
 
 def summary(found: Found) -> Found:
-    """Counts for people, by rule and together."""
+    """Counts for people, by rule and together, and which rules were not run."""
+    from optlang import library
+
     by_rule = {rule: _counts(outcomes) for rule, outcomes in sorted(found["outcomes"].items())}
     reasons = Counter(o for outcomes in found["outcomes"].values() for o in outcomes.values() if o not in ("passed", "failed"))
     total = {key: sum(counts[key] for counts in by_rule.values()) for key in ("passed", "failed", "skipped")}
     return {
         "date": datetime.now(UTC).date().isoformat(), "tests": (CACHE / SUITE / "archive.txt").read_text(), "torch": version("torch"),
         "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores", "rules": len(by_rule), **total,
-        "why skipped": dict(reasons.most_common()), "left out": found["left out"], "by rule": by_rule,
+        "why skipped": dict(reasons.most_common()), "left out": found["left out"],
+        "not run": sorted(set(library.names()) - set(found["done"])), "by rule": by_rule,
     }  # fmt: skip
 
 
