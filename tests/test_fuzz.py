@@ -59,7 +59,7 @@ def test_lints_are_silent_about_what_could_not_be_read() -> None:
 # -------------------------------------------------------------------------------------------------------- a slice
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(texts())
 def test_programs_that_hypothesis_draws(grown: Grown) -> None:
     Agreement()(grown, Way())
