@@ -153,7 +153,8 @@ class Emitter:
         trial.taken |= set(targets)
         calls = []
         for (lines, values), wish in zip(self._sides(condition, together, targets), ("due", "otherwise"), strict=True):
-            result = ", ".join(v.inside(1) for v in values)
+            types = ["bool" if node.type.kind == "bool" else self.words.dtype for node in together]  # both sides must be of one
+            result = ", ".join(f"jnp.asarray({v.text}, {type_})" for v, type_ in zip(values, types, strict=True))
             if lines:
                 calls.append(trial.fresh(wish))
                 self.lines += ["", f"def {calls[-1]}():", *indented([*lines, f"return {result}"]), ""]
