@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optlang import diagnose, ir, library, lower, ops, parser
+from optlang import diagnose, ir, library, lower, ops
 from optlang.errors import Diagnostic, OptError, Source, did_you_mean
+from optlang.front import parser
+from optlang.front.syntax import File, Route
+from optlang.front.syntax import Rule as RuleItem
 from optlang.ir import Program, Routing
-from optlang.syntax import File, Route
-from optlang.syntax import Rule as RuleItem
 
 if TYPE_CHECKING:
     from optlang.backends.base import Math
@@ -156,7 +157,7 @@ def format_files(arguments: argparse.Namespace) -> int:
 
 def canonical(source: Source) -> str:
     """A text in canonical style. Raises OptError where it cannot be read: nothing of it may be lost."""
-    from optlang.format import format_file  # noqa: PLC0415 - only `fmt` and `show` need it
+    from optlang.front.format import format_file  # noqa: PLC0415 - only `fmt` and `show` need it
 
     file, found = parser.parse(source)
     if any(d.severity == "error" for d in found):
@@ -205,13 +206,13 @@ def _rule(source: Source, name: str | None) -> Rule:
 
 
 def _ir(rule: Rule, _math: Math) -> str:
-    from optlang.render import listing  # noqa: PLC0415
+    from optlang.printing.render import listing  # noqa: PLC0415
 
     return listing(rule.program)
 
 
 def _graph(rule: Rule, _math: Math) -> str:
-    from optlang.render import graph  # noqa: PLC0415
+    from optlang.printing.render import graph  # noqa: PLC0415
 
     return graph(rule.program)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-from optlang import lower, parser
+from optlang import lower
 from optlang.errors import Diagnostic, Source
-from optlang.syntax import File
+from optlang.front import parser
+from optlang.front.syntax import File
 
 FOLLOW_FROM = ("N02", "N06", "N07", "N13", "R01", "R07", "R11")  # what a statement that could not be read may cause
 

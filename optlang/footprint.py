@@ -19,7 +19,7 @@ from optlang.backends.base import StepError
 from optlang.backends.formats import STATE_FORMATS, Storage, applies
 from optlang.backends.passes import Passes, refuses
 from optlang.backends.places import full_shape
-from optlang.backends.torch_code import TENSORS, Output, is_slot
+from optlang.backends.torch.code import TENSORS, Output, is_slot
 from optlang.backends.triton.source import generate
 from optlang.costs import Stage, stages, truth_of
 from optlang.ir import Node

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from optlang.errors import Span
-from optlang.lexemes import LONGEST_NUMBER, Scan, match_span, normal
+from optlang.front.lexemes import LONGEST_NUMBER, Scan, match_span, normal
 
 
 def number(found: Scan, match: re.Match[str]) -> None:

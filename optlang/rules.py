@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from optlang import diagnose, library, lower
 from optlang.errors import Diagnostic, OptError, Source
+from optlang.front.syntax import File, Route
+from optlang.front.syntax import Rule as RuleItem
 from optlang.ir import Program, Routing
-from optlang.syntax import File, Route
-from optlang.syntax import Rule as RuleItem
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from optlang.backends.base import Math
-    from optlang.difference import Difference
-    from optlang.equivalence import Verdict
+    from optlang.compare.difference import Difference
+    from optlang.compare.equivalence import Verdict
 
 
 class Rule:
@@ -83,13 +83,13 @@ class Rule:
 
     def latex(self) -> str:
         """The equations as LaTeX."""
-        from optlang.render import latex  # noqa: PLC0415
+        from optlang.printing.render import latex  # noqa: PLC0415
 
         return latex(self.program)
 
     def markdown(self) -> str:
         """A card: source, equations, hypers with their ranges, states."""
-        from optlang.render import markdown  # noqa: PLC0415
+        from optlang.printing.render import markdown  # noqa: PLC0415
 
         return markdown(self.program)
 
@@ -182,7 +182,7 @@ def generate(rule: Rule, to: str, baked: Mapping[str, Any] | None = None) -> str
 
 def equivalent(a: Rule | str | Path, b: Rule | str | Path) -> Verdict:
     """Whether two rules take the same steps: proved by algebra, refuted by a counterexample, or open."""
-    from optlang.equivalence import equivalent as decide  # noqa: PLC0415
+    from optlang.compare.equivalence import equivalent as decide  # noqa: PLC0415
 
     return decide(*_programs(a, b))
 
@@ -192,7 +192,7 @@ def diff(a: Rule | str | Path, b: Rule | str | Path) -> Difference:
 
     Raises OptError for a text that is wrong, ValueError for a route, of which the rules are compared one by one.
     """
-    from optlang.comparison import decided  # noqa: PLC0415
+    from optlang.compare.comparison import decided  # noqa: PLC0415
 
     return decided(*_programs(a, b))
 

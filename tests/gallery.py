@@ -9,8 +9,9 @@ from typing import Any
 
 from gallery_facts import Facts, gathered, is_route, programs, rule_of
 
-from optlang import ir, library, parser
-from optlang.render import latex
+from optlang import ir, library
+from optlang.front import parser
+from optlang.printing.render import latex
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"

@@ -18,13 +18,13 @@ from stepping import Loop, shapes_for
 
 from optlang import ir, library
 from optlang.backends.base import StepError
-from optlang.comparison import difference
+from optlang.compare.comparison import difference
 from optlang.costs import stages
 from optlang.degrees import Degrees, degrees
 from optlang.footprint import STEPS, Footprint
 from optlang.ir import Program, Routing
 from optlang.plan import plan
-from optlang.rule_text import to_opt
+from optlang.printing.rule_text import to_opt
 from optlang.rules import Rule
 from optlang.simplify import simplify
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from optlang import syntax as s
+from optlang.front import syntax as s
 
 NAMES = ["a", "b2", "beta1", "m", "v", "w", "g", "t", "β", "long_name_of_a_thing"]
 EXTENTS = ["element", "row", "col", "matrix", "tensor", "group", "model"]

@@ -43,7 +43,7 @@ LEADER = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from search_jobs import fragile
-from optlang.search.executor import Processes
+from optlang.search.workers.executor import Processes
 if __name__ == "__main__":
     team = Processes(fragile, 2)
     warm = [team.submit(("fine", "")) for _ in range(4)]

@@ -10,11 +10,11 @@ import random
 import sys
 from typing import Any
 
-from optlang.search.assess import Assessment
-from optlang.search.genome import from_text
-from optlang.search.levels import Level
-from optlang.search.store import Store
-from optlang.search.strand import Birth, Known, Round
+from optlang.search.evolution.strand import Birth, Known, Round
+from optlang.search.programs.genome import from_text
+from optlang.search.store.database import Store
+from optlang.search.training.assess import Assessment
+from optlang.search.training.levels import Level
 
 LEVEL = Level("search", ("digits-mlp",))
 SEEDS = (1, 2)

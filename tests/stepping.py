@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from optlang import lower, parser
+from optlang import lower
 from optlang.backends.base import Cell, Step
 from optlang.backends.reference import BACKEND
 from optlang.errors import Source
+from optlang.front import parser
 from optlang.ir import Program, Routing, walk
 from optlang.runtime.facts import lacks_rank
 

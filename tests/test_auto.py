@@ -14,7 +14,7 @@ from torch import Tensor
 import optlang
 from optlang.backends import auto, backend
 from optlang.backends.cpp import build
-from optlang.backends.torch_functions import COMPILE_FROM
+from optlang.backends.torch.functions import COMPILE_FROM
 from optlang.runtime.routing import Stepped
 
 LARGE = (600, 500)

@@ -11,11 +11,11 @@ import pytest
 import optlang.catalogue
 from optlang.catalogue import CATALOGUE, FAMILIES, explain
 from optlang.errors import OptError, Source
-from optlang.format import format_file
+from optlang.front.format import format_file
+from optlang.front.parser import parse
 from optlang.library import find, read
 from optlang.lower import check
 from optlang.lower import lower as lower_rule
-from optlang.parser import parse
 
 PACKAGE = Path(optlang.catalogue.__file__).parent
 ABOUT_CALLS = {"R09", "L02", "U01", "U02"}  # their examples are calls or commands, tested one by one below

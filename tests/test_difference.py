@@ -17,10 +17,10 @@ from stepping import program
 import optlang
 from optlang import ir, library
 from optlang.cli import main
-from optlang.comparison import difference
+from optlang.compare.comparison import difference
+from optlang.compare.trial import refute
 from optlang.ir import Node, Program
 from optlang.ops import OPS
-from optlang.trial import refute
 from optlang.types import TypeProblem
 
 KNOWN = {

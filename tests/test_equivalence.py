@@ -10,11 +10,11 @@ from random_rules import rules as random_rules
 from stepping import Loop, program
 
 from optlang import ir, library
-from optlang.equivalence import equivalent
+from optlang.compare.equivalence import equivalent
+from optlang.compare.trial import refute
 from optlang.ir import Node, Program, rebuild, substitute, walk
 from optlang.rules import Rule
 from optlang.simplify import simplify
-from optlang.trial import refute
 from optlang.types import TENSOR, Extent, Type, TypeProblem
 
 HYPERS = """hyper lr = 1e-3 in (0, inf)  hyper beta1 = 0.9 in [0, 1)  hyper beta2 = 0.999 in [0, 1)  hyper eps = 1e-8 in [0, inf)

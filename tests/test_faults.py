@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import optlang
 from optlang.backends.cpp import build, kernels
-from optlang.backends.torch_functions import Functions
+from optlang.backends.torch.functions import Functions
 
 ROOT = Path(__file__).parents[1]
 SHAPES = ((3, 4), (5,), (4, 2), (2, 2, 2))

@@ -12,9 +12,9 @@ from lark import Lark
 
 from optlang import library, ops
 from optlang.errors import Source
-from optlang.parser import grammar, terminals
+from optlang.front.parser import grammar, terminals
+from optlang.front.scan import scan
 from optlang.resources import folder
-from optlang.scan import scan
 
 TEXT = (folder("grammar") / "opt.lark").read_text(encoding="utf-8")
 
@@ -49,7 +49,7 @@ def test_keywords_and_signs() -> None:
 
 def test_damaged_or_impossible_cache_is_no_harm(tmp_path: Path) -> None:
     """The tables are kept in the user's cache; rubbish there, or no such place, only costs time."""
-    code = "from optlang.parser import parse; from optlang.library import find; print(parse(find('adam'))[1])"
+    code = "from optlang.front.parser import parse; from optlang.library import find; print(parse(find('adam'))[1])"
     for place in (tmp_path, tmp_path, Path("/proc/none")):
         result = subprocess.run(
             [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True,

@@ -102,8 +102,8 @@ resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
 sys.path[:0] = [{here!r}]
 from optlang.diagnose import diagnose
 from optlang.errors import OptError, Source
-from optlang.format import format_file
-from optlang.parser import parse
+from optlang.front.format import format_file
+from optlang.front.parser import parse
 text = sys.stdin.buffer.read().decode()
 found = diagnose(Source(text), pedantic=True)
 assert all(d.to_text() for d in found[:50])

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from stepping import Loop, program
 
-from optlang import ir, library, lower, parser, philox
+from optlang import ir, library, lower, philox
 from optlang.backends.base import StepError
+from optlang.front import parser
 
 RNG = np.random.default_rng(20)
 MATRIX, VECTOR = RNG.normal(size=(4, 3)), RNG.normal(size=5)

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from optlang import library, ops, syntax
+from optlang import library, ops
 from optlang.catalogue import CATALOGUE, FAMILIES
 from optlang.errors import Source
-from optlang.format import format_file
+from optlang.front import syntax
+from optlang.front.format import format_file
+from optlang.front.parser import parse, terminals
+from optlang.front.write import PRECEDENCE, written
 from optlang.lower import check
-from optlang.parser import parse, terminals
 from optlang.types import EXTENT_OF
-from optlang.write import PRECEDENCE, written
 
 PAGE = Path(__file__).parent.parent / "grammar" / "README.md"
 TEXT = PAGE.read_text(encoding="utf-8")

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from stepping import Loop, program
 
-from optlang import ir, library, lower, parser
+from optlang import ir, library, lower
 from optlang.errors import Diagnostic, Source
+from optlang.front import parser
 from optlang.ir import Program
 from optlang.lints import First, lints
 from optlang.rules import check
@@ -140,7 +141,8 @@ def test_rules_with_errors_are_not_linted() -> None:
 def test_pedantic_check_imports_neither_torch_nor_sympy() -> None:
     code = """
 import sys
-from optlang import library, lower, parser
+from optlang import library, lower
+from optlang.front import parser
 lower.check(parser.parse(library.find("adam"))[0], pedantic=True)
 import optlang.simplify, optlang.degrees
 assert not {"torch", "sympy"} & set(sys.modules)

@@ -6,8 +6,9 @@ import time
 
 import pytest
 
-from optlang import ir, library, parser
+from optlang import ir, library
 from optlang.errors import OptError, Source
+from optlang.front import parser
 from optlang.lower import check, lower
 from optlang.types import ELEMENT, MODEL, ROW
 

@@ -14,10 +14,11 @@ from stepping import program
 from torch import Tensor
 
 import optlang
-from optlang import lower, meaning, parser
-from optlang.backends import torch_ops
+from optlang import lower, meaning
+from optlang.backends.torch import ops as torch_ops
 from optlang.errors import OptError, Source
-from optlang.rule_text import to_opt
+from optlang.front import parser
+from optlang.printing.rule_text import to_opt
 
 RULE = """
 rule Sketched {

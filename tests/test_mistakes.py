@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from optlang.errors import Diagnostic, Source
+from optlang.front.parser import parse
 from optlang.lower import check
-from optlang.parser import parse
 from optlang.resources import folder
 
 MISTAKES: list[dict[str, Any]] = tomllib.loads((folder("grammar") / "mistakes.toml").read_text(encoding="utf-8"))["mistake"]

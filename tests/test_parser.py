@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optlang import library
-from optlang import syntax as s
 from optlang.errors import Diagnostic, Source
+from optlang.front import syntax as s
+from optlang.front.parser import MOST_NESTING, MOST_STATEMENTS, parse
+from optlang.front.scan import MOST_FINDINGS
 from optlang.lower import check
-from optlang.parser import MOST_NESTING, MOST_STATEMENTS, parse
-from optlang.scan import MOST_FINDINGS
 
 LIBRARY = {name: library.find(name).text for name in library.index()}
 
@@ -287,7 +287,8 @@ def test_nesting_up_to_the_limit() -> None:
 
 
 def test_start_up_needs_no_large_library() -> None:
-    code = ("import sys; from optlang.parser import parse; from optlang.format import format_file; from optlang.library import find;"
-            "format_file(parse(find('adam'))[0]); print([m for m in ('torch', 'sympy', 'numpy') if m in sys.modules])")  # fmt: skip
+    code = ("import sys; from optlang.front.parser import parse; from optlang.front.format import format_file;"
+            "from optlang.library import find; format_file(parse(find('adam'))[0]);"
+            "print([m for m in ('torch', 'sympy', 'numpy') if m in sys.modules])")  # fmt: skip
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -11,8 +11,8 @@ from matplotlib.mathtext import MathTextParser
 
 from optlang import library
 from optlang.ir import Program
-from optlang.latex import at, symbol
-from optlang.render import equations, graph, latex, listing, markdown, predicate
+from optlang.printing.latex import at, symbol
+from optlang.printing.render import equations, graph, latex, listing, markdown, predicate
 from optlang.rules import Rule
 
 GOLDEN = Path(__file__).parent / "golden" / "render"

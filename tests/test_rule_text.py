@@ -10,9 +10,9 @@ from random_rules import rules
 from stepping import program
 
 from optlang import ir, library
-from optlang.equivalence import equivalent
+from optlang.compare.equivalence import equivalent
 from optlang.ir import Program
-from optlang.rule_text import to_opt
+from optlang.printing.rule_text import to_opt
 from optlang.rules import Rule
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from optlang.errors import Source
-from optlang.parser import terminals
-from optlang.scan import LONGEST_NAME, LONGEST_NUMBER, scan
+from optlang.front.parser import terminals
+from optlang.front.scan import LONGEST_NAME, LONGEST_NUMBER, scan
 
 
 def read(text: str) -> tuple[str, str]:

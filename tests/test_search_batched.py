@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from optlang.backends.base import StepError
 from optlang.ops import OPS
 from optlang.rules import Rule, load, loads
-from optlang.search.batched_layout import Layout
-from optlang.search.batched_rule import Refused, compile_batched, refuses
-from optlang.search.functions import FUNCTIONS
-from optlang.search.genome import Form, Statement, to_program, types
-from optlang.search.tasks import like, task
+from optlang.search.batched.layout import Layout
+from optlang.search.batched.rule import Refused, compile_batched, refuses
+from optlang.search.programs.functions import FUNCTIONS
+from optlang.search.programs.genome import Form, Statement, to_program, types
+from optlang.search.training.tasks import like, task
 
 MUON = """
 from std import ema, orthogonalize

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from search_jobs import fragile, greedy, square
 
-from optlang.search import cluster
-from optlang.search.cluster import Cluster, ClusterError
-from optlang.search.executor import JobFailed, Serial
+from optlang.search.workers import cluster
+from optlang.search.workers.cluster import Cluster, ClusterError
+from optlang.search.workers.executor import JobFailed, Serial
 
 ray = pytest.importorskip("ray")
 Make = Callable[..., Cluster]

@@ -14,16 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from test_search_proof import FORM, assert_same_steps, genomes
 
 from optlang import ir
-from optlang.equivalence import equivalent
+from optlang.compare.equivalence import equivalent
+from optlang.compare.trial import refute
 from optlang.ir import Program
 from optlang.rules import Rule, loads
-from optlang.search.ablation import Ablation, Trained, paired, removals
-from optlang.search.distil import Distilled, distil
-from optlang.search.genome import Form, Genome, from_text, to_program
-from optlang.search.listing import listing, measure
-from optlang.search.naming import absorbed, named
-from optlang.search.trace import Trace
-from optlang.trial import refute
+from optlang.search.distil.ablation import Ablation, Trained, paired, removals
+from optlang.search.distil.distillation import Distilled, distil
+from optlang.search.distil.listing import listing, measure
+from optlang.search.distil.naming import absorbed, named
+from optlang.search.distil.trace import Trace
+from optlang.search.programs.genome import Form, Genome, from_text, to_program
 
 RAW = from_text((Path(__file__).parents[1] / "examples" / "search" / "raw_lion" / "raw_lion.txt").read_text(encoding="utf-8"))
 LION = Form(slots=("m", "v"), temporaries=("a", "b", "d", "q", "u"), scaled=False)

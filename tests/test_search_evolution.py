@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optlang.search.evolution import Ageing, Evolution, Member, RandomSearch
-from optlang.search.genome import Genome, Statement, from_text
+from optlang.search.evolution.population import Ageing, Evolution, Member, RandomSearch
+from optlang.search.programs.genome import Genome, Statement, from_text
 
 SEED = from_text("u = mul(g, 8.0)")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from search_jobs import LEADER, fragile, greedy, square
 
-from optlang.search.executor import JobFailed, Processes, Serial
+from optlang.search.workers.executor import JobFailed, Processes, Serial
 
 
 def test_results_are_those_of_one_process() -> None:

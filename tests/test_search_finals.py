@@ -9,14 +9,14 @@ import torch
 from test_search_hunt import SHORT, started
 
 from optlang.rules import Rule
-from optlang.search.executor import Serial
+from optlang.search.evolution.settings import SettingsError
 from optlang.search.finals import Piece, decided, ending, table, work
-from optlang.search.genome import Form
-from optlang.search.levels import Level
-from optlang.search.profile import Budget, standings
-from optlang.search.settings import SettingsError
-from optlang.search.tasks import task
-from optlang.search.tuning import tune
+from optlang.search.programs.genome import Form
+from optlang.search.training.levels import Level
+from optlang.search.training.profile import Budget, standings
+from optlang.search.training.tasks import task
+from optlang.search.training.tuning import tune
+from optlang.search.workers.executor import Serial
 
 PLANTED = Level("hold-out", ("planted-momentum",), factor=0.2, seeds=2, enter=2, measure="loss")
 LITTLE = Budget(target_trials=4, trials=2, studies=2)

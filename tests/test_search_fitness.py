@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from optlang.race.tasks import Split
 from optlang.rules import Rule
-from optlang.search.fitness import Baseline, Grid, adamw, baseline, falling, fitness, jackknife, point, rate, tune
-from optlang.search.tasks import Task, Weight
-from optlang.search.trainer import Entry, EntryError, Hurdle, Hurdles, train
+from optlang.search.training.fitness import Baseline, Grid, adamw, baseline, falling, fitness, jackknife, point, rate, tune
+from optlang.search.training.tasks import Task, Weight
+from optlang.search.training.trainer import Entry, EntryError, Hurdle, Hurdles, train
 
 SGD, LION, MOMENTUM = (Rule(name).program for name in ("sgd", "lion", "momentum"))
 

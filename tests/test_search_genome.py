@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optlang import ir
-from optlang.search.functions import FUNCTIONS
-from optlang.search.genome import (
+from optlang.compare.trial import refute
+from optlang.search.distil.steps import Layout, genome_function, lines_of
+from optlang.search.programs.functions import FUNCTIONS
+from optlang.search.programs.genome import (
     Form,
     GenomeError,
     Statement,
@@ -24,10 +26,8 @@ from optlang.search.genome import (
     to_text,
     types,
 )
-from optlang.search.mutation import RandomPrograms
-from optlang.search.space import Space
-from optlang.search.steps import Layout, genome_function, lines_of
-from optlang.trial import refute
+from optlang.search.programs.mutation import RandomPrograms
+from optlang.search.programs.space import Space
 from optlang.types import ELEMENT, HOST, MODEL, TENSOR, Extent, Type
 
 FORM = Form()

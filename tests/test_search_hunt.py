@@ -18,17 +18,17 @@ import torch
 import optlang
 from optlang.cli import main
 from optlang.rules import Rule
-from optlang.search import tasks
 from optlang.search.api import Search, resume
-from optlang.search.evolution import Ageing
-from optlang.search.executor import Processes, Serial
-from optlang.search.genome import from_text
-from optlang.search.hunt import Hunt, NothingTrains
-from optlang.search.levels import Level, Point, onset
-from optlang.search.settings import Budget, Plan, Settings, SettingsError
-from optlang.search.space import Space
-from optlang.search.store import Store, StoreError
-from optlang.search.strand import Pace
+from optlang.search.evolution.hunt import Hunt, NothingTrains
+from optlang.search.evolution.population import Ageing
+from optlang.search.evolution.settings import Budget, Plan, Settings, SettingsError
+from optlang.search.evolution.strand import Pace
+from optlang.search.programs.genome import from_text
+from optlang.search.programs.space import Space
+from optlang.search.store.database import Store, StoreError
+from optlang.search.training import tasks
+from optlang.search.training.levels import Level, Point, onset
+from optlang.search.workers.executor import Processes, Serial
 
 SHORT = Level("search", ("planted-momentum",), factor=0.1, seeds=2, measure="loss")
 LONGER = Level("validation", ("planted-normalized", "planted-sign"), factor=0.1, seeds=2, enter=4, measure="loss")

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optlang.search.constraints import Limits
-from optlang.search.functions import FUNCTIONS, LION
-from optlang.search.genome import Form, GenomeError, from_text, to_text, types
-from optlang.search.mutation import MUTATIONS, UNCHANGED, Mutator, RandomPrograms
-from optlang.search.seeds import seed
-from optlang.search.space import Space
+from optlang.search.programs.constraints import Limits
+from optlang.search.programs.functions import FUNCTIONS, LION
+from optlang.search.programs.genome import Form, GenomeError, from_text, to_text, types
+from optlang.search.programs.mutation import MUTATIONS, UNCHANGED, Mutator, RandomPrograms
+from optlang.search.programs.seeds import seed
+from optlang.search.programs.space import Space
 
 FORM = Form()
 ADAMW = seed("adamw-bare", FORM)

@@ -7,11 +7,11 @@ import itertools
 import pytest
 import torch
 
-from optlang.search.assess import Job, assess
-from optlang.search.genome import Form
-from optlang.search.levels import Level
-from optlang.search.planted import TASKS
-from optlang.search.tasks import task, verify
+from optlang.search.programs.genome import Form
+from optlang.search.training.assess import Job, assess
+from optlang.search.training.levels import Level
+from optlang.search.training.planted import TASKS
+from optlang.search.training.tasks import task, verify
 
 RULES = {
     "sgd": "u = mul(g, 1.0)",

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from optlang.rules import Rule
-from optlang.search.profile import factors, scattered, standings
-from optlang.search.tuning import columns, ranges
+from optlang.search.training.profile import factors, scattered, standings
+from optlang.search.training.tuning import columns, ranges
 
 
 def test_scores_by_hand() -> None:

@@ -11,15 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from optlang import ir
+from optlang.compare.trial import Walk, World
 from optlang.ir import Program
-from optlang.search.collecting import forms, polynomial
-from optlang.search.functions import FUNCTIONS
-from optlang.search.genome import Form, Genome, Statement, from_text, live, to_program, types
-from optlang.search.listing import listing, measure
-from optlang.search.proof import exact
-from optlang.search.protections import bounded, least
-from optlang.search.slots import slot_moves
-from optlang.trial import Walk, World
+from optlang.search.distil.collecting import forms, polynomial
+from optlang.search.distil.listing import listing, measure
+from optlang.search.distil.proof import exact
+from optlang.search.distil.protections import bounded, least
+from optlang.search.distil.slots import slot_moves
+from optlang.search.programs.functions import FUNCTIONS
+from optlang.search.programs.genome import Form, Genome, Statement, from_text, live, to_program, types
 
 FORM = Form()
 OTHER_WORLDS = (101, 102, 103)  # the steps themselves are tried in worlds 0 to 6

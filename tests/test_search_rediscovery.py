@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from optlang.search.genome import Form, from_text, to_program
+from optlang.search.programs.genome import Form, from_text, to_program
 from optlang.search.rediscovery import matches
 
 MATCHES = {

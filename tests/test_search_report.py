@@ -15,14 +15,14 @@ from test_search_hunt import LONGER, SHORT, started
 
 from optlang.cli import main
 from optlang.rules import Rule
-from optlang.search.found import Found
-from optlang.search.levels import Point
+from optlang.search.evolution.settings import WITH_BASELINES
 from optlang.search.report import ReportData, from_store, page, render
 from optlang.search.report.charts import curves, scatter
 from optlang.search.report.data import Ancestor, CurvePoint, Ranked
 from optlang.search.report.page import equations
-from optlang.search.settings import WITH_BASELINES
-from optlang.search.store import Store
+from optlang.search.store.database import Store
+from optlang.search.store.found import Found
+from optlang.search.training.levels import Point
 
 LIBRARY = sorted(p.stem for p in (Path(__file__).parent.parent / "library").rglob("*.opt") if p.stem != "std")
 BROWSER = next((found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None)

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optlang.search import fingerprint as behaviour
-from optlang.search.canonical import algebraic_key, structural_key
-from optlang.search.genome import Form, Genome, from_text, live, to_text
-from optlang.search.mutation import Mutator
-from optlang.search.screening import Screen
-from optlang.search.seeds import SEEDS, seed
-from optlang.search.space import Space
-from optlang.search.steps import genome_function
+from optlang.search.distil.steps import genome_function
+from optlang.search.programs.genome import Form, Genome, from_text, live, to_text
+from optlang.search.programs.mutation import Mutator
+from optlang.search.programs.seeds import SEEDS, seed
+from optlang.search.programs.space import Space
+from optlang.search.screening import fingerprint as behaviour
+from optlang.search.screening.canonical import algebraic_key, structural_key
+from optlang.search.screening.sieve import Screen
 
 FORM = Form()
 SPACE = Space(seeds=(seed("adamw-bare", FORM),))

@@ -7,12 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optlang import ir
+from optlang.compare.trial import refute
 from optlang.ir import Program
 from optlang.library import names
 from optlang.rules import Rule
-from optlang.search.genome import Form, GenomeError, from_text, to_program, to_text, types
-from optlang.search.seeds import SEEDS, from_program, seed
-from optlang.trial import refute
+from optlang.search.programs.genome import Form, GenomeError, from_text, to_program, to_text, types
+from optlang.search.programs.seeds import SEEDS, from_program, seed
 
 SCALED, PLAIN = Form(), Form(scaled=False)
 KNOWN = ["sgd", "momentum", "nesterov", "adam", "adamw", "adabelief", "adagrad", "rmsprop", "lion", "signsgd", "signum"]

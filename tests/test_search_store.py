@@ -19,10 +19,10 @@ import search_stores as made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optlang.search.assess import Assessment
-from optlang.search.levels import Level
-from optlang.search.store import Store, StoreError
-from optlang.search.strand import Known, Round
+from optlang.search.evolution.strand import Known, Round
+from optlang.search.store.database import Store, StoreError
+from optlang.search.training.assess import Assessment
+from optlang.search.training.levels import Level
 
 KILLS = 12
 
@@ -191,7 +191,8 @@ def assert_ends_as_one_never_killed(path: Path, whole: Path, rounds: int) -> Non
 
 def test_killed_while_it_is_made(tmp_path: Path) -> None:
     """The file appears whole or not at all."""
-    code = "import sys; from optlang.search.store import Store; print(flush=True); Store.create(sys.argv[1], {'a': 'b' * 3_000_000})"
+    code = "import sys; from optlang.search.store.database import Store; print(flush=True)\n"
+    code += "Store.create(sys.argv[1], {'a': 'b' * 3_000_000})"
     path = tmp_path / "run.db"
     with subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

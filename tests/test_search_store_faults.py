@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import search_stores as made
 
-from optlang.search import store_files
-from optlang.search.store import Store, StoreError
+from optlang.search.store import files as store_files
+from optlang.search.store.database import Store, StoreError
 
 NOBODY = 65534
 Spoil = Callable[[Path], None]
@@ -157,7 +157,8 @@ def test_what_a_deleted_store_left_beside_it_does_not_get_into_a_new_one(path: P
 
 def test_a_second_writer_is_told_who_is_first(path: Path) -> None:
     with Store.open_(path):
-        code = f"from optlang.search.store import Store, StoreError\ntry: Store.open_({str(path)!r})\nexcept StoreError as e: print(e)"
+        imports = "from optlang.search.store.database import Store, StoreError"
+        code = f"{imports}\ntry: Store.open_({str(path)!r})\nexcept StoreError as e: print(e)"
         said = output(sys.executable, "-c", code)
         assert said.strip() == f"{path} is in use by process {os.getpid()}; wait for it or stop it"
         with pytest.raises(StoreError, match=f"in use by process {os.getpid()}"):
@@ -168,7 +169,7 @@ def test_a_second_writer_is_told_who_is_first(path: Path) -> None:
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(path: Path) -> None:
-    code = f"import os; from optlang.search.store import Store; s = Store.open_({str(path)!r}); print(os.getpid()); os._exit(9)"
+    code = f"import os; from optlang.search.store.database import Store; s = Store.open_({str(path)!r}); print(os.getpid()); os._exit(9)"
     dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False).stdout.strip()
     assert Path(f"{path}.lock").read_text() == dead
     with Store.open_(path) as store:
@@ -222,7 +223,7 @@ def output(*command: str, **environment: str) -> str:
 LIMITED = """
 import resource, sys
 import search_stores as made
-from optlang.search.store import Store, StoreError
+from optlang.search.store.database import Store, StoreError
 with Store.open_(sys.argv[1]) as store:
     resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
     try:
@@ -250,7 +251,7 @@ def can_mount(folder: Path) -> bool:
 FULL = """
 import sys
 import search_stores as made
-from optlang.search.store import Store, StoreError
+from optlang.search.store.database import Store, StoreError
 path = sys.argv[1] + "/run.db"
 Store.create(path, made.SETTINGS).close()
 try:

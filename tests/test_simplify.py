@@ -10,6 +10,7 @@ from stepping import Loop, is_ambiguous, program
 
 import optlang
 from optlang import ir, library
+from optlang.compare.trial import refute
 from optlang.ir import Node, Program, walk
 from optlang.live import live_states, nonnegative
 from optlang.simplify import guard, report, simplify
@@ -17,7 +18,6 @@ from optlang.simplify.cost import cost
 from optlang.simplify.guard import Samples
 from optlang.simplify.matching import Match, instance, is_power_of_two, matches
 from optlang.simplify.rules import Pattern, Rule, rules
-from optlang.trial import refute
 from optlang.types import BOOL_HOST, ELEMENT, TENSOR, Type
 
 LETTERS: dict[str, Node] = {

@@ -13,8 +13,9 @@ from torch import Tensor
 
 import optlang
 from optlang import ir
-from optlang.backends import torch_batches, torch_functions
-from optlang.backends.torch_code import HEAVY, Output, generate
+from optlang.backends.torch import batches as torch_batches
+from optlang.backends.torch import functions as torch_functions
+from optlang.backends.torch.code import HEAVY, Output, generate
 
 LIBRARY = sorted(p.stem for p in (Path(__file__).parent.parent / "library").rglob("*.opt") if p.stem != "std")
 

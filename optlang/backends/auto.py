@@ -19,8 +19,8 @@ from optlang.backends.kernels import KernelFunctions
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.repeat import Table
 from optlang.backends.torch import TorchExecutable
-from optlang.backends.torch_code import Output
-from optlang.backends.torch_functions import COMPILE_FROM, Bound
+from optlang.backends.torch.code import Output
+from optlang.backends.torch.functions import COMPILE_FROM, Bound
 from optlang.backends.triton.scalars import TritonScalars
 from optlang.ir import Node, Program
 from optlang.simplify import simplify

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from optlang import ir
-from optlang.backends import torch_ops
 from optlang.backends.base import Cell
-from optlang.backends.torch_code import SYMBOLS
+from optlang.backends.torch import ops as torch_ops
+from optlang.backends.torch.code import SYMBOLS
 from optlang.host import HostScalars
 from optlang.ir import Node
 from optlang.ops import OPS

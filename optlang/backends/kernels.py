@@ -15,9 +15,9 @@ from optlang.backends import passes
 from optlang.backends.base import Cell, Step, Way
 from optlang.backends.formats import Packed
 from optlang.backends.repeat import Table, Tables, fits, same
-from optlang.backends.torch_code import CellCode, Output
-from optlang.backends.torch_functions import COMPILE_FROM, Bound, Functions
-from optlang.backends.torch_views import put_back, view
+from optlang.backends.torch.code import CellCode, Output
+from optlang.backends.torch.functions import COMPILE_FROM, Bound, Functions
+from optlang.backends.torch.views import put_back, view
 from optlang.ir import Node, W
 
 STAGES = ("final", "level")  # what is worth a kernel: not what runs once

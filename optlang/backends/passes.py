@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from optlang import ir
 from optlang.backends.formats import Packed
-from optlang.backends.torch_code import TENSORS, Output, is_shaped, is_slot
+from optlang.backends.torch.code import TENSORS, Output, is_shaped, is_slot
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import ELEMENT, TENSOR

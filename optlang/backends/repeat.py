@@ -18,7 +18,7 @@ from torch import Tensor
 
 from optlang.backends.base import Cell
 from optlang.backends.formats import Packed
-from optlang.backends.torch_functions import Bound
+from optlang.backends.torch.functions import Bound
 from optlang.host import HostScalars, MissingFact
 from optlang.ir import G, Node, W
 

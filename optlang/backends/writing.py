@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optlang.backends.base import Cell
-from optlang.backends.torch_functions import Bound
+from optlang.backends.torch.functions import Bound
 
 Run = Callable[[Sequence[Bound]], None]
 WORDS = ("not enough memory", "out of memory", "can't allocate memory")  # of torch's RuntimeErrors on the CPU

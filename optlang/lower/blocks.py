@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from optlang import ir, syntax
+from optlang import ir
+from optlang.front import syntax
 from optlang.lower import declarations
 from optlang.lower.context import MOST_REPEATS, Value
 from optlang.lower.expressions import make, whole

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from optlang import ir, ops, syntax
+from optlang import ir, ops
+from optlang.front import syntax
 from optlang.lower import declarations
 from optlang.lower.blocks import guard_of
 from optlang.lower.context import Value

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from optlang import ir, ops, syntax
+from optlang import ir, ops
 from optlang.errors import did_you_mean
+from optlang.front import syntax
 from optlang.lower import inline
 from optlang.lower.context import Value
 from optlang.lower.declarations import extent_of, shape_of

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from optlang import ir, ops, syntax
+from optlang import ir, ops
 from optlang.errors import Span, did_you_mean
+from optlang.front import syntax
 from optlang.lower.context import Context, Value
 from optlang.lower.expressions import constant, whole
 from optlang.types import ELEMENT, EXTENT_OF, Dim, Extent, Kind, Type, broadcasts_to

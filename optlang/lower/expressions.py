@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from optlang import ir, ops, syntax
+from optlang import ir, ops
 from optlang.errors import Source, Span
+from optlang.front import syntax
 from optlang.lower.context import Context, Value
 from optlang.types import TypeProblem
 

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from optlang import ir, ops, syntax
+from optlang import ir, ops
 from optlang.errors import Source, Span, did_you_mean
+from optlang.front import syntax
 from optlang.lower import blocks, calls, expressions
 from optlang.lower.context import Context, Value
 from optlang.lower.modules import RESERVED, Module, every_part, expressions_of

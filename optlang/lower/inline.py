@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from optlang import syntax
 from optlang.errors import Span, did_you_mean
+from optlang.front import syntax
 from optlang.lower import bodies
 from optlang.lower.context import MOST_NESTED_CALLS, TooLarge, Value
 from optlang.lower.declarations import allows, declared_hyper

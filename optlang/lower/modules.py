@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from optlang import library, ops, parser, syntax
+from optlang import library, ops
 from optlang.errors import Diagnostic, OptError, Source, Span, did_you_mean
+from optlang.front import parser, syntax
 
 Definition = syntax.Rule | syntax.Def | syntax.Route
 

@@ -10,7 +10,7 @@ from difflib import unified_diff
 from hashlib import sha256
 
 from optlang import ir
-from optlang.rule_text import to_opt
+from optlang.printing.rule_text import to_opt
 
 FINGERPRINT = "fingerprint"  # of a group in a state dict
 RULES = "rules"  # of a state dict: the texts by their fingerprints

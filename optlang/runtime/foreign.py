@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from optlang import ir, library, lower, parser
+from optlang import ir, library, lower
+from optlang.front import parser
 from optlang.live import without_dead
 from optlang.runtime.cases import Case
 from optlang.runtime.checkpoint import COUNT

@@ -381,8 +381,9 @@ def seen(cell: Cell) -> Cell:
 
 
 def _tell(left: Sequence[Cell]) -> None:
-    """Raises MemoryError where parameters had to be left out of a step."""
+    """Raises MemoryError where parameters had to be left out of a step, on a GPU torch.OutOfMemoryError, as torch does."""
     if left:
         names = ", ".join(cell.name or f"parameter {cell.index}" for cell in left[:3])
-        raise MemoryError(f"memory ended during the step: {len(left)} parameters ({names}{', …' * (len(left) > 3)}) are as before it, with "
-                          "their states, and all others have been stepped")  # fmt: skip
+        kind = torch.OutOfMemoryError if left[0].weights.is_cuda else MemoryError
+        raise kind(f"memory ended during the step: {len(left)} parameters ({names}{', …' * (len(left) > 3)}) are as before it, with "
+                   "their states, and all others have been stepped")  # fmt: skip

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from optlang import philox
-from optlang.backends import torch_ops
 from optlang.backends.base import Cell, Step, StepError
 from optlang.backends.device_scalars import operator
 from optlang.backends.places import shape_of
+from optlang.backends.torch import ops as torch_ops
 from optlang.ir import Node
 from optlang.philox import MODEL_STREAM
 from optlang.plan import Barrier

@@ -22,18 +22,18 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-from optlang.search.assess import assess
-from optlang.search.executor import Executor, Processes, Serial
-from optlang.search.found import Found, find, hall_of_fame, pareto, write_hall
-from optlang.search.funnel import Promoted
-from optlang.search.genome import Form, GenomeError
-from optlang.search.hunt import Hunt, Progress
-from optlang.search.levels import FUNNEL, Level
-from optlang.search.seeds import seed as seed_genome
-from optlang.search.settings import EVOLUTION, WITH_BASELINES, Budget, Settings
-from optlang.search.space import Space
-from optlang.search.store import Store
-from optlang.search.tasks import task
+from optlang.search.evolution.hunt import Hunt, Progress
+from optlang.search.evolution.settings import EVOLUTION, WITH_BASELINES, Budget, Settings
+from optlang.search.programs.genome import Form, GenomeError
+from optlang.search.programs.seeds import seed as seed_genome
+from optlang.search.programs.space import Space
+from optlang.search.store.database import Store
+from optlang.search.store.found import Found, find, hall_of_fame, pareto, write_hall
+from optlang.search.training.assess import assess
+from optlang.search.training.funnel import Promoted
+from optlang.search.training.levels import FUNNEL, Level
+from optlang.search.training.tasks import task
+from optlang.search.workers.executor import Executor, Processes, Serial
 
 HALL_EVERY = 60.0  # seconds between two hall-of-fame folders
 
@@ -142,7 +142,7 @@ def resume(
 def team(workers: int | None, ray: str | None = None) -> Executor:
     """Workers of this machine, one for each core if not said otherwise (1 trains in this process), or a cluster's."""
     if ray is not None:
-        from optlang.search.cluster import Cluster
+        from optlang.search.workers.cluster import Cluster
 
         return Cluster(assess, workers, None if ray == "local" else ray)
     count = workers or os.cpu_count() or 1

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optlang.search.api import Search
-    from optlang.search.store import Store
+    from optlang.search.store.database import Store
 
 ABOUT = """\
 Searches the space of update rules, as the search that found Lion did, from one rule or several.
@@ -64,10 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs one action. Raises OptError for a seed that is wrong."""
     try:
-        from optlang.search.cluster import ClusterError
-        from optlang.search.jobs import JobFailed
-        from optlang.search.store import StoreError
-        from optlang.search.tasks import TaskError
+        from optlang.search.store.database import StoreError
+        from optlang.search.training.tasks import TaskError
+        from optlang.search.workers.cluster import ClusterError
+        from optlang.search.workers.jobs import JobFailed
     except ModuleNotFoundError as missing:
         print(f"searching needs {missing.name}: pip install 'optlang-rules[search]'", file=sys.stderr)
         return 2
@@ -108,14 +108,14 @@ def _search(arguments: argparse.Namespace) -> int:
 
 
 def _ageing(arguments: argparse.Namespace) -> Any:
-    from optlang.search.evolution import Ageing
+    from optlang.search.evolution.population import Ageing
 
     return Ageing(population=arguments.population, islands=arguments.islands)
 
 
 def _space(arguments: argparse.Namespace, seeds: list[str]) -> Any:
     from optlang.search import api
-    from optlang.search.constraints import Limits
+    from optlang.search.programs.constraints import Limits
 
     limits: dict[str, Any] = {name: int(number) for name, _, number in (one.partition("=") for one in arguments.limit)}
     if odd := sorted(set(limits) - {"statements", "slots", "depth"}):
@@ -177,7 +177,7 @@ def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
 
 
 def _pick(arguments: argparse.Namespace) -> int:
-    from optlang.search.found import pareto, table
+    from optlang.search.store.found import pareto, table
 
     [path] = _store_named(arguments, 1, 1)
     with _opened(path) as (store, _, level):
@@ -187,7 +187,7 @@ def _pick(arguments: argparse.Namespace) -> int:
 
 def _export(arguments: argparse.Namespace) -> int:
     from optlang.rules import Rule
-    from optlang.search.found import find
+    from optlang.search.store.found import find
 
     path, name = _store_named(arguments, 2, 2)
     with _opened(path) as (store, settings, level):
@@ -200,10 +200,10 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _finals(arguments: argparse.Namespace) -> int:
-    from optlang.search.executor import Processes
+    from optlang.search.evolution.settings import Settings
     from optlang.search.finals import TIMEOUT, decided, table, work
-    from optlang.search.settings import Settings
-    from optlang.search.store import Store
+    from optlang.search.store.database import Store
+    from optlang.search.workers.executor import Processes
 
     [path] = _store_named(arguments, 1, 1)
     with Store.open_(path) as store, closing(Processes(work, arguments.workers or os.cpu_count() or 1, TIMEOUT)) as team:
@@ -225,8 +225,8 @@ def _report(arguments: argparse.Namespace) -> int:
 @contextmanager
 def _opened(path: str) -> Iterator[tuple[Store, Any, str]]:
     """A store to read, its settings, and the name of its first level."""
-    from optlang.search.settings import Settings
-    from optlang.search.store import Store
+    from optlang.search.evolution.settings import Settings
+    from optlang.search.store.database import Store
 
     with Store.read(path) as store:
         settings = Settings.from_json(store.meta("settings"))

@@ -17,17 +17,17 @@ import numpy as np
 
 from optlang.ir import Program
 from optlang.rules import Rule
-from optlang.search import profile
-from optlang.search.executor import Executor, Serial
-from optlang.search.found import Found, hall_of_fame
-from optlang.search.genome import Form
-from optlang.search.profile import Budget, standings
-from optlang.search.settings import Settings, SettingsError
-from optlang.search.store import Store
-from optlang.search.tuning import columns, tune
+from optlang.search.evolution.settings import Settings, SettingsError
+from optlang.search.programs.genome import Form
+from optlang.search.store.database import Store
+from optlang.search.store.found import Found, hall_of_fame
+from optlang.search.training import profile
+from optlang.search.training.profile import Budget, standings
+from optlang.search.training.tuning import columns, tune
+from optlang.search.workers.executor import Executor, Serial
 
 if TYPE_CHECKING:
-    from optlang.search.tasks import Task
+    from optlang.search.training.tasks import Task
 
 TIMEOUT = 7_200.0  # seconds for a piece
 WORKLOADS = ("digits-mlp", "photo-autoencoder", "digits-cnn", "chars-mlp", "digits-vit", "chars-transformer")
@@ -99,7 +99,7 @@ def pieces(store: Store, settings: Settings, workloads: Sequence[str], budget: B
 
 def work(piece: Piece) -> dict[str, Any]:
     """What a piece shows, as plain values."""
-    from optlang.search.tasks import task
+    from optlang.search.training.tasks import task
 
     one, programs = task(piece.task).longer(piece.factor), piece.programs
     if piece.rule:
@@ -110,7 +110,7 @@ def work(piece: Piece) -> dict[str, Any]:
 
 def ending(one: Task, rule: str, program: Program, trials: int) -> Ending:
     """A rule tuned on a task with some trials, then trained from fresh seeds."""
-    from optlang.search.trainer import Entry, train
+    from optlang.search.training.trainer import Entry, train
 
     best = tune(one, program, trials, TUNING_SEEDS).best
     [outcome] = train(one, [Entry(program, columns(program, [best.settings]))], FRESH_SEEDS, part="test")

@@ -20,7 +20,7 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from optlang.search.api import Search
-    from optlang.search.hunt import Progress
+    from optlang.search.evolution.hunt import Progress
 
 SILENCE = 30.0  # seconds between two lines of a search that finds nothing
 REDRAWN = 2.0  # seconds between two readings of the Pareto front: it is a query

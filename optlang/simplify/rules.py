@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Literal
 
-from optlang import syntax
 from optlang.errors import Source
+from optlang.front import syntax
+from optlang.front.parser import parse
 from optlang.ops import OPS, REDUCTIONS, ROWS
-from optlang.parser import parse
 
 Meaning = Literal["exact", "real"]
 Text = tuple[str, str, Meaning]

@@ -27,15 +27,15 @@ import numpy as np
 import torch
 
 from optlang.rules import Rule
-from optlang.search import fingerprint as behaviour
 from optlang.search.api import space_of
-from optlang.search.evolution import Ageing, Evolution, Member
-from optlang.search.fitness import baseline, fitness, tune
-from optlang.search.genome import Form, Genome, to_text
-from optlang.search.levels import SEARCH
-from optlang.search.mutation import Mutator
-from optlang.search.screening import Screen
-from optlang.search.tasks import task
+from optlang.search.evolution.population import Ageing, Evolution, Member
+from optlang.search.programs.genome import Form, Genome, to_text
+from optlang.search.programs.mutation import Mutator
+from optlang.search.screening import fingerprint as behaviour
+from optlang.search.screening.sieve import Screen
+from optlang.search.training.fitness import baseline, fitness, tune
+from optlang.search.training.levels import SEARCH
+from optlang.search.training.tasks import task
 
 CHILDREN, PAIRS = 30_000, 1_000
 KNOWN = ("sgd", "momentum", "adamw", "lion", "signum", "rmsprop")

@@ -20,8 +20,8 @@ RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 def work(seeds: tuple[int, ...]) -> tuple[float, float, float]:
     """The lowest mean loss, the seconds that this took, and those of the processor."""
     from optlang.rules import Rule
-    from optlang.search.tasks import task
-    from optlang.search.trainer import Entry, train
+    from optlang.search.training.tasks import task
+    from optlang.search.training.trainer import Entry, train
 
     started, worked = time.perf_counter(), time.process_time()
     [found] = train(task("cancer-mlp"), [Entry(Rule("signum").program, {"lr": list(RATES)})], seeds)
@@ -32,10 +32,10 @@ def team(kind: str, workers: int) -> Any:
     from search_workers import work as importable  # under the name by which workers find it
 
     if kind == "ray":
-        from optlang.search.cluster import Cluster
+        from optlang.search.workers.cluster import Cluster
 
         return Cluster(importable, workers)
-    from optlang.search.executor import Processes
+    from optlang.search.workers.executor import Processes
 
     return Processes(importable, workers)
 

@@ -22,11 +22,11 @@ from torch import Tensor
 from optlang import backends, lower, rules
 from optlang.backends.torch import TorchBackend
 from optlang.errors import OptError, Source
-from optlang.format import format_file
+from optlang.front.format import format_file
+from optlang.front.parser import parse
 from optlang.ir import Program, Routing
-from optlang.parser import parse
 from optlang.runtime import cases, make_optimizer
-from optlang.search.batched_rule import refuses
+from optlang.search.batched.rule import refuses
 from optlang.simplify import simplify
 
 from . import batched

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from optlang.ir import Program
-from optlang.search.batched_layout import Layout
-from optlang.search.batched_rule import compile_batched
+from optlang.search.batched.layout import Layout
+from optlang.search.batched.rule import compile_batched
 
 from .shapes import drawn, shapes_of
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from optlang import diagnose, library, rules
 from optlang.errors import OptError, Source
-from optlang.format import format_file
-from optlang.parser import parse
+from optlang.front.format import format_file
+from optlang.front.parser import parse
 
 from .chance import Choices, Drawn
 

@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from optlang.search import api, fitness, tasks
-from optlang.search.assess import Job, assess
-from optlang.search.evolution import Ageing
-from optlang.search.found import Found, find
-from optlang.search.levels import Level
-from optlang.search.settings import Pace
+from optlang.search import api
+from optlang.search.evolution.population import Ageing
+from optlang.search.evolution.settings import Pace
+from optlang.search.store.found import Found, find
+from optlang.search.training import fitness, tasks
+from optlang.search.training.assess import Job, assess
+from optlang.search.training.levels import Level
 
 HERE = Path(__file__).parent
 RESULTS, RUNS = HERE / "results.json", HERE / "runs"

@@ -24,15 +24,15 @@ from typing import Any
 import torch
 
 from optlang.search import api, finals
-from optlang.search.evolution import Ageing
-from optlang.search.executor import Processes
-from optlang.search.found import Found, hall_of_fame
-from optlang.search.levels import FUNNEL, SEARCH, VALIDATION
+from optlang.search.evolution.population import Ageing
+from optlang.search.evolution.settings import Pace, Settings
 from optlang.search.live_view import line
-from optlang.search.profile import Budget
 from optlang.search.report import page as report
-from optlang.search.settings import Pace, Settings
-from optlang.search.store import Store
+from optlang.search.store.database import Store
+from optlang.search.store.found import Found, hall_of_fame
+from optlang.search.training.levels import FUNNEL, SEARCH, VALIDATION
+from optlang.search.training.profile import Budget
+from optlang.search.workers.executor import Processes
 
 HERE = Path(__file__).parent
 CHILDREN, SEED, MAIN = 300_000, 1, "evolution"

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 
 from optlang.rules import Rule, equivalent
-from optlang.search.ablation import Trained
-from optlang.search.distil import Distilled, distil
-from optlang.search.genome import Form, from_text, to_program
+from optlang.search.distil.ablation import Trained
+from optlang.search.distil.distillation import Distilled, distil
+from optlang.search.programs.genome import Form, from_text, to_program
 
 HERE = Path(__file__).parent
 FORM = Form(slots=("m", "v"), temporaries=("a", "b", "d", "q", "u"), scaled=False)

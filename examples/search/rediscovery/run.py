@@ -23,13 +23,13 @@ from typing import Any
 import torch
 
 import optlang
-from optlang.search.assess import Job, assess
-from optlang.search.evolution import Ageing
-from optlang.search.genome import Form, from_text, to_program
-from optlang.search.levels import Level
+from optlang.search.evolution.population import Ageing
+from optlang.search.evolution.settings import Pace
+from optlang.search.programs.genome import Form, from_text, to_program
+from optlang.search.programs.space import Limits, Space
 from optlang.search.rediscovery import matches
-from optlang.search.settings import Pace
-from optlang.search.space import Limits, Space
+from optlang.search.training.assess import Job, assess
+from optlang.search.training.levels import Level
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"

@@ -12,7 +12,7 @@ from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.formats import PLAIN, Storage
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.torch import TorchExecutable
-from optlang.backends.torch_functions import COMPILE_FROM
+from optlang.backends.torch.functions import COMPILE_FROM
 from optlang.ir import Program
 from optlang.simplify import simplify
 

@@ -18,8 +18,8 @@ from optlang.backends.cpp.tables import CppTable, pointer
 from optlang.backends.formats import Packed
 from optlang.backends.kernels import Array, KernelFunctions, after, counters, in_order, part_of, warn
 from optlang.backends.repeat import Table
-from optlang.backends.torch_code import Output
-from optlang.backends.torch_functions import Bound
+from optlang.backends.torch.code import Output
+from optlang.backends.torch.functions import Bound
 from optlang.types import ELEMENT
 
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16", torch.float16: "_Float16", torch.bool: "bool"}

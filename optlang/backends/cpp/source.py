@@ -15,7 +15,7 @@ from pathlib import Path
 from optlang.backends.cpp.storage import storage
 from optlang.backends.formats import Packed
 from optlang.backends.passes import REDUCTIONS, Passes, whole_power
-from optlang.backends.torch_code import TENSORS, Output, is_slot
+from optlang.backends.torch.code import TENSORS, Output, is_slot
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import ELEMENT, TENSOR

@@ -12,7 +12,7 @@ import torch
 from optlang.backends.base import Cell
 from optlang.backends.cpp import source
 from optlang.backends.repeat import Table, key_of
-from optlang.backends.torch_functions import Bound
+from optlang.backends.torch.functions import Bound
 from optlang.host import HostScalars
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from optlang.backends.module.leaves import RESERVED
 from optlang.backends.module.loops import Relower, of_case, rolled
 from optlang.backends.module.scene import TooDeep
 from optlang.backends.module.writer import Writer, documentation
-from optlang.emit import Names
 from optlang.ir import Program, Routing
 from optlang.live import without_dead
 from optlang.ops import CALLS
+from optlang.printing.emit import Names
 
 Baked = Mapping[str, Any]
 MOST_NODES = 20_000  # beyond that the text would be no text to read

@@ -18,9 +18,9 @@ from optlang.backends.module.writer import (
     set_state_lines,
     wrapped,
 )
-from optlang.emit import Piece, chained
 from optlang.ir import Predicate, Routing
 from optlang.ops import ASKING
+from optlang.printing.emit import Piece, chained
 
 SIGNS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "add": "+", "sub": "-", "mul": "*", "div": "/",
          "pow": "**", "and": "and", "or": "or"}  # fmt: skip

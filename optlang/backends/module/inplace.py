@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from optlang.backends.module.spell import PRODUCT, SUM, spell
-from optlang.emit import Piece, chained
 from optlang.ir import Node
+from optlang.printing.emit import Piece, chained
 
 if TYPE_CHECKING:
     from optlang.backends.module.section import _Section

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from optlang import ir
 from optlang.backends.module.spell import quoted
-from optlang.emit import Names
 from optlang.ir import Node, Program
+from optlang.printing.emit import Names
 
 RESERVED = (
     "w", "g", "t", "self", "param", "params", "group", "groups", "number", "state", "step", "closure", "loss", "cell", "cells",

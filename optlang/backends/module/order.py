@@ -6,8 +6,8 @@ import heapq
 from collections.abc import Mapping, Sequence
 
 from optlang.backends.module.scene import Cycle, If, Item, Line, Path, Reads, Scene
-from optlang.emit import Piece
 from optlang.ir import Node
+from optlang.printing.emit import Piece
 
 
 def arranged(path: Path, made: Sequence[Line], pieces: Mapping[Node, Piece], reads: Mapping[Node, Reads]) -> list[Item]:

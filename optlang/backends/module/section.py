@@ -16,9 +16,9 @@ from optlang.backends.module.inplace import in_place
 from optlang.backends.module.order import arranged, in_order, printed
 from optlang.backends.module.scene import Cycle, Line, Loop, Path, Reads, Scene, TooDeep, Turn, Want, common
 from optlang.backends.module.spell import counted, literal, shape_text, size_text, spell, ternary
-from optlang.emit import ATOM, Names, Piece
 from optlang.ir import Node, W, walk
 from optlang.ops import OPS
+from optlang.printing.emit import ATOM, Names, Piece
 
 ALIASES = frozenset(["transpose", "as_matrix", "as_param", "branch"])  # their results share memory with an operand
 Sharing = Literal["all", "phase", "none"]  # which branches of one condition stand under one `if`

@@ -7,9 +7,9 @@ import math
 from collections.abc import Sequence
 
 from optlang.backends.module.numbers import Numbers
-from optlang.emit import ATOM, Piece, chained
 from optlang.ir import Node
 from optlang.ops import OPS
+from optlang.printing.emit import ATOM, Piece, chained
 from optlang.types import Dim, Extent, Frame, needs_matrix
 
 OR, AND, NOT, COMPARE, BIT_OR, BIT_AND, SUM, PRODUCT, MINUS, POWER = 1, 2, 3, 4, 5, 7, 9, 10, 11, 12

@@ -11,9 +11,9 @@ from optlang.backends.module.numbers import Numbers
 from optlang.backends.module.scene import Loop, Scene, Want
 from optlang.backends.module.section import write
 from optlang.backends.module.spell import literal, quoted, shape_text, spell
-from optlang.emit import Piece
 from optlang.ir import Node, Program
 from optlang.plan import Plan, plan
+from optlang.printing.emit import Piece
 
 ON_CPU = "torch.tensor({}, dtype=torch.float64)"
 OF_CELL = "w.new_tensor({})"

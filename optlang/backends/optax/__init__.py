@@ -19,9 +19,9 @@ from optlang.backends.optax.helpers import HELPERS, used_by
 from optlang.backends.optax.route import route
 from optlang.backends.optax.stages import RESERVED
 from optlang.backends.optax.writer import factory
-from optlang.emit import Names
 from optlang.ir import Program, Routing
 from optlang.ops import CALLS
+from optlang.printing.emit import Names
 
 Baked = Mapping[str, Any]
 MOST_NODES = 20_000  # beyond that the text would be no text to read

@@ -13,8 +13,8 @@ from optlang.backends.module.spell import quoted
 from optlang.backends.module.writer import documentation
 from optlang.backends.optax.spell import fact
 from optlang.backends.optax.writer import factory
-from optlang.emit import Names
 from optlang.ir import Case, Predicate, Routing
+from optlang.printing.emit import Names
 
 OF_LEAF = {"dtype": "str(w.dtype)", "rank": "w.ndim", "numel": "w.size", **{word: word for word in ("rows", "cols", "fan_in", "fan_out")}}
 NAMED = "names are the keys of the tree of parameters with dots between, as in `layers.0.kernel`"

@@ -12,12 +12,12 @@ from optlang.backends.module.spell import PRODUCT, SUM
 from optlang.backends.module.update import indented
 from optlang.backends.optax.emitter import Emitter, Words
 from optlang.backends.optax.spell import fact, kinds_of, shape_text
-from optlang.emit import Names, Piece
 from optlang.ir import Node, Program, State
 from optlang.live import without_dead
 from optlang.ops import FACTS
 from optlang.philox import MODEL_STREAM
 from optlang.plan import Barrier, Plan, plan
+from optlang.printing.emit import Names, Piece
 from optlang.types import Type
 
 RESERVED = (

@@ -13,8 +13,8 @@ from optlang.backends.module.spell import literal
 from optlang.backends.module.update import indented, mentions
 from optlang.backends.module.writer import documentation
 from optlang.backends.optax.stages import Parts, Stage, started, updated
-from optlang.emit import Names
 from optlang.ir import Hyper, Program
+from optlang.printing.emit import Names
 from optlang.types import ELEMENT, Type
 
 Lines = list[str]

@@ -19,8 +19,8 @@ from optlang.backends.device_scalars import DeviceScalars, joined, sent
 from optlang.backends.formats import Packed
 from optlang.backends.kernels import Array, KernelFunctions, after, in_order, part_of, warn
 from optlang.backends.repeat import Table, key_of
-from optlang.backends.torch_code import Output
-from optlang.backends.torch_functions import Bound
+from optlang.backends.torch.code import Output
+from optlang.backends.torch.functions import Bound
 from optlang.backends.triton import source
 from optlang.backends.triton.scalars import TritonScalars
 from optlang.backends.triton.tables import Tables, table_of

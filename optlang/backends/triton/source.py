@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from optlang.backends.formats import Packed
 from optlang.backends.passes import REDUCTIONS, Passes, whole_power
-from optlang.backends.torch_code import TENSORS, Output, is_slot
+from optlang.backends.torch.code import TENSORS, Output, is_slot
 from optlang.backends.triton import packed
 from optlang.backends.triton.packed import Tables
 from optlang.ir import Node

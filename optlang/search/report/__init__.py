@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from optlang.search.report.data import ReportData, from_store
 from optlang.search.report.page import render
-from optlang.search.store import Store
+from optlang.search.store.database import Store
 
 __all__ = ["ReportData", "from_store", "page", "render"]
 

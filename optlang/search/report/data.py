@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from optlang.render import latex
-from optlang.search.found import Found, hall_of_fame, pareto
-from optlang.search.genome import Form
-from optlang.search.hunt import MAIN
-from optlang.search.levels import Level, Point, onset, validated
-from optlang.search.settings import Settings
-from optlang.search.store import Store
+from optlang.printing.render import latex
+from optlang.search.evolution.hunt import MAIN
+from optlang.search.evolution.settings import Settings
+from optlang.search.programs.genome import Form
+from optlang.search.store.database import Store
+from optlang.search.store.found import Found, hall_of_fame, pareto
+from optlang.search.training.levels import Level, Point, onset, validated
 
 SHOWN = 10  # rules in the hall of fame
 

@@ -9,9 +9,9 @@ from html import escape
 
 from latex2mathml.converter import convert
 
-from optlang.search.profile import factors
 from optlang.search.report.charts import curves, scatter
 from optlang.search.report.data import Ancestor, Ranked, ReportData
+from optlang.search.training.profile import factors
 
 STYLE = """
 :root { --paper: #fff; --ink: #1d2127; --soft: #5c6570; --line: #aab2bb; --faint: #e8ebee; --card: #f6f7f9; --gone: #b3261e;

@@ -1,0 +1,146 @@
+"""Crossing barriers: partial results of all parameters become values per group and model; the model is asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optlang import meaning
+from optlang.backends.arrays import read
+from optlang.backends.base import Spread, StepError
+from optlang.backends.places import Place, shape_of
+from optlang.backends.torch.views import like
+from optlang.backends.torch.work import Pass, Work, computing
+from optlang.ir import Node
+from optlang.ops import CALLS
+from optlang.plan import PARTIAL, Barrier
+from optlang.types import ELEMENT, Type
+
+if TYPE_CHECKING:
+    from optlang.backends.torch import TorchExecutable
+
+WEIGHTS = Type("real", ELEMENT)
+Partials = dict[int, Any]  # of one barrier, by the place of the parameter in the step
+
+
+def cross(executable: TorchExecutable, now: Pass, number: int, level: Sequence[Barrier]) -> None:
+    """Computes what the barriers of one level need from every parameter, and gives their marks values."""
+    partials: dict[Node, Partials] = {b.mark: {} for b in level}
+    _partial(executable, now, number, level, now.works, partials)
+    _partial(executable, now, number, [b for b in level if b.mark in executable.plan.common], now.beside, partials)
+    _reduce_parts([b for b in level if b.asked is not None and b.op not in CALLS], partials, [*now.works, *now.beside])
+    for barrier in level:
+        if barrier.op in CALLS:
+            _ask(barrier, partials[barrier.mark], now)
+        else:
+            _gather(executable, barrier, partials[barrier.mark], now)
+
+
+def _partial(
+    executable: TorchExecutable, now: Pass, number: int, level: Sequence[Barrier], works: Sequence[Work], partials: dict[Node, Partials]
+) -> None:
+    """What some parameters contribute."""
+    first = 0 if works is now.works else len(now.works)
+    together: dict[tuple[Barrier, ...], list[tuple[int, Work]]] = {}
+    for place, work in enumerate(works, first):
+        marks = executable.takes_part(work)
+        asked = tuple(b for b in level if b.asked is not None and b.mark in marks)
+        together.setdefault(asked, []).append((place, work))
+    for asked, some in together.items() if any(together) else ():
+        key = ("level", number, tuple(b.mark for b in asked))
+        nodes = [b.asked for b in asked if b.asked is not None]
+        answers = executable.answers(key, nodes, [work for _, work in some], now) if asked else []
+        for (place, work), (code, values) in zip(some, answers, strict=False):
+            for barrier, value in zip(asked, values, strict=True):
+                found = like(work.cell.weights, value, WEIGHTS, code.shaped) if barrier.op in CALLS else value
+                partials[barrier.mark][place] = found
+
+
+def _reduce_parts(level: Sequence[Barrier], partials: dict[Node, Partials], works: Sequence[Work]) -> None:
+    """What parts contribute becomes what their parameters do: all values of a kind through the processes at once."""
+    waiting: dict[Any, list[tuple[Barrier, int, Spread]]] = {}
+    for barrier in level:
+        for place in partials[barrier.mark]:
+            if (spread := works[place].cell.spread) is not None:
+                waiting.setdefault((*spread.key, PARTIAL[barrier.op]), []).append((barrier, place, spread))
+    for (*_, op), some in waiting.items():
+        values = torch.stack([partials[barrier.mark][place].detach().double().reshape(()) for barrier, place, _ in some])
+        for (barrier, place, _), value in zip(some, some[0][2].reduced(op, values), strict=True):
+            partials[barrier.mark][place] = value
+
+
+def _ask(barrier: Barrier, points: Partials, now: Pass) -> None:
+    """Gradients or the loss at other points, or products with the Hessian, of all parameters at once."""
+    call = now.step.asked(barrier.op)
+    if call is None:
+        raise StepError(f"the rule needs {CALLS[barrier.op]}; call `optimizer.step(closure)` with a closure that returns the loss")
+    if barrier.asked is None:  # the same number for all parameters of a group
+        points = {i: _filled(work, barrier.args[0], now) for i, work in enumerate(now.works)}
+    answers = call([points[i] for i in range(len(now.works))])
+    if barrier.op == "loss_at":
+        assert now.run is not None
+        now.run.model.values[barrier.mark] = read(answers).reshape(())
+        return
+    for work, answer in zip(now.works, answers, strict=True):
+        work.marks[barrier.mark] = answer.detach()
+
+
+def _filled(work: Work, node: Node, now: Pass) -> Tensor:
+    assert now.run is not None and work.place is not None
+    return torch.full_like(work.cell.weights, float(now.run([(node, work.place)])[0]))
+
+
+def _gather(executable: TorchExecutable, barrier: Barrier, partials: Partials, now: Pass) -> None:
+    """One value per group or model; parameters on several devices meet in float64 on the host."""
+    assert now.run is not None and barrier.value is not None
+    partials = _on_host(partials)
+    others = now.run.model.beside.get(barrier.value.level, ()) if barrier.mark in executable.plan.common else ()
+    for place in (*now.run.model.below[barrier.value.level], *others):
+        if barrier.value.level == "tensor" and barrier.mark not in executable.takes_part(now.work_at(place)):
+            continue
+        share = [now.run([(arg, place)])[0] for arg in barrier.args[1:]]
+        value = place.values[barrier.mark] = _reduced(barrier, place, partials, share, now)
+        if barrier.value.level == "tensor":
+            work = now.work_at(place)
+            weights = work.cell.weights
+            work.marks[barrier.mark] = torch.as_tensor(value, dtype=computing(weights.dtype), device=weights.device)
+
+
+def _on_host(partials: Partials) -> Partials:
+    """All partial results in one transfer for each device."""
+    single = {i: x.device for i, x in partials.items() if isinstance(x, Tensor) and x.ndim == 0}
+    moved: Partials = {i: np.asarray(x.detach().double().cpu()) for i, x in partials.items() if i not in single}
+    for device in set(single.values()):
+        places = [i for i in single if single[i] == device]
+        stacked = torch.stack([partials[i].double() for i in places]).cpu().numpy()
+        moved.update(zip(places, stacked, strict=True))
+    return moved
+
+
+def _reduced(barrier: Barrier, place: Place, partials: Partials, share: list[Any], now: Pass) -> Any:
+    arg = barrier.args[0]
+    assert now.run is not None
+    if arg.type.extent.level == "group":
+        groups = [now.run([(arg, group)])[0] for group in place.reached("group")]
+        return meaning.OVER_VALUES[barrier.op](np.array(groups), 0, *share)[0]
+    cells = set(place.reached("tensor"))
+    works = dict(enumerate([*now.works, *now.beside]))
+    inside = [i for i, work in works.items() if work.place in cells]
+    counts = sum(_count(works[i], arg) for i in inside)
+    if barrier.op == "count":
+        return np.float64(counts)
+    values = [np.ravel(partials[i]) for i in inside]
+    together = np.concatenate(values)
+    if barrier.op == "mean":
+        return meaning.OVER_VALUES["sum"](together, 0)[0] / np.float64(counts)
+    return meaning.OVER_VALUES[barrier.op](together, 0, *share)[0]
+
+
+def _count(work: Work, arg: Node) -> int:
+    spread = work.cell.spread
+    return prod(shape_of(arg.type.extent, tuple(work.cell.weights.shape) if spread is None else spread.shape))

@@ -1,0 +1,69 @@
+"""Parameters of one shape through one call: a function of one parameter, mapped over a batch of them.
+
+Products and factorisations of many small matrices cost far less in one call than in many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from optlang.backends.formats import Packed
+from optlang.backends.torch.views import put_back, view
+
+if TYPE_CHECKING:
+    from optlang.backends.torch.functions import Bound
+
+LARGEST = 1 << 18  # elements of one batch on the CPU: what it touches stays in the cache, and large matrices gain nothing
+LARGEST_ELSEWHERE = 1 << 25  # it is copied
+
+
+def batches(calls: Sequence[Bound], joins: Callable[[Bound], bool]) -> list[list[int]]:
+    """The places of calls that go together, in order of their first ones. `joins`: whether a call may have company."""
+    found: dict[Any, list[list[int]]] = {}
+    for place, bound in enumerate(calls):
+        fits = joins(bound) and bound.weights.numel() > 0
+        some = found.setdefault(_kind(bound) if fits else place, [])
+        if not some or len(some[-1]) * bound.weights.numel() >= _room(bound):
+            some.append([])
+        some[-1].append(place)
+    return sorted((batch for some in found.values() for batch in some), key=min)
+
+
+def _room(bound: Bound) -> int:
+    return LARGEST if bound.weights.device.type == "cpu" else LARGEST_ELSEWHERE
+
+
+def _kind(bound: Bound) -> Any:
+    tensors = tuple((x.key, x.shape) if isinstance(x, Packed) else (x.dtype, x.shape) for x in bound.tensors)
+    return bound.code, bound.weights.shape, bound.weights.device, tensors
+
+
+def run(function: Callable[..., Any], calls: Sequence[Bound]) -> list[Sequence[Tensor]]:
+    """What the function returns for each call; what it wrote goes where it belongs."""
+    code = calls[0].code
+    opened = [[x.open() if isinstance(x, Packed) else x for x in bound.tensors] for bound in calls]
+    seen = [[view(x, node.type, code.shaped) for x, node in zip(row, code.tensors, strict=True)] for row in opened]
+    together = [torch.stack(column) for column in zip(*seen, strict=True)]
+    counters = [bound.counter for bound in calls if bound.counter is not None]
+    rows = None if all(bound.s is calls[0].s for bound in calls) else torch.stack([bound.s for bound in calls])
+    numbers = (calls[0].s if rows is None else rows, torch.stack(counters) if counters else None)
+    places = (*(0 for _ in together), None if rows is None else 0, 0 if counters else None, None)
+    mapped = torch.vmap(lambda *given: function(*given) or (), places)
+    results: Sequence[Tensor] = mapped(*together, *numbers, calls[0].first)
+    new = [(place, together[place].unbind()) for place in code.written]  # from here on only what is packed asks for memory
+    for place, values in new:
+        _write(place, calls, opened, [row[place] for row in seen], values)
+    return [tuple(x[i] for x in results) for i in range(len(calls))]
+
+
+def _write(place: int, calls: Sequence[Bound], opened: Sequence[Sequence[Tensor]], seen: list[Tensor], values: tuple[Tensor, ...]) -> None:
+    torch._foreach_copy_(seen, values)
+    for bound, row, part in zip(calls, opened, seen, strict=True):
+        put_back(row[place], part)
+        stored = bound.tensors[place]
+        if isinstance(stored, Packed):
+            stored.close(row[place], bound.counter)

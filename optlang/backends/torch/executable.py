@@ -1,0 +1,337 @@
+"""The torch backend: one function for each kind of parameter, fused by `torch.compile`, on any device.
+
+A *kind* is the decided blocks of the rule, the number types, the device, and whether rows and columns matter. One function
+serves every parameter of its kind, whatever its size. Hypers, `t`, facts and values per group and model come in a small
+tensor, so nothing is compiled again when they change. Small models run the same functions as they are: there, compiling
+would cost more than it saves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optlang import ir
+from optlang.backends.arrays import kept, write
+from optlang.backends.base import NOT_YET, Backend, Cell, Executable, Math, Step, StepError, Way
+from optlang.backends.device_scalars import is_on_device, sent
+from optlang.backends.formats import PLAIN, REST, Packed, Storage
+from optlang.backends.interpreter import Code, Run
+from optlang.backends.overflow import SCALE, unscaled_gradient
+from optlang.backends.reference import BACKEND as REFERENCE
+from optlang.backends.reference import exists
+from optlang.backends.repeat import same
+from optlang.backends.torch.barriers import cross
+from optlang.backends.torch.code import CellCode, Output, generate
+from optlang.backends.torch.functions import COMPILE_FROM, Bound, Functions
+from optlang.backends.torch.views import like
+from optlang.backends.torch.work import Pass, Work, computing, input_of, new_state, truth_of
+from optlang.backends.writing import write_all
+from optlang.host import HostScalars, MissingFact
+from optlang.ir import Node, Program
+from optlang.plan import Barrier, Plan, Truth, plan
+from optlang.simplify import simplify
+from optlang.types import ELEMENT, Type
+
+WEIGHTS = Type("real", ELEMENT)
+STATE = attrgetter("state")
+
+
+class TorchExecutable:
+    """A program on torch tensors. Every method raises StepError before anything has been written."""
+
+    def __init__(
+        self, program: Program, compile_from: int = COMPILE_FROM, functions: Functions | None = None, storage: Storage = PLAIN,
+        parts: bool = False,
+    ) -> None:  # fmt: skip
+        self.plan: Plan = plan(program, parts)
+        self.compile_from, self.storage = compile_from, storage
+        self._conditions = [HostScalars((c,)) for c in self.plan.conditions]
+        self._functions = functions or Functions()
+        self._levels: dict[tuple[Truth, ...], list[list[Barrier]]] = {}
+        self._needed: dict[Truth, frozenset[Node]] = {}
+        roots = self.plan.program.all_roots() + [arg for b in self.plan.barriers.values() for arg in b.args]
+        self._code = Code(roots)
+        self._shares = parts or any(n.type.extent.level in ("group", "model") for n in ir.walk(roots))
+        self._is_plain = not (self.plan.barriers or self._shares or program.reports) and not any(
+            c.hypers or c.reads_t for c in self._conditions
+        )
+        self._gradient = [unscaled_gradient()] if any(h.name == SCALE for h in program.hypers) else []  # goes where it came from
+        self._ways: dict[int, Way] = {}
+        self._prepared: tuple[list[Cell], list[int]] = [], []  # the cells of the last step, and how many states they had
+        self._own = [s for s in self.plan.program.states if s.name not in self.plan.shared]
+        self._shared = [s for s in self.plan.program.states if s.name in self.plan.shared]
+
+    # ------------------------------------------------------------------------------------------------- steps
+
+    @torch.no_grad()
+    def prepare(self, step: Step) -> None:
+        """Missing states: float32, or float64 beside such parameters; of truth values bool. See also `formats`."""
+        sizes = list(map(len, map(STATE, step.cells)))
+        if not (self._shared or step.beside) and sizes == self._prepared[1] and same(step.cells, self._prepared[0]):
+            return
+        for cell in (*step.cells, *step.beside) if self.storage.weights else ():
+            if self.storage.is_compensated(cell.weights) and REST not in cell.state:
+                cell.state[REST] = torch.zeros_like(cell.weights)
+        now = self._begin(step, compiled=False) if any(s.name not in c.state for s in self._own for c in step.cells) else None
+        made = [(work, self._initial(work, now)) for work in now.works] if now else []
+        with np.errstate(all="ignore"):
+            self._prepare_shared(step)
+        for work, states in made:
+            work.cell.state.update(states)
+        self._prepared = list(step.cells), [len(cell.state) for cell in step.cells]
+
+    def _initial(self, work: Work, now: Pass) -> dict[str, Tensor]:
+        missing = [s for s in self._own if s.name not in work.cell.state and self._exists(s, work.truth)]
+        weights = work.cell.weights
+        made = {s.name: new_state(s, weights) for s in missing}
+        for state in missing:
+            [init] = self.plan.decided([state.init], work.truth)
+            code = self._functions.code(("init", state.name, work.truth), [Output(init, state.node)], weights.dtype)
+            self._call(code, work, now, made)
+        return self.storage.new(made, weights)
+
+    def _prepare_shared(self, step: Step) -> None:
+        if self._shared and step.cells:
+            run = Run(self.plan.program.name, self._code, step)
+            for state in self._shared:
+                for place in run.model.below[state.type.extent.level]:
+                    if state.name not in place.states and exists(state, place, run):
+                        shape = (state.type.window,) if state.type.window else ()
+                        value = np.broadcast_to(run([(state.init, place)])[0], shape)
+                        place.states[state.name] = kept(step.cells[0].weights, value, state.type.kind)
+
+    def step(self, step: Step) -> None:
+        """One update of all cells, of the states they share, and of `step.reports`."""
+        self.begin(step)()
+
+    @torch.no_grad()
+    def begin(self, step: Step) -> Callable[[], None]:
+        """Crosses the barriers and gathers what the last functions need; what this returns runs them, which writes."""
+        if not step.cells:
+            return _nothing
+        is_plain = self._is_plain and not is_on_device(step.cells[0])
+        if is_plain and (again := self._functions.again(step)) is not None:
+            return again
+        with np.errstate(all="ignore"):
+            now = self._begin(step, compiled=sum(c.facts["numel"] for c in step.cells) >= self.compile_from)
+            for number, level in enumerate(self._levels_of(tuple(dict.fromkeys(work.truth for work in now.works + now.beside)))):
+                cross(self, now, number, level)
+            shared = self._shared_updates(now)
+            reports = self._reports(now)
+            calls = [self._final(work, now) for work in now.works]
+        if is_plain:
+            self._functions.remember(step.cells, calls, now.compiled)
+
+        @torch.no_grad()
+        def finish() -> None:
+            self._ways.update((cell.index, self._functions.way(x, now.compiled)) for cell, x in zip(step.cells, calls, strict=True))
+            step.left = write_all(calls, step.cells, lambda some: self._functions.run_all(some, now.compiled))
+            for target, value in shared:
+                write(target, value)
+            step.reports.update(reports)
+
+        return finish
+
+    def _begin(self, step: Step, compiled: bool) -> Pass:
+        run = Run(self.plan.program.name, self._code, step) if self._shares else None
+        places = [None] * len(step.cells) if run is None else run.model.cells
+        others = () if run is None else run.model.beside.get("tensor", ())
+        works = [Work(cell, self._truth(cell), place) for cell, place in zip(step.cells, places, strict=True)]
+        beside = [Work(place.cell, self._truth(place.cell), place) for place in others if place.cell is not None]
+        return Pass(step, works, beside, run, compiled)
+
+    def _truth(self, cell: Cell) -> Truth:
+        return tuple(truth_of(condition, cell) for condition in self._conditions)
+
+    def _exists(self, state: ir.State, truth: Truth) -> bool:
+        return state.guard is None or truth[self.plan.conditions.index(state.guard)] is True
+
+    def _levels_of(self, truths: tuple[Truth, ...]) -> list[list[Barrier]]:
+        """The barriers that parameters of such conditions need crossed."""
+        if truths not in self._levels:
+            program = self.plan.program
+            roots = [program.weights, *(program.updates[s.name] for s in self._own)]
+            found = [root for truth in truths for root in self.plan.decided(roots, truth)]
+            found += [*(program.updates[s.name] for s in self._shared), *(program.reports or {}).values()]
+            self._levels[truths] = self.plan.levels(found, truths)
+        return self._levels[truths]
+
+    def takes_part(self, work: Work) -> frozenset[Node]:
+        """The marks of the barriers that ask a parameter for something."""
+        if work.truth not in self._needed:
+            roots = [self.plan.program.weights, *(self.plan.program.updates[s.name] for s in self._own if self._exists(s, work.truth))]
+            self._needed[work.truth] = self.plan.needed(roots, work.truth)
+        return self._needed[work.truth]
+
+    def _final(self, work: Work, now: Pass) -> Bound:
+        """What writes the new weights and states of one parameter."""
+        program = self.plan.program
+        states = [s for s in self._own if self._exists(s, work.truth)]
+        key = ("final", work.truth)
+        if not self._functions.has(key, work.cell.weights.dtype):
+            roots = self.plan.decided([program.weights, *(program.updates[s.name] for s in states)], work.truth)
+            names = zip((n for n, _ in program.names), self.plan.decided([x for _, x in program.names], work.truth), strict=True)
+            outputs = [Output(x, t) for x, t in zip(roots, [ir.W, *(s.node for s in states)], strict=True)]
+            outputs += [Output(node, ir.G) for node in self._gradient]
+            self._functions.code(key, outputs, work.cell.weights.dtype, tuple(names))
+        return self._bound(self._functions.code(key, [], work.cell.weights.dtype), work, now, work.cell.state)
+
+    def _shared_updates(self, now: Pass) -> list[tuple[Any, Any]]:
+        if now.run is None:
+            return []
+        found = []
+        for state in self._shared:
+            for place in now.run.model.below[state.type.extent.level]:
+                if not exists(state, place, now.run):
+                    continue
+                [value] = now.run([(self.plan.program.updates[state.name], place)])
+                target = place.states[state.name]
+                found.append((target, torch.as_tensor(np.broadcast_to(value, tuple(target.shape)).copy(), device=target.device)))
+        return found
+
+    def _reports(self, now: Pass) -> dict[str, float | bool]:
+        reports = self.plan.program.reports or {}
+        if not reports:
+            return {}
+        run = now.run or Run(self.plan.program.name, self._code, now.step)
+        return {name: run([(node, run.model)])[0].item() for name, node in reports.items()}
+
+    def way(self, index: int) -> Way:
+        """How the parameter was stepped the last time."""
+        return self._ways.get(index, NOT_YET)
+
+    @torch.no_grad()
+    def evaluation(self, step: Step) -> list[Tensor]:
+        """New tensors like the weights: those to evaluate with, or the stored ones where the rule has no others."""
+        if not step.cells:
+            return []
+        now = self._begin(step, compiled=False)
+        node = self.plan.program.evaluation
+        if node is None:
+            return [work.cell.weights.detach().clone() for work in now.works]
+        found = []
+        for work in now.works:
+            [root] = self.plan.decided([node], work.truth)
+            code = self._functions.code(("evaluation", work.truth), [Output(root)], work.cell.weights.dtype)
+            [value] = self._call(code, work, now, work.cell.state)
+            found.append(like(work.cell.weights, value, WEIGHTS, code.shaped))
+        return found
+
+    # ------------------------------------------------------------------------------------------------- calls
+
+    def answers(self, key: Any, nodes: Sequence[Node], works: Sequence[Work], now: Pass) -> list[tuple[CellCode, Sequence[Tensor]]]:
+        """The values of expressions for each of some parameters, with the function that computed them."""
+        calls = []
+        for work in works:
+            outputs = [Output(x) for x in self.plan.decided(nodes, work.truth)]
+            code = self._functions.code((*key, work.truth), outputs, work.cell.weights.dtype)
+            calls.append(self._bound(code, work, now, work.cell.state))
+        found = self._functions.answers(calls, now.compiled)
+        return [(bound.code, values) for bound, values in zip(calls, found, strict=True)]
+
+    def _call(self, code: CellCode, work: Work, now: Pass, states: Any) -> Any:
+        return self._functions.run(self._bound(code, work, now, states), now.compiled)
+
+    def _bound(self, code: CellCode, work: Work, now: Pass, states: Any) -> Bound:
+        """A function with the tensors and numbers of one parameter. Raises StepError where one of them is not to be had."""
+        cell = work.cell
+        if code.shaped and cell.weights.ndim < 2:
+            raise StepError(f"{cell.name or f'parameter {cell.index}'} has shape {tuple(cell.weights.shape)}, but rule "
+                            f"`{self.plan.program.name}` needs a matrix; send it to another rule with a `route`")  # fmt: skip
+        tensors = [self._tensor(node, work, now, states) for node in code.tensors]
+        draws = code.draws or any(isinstance(x, Packed) and x.form.draws for x in tensors)
+        counter = now.counter(cell) if draws else None
+        first = cell.weights.shape[0] if code.shaped else 0
+        return Bound(code, cell.weights, tensors, self._scalar_tensor(code, work, now), counter, first)
+
+    def _tensor(self, node: Node, work: Work, now: Pass, states: Any) -> Tensor | Packed:
+        cell = work.cell
+        if node.op == "w":
+            return self.storage.weight(cell.state, cell.weights)
+        if node in work.marks:
+            return work.marks[node]
+        if node.type.extent.level in ("group", "model"):
+            assert now.run is not None and work.place is not None
+            [value] = now.run([(node, work.place)])
+            return torch.as_tensor(value, dtype=computing(cell.weights.dtype), device=cell.weights.device)
+        if node.op == "g":
+            if cell.gradient is None:
+                raise StepError(f"{cell.name or f'parameter {cell.index}'} has no gradient; call `backward()` first")
+            if cell.gradient.shape != cell.weights.shape:
+                raise StepError(f"{cell.name or f'parameter {cell.index}'}: its gradient has shape {tuple(cell.gradient.shape)}, "
+                                f"the parameter itself {tuple(cell.weights.shape)}")  # fmt: skip
+            return cell.gradient  # type: ignore[no-any-return]
+        if node.op == "input":
+            return input_of(node, cell)
+        if node.value not in states:
+            raise StepError(f"{cell.name or f'parameter {cell.index}'}: the state `{node.value}` is not there; call `prepare` before")
+        return self.storage.state(node.value, states, cell.weights)
+
+    def _scalar_tensor(self, code: CellCode, work: Work, now: Pass) -> Tensor:
+        """The values of a function's slots, in float64 until here."""
+        cell = work.cell
+        slots = self._functions.scalars(code)
+        try:
+            if is_on_device(cell):
+                return self._row_of_the_device(code, work, now)
+            values = slots.host(cell.hypers, cell.t, cell.facts)
+        except MissingFact as missing:
+            raise StepError(
+                f"{cell.name or f'parameter {cell.index}'}: {missing} (its shape is {tuple(cell.weights.shape)}); "
+                "choose with `when rank >= 2 { … } else { … }`, or send it to another rule with a `route`"
+            ) from None
+        if slots.shared:
+            assert now.run is not None and work.place is not None
+            values += tuple(float(x) for x in now.run([(node, work.place) for node in slots.shared]))
+            values = tuple(values[i] for i in slots.order)
+        key = (values, cell.weights.device, cell.weights.dtype)
+        if key not in now.scalars:
+            now.scalars[key] = sent(values, cell.weights.device, computing(cell.weights.dtype))
+        return now.scalars[key]  # type: ignore[no-any-return]
+
+    def _row_of_the_device(self, code: CellCode, work: Work, now: Pass) -> Tensor:
+        """The same where the host knows neither `t` nor all hypers, for all parameters that share these."""
+        cell = work.cell
+        key = (code, id(cell.hypers), cell.weights.device)
+        if key not in now.scalars:
+            cells = [w.cell for w in now.works if w.truth == work.truth and w.cell.hypers is cell.hypers]
+            cells = [c for c in cells if (c.weights.device, c.weights.dtype) == (cell.weights.device, cell.weights.dtype)]
+            rows = self._functions.scalars(code).device(cells, cell.weights.device).to(computing(cell.weights.dtype))
+            now.scalars[key] = dict(zip(map(id, cells), rows.unbind(), strict=True))
+        return now.scalars[key][id(cell)]  # type: ignore[no-any-return]
+
+
+def _nothing() -> None:
+    """What there is to write where nothing is stepped."""
+
+
+def source(what: Program | ir.Routing) -> str:
+    """The functions that a step calls, for people to read: those of a matrix and of a vector at its first steps."""
+    from optlang.backends.torch.listing import listing  # noqa: PLC0415 - only `build --to torch` needs it
+
+    programs = [case.program for case in what.cases] if isinstance(what, ir.Routing) else [what]
+    return "\n\n".join(listing(plan(simplify(program))) for program in programs)
+
+
+class TorchBackend:
+    """Functional torch code, fused by torch.compile."""
+
+    def __init__(self, compile_from: int = COMPILE_FROM) -> None:
+        self.compile_from = compile_from
+
+    def refuses(self, program: Program) -> str:
+        return REFERENCE.refuses(program)
+
+    def compile(self, program: Program, math: Math, storage: Storage = PLAIN) -> Executable:
+        """The simplified program; `math` says how freely: see `simplify`."""
+        return TorchExecutable(simplify(program, math), self.compile_from, storage=storage)
+
+
+BACKEND: Backend = TorchBackend()
+__all__ = ["BACKEND", "TorchBackend", "TorchExecutable", "generate", "source"]

@@ -1,0 +1,1 @@
+"""Two rules beside each other: the same or not, and what differs."""

@@ -1,0 +1,59 @@
+"""What to say about a lexeme that does not fit. The patterns stand in the order in which they are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from optlang.front.advice import brackets, equations, forms, words
+from optlang.front.advice.forms import NO_DEFAULT, ORDER
+from optlang.front.advice.trouble import ENDS_VALUE, ITEM_WORDS, Advice, Trouble, begins_statement, shown
+
+__all__ = ["ENDS_VALUE", "ITEM_WORDS", "NO_DEFAULT", "ORDER", "Advice", "Trouble", "advise", "begins_statement"]
+
+
+def advise(trouble: Trouble) -> Advice:
+    """The first pattern that knows the trouble."""
+    for pattern in PATTERNS:
+        if (advice := pattern(trouble)) is not None:
+            return advice
+    return _unexpected(trouble)
+
+
+def texts(x: Trouble) -> Advice | None:
+    if x.here.type != "STRING":
+        return None
+    return Advice(x.say("S01", "a text is not expected here", "texts follow the name of a rule, or end a hyper or an input"))
+
+
+def stray(x: Trouble) -> Advice | None:
+    """Signs that mean nothing anywhere."""
+    if x.here.type != "OTHER":
+        return None
+    if x.here.text == ".":
+        help_ = "functions stand before their operand: `abs(x)`; `x.T` is a transpose"
+        return Advice(x.say("S12", "there are no attributes or methods", help_))
+    if x.here.text in ":'":
+        return Advice(x.say("S14", f"`{x.here.text}` is not expected here", "leave it out"))
+    return Advice(x.say("S02", f"`{x.here.text}` means nothing in a rule file", "delete it; comments begin with `#`"))
+
+
+def _unexpected(x: Trouble) -> Advice:
+    """What fits instead, said in words."""
+    if "NUMBER" in x.wants:
+        wanted = "a value"
+    elif x.in_statement:
+        signs = {"EQUAL": "`=`", "LBRACE": "`{`", "RPAR": "`)`", "COMMA": "`,`", "LPAR": "`(`", "USE": "`use`", "RSQB": "`]`"}
+        wanted = " or ".join([text for name, text in signs.items() if name in x.wants]) or ("a name" if "NAME" in x.wants else "")
+    else:
+        wanted = {"item": "`rule`, `def`, `route` or `from`", "branch": "`when`, `otherwise` or `}`"}.get(
+            "item" if not x.open else x.place, "a statement or `}`")  # fmt: skip
+    return Advice(x.say("S01", f"{shown(x.here)} is not expected here", f"expected {wanted}" if wanted else ""))
+
+
+PATTERNS: tuple[Callable[[Trouble], Advice | None], ...] = (
+    brackets.unclosed, brackets.open_brace, brackets.closes_nothing, words.else_if, words.side_by_side,
+    words.unknown_statement, words.ternary, words.keyword_as_name, forms.separator, forms.arrow, forms.hyper,
+    equations.index, equations.equal_signs, equations.dangling, brackets.wrong_bracket, forms.per, forms.state,
+    forms.nameless, equations.missing_operator, forms.definition, forms.route, forms.block, forms.misplaced,
+    forms.import_, forms.value_alone, texts, stray,
+)  # fmt: skip

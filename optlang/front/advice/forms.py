@@ -1,0 +1,147 @@
+"""The forms of statements: what is missing in them, and where they cannot stand."""
+
+from __future__ import annotations
+
+from optlang.errors import Fix, Span
+from optlang.front.advice.trouble import ENDS_VALUE, OPERATORS, STATEMENT_WORDS, VALUES, Advice, Trouble, begins_statement, shown
+from optlang.front.scan import Lexeme
+
+NO_DEFAULT, ORDER = "the setting has no default", 'the order is `hyper lr = 1e-3 in (0, inf) "text"`'
+
+
+def separator(x: Trouble) -> Advice | None:
+    """`:` and `,` where no sign is needed."""
+    if x.here.text == ":" and x.before.type == "RPAR" and x.first.type == "DEF":
+        return Advice(x.say("S14", "a function has no `:`", "write `def f(x) = expr` or `def f(x) { … return expr }`"))
+    if x.here.text == ":" and "LBRACE" in x.wants:
+        brace = Lexeme("LBRACE", "{", x.here.start, x.here.end)
+        found = x.say("S14", "blocks stand in braces, not behind `:`", "write `{ … }`")
+        return Advice(found, x.instead() if x.after().type == "LBRACE" else x.instead(brace) if x.first.type == "RULE" else None)
+    if x.here.text == ":" and x.first.type in ("HYPER", "STATE", "INPUT"):
+        found = x.say("S20", "a kind stands before the name", "write `hyper int k = 10` or `hyper bool nesterov = false`")
+        return Advice(found, (x.index, x.index + 2, []) if x.after().type == "NAME" and x.after(2).type == "EQUAL" else None)
+    if x.here.type == "COMMA" and not x.in_statement:
+        return Advice(x.say("S14", "no `,` is needed between statements", "leave it out", fix=Fix(x.here.span, "")), x.instead())
+    return None
+
+
+def arrow(x: Trouble) -> Advice | None:
+    """`def f(x) -> y`, `=>`."""
+    if x.here.type == "MINUS" and x.after().text == ">" and x.first.type == "DEF":
+        return Advice(x.say("S14", "a function has no result type", "leave out `->` and what follows it"))
+    return None
+
+
+def definition(x: Trouble) -> Advice | None:
+    """`def f(x) x + 1`."""
+    if x.first.type == "DEF" and x.before.type == "RPAR" and "LBRACE" in x.wants and "EQUAL" in x.wants:
+        found = x.say("S16", "`=` is missing before the value of the function", "write `def f(x) = expr`",
+                      fix=Fix(Span(x.before.end, x.before.end), " ="))  # fmt: skip
+        return Advice(found, x.put(x.virtual("EQUAL", "=")) if x.here.type in VALUES | {"LPAR", "MINUS", "NOT"} else None)
+    return None
+
+
+def hyper(x: Trouble) -> Advice | None:
+    """The parts of a hyper in another order or missing."""
+    if x.first.type != "HYPER" or (not x.in_statement and x.here.type not in ("IN", "OTHER", "LPAR", "LSQB")):
+        return None
+    if x.here.type in ("LPAR", "LSQB") and x.has("EQUAL") and not x.has("IN"):
+        return Advice(x.say("S20", "`in` is missing before the range", ORDER), x.put(x.virtual("IN", "in")))
+    if x.here.type == "IN":
+        return Advice(x.say("S20", "the range stands between the default and the text", ORDER))
+    if x.has("IN"):
+        return Advice(x.say("S20", "this is not a range", "a range is `in (0, inf)`; `[` and `]` include the bound, `(` and `)` do not"))
+    if "EQUAL" in x.wants and not x.has("EQUAL"):
+        return Advice(x.say("S16", NO_DEFAULT, ORDER, x.before))
+    return None
+
+
+def state(x: Trouble) -> Advice | None:
+    if x.first.type != "STATE" or x.has("EQUAL") or "EQUAL" not in x.wants:
+        return None
+    if x.before.type == "NAME" and x.here.type == "NAME" and x.index == x.start + 2 and not x.here.fresh:
+        help_ = "write `state m = 0`; `state r per row = 0` for its extent"
+        found = x.say("S20", f"a state has no kind `{x.before.text}`", help_, x.before)
+        return Advice(found, (x.index - 1, x.index, []))
+    help_ = "write it: `state m = 0`"
+    return Advice(x.say("S16", "the state has no value before step 1", help_, x.before))
+
+
+def per(x: Trouble) -> Advice | None:
+    """`mean(g) per row`."""
+    if x.here.type != "PER" or x.before.type not in ENDS_VALUE:
+        return None
+    if x.before.type == "RPAR":
+        return Advice(x.say("S19", "`per` stands inside the brackets of a reduction", "write `mean(x per row)`"))
+    return Advice(x.say("S19", "`per` belongs to a reduction or a state", "write `mean(x per row)` or `state r per row = 0`"))
+
+
+def import_(x: Trouble) -> Advice | None:
+    if x.first.type != "FROM" and x.here.type != "IMPORT":
+        return None
+    if x.here.type == "TIMES":
+        return Advice(x.say("S16", "imports name what they bring", "list the names: `from std import ema, clip_global`"))
+    return Advice(x.say("S16", "this is not an import", "write `from std import ema, clip_global`"))
+
+
+def route(x: Trouble) -> Advice | None:
+    """Branches without `use`, `else` for `otherwise`, equations in a route."""
+    unfinished = x.place == "branch" and x.first.type in ("WHEN", "OTHERWISE") and x.in_statement and not x.has("USE")
+    if unfinished and "NUMBER" not in x.wants and x.here.type in ("LBRACE", "NAME", "OTHERWISE", "WHEN", "RBRACE", "OTHER"):
+        return Advice(x.say("S16", "`use` is missing in this branch", "write `when cond use Rule(lr = …)` or `otherwise use Rule()`"))
+    if x.here.type == "ELSE" and "OTHERWISE" in x.wants:
+        return Advice(x.say("S19", "`else` belongs to a block", "the last branch of a route is `otherwise use Rule()`"))
+    if x.here.type == "USE" and x.first.type in ("WHEN", "OTHERWISE"):
+        return Advice(x.say("S19", "`use` belongs to a route", "in a rule, a block stands in braces: `when cond { … }`"))
+    if x.open and x.index == x.start + 1 and "OTHERWISE" in x.wants:
+        return Advice(x.say("S19", "a route has branches only", "write `when cond use Rule()`, `otherwise use Rule()`"))
+    return None
+
+
+def misplaced(x: Trouble) -> Advice | None:
+    """Statements outside of rules, rules inside of rules, branches outside of routes."""
+    if x.in_statement:
+        return None
+    if not x.open and (x.here.type in STATEMENT_WORDS.values() or begins_statement(x.lexemes, x.index)) and x.here.type != "$END":
+        return Advice(x.say("S19", f"{shown(x.here)} stands outside of every rule", "statements stand in `rule Name { … }` or in a `def`"))
+    if x.here.type == "ELSE":
+        return Advice(x.say("S19", "`else` has no block before it", "it follows the `}` of a `when` or `every`"))
+    if x.here.type == "OTHERWISE":
+        return Advice(x.say("S19", "`otherwise` belongs to a route", "in a rule, write `else { … }`"))
+    if x.open and "OTHERWISE" in x.wants and x.here.type != "OTHER":
+        return Advice(x.say("S19", "a route has branches only", "write `when cond use Rule()`, `otherwise use Rule()`"))
+    return None
+
+
+def block(x: Trouble) -> Advice | None:
+    """A block without its `{`."""
+    if "LBRACE" not in x.wants or x.first.type not in ("RULE", "ROUTE", "WHEN", "EVERY", "REPEAT", "DEF"):
+        return None
+    if x.first.type in ("RULE", "ROUTE") and x.here.type == "LPAR":
+        found = x.say("S01", "a rule has no list of parameters", "its settings are statements: `hyper lr = 1e-3`")
+        after = next((k for k in range(x.index, len(x.lexemes)) if x.lexemes[k] is x.here.partner), None)
+        return Advice(found, None if after is None else (x.index, after + 1, []))
+    if not (x.here.fresh or x.here.type in ("RBRACE", "$END") or begins_statement(x.lexemes, x.index)):
+        return None
+    found = x.say("S16", f"`{{` is missing after {shown(x.before)}", "blocks stand in braces: `{ … }`", x.before,
+                  fix=Fix(Span(x.before.end, x.before.end), " {"))  # fmt: skip
+    return Advice(found, x.put(x.virtual("LBRACE", "{")) if x.first.type in ("RULE", "ROUTE") else None)
+
+
+def nameless(x: Trouble) -> Advice | None:
+    """`rule {`, `hyper = 1`, `state "m"`."""
+    naming = {"RULE": "rule", "DEF": "function", "ROUTE": "route", "HYPER": "setting", "STATE": "state", "INPUT": "input",
+              "REPORT": "report"}  # fmt: skip
+    what = naming.get(x.before.type)
+    if what is None or x.wants & {"NUMBER", "EQUAL"} or x.index != x.start + 1:
+        return None
+    return Advice(x.say("S16", f"the {what} has no name", f"write it behind `{x.before.text}`", x.before))
+
+
+def value_alone(x: Trouble) -> Advice | None:
+    """`sqrt(x)` or `x + 1` as a statement."""
+    if x.first.type not in ("NAME", "PRIMED") or x.index != x.start + 1:
+        return None
+    if x.here.type in OPERATORS | {"LPAR", "TRANSPOSE", "RBRACE", "COMMA", "STRING", "$END"} or begins_statement(x.lexemes, x.index):
+        return Advice(x.say("S16", "this value has no name", "write `name = …`; the result of a function is `return …`", x.first))
+    return None

@@ -1,0 +1,75 @@
+"""The equations of a program as people read them: names as written, new states with a prime, and a name for what is large."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import count
+
+from optlang import ir
+from optlang.ir import Node, Program
+from optlang.printing.emit import Piece
+from optlang.printing.rule_text import leaf, operation
+
+LOOSEST = -1
+LARGE = 4  # operators of an unnamed expression that is used more than once, from which on it gets a name
+
+
+def definitions(program: Program) -> list[tuple[str, Node]]:
+    """Named equations, new states, what is large and used twice, and the new weights, in an order to compute them in."""
+    wanted = [*program.names, *((f"{name}'", node) for name, node in program.updates.items())]
+    known = {node for _, node in wanted}
+    roots = [*program.roots()]
+    taken = {name for name, _ in wanted} | {s.name for s in program.states}
+    free = (name for i in count(1) if (name := f"x_{i}") not in taken)
+    wanted += zip(free, _shared([*roots, *known], known), strict=False)
+    place = {node: number for number, node in enumerate(ir.walk([*(node for _, node in wanted), *roots]))}
+    wanted.sort(key=lambda item: place[item[1]])
+    return [*wanted, ("w'", program.weights)]
+
+
+def _shared(roots: Iterable[Node], named: set[Node]) -> list[Node]:
+    """Large expressions without a name that are used more than once."""
+    roots = list(roots)
+    order = ir.walk(roots)
+    uses = Counter(arg for node in order for arg in node.args)
+    sizes: dict[Node, int] = {}
+    found = []
+    for node in order:
+        sizes[node] = 1 + sum(1 if arg in named else sizes[arg] for arg in node.args)
+        if node.args and node not in named and ((uses[node] > 1 and sizes[node] >= LARGE) or sizes[node] > 80):
+            found.append(node)
+            sizes[node] = 1
+    return found
+
+
+def texts(roots: Iterable[Node], names: Mapping[Node, str]) -> dict[Node, Piece]:
+    """Every expression below the roots as it is written in a `.opt` file; what has a name in `names` by that."""
+
+    def written(node: Node, args: tuple[Piece, ...]) -> Piece:
+        return Piece(names[node]) if node in names else _written(node, args)
+
+    return ir.fold(roots, written)
+
+
+def definition(node: Node, names: Mapping[Node, str]) -> Piece:
+    """An expression written out, even where it has a name itself."""
+    pieces = texts([node], names)
+    return _written(node, tuple(pieces[arg] for arg in node.args)) if node.args else pieces[node]
+
+
+def _written(node: Node, args: tuple[Piece, ...]) -> Piece:
+    if node.op == "branch":  # a block of the language; as an expression it would be evaluated on both sides
+        condition, yes, no = (arg.inside(LOOSEST + 1) for arg in args)
+        return Piece(f"{yes} when {condition} else {no}", LOOSEST)
+    return operation(node, list(args), "^*/") if node.args else leaf(node, _SELF, _SELF, _SELF)
+
+
+class _Self(dict[str, str]):
+    def __missing__(self, name: str) -> str:
+        return name
+
+
+_SELF: Mapping[str, str] = _Self()
+
+__all__ = ["definition", "definitions", "texts"]

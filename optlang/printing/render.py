@@ -1,0 +1,177 @@
+"""Programs for people: equations in LaTeX, a card in Markdown, a graph for Graphviz, and the graph as a listing."""
+
+from __future__ import annotations
+
+from optlang import ir
+from optlang.ir import Node, Predicate, Program, Routing
+from optlang.ops import CALLS
+from optlang.printing.equations import definitions
+from optlang.printing.latex import Printer, at, symbol
+
+# ---------------------------------------------------------------------------------------------------------- LaTeX
+
+
+def equations(program: Program) -> list[str]:
+    """One line of LaTeX for each equation, in an order in which they can be computed."""
+    lines = [(_symbol(name), node) for name, node in definitions(program)]
+    names: dict[Node, str] = {}
+    printer = Printer(names)
+    written = []
+    for name, node in lines:
+        written.append(f"{name} = {printer.text(node) if node in names or not node.args else printer.define(node)}")
+        if node.args:
+            names.setdefault(node, name)
+    return written
+
+
+def _symbol(name: str) -> str:
+    """A name of an equation; a prime marks what holds after the step."""
+    return at(name[:-1], "t") if name.endswith("'") else symbol(name)
+
+
+def latex(what: Program | Routing) -> str:
+    """The equations, aligned at their signs; of a route, those of every rule under its condition."""
+    if isinstance(what, Routing):
+        return "\n\n".join(f"% {_when(case.condition)}\n{latex(case.program)}" for case in what.cases)
+    rows = [line.replace(" = ", " &= ", 1) for line in equations(what)]
+    if what.evaluation is not None:
+        names = {ir.W: "w_{t}", **{s.node: at(s.name, "t") for s in what.states}}
+        rows.append(rf"w_{{\mathrm{{eval}}}} &= {Printer(names).define(what.evaluation)}")
+    body = " \\\\\n".join(rows)
+    return f"\\begin{{aligned}}\n{body}\n\\end{{aligned}}"
+
+
+def _when(condition: Predicate | None) -> str:
+    return "otherwise" if condition is None else f"when {predicate(condition)}"
+
+
+SIGNS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "add": "+", "sub": "-", "mul": "*", "div": "/", "pow": "^"}
+
+
+def predicate(p: Predicate) -> str:
+    """A condition of a route as it is written."""
+    match p.op:
+        case "const":
+            return f'"{p.value}"' if isinstance(p.value, str) else f"{p.value:g}" if not isinstance(p.value, bool) else str(p.value).lower()
+        case "fact":
+            return str(p.value)
+        case "dtype":
+            return "dtype"
+        case "named":
+            return f"named({', '.join(chr(34) + pattern + chr(34) for pattern in p.value)})"
+        case "not":
+            return f"not {_inner(p.args[0])}"
+        case "neg":
+            return f"-{_inner(p.args[0])}"
+        case "and" | "or":
+            return f" {p.op} ".join(_inner(arg) for arg in p.args)
+        case "maximum" | "minimum":
+            return f"{p.op[:3]}({', '.join(predicate(arg) for arg in p.args)})"
+    return f" {SIGNS[p.op]} ".join(_inner(arg) for arg in p.args)
+
+
+def _inner(p: Predicate) -> str:
+    text = predicate(p)
+    return f"({text})" if p.op in ("and", "or", "add", "sub", "mul", "div") else text
+
+
+# ------------------------------------------------------------------------------------------------------- Markdown
+
+
+def markdown(what: Program | Routing) -> str:
+    """A card: source, equations, hypers with range and meaning, states, extra passes over the model."""
+    if isinstance(what, Routing):
+        parts = [f"**{_when(case.condition)}** {case.program.name}{_settings(case)}\n\n{markdown(case.program)}" for case in what.cases]
+        return f"# {what.name}\n\n{_escaped(what.doc)}\n\n" + "\n".join(parts)
+    parts = [f"# {what.name}", _escaped(what.doc), f"$$\n{latex(what)}\n$$", _hypers(what), _states(what), _asks(what)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _settings(case: ir.Case) -> str:
+    return f" ({', '.join(f'{k} = {v:g}' for k, v in case.settings.items())})" if case.settings else ""
+
+
+def _escaped(text: str) -> str:
+    """Text of a rule file as text: no markup of its own."""
+    return "".join(f"\\{c}" if c in r"\`*_{}[]<>#|$" else c for c in " ".join(text.split()))
+
+
+def _hypers(program: Program) -> str:
+    if not program.hypers:
+        return ""
+    rows = [f"| `{h.name}` | {h.default} | {h.bounds or ''} | {_escaped(h.doc)} |" for h in program.hypers]
+    return "\n".join(["| hyper | default | range | meaning |", "|---|---|---|---|", *rows])
+
+
+def _states(program: Program) -> str:
+    if not program.states:
+        return "Keeps nothing between steps."
+    shown = [f"`{s.name}` per {s.type.extent}" + (f", the last {s.type.window}" if s.type.window else "") for s in program.states]
+    return f"Keeps {'; '.join(shown)}."
+
+
+def _asks(program: Program) -> str:
+    nodes = ir.walk(program.roots())
+    asks = [f"{sum(n.op == op for n in nodes)} {what}" for op, what in CALLS.items() if any(n.op == op for n in nodes)]
+    return f"Asks the model for {' and '.join(asks)} in a step; `step` needs a closure." if asks else ""
+
+
+# ------------------------------------------------------------------------------------------- the graph, both ways
+
+
+def _roots(program: Program) -> list[tuple[str, Node]]:
+    found = [(f"{name}'", node) for name, node in program.updates.items()] + [("w'", program.weights)]
+    found += [("eval", program.evaluation)] if program.evaluation is not None else []
+    return [*found, *((f"report {name}", node) for name, node in (program.reports or {}).items())]
+
+
+def listing(what: Program | Routing) -> str:
+    """Every node once, operands before their users, with its type; then what the program gives."""
+    if isinstance(what, Routing):
+        return "\n\n".join(f"{_when(case.condition)} use\n{listing(case.program)}" for case in what.cases)
+    return _listing(what)
+
+
+def _listing(program: Program) -> str:
+    roots = _roots(program)
+    names = {node: name for name, node in program.names}
+    number: dict[Node, int] = {}
+    lines = [f"program {program.name}"]
+    lines += [_hyper(h) for h in program.hypers]
+    for node in ir.walk([*(s.init for s in program.states), *(node for _, node in roots)]):
+        number[node] = len(number)
+        value = "" if node.value is None else f" {node.value}" if not isinstance(node.value, tuple) else f" {node.value[0]}"
+        args = "".join(f" %{number[arg]}" for arg in node.args)
+        note = f"  # {names[node]}" if node in names else ""
+        lines.append(f"  %{number[node]} = {node.op}{value}{args}: {node.type}{note}")
+    lines += [f"  state {s.name}: {s.type} = %{number[s.init]}" for s in program.states]
+    return "\n".join([*lines, *(f"  {name} = %{number[node]}" for name, node in roots)])
+
+
+def _hyper(h: ir.Hyper) -> str:
+    bounds = f" in {h.bounds}" if h.bounds is not None else ""
+    return f"  hyper {h.name}: {h.kind} = {h.default}{bounds}{'  (shapes the program)' if h.baked else ''}"
+
+
+def graph(what: Program | Routing) -> str:
+    """The graph in Graphviz's language: arrows go from operands to users, boxes are what the program gives."""
+    programs = [case.program for case in what.cases] if isinstance(what, Routing) else [what]
+    lines = [f"digraph {_quoted(what.name)} {{", "  rankdir=BT", '  node [fontname="Helvetica"]']
+    for place, program in enumerate(programs):
+        number = {node: f"n{place}_{i}" for i, node in enumerate(ir.walk(node for _, node in _roots(program)))}
+        for node, mark in number.items():
+            label = node.op if node.value is None else f"{node.op} {node.value}" if node.args else f"{_leaf(node)}"
+            lines.append(f"  {mark} [label={_quoted(label)}{'' if node.args else ', style=filled, fillcolor=lightgrey'}]")
+            lines += [f"  {number[arg]} -> {mark}" for arg in node.args]
+        for i, (name, node) in enumerate(_roots(program)):
+            shown = f"{program.name}: {name}" if len(programs) > 1 else name
+            lines += [f"  r{place}_{i} [shape=box, label={_quoted(shown)}]", f"  {number[node]} -> r{place}_{i}"]
+    return "\n".join([*lines, "}"])
+
+
+def _leaf(node: Node) -> str:
+    return str(node.value[0]) if isinstance(node.value, tuple) else str(node.value)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ") + '"'

@@ -1,0 +1,247 @@
+"""Programs as `.opt` text: `parse` and `lower` give the same program back.
+
+Equations have no order, so only their place matters: a name stands in the innermost block around all its uses. Calls are
+written out, dotted names get underscores, and draws count as written anew.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+from optlang import ir
+from optlang.ir import Node, Program, State
+from optlang.ops import BUILTINS, CONSTANTS, DRAWS, FACTS, MACROS, OPS, REDUCTIONS
+from optlang.printing.emit import ATOM, Piece, chained
+from optlang.types import WORD_OF, Extent
+
+Turn = tuple[Node, bool]
+Path = tuple[Turn, ...]
+NOT, MINUS, POSTFIX = 2, 6, 8
+LONG = 100
+SURFACE = {"maximum": "max", "minimum": "min", "amax": "max", "amin": "min"}
+TAKEN = frozenset([
+    *BUILTINS, *MACROS, *REDUCTIONS, *DRAWS, *FACTS, *CONSTANTS, *OPS, "w", "g", "t", "true", "false", "loss", "rule", "def", "route",
+    "from", "import", "hyper", "int", "bool", "input", "state", "per", "in", "every", "when", "else", "repeat", "return", "use",
+    "otherwise", "report", "eval", "not", "and", "or", "named", "dtype", "element", "row", "col", "matrix", "tensor", "group", "model",
+])  # fmt: skip
+
+
+def to_opt(program: Program) -> str:
+    """The text of a rule with this meaning."""
+    return _Rule(program).text()
+
+
+class _Rule:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.taken = set(TAKEN)
+        self.hypers = {h.name: self.fresh(h.name) for h in program.hypers}
+        self.inputs = {i.name: self.fresh(i.name) for i in program.inputs}
+        self.states = {s.name: self.fresh(s.name) for s in program.states}
+        self.homes = {s.name: _home(s, program.updates[s.name]) for s in program.states}
+        self.roots: list[tuple[str, Node, Path]] = [
+            *((f"{self.states[s.name]}'", self.homes[s.name][1], self.homes[s.name][0]) for s in program.states),
+            ("w'", program.weights, ()),
+            *((f"report {name}", node, ()) for name, node in (program.reports or {}).items()),
+        ]
+        self.order = ir.walk([node for _, node, _ in self.roots])
+        self.paths = self._places()
+        self.uses = Counter(arg for node in self.order for arg in node.args)
+        self.uses.update(node for _, node, _ in self.roots)
+        self.labels = {node: name for name, node in reversed(program.names) if node.args}
+        self.pieces: dict[Node, Piece] = {}
+        self.lines: list[tuple[Path, str]] = []
+
+    def fresh(self, wish: str) -> str:
+        base = re.sub(r"\W", "_", wish)
+        base = base if re.match(r"[^\W\d]", base) else f"x{base}"
+        name, number = base, 1
+        while name in self.taken:
+            number += 1
+            name = f"{base}_{number}"
+        self.taken.add(name)
+        return name
+
+    def _places(self) -> dict[Node, Path]:
+        """For each expression the innermost block around all its uses."""
+        paths: dict[Node, Path] = {}
+
+        def use(node: Node, path: Path) -> None:
+            paths[node] = _common(paths[node], path) if node in paths else path
+
+        for _, node, path in self.roots:
+            use(node, path)
+        for node in reversed(self.order):
+            path = paths[node]
+            for place, arg in enumerate(node.args):
+                inside = (*path, (node.args[0], place == 1)) if node.op == "branch" and place else path
+                use(arg, inside)
+        return paths
+
+    # ---------------------------------------------------------------------------------------------------- text
+
+    def text(self) -> str:
+        p = self.program
+        for s in p.states:
+            window = f"[{s.type.window}]" if s.type.window else ""
+            per = _declared(s.type.extent)
+            self.lines.append((self.homes[s.name][0], f"state {self.states[s.name]}{window}{per} = {self.written_out(s.init)}"))
+        for node in self.order:
+            self._define(node)
+        for target, node, path in self.roots:
+            self.lines.append((path, f"{target} = {self.pieces[node].text}"))
+        if p.evaluation is not None:
+            self.lines.append(((), f"eval = {self.written_out(p.evaluation, stored=True)}"))
+        head = [self._hyper(h) for h in p.hypers]
+        head += [f"input {self.inputs[i.name]} per {i.type.extent}{_doc(i.doc)}" for i in p.inputs]
+        body = [*head, *self._block((), list(self.lines))]
+        return "\n".join([f"rule {p.name}{_doc(p.doc)} {{", *(f"  {line}" for line in body), "}"]) + "\n"
+
+    def _hyper(self, h: ir.Hyper) -> str:
+        kind = "" if h.kind == "real" else f"{h.kind} "
+        low_high = "" if h.bounds is None else " in {}{}, {}{}".format(
+            "(" if h.bounds.low_open else "[", _number(h.bounds.low).text, _number(h.bounds.high).text, ")" if h.bounds.high_open else "]"
+        )  # fmt: skip
+        return f"hyper {kind}{self.hypers[h.name]} = {_number(h.default).text}{low_high}{_doc(h.doc)}"
+
+    def _block(self, path: Path, lines: list[tuple[Path, str]]) -> list[str]:
+        """The statements of a block, deeper ones inside their `when`."""
+        found = [text for place, text in lines if place == path]
+        deeper: dict[Node, list[tuple[Path, str]]] = {}
+        for place, text in lines:
+            if place != path:
+                deeper.setdefault(place[len(path)][0], []).append((place, text))
+        for condition, inside in deeper.items():
+            sides = [self._block((*path, (condition, side)), [x for x in inside if x[0][len(path)][1] == side]) for side in (True, False)]
+            found += [f"when {self.pieces[condition].text} {{", *(f"  {line}" for line in sides[0]), "}"]
+            if sides[1]:
+                found[-1] = "} else {"
+                found += [*(f"  {line}" for line in sides[1]), "}"]
+        return found
+
+    # --------------------------------------------------------------------------------------------- expressions
+
+    def _define(self, node: Node) -> None:
+        if node.op == "branch":
+            name = self.fresh(self.labels.get(node, "x"))
+            for side in (True, False):
+                self.lines.append(((*self.paths[node], (node.args[0], side)), f"{name} = {self.pieces[node.args[2 - side]].text}"))
+            self.pieces[node] = Piece(name)
+            return
+        piece = self.piece(node, [self.pieces[arg] for arg in node.args])
+        self.pieces[node] = piece
+        computed = bool(node.args) or node.op == "random"
+        if computed and (node in self.labels or self.uses[node] > 1 or node.op == "random" or len(piece.text) > LONG):
+            name = self.fresh(self.labels.get(node, "x"))
+            self.lines.append((self.paths[node], f"{name} = {piece.text}"))
+            self.pieces[node] = Piece(name)
+
+    def written_out(self, root: Node, stored: bool = False) -> str:
+        """An expression without names. `stored`: states and weights mean their new values."""
+        pieces: dict[Node, Piece] = {}
+        for node in ir.walk([root]):
+            piece = self.piece(node, [pieces[arg] for arg in node.args])
+            pieces[node] = Piece(f"{piece.text}'") if stored and node.op in ("state", "w") else piece
+        return pieces[root].text
+
+    def piece(self, node: Node, args: list[Piece]) -> Piece:
+        """One operator over the texts of its operands."""
+        return operation(node, args) if node.args else leaf(node, self.hypers, self.states, self.inputs)
+
+
+def operation(node: Node, args: list[Piece], tight: str = "^") -> Piece:
+    """One operator over the texts of its operands, without blanks around those of `tight`."""
+    row = OPS[node.op]
+    if row.infix is not None:
+        return _infix(row.infix, args, tight)
+    if node.op == "neg":
+        return Piece(f"-{args[0].inside(MINUS + 1)}", MINUS)
+    if node.op == "not":
+        return Piece(f"not {args[0].inside(NOT)}", NOT)
+    if node.op == "transpose":
+        return Piece(f"{args[0].inside(POSTFIX)}.T", POSTFIX)
+    texts = [a.text for a in args]
+    if row.role == "reduce" and node.value != "window":
+        texts[-1] += f" per {node.value.left}"
+    return Piece(f"{SURFACE.get(node.op, node.op)}({', '.join(texts)})")
+
+
+def leaf(node: Node, hypers: Mapping[str, str], states: Mapping[str, str], inputs: Mapping[str, str]) -> Piece:
+    """What has no operands, by the names that its rule gives it."""
+    match node.op:
+        case "const":
+            return _number(node.value)
+        case "hyper":
+            return Piece(hypers[node.value])
+        case "state":
+            return Piece(states[node.value])
+        case "input":
+            return Piece(inputs[node.value])
+        case "fact":
+            return Piece(node.value)
+        case "places":
+            return Piece(f"places({node.value})")
+        case "eye":
+            return Piece(f"eye({node.value[0]}, {node.value[1]})" if node.value[0] != node.value[1] else f"eye({node.value[0]})")
+        case "random":
+            return Piece(f"{node.value[0]}({_declared(node.type.extent).strip(' []')})")
+    return Piece(node.op)
+
+
+def _infix(infix: tuple[str, int], args: list[Piece], tight: str) -> Piece:
+    """No minus stands after an operator, and comparisons stand alone."""
+    symbol, level = infix
+    left, right = args
+    right = Piece(f"({right.text})") if right.text.startswith("-") else right
+    sides = "right" if symbol == "^" else "none" if symbol in ("<", "<=", ">", ">=", "==", "!=") else "left"
+    return chained(left, symbol, right, level, tight=symbol in tight, associates=sides)
+
+
+def _number(value: float | bool) -> Piece:
+    if isinstance(value, bool):
+        return Piece(str(value).lower())
+    if math.isnan(value):
+        return Piece("nan")
+    text = "inf" if math.isinf(value) else repr(abs(value))
+    negative = value < 0 or (value == 0 and math.copysign(1, value) < 0)
+    return Piece(f"-{text}", MINUS) if negative else Piece(text, ATOM)
+
+
+def _declared(extent: Extent) -> str:
+    """What stands behind the name of a state."""
+    if extent.level != "array" or (extent.rows, extent.cols) in WORD_OF:
+        return "" if str(extent) == "element" else f" per {extent}"
+    return f"[{extent.rows}, {extent.cols}]"
+
+
+def _doc(text: str) -> str:
+    plain = " ".join(text.replace('"', "'").split())
+    return f' "{plain}"' if plain else ""
+
+
+def _home(s: State, update: Node) -> tuple[Path, Node]:
+    """The block that a state with a guard is declared in, and its new value there."""
+    path: list[Turn] = []
+    guard: Node | None = None
+    value = update
+    while s.guard is not None and guard is not s.guard and value.op == "branch":
+        condition, yes, no = value.args
+        side = no is s.node
+        turn = condition if side else ir.make("not", (condition,))
+        guard = turn if guard is None else ir.make("and", (guard, turn))
+        path.append((condition, side))
+        value = yes if side else no
+    return (tuple(path), value) if guard is s.guard else ((), update)
+
+
+def _common(a: Path, b: Path) -> Path:
+    length = 0
+    while length < min(len(a), len(b)) and a[length] == b[length]:
+        length += 1
+    return a[:length]
+
+
+__all__ = ["leaf", "operation", "to_opt"]

@@ -1,0 +1,1 @@
+"""One tensor program that steps many models at once, each with settings of its own."""

@@ -1,0 +1,1 @@
+"""What was found as a person would write it, each step proved or measured."""

@@ -1,0 +1,1 @@
+"""The search itself: populations, one strand, the whole hunt."""

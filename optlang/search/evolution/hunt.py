@@ -1,0 +1,287 @@
+"""A whole search: seeds, rounds of every branch, meta-validation, the funnel. Everything finished goes into the store at once.
+
+A hunt is taken up from its store as it was left there, so starting and going on are the same code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from optlang.search.evolution.population import Branch, Evolution, Member, RandomSearch
+from optlang.search.evolution.settings import Plan, Settings, SettingsError
+from optlang.search.evolution.strand import Birth, Known, Round, Strand, rates
+from optlang.search.programs.genome import Genome, from_text, slots_used
+from optlang.search.programs.mutation import Mutator, RandomPrograms
+from optlang.search.screening.sieve import Screen
+from optlang.search.store.database import Store
+from optlang.search.training.assess import Assessment, Job
+from optlang.search.training.funnel import Promoted, judge, seeds_of
+from optlang.search.training.levels import Level, Point, onset, validated
+from optlang.search.workers.executor import Executor, JobFailed
+from optlang.search.workers.jobs import told
+
+SEED_NUMBERS = 1  # seeds have the first numbers of every branch, from 1
+MAIN = "evolution"  # the branch whose best go into the funnel
+HOPELESS = 3  # rounds in a row in which nothing could be trained
+
+
+class NothingTrains(ValueError):
+    """A search in which no program can be trained any more; the message says why. What was finished is in the store."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a search says after every round."""
+
+    round: Round
+    seconds: float
+    done: float  # share of the branch's budget, 0 to 1
+    point: Point | None = None  # of the meta-validation curve, where one was made
+    overfits: bool = False
+
+
+class Hunt:
+    """A search under way. `run` searches until the budget is spent; `promote` then takes the best through the funnel."""
+
+    def __init__(self, store: Store, executor: Executor, settings: Settings | None = None) -> None:
+        self.store, self.executor = store, executor
+        self.settings = settings or Settings.from_json(store.meta("settings"))
+        self.settings.check()
+        self._finished: list[str] = []  # jobs of the round under way
+        self._failed = 0  # rounds in a row
+        self.before = store.meta("seconds") if store.has_meta("seconds") else 0.0
+        self.baselines: dict[str, Any] = store.meta("baselines") if store.has_meta("baselines") else {}
+        self._prepare(0)
+        self.seeds = self._seeds()
+        self.strands = {name: self._strand(name, plan, place) for place, (name, plan) in enumerate(self._plans())}
+        self.budgets = {name: plan.factor for name, plan in self._plans()}
+        self.points = self._points()
+        self.ending = False
+        self.started = time.monotonic()  # setting up does not count
+
+    # ------------------------------------------------------------------------------------------------- setting up
+
+    def _plans(self) -> list[tuple[str, Plan]]:
+        """Every branch with its name: `evolution`, `evolution 2`, …"""
+        return [
+            (plan.kind if repeat == 1 else f"{plan.kind} {repeat}", plan)
+            for plan in self.settings.plans
+            for repeat in range(1, plan.repeats + 1)
+        ]
+
+    def _prepare(self, place: int) -> None:
+        """Before a level is first used: its tasks are those that the store knows, and AdamW has a tuned curve where one is needed.
+
+        Curves are made once and kept.
+        """
+        level = self.settings.funnel[place]
+        self.store.check_tasks({name: _digest(name) for name in level.tasks})
+        for name in level.tasks if level.measure == "speed" else ():
+            key = level.key(name)
+            if key not in self.baselines:
+                self.baselines[key] = _baseline(name, level, seeds_of(level, place, self.settings.seed))
+                self.store.save_meta("baselines", self.baselines)
+
+    @property
+    def search_level(self) -> Level:
+        return self.settings.funnel[0]
+
+    @property
+    def search_seeds(self) -> tuple[int, ...]:
+        return seeds_of(self.search_level, 0, self.settings.seed)
+
+    def _seeds(self) -> list[Birth]:
+        """The programs that evolution starts from, trained. Raises SettingsError where one cannot be."""
+        screen = Screen(self.settings.space)
+        verdicts = [(genome, screen.check(genome)) for genome in self.settings.space.seeds]
+        for genome, verdict in verdicts:
+            if verdict.level == "rejected":
+                raise SettingsError(f"a seed is no rule that could train anything ({verdict.reason}):\n{_text(genome)}")
+        programs = {n: genome for n, (genome, verdict) in enumerate(verdicts, SEED_NUMBERS) if verdict.level == ""}
+        fingerprints = {n: verdict.fingerprint for n, (_, verdict) in enumerate(verdicts, SEED_NUMBERS)}
+        found = {one.number: one.assessment for one in self._judged(programs, self.search_level, self.search_seeds)}
+        for number, assessment in found.items():
+            if assessment.status.startswith("failed"):
+                raise SettingsError(f"a seed cannot be trained: {assessment.status}\n{_text(programs[number])}")
+        form = self.settings.space.form
+        return [
+            Birth(n, fingerprints[n], genome, len(slots_used(genome, form)), None, "seed", 0, found[n]) for n, genome in programs.items()
+        ]
+
+    def _strand(self, name: str, plan: Plan, place: int) -> Strand:
+        """A branch as the store has it, or new."""
+        space, settings = self.settings.space, self.settings
+        seen = {birth.fingerprint: Known(birth.number, birth.assessment.fitness) for birth in self.seeds}
+        found = {birth.number: rates(birth.assessment.detail) for birth in self.seeds}
+        made = Strand(
+            name, self._branch(plan, place), space, self.search_level, self.baselines, self.search_seeds, settings.pace, seen, found
+        )
+        state = self.store.state(name)
+        if state is not None:
+            details = self.store.details(name, self.search_level.name)
+            made.restore(state, self.store.known(name, self.search_level.name), {n: rates(one) for n, one in details.items()})
+        else:
+            spent = sum(birth.assessment.steps for birth in self.seeds)
+            first = Round(name, tuple(self.seeds), 0, spent, made.best, True)
+            made.spent = spent
+            self.store.save_round(first, made.state(), self.search_level, self.search_seeds, ())
+        return made
+
+    def _branch(self, plan: Plan, place: int) -> Branch:
+        space, seed = self.settings.space, self.settings.seed * 1_000 + place
+        if plan.kind == "random":
+            return RandomSearch(RandomPrograms(space), seed)
+        members = [Member(birth.number, birth.genome, birth.assessment.fitness) for birth in self.seeds]
+        change = Mutator(space) if plan.kind == "evolution" else Mutator(space, only=("constant",))
+        return Evolution(members, change, self.settings.ageing, seed)
+
+    # --------------------------------------------------------------------------------------------------- searching
+
+    def run(self) -> Iterator[Progress]:
+        """Rounds of all branches in turn, those that have used least of their budget first."""
+        while not self.ending and (name := self._next()) is not None:
+            strand = self.strands[name]
+            done = strand.round(self._submit, self._collect)
+            self.store.save_round(done, strand.state(), self.search_level, self.search_seeds, self._finished)
+            self._finished = []
+            self.store.save_meta("seconds", self.seconds)
+            self._watch(done)
+            yield self._progress(done)
+
+    def _watch(self, done: Round) -> None:
+        """Raises NothingTrains where it is not the programs that fail."""
+        reasons = [birth.assessment.status for birth in done.births]
+        if reasons:
+            self._failed = self._failed + 1 if all(reason.startswith("failed") for reason in reasons) else 0
+        if self._failed >= HOPELESS:
+            raise NothingTrains(f"no program of the last {HOPELESS} rounds could be trained: {reasons[-1]}. "
+                                f"Mend that, then `optlang search resume {self.store.path}`")  # fmt: skip
+
+    @property
+    def seconds(self) -> float:
+        """Of searching, in all processes that have worked on this store."""
+        return float(self.before) + time.monotonic() - self.started
+
+    def stop(self) -> None:
+        """Ends the search after the round that is under way."""
+        self.ending = True
+
+    def _next(self) -> str | None:
+        shares = {name: self._share(name) for name in self.strands}
+        name = min(shares, key=lambda one: shares[one])
+        return name if shares[name] < 1 else None
+
+    def _share(self, name: str) -> float:
+        """How much of its budget a branch has used."""
+        budget, strand, factor = self.settings.budget, self.strands[name], self.budgets[name]
+        shares = [0.0]
+        if budget.children:
+            shares.append(strand.children / (budget.children * factor))
+        if budget.steps:
+            shares.append(strand.spent / (budget.steps * factor))
+        if budget.minutes:
+            shares.append(self.seconds / 60 / budget.minutes)
+        return max(shares)
+
+    def _progress(self, done: Round) -> Progress:
+        point, overfits = None, False
+        every = self.settings.validate_every
+        if done.branch == MAIN and every and self.strands[MAIN].rounds % every == 0 and len(self.settings.funnel) > 1:
+            point = self._validated()
+            overfits = onset(self.points) is not None
+            self.ending |= overfits
+        return Progress(done, self.seconds, min(self._share(done.branch), 1.0), point, overfits)
+
+    def _validated(self) -> Point:
+        """The best program so far, on tasks that selection does not see."""
+        level, strand = self.settings.funnel[1], self.strands[MAIN]
+        [found] = self._at_level({strand.best.number: self._genome(MAIN, strand.best.number)}, 1)
+        point = Point(strand.spent, strand.best.fitness, found.assessment.fitness)
+        self.points.append(point)
+        self.store.note("validation", [*point, level.tasks])
+        return point
+
+    def _points(self) -> list[Point]:
+        """The meta-validation curve so far, on the tasks that the level has now."""
+        return validated(self.store.events("validation"), self.settings.funnel[1].tasks) if len(self.settings.funnel) > 1 else []
+
+    # ------------------------------------------------------------------------------------------------- the funnel
+
+    def promote(self) -> Iterator[tuple[Level, list[Promoted]]]:
+        """The best of the search through the levels after the first, each with its results."""
+        numbers = self.store.best(MAIN, self.search_level.name, self.settings.funnel[1].enter if len(self.settings.funnel) > 1 else 0)
+        for place, level in enumerate(self.settings.funnel[1:], 1):
+            seeds = [birth.number for birth in self.seeds]
+            chosen = dict.fromkeys([*seeds, *numbers[: level.enter]])  # the seeds go along, to be compared with
+            found = self._at_level({n: self._genome(MAIN, n) for n in chosen}, place)
+            self.store.note("level", [level.name, [one.number for one in found]])
+            numbers = [one.number for one in found if one.number not in seeds]
+            yield level, found
+
+    def _at_level(self, programs: Mapping[int, Genome], place: int) -> list[Promoted]:
+        """Programs of the main branch trained on a level of the funnel. What the store has is not trained again."""
+        level = self.settings.funnel[place]
+        seeds = seeds_of(level, place, self.settings.seed)
+        self._prepare(place)
+        kept = self.store.assessments(MAIN, level, seeds)
+        new = self._judged({n: genome for n, genome in programs.items() if n not in kept}, level, seeds)
+        self.store.save_assessments(MAIN, level, seeds, {one.number: one.assessment for one in new})
+        found = [*new, *(Promoted(n, genome, kept[n]) for n, genome in programs.items() if n in kept)]
+        return sorted(found, key=lambda one: (-one.assessment.fitness, one.number))
+
+    def _genome(self, branch: str, number: int) -> Genome:
+        return from_text(self.store.text(branch, number))
+
+    # ---------------------------------------------------------------------------------------------------- the jobs
+
+    def _judged(self, programs: Mapping[int, Genome], level: Level, seeds: Sequence[int]) -> list[Promoted]:
+        per_job = max(1, self.settings.pace.per_job // max(1, round(level.factor)))
+        return judge(programs, self.settings.space.form, level, seeds, self.baselines, self._all, per_job)
+
+    def _all(self, jobs: Sequence[Job]) -> list[Sequence[Assessment]]:
+        tickets = [self._submit(job) for job in jobs]
+        return [self._collect(ticket) for ticket in tickets]
+
+    def _submit(self, job: Job) -> tuple[str, Job, int | None]:
+        """A job on its way. One that was finished before the search was cut off is not done again."""
+        digest = hashlib.sha256(pickle.dumps((job.genomes, job.form, job.level, job.seeds, job.hurdle, job.starts))).hexdigest()
+        return digest, job, None if self.store.job(digest) is not None else self.executor.submit(job)
+
+    def _collect(self, ticket: tuple[str, Job, int | None]) -> Sequence[Assessment]:
+        digest, job, number = ticket
+        self._finished.append(digest)
+        if number is None:
+            return [Assessment(**one) for one in self.store.job(digest)]
+        try:
+            found: Sequence[Assessment] = self.executor.collect(number)
+        except JobFailed as problem:
+            found = [Assessment(job.level.worst, status=f"failed: {problem}") for _ in job.genomes]
+        self.store.save_job(digest, [asdict(one) for one in found])
+        return found
+
+
+def _baseline(name: str, level: Level, seeds: Sequence[int]) -> Any:
+    from optlang.search.training import fitness, tasks
+
+    task = tasks.task(name).longer(level.factor)
+    try:
+        return fitness.baseline(task, seeds).to_json()
+    except Exception as problem:
+        raise tasks.TaskError(f"task {name}: AdamW cannot be trained on it: {told(problem)}") from problem
+
+
+def _digest(name: str) -> str:
+    from optlang.search.training import tasks
+
+    return tasks.digest(tasks.task(name))
+
+
+def _text(genome: Genome) -> str:
+    from optlang.search.programs.genome import to_text
+
+    return to_text(genome)

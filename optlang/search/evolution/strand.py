@@ -1,0 +1,240 @@
+"""One branch of a search under way: it proposes programs, screens them, has the new ones trained, and learns from the results.
+
+Rounds overlap: the next one is proposed and sent to the workers before the results of this one are waited for, so that no
+worker idles. Results are used in the order of the proposals, so a search gives the same for any number of workers. What a
+strand is after a round is plain data (`state`), and with it goes on identically.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from optlang.search.evolution.population import Branch, Proposal
+from optlang.search.programs.genome import Genome, from_text, slots_used, to_text
+from optlang.search.programs.space import Space
+from optlang.search.screening.sieve import Screen
+from optlang.search.training.assess import Assessment, Job
+from optlang.search.training.levels import Level
+
+OVERLAP = 2  # rounds in flight: one that is trained, one that waits for its workers
+MEMORY = 256  # scores that the hurdle is computed from
+
+Submit = Callable[[Job], Any]  # gives a ticket
+Collect = Callable[[Any], Sequence[Assessment]]  # waits for a ticket
+
+
+class Known(NamedTuple):
+    """A behaviour that has been trained: the program that showed it first, and its fitness."""
+
+    number: int
+    fitness: float
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How much goes into one round. `hurdle`: the share of recent programs that a program must beat on the first task to be
+    trained on the others; 0 for no hurdle."""
+
+    jobs: int = 2
+    per_job: int = 8
+    proposals: int = 4_000
+    hurdle: float = 0.5
+
+    @property
+    def trained(self) -> int:
+        return self.jobs * self.per_job
+
+
+@dataclass(frozen=True)
+class Birth:
+    """A new program of a round, as it goes to the store."""
+
+    number: int
+    fingerprint: str
+    genome: Genome
+    slots: int
+    parent: int | None
+    change: str
+    born: int  # how many children the branch had made before it
+    assessment: Assessment
+
+
+class Candidate(NamedTuple):
+    """A proposal that was not rejected. `number`: its own if it is new, else 0."""
+
+    proposal: Proposal
+    fingerprint: str
+    number: int
+
+
+@dataclass
+class Pending:
+    """A round in flight."""
+
+    candidates: list[Candidate]
+    live: dict[int, Genome]  # what is trained, by number: without dead statements
+    children: int
+    hurdle: float
+    tickets: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round brought. `best` is the branch's best fitness after it, `spent` the training steps of the branch."""
+
+    branch: str
+    births: tuple[Birth, ...]
+    children: int  # of the branch so far
+    spent: int
+    best: Known
+    improved: bool
+
+
+class Strand:
+    """A branch with its screen, its knowledge and its costs."""
+
+    def __init__(
+        self, name: str, branch: Branch, space: Space, level: Level, baselines: Mapping[str, Any], seeds: Sequence[int], pace: Pace,
+        seen: Mapping[str, Known], rates: Mapping[int, Mapping[str, float]],
+    ) -> None:  # fmt: skip
+        self.name, self.branch, self.space, self.level = name, branch, space, level
+        self.baselines, self.seeds, self.pace = baselines, tuple(seeds), pace
+        self.screen = Screen(space)
+        self.known: dict[str, Known] = dict(seen)
+        self.rates = dict(rates)  # the best step sizes of a program, by task
+        self.best = max(seen.values(), key=lambda known: known.fitness)
+        self.firsts: deque[float] = deque(maxlen=MEMORY)
+        self.pending: deque[Pending] = deque()
+        self.children = self.trained = self.spent = self.rounds = 0
+        self.next_number = 1 + max(known.number for known in seen.values())
+
+    # -------------------------------------------------------------------------------------------------- rounds
+
+    def round(self, submit: Submit, collect: Collect) -> Round:
+        """Sends what is to be sent, waits for the oldest round, and learns from it."""
+        self.send(submit)
+        pending = self.pending.popleft()
+        found = [assessment for ticket in pending.tickets for assessment in collect(ticket)]
+        return self._settled(pending, dict(zip(pending.live, found, strict=True)))
+
+    def send(self, submit: Submit) -> None:
+        """Fills the line of rounds in flight. What was in flight when a search was cut off is sent again."""
+        while len(self.pending) < OVERLAP:
+            self.pending.append(self._proposed())
+        for pending in self.pending:
+            if pending.live and not pending.tickets:
+                pending.tickets = [submit(job) for job in self._jobs(pending)]
+
+    def _proposed(self) -> Pending:
+        """Children until enough of them are new, or until this takes too long."""
+        pending = Pending([], {}, 0, self._hurdle())
+        waiting = {c.fingerprint for p in self.pending for c in p.candidates}
+        while len(pending.live) < self.pace.trained and pending.children < self.pace.proposals:
+            proposal = self.branch.propose()
+            verdict = self.screen.check(proposal.genome)
+            pending.children += 1
+            if verdict.level == "rejected":
+                continue
+            number = 0
+            if verdict.fingerprint not in self.known and verdict.fingerprint not in waiting:
+                number, self.next_number = self.next_number, self.next_number + 1
+                pending.live[number] = verdict.genome
+                waiting.add(verdict.fingerprint)
+            pending.candidates.append(Candidate(proposal, verdict.fingerprint, number))
+        return pending
+
+    def _hurdle(self) -> float:
+        if not self.pace.hurdle or len(self.firsts) < MEMORY // 4:
+            return self.level.worst
+        return float(np.quantile(self.firsts, self.pace.hurdle))
+
+    def _jobs(self, pending: Pending) -> list[Job]:
+        parents = {c.number: c.proposal.parent for c in pending.candidates}
+        numbers, size = list(pending.live), self.pace.per_job
+        parts = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        return [
+            Job(
+                tuple(to_text(pending.live[n]) for n in part), self.space.form, self.level, self.baselines, self.seeds, pending.hurdle,
+                tuple(self.rates.get(parents[n] or 0, {}) for n in part),
+            )
+            for part in parts
+        ]  # fmt: skip
+
+    def _settled(self, pending: Pending, found: Mapping[int, Assessment]) -> Round:
+        births, before = [], self.best
+        for candidate in pending.candidates:
+            if candidate.number:
+                births.append(self._born(candidate, pending, found[candidate.number]))
+            known = self.known[candidate.fingerprint]
+            self.branch.add(candidate.proposal, known.number, known.fitness)
+        self.children += pending.children
+        self.rounds += 1
+        return Round(self.name, tuple(births), self.children, self.spent, self.best, self.best is not before)
+
+    def _born(self, candidate: Candidate, pending: Pending, assessment: Assessment) -> Birth:
+        number, proposal = candidate.number, candidate.proposal
+        known = self.known[candidate.fingerprint] = Known(number, assessment.fitness)
+        self.rates[number] = rates(assessment.detail)
+        self.best = max(self.best, known, key=lambda one: one.fitness)
+        self.trained += 1
+        self.spent += assessment.steps
+        self.firsts.append(_first(assessment, self.level))
+        genome = pending.live[number]
+        slots = len(slots_used(genome, self.space.form))
+        return Birth(number, candidate.fingerprint, genome, slots, proposal.parent, proposal.change, self.children, assessment)
+
+    # --------------------------------------------------------------------------------------------------- state
+
+    def state(self) -> dict[str, Any]:
+        """All but `known`, `rates` and the space, which the store has anyway."""
+        return {
+            "branch": self.branch.state(),
+            "firsts": list(self.firsts),
+            "pending": [_pending_out(pending) for pending in self.pending],
+            "counts": [self.children, self.trained, self.spent, self.rounds, self.next_number],
+            "screen": {level: asdict(counter) for level, counter in self.screen.counters.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any], known: Mapping[str, Known], rates: Mapping[int, Mapping[str, float]]) -> None:
+        self.branch.restore(state["branch"])
+        self.known = dict(known)
+        self.rates = dict(rates)
+        self.best = max(known.values(), key=lambda one: (one.fitness, -one.number))
+        self.firsts.extend(state["firsts"])
+        self.pending.extend(_pending_in(kept) for kept in state["pending"])
+        self.children, self.trained, self.spent, self.rounds, self.next_number = state["counts"]
+        for level, kept in state["screen"].items():
+            for name, value in kept.items():
+                setattr(self.screen.counters[level], name, value)
+
+
+def rates(detail: Mapping[str, Any]) -> dict[str, float]:
+    """The best step sizes by task, from the details of an assessment."""
+    return {task: score["lr"] for task, score in detail.items()}
+
+
+def _first(assessment: Assessment, level: Level) -> float:
+    return float(assessment.detail.get(level.tasks[0], {}).get("value", level.worst))
+
+
+def _pending_out(pending: Pending) -> dict[str, Any]:
+    candidates = [
+        [to_text(c.proposal.genome), c.proposal.parent, c.proposal.change, c.proposal.island, c.fingerprint, c.number]
+        for c in pending.candidates
+    ]
+    live = {str(number): to_text(genome) for number, genome in pending.live.items()}
+    return {"candidates": candidates, "live": live, "children": pending.children, "hurdle": pending.hurdle}
+
+
+def _pending_in(kept: Mapping[str, Any]) -> Pending:
+    candidates = [
+        Candidate(Proposal(from_text(text), parent, change, island), fingerprint, number)
+        for text, parent, change, island, fingerprint, number in kept["candidates"]
+    ]
+    live = {int(number): from_text(text) for number, text in kept["live"].items()}
+    return Pending(candidates, live, kept["children"], kept["hurdle"])

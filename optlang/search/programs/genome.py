@@ -1,0 +1,277 @@
+"""Searched programs: assignments in a row, a later one overwriting an earlier name, and what they mean as a rule.
+
+    m = interp(g, m, 0.9)
+    u = sign(m)
+
+Names are the inputs `w g t lr`, facts of the parameter, the slots of the space (memory between steps: what they hold at the
+end is kept) and temporaries. The update is what `u` holds at the end. Genomes are plain tuples, for a search handles
+thousands a second; they become programs of the one IR by `to_program`, and text by `to_text`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from optlang import ir
+from optlang.ir import Bounds, Hyper, Node, Program, State
+from optlang.ops import FACTS
+from optlang.search.programs.functions import FUNCTIONS
+from optlang.types import ELEMENT, HOST, Type, TypeProblem, broadcasts_to
+
+Argument = str | float  # a name, or a constant
+WEIGHTS = Type("real", ELEMENT)
+UPDATE = "u"
+LR = Hyper("lr", "real", 1e-3, Bounds(0.0, math.inf, low_open=True, high_open=True), "step size")
+
+
+class GenomeError(ValueError):
+    """A program that cannot be; the message names the statement and what is wrong with it."""
+
+
+class Statement(NamedTuple):
+    """`target = function(args)`. A frozen one is left alone by mutation."""
+
+    function: str
+    target: str
+    args: tuple[Argument, ...]
+    frozen: bool = False
+
+
+Genome = tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What surrounds the statements. Slots hold 0 before the first step.
+
+    `scaled`: the rule is w' = w - lr·u, so every program has a step size to tune. Otherwise, as in Lion's search, w' = w - u
+    and `lr` is an input like others.
+    """
+
+    slots: tuple[str, ...] = ("m", "v")
+    temporaries: tuple[str, ...] = ("a", "b", "c", "d", UPDATE)
+    scaled: bool = True
+
+    def inputs(self) -> dict[str, Node]:
+        """Every name that has a value before the first statement."""
+        values = {"w": ir.W, "g": ir.G, "t": ir.T, **({} if self.scaled else {"lr": ir.hyper("lr")})}
+        values |= {name: ir.fact(name) for name in FACTS}
+        return values | {slot: ir.state(slot, WEIGHTS) for slot in self.slots}
+
+
+def constant(value: float) -> Node:
+    """A number of a genome, which prints whole where it is whole."""
+    return ir.const(int(value) if float(value).is_integer() and abs(value) < 1e15 else float(value))
+
+
+# ----------------------------------------------------------------------------------------------------------- types
+# A search checks thousands of programs a second, so types are small numbers here, and each rule is asked once.
+
+NUMBER = 0  # the code of a constant
+MISFIT = -1  # operands that do not fit, or a name that is not there
+_TYPE_OF: list[Type] = []
+_CODE_OF: dict[Type, int] = {}
+_RESULTS: dict[tuple[str | int, ...], int] = {}  # (function, codes of its operands) -> code
+
+
+def code_of(type_: Type) -> int:
+    """The small number that stands for a type in this process."""
+    found = _CODE_OF.get(type_)
+    if found is None:
+        found = _CODE_OF[type_] = len(_TYPE_OF)
+        _TYPE_OF.append(type_)
+    return found
+
+
+def type_of(code: int) -> Type:
+    """The type of a code."""
+    return _TYPE_OF[code]
+
+
+assert code_of(Type("real", HOST)) == NUMBER
+
+
+def _result(function: str, args: tuple[Type, ...]) -> Type | None:
+    row = FUNCTIONS[function]
+    if len(args) != row.operands:
+        return None
+    try:
+        return row.build(*(ir.input_(f"operand {n}", type_) for n, type_ in enumerate(args))).type
+    except TypeProblem:
+        return None
+
+
+def result_type(function: str, args: Iterable[Type]) -> Type | None:
+    """The type of a call, or None where these operands do not fit."""
+    code = result_code((function, *map(code_of, args)))
+    return None if code == MISFIT else _TYPE_OF[code]
+
+
+def result_code(call: tuple[str | int, ...]) -> int:
+    """The code of a call (function, codes of its operands), MISFIT where these do not fit."""
+    found = _RESULTS.get(call)
+    if found is None:
+        function, *args = call
+        fits = all(isinstance(arg, int) and arg >= 0 for arg in args)
+        type_ = _result(str(function), tuple(_TYPE_OF[arg] for arg in args if isinstance(arg, int))) if fits else None
+        found = _RESULTS[call] = MISFIT if type_ is None else code_of(type_)
+    return found
+
+
+_inputs: dict[Form, dict[str, int]] = {}
+
+
+def input_codes(form: Form) -> dict[str, int]:
+    """The codes of every name that has a value before the first statement. Not to be changed."""
+    found = _inputs.get(form)
+    if found is None:
+        found = _inputs[form] = {name: code_of(node.type) for name, node in form.inputs().items()}
+    return found
+
+
+def codes(genome: Genome, form: Form) -> dict[str, int] | None:
+    """As `types`, with codes in place of types."""
+    known = input_codes(form).copy()
+    get, results = known.get, _RESULTS
+    for function, target, args, _ in genome:
+        call: tuple[str | int, ...] = (function, *[get(arg, MISFIT) if type(arg) is str else NUMBER for arg in args])
+        result = results.get(call)
+        if result is None:
+            result = result_code(call)
+        if result < 0:
+            return None
+        known[target] = result
+    return known if may_end(known.get(UPDATE, MISFIT)) and all(may_end(known[slot]) for slot in form.slots) else None
+
+
+def types(genome: Genome, form: Form) -> dict[str, Type] | None:
+    """The types of all names at the end of a genome, or None where a statement does not fit or reads what is not there."""
+    known = codes(genome, form)
+    return None if known is None else {name: _TYPE_OF[code] for name, code in known.items()}
+
+
+_ends: dict[int, bool] = {MISFIT: False}
+
+
+def may_end(code: int) -> bool:
+    """Whether a value of this type can be an update or be kept in a slot: a number for each element."""
+    found = _ends.get(code)
+    if found is None:
+        type_ = _TYPE_OF[code]
+        found = _ends[code] = type_.kind != "bool" and not type_.window and broadcasts_to(type_.extent, ELEMENT)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------- what is needed
+
+
+def live(genome: Genome, form: Form) -> Genome:
+    """The genome without statements that neither the update nor a slot that reaches the update depends on."""
+    return _needed(genome, form)[0]
+
+
+def slots_used(genome: Genome, form: Form) -> tuple[str, ...]:
+    """The slots that the update depends on, now or in a later step."""
+    needed = _needed(genome, form)[1]
+    return tuple(slot for slot in form.slots if slot in needed)
+
+
+def _needed(genome: Genome, form: Form) -> tuple[Genome, set[str]]:
+    slots: set[str] = set()
+    while True:
+        kept, wanted = backwards(genome, {UPDATE, *slots})
+        more = wanted.intersection(form.slots) - slots
+        if not more:
+            return kept, slots
+        slots |= more
+
+
+def backwards(genome: Genome, needed: Iterable[str]) -> tuple[Genome, set[str]]:
+    """The statements that names at the end depend on, and the names that these read from before the first."""
+    wanted = set(needed)
+    kept = []
+    for statement in reversed(genome):
+        target = statement[1]
+        if target in wanted:
+            wanted.discard(target)
+            wanted.update([arg for arg in statement[2] if type(arg) is str])
+            kept.append(statement)
+    kept.reverse()
+    return tuple(kept), wanted
+
+
+# ---------------------------------------------------------------------------------------------------------- meaning
+
+
+def run(genome: Genome, form: Form) -> dict[str, Node]:
+    """The expressions that all names hold at the end. Raises GenomeError where a statement does not fit."""
+    values = form.inputs()
+    for number, statement in enumerate(genome, 1):
+        try:
+            args = [values[arg] if isinstance(arg, str) else constant(arg) for arg in statement.args]
+            values[statement.target] = FUNCTIONS[statement.function].build(*args)
+        except KeyError as missing:
+            raise GenomeError(f"statement {number}, `{line(statement)}`: there is no {missing.args[0]!r} here") from None
+        except (TypeProblem, TypeError) as problem:
+            raise GenomeError(f"statement {number}, `{line(statement)}`: {problem}") from None
+    return values
+
+
+def to_program(genome: Genome, form: Form, name: str = "Found", doc: str = "", lr: float = LR.default) -> Program:
+    """The rule that a genome is; slots that never reach the update are left out. Raises GenomeError."""
+    ends = run(genome, form)
+    if UPDATE not in ends:
+        raise GenomeError(f"nothing is assigned to `{UPDATE}`, the update")
+    kept = slots_used(genome, form)
+    update = ir.mul(ir.hyper("lr"), ends[UPDATE]) if form.scaled else ends[UPDATE]
+    states = tuple(State(slot, WEIGHTS, ir.const(0)) for slot in kept)
+    hyper = Hyper(LR.name, LR.kind, lr, LR.bounds, LR.doc)
+    return Program(name, doc, (hyper,), states, (), {slot: ends[slot] for slot in kept}, ir.sub(ir.W, update))
+
+
+# ------------------------------------------------------------------------------------------------------------ text
+
+_LINE = re.compile(r"\s*(\w+)\s*=\s*(\w+)\s*\(([^()]*)\)\s*(!?)\s*")
+
+
+def line(statement: Statement) -> str:
+    """One statement as text; `!` at its end says that it is frozen."""
+    args = ", ".join(arg if isinstance(arg, str) else repr(arg) for arg in statement.args)
+    return f"{statement.target} = {statement.function}({args})" + (" !" if statement.frozen else "")
+
+
+def to_text(genome: Genome) -> str:
+    """One statement on each line."""
+    return "\n".join(map(line, genome))
+
+
+def from_text(text: str) -> Genome:
+    """The genome of a text made by `to_text`. Raises GenomeError that names the line."""
+    lines = enumerate(text.splitlines(), 1)
+    return tuple(_statement(number, text.split("#")[0]) for number, text in lines if text.split("#")[0].strip())
+
+
+def _statement(number: int, text: str) -> Statement:
+    found = _LINE.fullmatch(text)
+    if found is None:
+        raise GenomeError(f"line {number}, `{text.strip()}`: write `name = function(arguments)`")
+    target, function, args, mark = found.groups()
+    if function not in FUNCTIONS:
+        raise GenomeError(f"line {number}: there is no function `{function}`")
+    given = tuple(_argument(number, arg.strip()) for arg in args.split(",")) if args.strip() else ()
+    if len(given) != FUNCTIONS[function].operands:
+        raise GenomeError(f"line {number}: `{function}` takes {FUNCTIONS[function].operands} arguments, not {len(given)}")
+    return Statement(function, target, given, bool(mark))
+
+
+def _argument(number: int, text: str) -> Argument:
+    if re.fullmatch(r"[^\W\d]\w*", text) and text not in ("inf", "nan", "infinity"):
+        return text
+    try:
+        return float(text)
+    except ValueError:
+        raise GenomeError(f"line {number}: `{text}` is neither a name nor a number") from None

@@ -1,0 +1,124 @@
+"""What a program does, as a short text: programs that behave alike have the same, however they are written.
+
+A program is run in NumPy float64 for a few steps on fixed gradients of several sizes, for a matrix and a vector at once, its
+slots filling up. The updates, rounded so that the order of additions does not show, are the fingerprint; where the form
+scales updates by a tuned step size, only their direction counts. Values lie side by side in one flat last axis.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from optlang import ir
+from optlang.backends.base import Cell, StepError
+from optlang.backends.base import Step as Stepped
+from optlang.backends.reference import BACKEND
+from optlang.search.distil.steps import Layout, Step, facts_of, genome_function
+from optlang.search.programs.genome import Form, Genome, GenomeError, to_program
+from optlang.types import TypeProblem
+
+Array = Any  # numpy.ndarray, or a number
+SHAPES: tuple[tuple[int, ...], ...] = ((4, 3), (5,))
+LAYOUT = Layout(SHAPES)
+SIZE = LAYOUT.size
+LOUDNESS = (1.0, 30.0, 0.1, 3.0, 0.3, 10.0, 0.03, 1.7, 0.6, 5.0)  # of the probes: more of them take hardly longer
+STEPS, PROBES = 5, len(LOUDNESS)
+NOTHING = 1e-12  # of the largest value of a step: below this, all is rounding
+DROPPED = 29  # bits of a float64: 7 decimal digits are left
+HALF_CELL = 199_004_321  # short binary fractions and whole numbers shall not lie at the edge of what is rounded to one
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Fixed gradients and weights, [steps, probes, elements]: a slow direction with noise, over four decades of sizes."""
+
+    gradients: Array
+    weights: Array
+    sizes: Array  # of the gradients, squared, [steps, probes]
+
+
+@cache
+def probe() -> Probe:
+    source = np.random.default_rng(2302_06675)
+    sizes = 10.0 ** source.uniform(-2, 1, size=(1, PROBES, SIZE)) * np.array(LOUDNESS).reshape(1, PROBES, 1)
+    slow = source.normal(size=(1, PROBES, SIZE))
+    gradients = sizes * (slow + 0.7 * source.normal(size=(STEPS, PROBES, SIZE)))
+    return Probe(gradients, source.normal(size=(STEPS, PROBES, SIZE)), (gradients**2).sum(-1))
+
+
+def updates(genome: Genome, form: Form, scale: float = 1.0) -> Array:
+    """What a program computes in each step, [steps, probes, elements], of gradients times `scale`; NaN where it cannot run."""
+    step = genome_function(genome, form, LAYOUT)
+    with np.errstate(all="ignore"):
+        return _by_interpreter(genome, form, scale) if step is None else _quick(step, form, scale)
+
+
+def fingerprint(found: Array, form: Form) -> str:
+    """The short text for some updates."""
+    values = found / np.abs(found).max() if form.scaled else found + 0.0
+    if form.scaled:
+        values /= math.sqrt(np.vdot(values, values) / values.size)
+    sizes = np.abs(found)
+    values[sizes <= NOTHING * sizes.max(-1, keepdims=True)] = 0.0  # beside one step that explodes the others still count
+    cells = (values.view(np.int64) + HALF_CELL) >> DROPPED
+    return hashlib.blake2b(cells.tobytes(), digest_size=12).hexdigest()
+
+
+def descends(found: Array) -> float:
+    """The mean cosine between updates and gradients: above 0, a small step lowers the loss."""
+    g = probe().gradients
+    with np.errstate(all="ignore"):
+        product = np.add.reduce(found * g, -1)
+        size = np.add.reduce(found * found, -1)
+        cosines = product / np.sqrt(size * probe().sizes)
+    return float(np.add.reduce(cosines[size > 0]) / cosines.size)
+
+
+def ignores_scale(genome: Genome, form: Form, found: Array, scales: Sequence[float]) -> bool:
+    """Whether updates stay the same when the loss, and with it every gradient, is multiplied."""
+    return all(np.allclose(updates(genome, form, scale), found, rtol=1e-3, atol=1e-6 * np.abs(found).max()) for scale in scales)
+
+
+# ------------------------------------------------------------------------------------------------- two ways to run
+
+
+def _quick(step: Step, form: Form, scale: float) -> Array:
+    data = probe()
+    slots: dict[str, Array] = dict.fromkeys(form.slots, np.zeros((PROBES, SIZE)))
+    found = np.empty((STEPS, PROBES, SIZE))
+    for number in range(STEPS):
+        found[number], slots = step(data.weights[number], scale * data.gradients[number], slots, number + 1.0)
+    return found
+
+
+def _by_interpreter(genome: Genome, form: Form, scale: float) -> Array:
+    """By the reference interpreter: for what treats parameters as matrices of other shapes."""
+    nothing = np.full((STEPS, PROBES, SIZE), np.nan)
+    try:
+        program = to_program(genome, form)
+        return np.stack([_one_probe(program, number, scale) for number in range(PROBES)], 1)
+    except (StepError, GenomeError, TypeProblem):
+        return nothing
+
+
+def _one_probe(program: ir.Program, number: int, scale: float) -> Array:
+    executable, data = BACKEND.compile(program, "safe"), probe()
+    cells = [Cell(np.zeros(shape), None, {}, {"lr": 1.0}, 0, facts_of(shape), n, 0) for n, shape in enumerate(SHAPES)]
+    step, found = Stepped(cells, {}, {0: {}}), np.empty((STEPS, SIZE))
+    edges = np.cumsum([0, *(int(np.prod(shape)) for shape in SHAPES)])
+    for t in range(STEPS):
+        for cell, low, high in zip(cells, edges, edges[1:], strict=False):
+            cell.t, cell.gradient = t + 1, scale * data.gradients[t, number, low:high].reshape(cell.weights.shape)
+            cell.weights[...] = data.weights[t, number, low:high].reshape(cell.weights.shape)
+        executable.prepare(step)
+        before = [cell.weights.copy() for cell in cells]
+        executable.step(step)
+        found[t] = np.concatenate([(a - cell.weights).ravel() for a, cell in zip(before, cells, strict=True)])
+    return found

@@ -1,0 +1,143 @@
+"""Whether a program is worth training: it must be new, and it must descend. Most children are neither.
+
+The levels, the cheapest first: what the program is without dead statements, its structural and its algebraic key, then its
+behaviour (`fingerprint`). A child that equals an earlier one on any level has its fitness. Rejected is what cannot run, does
+not read the gradient, computes nothing finite or nothing at all, climbs, or breaks a constraint on behaviour.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from optlang.search.programs.constraints import BEHAVIOURAL
+from optlang.search.programs.genome import Genome, live
+from optlang.search.programs.space import Space
+from optlang.search.programs.template import names_read
+from optlang.search.screening import fingerprint as behaviour
+from optlang.search.screening.canonical import algebraic_key, structural_key
+
+LEVELS = ("dead", "canonical", "algebra", "fingerprint")
+DESCENT = 0.05  # least mean cosine of updates with gradients
+SCALES = (1e-2, 1e2)
+
+
+@dataclass
+class Counter:
+    """What one level has done. `merged`: equal to an earlier program; `passed`: left to the next level."""
+
+    seen: int = 0
+    merged: int = 0
+    rejected: int = 0
+    passed: int = 0
+    seconds: float = 0.0
+
+
+class Verdict(NamedTuple):
+    """`level` is "" for a new program, the level on which it was found to be an earlier one, or "rejected" (with a `reason`).
+
+    `fingerprint` names its behaviour, unless it was rejected; `genome` is the program without dead statements.
+    """
+
+    level: str
+    fingerprint: str
+    reason: str
+    genome: Genome
+
+
+class Screen:
+    """Looks at programs and remembers them. `known` maps keys to fingerprints, or to "!" and the reason of a rejection."""
+
+    def __init__(self, space: Space, known: MutableMapping[Any, str] | None = None, descent: float | None = DESCENT) -> None:
+        self.space, self.descent = space, descent
+        self.known: MutableMapping[Any, str] = {} if known is None else known
+        self.counters = {level: Counter() for level in LEVELS}
+        self._invariant = any(text in BEHAVIOURAL for text in space.constraints)
+
+    def check(self, genome: Genome) -> Verdict:
+        """What a program is. Programs that have passed are known from then on."""
+        form = self.space.form
+        started = time.perf_counter()
+        genome = live(genome, form)
+        if not _reads_gradient(genome):
+            return self._rejected("dead", started, "does not read the gradient", genome)
+        keys = []
+        level = "dead"
+        for following, key_of in (("canonical", structural_key), ("algebra", algebraic_key)):
+            started = self._passed(level, started)
+            level = following
+            keys.append((level, key_of(genome, form)))
+            found = self.known.get(keys[-1])
+            if found is not None:
+                return self._merged(level, started, found, keys, genome)
+        started = self._passed(level, started)
+        return self._behaved(started, keys, genome)
+
+    def _behaved(self, started: float, keys: list[Any], genome: Genome) -> Verdict:
+        found = behaviour.updates(genome, self.space.form)
+        reason = self._trouble(found, genome)
+        if reason:
+            self._remember(keys, f"!{reason}")
+            return self._rejected("fingerprint", started, reason, genome)
+        name = behaviour.fingerprint(found, self.space.form)
+        is_known = name in self.known
+        self._remember([*keys, name], name)
+        if is_known:
+            return self._merged("fingerprint", started, name, [], genome)
+        self._passed("fingerprint", started)
+        return Verdict("", name, "", genome)
+
+    def _trouble(self, found: Any, genome: Genome) -> str:
+        """Why such updates are not worth training, or an empty string."""
+        if not np.isfinite(found).all():
+            return "not finite"
+        if not found.any():
+            return "zero"
+        if self.descent is not None and behaviour.descends(found) < self.descent:
+            return "ascent"
+        if self._invariant and not behaviour.ignores_scale(genome, self.space.form, found, SCALES):
+            return "depends on the scale of the loss"
+        return ""
+
+    # ------------------------------------------------------------------------------------------------- counting
+
+    def _passed(self, level: str, started: float) -> float:
+        now = time.perf_counter()
+        counter = self.counters[level]
+        counter.seen += 1
+        counter.passed += 1
+        counter.seconds += now - started
+        return now
+
+    def _merged(self, level: str, started: float, found: str, keys: list[Any], genome: Genome) -> Verdict:
+        self._remember(keys, found)
+        if found.startswith("!"):
+            return self._rejected(level, started, found[1:], genome)
+        counter = self.counters[level]
+        counter.seen += 1
+        counter.merged += 1
+        counter.seconds += time.perf_counter() - started
+        return Verdict(level, found, "", genome)
+
+    def _rejected(self, level: str, started: float, reason: str, genome: Genome) -> Verdict:
+        counter = self.counters[level]
+        counter.seen += 1
+        counter.rejected += 1
+        counter.seconds += time.perf_counter() - started
+        return Verdict("rejected", "", reason, genome)
+
+    def _remember(self, keys: list[Any], name: str) -> None:
+        for key in keys:
+            self.known.setdefault(key, name)
+
+    def summary(self) -> list[tuple[str, Counter]]:
+        """The levels in order, for tables."""
+        return list(self.counters.items())
+
+
+def _reads_gradient(genome: Genome) -> bool:
+    return "g" in names_read(genome)

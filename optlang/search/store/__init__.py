@@ -1,0 +1,1 @@
+"""One SQLite file: cache, lineage, and what a search goes on from."""

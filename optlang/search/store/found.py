@@ -1,0 +1,119 @@
+"""What a search found, as rules: the hall of fame, the Pareto front, and files to keep."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from optlang.ir import Program
+from optlang.printing.rule_text import to_opt
+from optlang.search.programs.genome import Form, from_text, to_program
+from optlang.search.store.database import Store, StoreError
+from optlang.simplify import simplify
+
+if TYPE_CHECKING:
+    from optlang.search.distil.distillation import Distilled
+
+BYTES = 4  # of a float32
+
+
+@dataclass(frozen=True)
+class Found:
+    """One program with what the search knows of it. `lr`: the best step size on the first task. `size`: bytes per element and step."""
+
+    branch: str
+    number: int
+    fitness: float
+    error: float
+    statements: int
+    slots: int
+    text: str
+    lr: float
+    change: str = ""  # what made it of its parent
+
+    @property
+    def size(self) -> int:
+        """Bytes that a step moves for each element: gradient read, weight and slots read and written."""
+        return BYTES * (3 + 2 * self.slots)
+
+    @property
+    def name(self) -> str:
+        return f"Found{self.number}"
+
+    def program(self, form: Form) -> Program:
+        return to_program(from_text(self.text), form, self.name, f"found by optlang search, branch {self.branch}", self.lr)
+
+    def rule(self, form: Form) -> str:
+        """The text of a `.opt` file, quickly."""
+        return to_opt(simplify(self.program(form)))
+
+    def distilled(self, form: Form) -> Distilled:
+        """The rule as a person would write it, with the proof of every step: about a second."""
+        from optlang.search.distil.distillation import distil
+
+        doc = f"found by optlang search, branch {self.branch}, program {self.number}"
+        return distil(from_text(self.text), form, name=self.name, doc=doc, lr=self.lr)
+
+
+def hall_of_fame(store: Store, level: str, count: int = 10, branch: str = "evolution") -> list[Found]:
+    """The fittest programs of a level, best first."""
+    rows = _rows(store, level, branch)
+    return sorted(rows, key=lambda one: (-one.fitness, one.number))[:count]
+
+
+def pareto(store: Store, level: str, branch: str = "evolution") -> list[Found]:
+    """Programs that no other beats in fitness with no more statements and no more slots; the fittest first."""
+    front: list[Found] = []
+    for one in sorted(_rows(store, level, branch), key=lambda found: (-found.fitness, found.statements, found.slots, found.number)):
+        if all(one.statements < other.statements or one.slots < other.slots for other in front):
+            front.append(one)
+    return front
+
+
+def _rows(store: Store, level: str, branch: str) -> list[Found]:
+    rows = store.query(
+        "SELECT g.number, a.fitness, a.error, g.statements, g.slots, g.text, a.detail, g.change FROM genomes g JOIN assessments a "
+        "USING (branch, number) WHERE branch = ? AND a.level = ? AND a.status = 'ok'", branch, level)  # fmt: skip
+    return [
+        Found(branch, number, fitness, error, length, slots, text, _lr(detail), change)
+        for number, fitness, error, length, slots, text, detail, change in rows
+    ]
+
+
+def _lr(detail: str) -> float:
+    """The step size in the JSON of scores by task: that of the first."""
+    found = re.search(r'"lr": ([-+.e\d]+)', detail)
+    return float(found.group(1)) if found else 1e-3
+
+
+def find(store: Store, name: str, level: str, branch: str = "evolution") -> Found:
+    """The program of a name such as `Found12`, a number, or `best`. Raises StoreError where there is none."""
+    rows = _rows(store, level, branch)
+    if name == "best" and rows:
+        return max(rows, key=lambda one: (one.fitness, -one.number))
+    number = re.sub(r"\D", "", name)
+    for one in rows:
+        if str(one.number) == number:
+            return one
+    raise StoreError(f"{store.path} has no rule {name!r}; `optlang search pick {store.path}` lists the best")
+
+
+def write_hall(store: Store, level: str, form: Form, folder: Path, count: int = 10) -> list[Path]:
+    """The hall of fame as `.opt` files, one for each rank; files of earlier calls are replaced."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for rank, one in enumerate(hall_of_fame(store, level, count), 1):
+        path = folder / f"{rank:02}.opt"
+        path.write_text(f"# fitness {one.fitness:.4f} ± {one.error:.4f}; program {one.number}\n{one.rule(form)}", encoding="utf-8")
+        paths.append(path)
+    return paths
+
+
+def table(rows: Sequence[Found]) -> str:
+    """A plain table for terminals and logs."""
+    lines = ["rule           fitness         statements  slots  bytes/element"]
+    lines += [f"{r.name:<14} {r.fitness:.4f} ±{r.error:.4f} {r.statements:>10} {r.slots:>6} {r.size:>14}" for r in rows]
+    return "\n".join(lines)

@@ -1,0 +1,194 @@
+"""Who trains: this process or processes of this machine; `cluster` adds the actors of a Ray cluster. Results do not depend on who.
+
+A job is given with `submit`, which returns its number; `collect` waits for its result. A worker that dies, or that takes too
+long, is replaced and the job given to another, `RETRIES` times; then the job is reported as failed and the others go on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing as mp
+import os
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+from optlang.search.workers.jobs import Desk, JobFailed, Work, attempt, one_thread, told
+
+__all__ = ["Executor", "JobFailed", "Processes", "Serial"]
+
+OUT_OF_MEMORY = 77  # the exit code of a worker that noticed it itself
+TIMEOUT = 600.0  # seconds for one job: a hundred times what a batch of programs takes
+
+
+class Executor(Protocol):
+    """Runs one function on many jobs."""
+
+    workers: int
+
+    def submit(self, job: Any) -> int: ...
+
+    def collect(self, ticket: int) -> Any:
+        """The result of a job, once. Raises JobFailed."""
+
+    def close(self) -> None: ...
+
+
+class Serial:
+    """In this process, when the result is asked for."""
+
+    workers = 1
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.jobs: dict[int, Any] = {}
+        self.count = 0
+
+    def submit(self, job: Any) -> int:
+        self.count += 1
+        self.jobs[self.count] = job
+        return self.count
+
+    def collect(self, ticket: int) -> Any:
+        try:
+            return self.work(self.jobs.pop(ticket))
+        except Exception as problem:
+            raise JobFailed(told(problem)) from problem
+
+    def close(self) -> None:
+        self.jobs.clear()
+
+
+@dataclass
+class _Worker:
+    process: Any
+    pipe: Connection
+    ticket: int = 0  # 0: idle
+    since: float = 0.0
+
+
+@dataclass
+class Processes:
+    """Fresh processes of this machine, started once. `work` must be a function that can be imported."""
+
+    work: Work
+    workers: int = 2
+    timeout: float = TIMEOUT
+    _team: list[_Worker] = field(default_factory=list)
+    _desk: Desk = field(default_factory=Desk)
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"{self.workers} workers cannot work; give at least 1")
+        self._team = [self._hired() for _ in range(self.workers)]
+
+    def submit(self, job: Any) -> int:
+        ticket = self._desk.add(job)
+        self._hand_out()
+        return ticket
+
+    def collect(self, ticket: int) -> Any:
+        while not self._desk.has(ticket):
+            self._attend(1.0)
+        return self._desk.take(ticket)
+
+    def close(self) -> None:
+        """Ends the workers, whatever they are doing."""
+        for worker in self._team:
+            _dismiss(worker)
+        self._team.clear()
+
+    # ------------------------------------------------------------------------------------------------- inside
+
+    def _hired(self) -> _Worker:
+        context = mp.get_context("spawn")  # torch does not survive a fork
+        here, there = context.Pipe()
+        process = context.Process(target=_serve, args=(there, self.work), daemon=True, name="optlang-worker")
+        process.start()
+        there.close()
+        return _Worker(process, here)
+
+    def _hand_out(self) -> None:
+        for place, worker in enumerate(self._team):
+            if worker.ticket or (ticket := self._desk.next()) is None:
+                continue
+            worker.ticket, worker.since = ticket, time.monotonic()
+            try:
+                worker.pipe.send(self._desk.job(ticket))
+            except OSError:
+                self._lost(place, "a worker died")
+            except Exception as problem:  # a job that cannot be sent; nothing of it has left
+                self._done(place, None, f"the job cannot be sent to a worker: {problem}")
+
+    def _attend(self, patience: float) -> None:
+        """Takes what has come, replaces who died or hangs, and hands out what waits."""
+        busy = {worker.pipe: place for place, worker in enumerate(self._team) if worker.ticket}
+        for pipe in wait(list(busy), patience):
+            place = busy[pipe]  # type: ignore[index]
+            try:
+                self._done(place, *self._team[place].pipe.recv())
+            except (EOFError, OSError):
+                self._lost(place, _epitaph(self._team[place]))
+        for place, worker in enumerate(self._team):
+            if worker.ticket and time.monotonic() - worker.since > self.timeout:
+                self._lost(place, f"took more than {self.timeout:g} seconds")
+        self._hand_out()
+
+    def _done(self, place: int, value: Any, problem: str) -> None:
+        worker = self._team[place]
+        self._desk.done(worker.ticket, value, problem)
+        worker.ticket = 0
+
+    def _lost(self, place: int, reason: str) -> None:
+        """A worker that is no use any more: another takes its place."""
+        worker = self._team[place]
+        self._desk.lost(worker.ticket, reason)
+        _dismiss(worker)
+        self._team[place] = self._hired()
+
+
+def _serve(pipe: Connection, work: Work) -> None:
+    """A worker's life. Ctrl-C is for the process that leads: it ends its workers itself."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_leader, daemon=True).start()
+    one_thread()
+    with contextlib.suppress(EOFError, OSError):  # whoever leads is gone
+        while True:
+            job = pipe.recv()
+            try:
+                answer = attempt(work, job)
+            except MemoryError:
+                os._exit(OUT_OF_MEMORY)
+            try:
+                pipe.send(answer)
+            except (EOFError, OSError):
+                raise
+            except Exception as problem:
+                pipe.send((None, f"the result cannot be sent: {problem}"))
+
+
+def _end_with_leader() -> None:
+    """A leader that was killed cannot end its workers; and a job that hangs would never notice."""
+    leader = mp.parent_process()
+    if leader is not None:
+        wait([leader.sentinel])
+        os._exit(1)
+
+
+def _dismiss(worker: _Worker) -> None:
+    worker.pipe.close()
+    worker.process.kill()
+    worker.process.join(5)
+
+
+def _epitaph(worker: _Worker) -> str:
+    worker.process.join(1)
+    code = worker.process.exitcode
+    if code == OUT_OF_MEMORY:
+        return "a worker ran out of memory"
+    if code == -signal.SIGKILL:
+        return "a worker was killed, perhaps for its memory"
+    return f"a worker ended with exit code {code}"
