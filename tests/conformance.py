@@ -23,7 +23,7 @@ from optlang.ir import Routing
 
 BACKENDS = ("reference", "torch", "cpp", "triton", "module")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
-STORED = {torch.bfloat16: 2.0**-6}  # two places in the last digit: modules write some weights in two parts, and round twice
+STORED = {torch.bfloat16: 3 * 2.0**-7}  # three places in the last digit, before or after: modules write some weights in parts, each rounded
 STEPS = 6  # of a loop in which each step is compared
 SHORT = 8
 KERNELS = ("cpp", "triton")
@@ -83,12 +83,13 @@ class Stepwise:
         for step in range(min(steps, self.row.steps)):
             if step:
                 self._copy(optimizer, reference)
+            before = [p.detach().clone() for p in ours]
             with torch.no_grad():
-                for p, q in zip(ours, theirs, strict=True):
-                    q.copy_(p)
+                for q, old in zip(theirs, before, strict=True):
+                    q.copy_(old)
             self._take(loop, ours, step)
             self._take(other, theirs, step)
-            found = max(found, *(self._apart(p, q, optimizer, reference) for p, q in zip(ours, theirs, strict=True)))
+            found = max(found, *(self._apart(p, q, old, optimizer, reference) for p, q, old in zip(ours, theirs, before, strict=True)))
         return found
 
     def elsewhere(self, backend: str) -> dict[str, str]:
@@ -114,19 +115,19 @@ class Stepwise:
             evaluate()
             loop.step()
 
-    def _apart(self, p: Tensor, q: Tensor, optimizer: Any, reference: Any) -> float:
+    def _apart(self, p: Tensor, q: Tensor, old: Tensor, optimizer: Any, reference: Any) -> float:
         """The weights and the states of one parameter."""
         mine, theirs = optimizer.state[p], reference.state[q]
         assert set(mine) >= set(theirs), f"states {set(mine)} and {set(theirs)}"
         pairs = [(mine[name], theirs[name]) for name in theirs if name != "step"]
-        return max([apart(p, q, STORED.get(p.dtype, 0.0)), *(apart(a, b) for a, b in pairs)])
+        return max([apart(p, q, STORED.get(p.dtype, 0.0) * torch.maximum(old.abs(), q.abs())), *(apart(a, b) for a, b in pairs)])
 
 
-def apart(mine: Tensor, theirs: Tensor, stored: float = 0.0) -> float:
-    """The largest difference beyond a share of the number itself, relative to 1 and the largest number."""
+def apart(mine: Tensor, theirs: Tensor, allowed: Tensor | float = 0.0) -> float:
+    """The largest difference beyond what is allowed, relative to 1 and the largest number."""
     assert mine.shape == theirs.shape
     a, b = mine.detach().double(), theirs.detach().double()
-    gap = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs() - stored * b.abs()).clamp(min=0)
+    gap = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs() - torch.as_tensor(allowed).detach().double()).clamp(min=0)
     size = 1 + (b.abs().nan_to_num(0, 0, 0).max().item() if b.numel() else 0.0)
     return gap.nan_to_num(float("inf")).max().item() / size if gap.numel() else 0.0
 

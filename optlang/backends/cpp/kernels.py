@@ -113,6 +113,7 @@ def call(loaded: Loaded, calls: Sequence[Bound], fresh: Sequence[Sequence[torch.
     starts = np.concatenate([[0], np.cumsum(-(-sizes // source.CHUNK))])
     room = np.empty((count + int(starts[-1])) * kernel.sums + 1)
     results = np.empty((count, kernel.returned))
-    loaded.step(ctypes.c_int64(count), *map(pointer, (sizes, starts, pointers, rows, counters(calls), room, results)))
+    held = (sizes, starts, pointers, rows, counters(calls), room, results)  # until the call is over: pointers hold nothing
+    loaded.step(ctypes.c_int64(count), *map(pointer, held))
     after(kernel.columns, kernel.written, calls, given, seen)
     return results
