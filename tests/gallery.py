@@ -28,7 +28,7 @@ Each takes the same steps as the implementation named with it, over 20 steps of 
 its default (`tests/test_library.py`; where a repository on GitHub is named, its code ran beside the reference interpreter once,
 `tests/authors`), and does so on every backend and as a generated module, in float64, float32 and with
 parameters in bfloat16 (`tests/test_conformance.py`, [all figures](../docs/conformance.json)). And each has trained the
-[digits](../docs/digits.json) of `optlang race` below a loss of {enough}; a guess has 2.30.
+[digits](../docs/digits.json) of `optlang race` below a loss of {enough}, or its card says why not; a guess has 2.30.
 
 What the columns say, all of it found by the machine:
 
@@ -54,7 +54,7 @@ class Known:
         self.against = against
         self.facts = gathered()
         digits, conformance = (json.loads((DOCS / name).read_text(encoding="utf-8")) for name in ("digits.json", "conformance.json"))
-        self.enough, self.trained, self.measured = digits["enough"], digits["rules"], conformance["rules"]
+        self.enough, self.trained, self.short, self.measured = digits["enough"], digits["rules"], digits["short"], conformance["rules"]
         self.later: dict[str, list[str]] = {}
         for name, facts in self.facts.items():
             if facts["relative"]:
@@ -95,7 +95,7 @@ def _row(rule: str, known: Known) -> str:
         _each(f"{f['moved']:.3g}" for f in facts), _each(map(asks, facts)), _each(map(_scale, facts)),
         _each({True: "✓", False: "no", "draws": "~"}[f["sign"]] for f in facts),
         _each(f["order"].removesuffix(" and columns").replace("draws", "~") for f in facts),
-        _loss(known.trained.get(rule)), _error(rule, known),
+        "-" if rule in known.short else _loss(known.trained.get(rule)), _error(rule, known),
     ]  # fmt: skip
     return f"| {' | '.join(columns)} |"
 
@@ -185,6 +185,8 @@ def _tested(rule: str, known: Known) -> str:
 
 
 def _trained(rule: str, known: Known) -> str:
+    if rule in known.short:
+        return f"Digits: not below {known.enough} in these steps: {known.short[rule]}."
     entry = known.trained.get(rule)
     if entry is None:
         return f"Digits: {MISSING}."

@@ -41,6 +41,7 @@ def _timm(module: str) -> Any:
     for name in ("timm", "timm.optim", "timm.utils"):
         package = sys.modules.setdefault(name, types.ModuleType(name))
         package.__path__ = [str(root.joinpath(*name.split(".")[1:]))]
+        package.__spec__ = spec if name == "timm" else package.__spec__  # others ask whether it is installed
     return importlib.import_module(f"timm.{module}")
 
 

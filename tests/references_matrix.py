@@ -8,7 +8,7 @@ import importlib
 import itertools
 import sys
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib.machinery import PathFinder
@@ -34,14 +34,25 @@ import optlang
 from optlang import philox
 from optlang.ir import walk
 
+LACKING = ("galore_torch", "lomo_optim", "apollo_torch")  # packages that need more than is installed
+PARTS = ("utils", "utils.versions", "utils.logging", "integrations", "integrations.deepspeed")
 
-def _stub(module: str, **contents: Any) -> None:
-    """A part of transformers that a package asks for and does not need."""
-    for name in (module.rpartition(".")[0], module):
-        sys.modules.setdefault(name, types.ModuleType(name))
-    sys.modules.setdefault("transformers", types.ModuleType("transformers"))
-    for name, value in contents.items():
-        setattr(sys.modules[module], name, value)
+
+@contextlib.contextmanager
+def _without_transformers() -> Iterator[None]:
+    """Parts of transformers that packages ask for and do not need stand in for all of it, which takes seconds to import."""
+    real = {name: module for name, module in sys.modules.items() if name.split(".")[0] == "transformers"}
+    fake = {name: types.ModuleType(name) for name in ("transformers", *(f"transformers.{part}" for part in PARTS))}
+    fake["transformers.utils.versions"].require_version = lambda text: None  # type: ignore[attr-defined]
+    fake["transformers.integrations.deepspeed"].is_deepspeed_zero3_enabled = lambda: False  # type: ignore[attr-defined]
+    fake["transformers.utils"].logging = fake["transformers.utils.logging"]  # type: ignore[attr-defined]
+    for name in real:
+        del sys.modules[name]
+    sys.modules.update(fake)
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] in ("transformers", *LACKING)]:
+        del sys.modules[name]  # whoever asks for them next may need all of them
+    sys.modules.update(real)
 
 
 def _part(package: str, module: str) -> Any:
@@ -52,19 +63,16 @@ def _part(package: str, module: str) -> Any:
     return importlib.import_module(f"{package}.{module}")
 
 
-_stub("transformers.utils.versions", require_version=lambda text: None)
-_stub("transformers.utils.logging")
-sys.modules["transformers.utils"].logging = sys.modules["transformers.utils.logging"]  # type: ignore[attr-defined]
-_stub("transformers.integrations.deepspeed", is_deepspeed_zero3_enabled=lambda: False)
-Adafactor = _part("galore_torch", "adafactor").Adafactor
-GaLoreAdamW = _part("galore_torch", "adamw").AdamW
-AdaLomo = _part("lomo_optim", "adalomo").AdaLomo
-random_projector = _part("apollo_torch", "random_projector")
+with _without_transformers():
+    Adafactor = _part("galore_torch", "adafactor").Adafactor
+    GaLoreAdamW = _part("galore_torch", "adamw").AdamW
+    AdaLomo = _part("lomo_optim", "adalomo").AdaLomo
+    random_projector = _part("apollo_torch", "random_projector")
+    APOLLOAdamW = _part("apollo_torch", "apollo").AdamW
 with mock.patch.object(torch, "compile", lambda function: function):
     kron = importlib.import_module("kron_torch.kron")
 Kron, precond_update_prob_schedule = kron.Kron, kron.precond_update_prob_schedule
 GradientProjector = random_projector.GradientProjector
-APOLLOAdamW = _part("apollo_torch", "apollo").AdamW
 
 # ------------------------------------------------------------------------------------------------- trust regions
 

@@ -20,8 +20,9 @@ AGAIN = ["adamw", "lion", "sgd", "came", "schedulefreesgd", "sps"]
 @pytest.mark.parametrize("rule", library.names())
 def test_every_rule_went_below(rule: str) -> None:
     """`make digits` trains what is missing, or was trained with other equations or settings."""
-    if rule not in KEPT["rules"]:
-        pytest.skip("not measured yet")
+    if rule in digits.SHORT:
+        assert rule not in KEPT["rules"]
+        return
     entry = KEPT["rules"][rule]
     assert digits.is_of_today(rule, entry)
     assert entry["start"] > 2 > KEPT["enough"] == digits.ENOUGH > entry["loss"]
@@ -36,4 +37,4 @@ def test_it_does_so_again(rule: str) -> None:
 
 
 def test_settings_of_another_scale_are_those_of_rules() -> None:
-    assert set(digits.OTHER_SCALE) <= set(library.names())
+    assert set(digits.OTHER_SCALE) | set(digits.SHORT) <= set(library.names())
