@@ -99,6 +99,7 @@ class Stepwise:
     def _copy(self, optimizer: Any, reference: Any) -> None:
         saved = copy.deepcopy(optimizer.state_dict())
         kept = reference.state_dict()["state"]  # a module also keeps what the settings at hand do not need
+        saved["param_groups"] = reference.state_dict()["param_groups"]  # a module may call settings otherwise
         saved["state"] = {place: {k: v for k, v in states.items() if k in kept[place]} for place, states in saved["state"].items()}
         reference.load_state_dict(saved)
 

@@ -20,7 +20,8 @@ from optlang import library
 
 RESULTS: dict[str, Any] = json.loads((Path(__file__).resolve().parent.parent / "docs" / "conformance.json").read_text(encoding="utf-8"))
 MEASURED = RESULTS["rules"]
-ONE_STEP = 1e-6  # of a step in float32; what is kept in bfloat16 may differ by two places in its last digit besides
+LOOSE = {("alig", "module"): 3e-5}  # in bfloat16 it rounds weights between two large parts of a step, which nearly cancel
+ONE_STEP = 1e-6  # of a step in float32; what is kept in bfloat16 may differ by three places in its last digit besides
 TURN = [(b, d) for d in DTYPES for b in BACKENDS if b != "reference" and (d != torch.float64 or b == "triton")]  # else in test_library.py
 TURNS = [(rule, *TURN[(2 * i + half * 5) % len(TURN)]) for i, rule in enumerate(library.names()) for half in (0, 1)]
 
@@ -33,20 +34,22 @@ def _float64() -> Iterator[None]:
     torch.set_default_dtype(before)
 
 
-def tolerance(rule: str, dtype: torch.dtype) -> float:
-    return max(row.tolerance for row in rows_of(rule)) if dtype == torch.float64 else ONE_STEP
+def tolerance(rule: str, backend: str, dtype: torch.dtype) -> float:
+    if dtype == torch.float64:
+        return max(row.tolerance for row in rows_of(rule))
+    return LOOSE.get((rule, backend), ONE_STEP) if dtype == torch.bfloat16 else ONE_STEP
 
 
 @pytest.mark.parametrize(("rule", "backend", "dtype"), TURNS, ids=lambda x: str(x).removeprefix("torch."))
 def test_in_turn(rule: str, backend: str, dtype: torch.dtype) -> None:
     if backend == "module" and (why := without_module(rule)):
-        assert rule not in MEASURED or MEASURED[rule]["elsewhere"]["module"] == why
+        assert MEASURED[rule]["elsewhere"]["module"] == why
         return
     for row in rows_of(rule):
-        assert error(row, backend, dtype) <= tolerance(rule, dtype), row.id
+        assert error(row, backend, dtype) <= tolerance(rule, backend, dtype), row.id
 
 
-@pytest.mark.parametrize("rule", [name for name in library.names() if name in MEASURED][::6])
+@pytest.mark.parametrize("rule", library.names()[::6])
 def test_what_steps_a_rule_is_what_was_written_down(rule: str) -> None:
     """Parameters that a kernel does not step, with the reasons."""
     for backend in KERNELS:
@@ -58,15 +61,13 @@ def test_what_steps_a_rule_is_what_was_written_down(rule: str) -> None:
 @pytest.mark.parametrize("rule", library.names())
 def test_every_rule_was_measured_as_it_is(rule: str) -> None:
     """`make conformance` measures what is missing."""
-    if rule not in MEASURED:
-        pytest.skip("not measured yet")
     entry = MEASURED[rule]
     assert entry["mark"] == mark(rule)
     for dtype in DTYPES:
         found = entry[by_name(dtype)]
         assert set(BACKENDS) - set(found) == {"module"} & set(entry["elsewhere"])
         for backend, worst in found.items():
-            assert isinstance(worst, float) and worst <= tolerance(rule, dtype), (backend, worst)
+            assert isinstance(worst, float) and worst <= tolerance(rule, backend, dtype), (backend, worst)
 
 
 def test_what_is_measured_can_be_wrong() -> None:
