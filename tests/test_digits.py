@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from optlang import library
 
@@ -27,6 +29,14 @@ def test_every_rule_went_below(rule: str) -> None:
     assert digits.is_of_today(rule, entry)
     assert entry["start"] > 2 > KEPT["enough"] == digits.ENOUGH > entry["loss"]
     assert entry["accuracy"] > 0.8 and entry["steps"] == 600
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # others train beside it
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("rule", AGAIN)

@@ -42,6 +42,7 @@ FEATURES = {
     "swap": "rule R { state a = 0 state b = 1 a' = b b' = a w' = w - 0.1*(a - b)*g }",
     "model mean of rows": "rule R { m = mean(abs(g) per model) w' = w - 0.1*g/(m + 0.1) }",
     "far gradient": "rule R { w' = w - 0.1*grad(w - 0.2*grad(w + 0.1*g)) }",
+    "gradient at a number": "rule R { w' = w - 0.1*grad(pi) }",
     "loss": "rule R { w' = w - 0.1*min(1, loss)*g }",
     "norm per group": "rule R { hyper lr = 0.1 in (0, inf) w' = w - lr*g/(norm(g per group) + norm(w per model)) }",
     "state per group": "rule R { state n per group = 1 n' = 0.5*n + mean(abs(g) per group) w' = w - 0.1*g/n' }",

@@ -195,7 +195,7 @@ def _gradients(closure: Callable[[], Any], params: list[torch.Tensor], points: I
     with _same_batch(params, random_state):
         try:
             for p, point in zip(params, points):
-                p.copy_(torch.as_tensor(point))
+                p.copy_(torch.as_tensor(point, dtype=p.dtype))
             with torch.enable_grad():
                 closure()
             return [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in params]
@@ -211,7 +211,7 @@ def _loss_at(closure: Callable[[], Any], params: list[torch.Tensor], points: Ite
     with _same_batch(params, random_state):
         try:
             for p, point in zip(params, points):
-                p.copy_(torch.as_tensor(point))
+                p.copy_(torch.as_tensor(point, dtype=p.dtype))
             return torch.as_tensor(closure()).detach().double().cpu().reshape(())
         finally:
             vars(torch.autograd)["backward"] = backward
