@@ -159,4 +159,4 @@ def test_the_host_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
             optimizer.step()
             seconds.append(time.process_time() - start)
         found[count] = min(seconds)
-    assert found[1000] - found[1] < 1000 * 6e-6, found
+    assert found[1000] - found[1] < 1000 * 20e-6, found
