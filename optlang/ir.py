@@ -11,6 +11,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any, Literal, TypeVar
 
 from optlang.errors import Span
@@ -144,8 +145,8 @@ def branch(condition: Node, a: Node, b: Node) -> Node:
 # ---------------------------------------------------------------------------------------------------------- walks
 
 
-def walk(roots: Iterable[Node]) -> list[Node]:
-    """Every node below the roots once, operands before their users."""
+def walk(roots: Iterable[Node], operands: Callable[[Node], Sequence[Node]] = attrgetter("args")) -> list[Node]:
+    """Every node below the roots once, operands before their users. `operands`: what of a node is entered, by default all."""
     order: list[Node] = []
     seen: set[Node] = set()
     stack: list[tuple[Node, bool]] = [(root, False) for root in reversed(list(roots))]
@@ -156,7 +157,7 @@ def walk(roots: Iterable[Node]) -> list[Node]:
         elif node not in seen:
             seen.add(node)
             stack.append((node, True))
-            stack.extend((arg, False) for arg in reversed(node.args) if arg not in seen)
+            stack.extend((arg, False) for arg in reversed(operands(node)) if arg not in seen)
     return order
 
 

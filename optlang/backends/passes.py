@@ -55,18 +55,11 @@ def inputs(outputs: Sequence[Output]) -> list[Node]:
 
 def _order(roots: Sequence[Node], known: Mapping[Node, bool]) -> list[Node]:
     """What is computed, operands first; what is known before the stage is not entered."""
-    order: list[Node] = []
-    seen: set[Node] = set()
-    stack = [(root, False) for root in reversed(roots) if not is_slot(root, known)]
-    while stack:
-        node, ready = stack.pop()
-        if ready:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((arg, False) for arg in reversed(node.args) if not is_slot(arg, known))
-    return order
+
+    def entered(nodes: Sequence[Node]) -> list[Node]:
+        return [node for node in nodes if not is_slot(node, known)]
+
+    return ir.walk(entered(roots), lambda node: entered(node.args))
 
 
 class Passes:

@@ -80,19 +80,11 @@ class Emitter:
 
     def _order(self, roots: Sequence[Node], lazily: bool) -> list[Node]:
         """Operands first. `lazily`: blocks are not entered."""
-        order: list[Node] = []
-        seen: set[Node] = set()
-        stack = [(root, False) for root in reversed(roots)]
-        while stack:
-            node, ready = stack.pop()
-            if ready:
-                order.append(node)
-            elif node not in seen:
-                seen.add(node)
-                stack.append((node, True))
-                args = (_positive(node),) if lazily and self._is_block(node) else self._operands(node)
-                stack += [(arg, False) for arg in reversed(args)]
-        return order
+
+        def operands(node: Node) -> Sequence[Node]:
+            return (_positive(node),) if lazily and self._is_block(node) else self._operands(node)
+
+        return ir.walk(roots, operands)
 
     def _is_block(self, node: Node) -> bool:
         if node.op != "branch" or node in self.known or self._truth(node.args[0]) is not None:

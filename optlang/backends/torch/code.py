@@ -89,19 +89,11 @@ def is_shaped(node: Node) -> bool:
 def _order(roots: Sequence[Node]) -> list[Node]:
     """The expressions to compute, operands first; what is known before the stage is not entered."""
     known = ir.on_host(roots)
-    order: list[Node] = []
-    seen: set[Node] = set()
-    stack = [(root, False) for root in reversed(roots)]
-    while stack:
-        node, ready = stack.pop()
-        if ready:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            if not is_slot(node, known) and node.type.extent.level not in ("group", "model"):
-                stack.extend((arg, False) for arg in reversed(node.args))
-    return order
+
+    def operands(node: Node) -> Sequence[Node]:
+        return () if is_slot(node, known) or node.type.extent.level in ("group", "model") else node.args
+
+    return ir.walk(roots, operands)
 
 
 class _Writer:
