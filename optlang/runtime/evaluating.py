@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from optlang.runtime.checkpoint import COUNT, TRAINING
-from optlang.runtime.optimizer import RuleOptimizer, Work
+from optlang.runtime.gathering import Work
+from optlang.runtime.optimizer import RuleOptimizer
 from optlang.runtime.parameters import real
 from optlang.runtime.sharded import put
 

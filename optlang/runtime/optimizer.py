@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,28 +11,19 @@ from torch._compile import _disable_dynamo
 
 from optlang.backends.base import Cell, Executable, Step, StepError
 from optlang.backends.device_scalars import is_on_device
-from optlang.backends.formats import REST
-from optlang.backends.overflow import OVERFLOW, SCALE
-from optlang.runtime import captured, checkpoint, sparse, traced
-from optlang.runtime.again import Again, Known, repeats
+from optlang.runtime import captured, traced
 from optlang.runtime.batch import Batch, Closure, as_number, exactly
-from optlang.runtime.cases import Guard
 from optlang.runtime.checkpoint import COUNT
-from optlang.runtime.facts import facts_of
+from optlang.runtime.gathering import Gathered
 from optlang.runtime.interrupts import uninterrupted
-from optlang.runtime.naming import Group, name_in
-from optlang.runtime.parameters import gradient_of, real
+from optlang.runtime.naming import Group
 from optlang.runtime.processes import mean_of
-from optlang.runtime.saved import Saved
-from optlang.runtime.scaling import overflowed, scale_of
+from optlang.runtime.scaling import overflowed
 from optlang.runtime.settings import plain
 from optlang.runtime.sharded import Part, gradients_at, is_sharded, points_at
 
-Shared = dict[str, Tensor]
-Work = dict[tuple[Any, ...], tuple[Executable, list[Cell]]]  # by rule and shape
 
-
-class RuleOptimizer(Saved):
+class RuleOptimizer(Gathered):
     """What all optimizers made from rules share."""
 
     asks_again: ClassVar[bool]  # reads the loss, or gradients at other points: `step` needs a closure
@@ -45,18 +34,11 @@ class RuleOptimizer(Saved):
         super().__init__(*args, **settings)
 
     def _begin(self) -> None:
-        """What is not part of a checkpoint; `inputs` outlive loading one."""
-        self.inputs: dict[str, Any] = self.__dict__.get("inputs", {})  # values that the rule asks the training loop for, by name
+        """What is not part of a checkpoint; `reports` outlive loading one."""
+        super()._begin()
         self.reports: dict[str, Any] = self.__dict__.get("reports", {})  # what the rule reported in the last step
         self.number = traced.numbered(self)
         self._list_parameters()
-        self._cells: dict[Tensor, Cell] = {}
-        self._parts: dict[int, Part | sparse.Touched] = {}  # what is stepped in place of the parameters at these places in this step
-        self._known: Known | None = None
-        self._again: dict[int, Again] = {}  # by group
-        self._quick: dict[int, Again] = {}  # of these, the ones in this step
-        self._guards = False  # in this step, overflows are dealt with on the device
-        self._shapes: dict[int, tuple[Any, ...]] = {}  # of each group: the program for which its states have been checked
 
     def _list_parameters(self) -> None:
         """What compiled functions see of the optimizer: nothing that changes in training."""
@@ -142,17 +124,6 @@ class RuleOptimizer(Saved):
         self._remember(work)
         _tell(left)
 
-    def _remember(self, work: Work) -> None:
-        """What the next step need not find out, if it is one like this."""
-        if self._parts or (self._known is not None and self._known.holds(self.state)):
-            return
-        self._known, self._again = None, {}
-        cells = {number: [c for _, some in work.values() for c in some if c.group == number] for number in range(len(self.param_groups))}
-        groups = {number: self.param_groups[number] for number in cells}
-        with suppress(MemoryError, torch.OutOfMemoryError):  # the step is over
-            self._again = {n: Again(g["params"], cells[n]) for n, g in groups.items() if repeats(g, cells[n], self.inputs)}
-            self._known = Known(self.state)
-
     @property
     def _step_supports_amp_scaling(self) -> bool:
         """Whether `GradScaler` leaves unscaling and skipping to the step: as in torch where `fused` was asked for."""
@@ -160,12 +131,6 @@ class RuleOptimizer(Saved):
 
     def _check_mode(self) -> None:
         """For rules with `eval`."""
-
-    def _forget(self, known: int) -> None:
-        """Parameters that a failed step was to be the first of have no state: all but the first ones."""
-        for parameter in list(self.state)[known:]:
-            del self.state[parameter]
-            self._cells.pop(parameter, None)
 
     def _count(self, cells: list[Cell]) -> None:
         if there := [cell for cell in cells if is_on_device(cell)]:
@@ -179,85 +144,6 @@ class RuleOptimizer(Saved):
         wanted = {i.name for case in self.cases for i in case.program.inputs}
         if missing := sorted(wanted - set(self.inputs)):
             raise RuntimeError(f"{type(self).__name__} needs optimizer.inputs[{missing[0]!r}]: set it before each step")
-
-    def _gather(self, settings: list[dict[str, Any]]) -> Work:
-        """The cells of each program. A parameter without a gradient is left out, and its count does not move."""
-        work: Work = {}
-        index, scale = 0, None if self._guards else scale_of(self)
-        there: list[Cell] = []
-        self._quick = {}
-        is_known = scale is None and not self.inputs and self._known is not None and self._known.holds(self.state)
-        for number, (group, hypers) in enumerate(zip(self.param_groups, settings, strict=True)):
-            key, executable = self.case_of(group).executable(hypers, group.get("differentiable", False), self._guard, self._is_spread)
-            self._check_shapes(number, group, hypers, key)
-            cells = work.setdefault(key, (executable, []))[1]
-            given = self._given_to_cells(group, hypers)
-            on_device = self._counts_on_device(group)
-            again = self._again.get(number) if is_known and not on_device and not group.get("maximize") else None
-            if again is not None and (some := again.next(group["params"], given)) is not None:
-                cells += some
-                self._quick[number] = again
-                index += len(some)
-                continue
-            for place, parameter in enumerate(group["params"]):
-                if parameter.grad is not None:
-                    cell = self._next_of(parameter, number, place, index, given, scale, on_device)
-                    cells.append(cell)
-                    there += [cell] if on_device else []
-                index += 1
-        for cell, t in zip(there, captured.counts([cell.state for cell in there]) if there else (), strict=True):
-            cell.t = t  # type: ignore[assignment]
-        return {key: found for key, found in work.items() if found[1]}
-
-    @property
-    def _guard(self) -> Guard:
-        """What the device is to do about an overflow."""
-        return None if not self._guards else "found" if scale_of(self) is None else "scaled"
-
-    def _counts_on_device(self, group: Group) -> bool:
-        if not group.get("capturable"):
-            return self._guards
-        self.case_of(group).check_capturable()  # the option may have been set since
-        return True
-
-    def _given_to_cells(self, group: Group, hypers: dict[str, Any]) -> Mapping[str, Any]:
-        """The hypers as the program reads them."""
-        if group.get("differentiable"):
-            return self.case_of(group).settings.raw(group)
-        scaling = {OVERFLOW: getattr(self, "found_inf", None), SCALE: scale_of(self)} if self._guards else {}
-        return {**hypers, **{name: torch.as_tensor(value) for name, value in scaling.items() if value is not None}}
-
-    def _place_count(self, cell: Cell, on_device: bool) -> None:
-        """The count is where it is counted; on the host also the number of this update is known."""
-        kept, device = cell.state[COUNT], cell.weights.device if on_device else torch.device("cpu")
-        if kept.device != device:
-            kept = cell.state[COUNT] = kept.to(device)
-        cell.t = 0 if on_device else int(kept) + 1
-
-    def _next_of(self, parameter: Tensor, number: int, place: int, index: int, hypers: Mapping[str, Any], scale: Any = None,
-                 on_device: bool = False) -> Cell:  # fmt: skip
-        """The cell of a parameter for its next step."""
-        cell = self._cell(parameter, number, place, index)
-        cell.hypers = hypers
-        self._place_count(cell, on_device)
-        if sparse.is_sparse(parameter):
-            cell = self._touched(cell, parameter)
-        part = self._parts.get(index)
-        if parameter.grad is not None:
-            gradient = None if part is None else part.gradient()
-            cell.gradient = gradient_of(parameter, self.param_groups[number], cell.name, scale, gradient)
-        return cell
-
-    def _touched(self, cell: Cell, parameter: Tensor) -> Cell:
-        """The elements that have a gradient alone; the states are there for all of them."""
-        group = self.param_groups[cell.group]
-        case = self.case_of(group)
-        if why := sparse.refuses(case, parameter, group):
-            raise RuntimeError(f"{cell.name} has a sparse gradient, and {why}: use a dense one, as with "
-                               "`torch.nn.Embedding(…, sparse=False)`")  # fmt: skip
-        case.executable(case.settings.read(group, ""))[1].prepare(self._step_of([cell], {}))
-        part = self._parts[cell.index] = sparse.Touched(parameter, cell.state)
-        return replace(cell, weights=part.weights, state=part.states, facts=facts_of(part.weights))
 
     def step_one(self, number: int, place: int, index: int, chosen: Executable | None = None, again: bool = False) -> None:
         """A step of one parameter by itself. `chosen` is what takes it if not the rule; `again`: it belongs to the last step."""
@@ -286,51 +172,6 @@ class RuleOptimizer(Saved):
             self._count([cell for cell in step.cells if cell not in step.left])
         _tell(step.left)
 
-    def _check_shapes(self, number: int, group: Group, hypers: dict[str, Any], key: tuple[Any, ...]) -> None:
-        """Whether the states of a group fit the program, once for each value of what shapes it."""
-        if self._shapes.get(number) == key:
-            return
-        case = self.case_of(group)
-        for parameter in group["params"] if case.baked else ():
-            found = checkpoint.shape_problems(case.shaped(hypers), parameter, self.state.get(parameter, {}), hypers)
-            if found:
-                shown = ", ".join(f"{name} = {hypers[name]}" for name in case.baked)
-                raise RuntimeError(f"{type(self).__name__}: {self.name_of(parameter)} has states of other shapes than {shown} wants: "
-                                   f"{'; '.join(found)}. Set this before the first step")  # fmt: skip
-        self._shapes[number] = key
-
-    def _cell(self, parameter: Tensor, group: int, place: int, index: int) -> Cell:
-        if is_sharded(parameter):
-            return self._cell_of_a_part(parameter, group, place, index)
-        state = self.state[parameter]
-        cell = self._cells.get(parameter)
-        if cell is None or cell.group != group or cell.index != index or cell.state is not state:
-            name = name_in(self.param_groups[group], group, place)
-            numbers = real(parameter, self.param_groups[group].get("differentiable", False))
-            cell = self._cells[parameter] = Cell(numbers, None, state, {}, 0, facts_of(numbers), index, group, name)
-        elif parameter.is_complex():  # its memory may be another one by now
-            cell.weights = real(parameter, self.param_groups[group].get("differentiable", False))
-        if COUNT not in state:
-            state[COUNT] = torch.zeros((), dtype=torch.float32)
-        if self.inputs:
-            cell.inputs = {k: v.get(parameter) if isinstance(v, Mapping) else v for k, v in self.inputs.items()}
-        return cell
-
-    def _cell_of_a_part(self, parameter: Tensor, group: int, place: int, index: int) -> Cell:
-        part = self._parts[index] = Part(parameter, bool(self.goes_whole(parameter, self.param_groups[group])))
-        kept = self.state[parameter]
-        kept.setdefault(COUNT, torch.zeros((), dtype=torch.float32))
-        name = name_in(self.param_groups[group], group, place)
-        given = {k: v.get(parameter) if isinstance(v, Mapping) else v for k, v in self.inputs.items()}
-        inputs = {k: part.of(v) for k, v in given.items()}
-        return Cell(part.weights, None, part.states(kept), {}, 0, facts_of(parameter), index, group, name, inputs, part.spread_over)
-
-    def _put_back(self, cells: Sequence[Cell]) -> None:
-        """Parts of parameters that were stepped whole."""
-        for cell in cells if self._parts else ():
-            if (part := self._parts.pop(cell.index, None)) is not None:
-                part.put_back()
-
     def _begin_step(self, executable: Executable, step: Step, batch: Batch | None) -> tuple[Step, Callable[[], None]]:
         """A step computed, with what writes it."""
         cells = step.cells
@@ -350,34 +191,10 @@ class RuleOptimizer(Saved):
             raise RuntimeError(f"{type(self).__name__}: {problem}") from problem
         return step, write
 
-    def _step_of(self, cells: list[Cell], work: Work) -> Step:
-        """The step of a program; `work` is all of this step."""
-        group = self.param_groups[cells[0].group]
-        case = self.case_of(group)
-        groups = {n: self._kept(case.shared["group"], [self.param_groups[n]]) for n in {cell.group for cell in cells}}
-        everywhere = [g for g in self.param_groups if self.case_of(g) is case]
-        others = [cell for _, some in work.values() if some is not cells for cell in some] if case.sees_all else []
-        shared = self._kept(case.shared["model"], everywhere)
-        return Step(cells, shared, groups, group.get("seed", 0), inputs=self.inputs, beside=list(map(seen, others)))
-
-    def _kept(self, names: list[str], groups: list[Group]) -> Shared:
-        """States per group or model. Every parameter's state dict holds them, so that checkpoints do; the first one counts."""
-        found: Shared = {}
-        for state in (self.state.get(p, {}) for group in groups for p in group["params"]) if names else ():
-            for name in names:
-                if name in state:
-                    found.setdefault(name, state[name])
-        return found
-
     def _share(self, step: Step) -> None:
         for cell in step.cells if step.model or any(step.groups.values()) else ():
             cell.state.update(step.model)
             cell.state.update(step.groups[cell.group])
-
-
-def seen(cell: Cell) -> Cell:
-    """A parameter as other rules see it: without settings, and of its states only what belongs to its weights."""
-    return replace(cell, hypers={}, state={REST: cell.state[REST]} if REST in cell.state else {})
 
 
 def _tell(left: Sequence[Cell]) -> None:
