@@ -9,12 +9,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stepping import program
 from torch import Tensor
 
 import optlang
 from optlang.backends import formats
 from optlang.backends.base import Cell, Step
 from optlang.backends.cpp import BACKEND as CPP
+from optlang.backends.cpp import build
+from optlang.backends.cpp import storage as cpp_storage
 from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.formats import FORMATS, REST, Storage, decoded, encoded
 from optlang.backends.reference import BACKEND as REFERENCE
@@ -157,6 +160,56 @@ def test_cpp_stores_what_torch_stores(state: str, weights: str) -> None:
             assert same.float().mean() > 0.995, name
         torch.testing.assert_close(one.weights.float(), other.weights.float(), rtol=0.02, atol=0.02)
         assert torch.isclose(one.weights.float(), other.weights.float(), rtol=1e-4, atol=1e-5).float().mean() > 0.99
+
+
+HOLDS = "rule Holds { hyper lr = 1 state m = 0 m' = g w' = w - lr*m }"
+
+
+def near_borders(name: str) -> Tensor:
+    """Numbers on and around all borders of a format, in blocks of which the largest is a power of two."""
+    borders = formats.borders(name) if name in TABLES else torch.linspace(-1, 1, 700)
+    least, most = torch.tensor(-torch.inf), torch.tensor(torch.inf)
+    beside = [torch.nextafter(borders, least), torch.nextafter(borders, most), torch.tensor([1e-40, -0.0, -1])]
+    x = torch.cat([borders, *beside, numbers(4500)])
+    x = x.clamp(0 if name.startswith("u") else -1, 1).split(FORMATS[name].block - 1 if FORMATS[name].block else 255)
+    return torch.cat([part for some in x for part in (torch.ones(1), some)]) * 2.0**-20
+
+
+@pytest.mark.parametrize("processor", [(), ("-mno-avx512f",)], ids=["this processor", "one that permutes no bytes"])
+@pytest.mark.parametrize("name", [*TABLES, "fp8", "bf16"])
+def test_cpp_finds_the_very_codes(name: str, processor: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every border and beside it, bit for bit; the last block is not full, and of codes of 4 bits the last is alone."""
+    monkeypatch.setattr(build, "FLAGS", build.FLAGS + processor)
+    x = near_borders(name)
+    x = x[: x.numel() - 1 | 1]
+    cell = Cell(torch.zeros_like(x), x, {}, {"lr": 1.0}, 7, {"rank": 1, "numel": x.numel()}, 22, 0)
+    kept = Storage({"m": FORMATS[name]})
+    executable = CPP.compile(program(HOLDS), "safe", kept)
+    executable.prepare(step := Step([cell], {}, {0: {}}, 23))
+    executable.step(step)
+    stored = kept.state("m", cell.state, x)
+    assert isinstance(stored, formats.Packed)
+    for part, wanted in zip(stored.parts, encoded(x, FORMATS[name], torch.tensor([7, 23, 22]), stored.place), strict=True):
+        assert torch.equal(part, wanted)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_what_is_near_a_code_is_it_or_the_one_before(name: str) -> None:
+    """For every upper half of a float32 from 2^-23 to 1, at both ends of those that have it."""
+    places = torch.arange((cpp_storage.BINADES << 7) + 1, dtype=torch.int64)
+    first = (places + (127 - cpp_storage.BINADES << 7)) << 16
+    least, most = (bits.to(torch.int32).view(torch.float32).clone() for bits in (first, first + 0xFFFF))
+    least[0], most[-1] = 0, 1
+    starts, rises, later, later_rises = torch.tensor(cpp_storage.bins(name))[:, places >> 7]
+    part = places << 9 & 0xFFFF
+    near = torch.minimum(starts + (part * rises >> 16), later + (part * later_rises >> 16)) >> 8
+    zero, borders = cpp_storage.zero(name), formats.borders(name)
+    low, high = (torch.bucketize(x, borders, right=True) - max(0, zero) for x in (least, most))
+    assert bool(((near <= low) & (high <= near + 1)).all())
+    if zero >= 0:
+        low, high = (torch.bucketize(-x, borders, right=True) for x in (most, least))
+        below = (zero - 1 - near).clamp(min=0)
+        assert bool(((below <= low) & (high <= below + 1)).all())
 
 
 @pytest.mark.parametrize("backend", [CPP, TORCH], ids=["cpp", "torch"])

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from optlang.backends import formats
-from optlang.backends.cpp.storage import below, with_end
+from optlang.backends.cpp.storage import with_end
 from optlang.backends.formats import HALVES, SITE, Packed
 
 POINTERS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}  # what is stored, else bytes
 IN_TABLES = ("int8", "uint8", "int4", "uint4")
+BINADES, PARTS = 23, 7  # of magnitudes from 2^-23 to 1; bits of the mantissa
 FUNCTIONS = {"uint8": "int8", "uint4": "int4", "stochastic": "bf16"}  # those of other formats that serve a format
 
 
@@ -40,6 +41,18 @@ def tables(names: tuple[str, ...]) -> Tables:
         numbers += [levels, borders]
         bins += [below(name).to(torch.uint8)] if name.endswith("int8") else []
     return Tables(torch.cat([*numbers, torch.zeros(1)]), torch.cat([*bins, torch.zeros(1, dtype=torch.uint8)]), at)
+
+
+def below(name: str) -> Tensor:
+    """For each bin of magnitudes, positive ones first: how many borders lie below everything in it."""
+    bins = torch.arange(BINADES << PARTS | 1, dtype=torch.int64) + (127 - BINADES << PARTS)
+    edges = (bins << 23 - PARTS).to(torch.int32).view(torch.float32)
+    uppers = (bins + 1 << 23 - PARTS).to(torch.int32).view(torch.float32)
+    edges[0] = 0.0
+    borders = formats.borders(name)
+    positive = torch.bucketize(edges, borders, right=True)
+    negative = torch.bucketize(-uppers, borders, right=True)
+    return torch.cat([positive, negative]).int()
 
 
 def names(kinds: Collection[str | Packed]) -> tuple[str, ...]:

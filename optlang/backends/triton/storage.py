@@ -2,7 +2,7 @@
 
 `low` is the first element of the block, `size` that of the tensor; where `whole`, all of the block lies inside. `floats` are
 levels, `borders` the middles between them with an infinity behind the last, `below` how many borders lie below a bin (see
-`cpp.storage`). Imported only where a kernel is made.
+`packed`). Imported only where a kernel is made.
 """
 
 from __future__ import annotations
