@@ -168,14 +168,17 @@ def critical_momenta(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
 
 
 def optimistic_amsgrad(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
-    """Wang et al. 2021: the half step of the last iterate, then a step along the guess that the gradient repeats itself."""
-    half, guess = s.get("half", w), s.get("guess", np.zeros_like(g))
-    old = s.get("m", np.zeros_like(g))
+    """Wang et al. 2021: the half step of the last iterate, then a step along the guess that the gradient repeats itself; `coded`, that
+    it was right before, with Adam's corrections."""
+    half, guess, old = s.get("half", w), s.get("guess", np.zeros_like(g)), s.get("m", np.zeros_like(g))
+    first = np.full_like(g, 0.0 if h.coded else h.eps)
     s["m"] = h.beta1 * old + (1 - h.beta1) * g
-    s["v"] = h.beta2 * s.get("v", np.full_like(g, h.eps)) + (1 - h.beta2) * (g - guess) ** 2
-    s["h"] = np.maximum(s.get("h", np.full_like(g, h.eps)), s["v"])
-    s["half"], s["guess"] = half - h.lr * s["m"] / np.sqrt(s["h"]), g
-    return np.asarray(s["half"] - h.lr * (h.beta1 * old + (1 - h.beta1) * g) / np.sqrt(s["h"]))
+    s["v"] = h.beta2 * s.get("v", first) + (1 - h.beta2) * (g - guess) ** 2
+    s["h"] = np.maximum(s.get("h", first), s["v"])
+    size = h.lr / (np.sqrt(s["h"]) + (h.eps if h.coded else 0.0))
+    size = size * np.sqrt(1 - h.beta2**t) / (1 - h.beta1**t) if h.coded else size
+    s["half"], s["guess"] = half - size * s["m"], g
+    return np.asarray(s["half"] - size * (h.beta1 * old + (1 - h.beta1) * (guess if h.coded else g)))
 
 
 class WholeSwats:

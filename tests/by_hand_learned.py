@@ -31,10 +31,11 @@ def coordinates(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> 
 
 
 def ranks(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
-    """Tang et al. 2024, edge by edge of the graph of comparisons. h: lr, mu, k, draw."""
+    """Tang et al. 2024, edge by edge of the graph of comparisons; `coded`, with one more for each best point. h: lr, mu, k, coded, draw."""
     points = sorted(h.draw(batch, t), key=lambda z: batch.at(w + h.mu * z)[0])
     edges = [(a, b) for a, b in combinations(range(len(points)), 2) if a < h.k]
-    return np.asarray(w - h.lr * sum(points[b] - points[a] for a, b in edges) / len(edges))
+    more = sum(points[: h.k]) if h.coded else 0.0
+    return np.asarray(w - h.lr * (sum(points[b] - points[a] for a, b in edges) - more) / len(edges))
 
 
 def model_building(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:

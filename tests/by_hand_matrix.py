@@ -14,31 +14,6 @@ def _mean(x: Array, s: Memory, name: str, b: float) -> Array:
     return np.asarray(s[name])
 
 
-# ------------------------------------------------------------------------------------------------ trust regions
-
-
-def _along(w: Array, direction: Array, h: Any) -> Array:
-    return np.asarray((1 - h.lr * h.weight_decay) * w - h.lr * direction)
-
-
-def frobenius(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
-    """Kovalev 2025. h: lr, momentum, eps, weight_decay."""
-    m = _mean(g, s, "m", h.momentum)
-    return _along(w, m / (np.linalg.norm(m.ravel()) + h.eps), h)
-
-
-def rows(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
-    """Kovalev 2025, row by row. h: as `frobenius`."""
-    m = _mean(g, s, "m", h.momentum)
-    return _along(w, np.stack([line / (np.linalg.norm(line) + h.eps) for line in m]), h)
-
-
-def columns(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
-    """Kovalev 2025, column by column. h: as `frobenius`."""
-    turned: Memory = s.setdefault("turned", {})
-    return rows(w.T, g.T, turned, t, h).T
-
-
 # ------------------------------------------------------------------------------------------------------ factored
 
 

@@ -431,13 +431,14 @@ def halfway(params: list[Tensor], others: list[Tensor]) -> None:
 def mt_dao(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
     """Iacob et al. 2025 with one slow mean; the other worker stays at the start, where its means are zero.
 
-    h: lr, beta1, beta2, omega, eps, limit, period, period_u, period_v.
+    h: lr, beta1, beta2, omega, eps, limit, corrected, period, period_u, period_v.
     """
     start = s.setdefault("start", w)
     g = g * min(1.0, h.limit / (np.linalg.norm(g) + 1e-6))
     s["u"] = h.beta1 * s.get("u", 0.0) + (1 - h.beta1) * g
     s["v"] = h.beta2 * s.get("v", 0.0) + (1 - h.beta2) * g * g
-    new = w - h.lr * ((1 - h.omega) * g + h.omega * s["u"]) / (np.sqrt(s["v"]) + h.eps)
+    weights = (1 - h.beta1**t, 1 - h.beta2**t) if h.corrected else (1.0, 1.0)
+    new = w - h.lr * ((1 - h.omega) * g + h.omega * s["u"] / weights[0]) / (np.sqrt(s["v"] / weights[1]) + h.eps)
     for name in ("u", "v"):
         if t % getattr(h, f"period_{name}") == 0:
             s[name] = s[name] / 2

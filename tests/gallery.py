@@ -26,9 +26,10 @@ Every rule is one file; `optlang.load("lion")` loads it by its name, `from lion 
 
 Each takes the same steps as the implementation named with it, over 20 steps of a closed loop in float64 with every setting off
 its default (`tests/test_library.py`; where a repository on GitHub is named, its code ran beside the reference interpreter once,
-`tests/authors`), and does so on every backend and as a generated module, in float64, float32 and with
-parameters in bfloat16 (`tests/test_conformance.py`, [all figures](../docs/conformance.json)). And each has trained the
-[digits](../docs/digits.json) of `optlang race` below a loss of {enough}, or its card says why not; a guess has 2.30.
+`tests/authors`): for {outside} of them it is code of others, of wrappers the rule that they wrap, and for the rest a transcription of
+the paper alone. Each does so on every backend and as a generated module, in float64, float32 and with parameters in bfloat16
+(`tests/test_conformance.py`, [all figures](../docs/conformance.json)). And each has trained the [digits](../docs/digits.json) of
+`optlang race` below a loss of {enough}, or its card says why not; a guess has 2.30.
 
 What the columns say, all of it found by the machine:
 
@@ -61,14 +62,14 @@ class Known:
                 self.later.setdefault(facts["relative"]["of"], []).append(name)
 
 
-def page(against: dict[str, str], absent: str) -> str:
-    """`against`: the implementation that each rule takes the same steps as. `absent`: what stands at the end."""
+def page(against: dict[str, str], outside: int, absent: str) -> str:
+    """`against`: the implementation that each rule takes the same steps as, of `outside` of them others' code. `absent`: the end."""
     known = Known(against)
     families: dict[str, list[str]] = {}
     for name in library.names():
         families.setdefault(library.index()[name].parent.name, []).append(name)
     lengths = sorted(map(lines_of, library.names()))
-    head = HEAD.format(count=len(lengths), median=lengths[len(lengths) // 2], enough=known.enough)
+    head = HEAD.format(count=len(lengths), median=lengths[len(lengths) // 2], enough=known.enough, outside=outside)
     parts = [head, *_tables(families, known)]
     parts += [f"## {family}\n\n" + "\n".join(_card(name, known) for name in names) for family, names in families.items()]
     return "\n".join([*parts, _standard(), absent])

@@ -313,6 +313,8 @@ ADAPT: dict[str, Setting] = {**ADAM, "lr": 0.8, "d0": 1e-2, "growth": 1.04}
 THEIR_ADAPT: dict[str, Any] = {**TORCH, "lr": 0.8, "d0": 1e-2, "growth_rate": 1.04}
 NORM: dict[str, Any] = {"lr": 0.5, "b0": 0.5, "eps": 0.1}
 
+OPTIMISTIC: dict[str, Any] = {"lr": 0.03, "beta1": 0.8, "beta2": 0.95, "eps": 1e-2}
+
 RULES: tuple[Row, ...] = (
     Row("sgdw", SGD, plain(po.SGDW, **SGD), "plain"),
     Row("sgdw", {**SGD, "nesterov": True}, plain(po.SGDW, nesterov=True, **SGD), "nesterov"),
@@ -395,8 +397,8 @@ RULES: tuple[Row, ...] = (
                                                  rho=0.5, weight_decay=0.2), inputs=squares),
     Row("adamcm", {**ADAM, "capacity": 3, "fade": 0.9},
         by_hand(hand.critical_momenta, hand.sum_of_norms, capacity=3, fade=0.9, **ADAM)),
-    Row("optimisticamsgrad", {"lr": 0.03, "beta1": 0.8, "beta2": 0.95, "eps": 1e-2},
-        by_hand(hand.optimistic_amsgrad, lr=0.03, beta1=0.8, beta2=0.95, eps=1e-2)),
+    Row("optimisticamsgrad", OPTIMISTIC, by_hand(hand.optimistic_amsgrad, coded=False, **OPTIMISTIC), "paper"),
+    Row("optimisticamsgrad", {**OPTIMISTIC, "coded": True}, by_hand(hand.optimistic_amsgrad, coded=True, **OPTIMISTIC), "coded"),
     Row("xgradadamw", {**ADAM, "ahead": 2.0},
         lambda params, _: Predicting(torch.optim.AdamW(list(params.values()), **TORCH), 2.0, last_adam_update), closure=True),
     # the rate comes this close to its mean, but not much closer, some steps before it settles

@@ -10,7 +10,7 @@ import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, partialmethod
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +27,7 @@ from pytorch_optimizer.optimizer import scion
 from pytorch_optimizer.optimizer.shampoo import LayerWiseGrafting
 from pytorch_optimizer.optimizer.utils.galore import GaLoreProjector
 from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
-from references import ADAM, BETAS, MATRICES, TORCH, Both, FullPrecision, Row, Setting, of, plain
+from references import ADAM, BETAS, MATRICES, TORCH, Both, FullPrecision, Row, Setting, gradient, of, plain
 from torch import Tensor
 
 import optlang
@@ -100,6 +100,31 @@ class Wide:
 def scion_by(norm: str, **settings: Any) -> Maker:
     kind = getattr(scion.LMONorm, norm)
     return lambda params, problem: Wide(params, lr=0.02, momentum=0.3, scale=3.0, norm_type=kind, **settings)
+
+
+class Lines:
+    """pytorch_optimizer's SCION by rows or columns, matrix by matrix, in our units: its norms of columns are root mean squares, and its
+    eps is no setting. `whole`: each tensor is one row."""
+
+    def __init__(self, params: dict[str, Tensor], norm: Any, kind: scion.LMONorm, whole: bool = False) -> None:
+        self.pairs = [(p, torch.nn.Parameter(p.detach().view(1, -1) if whole else p.detach())) for p in params.values()]
+        self.parts = [self._part(x, norm, kind) for _, x in self.pairs]
+
+    @staticmethod
+    def _part(x: Tensor, norm: Any, kind: scion.LMONorm) -> Patched:
+        size = x.shape[0] ** 0.5 if kind == scion.LMONorm.COL else 1.0
+        base = po.SCION([x], lr=0.03, momentum=0.2, weight_decay=0.1, constraint=False, scale=1 / size, foreach=False, norm_type=kind,
+                        norm_kwargs={"normalized": False})  # fmt: skip
+        return Patched(base, (norm, "lmo", partialmethod(norm.lmo, eps=0.1 / size)))
+
+    def zero_grad(self) -> None:
+        for p, _ in self.pairs:
+            p.grad = None
+
+    def step(self) -> None:
+        for (p, x), part in zip(self.pairs, self.parts, strict=True):
+            x.grad = gradient(p).view(x.shape)
+            part.step()
 
 
 # ------------------------------------------------------------------------------------------------------ factored
@@ -292,9 +317,9 @@ FLAT = ("matrix", "vector", "one", "zero", "embed")
 RULES: tuple[Row, ...] = (
     Row("trustregionspectral", {**TRUST, "steps": 4}, unscaled, shapes=MATRICES),
     Row("trustregionmax", TRUST, plain(po.SignSGD, **TRUST)),
-    Row("trustregionfrobenius", {**TRUST, "eps": 0.1}, by_hand(hand.frobenius, eps=0.1, **TRUST)),
-    Row("trustregionrows", {**TRUST, "eps": 0.1}, by_hand(hand.rows, eps=0.1, **TRUST), shapes=MATRICES),
-    Row("trustregioncolumns", {**TRUST, "eps": 0.1}, by_hand(hand.columns, eps=0.1, **TRUST), shapes=MATRICES),
+    Row("trustregionfrobenius", {**TRUST, "eps": 0.1}, lambda params, _: Lines(params, scion.Row, scion.LMONorm.ROW, whole=True)),
+    Row("trustregionrows", {**TRUST, "eps": 0.1}, lambda params, _: Lines(params, scion.Row, scion.LMONorm.ROW), shapes=MATRICES),
+    Row("trustregioncolumns", {**TRUST, "eps": 0.1}, lambda params, _: Lines(params, scion.Col, scion.LMONorm.COL), shapes=MATRICES),
     Row("scion", SCION, scion_by("AUTO", constraint=True), "constrained"),
     Row("scion", {**SCION, "constrained": False}, scion_by("AUTO"), "free"),
     Row("scionsign", SCION, scion_by("SIGN", constraint=True), "normalized", shapes=MATRICES),
