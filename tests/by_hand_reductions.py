@@ -222,6 +222,18 @@ def fed_hyper_sl(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) ->
     return np.asarray(w + h.lr * change)
 
 
+def fed_hyper_cl(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Wang et al. 2023, a client of one round. h: lr, momentum, share, growth, low, high, drift."""
+    change = batch.whole([x.numpy() for x in h.drift(h.problem, 0)["drift"]])
+    s["m"] = h.momentum * s.get("m", 0.0) + g
+    step = -h.lr * s.get("size", 1.0) * s["m"]
+    if t > 1:
+        growth = 1 + h.share * float(step @ change) + float(step @ s["last"])
+        s["size"] = min(max(s.get("size", 1.0) * min(growth, h.growth), h.low), h.high)
+    s["last"] = step if t > 1 else change
+    return np.asarray(w + step)
+
+
 # ------------------------------------------------------------------------------------------------- the curvature
 
 

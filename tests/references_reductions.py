@@ -44,6 +44,7 @@ METRIC_RMS: dict[str, Any] = {"beta2": 0.95, "eps": 0.1}
 SGDHD: dict[str, Any] = {"lr": 0.02, "lr_lr": 0.01, "momentum": 0.5, "weight_decay": 0.1}
 ADAMHD: dict[str, Any] = {**ADAM, "lr_lr": 0.01}
 FED: dict[str, Any] = {"lr": 0.03, "low": -0.6, "high": 2.0}
+ONE_CLIENT: dict[str, Any] = {"lr": 0.1, "momentum": 0.6, "share": 4.0, "growth": 1.04, "low": 0.92, "high": 1.15}
 CLIENTS: dict[str, Any] = {"lr": 0.8, "client": 0.12, "low": 0.118, "high": 0.127}
 OASIS: dict[str, Any] = {"lr": 0.05, "beta2": 0.8, "alpha": 0.2, "samples": 3}
 GAM: dict[str, Any] = {"near": 0.1, "rho": 0.4, "beta0": 0.3, "beta1": 0.7, "gamma": 0.5}
@@ -165,6 +166,11 @@ def sample_variance(problem: Problem, step: int) -> dict[str, Params]:
     return {"variance": [torch.rand(p.shape, generator=source) for p in problem.start().values()]}
 
 
+def last_round(problem: Problem, step: int) -> dict[str, Params]:
+    source = torch.Generator().manual_seed(7)
+    return {"drift": [-0.1 * torch.randn(p.shape, generator=source) for p in problem.start().values()]}
+
+
 def growing(make: Maker, first: int) -> Maker:
     """An optimizer in batches that the norm test lets grow; gradients are off by the first of a batch."""
 
@@ -236,6 +242,7 @@ RULES: tuple[Row, ...] = (
     Row("ranger21", RANGER, all_by_hand(hand.ranger21, normalize=False, **RANGER), "plain"),
     Row("ranger21", {**RANGER, "normalize": True}, all_by_hand(hand.ranger21, normalize=True, **RANGER), "normalized"),
     Row("fedhyperg", FED, all_by_hand(hand.fed_hyper_g, **FED)),
+    Row("fedhypercl", ONE_CLIENT, all_by_hand(hand.fed_hyper_cl, drift=last_round, **ONE_CLIENT), inputs=last_round),
     Row("fedhypersl", CLIENTS, all_by_hand(hand.fed_hyper_sl, **CLIENTS), loop=Clients),
 )
 

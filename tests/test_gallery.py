@@ -90,6 +90,7 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "sgdhd": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "adamhd": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "fedhyperg": "the transcription of the paper in `tests/by_hand_reductions.py`",
+    "fedhypercl": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "fedhypersl": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "oasis": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "oasismomentum": "the transcription of the paper in `tests/by_hand_reductions.py`",

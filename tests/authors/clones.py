@@ -41,6 +41,7 @@ KNOWN: dict[str, Any] = {  # what the files would import
     **{name: getattr(sys.modules[Optimizer.__module__], name) for name in (
         "_default_to_fused_or_foreach", "_disable_dynamo_if_unsupported", "_get_value", "_get_scalar_dtype", "_use_grad_for_differentiable",
     )},
+    "LambdaLR": torch.optim.lr_scheduler.LambdaLR, "parameters_to_vector": torch.nn.utils.parameters_to_vector,
     "random": SimpleNamespace(split=lambda key, n: [key] * n, permutation=lambda key, n: np.arange(n),
                               rademacher=lambda key, shape: np.ones(shape)),
 }  # fmt: skip

@@ -163,6 +163,8 @@ COMPARISONS: tuple[Comparison, ...] = (
         params, problem, "FedHyper-G", first=0.1), changes={"lr": 1.0, "low": -0.8, "high": 4.0}, loop=Clients),
     Comparison("fedhypersl", played.FED, ("src/federated_main.py",), lambda known, params, problem: played.Server(
         params, problem, "FedHyper-SL", lr=0.05, first=0.1), changes={"lr": 1.0, "client": 0.05, "low": 0.001, "high": 0.1}),
+    Comparison("fedhypercl", played.FED, ("src/update.py",), played.Client,
+        changes={"momentum": 0.5, "share": 0.1 / 2.5, "growth": 1.1, "low": 0.1, "high": 10.0}),
     Comparison("oasismomentum", "fxrshed/ScaledSPS", ("utils.py",), played.Metric),
     # their step alone: estimates are those of Hutch in fxrshed/ScaledSPS
     Comparison("oasis", "bogdantoader/simplecryoem", ("src/simplecryoem/optimization/oasis.py",), lambda known, params, problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -16,7 +17,7 @@ from hands import With, old_signatures
 from references import gradient
 from references_learned import draws
 from references_matrix import Patched
-from references_reductions import DAO, OASIS, signs
+from references_reductions import DAO, OASIS, ONE_CLIENT, last_round, signs
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
@@ -69,6 +70,45 @@ class Server(Held):
         exec(self.code, self.names)
         if self.t == 1 and "lr" in vars(self.names["args"]):
             self.names["local_lr"] = [self.names["args"].lr]
+
+
+class Client(Held):
+    """A round of FedHyper's client, played at the start: its model is our problem, its batches are ours."""
+
+    def __init__(self, known: Any, params: dict[str, Tensor], problem: Problem, steps: int = 20) -> None:
+        super().__init__(params, problem)
+        self.places: list[Tensor] = []
+        self.model = [p.detach().clone().requires_grad_() for p in self.params]
+        asked = SimpleNamespace(
+            args=SimpleNamespace(ad_lr=True, optimizer="sgd", local_ep=1, num_users=5, frac=0.5, function="FedHyper-CL"),
+            lrs=[ONE_CLIENT["lr"]], gtl=parameters_to_vector(last_round(problem, 0)["drift"]), device="cpu", criterion=lambda loss, labels: loss,
+            trainloader=self._batches(steps), logger=SimpleNamespace(add_scalar=lambda *what: None),
+        )  # fmt: skip
+        known.LocalUpdate.update_weights(asked, self, 0, 0)
+
+    def _batches(self, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for step in range(steps):
+            yield torch.tensor(step), torch.tensor(0)
+            self.places.append(parameters_to_vector(self.model).detach().clone())
+
+    def __call__(self, step: Tensor) -> Tensor:
+        return self.problem.loss(self.model, int(step))
+
+    def parameters(self) -> Params:
+        return self.model
+
+    def train(self) -> None:
+        """As torch's modules have it."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {}
+
+    def zero_grad(self) -> None:
+        for p in (*self.params, *self.model):
+            p.grad = None
+
+    def move(self) -> None:
+        vector_to_parameters(self.places[self.t - 1].clone(), self.params)
 
 
 # ----------------------------------------------------------------------------------------------------------- the curvature

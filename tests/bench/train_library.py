@@ -35,7 +35,8 @@ OTHER_SCALE: dict[str, dict[str, Any]] = {
     "sophiah": {"lr": 0.001}, "lamb": {"lr": 0.01}, "lars": {"lr": 3.0}, "alig": {"lr": 0.3}, "inducedmetric": {"lr": 0.2},
     "inducedmetriclog": {"lr": 0.3}, "sps": {"lr": 1.0}, "saniaadagrad": {"eps": 1.0}, "saniaadam": {"eps": 1.0}, "sgd": {"lr": 0.3},
     "sgdhd": {"lr": 0.3}, "sgdp": {"lr": 0.3}, "momentum": {"lr": 0.032}, "nesterov": {"lr": 0.032}, "sgdw": {"lr": 0.032},
-    "randomscaledmomentum": {"lr": 0.32}, "xgradmomentum": {"lr": 0.032}, "fedhyperg": {"lr": 3.0}, "cdowg": {"first": 1e-06},
+    "randomscaledmomentum": {"lr": 0.32}, "xgradmomentum": {"lr": 0.032}, "fedhyperg": {"lr": 3.0},
+    "fedhypercl": {"lr": 0.1}, "cdowg": {"first": 1e-06},
     "adalomo": {"lr": 0.01}, "shampoo": {"Shampoo": {"lr": 0.32}}, "gravity": {"lr": 0.1}, "cautiouslion": {"lr": 0.001},
     "lion": {"lr": 0.001}, "liondeadzone": {"lr": 0.001}, "lionhuber": {"lr": 0.001}, "lionp": {"lr": 0.032},
     "liontopk": {"lr": 0.001}, "ranger21": {"lr": 0.01}, "dctadamw": {"DCTAdamW": {"r": 8, "lr": 0.003}},
@@ -161,7 +162,12 @@ def curvature(model: nn.Module, x: Tensor, y: Tensor) -> Inputs:
     return {p: len(x) * g**2 for p, g in zip(model.parameters(), mean, strict=True)}
 
 
-INPUTS: dict[str, Callable[..., Inputs]] = {"variance": variance, "curvature": curvature}
+def nothing(model: nn.Module, x: Tensor, y: Tensor) -> Inputs:
+    """A first round, before which the server's weights did not change."""
+    return {p: torch.zeros_like(p) for p in model.parameters()}
+
+
+INPUTS: dict[str, Callable[..., Inputs]] = {"variance": variance, "curvature": curvature, "drift": nothing}
 
 
 # --------------------------------------------------------------------------------------------------------------- results
