@@ -87,9 +87,9 @@ assert facts["numel"] == 2**31 + 5, facts
 from optlang.philox import words
 index = torch.tensor([0, 2**31 + 4, 2**32 + 7])
 assert len(set(words(index, 1, 0, 0, 0)[0].tolist())) == 3
-from optlang.backends.cpp import source
+from optlang.backends.cpp.layout import CHUNK
 import numpy as np
-assert -(-(2**31 + 5) // source.CHUNK) * source.CHUNK >= 2**31 + 5
+assert -(-(2**31 + 5) // CHUNK) * CHUNK >= 2**31 + 5
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
 

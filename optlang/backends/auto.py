@@ -45,6 +45,9 @@ class AutoFunctions(CppFunctions):
     def fits(self, bound: Bound) -> bool:
         return self._triton.fits(bound) if _is_on_cuda(bound) else super().fits(bound)
 
+    def refuses(self, bound: Bound, outputs: Sequence[Output]) -> str:
+        return self._triton.refuses(bound, outputs) if _is_on_cuda(bound) else super().refuses(bound, outputs)
+
     def made(self, bound: Bound, outputs: Sequence[Output]) -> Any:
         if not _is_on_cuda(bound):
             return super().made(bound, outputs)

@@ -44,6 +44,10 @@ class KernelFunctions(Functions):
     def fits(self, bound: Bound) -> bool:
         """Whether the tensors are where kernels can reach them."""
 
+    def refuses(self, bound: Bound, outputs: Sequence[Output]) -> str:
+        """Why no kernel does what a function does, or an empty string."""
+        return passes.refuses(outputs)
+
     @abstractmethod
     def made(self, bound: Bound, outputs: Sequence[Output]) -> Any:
         """The kernel of a function for tensors of such types; None where there is none."""
@@ -128,7 +132,7 @@ class KernelFunctions(Functions):
             return Way("torch", SMALL)
         if self.kernel(bound) is not None:
             return Way(self.name_at(bound), TOGETHER)
-        refused = passes.refuses(self._outputs[bound.code])
+        refused = self.refuses(bound, self._outputs[bound.code])
         if refused:
             return Way("torch", f"the rule {refused}")
         return Way("torch", self.trouble or f"there are no such kernels for {bound.weights.dtype} on {bound.weights.device.type}")

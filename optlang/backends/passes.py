@@ -7,39 +7,60 @@ these are added in order, so that results do not depend on how many work at once
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from optlang import ir
 from optlang.backends.formats import Packed
 from optlang.backends.torch.code import TENSORS, Output, is_shaped, is_slot
 from optlang.ir import Node
 from optlang.ops import OPS
-from optlang.types import ELEMENT, TENSOR
+from optlang.types import ELEMENT, TENSOR, WORD_OF, Extent
 
 REDUCTIONS = ("sum", "mean", "amax", "amin", "count")
+FRAMES = ("as_matrix", "as_param")  # the same memory in the same order
+SMALLER = {"element": ("row", "col", "matrix", "tensor"), "row": ("matrix", "tensor"), "col": ("matrix", "tensor"), "matrix": ("tensor",)}
 LARGEST_POWER = 8  # whole exponents up to this become multiplications
 
 
-def refuses(outputs: Sequence[Output]) -> str:
-    """Why these outputs are not for such kernels, or an empty string."""
-    known = ir.on_host([o.node for o in outputs])
+def refuses(outputs: Sequence[Output], lined: bool = False) -> str:
+    """Why these outputs are not for such kernels, or an empty string. `lined`: for kernels that know rows and columns."""
+    roots = [o.node for o in outputs]
+    known = ir.on_host(roots)
+    order = _order(roots, known)
     for output in outputs:
         if output.target is None and output.node.type.extent not in (TENSOR,) and not is_slot(output.node, known):
             return "hands out a value for each element"
-        if output.target is not None and (output.target.type.extent not in (ELEMENT, TENSOR) or output.target.type.window):
+        if output.target is not None and (output.target.type.window or not _has_place(output.target.type.extent, lined)):
             return f"has a state {output.target.type}"
-    return next((reason for node in _order([o.node for o in outputs], known) if (reason := _trouble(node))), "")
+    if len({n.type.extent.frame for n in order if is_lined(n.type.extent)}) > 1:
+        return "treats parameters as matrices in two ways"
+    return next((reason for node in order if (reason := _trouble(node, lined))), "")
 
 
-def _trouble(node: Node) -> str:
+def is_lined(extent: Extent) -> bool:
+    """Whether an extent is of rows, columns or whole matrices, or sees a parameter as a matrix."""
+    return extent.level == "array" and extent != ELEMENT
+
+
+def kind(extent: Extent) -> str:
+    """`element`, `row`, `col`, `matrix` or `tensor`; empty for what kernels have no place for."""
+    return extent.level if extent.level != "array" else WORD_OF.get((extent.rows, extent.cols), "")
+
+
+def _has_place(extent: Extent, lined: bool) -> bool:
+    return bool(kind(extent)) if lined else extent in (ELEMENT, TENSOR)
+
+
+def _trouble(node: Node, lined: bool) -> str:
     """Why one expression is not for such kernels, or an empty string."""
-    if is_shaped(node) or node.type.window:
+    if node.type.window or (is_shaped(node) and not (lined and kind(node.type.extent))):
         return "treats parameters as matrices, or remembers a window"
-    if node.op in TENSORS:
+    if node.op in TENSORS or (lined and node.op in FRAMES):
         return ""
     if OPS[node.op].role == "reduce":
-        fits = node.op in REDUCTIONS and node.args[0].type.extent == ELEMENT and node.value == TENSOR and not node.args[0].type.window
-        return "" if fits else f"has `{node.op}` of {node.args[0].type}"
+        whole, left = node.args[0].type.extent, node.value
+        goes = kind(left) in SMALLER.get(kind(whole), ()) if lined else (whole, left) == (ELEMENT, TENSOR)
+        return "" if goes and node.op in REDUCTIONS and not node.args[0].type.window else f"has `{node.op}` of {node.args[0].type}"
     if node.op == "random":
         return "" if node.type.extent == ELEMENT else "draws one number for a tensor"
     return "" if OPS[node.op].cpp else f"has `{node.op}`"
@@ -103,13 +124,37 @@ class Passes:
         """What goes into tensors element by element, with these."""
         return [(o.node, o.target) for o in self.outputs if o.target is not None and o.target.type.extent == ELEMENT]
 
-    def computed(self, wanted: Sequence[Node]) -> list[Node]:
-        """What one pass computes for what it is to have, in order. Reductions are finished by then."""
+    def computed(self, wanted: Sequence[Node], known: Collection[Node] = ()) -> list[Node]:
+        """What one pass computes for what it is to have, in order. Reductions are finished by then, and what else is `known`."""
         inside = {n for n in wanted if not is_slot(n, self.known)}
         for node in reversed(self.order):
-            if node in inside and node.op not in REDUCTIONS:
+            if node in inside and node.op not in REDUCTIONS and node not in known:
                 inside.update(arg for arg in node.args if not is_slot(arg, self.known))
         return [n for n in self.order if n in inside]
+
+
+    def wanted(self, number: int) -> list[Node]:
+        """What one pass computes its body for."""
+        last = self.writes() if number == self.passes - 1 else []
+        return [*(n.args[0] for n in self.found(number)), *(node for node, _ in last)]
+
+    def early(self, exact: Callable[[Node], bool]) -> dict[Node, int]:
+        """New states that a pass before the last one can write, and which: later ones read them, not what they are made of.
+
+        `exact`: whether what is read from a tensor is what was written.
+        """
+        found: dict[Node, int] = {}
+        for node, target in self.writes():
+            passes = [k for k in range(self.passes - 1) if self.depth.get(node, k + 1) <= k and node in self.computed(self.wanted(k))]
+            if passes and exact(target) and node.op not in TENSORS:
+                found[node] = passes[0]
+        targets = dict(self.writes())
+        while late := [n for n in found if any(targets[n] in self._body(k, found) for k in range(found[n] + 1, self.passes))]:
+            found = {node: place for node, place in found.items() if node not in late}
+        return found
+
+    def _body(self, number: int, early: Mapping[Node, int]) -> list[Node]:
+        return self.computed(self.wanted(number), [node for node, place in early.items() if place < number])
 
 
 def whole_power(exponent: Node) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from optlang.backends.cpp import build
-from optlang.backends.cpp.source import CHUNK
+from optlang.backends.cpp.layout import CHUNK
 
 # `zero` is 0, which the compiler cannot know: it must load and store all there is.
 TEXT = """

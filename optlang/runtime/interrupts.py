@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+from _signal import getsignal as get  # type: ignore[import-not-found]  # those of `signal` convert to names, and take longer than a step
+from _signal import signal as set_
 from collections.abc import Iterator
 from contextlib import contextmanager
-from inspect import unwrap
 from types import FrameType
 from typing import Any
 
 WAITING = (int(signal.SIGINT), int(signal.SIGTERM))
-get, set_ = unwrap(signal.getsignal), unwrap(signal.signal)  # without the conversions to names, which take longer than a small step
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from typing import Any
 from unittest import mock
 
 from optlang.backends.cpp import build
-from optlang.backends.cpp.source import prelude
+from optlang.backends.cpp.source import header
 
+PRELUDE = header("prelude.h")
 INCLUDES = re.compile(r"^#include .*$", re.MULTILINE)
 
 
@@ -34,11 +35,11 @@ def one_text(texts: Sequence[str]) -> str:
     """Each kernel in a namespace of its own, its entry under a number."""
     parts = []
     for number, text in enumerate(texts):
-        assert text.startswith(prelude())
-        own = text[len(prelude()) :].replace('extern "C" void step(', f'extern "C" void step_{number}(')
+        assert text.startswith(PRELUDE)
+        own = text[len(PRELUDE) :].replace('extern "C" void step(', f'extern "C" void step_{number}(')
         parts.append(f"namespace kernel_{number} {{\n{own}\n}}")
     includes = "\n".join(dict.fromkeys(INCLUDES.findall("\n".join(parts))))
-    return "\n".join([prelude(), includes, *(INCLUDES.sub("", part) for part in parts), 'extern "C" void step() {}'])
+    return "\n".join([PRELUDE, includes, *(INCLUDES.sub("", part) for part in parts), 'extern "C" void step() {}'])
 
 
 @contextmanager

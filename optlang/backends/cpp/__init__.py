@@ -1,7 +1,7 @@
 """The C++ backend: one generated function steps all parameters of a kind at memory speed, on the CPU.
 
 It shares with the torch backend all but the last part: conditions, barriers, numbers known before the stage. What C++ does
-not do here (matrices, rows and columns, windows, other devices) runs as the torch backend would run it, parameter by
+not do here (products of matrices, windows, quantiles, other devices) runs as the torch backend would run it, parameter by
 parameter, and so does everything where there is no compiler.
 """
 

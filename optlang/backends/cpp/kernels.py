@@ -14,6 +14,8 @@ from optlang import ir
 from optlang.backends import passes
 from optlang.backends.base import Cell
 from optlang.backends.cpp import build, source
+from optlang.backends.cpp.layout import layout
+from optlang.backends.cpp.lines import generate
 from optlang.backends.cpp.tables import CppTable, pointer
 from optlang.backends.formats import Packed
 from optlang.backends.kernels import Array, KernelFunctions, after, counters, in_order, part_of, warn
@@ -48,16 +50,20 @@ class CppFunctions(KernelFunctions):
             part.is_contiguous() for x in bound.tensors if isinstance(x, Packed) for part in x.parts
         )
 
+    def refuses(self, bound: Bound, outputs: Sequence[Output]) -> str:
+        """Blocks of packed tensors do not end where rows do."""
+        return passes.refuses(outputs, lined=not bound.is_packed)
+
     def made(self, bound: Bound, outputs: Sequence[Output]) -> Loaded | None:
         code, double = bound.code, bound.s.dtype == torch.float64
         types = {n: x if isinstance(x, Packed) else TYPES.get(x.dtype, "") for n, x in zip(code.tensors, bound.tensors, strict=True)}
         outputs = stored(outputs)
-        if passes.refuses(outputs) or not all(types.values()):
+        if self.refuses(bound, outputs) or not all(types.values()):
             return None
         handed = [o.target for o in outputs if o.target is not None and _is_handed(o)]
         fresh = tuple(torch.bool if node.type.kind == "bool" else bound.s.dtype for node in handed)
         types |= {node: TYPES[dtype] for node, dtype in zip(handed, fresh, strict=True)}
-        kernel = source.generate(outputs, code.slots, types, double)
+        kernel = generate(outputs, code.slots, types, double)
         try:
             step = build.library(kernel.text).step
         except build.NoCompiler as problem:
@@ -110,10 +116,11 @@ def call(loaded: Loaded, calls: Sequence[Bound], fresh: Sequence[Sequence[torch.
     pointers = np.array([[x.data_ptr() for x in row] for row in seen], dtype=np.uint64).reshape(count, len(kernel.columns))
     rows = np.array([bound.s.data_ptr() for bound in calls], dtype=np.uint64)
     sizes = np.array([bound.weights.numel() for bound in calls], dtype=np.int64)
-    starts = np.concatenate([[0], np.cumsum(-(-sizes // source.CHUNK))])
-    room = np.empty((count + int(starts[-1])) * kernel.sums + 1)
+    found = layout(kernel.room, [tuple(bound.weights.shape) for bound in calls])
+    room = np.empty((count + int(found.starts[-1])) * kernel.sums + 1)
     results = np.empty((count, kernel.returned))
-    held = (sizes, starts, pointers, rows, counters(calls), room, results)  # until the call is over: pointers hold nothing
+    # held until the call is over: pointers hold nothing
+    held = (sizes, found.starts, pointers, rows, counters(calls), room, results, found.shapes, found.lines)
     loaded.step(ctypes.c_int64(count), *map(pointer, held))
     after(kernel.columns, kernel.written, calls, given, seen)
     return results

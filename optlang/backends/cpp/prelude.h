@@ -71,11 +71,13 @@ static inline double draw_normal(Words x) {
   return std::sqrt(-2.0 * std::log(unit(x.a))) * std::cos(6.283185307179586 * unit(x.b));
 }
 
-// One tensor of a step. `row` holds the numbers known before, `sums` its finished reductions.
+// One tensor of a step. `row` holds the numbers known before, `sums` its finished reductions, `lines` those to rows and columns.
 template <class number> struct Of {
   i64 size;
   char* const* pointers;
   const number* row;
   const u32* counter;
   const double* sums;
+  i64 batch, rows, cols;
+  double* lines;
 };

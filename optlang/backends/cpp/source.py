@@ -7,20 +7,20 @@ enters the text but numbers: names are made here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from optlang.backends.cpp.layout import CHUNK, Room
 from optlang.backends.cpp.storage import storage
 from optlang.backends.formats import Packed
 from optlang.backends.passes import REDUCTIONS, Passes, whole_power
 from optlang.backends.torch.code import TENSORS, Output, is_slot
 from optlang.ir import Node
 from optlang.ops import OPS
-from optlang.types import ELEMENT, TENSOR
-
-CHUNK = 1 << 14  # elements: what a chunk touches stays in the second-level cache
+from optlang.types import ELEMENT, TENSOR, Extent
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Kernel:
     """The text of `step` (see `ENTRY`); its table of pointers has a column for each of `columns`.
 
     A column is a tensor and which part of it: what is stored in blocks has two. `written`: columns that it writes into;
-    `sums`: reductions of each tensor; `returned`: numbers handed out.
+    `sums`: reductions of each tensor; `returned`: numbers handed out; `room`: for values per row and column, if there are any.
     """
 
     text: str
@@ -36,6 +36,7 @@ class Kernel:
     written: tuple[int, ...]
     sums: int
     returned: int
+    room: Room | None = None
 
 
 def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], double: bool) -> Kernel:
@@ -44,61 +45,81 @@ def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[No
 
     `slots`: what is known before the stage, in the order of the rows.
     """
-    return _Writer(outputs, slots, types, "double" if double else "float").kernel()
+    return Writer(outputs, slots, types, "double" if double else "float").kernel()
 
 
 @cache
-def prelude() -> str:
-    """The text before every kernel."""
-    return (Path(__file__).parent / "prelude.h").read_text(encoding="utf-8")
+def header(name: str) -> str:
+    """A file that becomes part of kernels."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
-class _Writer(Passes):
+class Writer(Passes):
     """One kernel being written."""
 
     def __init__(self, outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], number: str) -> None:
         super().__init__(outputs, slots, types)
         self.number = number
+        self.ahead = self.early(lambda target: self.types[target] == number)
+        self.reread: dict[Node, Node] = {}  # what the pass being written reads from these tensors
 
     def kernel(self) -> Kernel:
-        bodies = [self._pass(number) for number in range(self.passes)]
-        finish = self._finish()
         returned = sum(o.target is None for o in self.outputs)
+        body = self.body(returned)
         types = [f"typedef {self.number} number;", "typedef Of<number> Tensor;"]
         forms = {kind.form.name for kind in self.types.values() if isinstance(kind, Packed)}
-        text = "\n".join([prelude(), *storage(forms), *types, *bodies, finish, self._entry(returned)])
-        return Kernel(text, tuple(self.columns), self.written, len(self.sums), returned)
+        text = "\n".join([header("prelude.h"), *storage(forms), *types, *body])
+        return Kernel(text, tuple(self.columns), self.written, len(self.sums), returned, self.room())
+
+    def body(self, returned: int) -> list[str]:
+        """The functions of the kernel, the one that is called as the last."""
+        return [*(self.pass_(number) for number in range(self.passes)), self.finish(), self._entry(returned)]
+
+    def room(self) -> Room | None:
+        """For values per row and column."""
+        return None
+
+    def index(self, extent: Extent) -> str:
+        """The place of a value of an extent in its tensor; empty where there is one only."""
+        return "i" if extent == ELEMENT else ""
 
     # ----------------------------------------------------------------------------------------------- one pass
 
-    def _pass(self, number: int) -> str:
+    def pass_(self, number: int) -> str:
         """`pass_K`: the elements of one chunk of one tensor."""
         sums = self.found(number)
-        writes = self.writes() if number == self.passes - 1 else []
-        body = self.computed([*(n.args[0] for n in sums), *(node for node, _ in writes)])
+        body, writes = self.begun(number)
         scalars, elements = ([n for n in body if (n.type.extent == ELEMENT) is each] for each in (False, True))
         read, written = {n for n in elements if n.op in TENSORS}, {target for _, target in writes}
-        lines = [self._pointer(node) for node in self.types if node in read | written and not self._is_packed(node)]
-        lines += [self._definition(n) for n in scalars]
-        lines += [f"  double a{self.sums[n]} = {_START[n.op]}, n{self.sums[n]} = 0;" for n in sums]
-        loop = [f"  #pragma omp simd{_clauses([(self.sums[n], n.op) for n in sums])}", "  for (i64 i = low; i < high; i++) {"]
-        loop += [f"  {self._definition(n)}" for n in elements]
-        loop += [f"    {self._accumulated(n)}" for n in sums]
-        loop += [f"    {self._stored(target, self._operand(node))}" for node, target in writes]
+        lines = [*self.pointers(elements, written | set(self.reread.values())), *map(self.definition, scalars)]
+        lines += [f"  double a{self.sums[n]} = {START[n.op]}, n{self.sums[n]} = 0;" for n in sums]
+        loop = [f"  #pragma omp simd{clauses([(self.sums[n], n.op) for n in sums])}", "  for (i64 i = low; i < high; i++) {"]
+        loop += [f"  {self.definition(n)}" for n in elements]
+        loop += [f"    {self.accumulated(n)}" for n in sums]
+        loop += [f"    {self.stored(target, self.operand(node))}" for node, target in writes]
         lines += self._in_blocks([*loop, "  }"], read, written)
         lines += [f"  partial[{self.sums[n]}] = n{self.sums[n]} ? NAN : a{self.sums[n]};" for n in sums]
-        return self._function(f"pass_{number}(const Tensor& x, i64 low, i64 high, double* partial)", lines)
+        return self.function(f"pass_{number}(const Tensor& x, i64 low, i64 high, double* partial)", lines)
+
+    def begun(self, number: int) -> tuple[list[Node], list[tuple[Node, Node]]]:
+        """What a pass computes, and what it writes into tensors with what."""
+        last, targets = self.passes - 1, dict(self.writes())
+        self.reread = {node: targets[node] for node, place in self.ahead.items() if place < number}
+        places = [self.ahead.get(node, last) if targets[node] is target else last for node, target in self.writes()]
+        writes = [pair for pair, place in zip(self.writes(), places, strict=True) if place == number]
+        return self.computed(self.wanted(number), self.reread), writes
 
     def _is_packed(self, node: Node) -> bool:
         return isinstance(self.types[node], Packed)
 
-    def _pointer(self, node: Node) -> str:
-        place = self.tensors[node]
-        return f"  {self.types[node]}* p{place} = ({self.types[node]}*)x.pointers[{place}];"
+    def pointers(self, body: Collection[Node], written: Collection[Node]) -> list[str]:
+        """Those of the tensors that are read or written and not packed."""
+        used = [n for n in self.types if (n in body or n in written) and self.index(n.type.extent) and not self._is_packed(n)]
+        return [f"  {self.types[n]}* p{self.tensors[n]} = ({self.types[n]}*)x.pointers[{self.tensors[n]}];" for n in used]
 
-    def _stored(self, target: Node, text: str) -> str:
-        place = self.tensors[target]
-        return f"b{place}[i - low] = {text};" if self._is_packed(target) else f"store(p{place}[i], {text});"
+    def stored(self, target: Node, text: str) -> str:
+        place, index = self.tensors[target], self.index(target.type.extent)
+        return f"b{place}[i - low] = {text};" if self._is_packed(target) else f"store(p{place}[{index}], {text});"
 
     def _in_blocks(self, loop: list[str], read: set[Node], written: set[Node]) -> list[str]:
         """The loop over elements, block by block where tensors are packed: these are opened into buffers, and closed again."""
@@ -114,57 +135,67 @@ class _Writer(Passes):
         head = ["  for (i64 low = from; low < to; low += BLOCK) {", "  const i64 high = low + BLOCK < to ? low + BLOCK : to;"]
         return ["  const i64 from = low, to = high;", *head, *before, *loop, *after, "  }"]
 
-    def _accumulated(self, node: Node) -> str:
-        value, total, bad = self._operand(node.args[0]), f"a{self.sums[node]}", f"n{self.sums[node]}"
+    def accumulated(self, node: Node) -> str:
+        value, total, bad = self.operand(node.args[0]), f"a{self.sums[node]}", f"n{self.sums[node]}"
         if node.op in ("sum", "mean"):
             return f"{total} += (double)({value});"
         sign = ">" if node.op == "amax" else "<"
         return f"{{ double y = (double)({value}); {total} = y {sign} {total} ? y : {total}; {bad} += y != y; }}"
 
-    def _function(self, head: str, lines: Sequence[str]) -> str:
-        slots = ["  const number* s = x.row;"] if any("s[" in line for line in lines) else []
+    def function(self, head: str, lines: Sequence[str]) -> str:
+        """With the numbers known before that it uses as constants: what is written could be them, for all that compilers know."""
+        used = sorted({int(place) for line in lines for place in SLOT.findall(line)})
+        slots = [f"  const number s{place} = x.row[{place}];" for place in used]
         return "\n".join([f"static void {head} {{", *slots, *lines, "}"])
 
     # -------------------------------------------------------------------------------------------- expressions
 
-    def _definition(self, node: Node) -> str:
+    def definition(self, node: Node) -> str:
         kind = "bool" if node.type.kind == "bool" else "number"
-        return f"  const {kind} {self.names[node]} = {self._spell(node)};"
+        return f"  const {kind} {self.names[node]} = {self.spell(node)};"
 
-    def _operand(self, node: Node) -> str:
+    def operand(self, node: Node) -> str:
         if node.op == "const" and not isinstance(node.value, bool):
             return _literal(float(node.value), self.number)
         if is_slot(node, self.known):
-            return f"(s[{self.slots[node]}] != 0)" if node.type.kind == "bool" else f"s[{self.slots[node]}]"
+            return f"(s{self.slots[node]} != 0)" if node.type.kind == "bool" else f"s{self.slots[node]}"
         return self.names[node]
 
-    def _spell(self, node: Node) -> str:
+    def spell(self, node: Node) -> str:
+        if node in self.reread:
+            return f"load(p{self.tensors[self.reread[node]]}[i])"
         if node.op in TENSORS:
             place = self.tensors[node]
             if self._is_packed(node):
                 return f"b{place}[i - low]"
-            return f"load(p{place}[i])" if node.type.extent == ELEMENT else f"load(*({self.types[node]}*)x.pointers[{place}])"
+            index = self.index(node.type.extent)
+            return f"load(p{place}[{index}])" if index else f"load(*({self.types[node]}*)x.pointers[{place}])"
         if node.op in REDUCTIONS:
             return "(number)x.size" if node.op == "count" else f"(number)x.sums[{self.sums[node]}]"
         if node.op == "random":
             distribution, site = node.value
             return f"(number)draw_{distribution}(philox((u64)i, x.counter[0], {site}u, x.counter[1], x.counter[2]))"
         if node.op == "pow" and (exponent := whole_power(node.args[1])):
-            return f"whole_power<{exponent}>({self._operand(node.args[0])})"
-        return OPS[node.op].cpp.format(*(self._operand(arg) for arg in node.args))
+            return f"whole_power<{exponent}>({self.operand(node.args[0])})"
+        return OPS[node.op].cpp.format(*(self.operand(arg) for arg in node.args))
 
     # -------------------------------------------------------------------------------------------------- ends
 
-    def _finish(self) -> str:
+    def kept(self) -> list[str]:
+        """What else is stored when all passes are over, with values per tensor as they were."""
+        return []
+
+    def finish(self) -> str:
         """`finish`: the states per tensor and what is handed out, when all passes are over."""
         rest = [o for o in self.outputs if o.target is None or o.target.type.extent == TENSOR]
-        lines = [self._definition(n) for n in self.computed([o.node for o in rest])]
-        for target, text in [(o.target, self._operand(o.node)) for o in rest if o.target is not None]:
+        lines = [self.definition(n) for n in self.computed([o.node for o in rest])]
+        lines += self.kept()
+        for target, text in [(o.target, self.operand(o.node)) for o in rest if o.target is not None]:
             place = self.tensors[target]
             lines.append(f"  store(*({self.types[target]}*)x.pointers[{place}], {text});")
-        handed = [self._operand(o.node) for o in rest if o.target is None]
+        handed = [self.operand(o.node) for o in rest if o.target is None]
         lines += [f"  results[{place}] = (double){text};" for place, text in enumerate(handed)]
-        return self._function("finish(const Tensor& x, double* results)", lines)
+        return self.function("finish(const Tensor& x, double* results)", lines)
 
     def _entry(self, returned: int) -> str:
         """The one function that is called."""
@@ -172,28 +203,37 @@ class _Writer(Passes):
         for number in range(self.passes):
             parts.append(PASS.replace("@NUMBER", str(number)))
             done = [n for n in self.sums if self.depth[n] == number + 1]
-            parts += [GATHER.replace("@SUM", str(self.sums[n])).replace("@START", _START[n.op]).replace("@ADD", _ADD[n.op]) for n in done]
-        sizes = {"TENSORS": len(self.columns), "SUMS": len(self.sums), "RETURNED": returned, "CHUNK": CHUNK}
-        constants = "".join(f"const i64 {name} = {size};\n" for name, size in sizes.items())
-        return constants + ENTRY.replace("@PASSES", "\n".join(parts))
+            parts += map(self._gathered, done)
+        return self.constants(returned) + ENTRY.replace("@PASSES", "\n".join(parts))
+
+    def _gathered(self, node: Node) -> str:
+        text = GATHER.replace("@SUM", str(self.sums[node])).replace("@START", START[node.op])
+        text = text.replace("@ADD", ADD[node.op].format(total="total", y="y"))
+        return text.replace("@SHARE", " / (double)sizes[n]" if node.op == "mean" else "")
+
+    def constants(self, returned: int, beside: int = 0) -> str:
+        """Sizes that `step` goes by."""
+        sizes = {"TENSORS": len(self.columns), "SUMS": len(self.sums), "RETURNED": returned, "CHUNK": CHUNK, "BESIDE": beside}
+        return "".join(f"const i64 {name} = {size};\n" for name, size in sizes.items())
 
 
-_START = {"sum": "0", "mean": "0", "count": "0", "amax": "-INFINITY", "amin": "INFINITY"}
-_ADD = {
-    "sum": "total += y;", "mean": "total += y / (double)sizes[n];", "count": "total += y;",
-    "amax": "total = larger(y, total);", "amin": "total = smaller(y, total);",
+SLOT = re.compile(r"\bs(\d+)\b")
+START = {"sum": "0", "mean": "0", "count": "0", "amax": "-INFINITY", "amin": "INFINITY"}
+ADD = {
+    "sum": "{total} + {y}", "mean": "{total} + {y}", "count": "{total} + {y}",
+    "amax": "larger({y}, {total})", "amin": "smaller({y}, {total})",
 }  # fmt: skip
 
 ENTRY = """
 static inline Tensor tensor_at(i64 n, const i64* sizes, char* const* pointers, const number* const* rows,
                                const u32* counters, const double* room) {
-  return {sizes[n], pointers + n * TENSORS, rows[n], counters + 3 * n, room + n * SUMS};
+  return {sizes[n], pointers + n * TENSORS, rows[n], counters + 3 * n, room + n * SUMS, 0, 0, 0, nullptr};
 }
 
 // `starts`: the first chunk of each tensor, and behind the last one their number.
 // `room`: SUMS numbers for each tensor, then for each chunk.
 extern "C" void step(i64 count, const i64* sizes, const i64* starts, char* const* pointers, const number* const* rows,
-                     const u32* counters, double* room, double* results) {
+                     const u32* counters, double* room, double* results, const void*, double*) {
   const i64 chunks = starts[count];
   double* const partial = room + count * SUMS;
 @PASSES
@@ -214,13 +254,13 @@ GATHER = """  for (i64 n = 0; n < count; n++) {
     double total = @START;
     for (i64 c = starts[n]; c < starts[n + 1]; c++) {
       const double y = partial[c * SUMS + @SUM];
-      @ADD
+      total = @ADD;
     }
-    room[n * SUMS + @SUM] = total;
+    room[n * SUMS + @SUM] = total@SHARE;
   }"""
 
 
-def _clauses(sums: Sequence[tuple[int, str]]) -> str:
+def clauses(sums: Sequence[tuple[int, str]]) -> str:
     """Lanes may add up on their own; the order of lanes is the same in every run."""
     adds = [f"a{place}" for place, op in sums if op in ("sum", "mean")] + [f"n{place}" for place, op in sums if op in ("amax", "amin")]
     most, least = ([f"a{place}" for place, op in sums if op == name] for name in ("amax", "amin"))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from optlang.backends.base import Cell
-from optlang.backends.cpp import source
+from optlang.backends.cpp.layout import layout
 from optlang.backends.repeat import Table, key_of
 from optlang.backends.torch.functions import Bound
 from optlang.host import HostScalars
@@ -27,8 +27,8 @@ class CppTable(Table):
     def __init__(self, loaded: Loaded, slots: HostScalars, calls: Sequence[tuple[Cell, Bound]]) -> None:
         super().__init__([key_of(calls[0][1], place, part) for place, part in loaded.places], slots, calls)
         self.step, sums = loaded.step, loaded.kernel.sums
-        self.starts = np.concatenate([[0], np.cumsum(-(-self.sizes // source.CHUNK))])
-        self.room = np.empty((len(calls) + int(self.starts[-1])) * sums + 1)
+        self.layout = layout(loaded.kernel.room, [tuple(x.shape) for x in self.weights])
+        self.room = np.empty((len(calls) + int(self.layout.starts[-1])) * sums + 1)
         self.results = np.empty((len(calls), loaded.kernel.returned))
 
     def ready(self, seed: int) -> Callable[[], None]:
@@ -39,7 +39,8 @@ class CppTable(Table):
         drawn = counters.astype(np.uint32).reshape(-1)
 
         def take() -> None:
-            given = (self.sizes, self.starts, self.pointers, pointers, drawn, self.room, self.results)
+            found = self.layout
+            given = (self.sizes, found.starts, self.pointers, pointers, drawn, self.room, self.results, found.shapes, found.lines)
             self.step(ctypes.c_int64(len(self.cells)), *map(pointer, given))
             torch.autograd.graph.increment_version(self.weights)
             rows.size  # noqa: B018 - the numbers live until the step is over

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends import passes
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import DeviceScalars, joined, sent
 from optlang.backends.formats import Packed
@@ -64,7 +63,7 @@ class TritonFunctions(KernelFunctions):
     def made(self, bound: Bound, outputs: Sequence[Output]) -> Loaded | None:
         code = bound.code
         types = {n: x if isinstance(x, Packed) else TYPES.get(x.dtype, "") for n, x in zip(code.tensors, bound.tensors, strict=True)}
-        if passes.refuses(outputs) or not all(types.values()):
+        if self.refuses(bound, outputs) or not all(types.values()):
             return None
         kernel = source.generate(outputs, code.slots, types, bound.s.dtype == torch.float64)
         try:

@@ -1,0 +1,77 @@
+// How kernels with rows and columns go over all tensors; see `lines` and `layout`.
+struct Shape { i64 batch, rows, cols, per, many, chunks, lines, beside; };
+// Rows `low` to `high` - 1 of matrices `first` to `last` - 1; `split`: not all rows of a matrix.
+struct Chunk { i64 first, last, low, high; bool split; };
+struct All {
+  i64 count;
+  const i64 *sizes, *starts;
+  char* const* pointers;
+  const number* const* rows;
+  const u32* counters;
+  double* room;  // SUMS numbers for each tensor, then for each chunk
+  const Shape* shapes;
+  double* lines;
+};
+
+static inline i64 parts_of(const Shape& shape) { return shape.per < shape.rows ? (shape.rows + shape.per - 1) / shape.per : 1; }
+static inline Chunk chunk_at(const Shape& shape, i64 place) {
+  const i64 parts = parts_of(shape), low = place % parts * shape.per, first = place / parts * shape.many;
+  const i64 last = first + shape.many, high = low + shape.per;
+  return {first, last < shape.batch ? last : shape.batch, low, high < shape.rows ? high : shape.rows, parts > 1};
+}
+static inline Tensor tensor_at(const All& all, i64 n) {
+  const Shape& shape = all.shapes[n];
+  return {all.sizes[n], all.pointers + n * TENSORS, all.rows[n], all.counters + 3 * n, all.room + n * SUMS,
+          shape.batch, shape.rows, shape.cols, all.lines + shape.lines};
+}
+
+template <class F> static void all_chunks(const All& all, F pass) {
+  const i64 chunks = all.starts[all.count];
+  double* const partial = all.room + all.count * SUMS;
+  #pragma omp parallel for schedule(dynamic) if (chunks > 3)
+  for (i64 c = 0; c < chunks; c++) {
+    i64 below = 0, above = all.count;  // the tensor of this chunk
+    while (above - below > 1) {
+      const i64 middle = (below + above) / 2;
+      if (all.starts[middle] <= c) below = middle; else above = middle;
+    }
+    const Shape& shape = all.shapes[below];
+    const i64 place = c - all.starts[below];
+    pass(tensor_at(all, below), chunk_at(shape, place), partial + c * SUMS, all.lines + shape.beside + place * BESIDE * shape.cols);
+  }
+}
+template <class F> static void all_tensors(const All& all, F gather) {
+  double* const partial = all.room + all.count * SUMS;
+  #pragma omp parallel for schedule(dynamic) if (all.starts[all.count] > 3)
+  for (i64 n = 0; n < all.count; n++) {
+    const Shape& shape = all.shapes[n];
+    gather(tensor_at(all, n), shape, partial + all.starts[n] * SUMS, all.lines + shape.beside, all.room + n * SUMS);
+  }
+}
+
+// What chunks have left is added in their order.
+template <class F> static double of_chunks(const double* partial, i64 chunks, double start, double share, F add) {
+  double total = start;
+  for (i64 c = 0; c < chunks; c++) total = add(total, partial[c * SUMS]);
+  return total / share;
+}
+template <class F> static void of_matrices(
+    const Tensor& x, const Shape& shape, const double* partial, double* to, double start, double share, F add) {
+  const i64 parts = parts_of(shape);
+  if (parts > 1)
+    for (i64 b = 0; b < x.batch; b++) to[b] = of_chunks(partial + b * parts * SUMS, parts, start, share, add);
+}
+template <class F> static void of_columns(
+    const Tensor& x, const Shape& shape, const double* beside, double* to, double start, double share, F add) {
+  const i64 parts = parts_of(shape);
+  if (parts > 1)
+    for (i64 b = 0; b < x.batch; b++) {
+      double* const total = to + b * x.cols;
+      for (i64 c = 0; c < x.cols; c++) total[c] = start;
+      for (i64 part = 0; part < parts; part++) {
+        const double* const from = beside + (b * parts + part) * BESIDE * x.cols;
+        for (i64 c = 0; c < x.cols; c++) total[c] = add(total[c], from[c]);
+      }
+      for (i64 c = 0; c < x.cols; c++) total[c] /= share;
+    }
+}

@@ -1,0 +1,233 @@
+"""C++ for rules with rows, columns and matrices: chunks are whole rows, and reductions to lines leave an array for each tensor.
+
+What a line needs is computed once for it: of a row before its elements, of a matrix before its rows. A reduction to rows is
+over within its chunk. To columns and matrices, each chunk leaves what it found beside, unless it holds the whole matrix, and
+these are added in order. A reduction from lines (the mean of a value per row) goes over these between two passes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from optlang.backends.cpp import source
+from optlang.backends.cpp.layout import Room
+from optlang.backends.cpp.source import ADD, START, Kernel, Writer, clauses, header
+from optlang.backends.formats import Packed
+from optlang.backends.passes import FRAMES, REDUCTIONS, is_lined, kind
+from optlang.backends.torch.code import Output
+from optlang.ir import Node
+from optlang.types import Extent
+
+LINES = ("row", "col", "matrix")
+LENGTHS = {"element": "x.size", "row": "x.batch * x.rows", "col": "x.batch * x.cols", "matrix": "x.batch"}
+SHARE = {("element", "row"): "x.cols", ("element", "col"): "x.rows", ("element", "matrix"): "x.rows * x.cols", ("row", "matrix"): "x.rows",
+         ("col", "matrix"): "x.cols"}  # of how many values a mean per line is  # fmt: skip
+
+
+def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], double: bool) -> Kernel:
+    """The kernel for outputs, see `source.generate`, with rows and columns where they matter."""
+    writer = LinedWriter(outputs, slots, types, "double" if double else "float")
+    lined = any(is_lined(n.type.extent) for n in [*writer.order, *writer.types])
+    return writer.kernel() if lined else source.generate(outputs, slots, types, double)
+
+
+class LinedWriter(Writer):
+    """One kernel with rows and columns being written."""
+
+    def room(self) -> Room:
+        """What the reductions to lines need."""
+        count = {name: sum(kind(n.value) == name and n.op != "count" for n in self.sums) for name in LINES}
+        flat = any(is_lined(n.type.extent) and n.type.extent.frame == "flat" for n in [*self.order, *self.types])
+        return Room(count["row"], count["col"], count["matrix"], len(self._beside()), flat)
+
+    def _beside(self) -> list[Node]:
+        """The reductions of elements to columns, which chunks leave beside."""
+        return [n for n in self.sums if _way(n) == ("element", "col") and n.op != "count"]
+
+    # ------------------------------------------------------------------------------------------------ places
+
+    def index(self, extent: Extent) -> str:
+        found = kind(extent)
+        return {"element": "i", "tensor": ""}.get(found, f"at_{found}")
+
+    def spell(self, node: Node) -> str:
+        if node.op in FRAMES:
+            return self.operand(node.args[0])
+        if node.op == "count":
+            return f"(number)({self._share(node)})"
+        if node.op in REDUCTIONS and kind(node.value) in LINES:
+            return f"(number){self._line(node)}[at_{kind(node.value)}]"
+        return super().spell(node)
+
+    def function(self, head: str, lines: Sequence[str]) -> str:
+        used = [n for n, place in self.sums.items() if any(re.search(rf"\bl{place}\b", line) for line in lines)]
+        return super().function(head, [*(f"  double* const {self._line(n)} = {self._start(n)};" for n in used), *lines])
+
+    def _line(self, node: Node) -> str:
+        """Where a reduction to lines leaves its values."""
+        return f"l{self.sums[node]}"
+
+    def _start(self, node: Node) -> str:
+        before = [kind(n.value) for n in list(self.sums)[: self.sums[node]] if kind(n.value) in LINES and n.op != "count"]
+        terms = [f"{before.count(name)} * {LENGTHS[name]}" for name in LINES if name in before]
+        return " + ".join(["x.lines", *terms])
+
+    def _share(self, node: Node) -> str:
+        """Of how many values a reduction is."""
+        whole, left = _way(node)
+        return LENGTHS[whole] if left == "tensor" else SHARE[whole, left]
+
+    def _finished(self, node: Node, text: str) -> str:
+        return f"{text} / (double)({self._share(node)})" if node.op == "mean" else text
+
+    # ---------------------------------------------------------------------------------------------- one pass
+
+    def found(self, number: int) -> list[Node]:
+        """Those of elements only."""
+        return [n for n in super().found(number) if _way(n)[0] == "element"]
+
+    def pass_(self, number: int) -> str:
+        """`pass_K`: the rows of one chunk of one tensor."""
+        sums = self.found(number)
+        body, writes = self.begun(number)
+        used = [*self.reread.values(), *(target for _, target in writes)]
+        lines = [*self.pointers(body, used), *self._defined(body, "tensor"), *self._begun(sums, "tensor")]
+        matrix = [*self._defined(body, "matrix"), *self._begun(sums, "matrix")]
+        for n in [n for n in sums if _way(n)[1] == "col"]:
+            beside = f"beside + {self._beside().index(n)} * x.cols"
+            matrix.append(f"  double* const c{self.sums[n]} = k.split ? {beside} : {self._line(n)} + b * x.cols;")
+            matrix.append(f"  for (i64 c = 0; c < x.cols; c++) c{self.sums[n]}[c] = {START[n.op]};")
+        inner = [n for n in sums if _way(n)[1] != "col"]
+        element = [*self._defined(body, "col"), *self._defined(body, "element"), *map(self._added, sums)]
+        element += [f"  {self.stored(target, self.operand(node))}" for node, target in writes]
+        row = ["  const i64 at_row = b * x.rows + r;", *self._defined(body, "row"), *self._begun(sums, "row")]
+        row += [f"  #pragma omp simd{clauses([(self.sums[n], n.op) for n in inner])}", "  for (i64 c = 0; c < x.cols; c++) {"]
+        row += ["  const i64 i = at_row * x.cols + c, at_col = b * x.cols + c;", *element, "  }", *self._left(sums, "row", "at_row")]
+        lines += ["  for (i64 b = k.first; b < k.last; b++) {", "  const i64 at_matrix = b;", *matrix]
+        lines += ["  for (i64 r = k.low; r < k.high; r++) {", *row, "  }", *self._left_of_matrix(sums), "  }"]
+        lines += [f"  partial[{self.sums[n]}] = {_total(n, self.sums[n])};" for n in sums if _way(n)[1] == "tensor"]
+        return self.function(f"pass_{number}(const Tensor& x, const Chunk& k, double* partial, double* beside)", lines)
+
+    def _defined(self, body: Sequence[Node], name: str) -> list[str]:
+        return [self.definition(n) for n in body if kind(n.type.extent) == name]
+
+    def _begun(self, sums: Sequence[Node], name: str) -> list[str]:
+        return [f"  double a{self.sums[n]} = {START[n.op]}, n{self.sums[n]} = 0;" for n in sums if _way(n)[1] == name]
+
+    def _left(self, sums: Sequence[Node], name: str, place: str) -> list[str]:
+        """The finished reductions of one line."""
+        return [
+            f"  {self._line(n)}[{place}] = {self._finished(n, _total(n, self.sums[n]))};" for n in sums if _way(n)[1] == name
+        ]  # fmt: skip
+
+    def _left_of_matrix(self, sums: Sequence[Node]) -> list[str]:
+        lines = []
+        for n in [n for n in sums if _way(n)[1] == "matrix"]:
+            place, total = self.sums[n], _total(n, self.sums[n])
+            lines.append(f"  if (k.split) partial[{place}] = {total}; else {self._line(n)}[b] = {self._finished(n, total)};")
+        for n in [n for n in sums if _way(n)[1] == "col" and n.op == "mean"]:
+            lines.append(f"  if (!k.split) for (i64 c = 0; c < x.cols; c++) c{self.sums[n]}[c] /= (double)x.rows;")
+        return lines
+
+    def _added(self, node: Node) -> str:
+        if _way(node)[1] != "col":
+            return f"  {self.accumulated(node)}"
+        value, total = f"(double)({self.operand(node.args[0])})", f"c{self.sums[node]}[c]"
+        return f"  {total} = {ADD[node.op].format(total=total, y=value)};"
+
+    # ------------------------------------------------------------------------------------------- between passes
+
+    def gathered(self, number: int) -> str:
+        """`gather_K`: what chunks have left of one tensor, added in order; then the reductions from lines."""
+        lines = []
+        for n in self.found(number):
+            lines += self._of_chunks(n)
+        wanted = [n for n in super().found(number) if _way(n)[0] in LINES]
+        for name in LINES:
+            some = [n for n in wanted if _way(n)[0] == name]
+            lines += self._of_lines(some, name) if some else []
+        head = f"gather_{number}(const Tensor& x, const Shape& shape, const double* partial, const double* beside, double* sums)"
+        return self.function(head, lines)
+
+    def _of_chunks(self, node: Node) -> list[str]:
+        place, left = self.sums[node], _way(node)[1]
+        arguments = f"{START[node.op]}, {self._share(node) if node.op == 'mean' else '1'}"
+        add = f"[](double total, double y) {{ return {ADD[node.op].format(total='total', y='y')}; }}"
+        if left == "tensor":
+            return [f"  sums[{place}] = of_chunks(partial + {place}, shape.chunks, {arguments}, {add});"]
+        if left == "matrix":
+            return [f"  of_matrices(x, shape, partial + {place}, {self._line(node)}, {arguments}, {add});"]
+        if left == "col":
+            return [f"  of_columns(x, shape, beside + {self._beside().index(node)} * x.cols, {self._line(node)}, {arguments}, {add});"]
+        return []
+
+    def _of_lines(self, sums: Sequence[Node], name: str) -> list[str]:
+        """Reductions from the lines of one kind; the lines of a matrix follow each other."""
+        body = self.computed([n.args[0] for n in sums])
+        loop = [*self._along(name, [*self._defined(body, name), *(f"  {self.accumulated(n)}" for n in sums)])]
+        lines = [*self.pointers(body, []), *self._defined(body, "tensor"), *self._begun(sums, "tensor")]
+        lines += ["  for (i64 b = 0; b < x.batch; b++) {", "  const i64 at_matrix = b;"]
+        lines += [*([] if name == "matrix" else self._defined(body, "matrix")), *self._begun(sums, "matrix"), *loop]
+        lines += [*self._left(sums, "matrix", "b"), "  }"]
+        lines += [
+            f"  sums[{self.sums[n]}] = {self._finished(n, _total(n, self.sums[n]))};" for n in sums if _way(n)[1] == "tensor"
+        ]  # fmt: skip
+        return ["  {", *lines, "  }"]
+
+    @staticmethod
+    def _along(name: str, lines: Sequence[str]) -> list[str]:
+        """Lines of code for each row or column of matrix `b`, or for the matrix itself."""
+        if name == "matrix":
+            return list(lines)
+        count = f"x.{name}s"
+        return [f"  for (i64 l = 0; l < {count}; l++) {{", f"  const i64 at_{name} = b * {count} + l;", *lines, "  }"]
+
+    # -------------------------------------------------------------------------------------------------- ends
+
+    def kept(self) -> list[str]:
+        """States per line, each computed from old ones: those of matrices last, which rows and columns may read."""
+        lines = []
+        for name in LINES:
+            some = [(o.node, o.target) for o in self.outputs if o.target is not None and kind(o.target.type.extent) == name]
+            if not some:
+                continue
+            body = self.computed([node for node, _ in some])
+            stores = [f"  {self.stored(target, self.operand(node))}" for node, target in some]
+            loop = self._along(name, [*self._defined(body, name), *stores])
+            outer = [] if name == "matrix" else self._defined(body, "matrix")
+            lines += ["  {", *self.pointers(body, [target for _, target in some]), *self._defined(body, "tensor")]
+            lines += ["  for (i64 b = 0; b < x.batch; b++) {", "  const i64 at_matrix = b;", *outer, *loop, "  }", "  }"]
+        return lines
+
+    def body(self, returned: int) -> list[str]:
+        functions, stages = [], []
+        for number in range(self.passes):
+            if self.found(number) or (number == self.passes - 1 and self.writes()):
+                functions.append(self.pass_(number))
+                stages.append(f"  all_chunks(all, pass_{number});")
+            if super().found(number):
+                functions.append(self.gathered(number))
+                stages.append(f"  all_tensors(all, gather_{number});")
+        entry = ENTRY.replace("@STAGES", "\n".join(stages))
+        return [self.constants(returned, len(self._beside())), header("lined.h"), *functions, self.finish(), entry]
+
+
+ENTRY = """
+extern "C" void step(i64 count, const i64* sizes, const i64* starts, char* const* pointers, const number* const* rows,
+                     const u32* counters, double* room, double* results, const Shape* shapes, double* lines) {
+  const All all = {count, sizes, starts, pointers, rows, counters, room, shapes, lines};
+@STAGES
+  #pragma omp parallel for schedule(dynamic) if (starts[count] > 3)
+  for (i64 n = 0; n < count; n++) finish(tensor_at(all, n), results + n * RETURNED);
+}
+"""
+
+
+def _way(node: Node) -> tuple[str, str]:
+    """From which extent to which a reduction goes."""
+    return kind(node.args[0].type.extent), kind(node.value)
+
+
+def _total(node: Node, place: int) -> str:
+    return f"(n{place} ? NAN : a{place})"

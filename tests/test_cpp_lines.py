@@ -1,0 +1,111 @@
+"""Rows, columns and matrices in C++ beside the reference: shapes that fill chunks, end in one, or have nothing in them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from stepping import program, shapes_for
+from torch import Tensor
+from torch_pairs import Pair, tensors
+
+import optlang
+from optlang import ir
+from optlang.backends.cpp import BACKEND
+from optlang.backends.cpp.layout import CHUNK, LEAST_ROWS, Room, layout
+
+EVERYTHING = """rule Everything { hyper lr = 0.01 in (0, inf)
+  state m = 0
+  state r per row = 1
+  state c per col = 0
+  state seen per row = 0
+  state q per matrix = 0
+  state k per tensor = 0
+  r' = 0.5*r + mean(g^2 per row) + 0.1*max(g per row)
+  seen' = seen + r
+  c' = 0.5*c + 0.1*sum(abs(g) per col) + 0.1*min(g per col) + mean(g*r' per col)
+  q' = 0.9*q + mean(r' per matrix) + 0.1*max(c' per matrix) + 0.01*sum(g per matrix) + min(g per matrix)
+  k' = 0.5*k + mean(q') + max(r') - min(c') + mean(g)
+  m' = 0.9*m + g*uniform()/(1 + abs(r' + c' + q'))
+  w' = w - lr*(m' + 0.001*seen' + tanh(k')*count(g per row)/(1 + count(r') + count(g per matrix)))
+}"""
+CONVOLVING = """rule Convolving { hyper lr = 0.01 in (0, inf)
+  state m = 0
+  x  = as_matrix(g)
+  m' = 0.9*m + as_param(x*sum(x per col)/(1 + norm(x per row)) + mean(x per matrix))
+  w' = w - lr*m'/(1 + norm(m'))
+}"""
+SMALL = [(4, 5), (1, 1), (40, 1), (1, 40), (3, 4, 5, 6)]
+LARGE = [(2 * LEAST_ROWS + 76, 40), (2, LEAST_ROWS + 188, 30), (3, CHUNK + 3000), (300, 7, 3, 3), (9000, 2)]
+NONE = [(0, 5), (5, 0), (2, 0, 3), (0, 2, 3)]
+LIBRARY = ("adafactor", "came", "sm3", "adamwsubsetnorm", "scioncolumns", "ranger21")
+
+
+def stepped(rule: ir.Program, given: list[Tensor], steps: int = 3) -> Pair:
+    """Steps compared one by one, all in C++."""
+    both = Pair(rule, given, executable=BACKEND.compile(rule, "safe"))
+    both.tolerance = 1e-5
+    for _ in range(steps):
+        both.step()
+    assert {both.ours.way(cell.index).backend for cell in both.taken.cells} == {"cpp"}
+    return both
+
+
+@pytest.mark.parametrize("text", [EVERYTHING, CONVOLVING], ids=["everything", "convolving"])
+def test_all_kinds_of_values(text: str) -> None:
+    stepped(program(text), tensors(SMALL + LARGE))
+
+
+@pytest.mark.parametrize("text", [EVERYTHING, CONVOLVING], ids=["everything", "convolving"])
+def test_nothing_in_a_parameter(text: str) -> None:
+    stepped(program(text), tensors([*NONE, (3, 4)]))
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+def test_rules_of_the_library(name: str) -> None:
+    rule = optlang.Rule(name).program
+    assert isinstance(rule, ir.Program)
+    stepped(rule, tensors(shapes_for(rule, [*SMALL, *LARGE, (7,)])), 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_number_types(dtype: torch.dtype) -> None:
+    stepped(program(EVERYTHING), tensors([*SMALL, LARGE[0]], dtype))
+
+
+def test_memory_in_any_order() -> None:
+    given = [tensors([(40, 700)])[0].T, tensors([(40, 30)])[0][::2, ::3], tensors([(4, 3, 8, 8)])[0].to(memory_format=torch.channels_last)]
+    stepped(program(EVERYTHING), given)
+
+
+def test_any_number_of_threads_gives_the_same_bits() -> None:
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(stepped(program(EVERYTHING), tensors(SMALL + LARGE)).weights)
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_an_infinite_gradient_and_one_that_is_no_number() -> None:
+    given = tensors([(600, 40), (4, 5)])
+    both = Pair(program(EVERYTHING), given, executable=BACKEND.compile(program(EVERYTHING), "safe"))
+    for value in (torch.inf, torch.nan):
+        both.gradient = lambda like, value=value: torch.full_like(like, 0.5).index_fill_(0, torch.tensor([3]), value)  # type: ignore[method-assign]
+        both.step()
+
+
+def test_room_beside_a_model_is_small() -> None:
+    """What rows and columns of GPT-2's matrices need is less than 1 % of the parameters."""
+    shapes = [(50257, 768), (768, 50257), (3072, 768), (768, 768), (2304, 768)]
+    found = layout(Room(1, 1, 1, 1, False), shapes)
+    assert found.lines.nbytes < 0.01 * 4 * sum(a * b for a, b in shapes)
+
+
+def test_chunks_hold_each_row_once() -> None:
+    for shape in SMALL + LARGE + NONE:
+        [(batch, rows, _, per, many, chunks, *_)] = layout(Room(0, 0, 0, 1, False), [shape]).shapes.tolist()
+        parts = -(-rows // per) if per < rows else 1
+        assert chunks * many >= batch * parts > (chunks - 1) * many and (many == 1 or parts == 1)
