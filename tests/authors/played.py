@@ -79,9 +79,10 @@ class Client(Held):
         super().__init__(params, problem)
         self.places: list[Tensor] = []
         self.model = [p.detach().clone().requires_grad_() for p in self.params]
+        drift = parameters_to_vector(last_round(problem, 0)["drift"])
         asked = SimpleNamespace(
             args=SimpleNamespace(ad_lr=True, optimizer="sgd", local_ep=1, num_users=5, frac=0.5, function="FedHyper-CL"),
-            lrs=[ONE_CLIENT["lr"]], gtl=parameters_to_vector(last_round(problem, 0)["drift"]), device="cpu", criterion=lambda loss, labels: loss,
+            lrs=[ONE_CLIENT["lr"]], gtl=drift, device="cpu", criterion=lambda loss, labels: loss,
             trainloader=self._batches(steps), logger=SimpleNamespace(add_scalar=lambda *what: None),
         )  # fmt: skip
         known.LocalUpdate.update_weights(asked, self, 0, 0)
