@@ -8,7 +8,7 @@ RULES  ?= adamw lion examples/my.opt
 TASK   ?= digits
 MINUTES ?= 10
 
-.PHONY: race test torch-suite lint format bench optax resume sharded authors gpu-check clean conformance digits gallery fuzz accuracy
+.PHONY: race test torch-suite lint format bench optax resume sharded authors gpu-check clean conformance digits gallery fuzz accuracy coverage mutants
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
@@ -52,6 +52,21 @@ gallery: $(VENV)/.ready-for-tests ## library/README.md from the rules, seconds
 
 fuzz: $(VENV)/.ready-for-tests  ## Random programs and hostile texts for MINUTES, on from where docs/fuzz.json stopped
 	$(PY) -m tests.fuzz --minutes $(MINUTES) --record docs/fuzz.json
+
+# The tests of the front end and compiler, and how long those of one function that differ in parameters may take together, in seconds
+COMPILER = $(filter-out $(wildcard tests/test_search* tests/test_home* tests/test_race.py tests/test_bench.py tests/test_digits.py \
+  tests/test_wheel.py tests/test_torch_suite.py tests/test_torch_compiled.py tests/test_gpu_check.py),$(wildcard tests/test_*.py))
+MOST    ?= 6
+coverage: $(VENV)/.ready-for-tests ## Lines and branches of the front end and compiler that their tests reach
+	@mkdir -p build
+	MOST=$(MOST) TIMES=build/times.json PYTHONPATH=tests COVERAGE_FILE=build/coverage \
+	  $(VENV)/bin/coverage run -m pytest -q -p mutation.contexts $(COMPILER)
+	COVERAGE_FILE=build/coverage $(VENV)/bin/coverage report --skip-covered
+
+mutants: coverage               ## Mutants of the compiler, an hour: which tests notice, counts and survivors in docs/mutants.json
+	rm -rf build/mutants && mkdir build/mutants && git archive HEAD | tar -x -C build/mutants
+	XDG_CACHE_HOME=$(CURDIR)/build OMP_NUM_THREADS=1 $(PY) -m tests.mutation build/mutants --coverage build/coverage --times build/times.json \
+	  --results build/mutants.jsonl --record docs/mutants.json
 
 accuracy: $(VENV)/.ready-for-tests ## Errors of the float32 step in ulp, a line of JSON for each rule
 	$(PY) tests/accuracy.py

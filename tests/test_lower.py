@@ -212,6 +212,20 @@ REFUSED = {
     "chained comparison": ("w' = where(0 < g < 1, w, g)", ["R08"]),
     "eval of the gradient": ("w' = w - g eval = w' + g*2", ["R10"]),
     "report per element": ("report a = g w' = w - g", ["T02"]),
+    "a loop after an equation": ("y = 1 repeat 2 { state y = g y' = y } w' = w - y", ["N03"]),
+    "a loop after a loop": ("repeat 2 { state y = g y' = y } repeat 2 { state y = g y' = y } w' = w - y", ["N03"]),
+    "a loop after a state": ("state y = 0 y' = y repeat 2 { state y = g y' = y } w' = w - g", ["N03"]),
+    "a loop without equation": ("repeat 2 { state y = g z = y } w' = w - y", ["N07"]),
+    "a window in a loop": ("repeat 2 { state y[3] = g y' = y } w' = w - g", ["R06"]),
+    "an extent in a loop": ("repeat 2 { state y per row = 0 y' = y } w' = w - g", ["R06"]),
+    "a state in a block of a loop": ("repeat 2 { state y = g y' = y when t > 3 { state z = 0 z' = z } } w' = w - y", ["R06"]),
+    "per twice": ("w' = w - sum(g per row, per col)", ["T05"]),
+    "a setting as a truth": ("hyper bool b = true state m = b m' = m w' = w - g", ["T02"]),
+    "beyond float64": ("w' = w - 1e400*g", ["L03"]),
+    "windows of two lengths": ("state a[3] = 0 a' = push(a, g) state b[4] = 0 b' = push(b, g) w' = w - mean(a + b)", ["T01"]),
+    "a row as a matrix": ("w' = w - as_param(as_matrix(mean(g per row)))", ["T07"]),
+    "two shapes": ("w' = w - as_param(as_matrix(g) @ g.T)", ["T07"]),
+    "eval of the gradient elsewhere": ("w' = w - g eval = grad(w')", ["R10"]),
 }  # fmt: skip
 
 
@@ -249,6 +263,13 @@ AROUND = {
     "calls too deep": (tower("f{0}(x)", 90) + rule("w' = f89(g)"), "L01"),
     "loops in loops": (rule("repeat 1000 { state y = g repeat 1000 { state z = y z' = z + 1 } y' = z } w' = y"), "L01"),
     "empty": ("", "R11"),
+    "per alone in a call of a rule": ("rule B { w' = w - g } " + rule("w' = B(per row)"), "T05"),
+    "per in a call of a function": ("def f(x) = 2*x " + rule("w' = w - f(g per row)"), "T05"),
+    "a number for a truth": ("rule B { hyper bool b = true w' = where(b, g, w) } " + rule("w' = B(b = 2)"), "T01"),
+    "a truth for a number": ("rule B { hyper b = 1 w' = w - b*g } " + rule("w' = B(b = true)"), "T01"),
+    "a fraction for a whole number": ("rule B { hyper int b = 1 w' = w - b*g } " + rule("w' = B(b = 2.5)"), "T01"),
+    "a setting twice": ("rule B { hyper b = 1 w' = w - b*g } " + rule("w' = B(b = 2, b = 3)"), "N11"),
+    "a route that takes a truth for a number": ("route B { when rank == true use A() otherwise use A() }" + rule("w' = w - g"), "T01"),
 }  # fmt: skip
 
 
@@ -259,6 +280,19 @@ def test_refused_across_definitions(name: str) -> None:
     found = codes(text)
     assert found and set(found) == {expected}
     assert time.process_time() - start < 20
+
+
+def test_truths_in_places_where_they_may_stand() -> None:
+    assert program(rule("state m = not true m' = not m w' = where(m', w, g)")).states[0].type.kind == "bool"
+    file, _ = parser.parse(Source("route B { when true use A() }" + rule("w' = w - g")))
+    routing = lower(file, "B")
+    assert isinstance(routing, ir.Routing) and routing.cases[0].condition == ir.Predicate("const", value=True)
+
+
+def test_a_file_without_rules() -> None:
+    file, _ = parser.parse(Source("def f(x) = x"))
+    with pytest.raises(OptError, match="no rule"):
+        lower(file)
 
 
 def test_a_finding_in_another_file_says_where_the_call_stands() -> None:

@@ -90,6 +90,13 @@ FEATURES = {
     "settings decide": "rule R { hyper bool f = true when f { state s per model = 1 s' = s + norm(g per model) k = s' } "
     "else { k = 1 } w' = w - 0.1*g/k }",
     "one value reduced": "rule R { a = sum(rank) + max(rank) + mean(norm(g)) + count(numel) + quantile(rank, 0.3) w' = w - 0.01*a*g }",
+    "functions of two": "rule R { w' = w - 0.1*(mod(g, 0.3) + atan2(g, w) + atan2(2, g) + cbrt(g)) }",
+    "share of places": "rule R { when rank >= 2 { a = quantile(places(cols), 0.3 per tensor) } else { a = 1 } w' = w - 0.01*a*g }",
+    "counts of a view": "rule R { when rank >= 2 { x = as_matrix(g) n = sum(as_param(x/count(x per row) + count(x))) } "
+    "else { n = 2 } w' = w - 0.1*g/(2 + n) }",
+    "a count that stands still": "rule R { state n per tensor = numel n' = numel + rank w' = w - 0.1*g/n }",
+    "nothing on one side": "rule R { state a = 0 state b = 0 when t > 2 { a' = a when rank == 2 { b' = g } } else { b' = b + g "
+    "a' = 2 } w' = w - 0.1*(g + a' + b') }",
     "sizes alone": "rule R { when rank >= 2 { a = var(places(cols) per tensor) + norm(eye(rows)) } else { a = 1 } w' = w - 0.01*a*g }",
     "two loops": "def f(x, n) { repeat n { state y = x y' = cos(y) - 0.1*y + 0.01*t } return y } rule R { hyper int n = "
     "4 in [0, 9] w' = w - 0.1*f(g, n)*f(w, n) }",
@@ -254,6 +261,33 @@ def test_a_route_sends_parameters_and_keeps_their_settings() -> None:
         results.append([round(x, 9) for p in net.parameters() for x in p.flatten().tolist()])
     assert results[0] == results[2]
     assert results[1] == results[3]
+
+
+CHOOSING = """rule R { w' = w - 0.1*g }
+  rule S { state a = w a' = 0.5*a + 0.5*w' w' = w - 0.2*g eval = a' }
+  rule T { w' = w - 0.1*grad(w + 0.1*g) }
+  route B { when -rank < -1 and max(rank, 1) == min(rank, 2) use S() when dtype == "float64" use R() }"""
+
+
+def test_a_route_by_every_kind_of_condition() -> None:
+    for cls in (load(optlang.build(CHOOSING, "B"), "B"), optlang.loads(CHOOSING, "B", backend="reference")):
+        with pytest.raises(ValueError, match="no rule"):
+            cls(Net(torch.float32).parameters())
+    same(run(load(optlang.build(CHOOSING, "B"), "B"))[0], run(optlang.loads(CHOOSING, "B", backend="reference"))[0])
+
+
+def test_a_route_says_what_a_step_needs() -> None:
+    nets = []
+    for cls in (load(optlang.build(CHOOSING, "B"), "B"), optlang.loads(CHOOSING, "B", backend="reference")):
+        net, optimizer = run(cls, steps=3)
+        optimizer.eval()
+        nets.append(net)
+        with pytest.raises(RuntimeError, match=r"call .*train"):
+            optimizer.step()
+    same(*nets)
+    asking = load(optlang.build(CHOOSING.replace("R()", "T()"), "B"), "B")(Net(torch.float64).parameters())
+    with pytest.raises(RuntimeError, match="closure"):
+        asking.step()
 
 
 @pytest.mark.parametrize("name", NAMES)

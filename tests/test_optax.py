@@ -122,6 +122,8 @@ def test_a_route_takes_no_rule_that_needs_more_than_its_parameters() -> None:
         optlang.build(text, "R", to="optax")
     with pytest.raises(ValueError, match="B: it reads inputs or the loss"):
         optlang.build(text.replace("per model", "per group"), "R", to="optax")
+    with pytest.raises(ValueError, match="A: its weights to evaluate with"):
+        optlang.build("rule A { state a = w a' = a/2 + w'/2 w' = w - g eval = a' } route R { otherwise use A() }", "R", to="optax")
 
 
 @pytest.mark.parametrize("name", ["adamw", "soap", "adafactor", "prodigy", "corefrozen"])
@@ -162,6 +164,9 @@ FEATURES = {
     "names": "rule Lambda { hyper jnp = 0.5 in (0, inf) state state_ = 0 state optax = 1 optax' = optax + g state_' = optax' "
              "w' = w - jnp*state_' }",
     "numbers that Python would refuse": "rule R { hyper a = 0 in [0, 1] w' = w - min(1/a, 2)*g*a^0 }",
+    "truths": "rule R { state seen = false seen' = not seen w' = w - 0.1*where(seen', g, 2*g) }",
+    "facts": "rule R { k = abs(rank - 3) x = as_matrix(g) w' = w - 0.1*as_param(x/count(x per row) - (-k)*x/count(x)) }",
+    "counts of groups": "rule R { state d per group = 1 d' = d + 1 w' = w - 0.1*g/(count(d per model) + sum(d' per model)) }",
     "reports": "rule R { report size = norm(g per model) w' = w - 0.1*g }",
 }  # fmt: skip
 
@@ -219,6 +224,16 @@ def test_a_route_sends_parameters_by_shape_and_name() -> None:
     params = {"embed": {"w": jnp.ones((2, 5))}, "out": {"w": jnp.ones((2, 5)), "b": jnp.ones(2)}}
     changes, _ = transformation.update(params, transformation.init(params), params)
     assert [float(x.ravel()[0]) for x in jax.tree.leaves(changes)] == [-0.25, -0.1, -0.5]
+
+
+def test_a_route_without_otherwise() -> None:
+    text = "rule A { w' = w - 0.1*g } rule B { w' = w - 0.2*g } route R { when rows > cols use A() when -rank == -2 use B() }"
+    transformation = namespace(optlang.build(text, "R", to="optax"))["r"]()
+    params = {"tall": jnp.ones((3, 2)), "wide": jnp.ones((2, 3))}
+    changes, _ = transformation.update(params, transformation.init(params), params)
+    assert [round(float(x.ravel()[0]), 6) for x in jax.tree.leaves(changes)] == [-0.1, -0.2]
+    with pytest.raises(ValueError, match="no rule for b of shape"):
+        transformation.init({"b": jnp.ones(3)})
 
 
 def test_the_loss_and_inputs_are_asked_for() -> None:

@@ -234,7 +234,7 @@ def _define_repeat(frame: Frame, statement: syntax.Repeat) -> None:
             if inner.window is not None or inner.per:
                 frame.report("R06", "a loop variable has neither a window nor `per`", inner.span, "",
                              "its first value decides its shape")  # fmt: skip
-            if frame.may_define(inner.name, inner.name_span):
+            if frame.may_define(inner.name, inner.name_span) and frame.is_first((inner.name, False), inner.name_span):
                 frame.blocks[inner.name, False] = loop
                 frame.places[inner.name] = inner.name_span
         if isinstance(inner, syntax.Equation) and inner.target.primed and inner.target.id not in own:

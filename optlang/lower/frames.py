@@ -212,12 +212,17 @@ class Frame:
             return
         if not target.primed and not self.may_define(target.id, target.span):
             return
+        if self.is_first(key, target.span):
+            self.equations[key] = equation
+            self.places.setdefault(target.id, target.span)
+
+    def is_first(self, key: Key, span: Span) -> bool:
+        """Whether no equation or block of this body defines a name yet; reports where one does."""
         if key in self.equations or key in self.blocks:
-            self.report("N03", f"`{target.id}{chr(39) * target.primed}` is defined twice", target.span, "second definition",
+            self.report("N03", f"`{key[0]}{chr(39) * key[1]}` is defined twice", span, "second definition",
                         "every name has one equation; use another name for the second value")  # fmt: skip
-            return
-        self.equations[key] = equation
-        self.places.setdefault(target.id, target.span)
+            return False
+        return True
 
     def _may_be_primed(self, target: syntax.Name) -> bool:
         if target.id == "w":

@@ -10,12 +10,14 @@ from optlang.backends.module.update import Lines, indented
 from optlang.backends.module.writer import (
     ATTRIBUTE,
     CLOSURE,
+    EVAL,
     STEP,
     attributes,
     documentation,
     input_lines,
     load_lines,
     set_state_lines,
+    train_lines,
     wrapped,
 )
 from optlang.ir import Predicate, Routing
@@ -39,7 +41,10 @@ def front(routing: Routing, name: str, classes: Sequence[str], draws: Mapping[st
     methods = [_documentation(routing, classes), _init(routing, classes, any(draws.values())), _add_param_group(routing, classes, draws)]
     programs = [case.program for case in routing.cases]
     inputs = list({i.name: i for program in programs for i in program.inputs}.values())
-    methods += [_rule_of(routing, name, classes), _step(routing, classes), *([input_lines(name, inputs)] if inputs else [])]
+    methods += [_rule_of(routing, name, classes), _step(routing, classes)]
+    evaluated = [cls for cls, program in zip(classes, programs, strict=True) if program.evaluation is not None]
+    methods += [_eval(evaluated), train_lines()] if evaluated else []
+    methods += [input_lines(name, inputs)] if inputs else []
     methods += [load_lines(), *([lines] if (lines := set_state_lines(programs)) else [])]
     return "\n".join([f"class {name}(Optimizer):", "\n\n".join("\n".join(indented(m)) for m in methods)])
 
@@ -131,6 +136,10 @@ def predicate(p: Predicate, facts: Mapping[str, str] = FACTS) -> Piece:
             return Piece(f"{facts['rank']} > 1 and {args[0].inside(SUM)} != {args[1].inside(SUM)}", AND)
     level = LEVELS.get(p.op, COMPARE)
     return chained(args[0], SIGNS[p.op], args[1], level, associates="none" if p.op not in LEVELS else "right" if p.op == "pow" else "left")
+
+
+def _eval(evaluated: Sequence[str]) -> Lines:
+    return ["@torch.no_grad()", *EVAL, *(f"    {cls}._evaluate(self, self._groups({quoted(cls)}))" for cls in evaluated)]
 
 
 def _step(routing: Routing, classes: Sequence[str]) -> Lines:

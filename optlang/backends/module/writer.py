@@ -19,6 +19,11 @@ from optlang.types import needs_matrix
 TRAINING = "weights_in_training"
 STEP = "def step(self, closure: Callable[[], Any] | None = None) -> Any:"
 ATTRIBUTE = "self.{0}: dict[str, Any] = {{}}"
+EVAL = [
+    "def eval(self) -> None:",
+    '    """Puts the weights to evaluate with into the model; call `train` before the next step."""',
+]
+EVAL_OF_ROUTE = ["def _evaluate(self: Any, groups: list[dict[str, Any]]) -> None:", '    """`eval` for groups of another optimizer."""']
 KINDS = {"bool": "bool", "int": "int", "real": "float"}
 SPARSE = [
     "if param.grad is not None and param.grad.layout != torch.strided:",
@@ -57,7 +62,8 @@ class Writer:
 
     def text(self) -> str:
         methods = [self._init(), self._add_param_group(), self._check_group(), self._update() if self.method else self._step()]
-        methods += [self._eval(), self._train()] if self.evaluates else []
+        methods += [self._eval()] if self.evaluates else []
+        methods += [train_lines()] if self.evaluates and not self.method else []
         methods += [input_lines(self.name, self.program.inputs)] if self.program.inputs else []
         methods += [load_lines(), set_state_lines([self.program])]
         blocks = [self._documentation(), *methods]
@@ -202,28 +208,25 @@ class Writer:
         if not any("dtype" in line for line in body):
             inner = [line for line in inner if not line.startswith("dtype")]
         in_group = [*update.settings(inner), 'for param in group["params"]:', *indented(inner)]
-        return [
-            "@torch.no_grad()",
-            "def eval(self) -> None:",
-            '    """Puts the weights to evaluate with into the model; call `train` before the next step."""',
-            "    for group in self.param_groups:",
-            *indented(in_group, 2),
-        ]
+        head, groups = (EVAL_OF_ROUTE, "groups") if self.method else (EVAL, "self.param_groups")
+        return ["@torch.no_grad()", *head, f"    for group in {groups}:", *indented(in_group, 2)]
 
-    def _train(self) -> Lines:
-        return [
-            "@torch.no_grad()",
-            "def train(self, mode: bool = True) -> None:",
-            '    """Puts the weights that are trained back, exactly; `train(False)` is `eval()`."""',
-            "    if not mode:",
-            "        self.eval()",
-            "        return",
-            "    for param, state in self.state.items():",
-            f'        if "{TRAINING}" in state:',
-            f'            param.copy_(state.pop("{TRAINING}"))',
-        ]
 
-    # ------------------------------------------------------------------------------------ inputs, checkpoints
+# -------------------------------------------------------------------------------- evaluation, inputs, checkpoints
+
+
+def train_lines() -> Lines:
+    return [
+        "@torch.no_grad()",
+        "def train(self, mode: bool = True) -> None:",
+        '    """Puts the weights that are trained back, exactly; `train(False)` is `eval()`."""',
+        "    if not mode:",
+        "        self.eval()",
+        "        return",
+        "    for param, state in self.state.items():",
+        f'        if "{TRAINING}" in state:',
+        f'            param.copy_(state.pop("{TRAINING}"))',
+    ]
 
 
 def input_lines(name: str, inputs: Sequence[Input]) -> Lines:

@@ -155,7 +155,7 @@ def size_text(dim: Dim, extent: Extent) -> str:
     """The size of one dimension of a matrix."""
     sizes = {"rows": "w.shape[-2]", "cols": "w.shape[-1]"}
     if extent.frame == "flat":
-        sizes = {"rows": "w.shape[0]", "cols": "w.size // w.shape[0]"}
+        sizes = {"rows": "w.shape[0]", "cols": "(w.size // w.shape[0])"}
     return sizes.get(str(dim), str(dim))
 
 

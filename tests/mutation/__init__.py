@@ -1,0 +1,1 @@
+"""Mutants of the compiler: which tests notice a change of a line."""
