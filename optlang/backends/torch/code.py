@@ -21,7 +21,7 @@ from optlang.types import ELEMENT, Dim, Extent, needs_matrix
 
 TENSORS = frozenset(["w", "g", "state", "input"])
 VIEWS = TENSORS | {"transpose", "as_matrix", "as_param"}  # their results share memory with an operand
-HEAVY = frozenset(["matmul", "eigenvectors", "orthonormal", "inverse"])
+HEAVY = frozenset(["matmul", "eigenvectors", "orthonormal", "inverse", "quantile"])  # fusing the rest would gain little
 SYMBOLS = {"and": "&", "or": "|", "pow": "**"}
 TAKEN = frozenset(["torch", "ops", "s", "counter", "first", "inf", "nan", *keyword.kwlist])
 
@@ -46,7 +46,7 @@ class CellCode:
     shaped: bool
     draws: bool
     elementwise: bool  # may run over the elements of many parameters at once
-    multiplies: bool  # products or factorisations of matrices take most of its time
+    multiplies: bool  # products or factorisations of matrices, or sorting, take most of its time
     written: tuple[int, ...]  # the places of the tensors that it writes into
 
 
@@ -65,7 +65,7 @@ def generate(
     written = tuple(place for place, node in enumerate(writer.tensors) if node in targets)
     draws = any(n.op == "random" for n in order)
     plain = not writer.shaped and not draws and all(_is_elementwise(n) for n in [*order, *writer.tensors])
-    heavy = any(n.op in HEAVY for n in order)
+    heavy = any(n.op in HEAVY and n.value != "window" for n in order)
     return CellCode(name, text, tuple(writer.tensors), tuple(writer.slots), writer.shaped, draws, plain, heavy, written)
 
 

@@ -110,7 +110,7 @@ class Functions:
     def way(self, bound: Bound, compiled: bool) -> Way:
         """How a parameter is stepped by such a call."""
         if bound.code.multiplies:
-            return Way("torch", "uncompiled, as products of matrices take its time; those of a shape together")
+            return Way("torch", "uncompiled, as products of matrices or sorting take its time; those of a shape together")
         return Way("torch", "fused by torch.compile" if compiled else f"uncompiled, as steps of fewer than {COMPILE_FROM:,} elements are")
 
     def run(self, bound: Bound, compiled: bool) -> Any:
