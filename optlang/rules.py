@@ -62,12 +62,14 @@ class Rule:
         return self._item.doc
 
     def optimizer(
-        self, backend: str = "auto", math: Math = "safe", state: str | Mapping[str, str] | None = None, weights: str = "nearest"
-    ) -> type[Optimizer]:
+        self, backend: str = "auto", math: Math = "safe", state: str | Mapping[str, str] | None = None, weights: str = "nearest",
+        products: str = "fp32",
+    ) -> type[Optimizer]:  # fmt: skip
         """A subclass of `torch.optim.Optimizer` named like the rule; see `load`."""
         from optlang.runtime import make_optimizer  # noqa: PLC0415 - torch is only imported when it is needed
 
-        return make_optimizer(self.program, relower=self.lowered, backend=backend, math=math, state=state, weights=weights)
+        way: dict[str, Any] = {"backend": backend, "math": math, "state": state, "weights": weights, "products": products}
+        return make_optimizer(self.program, relower=self.lowered, **way)
 
     def module(self, baked: Mapping[str, Any] | None = None) -> str:
         """The text of a Python module that needs torch alone. `baked`: values of the hypers that shape the program."""
@@ -115,26 +117,27 @@ def _named_like_the_file(file: File) -> str:
 
 def load(
     what: str | Path, rule: str | None = None, *, backend: str = "auto", math: Math = "safe",
-    state: str | Mapping[str, str] | None = None, weights: str = "nearest",
+    state: str | Mapping[str, str] | None = None, weights: str = "nearest", products: str = "fp32",
 ) -> type[Optimizer]:  # fmt: skip
     """The optimizer class of a library name or a `.opt` file: `Lion = load("lion")`, then `Lion(model.parameters(), lr=1e-4)`.
 
     `backend` is "auto" (C++ on the CPU, Triton on CUDA, else torch), "cpp", "triton", "torch" or "reference"; `math` is "safe" (as accurate
     as written), "strict" (as written) or "fast". `state` stores the states with a number for each element in fewer bits: "bf16",
     "fp8", "int8" or "int4" for all, or by name as `{"m": "bf16", "v": "int8"}`. `weights` says how parameters of bfloat16 are
-    rounded: to "nearest", "stochastic", or "compensated" with what rounding took away kept beside them. Raises OptError for a
-    file that is wrong or missing, ValueError for an unknown backend, math, state or format.
+    rounded: to "nearest", "stochastic", or "compensated" with what rounding took away kept beside them. `products` "bf16" rounds
+    the factors of products of matrices to bfloat16, as Muon's authors do, unless parameters are float64. Raises OptError for a file
+    that is wrong or missing, ValueError for an unknown backend, math, state or format.
     """
     source = library.find(str(what))
-    return _compiled(source.text, source.name, rule, backend, math, _hashable(state), weights)
+    return _compiled(source.text, source.name, rule, backend, math, _hashable(state), weights, products)
 
 
 def loads(
     text: str, rule: str | None = None, *, backend: str = "auto", math: Math = "safe",
-    state: str | Mapping[str, str] | None = None, weights: str = "nearest",
+    state: str | Mapping[str, str] | None = None, weights: str = "nearest", products: str = "fp32",
 ) -> type[Optimizer]:  # fmt: skip
     """Like `load`, for the text of a `.opt` file."""
-    return _compiled(text, "<text>", rule, backend, math, _hashable(state), weights)
+    return _compiled(text, "<text>", rule, backend, math, _hashable(state), weights, products)
 
 
 def _hashable(state: str | Mapping[str, str] | None) -> str | tuple[tuple[str, str], ...] | None:
@@ -144,11 +147,11 @@ def _hashable(state: str | Mapping[str, str] | None) -> str | tuple[tuple[str, s
 @lru_cache(maxsize=256)
 def _compiled(
     text: str, name: str, rule: str | None, backend: str, math: Math, state: str | tuple[tuple[str, str], ...] | None = None,
-    weights: str = "nearest",
+    weights: str = "nearest", products: str = "fp32",
 ) -> type[Optimizer]:  # fmt: skip
     kept = dict(state) if isinstance(state, tuple) else state
-    made = Rule.from_source(Source(text, name), rule).optimizer(backend, math, kept, weights)
-    made._origin = (_compiled, (text, name, rule, backend, math, state, weights))  # type: ignore[attr-defined]
+    made = Rule.from_source(Source(text, name), rule).optimizer(backend, math, kept, weights, products)
+    made._origin = (_compiled, (text, name, rule, backend, math, state, weights, products))  # type: ignore[attr-defined]
     return made
 
 

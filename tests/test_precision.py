@@ -171,3 +171,27 @@ def test_a_damaged_checkpoint_is_refused_as_a_whole() -> None:
     with pytest.raises(ValueError, match=r"m in int8 has 12288 bytes and 47 scales, not 12288 and 48"):
         optimizer.load_state_dict(saved)
     assert all(torch.equal(x, optimizer.state[p][name]) for name, x in before.items())
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp", "auto", "triton"])
+def test_products_in_bfloat16_stay_near_those_in_float32(backend: str) -> None:
+    """Of a rule that is products of matrices alone, by as much as rounding of factors explains; parameters in float64 stay exact."""
+    weights = torch.randn(3, 24, 40, generator=torch.Generator().manual_seed(0))
+    found = []
+    for products, dtype in (("fp32", torch.float32), ("bf16", torch.float32), ("fp32", torch.float64), ("bf16", torch.float64)):
+        parameters = [torch.nn.Parameter(w.to(dtype, copy=True)) for w in weights]
+        optimizer = optlang.load("muon", backend=backend, products=products)(parameters, lr=1.0)
+        for p, g in zip(parameters, weights.flip(0), strict=True):
+            p.grad = g.to(dtype, copy=True)
+        optimizer.step()
+        found.append(torch.stack([p.detach() for p in parameters]) - weights.to(dtype))
+    plain, rounded, exact, as_exact = found
+    assert torch.equal(exact, as_exact)
+    assert 1e-4 < (rounded - plain).norm() / plain.norm() < 0.03
+
+
+def test_products_that_there_are_not() -> None:
+    with pytest.raises(ValueError, match="there are no products 'fp8': choose one of fp32, bf16"):
+        optlang.load("muon", products="fp8")
+    with pytest.raises(ValueError, match="keeps float64 alone"):
+        optlang.load("muon", backend="reference", products="bf16")

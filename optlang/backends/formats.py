@@ -69,6 +69,7 @@ FORMATS: Mapping[str, Format] = {
 }
 STATE_FORMATS = ("fp32", "bf16", "fp8", "int8", "int4")
 WEIGHT_FORMATS = ("nearest", "stochastic", "compensated")
+PRODUCT_FORMATS = ("fp32", "bf16")  # of the factors of products of matrices
 
 
 # ------------------------------------------------------------------------------------------------------------- tables
@@ -190,10 +191,14 @@ REST = "w.rest"  # beside a compensated weight
 
 @dataclass(frozen=True)
 class Storage:
-    """How an optimizer stores its states, by name, and its weights of 16 bits; what is not named is float32, rounded to nearest."""
+    """How an optimizer stores its states, by name, and its weights of 16 bits; what is not named is float32, rounded to nearest.
+
+    `products`: what factors of products of matrices are rounded to.
+    """
 
     states: Mapping[str, Format] = field(default_factory=dict)
     weights: Format | None = None
+    products: str = "fp32"
 
     def new(self, states: Mapping[str, Tensor], weights: Tensor) -> dict[str, Tensor]:
         """States that have just been made, as they are stored."""

@@ -33,15 +33,16 @@ Guard = Literal["found", "scaled"] | None  # whether gradients may have overflow
 
 @dataclass(frozen=True)
 class Way:
-    """How rules are compiled: where, how freely, and in which formats states and weights are kept (see `precision`)."""
+    """How rules are compiled: where, how freely, and in which formats states, weights and products are (see `precision`)."""
 
     backend: str = "auto"
     math: Math = "safe"
     state: precision.Asked = None
     weights: str = "nearest"
+    products: str = "fp32"
 
     def storage(self, program: ir.Program) -> Storage:
-        return precision.storage(program, self.state, self.weights)
+        return precision.storage(program, self.state, self.weights, self.products)
 
     def compiled(self, program: ir.Program, guard: Guard = None, parts: bool = False) -> Executable:
         wanted = program if guard is None else guarded(program, guard == "scaled")
@@ -57,6 +58,7 @@ class Way:
         state = ", ".join(f"{name} {form}" for name, form in self.state.items()) if isinstance(self.state, Mapping) else self.state
         kept = [f"state {state}"] if state else []
         kept += [f"weights {self.weights}"] if self.weights != "nearest" else []
+        kept += [f"products {self.products}"] if self.products != "fp32" else []
         return ", ".join([f"backend {self.backend}", f"{self.math} math", *kept])
 
 
@@ -183,7 +185,7 @@ def cases_of(what: ir.Program | ir.Routing, relower: Relower, way: Way) -> list[
     written = list(what.cases) if isinstance(what, ir.Routing) else [ir.Case(None, what, {})]
     for case in written:
         _refuse(case.program, chosen, len(written) > 1)
-    precision.check(what.name, [without_dead(case.program) for case in written], way.state, way.weights, chosen)
+    precision.check(what.name, [without_dead(case.program) for case in written], way.state, way.weights, way.products, chosen)
     labels = _labels([case.program.name for case in written]) if isinstance(what, ir.Routing) else [""]
     as_betas = len(written) > 1 and any(Naming(h.name for h in case.program.hypers).pair for case in written)
     return [Case(label, case, place, way, relower, as_betas) for place, (label, case) in enumerate(zip(labels, written, strict=True))]

@@ -21,17 +21,17 @@ from optlang.runtime.precision import Asked
 
 def make_optimizer(
     what: ir.Program | ir.Routing, *, relower: Relower, backend: str = "auto", math: Math = "safe", state: Asked = None,
-    weights: str = "nearest",
+    weights: str = "nearest", products: str = "fp32",
 ) -> type[torch.optim.Optimizer]:  # fmt: skip
     """A subclass of `torch.optim.Optimizer` named like the rule, with its hypers as keyword arguments.
 
-    `relower(baked)` gives the program for other values of the hypers that shape it. `backend` "auto": see `backends`; `state`
-    and `weights`: see `precision`. Raises ValueError for an unknown one of these, and for a program that the backend cannot run.
+    `relower(baked)` gives the program for other values of the hypers that shape it. `backend` "auto": see `backends`; `state`,
+    `weights` and `products`: see `precision`. Raises ValueError for an unknown one of these, and for a program that the backend cannot run.
     """
     for program in [case.program for case in what.cases] if isinstance(what, ir.Routing) else [what]:
         if taken := [hyper.name for hyper in program.hypers if hyper.name in OPTIONS]:
             raise ValueError(f"{program.name}: a hyper cannot be called `{taken[0]}`, which is an option of every optimizer; rename it")
-    cases = cases_of(what, relower, Way(backend, math, state, weights))
+    cases = cases_of(what, relower, Way(backend, math, state, weights, products))
     evaluates = any(case.program.evaluation is not None for case in cases)
     base = Evaluating if evaluates else RuleOptimizer
     members: dict[str, Any] = {

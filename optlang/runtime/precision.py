@@ -12,7 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optlang.backends.formats import FORMATS, REST, STATE_FORMATS, WEIGHT_FORMATS, Format, Storage, applies, decoded, encoded
+from optlang.backends.formats import (
+    FORMATS,
+    PRODUCT_FORMATS,
+    REST,
+    STATE_FORMATS,
+    WEIGHT_FORMATS,
+    Format,
+    Storage,
+    applies,
+    decoded,
+    encoded,
+)
 from optlang.errors import did_you_mean
 from optlang.ir import Program
 from optlang.live import nonnegative
@@ -21,10 +32,12 @@ from optlang.types import ELEMENT
 Asked = str | Mapping[str, str] | None
 
 
-def check(rule: str, programs: list[Program], asked: Asked, weights: str, backend: str) -> None:
+def check(rule: str, programs: list[Program], asked: Asked, weights: str, products: str, backend: str) -> None:
     """Raises ValueError for formats and states that there are not, and for a backend that stores float64 alone."""
     if weights not in WEIGHT_FORMATS:
         raise ValueError(f"there are no weights {weights!r}: choose one of {', '.join(WEIGHT_FORMATS)}")
+    if products not in PRODUCT_FORMATS:
+        raise ValueError(f"there are no products {products!r}: choose one of {', '.join(PRODUCT_FORMATS)}")
     names = sorted({name for program in programs for name in _eligible(program)})
     wanted = {"": asked} if isinstance(asked, str) else dict(asked or {})
     for name, form in wanted.items():
@@ -35,17 +48,17 @@ def check(rule: str, programs: list[Program], asked: Asked, weights: str, backen
         if name and name not in names:
             there = f"states with a number for each element: {', '.join(names) or 'none'}"
             raise ValueError(f"{rule} has no state {name!r} to be stored as {form}: {there}")
-    if backend == "reference" and (wanted or weights != "nearest"):
-        raise ValueError("the backend 'reference' keeps float64 alone: choose another one for states in fewer bits")
+    if backend == "reference" and (wanted or weights != "nearest" or products != "fp32"):
+        raise ValueError("the backend 'reference' keeps float64 alone: choose another one for states and products in fewer bits")
 
 
-def storage(program: Program, asked: Asked, weights: str) -> Storage:
+def storage(program: Program, asked: Asked, weights: str, products: str = "fp32") -> Storage:
     """How the states of one program are stored: unsigned where they are never below 0."""
     eligible = _eligible(program)
     wanted = dict.fromkeys(eligible, asked) if isinstance(asked, str) else dict(asked or {})
     forms = {name: FORMATS[form] for name, form in wanted.items() if name in eligible and form != "fp32"}
     best = {name: FORMATS[form.unsigned] if form.unsigned and eligible[name] else form for name, form in forms.items()}
-    return Storage(best, FORMATS.get(weights))
+    return Storage(best, FORMATS.get(weights), products)
 
 
 def _eligible(program: Program) -> dict[str, bool]:

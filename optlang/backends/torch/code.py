@@ -51,10 +51,13 @@ class CellCode:
 
 
 def generate(
-    name: str, outputs: Sequence[Output], names: Iterable[tuple[str, Node]] = (), low: bool = False, double: bool = False
-) -> CellCode:
-    """The function that computes outputs. `low`: tensors of 16 bits, computed in float32; `double`: of 64 bits."""
+    name: str, outputs: Sequence[Output], names: Iterable[tuple[str, Node]] = (), low: bool = False, double: bool = False,
+    rounds: bool = False,
+) -> CellCode:  # fmt: skip
+    """The function that computes outputs. `low`: tensors of 16 bits, computed in float32; `double`: of 64 bits; `rounds`: factors
+    of products of matrices are rounded to bfloat16."""
     writer = _Writer(outputs, {node: text for text, node in names}, low, double)
+    writer.rounds = rounds and not double
     order = [n for n in _order([o.node for o in outputs]) if not writer.is_slot(n)]
     for node in order:
         writer.write(node)
@@ -110,6 +113,7 @@ class _Writer:
         self.slots: dict[Node, int] = {}
         self.tensors: dict[Node, str] = {}
         self.used = set(TAKEN)
+        self.rounds = False
 
     def is_slot(self, node: Node) -> bool:
         return is_slot(node, self.known)
@@ -186,6 +190,8 @@ class _Writer:
             return f"ops.push({self.operand(node.args[0])}, {self.operand(node.args[1])})"
         if node.op == "branch":
             return f"torch.where({', '.join(self._aligned(node, arg, False) for arg in node.args)})"
+        if node.op == "matmul" and self.rounds:
+            return f"ops.product({', '.join(map(self.operand, node.args))})"
         if row.infix is not None:
             left, right = (self._aligned(node, arg, True) for arg in node.args)
             return f"{left} {SYMBOLS.get(node.op, row.infix[0])} {right}"

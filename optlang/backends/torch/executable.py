@@ -53,6 +53,7 @@ class TorchExecutable:
         self.compile_from, self.storage = compile_from, storage
         self._conditions = [HostScalars((c,)) for c in self.plan.conditions]
         self._functions = functions or Functions()
+        self._functions.rounds = storage.products == "bf16"
         self._levels: dict[tuple[Truth, ...], list[list[Barrier]]] = {}
         self._needed: dict[Truth, frozenset[Node]] = {}
         roots = self.plan.program.all_roots() + [arg for b in self.plan.barriers.values() for arg in b.args]

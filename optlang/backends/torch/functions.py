@@ -72,6 +72,7 @@ class Functions:
     """The functions of one executable."""
 
     def __init__(self) -> None:
+        self.rounds = False  # factors of products of matrices to bfloat16
         self._codes: dict[Any, CellCode] = {}
         self._scalars: dict[CellCode, Slots] = {}
         self._plain: dict[CellCode, Function] = {}
@@ -84,7 +85,7 @@ class Functions:
         """The text for a key, made from the outputs the first time."""
         if (key, dtype) not in self._codes:
             low, double = dtype in (torch.float16, torch.bfloat16), dtype == torch.float64
-            self._codes[key, dtype] = generate(f"{key[0]}", outputs, names, low, double)
+            self._codes[key, dtype] = generate(f"{key[0]}", outputs, names, low, double, self.rounds)
         return self._codes[key, dtype]
 
     def scalars(self, code: CellCode) -> Slots:
