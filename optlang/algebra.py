@@ -37,7 +37,7 @@ def deadline(seconds: float) -> Iterator[None]:
     """Raises TooHard inside when the time is over: every call of a Python function looks at the clock."""
     end, before = time.monotonic() + seconds, sys.getprofile()
 
-    def look(frame: Any, _event: str, _arg: Any) -> None:
+    def look(frame: Any, _event: str, _arg: Any) -> None:  # pragma: no cover - nothing is traced in here
         if time.monotonic() > end and not _importing(frame):
             raise TooHard
 
@@ -48,7 +48,7 @@ def deadline(seconds: float) -> Iterator[None]:
         sys.setprofile(before)
 
 
-def _importing(frame: Any) -> bool:
+def _importing(frame: Any) -> bool:  # pragma: no cover - nor here
     """Whether a module is being loaded further up; broken off, it would stay broken."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):

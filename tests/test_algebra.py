@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from random_rules import rules as random_rules
 from stepping import program
 
 from optlang import ir
-from optlang.algebra import Algebra, TooHard, check_size, deadline, proposals
+from optlang.algebra import MOST_NODES, MOST_TERMS, Algebra, TooHard, check_size, deadline, proposals
 from optlang.ir import Bounds, Hyper, Node, walk
 from optlang.live import nonnegative
 from optlang.simplify import simplify
@@ -63,6 +64,30 @@ def test_equal(left: str, right: str) -> None:
 )  # fmt: skip
 def test_not_equal(left: str, right: str) -> None:
     assert not equal(left, right) and not equal(right, left)
+
+
+def test_truths_are_compared_as_written() -> None:
+    one = Algebra(HYPERS)
+    assert one.same(node("where(w < g, w, g)").args[0], node("where(g > w, w, g)").args[0])
+    assert not one.same(node("where(w < g, w, g)").args[0], node("where(w > g, w, g)").args[0])
+
+
+def test_what_is_too_large_is_left_alone() -> None:
+    chain = ir.W
+    while len(ir.walk([chain])) < MOST_NODES:
+        chain = ir.make("sin", (chain,))
+    check_size([chain])
+    with pytest.raises(TooHard):
+        check_size([ir.make("sin", (chain,))])
+
+
+def test_products_of_sums_are_left_alone_where_they_explode() -> None:
+    def total(terms: int) -> Node:
+        return reduce(ir.add, [ir.hyper(f"h{i}") for i in range(terms)])
+
+    check_size([ir.mul(total(20), total(MOST_TERMS // 20))])
+    with pytest.raises(TooHard):
+        check_size([ir.mul(total(20), total(MOST_TERMS // 20 + 1))])
 
 
 def test_draws_are_symbols_of_their_own() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from stepping import Loop, program
 
-from optlang import library
+from optlang import ir, library
 from optlang.degrees import CURVATURE, GRADIENT, PARAMETER, ZERO, carries, degrees, words
 from optlang.ir import Program, const, neg
 from optlang.rules import Rule
@@ -117,7 +117,31 @@ def test_literals_that_carry_units() -> None:
     assert not any(carries(const(x)) for x in (1, 0.5, True, -1))
 
 
+def test_roots_and_numbers_alone() -> None:
+    found = degrees(program("rule R { hyper lr = 1  hyper k = 1  w' = w - lr*cbrt(g) - k*max(1e-9, 0) }"))
+    assert found.hypers["lr"] == (Fraction(-1, 3), Fraction(4, 3)) and not found.conflicts
+    assert carries(ir.power(const(1e-9), const(2))) and not carries(ir.power(const(3), const(2)))
+
+
+def test_what_is_added_is_a_small_number_that_stands_in_sums_alone() -> None:
+    """Its square in a sum is added, too; a small factor is none."""
+    text = "rule R {{ hyper lr = 1  hyper eps = 1e-8 in [0, inf)  w' = w - lr*g/sqrt({}) }}"
+    said = "does not depend on the scale of the loss, `eps` apart"
+    assert said in degrees(program(text.format("g^2 + eps^2"))).to_text()
+    assert said not in degrees(program(text.format("eps*g^2"))).to_text()
+    assert said not in degrees(program(text.format("g^eps"))).to_text()
+
+
+def test_a_conflict_in_what_a_state_begins_with_is_of_that_state() -> None:
+    found = degrees(program("rule R { state a = w  state m = w + 1  a' = a  m' = 0.5*m  w' = w - 0*m' - 0*a' }"))
+    assert [c.place for c in found.conflicts] == ["m"]
+
+
 def test_words() -> None:
+    known = {"loss": (1, 0), "1/parameter": (0, -1), "1/curvature": (-1, 2), "squared parameter": (0, 2), "1/gradient": (-1, 1)}
+    for what, (loss, parameter) in known.items():
+        assert what in words((Fraction(loss), Fraction(parameter)))
+    assert words((Fraction(1), Fraction(3))) == "has units of loss parameter^3"
     assert words((Fraction(1, 2), Fraction(0))) == "has units of loss^1/2"
     assert words(None) == "may have any units"
 

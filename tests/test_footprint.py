@@ -87,6 +87,13 @@ def test_a_vector_for_a_matrix_rule_says_why_not() -> None:
     assert "send it to another rule" in table(planned("shampoo"))
 
 
+def test_states_that_are_not_there_have_one_row() -> None:
+    forms = [line.split()[0] for line in table(planned("sgd")).splitlines() if line.startswith("  ")]
+    assert forms[:2] == ["state", "fp32"] and "int8" not in forms
+    assert all(form in table(planned("adamw")) for form in STATE_FORMATS)
+    assert "torch computes it, for the rule" in table(planned("muon"))
+
+
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "adamw", "--as", "cost"]) == 0
     text = capsys.readouterr().out

@@ -289,6 +289,11 @@ def test_truths_in_places_where_they_may_stand() -> None:
     assert isinstance(routing, ir.Routing) and routing.cases[0].condition == ir.Predicate("const", value=True)
 
 
+def test_a_name_in_another_case_is_the_first_that_it_may_mean() -> None:
+    file, _ = parser.parse(Source("rule Ab { w' = w - g } rule aB { w' = w }"))
+    assert [lower(file, name).name for name in ("Ab", "aB", "ab", "AB")] == ["Ab", "aB", "Ab", "Ab"]
+
+
 def test_a_file_without_rules() -> None:
     file, _ = parser.parse(Source("def f(x) = x"))
     with pytest.raises(OptError, match="no rule"):

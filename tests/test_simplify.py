@@ -102,7 +102,23 @@ def test_power_of_two() -> None:
     assert not any(is_power_of_two(ir.const(x)) for x in (3, 0, 2.0**120, float("inf"), float("nan"), True))
 
 
+def test_reductions_of_one_pattern_leave_the_same() -> None:
+    x, y = (Pattern("sum", (Pattern("var", (), letter),)) for letter in "xy")
+    for text, found in (("sum(x per row) + sum(y per row)", True), ("sum(x per row) + sum(y per col)", False)):
+        node = expression(text)
+        assert (next(matches(Pattern("add", (x, y)), node, ir.on_host([node])), None) is not None) == found
+
+
 # ------------------------------------------------------------------------------------------------------------ the guard
+
+
+def test_truths_may_not_change_where_they_were_right() -> None:
+    true, mixed = np.array([True, True]), np.array([True, False])
+    assert guard.no_worse(true, mixed, true) and guard.no_worse(true, mixed, mixed) and not guard.no_worse(true, true, mixed)
+
+
+def test_what_cannot_be_sampled_is_not_accepted() -> None:
+    assert not allowed("as_param(as_matrix(x))", "x")
 
 
 def allowed(left: str, right: str, positive: str = "") -> bool:
