@@ -67,6 +67,34 @@ def test_states_nobody_reads_do_not_count() -> None:
     assert equivalent(named("sgd"), other)
 
 
+LR = "hyper lr = 0.1 in (0, inf)"
+ALIKE = {  # pairs that take the same steps, and what is said of them
+    "states in another order": ("state a = 0 state b per tensor = 1 a' = a + g b' = b/2 w' = w - lr*a'*b'",
+                                "state y per tensor = 1 state x = 0 x' = x + g y' = 0.5*y w' = w - lr*y'*x'", "same"),
+    "truths": ("state s = false s' = s or g > 1 w' = w - lr*where(s', g + g, g)",
+               "state s = false s' = s or g > 1 w' = w - lr*where(s', 2*g, g)", "same"),
+    "states without gradient": ("state a = w state b = 0 a' = a b' = b w' = w - lr*(g + b + (w - a))",
+                                "state a = w state b = 0 a' = a b' = b w' = w - (lr*g + lr*b + lr*(w - a))", "same"),
+    "weights to evaluate with": ("state a = w a' = (a + w')/2 w' = w - lr*g eval = 2*a' - w'",
+                                 "state a = w a' = (a + w')/2 w' = w - lr*g eval = a' + a' - w'", "same"),
+    "one state for two": ("state a = 0 state b = 0 a' = a + g b' = b + 2*g w' = w - lr*(a' + b')",
+                          "state a = 0 a' = a + 3*g w' = w - lr*a'", "open"),
+    "a state that some have": ("when rank >= 2 { state m = 0 m' = m + g u = m' } else { u = g } w' = w - lr*u",
+                               "state m = 0 when rank >= 2 { m' = m + g u = m' } else { u = g } w' = w - lr*u", "open"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_forms_of_one_rule(name: str) -> None:
+    one, other, status = ALIKE[name]
+    assert equivalent(program(f"rule A {{ {LR} {one} }}"), program(f"rule B {{ {LR} {other} }}")).status == status
+
+
+def test_a_report_that_one_lacks_leaves_it_open() -> None:
+    text = f"rule A {{ {LR} report r = lr w' = w - lr*g }}"
+    assert equivalent(program(text), program(text.replace("report r = lr", ""))).status != "same"
+
+
 DIFFERENT = [("lion", "signum"), ("adam", "adamw"), ("momentum", "nesterov"), ("adam", "amsgrad"), ("adam", "nadam"),
              ("adam", "radam"), ("adagrad", "rmsprop"), ("sgd", "signsgd")]  # fmt: skip
 

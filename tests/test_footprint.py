@@ -94,6 +94,11 @@ def test_states_that_are_not_there_have_one_row() -> None:
     assert "torch computes it, for the rule" in table(planned("muon"))
 
 
+def test_a_route_is_planned_rule_by_rule(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "muonwithadamw", "--as", "plan"]) == 0
+    assert capsys.readouterr().out.count("# ") == 2
+
+
 def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", "adamw", "--as", "cost"]) == 0
     text = capsys.readouterr().out

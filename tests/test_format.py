@@ -27,6 +27,11 @@ def in_rule(body: str) -> str:
     return "\n".join(line[2:] for line in formatted(f"rule A {{\n{body}\n}}").splitlines()[1:-1])
 
 
+def test_comments_of_a_block_that_begins_later_stay_in_it() -> None:
+    text = "every 4 from 2 {  # now and then\n  w' = w\n}"
+    assert in_rule(text) == in_rule(in_rule(text)) and "# now and then" in in_rule(text)
+
+
 @pytest.mark.parametrize("name", sorted(library.index()))
 def test_library_is_formatted(name: str) -> None:
     source = library.find(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from optlang import ir, library
 from optlang.errors import OptError, Source
 from optlang.front import parser
 from optlang.lower import check, lower
-from optlang.types import ELEMENT, MODEL, ROW
+from optlang.types import ELEMENT, MODEL, ROW, TypeProblem
 
 
 def program(text: str, name: str = "", **baked: int | bool) -> ir.Program:
@@ -287,6 +288,25 @@ def test_truths_in_places_where_they_may_stand() -> None:
     file, _ = parser.parse(Source("route B { when true use A() }" + rule("w' = w - g")))
     routing = lower(file, "B")
     assert isinstance(routing, ir.Routing) and routing.cases[0].condition == ir.Predicate("const", value=True)
+
+
+def test_what_is_imported_is_read_without_mistakes(tmp_path: Path) -> None:
+    (tmp_path / "broken.opt").write_text("def f(x = { 3", encoding="utf-8")
+    path = tmp_path / "x.opt"
+    path.write_text("from broken import f\n" + rule("w' = w - f(g)"), encoding="utf-8")
+    file, _ = parser.parse(Source(path.read_text(encoding="utf-8"), str(path)))
+    assert (check(file)[0].code, check(file)[0].message) == ("N08", "cannot import from `broken`: `(` is never closed")
+
+
+def test_operations_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optlang.lower.context.MOST_NODES", 10)
+    assert codes(rule("w' = w - g")) == [] and set(codes(rule("w' = w - g*(" + " + ".join("123456789") + ")*t"))) == {"L01"}
+
+
+def test_types_refuse_what_the_language_cannot_say() -> None:
+    for op, args, value in (("branch", (ir.make("gt", (ir.W, ir.G)), ir.W, ir.G), None), ("mean", (ir.W,), "window")):
+        with pytest.raises(TypeProblem):
+            ir.make(op, args, value)
 
 
 def test_a_name_in_another_case_is_the_first_that_it_may_mean() -> None:

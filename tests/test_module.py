@@ -90,6 +90,7 @@ FEATURES = {
     "settings decide": "rule R { hyper bool f = true when f { state s per model = 1 s' = s + norm(g per model) k = s' } "
     "else { k = 1 } w' = w - 0.1*g/k }",
     "one value reduced": "rule R { a = sum(rank) + max(rank) + mean(norm(g)) + count(numel) + quantile(rank, 0.3) w' = w - 0.01*a*g }",
+    "a share that is a setting": "rule R { hyper q = 0.4 in [0, 1] w' = w - 0.1*g*quantile(norm(g), q) }",
     "functions of two": "rule R { w' = w - 0.1*(mod(g, 0.3) + atan2(g, w) + atan2(2, g) + cbrt(g)) }",
     "share of places": "rule R { when rank >= 2 { a = quantile(places(cols), 0.3 per tensor) } else { a = 1 } w' = w - 0.01*a*g }",
     "counts of a view": "rule R { when rank >= 2 { x = as_matrix(g) n = sum(as_param(x/count(x per row) + count(x))) } "
@@ -261,6 +262,18 @@ def test_a_route_sends_parameters_and_keeps_their_settings() -> None:
         results.append([round(x, 9) for p in net.parameters() for x in p.flatten().tolist()])
     assert results[0] == results[2]
     assert results[1] == results[3]
+
+
+def test_what_nobody_reads_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optlang.backends.module.MOST_NODES", 5)
+    with pytest.raises(ValueError, match="operations, more than anybody reads"):
+        optlang.build("adamw")
+
+
+def test_a_loop_that_may_not_be_longer() -> None:
+    """Its length stays a setting up to the bound of that; what is too large to compare is written out."""
+    text = FEATURES["two loops"].replace("4 in [0, 9]", "4 in [0, 4]")
+    same(run(load(optlang.build(text), "R"))[0], run(optlang.loads(text, backend="reference"))[0])
 
 
 CHOOSING = """rule R { w' = w - 0.1*g }

@@ -11,6 +11,7 @@ from matplotlib.mathtext import MathTextParser
 
 from optlang import library
 from optlang.ir import Program
+from optlang.ops import OPS
 from optlang.printing.latex import at, symbol
 from optlang.printing.render import equations, graph, latex, listing, markdown, predicate
 from optlang.rules import Rule
@@ -96,8 +97,23 @@ def test_text_of_a_stranger_is_text() -> None:
 
 
 def test_conditions_of_routes_are_written_as_they_were() -> None:
-    branches = 'when (rank == 2 or numel > 10) and not named("a*") use A() when dtype == "bfloat16" use A() otherwise use A()'
+    branches = (
+        'when (rank == 2 or numel > 10) and not named("a*") use A() when dtype == "bfloat16" use A() '
+        "when -rank < max(rows, 3) use A() otherwise use A()"
+    )
     cases = Rule(f"route R {{ {branches} }} rule A {{ w' = w }}", "R").program.cases  # type: ignore[union-attr]
     assert [predicate(c.condition) for c in cases if c.condition] == [
-        '(rank == 2 or numel > 10) and not named("a*")', 'dtype == "bfloat16"',
+        '(rank == 2 or numel > 10) and not named("a*")', 'dtype == "bfloat16"', "-rank < max(rows, 3)",
     ]  # fmt: skip
+
+
+def test_a_route_is_listed_rule_by_rule() -> None:
+    text = listing(Rule("muonwithadamw").program)
+    assert "otherwise use" in text and text.count("w' = ") == 2
+
+
+def test_every_function_and_number_has_a_form() -> None:
+    functions = [row.name for row in OPS.values() if row.role == "map" and row.infix is None and row.operands == 1]
+    for name in sorted({*functions} - {"neg", "not", "isnan"}):
+        text = latex(Rule(f"rule R {{ w' = w - where({name}(g) > -inf, 1e-3, nan) }}").program)
+        assert text.count("\\infty") == 1 and "nan" in text
