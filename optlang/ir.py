@@ -336,6 +336,16 @@ def is_static(roots: Iterable[Node], baked: frozenset[str] = frozenset()) -> dic
     return fold(roots, known)
 
 
+def shaped(roots: Sequence[Node], more: Iterable[Node] = ()) -> frozenset[Node]:
+    """The nodes whose extent matters to somebody: a reduction, a product of matrices, a call on the training loop. `more`: to
+    these it matters, too."""
+    found = set(more)
+    for node in reversed(walk(roots)):
+        if node in found or OPS[node.op].role not in ("map", "select"):
+            found.update(node.args)
+    return frozenset(found)
+
+
 # A route sends parameters to programs.
 
 

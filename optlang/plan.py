@@ -14,7 +14,7 @@ from functools import cached_property
 from optlang import ir
 from optlang.ir import Node, Program
 from optlang.ops import CALLS
-from optlang.types import TENSOR, Extent, Type
+from optlang.types import ELEMENT, TENSOR, Extent, Type
 
 OWN = {
     "state": "the state `{}`", "hyper": "the setting `{}`", "grad": "gradients at other points", "hvp": "products with the Hessian",
@@ -55,8 +55,22 @@ class Plan:
         """Expressions with the blocks that a truth decides replaced by the side that is taken."""
         known = {c: t for c, t in zip(self.conditions, truth, strict=True) if t is not None}
         roots = list(roots)
-        table = ir.fold(roots, lambda node, args: _decide(node, args, known)) if known else {}
+        table = ir.fold(roots, lambda node, args: self._decide(node, args, known)) if known else {}
         return [table.get(root, root) for root in roots]
+
+    def _decide(self, node: Node, args: tuple[Node, ...], known: Mapping[Node, bool]) -> Node:
+        """Values per group and model are the same for all parameters, so a parameter's own conditions do not decide them."""
+        if node.type.extent.level in ("group", "model"):
+            return node
+        if node.op == "branch" and node.args[0] in known:
+            side = args[1] if known[node.args[0]] else args[2]
+            return _spread(side, node) if node in self._shaped else side
+        return ir.rebuild(node, args)
+
+    @cached_property
+    def _shaped(self) -> frozenset[Node]:
+        args = [arg for b in self.barriers.values() for arg in b.args]
+        return ir.shaped([*self.program.all_roots(), *args], args)
 
     def levels(self, wanted: Iterable[Node], truths: Iterable[Truth]) -> list[list[Barrier]]:
         """The barriers below some expressions, those that can be crossed together in one list, in order."""
@@ -100,13 +114,18 @@ class Plan:
         return tuple(s.name for s in self.program.states if s.type.extent.level in ("group", "model"))
 
 
-def _decide(node: Node, args: tuple[Node, ...], known: Mapping[Node, bool]) -> Node:
-    """Values per group and model are the same for all parameters, so a parameter's own conditions do not decide them."""
-    if node.type.extent.level in ("group", "model"):
-        return node
-    if node.op == "branch" and node.args[0] in known:
-        return args[1] if known[node.args[0]] else args[2]
-    return ir.rebuild(node, args)
+def _spread(side: Node, whole: Node) -> Node:
+    """One side of a block as many values as the block has: to a reduction it matters how many they are."""
+    type_ = whole.type
+    if side.type.extent == type_.extent and side.type.window == type_.window:
+        return side
+    if type_.window:
+        like = next(n for n in ir.walk([whole]) if not n.args and n.type.window)
+    elif type_.extent.level == "array":
+        like = ir.W if type_.extent == ELEMENT else ir.eye(type_.extent.rows, type_.extent.frame, type_.extent.cols)
+    else:
+        like = ir.fact("rank")
+    return ir.make("where", (ir.TRUE, side, like if type_.kind != "bool" else ir.make("eq", (like, like))))
 
 
 def _marks(roots: Iterable[Node]) -> list[Node]:

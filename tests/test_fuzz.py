@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from fuzz.agree import Agreement, Found, Way
+from fuzz.agree import Agreement, Found
 from fuzz.campaign import Record, problem_of, run, shrunk
 from fuzz.chance import Dice
 from fuzz.grow import Grown, grow, texts
 from fuzz.kinds import KINDS
+from fuzz.training import Way
 from hypothesis import HealthCheck, given, settings
 
 from optlang import diagnose
@@ -29,7 +30,7 @@ FINDS: list[tuple[str, str, Way, bool]] = [
     ("torch", f"rule R {{ {LR} state s per matrix = 0.5 s' = s w' = w - lr*quantile(s, 0.5 per col) }}", FLOAT32, True),
     ("torch", f"rule R {{ {LR} state s per group = 1 s' = s + 1 w' = w - lr*hvp(abs(s)) }}", GROUPS, False),
     ("torch", f"rule R {{ {LR} state s per group = 1 s' = s + 1 w' = w - lr*grad(abs(s)) }}", Way(), False),
-    ("safe", f"rule R {{ {LR} w' = w - lr*(count(numel per tensor) + g + 2*t) }}", Way(), False),
+    ("simplified", f"rule R {{ {LR} w' = w - lr*(count(numel per tensor) + g + 2*t) }}", Way(), False),
     ("module", f"rule R {{ {LR} every 2 {{ y = numel }} else {{ y = 1e-3 }} w' = w - lr*(g + norm(y per group)) }}", Way(), False),
     ("module", f"rule R {{ {LR} w' = w - lr*(g + var(eye(rows) per model)) }}", Way(), True),
     ("module", f"rule R {{ {LR} input c per element w' = w - lr*(c + t) }}", HALT, False),

@@ -108,9 +108,12 @@ def _close(frame: Frame, name: str, guard: Value, conditions: Conditions) -> Non
         frame.report("N07", f"the state `{name}` has no equation `{name}' = …`", span, "never given a new value",
                      f"write `{name}' = …`; `{name}' = {name}` keeps it")  # fmt: skip
         return
-    value = _held(frame.value(key, span), state.node, conditions)
+    given = frame.value(key, span)
     init = declarations.initial(frame, name)
-    if value is None or init is None or not fits(frame, value, state.type, name, key):
+    if given is None or init is None or not fits(frame, given, state.type, name, key):
+        return
+    value = _held(given, state.node, conditions)
+    if value is None or not fits(frame, value, state.type, name, key):
         return
     context = frame.context
     context.updates[state.name] = value
@@ -118,10 +121,10 @@ def _close(frame: Frame, name: str, guard: Value, conditions: Conditions) -> Non
     context.spans.setdefault(state.name, span)
 
 
-def _held(value: Value, old: ir.Node, conditions: Conditions) -> Value:
+def _held(value: ir.Node, old: ir.Node, conditions: Conditions) -> Value:
     """A state of a block keeps its value where the block does not hold."""
     for condition, negated in reversed(conditions):
-        if value is None or condition is None:
+        if condition is None:
             return None
         value = ir.branch(condition, old, value) if negated else ir.branch(condition, value, old)
     return value

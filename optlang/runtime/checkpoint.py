@@ -180,7 +180,8 @@ def restored(optimizer: Grouped, state_dict: Mapping[str, Any]) -> dict[str, Any
     a float32 state of a bfloat16 parameter stays what it is."""
     state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
     known: set[Any] = set()
-    groups = []
+    groups: list[Group] = []
+    shared: dict[Any, Any] = {}
     for group, other in zip(optimizer.param_groups, state_dict["param_groups"], strict=True):
         own = {key: group[key] for key in OWN_KEYS if key in group}
         kept = {**own, **deepcopy({k: v for k, v in other.items() if k not in LEFT}), "params": group["params"]}
@@ -191,10 +192,21 @@ def restored(optimizer: Grouped, state_dict: Mapping[str, Any]) -> dict[str, Any
         known.update(keys)
         for parameter, key in zip(group["params"], keys, strict=True):
             if state_dict["state"].get(key):
-                state[parameter] = _stored(state_dict["state"][key], parameter, optimizer.case_of(group), kept)
+                case = optimizer.case_of(group)
+                state[parameter] = _stored(state_dict["state"][key], parameter, case, kept)
+                _join(state[parameter], case, len(groups), shared)
     of_hooks: Any = {key: deepcopy(value) for key, value in state_dict["state"].items() if isinstance(key, str) and key not in known}
     state.update(of_hooks)
     return {"state": state, "param_groups": groups}
+
+
+def _join(state: dict[str, Any], case: Case, group: int, shared: dict[Any, Any]) -> None:
+    """What is kept per group or model is one tensor again, and not a copy beside each parameter: the first one counts."""
+    for level, names in case.shared.items():
+        for name in names:
+            if name in state:
+                place = (case.label, name, group if level == "group" else "model")
+                state[name] = shared.setdefault(place, state[name])
 
 
 def _stored(saved: Mapping[str, Any], parameter: Tensor, case: Case, group: Group) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from optlang.host import MAPS
-from optlang.ir import Node, Program, const, fold, make, on_host, rebuild, walk
+from optlang.ir import Node, Program, const, fold, make, on_host, rebuild, shaped, walk
 from optlang.live import nonnegative
 from optlang.ops import OPS
 from optlang.simplify import guard
@@ -101,17 +101,7 @@ class View:
         self.live = set(self.order)
         self.host = on_host(roots)
         self.users = users(roots)
-        self.shaped = _shaped(self.order, self.users)
-
-
-def _shaped(order: Sequence[Node], users: Mapping[Node, set[Node | None]]) -> set[Node]:
-    """The nodes whose extent matters to somebody: a reduction, a product of matrices, a call on the training loop."""
-    found: set[Node] = set()
-    for node in reversed(order):
-        readers = users[node]
-        if any(r is not None and (r in found or OPS[r.op].role not in ("map", "select")) for r in readers):
-            found.add(node)
-    return found
+        self.shaped = shaped(roots)
 
 
 def _change(node: Node, view: View, judge: Judge, touched: set[Node]) -> Change | None:

@@ -11,26 +11,22 @@ from optlang.ir import Program
 from optlang.search.batched.layout import Layout
 from optlang.search.batched.rule import compile_batched
 
-from .shapes import drawn, shapes_of
+from .shapes import drawn, first_values, shapes_of, slope
+from .training import Way
 
 
-def weights(program: Program, matrices: bool, steps: int) -> list[dict[str, Tensor]]:
+def weights(program: Program, matrices: bool, way: Way) -> list[dict[str, Tensor]]:
     """The weights after each step, by name. Raises Refused for what a batch cannot run."""
-    shapes = shapes_of(matrices)
+    shapes = shapes_of(matrices, way.shapes)
     rule, layout = compile_batched(program), Layout({f"p{i}": shape for i, shape in enumerate(shapes)})
-    starts = [drawn(shape, i) for i, shape in enumerate(shapes)]
-    flat = layout.flat({f"p{i}": torch.stack([x, x + drawn(x.shape, 50 + i)]) for i, x in enumerate(starts)})
+    starts = first_values(shapes)
+    flat = layout.flat({f"p{i}": torch.stack([x, x + drawn(tuple(x.shape), 50 + i)]) for i, x in enumerate(starts)})
     slopes = torch.zeros_like(flat)
     bound = rule.bind(layout, flat, slopes)
     rows: list[dict[str, Tensor]] = []
-    for step in range(steps):
+    for step in range(way.steps):
         now = layout.views(flat)
-        slopes.copy_(layout.flat({name: slope(now[name], step, int(name[1:])) for name in now}))
+        slopes.copy_(layout.flat({f"p{i}": slope(now[f"p{i}"], shape, step, i) for i, shape in enumerate(shapes)}))
         bound.step()
         rows.append({name: x[0].clone() for name, x in layout.views(flat).items()})
     return rows
-
-
-def slope(values: Tensor, step: int, place: int) -> Any:
-    """The gradient of the loss that `agree` trains on."""
-    return ((values - drawn(values.shape[1:], 99 + 10 * step + place)) + 3 * torch.cos(3 * values)) / 3

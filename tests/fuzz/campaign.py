@@ -82,9 +82,9 @@ class Record:
         beside.replace(self.path)
 
     def add(self, kind: str, find: dict[str, Any]) -> bool:
-        """Whether nobody has seen it before."""
+        """Whether it is new: what was mended and comes again is."""
         for known in self.of(kind)["finds"]:
-            if known["sort"] == find["sort"]:
+            if known["sort"] == find["sort"] and "mended" not in known:
                 known["times"] += 1
                 if len(find["text"]) < len(known["text"]):
                     known |= {name: find[name] for name in ("text", "seed", "what")}
@@ -158,10 +158,10 @@ def sort_of(problem: BaseException | None) -> str:
     return f"{' '.join(said.split())[:90]} at {place}"
 
 
-def shrunk(text: str, fails: Callable[[str], bool], most: int = 120) -> str:
-    """Without the lines, blocks and words that it fails without."""
+def shrunk(text: str, fails: Callable[[str], bool], most: int = 240) -> str:
+    """Without the rules and functions, lines and words that it fails without."""
     left = most
-    for cut in (_lines, _words):
+    for cut in (_items, _lines, _words, _lines):
         place = 0
         while left > 0 and (shorter := cut(text, place)) is not None:
             left -= 1
@@ -172,9 +172,16 @@ def shrunk(text: str, fails: Callable[[str], bool], most: int = 120) -> str:
     return text
 
 
+def _without(parts: list[str], place: int) -> str | None:
+    return "".join(parts[:place] + parts[place + 1 :]) if place < len(parts) else None
+
+
+def _items(text: str, place: int) -> str | None:
+    return _without(re.split(r"(?<=^}\n)", text, flags=re.MULTILINE), place)
+
+
 def _lines(text: str, place: int) -> str | None:
-    lines = text.splitlines(keepends=True)
-    return "".join(lines[:place] + lines[place + 1 :]) if place < len(lines) else None
+    return _without(text.splitlines(keepends=True), place)
 
 
 WORD = re.compile(r"\([^()]*\)|\w+\([^()]*\)")

@@ -11,12 +11,15 @@ from typing import Any
 import torch
 
 from . import hostile, together
-from .agree import PLAIN, Agreement, Way
+from .agree import PLAIN, Agreement
 from .campaign import Kind
 from .chance import Dice
 from .grow import Grown, grow
+from .training import Way
 
 DTYPES = (torch.float64, torch.float64, torch.float32, torch.bfloat16)
+MATHS = ("strict", "safe", "safe", "fast")
+MORE = {"text": 3, "simplified": 8, "reference": 8}  # ways for one program of so many
 
 
 @dataclass(frozen=True)
@@ -25,31 +28,34 @@ class Program:
 
     grown: Grown
     way: Way
+    more: tuple[str, ...]
 
     def __str__(self) -> str:
         return str(self.way)
 
 
 def program(dice: Dice) -> Program:
-    """Half of them run in the plainest way, which is the search's."""
+    """Half of them run in one group in float64 with all gradients, which is the search's way."""
     grown = grow(dice)
+    more = tuple(name for name, of in MORE.items() if dice.number(1, of) == 1)
+    way = Way(halfway=dice.one([True, False]), steps=dice.one([2, 3, 3, 4]), math=dice.one(MATHS), shapes=dice.number(0, 3))
     if dice.one([True, False]):
-        return Program(grown, Way(halfway=dice.one([True, False])))
-    dtype = dice.one(DTYPES)
-    way = Way(dtype, dice.one([True, False]), dice.one([True, False]), dice.one([True, False]), 2 if dtype == torch.bfloat16 else 4)
-    return Program(grown, way)
+        dtype = dice.one(DTYPES)
+        way = replace(way, dtype=dtype, groups=dice.one([True, False]), missing=dice.one([True, False]),
+                      steps=2 if dtype == torch.bfloat16 else way.steps)  # fmt: skip
+    return Program(grown, way, more)
 
 
 def few_steps(dice: Dice) -> Program:
     """Two steps, for what is slow or costly to set up; no halts."""
     made = program(dice)
-    return Program(made.grown, replace(made.way, halfway=False, steps=2))
+    return Program(made.grown, replace(made.way, halfway=False, steps=2), ())
 
 
 def _programs(name: str, ways: Sequence[str], made: Callable[[Dice], Program] = program, **more: Any) -> Kind:
     agreement = Agreement(ways)
     return Kind(
-        name, agreement.counts, made, lambda one: agreement(one.grown, one.way), lambda one: one.grown.text,
+        name, agreement.counts, made, lambda one: agreement(one.grown, one.way, one.more), lambda one: one.grown.text,
         lambda one, text: replace(one, grown=replace(one.grown, text=text)), **more,
     )  # fmt: skip
 

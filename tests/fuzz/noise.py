@@ -63,13 +63,10 @@ class NoisyBackend:
 
 
 class Simplified:
-    """The reference on the program that `math` makes of it."""
-
-    def __init__(self, math: str) -> None:
-        self.math = math
+    """The reference on the program that is made of it."""
 
     def refuses(self, program: Program) -> str:
         return ""
 
     def compile(self, program: Program, math: Any, storage: Any = None) -> Executable:
-        return Reference(simplify(program, self.math))
+        return Reference(simplify(program, math))
