@@ -21,13 +21,14 @@ PLAIN = ("add", "sub", "mul", "mul", "div")  # drawn more often than the rest
 
 @dataclass(frozen=True)
 class Form:
-    """`template` is filled with operands; `matrices`: for parameters of rank 2 and more alone."""
+    """`template` is filled with operands; `matrices`: for parameters of rank 2 and more alone; `alone`: see `grow.Grown`."""
 
     name: str
     template: str
     operands: int
     rule: Rule
     matrices: bool = False
+    alone: bool = True
 
     def __hash__(self) -> int:
         return hash(self.template)
@@ -79,7 +80,7 @@ def _reduction(name: str, extent: Extent | None, per: str, matrices: bool) -> Fo
             return _by_macro(macro, left)(types)
         return ops.OPS[ops.REDUCTIONS[name]].typing(types, left)
 
-    return Form(f"{name}{per}", _call(name, count, per), count, rule, matrices)
+    return Form(f"{name}{per}", _call(name, count, per), count, rule, matrices, extent != GROUP)
 
 
 def _reductions() -> Iterable[Form]:
@@ -93,7 +94,7 @@ def _reductions() -> Iterable[Form]:
 def _draws() -> Iterable[Form]:
     for name in ops.DRAWS:
         for word, extent in EXTENT_OF.items():
-            yield Form(name, f"{name}(per {word})", 0, lambda types, e=extent: Type("real", e), extent in (ROW, COL, MATRIX))  # type: ignore[misc]
+            yield Form(name, f"{name}(per {word})", 0, lambda types, e=extent: Type("real", e), extent in (ROW, COL, MATRIX), False)  # type: ignore[misc]
 
 
 FORMS: tuple[Form, ...] = (*_maps(), *_reductions(), *_draws())

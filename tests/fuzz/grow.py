@@ -14,11 +14,13 @@ from optlang.types import ELEMENT, EXTENT_OF, HOST, Type, broadcasts_to, needs_m
 from .chance import Choices, Drawn
 from .forms import EVERY, REAL, Form, fitting, typed
 
+ASKING = ("grad", "hvp", "loss_at")
 NUMBER = Type("real", HOST)
 TRUTH = Type("bool", HOST)
 TAMING = ("{}", "{}", "tanh({})", "abs({})", "(0.5 + abs({}))", "clip({}, -2, 2)")
 STANDARD = ("clip_global({})", "clip_value({}, 0.7)", "grokfast({}, 0.5)", "autoclip({}, 0.6, 3)", "centralize({})", "agc({})",
             "limit_growth({})", "median_elements({}, 0.5)", "clip_quantile({}, 0.2)", "weights_ema({}, 0.6)")  # fmt: skip
+ALONE = ("clip_global({})", "clip_value({}, 0.7)", "grokfast({}, 0.5)", "centralize({})", "agc({})")
 OF_MATRICES = ("orthogonalize({}, 2)",)
 CONDITIONS = ("t > 2", "t == 1", "flag", "rank >= 2", "numel > 6", "mod(t, 2) == 0")
 LONGEST = 60
@@ -63,6 +65,7 @@ class Scope:
     waiting: list[State] = field(default_factory=list)
     depth: int = 0
     asks: bool = True  # may call the model
+    alone: bool = False  # nothing but what the search's evaluator takes, too
 
     def one(self, options: Sequence[Any]) -> Any:
         return self.choose.one(options)
@@ -86,7 +89,7 @@ class Scope:
     def grown(self) -> Value | None:
         """A form with operands that there are."""
         form: Form = self.one(EVERY)
-        if (form.matrices and not self.matrices) or (form.name in ("grad", "hvp") and not self.asks):
+        if (form.matrices and not self.matrices) or (form.name in ASKING and not self.asks) or (self.alone and not form.alone):
             return None
         known = tuple(sorted({value.type for value in self.pool}, key=str))
         if not (combinations := fitting(form, known)):
@@ -102,7 +105,7 @@ class Scope:
         elements = [v for v in self.pool if v.type == REAL]
         if self.functions and self.chance(2):
             return Value(str(self.one(self.functions)).format(self.one(elements).text), REAL)
-        template = self.one(STANDARD + OF_MATRICES * self.matrices)
+        template = self.one((STANDARD if not self.alone else ALONE) + OF_MATRICES * self.matrices)
         self.imports.add(template.split("(")[0])
         return Value(template.format(self.one(elements).text), REAL)
 
@@ -127,9 +130,10 @@ class Scope:
     # ------------------------------------------------------------------------------------------------- statements
 
     def declare(self) -> None:
-        words = [word for word, extent in EXTENT_OF.items() if self.matrices or not needs_matrix(extent)]
+        words = [word for word, extent in EXTENT_OF.items()
+                 if (self.matrices or not needs_matrix(extent)) and not (self.alone and word == "group")]  # fmt: skip
         word, name = self.one(words), self.names.new("s")
-        window = self.one([0, 0, 0, 3])
+        window = 0 if self.alone else self.one([0, 0, 0, 3])
         truth = not window and self.chance(6)
         type_ = Type("bool" if truth else "real", EXTENT_OF[word], window)
         first = "false" if truth else self.one(["0", "1", "lr", "0.5*beta"] + ["w"] * (word == "element") + ["nan"] * (window > 0))
@@ -165,7 +169,7 @@ class Scope:
     def side(self, states: list[State], matrices: bool) -> tuple[Scope, Value]:
         """A block of its own: local equations, some states, a value of elements."""
         inner = Scope(self.choose, self.names, list(self.pool), matrices, self.imports, self.functions, depth=self.depth + 1,
-                      asks=self.asks and self.depth == 0)  # fmt: skip
+                      asks=self.asks and self.depth == 0, alone=self.alone)  # fmt: skip
         inner.waiting = list(states)
         inner.body(self.choose.number(0, 3))
         while inner.waiting and inner.chance(2):
@@ -196,7 +200,7 @@ class Scope:
     def loop(self) -> None:
         name = self.names.new("l")
         start = self.one(self.fits(REAL))
-        inner = Scope(self.choose, self.names, [*self.pool, Value(name, REAL)], self.matrices, self.imports, depth=9, asks=False)
+        inner = Scope(self.choose, self.names, [*self.pool, Value(name, REAL)], self.matrices, self.imports, depth=9, asks=False, alone=self.alone)
         for _ in range(self.choose.number(1, 3)):
             inner.express()
         end = self.one(inner.fits(REAL))
@@ -220,14 +224,14 @@ def leaves() -> list[Value]:
     return [*LEAVES, *facts, *[Value(name, NUMBER) for name in ("pi", "-1", "0", "1e-3")]]
 
 
-def _rule(choose: Choices, name: str, names: Names, matrices: bool, imports: set[str], functions: list[str]) -> str:
-    scope = Scope(choose, names, [*leaves(), *SETTINGS], matrices, imports, functions, list(HYPERS))
+def _rule(choose: Choices, name: str, names: Names, matrices: bool, imports: set[str], functions: list[str], alone: bool = False) -> str:
+    scope = Scope(choose, names, [*leaves(), *SETTINGS], matrices, imports, functions, list(HYPERS), asks=not alone, alone=alone)
     if matrices:
         scope.pool += [Value("eye(rows)", Type("real", ir.eye("rows").type.extent)), Value("places(cols)", ir.places("cols").type)]
-    if scope.chance(6):
+    if not alone and scope.chance(6):
         scope.lines.append("input c per element")
         scope.pool.append(Value("c", REAL))
-    if scope.chance(6):
+    if not alone and scope.chance(6):
         scope.pool.append(Value("loss", ir.LOSS.type))
     for _ in range(choose.number(0, 3)):
         scope.declare()
@@ -240,16 +244,16 @@ def _rule(choose: Choices, name: str, names: Names, matrices: bool, imports: set
                and v.text not in ("lr", "beta")]  # fmt: skip
     if scope.chance(4):
         scope.lines.append(f"report r = {scope.one(numbers).text}")
-    if scope.chance(6):
+    if not alone and scope.chance(6):
         scope.lines.append("eval = 0.5*w' + 0.1")
     return f"rule {name} {{\n" + "".join(f"  {line}\n" for line in scope.lines) + "}\n"
 
 
-def _function(choose: Choices, name: str, names: Names, matrices: bool, imports: set[str]) -> str:
+def _function(choose: Choices, name: str, names: Names, matrices: bool, imports: set[str], alone: bool) -> str:
     """`def f(x, beta = 0.5)`: a value per element in, one out."""
     pool = [Value("x", REAL), Value("x", REAL), Value("g", REAL), Value("w", REAL), Value("t", ir.T.type), Value("beta", NUMBER)]
     pool += [Value("lr", NUMBER), Value("k", Type("int", HOST)), Value("flag", TRUTH), Value("2", NUMBER)]
-    scope = Scope(choose, names, pool, matrices, imports, asks=False)
+    scope = Scope(choose, names, pool, matrices, imports, asks=False, alone=alone)
     if choose.one([False, True]):
         scope.declare()
     scope.body(choose.number(0, 4))
@@ -262,11 +266,13 @@ def _function(choose: Choices, name: str, names: Names, matrices: bool, imports:
 
 @dataclass(frozen=True)
 class Grown:
-    """A text whose rule or route is `name`; `matrices`: all parameters must have rank 2 or more."""
+    """A text whose rule or route is `name`; `matrices`: all parameters must have rank 2 or more; `alone`: without windows,
+    groups, draws, inputs and questions to the model, none of which the search's evaluator takes."""
 
     text: str
     name: str
     matrices: bool
+    alone: bool = False
 
     def __repr__(self) -> str:
         return f"matrices={self.matrices}\n{self.text}"
@@ -281,21 +287,21 @@ def texts(draw: Any) -> Grown:
 def grow(choose: Choices) -> Grown:
     """A rule with functions, calls of rules, and routes."""
     names, imports, functions, items = Names(), set[str](), list[str](), list[str]()
-    matrices = choose.one([False, False, True])
+    matrices, alone = choose.one([False, False, True]), choose.one([False, True])
     for _ in range(choose.one([0, 0, 0, 1, 2])):
         name = names.new("f")
-        items.append(_function(choose, name, names, matrices, imports))
+        items.append(_function(choose, name, names, matrices, imports, alone))
         functions += [f"{name}({{}})", f"{name}({{}}, 0.3)", f"{name}({{}}, flag = flag, k = 3)"]
     if choose.one([False] * 5 + [True]):
-        items.append(_rule(choose, "Inner", names, matrices, imports, list(functions)))
+        items.append(_rule(choose, "Inner", names, matrices, imports, list(functions), alone))
         functions += ["Inner(g = {})", "Inner(g = {}, lr = 0.5*0.1)"]
         if "input c" in items[-1] or "report r" in items[-1] or "eval =" in items[-1]:
             functions = functions[:-2]
     main = "R"
-    items.append(_rule(choose, main, names, matrices, imports, functions))
-    if choose.one([False] * 7 + [True]):
+    items.append(_rule(choose, main, names, matrices, imports, functions, alone))
+    if not alone and choose.one([False] * 7 + [True]):
         items.append(_rule(choose, "S", names, True, imports, []))
         items.append("route Both {\n  when rank >= 2 and numel > 5 use S(lr = 0.02)\n  otherwise use R()\n}\n")
         main = "Both"
     head = [f"from std import {', '.join(sorted(imports))}\n"] if imports else []
-    return Grown("\n".join([*head, *items]), main, matrices)
+    return Grown("\n".join([*head, *items]), main, matrices, alone)

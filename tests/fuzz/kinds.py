@@ -35,11 +35,11 @@ class Program:
 
 
 def program(dice: Dice) -> Program:
-    """Half of them run in one group in float64 with all gradients, which is the search's way."""
+    """Half of them run in one group in float64 with all gradients, which is the search's way; more of those it takes."""
     grown = grow(dice)
     more = tuple(name for name, of in MORE.items() if dice.number(1, of) == 1)
-    way = Way(halfway=dice.one([True, False]), steps=dice.one([2, 3, 3, 4]), math=dice.one(MATHS), shapes=dice.number(0, 3))
-    if dice.one([True, False]):
+    way = Way(halfway=dice.one([True, False]), steps=dice.one([2, 3, 3, 4]), math=dice.one(MATHS), shapes=dice.one([0, 0, 1, 1, 1, 2, 2, 3]))
+    if dice.number(1, 6) > 3 + grown.alone:
         dtype = dice.one(DTYPES)
         way = replace(way, dtype=dtype, groups=dice.one([True, False]), missing=dice.one([True, False]),
                       steps=2 if dtype == torch.bfloat16 else way.steps)  # fmt: skip
