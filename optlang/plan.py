@@ -64,13 +64,25 @@ class Plan:
             return node
         if node.op == "branch" and node.args[0] in known:
             side = args[1] if known[node.args[0]] else args[2]
-            return _spread(side, node) if node in self._shaped else side
+            return _spread(side, node) if node in self._shaped else self._at_home(side, node)
         return ir.rebuild(node, args)
+
+    def _at_home(self, side: Node, whole: Node) -> Node:
+        """Beside values per group or model, settings are read there; those of one parameter must stay known as such."""
+        is_own = side.type.extent.level in ("tensor", "array")
+        return side if is_own or not self._gathers else ir.make("where", (ir.TRUE, side, _like(ir.fact("rank"), whole.type)))
+
+    @cached_property
+    def _gathers(self) -> bool:
+        return any(n.type.extent.level in ("group", "model") for n in ir.walk(self._everything))
+
+    @cached_property
+    def _everything(self) -> list[Node]:
+        return [*self.program.all_roots(), *(arg for b in self.barriers.values() for arg in b.args)]
 
     @cached_property
     def _shaped(self) -> frozenset[Node]:
-        args = [arg for b in self.barriers.values() for arg in b.args]
-        return ir.shaped([*self.program.all_roots(), *args], args)
+        return ir.shaped(self._everything, [arg for b in self.barriers.values() for arg in b.args])
 
     def levels(self, wanted: Iterable[Node], truths: Iterable[Truth]) -> list[list[Barrier]]:
         """The barriers below some expressions, those that can be crossed together in one list, in order."""
@@ -125,7 +137,12 @@ def _spread(side: Node, whole: Node) -> Node:
         like = ir.W if type_.extent == ELEMENT else ir.eye(type_.extent.rows, type_.extent.frame, type_.extent.cols)
     else:
         like = ir.fact("rank")
-    return ir.make("where", (ir.TRUE, side, like if type_.kind != "bool" else ir.make("eq", (like, like))))
+    return ir.make("where", (ir.TRUE, side, _like(like, type_)))
+
+
+def _like(leaf: Node, type_: Type) -> Node:
+    """The leaf, or a truth value in its place."""
+    return ir.make("eq", (leaf, leaf)) if type_.kind == "bool" else leaf
 
 
 def _marks(roots: Iterable[Node]) -> list[Node]:

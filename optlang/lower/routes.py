@@ -42,6 +42,8 @@ def _check_order(frame: Frame, route: syntax.Route) -> None:
 
 def _case(frame: Frame, branch: syntax.Branch, baked: Mapping[str, Setting], program: Lowered) -> ir.Case | None:
     condition = None if branch.condition is None else _truth(frame, branch.condition)
+    if not isinstance(branch.call, syntax.Call):  # it could not be read
+        return None
     found = frame.module.find(branch.call.func)
     if found is None or not isinstance(found[0], syntax.Rule):
         near = did_you_mean(branch.call.func, frame.module.names(syntax.Rule))

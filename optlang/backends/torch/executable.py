@@ -58,15 +58,15 @@ class TorchExecutable:
         self._needed: dict[Truth, frozenset[Node]] = {}
         roots = self.plan.program.all_roots() + [arg for b in self.plan.barriers.values() for arg in b.args]
         self._code = Code(roots)
-        self._shares = parts or any(n.type.extent.level in ("group", "model") for n in ir.walk(roots))
+        self._own = [s for s in self.plan.program.states if s.name not in self.plan.shared]
+        self._shared = [s for s in self.plan.program.states if s.name in self.plan.shared]
+        self._shares = parts or bool(self._shared) or any(n.type.extent.level in ("group", "model") for n in ir.walk(roots))
         self._is_plain = not (self.plan.barriers or self._shares or program.reports) and not any(
             c.hypers or c.reads_t for c in self._conditions
         )
         self._gradient = [unscaled_gradient()] if any(h.name == SCALE for h in program.hypers) else []  # goes where it came from
         self._ways: dict[int, Way] = {}
         self._prepared: tuple[list[Cell], list[int]] = [], []  # the cells of the last step, and how many states they had
-        self._own = [s for s in self.plan.program.states if s.name not in self.plan.shared]
-        self._shared = [s for s in self.plan.program.states if s.name in self.plan.shared]
 
     # ------------------------------------------------------------------------------------------------- steps
 

@@ -108,7 +108,10 @@ def _combine(node: Node, args: Sequence[Any]) -> Any:
     if node.op == "branch" and np.size(args[0]) > 1:  # runs differ in what they choose
         lacking = next((a for a in args if isinstance(a, Missing)), None)
         return lacking or np.where(*args)
-    return host.combine(node.op, args)
+    value = host.combine(node.op, args)
+    if node.op == "branch" and not isinstance(value, Missing):  # the other side may be the one that differs from run to run
+        return np.broadcast_to(value, np.broadcast_shapes(*(np.shape(a) for a in args[1:] if not isinstance(a, Missing))))
+    return value
 
 
 def settings(program: ir.Program, given: Mapping[str, Any], runs: int) -> dict[str, Array]:

@@ -135,6 +135,9 @@ class Writer:
             return value if isinstance(value, list) else value.view_as(value)
         sides = [part for part in self.places.where(node.args[0], domain) if part]
         room = self.memory.fresh(node, domain)
+        if self.places.is_coarse(node):  # a setting chooses, for the whole model
+            self.calls.append(partial(listed(room)[0].copy_, self.values[needs[0]]))
+            return room
         for part, (side, home) in zip(sides, needs, strict=True):
             for place in part:
                 source = self._beside((side, home), place, node)
