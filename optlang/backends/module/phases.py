@@ -10,7 +10,7 @@ from optlang import ir
 from optlang.backends.module.leaves import shared_leaves
 from optlang.backends.module.scene import Path, Scene, Want
 from optlang.backends.module.section import ALIASES, write
-from optlang.backends.module.spell import quoted
+from optlang.backends.module.spell import quoted, shape_text
 from optlang.backends.module.update import PLACES, Lines, Update, indented, mentions
 from optlang.ir import Node
 from optlang.ops import CALLS
@@ -70,10 +70,13 @@ class Phases(Update):
                   f't=int(state["step"]) + 1,{" place=places[param]," if self.draws else ""}',
                   'g=(-param.grad if group["maximize"] else param.grad).to(dtype),']  # fmt: skip
         inner = [*self.before_update(first), "cells.append(SimpleNamespace(", *indented(fields), "))"]
+        numbered = f"enumerate({groups})"
+        if self.uses_teams and groups != "self.param_groups":  # in a route a group is known by its number among all
+            numbered = f"((n, group) for n, group in enumerate(self.param_groups) if any(group is own for own in {groups}))"
         return [
             *([PLACES] if self.draws else []),
             "cells = []",
-            f"for number, group in enumerate({groups}):",
+            f"for number, group in {numbered}:",
             '    for param in group["params"]:',
             *indented(inner, 2),
             "if not cells:",
@@ -216,9 +219,10 @@ class Phases(Update):
         """What one parameter adds."""
         arg, op = g.barrier.args[0], g.barrier.op
         sink = f"{g.owned(g.parts, 'cell.team')}.append({{}})"
-        if op == "quantile":
-            return [Want(arg, template=sink)]
         many = arg.type.extent.level == "array"
+        if op == "quantile":
+            all_of_it = f"torch.full({shape_text(arg.type.extent)}, {{}}, dtype=torch.float64)"
+            return [Want(arg, template=sink.format(all_of_it) if many and arg in self.numbers else sink)]
         if op == "count":
             size = ir.make("count", (arg,), TENSOR) if many else ir.const(1)
             self.numbers.known[size] = True

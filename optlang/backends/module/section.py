@@ -15,7 +15,7 @@ from typing import Literal
 from optlang.backends.module.inplace import in_place
 from optlang.backends.module.order import arranged, in_order, printed
 from optlang.backends.module.scene import Cycle, Line, Loop, Path, Reads, Scene, TooDeep, Turn, Want, common
-from optlang.backends.module.spell import counted, literal, shape_text, size_text, spell, ternary
+from optlang.backends.module.spell import counted, filled, literal, shape_text, size_text, spell, ternary
 from optlang.ir import Node, W, walk
 from optlang.ops import OPS
 from optlang.printing.emit import ATOM, Names, Piece
@@ -363,7 +363,7 @@ class _Section:
         if extent.level != "array":
             return Piece(self.scene.wrap.format(piece.text)) if side in self.scene.numbers else piece
         if side in self.scene.numbers:
-            return Piece(f"w.new_full({shape_text(extent)}, {piece.text})")
+            return filled(node, piece)
         return Piece(f"{piece.inside(ATOM)}.expand({shape_text(extent)})")
 
     def _loop(self, node: Node, loop: Loop) -> None:

@@ -67,6 +67,8 @@ def spell(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Pie
     if node.op in ("maximum", "minimum"):
         return _bound(node, args, numbers)
     if row.role == "reduce":
+        if node.args[0] in numbers and node.args[0].type.extent.level == "array":
+            args = [filled(node.args[0], args[0]), *args[1:]]
         if node.value != "window" and node.value.level != "array" and _is_alone(node.args[0]):
             args = [Piece(f"{args[0].inside(ATOM)}.expand({shape_text(node.args[0].type.extent)})"), *args[1:]]
         return _reduction(node, args)
@@ -148,11 +150,18 @@ def _reduction(node: Node, args: Sequence[Piece]) -> Piece:
         return call(f"_window_{node.op}", args[0].text, *more)
     dims = reduced_dims(node.args[0].type.extent, node.value)
     if node.op == "quantile":
+        if dims == ():  # a quantile of one value each: that, or NaN where there is no such quantile
+            return Piece(f"_quantile({args[0].inside(ATOM)}.unsqueeze(-1), {more[0]}, (-1,)).squeeze(-1)")
         return call("_quantile", args[0].text, *more, *([] if dims is None else [f"({', '.join(map(str, dims))},)"]))
     if dims == ():
         return args[0]
     inside = "" if dims is None else f"dim={dims[0] if len(dims) == 1 else dims}, keepdim=True"
     return Piece(f"{args[0].inside(ATOM)}.{node.op}({inside})")
+
+
+def filled(node: Node, number: Piece) -> Piece:
+    """A number as the tensor of an extent, whose values are counted."""
+    return Piece(f"w.new_full({shape_text(node.type.extent)}, {number.text})")
 
 
 def _is_alone(node: Node) -> bool:
