@@ -19,9 +19,11 @@ from optlang import diagnose
 from optlang.errors import Source
 
 LR = "hyper lr = 0.05 in (0, inf)"
+K = "hyper int k = 2 in [1, 5]"
 FLOAT32 = Way(torch.float32)
 HALT = Way(halfway=True)
 GROUPS = Way(groups=True)
+FAST = Way(groups=True, math="fast")
 MATRICES = "when rank >= 2 use S() otherwise use R()"
 
 # (what ran it, the text, how)
@@ -42,6 +44,26 @@ FINDS: list[tuple[str, str, Way, bool]] = [
     ("torch", f"rule R {{ {LR} state s per model = 2 s' = s w' = w - lr*(count(s per model) + sum(s per model)) }}", GROUPS, False),
     ("search", f"rule R {{ {LR} state s per matrix = 2 s' = s w' = w - lr*(orthonormal(s) + inverse(s)) }}", Way(), True),
     ("search", f"rule R {{ {LR} w' = w - lr*(inverse(2*eye(rows)) @ g) }}", Way(), True),
+    ("torch", f"rule R {{ {LR} every 3 from 1 {{ y = g }} else {{ y = numel }} w' = w - lr*var(y per model) }}", Way(), False),
+    ("torch", f"rule R {{ {LR} every 2 {{ y = g }} else {{ y = 2 }} w' = w - lr*quantile(y, 0.3 per model) }}", Way(), False),
+    ("torch", f"rule R {{ {LR} state s per group = 1 s' = s every 2 {{ y = 0 }} else {{ y = w }} w' = w - lr*dot(y, s per row) }}",
+     Way(), True),
+    ("torch", f"rule R {{ {LR} {K} state s per model = 0 every k {{ y = g }} else {{ y = k }} s' = s + t w' = w - lr*(y + s') }}",
+     GROUPS, False),
+    ("torch", f"rule R {{ {LR} state s per model = 0 s' = 0.5 w' = w - lr*g }}", Way(), False),
+    ("torch", f"rule R {{ {LR} state s per model = lr s' = s + 1 w' = w - lr*(g + s') }}", Way(missing=True, halfway=True), False),
+    ("search", f"rule R {{ {LR} hyper bool b = true state s per model = lr when b {{ s' = 1 }} else {{ s' = tanh(s) }} w' = w - lr*s }}",
+     Way(), False),
+    ("search", f"rule R {{ {LR} {K} every 3 from 1 {{ y = k }} else {{ y = 0.5 }} w' = w - lr*(y + g) }}", Way(), False),
+    ("module", f"rule R {{ {LR} w' = w - lr*(g + min(count(g per col) per matrix)) }}", Way(), True),
+    ("module", f"rule R {{ {LR} w' = w - lr*(g + quantile(count(g per col), 0.3 per model)) }}", Way(), True),
+    ("module", f"rule R {{ {LR} w' = w - lr*(g + var(count(g per col) per tensor)) }}", Way(), True),
+    ("module", f"rule R {{ {LR} {K} state s per matrix = 1 s' = 2 w' = w - lr*(g + quantile(s, k per row)) }}", Way(), True),
+    ("torch", f"rule R {{ {LR} repeat 3 {{ state l = 1 + 0*w l' = tanh(lr) + 0*w }} w' = w - lr*(l + loss) }}", FAST, False),
+    ("torch", f"rule R {{ {LR} state s = w every 2 {{ y = g }} else {{ y = t }} s' = 0 w' = w - lr*y eval = 0.5*w' + s' }}", Way(), False),
+    ("module", f"rule R {{ {LR} state s per matrix = 1 s' = s + 1 x = mean(s per col) w' = w - lr*(g + x) }}", Way(), True),
+    ("module", f"rule R {{ {LR} w' = w - lr*rademacher(per group) }} rule S {{ {LR} w' = w - lr*g }} route B {{ {MATRICES} }}",
+     Way(), False),
 ]
 
 

@@ -200,8 +200,9 @@ def evaluation(frame: Frame, weights: ir.Node) -> Value:
 
 
 def _over_stored(frame: Frame, node: ir.Node, weights: ir.Node) -> Value:
-    states = frame.context.states
-    kept = {value: ir.state(f"new {name}", states[name].type) for name, value in frame.context.updates.items() if name in states}
+    states, updates = frame.context.states, frame.context.updates
+    known = ir.on_host(updates.values())  # such numbers are to be had as they are
+    kept = {value: ir.state(f"new {name}", states[name].type) for name, value in updates.items() if name in states and not known[value]}
     kept[weights] = ir.W
     result = ir.substitute([node], kept)[node]
     new = {leaf: states[leaf.value[4:]].node for leaf in kept.values() if leaf is not ir.W}

@@ -101,7 +101,8 @@ class View:
         self.live = set(self.order)
         self.host = on_host(roots)
         self.users = users(roots)
-        self.shaped = shaped(roots)
+        shared = any(node.type.extent.level in ("group", "model") for node in self.order)
+        self.shaped = frozenset(self.order) if shared else shaped(roots)  # beside shared values a literal would be one of them
 
 
 def _change(node: Node, view: View, judge: Judge, touched: set[Node]) -> Change | None:

@@ -200,7 +200,8 @@ class Scope:
     def loop(self) -> None:
         name = self.names.new("l")
         start = self.one(self.fits(REAL))
-        inner = Scope(self.choose, self.names, [*self.pool, Value(name, REAL)], self.matrices, self.imports, depth=9, asks=False, alone=self.alone)
+        inner = Scope(self.choose, self.names, [*self.pool, Value(name, REAL)], self.matrices, self.imports, depth=9, asks=False,
+                      alone=self.alone)  # fmt: skip
         for _ in range(self.choose.number(1, 3)):
             inner.express()
         end = self.one(inner.fits(REAL))

@@ -19,6 +19,7 @@ from .training import Way
 
 DTYPES = (torch.float64, torch.float64, torch.float32, torch.bfloat16)
 MATHS = ("strict", "safe", "safe", "fast")
+SHAPES = (0, 0, 1, 1, 1, 2, 2, 3)
 MORE = {"text": 3, "simplified": 8, "reference": 8}  # ways for one program of so many
 
 
@@ -38,7 +39,7 @@ def program(dice: Dice) -> Program:
     """Half of them run in one group in float64 with all gradients, which is the search's way; more of those it takes."""
     grown = grow(dice)
     more = tuple(name for name, of in MORE.items() if dice.number(1, of) == 1)
-    way = Way(halfway=dice.one([True, False]), steps=dice.one([2, 3, 3, 4]), math=dice.one(MATHS), shapes=dice.one([0, 0, 1, 1, 1, 2, 2, 3]))
+    way = Way(halfway=dice.one([True, False]), steps=dice.one([2, 3, 3, 4]), math=dice.one(MATHS), shapes=dice.one(SHAPES))
     if dice.number(1, 6) > 3 + grown.alone:
         dtype = dice.one(DTYPES)
         way = replace(way, dtype=dtype, groups=dice.one([True, False]), missing=dice.one([True, False]),

@@ -60,7 +60,8 @@ def _optimizer(make: Any, params: list[Tensor], way: Way, text: str) -> Any:
     named = [(f"p{i}", p) for i, p in enumerate(params)]
     made = make([{"params": named[:cut]}, {"params": named[cut:], "lr": 0.1}] if way.groups else named)
     if "input c" in text and hasattr(made, "inputs"):
-        made.inputs["c"] = {p: (first**2 + 0.5).to(p.dtype) for p, first in zip(params, first_values([p.shape for p in params]), strict=True)}
+        first = first_values([p.shape for p in params])
+        made.inputs["c"] = {p: (x**2 + 0.5).to(p.dtype) for p, x in zip(params, first, strict=True)}
     return made
 
 

@@ -9,7 +9,7 @@ from functools import cached_property
 from optlang import ir
 from optlang.backends.module.leaves import shared_leaves
 from optlang.backends.module.scene import Path, Scene, Want
-from optlang.backends.module.section import ALIASES, write
+from optlang.backends.module.section import shares_memory, write
 from optlang.backends.module.spell import quoted, shape_text
 from optlang.backends.module.update import PLACES, Lines, Update, indented, mentions
 from optlang.ir import Node
@@ -120,7 +120,7 @@ class Phases(Update):
 
     def _may_be_kept(self, node: Node, turns: Path) -> bool:
         computed = (bool(node.args) or node.op == "random") and node not in self.numbers and node not in self.loops
-        return computed and node.op not in ALIASES and self.paths.get(node, ())[: len(turns)] == turns
+        return computed and not shares_memory(node) and self.paths.get(node, ())[: len(turns)] == turns
 
     # -------------------------------------------------------------------------------- values of several parameters
 

@@ -15,12 +15,12 @@ from typing import Literal
 from optlang.backends.module.inplace import in_place
 from optlang.backends.module.order import arranged, in_order, printed
 from optlang.backends.module.scene import Cycle, Line, Loop, Path, Reads, Scene, TooDeep, Turn, Want, common
-from optlang.backends.module.spell import counted, filled, literal, shape_text, size_text, spell, ternary
+from optlang.backends.module.spell import counted, filled, literal, reduced_dims, shape_text, size_text, spell, ternary
 from optlang.ir import Node, W, walk
 from optlang.ops import OPS
 from optlang.printing.emit import ATOM, Names, Piece
 
-ALIASES = frozenset(["transpose", "as_matrix", "as_param", "branch"])  # their results share memory with an operand
+ALIASES = frozenset(["transpose", "as_matrix", "as_param", "branch"])
 Sharing = Literal["all", "phase", "none"]  # which branches of one condition stand under one `if`
 SHORT, TEST, LONG, DEEPEST = 14, 40, 80, 60
 WAYS: tuple[tuple[Sharing, bool], ...] = (("all", True), ("phase", True), ("none", True), ("none", False))  # the most readable first
@@ -28,6 +28,13 @@ ON_WEIGHTS = re.compile(r"\bw\.(new_tensor|new_full|dtype)|\blike=w\b")  # only 
 
 WISHES = {"random": "z", "sqrt": "root", "div": "ratio", "matmul": "product", "mean": "mean", "sum": "total", "sign": "signs",
           "abs": "size", "branch": "chosen", "where": "chosen", "eye": "identity", "places": "places"}  # fmt: skip
+
+
+def shares_memory(node: Node) -> bool:
+    """Whether a result may lie in the memory of an operand: so does the sum of one value each."""
+    if OPS[node.op].role != "reduce":
+        return node.op in ALIASES
+    return node.value != "window" and node.op not in ("count", "quantile") and reduced_dims(node.args[0].type.extent, node.value) == ()
 
 
 def write(wants: Sequence[Want], scene: Scene, names: Names) -> tuple[list[str], dict[Node, str]]:
@@ -169,7 +176,7 @@ class _Section:
 
     def _has_own_memory(self, node: Node) -> bool:
         """Whether an expression is a tensor that is computed, so that a state may take it in place."""
-        return node not in self.scene.numbers and node not in self.scene.loops and node.op not in ALIASES | {"random"}
+        return node not in self.scene.numbers and node not in self.scene.loops and node.op != "random" and not shares_memory(node)
 
     def _guards(self, node: Node, leaf: Node) -> bool:
         """Whether a branch holds a state where a static condition fails: there it may not exist at all."""
@@ -206,7 +213,7 @@ class _Section:
         """Whether a result shares memory with an operand; a choice that Python does not make is torch's `where`."""
         if node.op == "where":
             return node.args[0] in self.scene.numbers
-        return node.op in ALIASES and (node.op != "branch" or self.scene.is_if(node))
+        return shares_memory(node) and (node.op != "branch" or self.scene.is_if(node))
 
     def _holds(self, branch: Node, path: Path) -> bool:
         """Whether a path lies inside one of the sides of a branch."""
@@ -270,7 +277,7 @@ class _Section:
         elif node.op == "places":
             piece = Piece(f"torch.arange({size_text(node.value, 'param')}, dtype=w.dtype, device=w.device).unsqueeze(-1)")
         elif node.op == "count" and node in self.scene.numbers:
-            piece = counted(node, pieces[0])
+            piece = counted(node, filled(node.args[0], pieces[0]) if node.args[0] in self.scene.numbers else pieces[0])
         else:
             piece = spell(node, pieces, self.scene.numbers, self.scene.wrap)
         if ON_WEIGHTS.search(piece.text):

@@ -136,7 +136,7 @@ class Writer:
         sides = [part for part in self.places.where(node.args[0], domain) if part]
         room = self.memory.fresh(node, domain)
         if self.places.is_coarse(node):  # a setting chooses, for the whole model
-            self.calls.append(partial(listed(room)[0].copy_, self.values[needs[0]]))
+            self.calls.append(partial(listed(room)[0].copy_, listed(self.values[needs[0]])[0]))
             return room
         for part, (side, home) in zip(sides, needs, strict=True):
             for place in part:
