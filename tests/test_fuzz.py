@@ -62,6 +62,7 @@ FINDS: list[tuple[str, str, Way, bool]] = [
     ("torch", f"rule R {{ {LR} repeat 3 {{ state l = 1 + 0*w l' = tanh(lr) + 0*w }} w' = w - lr*(l + loss) }}", FAST, False),
     ("torch", f"rule R {{ {LR} state s = w every 2 {{ y = g }} else {{ y = t }} s' = 0 w' = w - lr*y eval = 0.5*w' + s' }}", Way(), False),
     ("module", f"rule R {{ {LR} state s per matrix = 1 s' = s + 1 x = mean(s per col) w' = w - lr*(g + x) }}", Way(), True),
+    ("module", f"rule R {{ {LR} w' = w - lr*(g + count(g per matrix).T + inverse(count(g per matrix))) }}", Way(shapes=1), True),
     ("module", f"rule R {{ {LR} w' = w - lr*rademacher(per group) }} rule S {{ {LR} w' = w - lr*g }} route B {{ {MATRICES} }}",
      Way(), False),
 ]

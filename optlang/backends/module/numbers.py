@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from optlang import ir
 from optlang.ir import Node, Program
+from optlang.ops import OPS
 from optlang.types import Extent
 
 LEAVES = frozenset(["const", "hyper", "t", "fact"])
@@ -20,7 +21,7 @@ def is_number(node: Node, operands_are: Iterable[bool]) -> bool:
         return node.op in LEAVES
     if isinstance(node.value, Extent):
         return node.op == "count" and node.value.level not in ("group", "model") and node.args[0].type.extent.level == "array"
-    return node.value != "window" and all(operands_are)
+    return node.value != "window" and OPS[node.op].role != "matrix" and all(operands_are)
 
 
 class Numbers:

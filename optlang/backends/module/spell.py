@@ -66,9 +66,10 @@ def spell(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Pie
         return _choice(node, args, numbers, wrap)
     if node.op in ("maximum", "minimum"):
         return _bound(node, args, numbers)
+    if row.role in ("reduce", "matrix"):
+        large = [arg in numbers and arg.type.extent.level == "array" for arg in node.args]
+        args = [filled(*pair) if is_large else pair[1] for pair, is_large in zip(zip(node.args, args, strict=True), large, strict=True)]
     if row.role == "reduce":
-        if node.args[0] in numbers and node.args[0].type.extent.level == "array":
-            args = [filled(node.args[0], args[0]), *args[1:]]
         if node.value != "window" and node.value.level != "array" and _is_alone(node.args[0]):
             args = [Piece(f"{args[0].inside(ATOM)}.expand({shape_text(node.args[0].type.extent)})"), *args[1:]]
         return _reduction(node, args)
