@@ -8,7 +8,7 @@ RULES  ?= adamw lion examples/my.opt
 TASK   ?= digits
 MINUTES ?= 10
 
-.PHONY: race test torch-suite lint format bench optax resume sharded authors gpu-check clean conformance digits gallery fuzz accuracy coverage mutants
+.PHONY: race test torch-suite lint format bench optax resume sharded authors gpu-check clean conformance digits gallery fuzz faults accuracy coverage mutants
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
@@ -67,6 +67,8 @@ mutants: coverage               ## Mutants of the compiler, an hour: which tests
 	rm -rf build/mutants && mkdir build/mutants && git archive HEAD | tar -x -C build/mutants
 	XDG_CACHE_HOME=$(CURDIR)/build OMP_NUM_THREADS=1 $(PY) -m tests.mutation build/mutants --coverage build/coverage --times build/times.json \
 	  --results build/mutants.jsonl --record docs/mutants.json
+faults: $(VENV)/.ready-for-tests ## Faults of every kind, searches and races killed 100 times: counts in docs/faults.json
+	$(PY) -m tests.faults --record docs/faults.json
 
 accuracy: $(VENV)/.ready-for-tests ## Errors of the float32 step in ulp, a line of JSON for each rule
 	$(PY) tests/accuracy.py

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import os
 import random
 import signal
@@ -11,101 +10,26 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from faults.kills import races, searches
+from faults.steps import Failing, Snapshot, checkpoint_cut, closure_of, kernel_damaged, memory_ends, model, same, snapshot
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-import optlang
 from optlang.backends.cpp import build, kernels
 from optlang.backends.torch.functions import Functions
 
 ROOT = Path(__file__).parents[1]
-SHAPES = ((3, 4), (5,), (4, 2), (2, 2, 2))
-Snapshot = list[tuple[Tensor, ...]]
-
-
-def model(name: str, backend: str, shapes: tuple[tuple[int, ...], ...] = SHAPES, **settings: Any) -> tuple[list[Tensor], Any]:
-    params = [torch.randn(s, generator=torch.Generator().manual_seed(i)).requires_grad_() for i, s in enumerate(shapes)]
-    optimizer: Any = optlang.load(name, backend=backend)(params, lr=0.1, **settings)
-    return params, optimizer
-
-
-def closure_of(params: list[Tensor], optimizer: Any) -> Callable[[], Tensor]:
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = torch.stack([((p - 1) ** 2).sum() for p in params]).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    return closure
-
-
-def snapshot(params: list[Tensor], optimizer: Any) -> Snapshot:
-    """Weights, states and counts of each parameter."""
-    return [(p.detach().clone(), *(v.clone() for _, v in sorted(optimizer.state.get(p, {}).items()) if isinstance(v, Tensor)))
-            for p in params]  # fmt: skip
-
-
-def same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
-    return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
-
-
-IN_PLACE = frozenset(["copy_", "_foreach_copy_", "fill_", "detach", "view", "alias"])  # these ask for no memory
-
-
-class Failing(TorchDispatchMode):
-    """Memory ends at one operation, or from one on."""
-
-    def __init__(self, at: int, lasting: bool) -> None:
-        super().__init__()
-        self.at, self.lasting, self.count, self.failed = at, lasting, 0, 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += 1
-        if func.overloadpacket.__name__ not in IN_PLACE and (self.count >= self.at if self.lasting else self.count == self.at):
-            self.failed += 1
-            raise torch.OutOfMemoryError("out of memory")
-        return func(*args, **(kwargs or {}))
-
 
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
 @pytest.mark.parametrize(("name", "backend"), [("adamw", "torch"), ("lamb", "torch"), ("lamb", "cpp"), ("adafactor", "torch")])
 def test_memory_ends_anywhere_in_a_step(name: str, backend: str, lasting: bool) -> None:
     """Each parameter is stepped with its states and its count, or all of these are as before; what passes is over is made up for."""
-    params, optimizer = model(name, backend)
-    closure = closure_of(params, optimizer)
-    closure()
-    optimizer.step()
-    before, saved = snapshot(params, optimizer), copy.deepcopy(optimizer.state_dict())
-    weights = [p.detach().clone() for p in params]
-    optimizer.step()
-    after, at, failed = snapshot(params, optimizer), 0, 0
-    while True:
-        at += 1 if at < 30 else 7
-        optimizer.load_state_dict(saved)
-        for p, w in zip(params, weights, strict=True):
-            p.data.copy_(w)
-        mode, told = Failing(at, lasting), False
-        try:
-            with mode:
-                optimizer.step()
-        except (MemoryError, RuntimeError):
-            told = True
-        now = snapshot(params, optimizer)
-        stepped = [same(x, y) for x, y in zip(now, after, strict=True)]
-        assert all(s or same(x, y) for s, x, y in zip(stepped, now, before, strict=True)), f"half done at {at}"
-        assert told or all(stepped), f"nothing was said at {at}"
-        assert lasting or not (told and any(stepped)), f"a step was not made up for at {at}"
-        if not mode.failed:
-            break
-        failed += 1
-    assert failed >= 5
+    assert memory_ends(name, backend, lasting) >= 5
 
 
 def test_the_first_step_fails() -> None:
@@ -271,26 +195,8 @@ def test_threads_that_step_two_optimizers(backend: str) -> None:
 # -------------------------------------------------------------------------------------------------------------- cache
 
 
-@pytest.fixture
-def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
-    """A library in a cache of its own, and its text."""
-    monkeypatch.setattr(build, "cache_file", lambda name: tmp_path / name)
-    text = 'extern "C" int answer() { return 42; }\nextern "C" void step() {}\n'
-    assert build.library(text).answer() == 42
-    yield next(tmp_path.glob("kernel-*.so")), text
-
-
-def test_a_library_cut_anywhere_or_changed_anywhere_is_made_again(kernel: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    path, _ = kernel
-    whole = path.read_bytes()
-    dice = random.Random(1)
-    path.unlink()
-    for place in [0, 1, 31, 32, 33, *(dice.randrange(len(whole)) for _ in range(60)), len(whole) - 1]:
-        damaged = path.with_name("kernel-damaged.so")
-        damaged.write_bytes(whole[:place])
-        assert build._loaded(damaged) is None
-        damaged.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << dice.randrange(8)]) + whole[place + 1 :])
-        assert build._loaded(damaged) is None
+def test_a_library_cut_anywhere_or_changed_anywhere_is_made_again(tmp_path: Path) -> None:
+    kernel_damaged(tmp_path, 60)
 
 
 EIGHT = """
@@ -339,17 +245,7 @@ def test_no_room_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_checkpoint_cut_anywhere_changes_nothing() -> None:
-    params, optimizer = model("adamw", "torch")
-    closure_of(params, optimizer)()
-    optimizer.step()
-    file = io.BytesIO()
-    torch.save(optimizer.state_dict(), file)
-    whole, before = file.getvalue(), snapshot(params, optimizer)
-    for place in range(0, len(whole) - 1, max(1, len(whole) // 150)):
-        with pytest.raises(Exception):  # noqa: B017 - of torch, pickle or zipfile
-            optimizer.load_state_dict(torch.load(io.BytesIO(whole[:place])))
-        assert all(map(same, before, snapshot(params, optimizer)))
-    optimizer.load_state_dict(torch.load(io.BytesIO(whole)))
+    assert checkpoint_cut(150) >= 150
 
 
 def _cut(saved: dict[str, Any], place: int) -> bool:
@@ -389,3 +285,12 @@ def test_a_state_dict_that_lacks_anything_is_refused_or_whole(name: str) -> None
             optimizer.step()
         optimizer.load_state_dict(copy.deepcopy(kept))
     assert place > 20 and refused > 5
+
+
+# -------------------------------------------------------------------------------------------------------------- kills
+
+
+@pytest.mark.parametrize("kind", [searches, races])
+def test_killed_at_random_moments_nothing_finished_is_lost(kind: Any, tmp_path: Path) -> None:
+    """`make faults` does this a hundred times."""
+    assert kind(tmp_path, 2, random.Random(7)).total() >= 2
