@@ -355,7 +355,7 @@ ROWS: tuple[Op, ...] = (
     _map("minimum", "the smaller; NaN if either is", operands=2, typing=numeric, torch="torch.minimum({0}, {1})", sympy="Min",
          cpp="smaller({0}, {1})", latex=r"\min\left({0}, {1}\right)", degree="same", weight=0.5, surface=False, commutes=True),
     _map("mod", "remainder with the sign of the divisor", operands=2, typing=numeric, torch="torch.remainder({0}, {1})",
-         cpp="remainder({0}, {1})", sympy="Mod", latex=r"\left({0} \bmod {1}\right)", degree="same"),
+         cpp="modulo({0}, {1})", sympy="Mod", latex=r"\left({0} \bmod {1}\right)", degree="same"),
     _map("atan2", "angle of the point (x, y) given as atan2(y, x)", operands=2, numpy="arctan2",
          torch="torch.atan2({0}, {1})", cpp="std::atan2({0}, {1})",
          latex=r"\operatorname{atan2}\left({0}, {1}\right)", degree="lost", weight=0.1),

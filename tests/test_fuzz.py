@@ -63,6 +63,10 @@ FINDS: list[tuple[str, str, Way, bool]] = [
     ("torch", f"rule R {{ {LR} state s = w every 2 {{ y = g }} else {{ y = t }} s' = 0 w' = w - lr*y eval = 0.5*w' + s' }}", Way(), False),
     ("module", f"rule R {{ {LR} state s per matrix = 1 s' = s + 1 x = mean(s per col) w' = w - lr*(g + x) }}", Way(), True),
     ("module", f"rule R {{ {LR} w' = w - lr*(g + count(g per matrix).T + inverse(count(g per matrix))) }}", Way(shapes=1), True),
+    ("cpp", f"rule R {{ {LR} w' = w - lr*(g + tanh(mod(g, 1))) }}", Way(), False),
+    ("module", f"rule R {{ {LR} state s per matrix = 1 s' = s x = where(true, 2*eye(rows), s) w' = w - lr*(g + rms(x per model)) }}",
+     Way(), True),
+    ("module", f"rule R {{ w' = w - g report r = 2 }} rule S {{ w' = w - g report r = pi }} route B {{ {MATRICES} }}", Way(), False),
     ("module", f"rule R {{ {LR} w' = w - lr*rademacher(per group) }} rule S {{ {LR} w' = w - lr*g }} route B {{ {MATRICES} }}",
      Way(), False),
 ]

@@ -115,6 +115,7 @@ class RuleOptimizer(Gathered):
                 write()
                 self._put_back(step.cells)
                 self._share(step)
+            for step in self._in_order([step for step, _ in taken]):
                 self.reports |= step.reports
             left = [cell for step, _ in taken for cell in step.left]
             quick = {} if left else self._quick
@@ -123,6 +124,10 @@ class RuleOptimizer(Gathered):
                 again.count()
         self._remember(work)
         _tell(left)
+
+    def _in_order(self, steps: list[Step]) -> list[Step]:
+        """As the rules stand in a route: of reports of one name the last counts."""
+        return steps if len(steps) < 2 else sorted(steps, key=lambda s: self.cases.index(self.case_of(self.param_groups[s.cells[0].group])))
 
     @property
     def _step_supports_amp_scaling(self) -> bool:

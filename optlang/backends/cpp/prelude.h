@@ -37,7 +37,8 @@ template <class T> static inline T sign(T x) { return (T)((x > 0) - (x < 0)); }
 template <class T> static inline T larger(T a, T b) { return (a > b || a != a) ? a : b; }
 template <class T> static inline T smaller(T a, T b) { return (a < b || a != a) ? a : b; }
 template <class T> static inline bool is_finite(T x) { return std::abs(x) <= std::numeric_limits<T>::max(); }
-template <class T> static inline T remainder(T a, T b) {
+// Not `remainder`: for doubles that is a function of C, which rounds to the nearest.
+template <class T> static inline T modulo(T a, T b) {
   T r = std::fmod(a, b);
   return (r != 0 && ((r < 0) != (b < 0))) ? r + b : r;
 }

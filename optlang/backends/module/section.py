@@ -15,7 +15,7 @@ from typing import Literal
 from optlang.backends.module.inplace import in_place
 from optlang.backends.module.order import arranged, in_order, printed
 from optlang.backends.module.scene import Cycle, Line, Loop, Path, Reads, Scene, TooDeep, Turn, Want, common
-from optlang.backends.module.spell import counted, filled, literal, reduced_dims, shape_text, size_text, spell, ternary
+from optlang.backends.module.spell import counted, filled, is_alone, literal, reduced_dims, shape_text, size_text, spell, ternary
 from optlang.ir import Node, W, walk
 from optlang.ops import OPS
 from optlang.printing.emit import ATOM, Names, Piece
@@ -365,7 +365,7 @@ class _Section:
     def _as_large(self, side: Node, node: Node) -> Piece:
         """One side of a choice in the shape of the whole, so that reductions count as many elements on either."""
         piece, extent = self.pieces[side], node.type.extent
-        if node in self.scene.numbers or (side.type.extent == extent and side not in self.scene.numbers):
+        if node in self.scene.numbers or (side.type.extent == extent and side not in self.scene.numbers and not is_alone(side)):
             return piece
         if extent.level != "array":
             return Piece(self.scene.wrap.format(piece.text)) if side in self.scene.numbers else piece

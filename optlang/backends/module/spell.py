@@ -70,7 +70,7 @@ def spell(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Pie
         large = [arg in numbers and arg.type.extent.level == "array" for arg in node.args]
         args = [filled(*pair) if is_large else pair[1] for pair, is_large in zip(zip(node.args, args, strict=True), large, strict=True)]
     if row.role == "reduce":
-        if node.value != "window" and node.value.level != "array" and _is_alone(node.args[0]):
+        if node.value != "window" and node.value.level != "array" and is_alone(node.args[0]):
             args = [Piece(f"{args[0].inside(ATOM)}.expand({shape_text(node.args[0].type.extent)})"), *args[1:]]
         return _reduction(node, args)
     return _other(node, args, numbers, wrap)
@@ -165,7 +165,7 @@ def filled(node: Node, number: Piece) -> Piece:
     return Piece(f"w.new_full({shape_text(node.type.extent)}, {number.text})")
 
 
-def _is_alone(node: Node) -> bool:
+def is_alone(node: Node) -> bool:
     """Whether a value of matrices is written once for all matrices of a batch: made of `eye` and `places` alone."""
     left, large = [node], False
     while left:
@@ -189,7 +189,7 @@ def counted(node: Node, value: Piece) -> Piece:
     """`count(x)`: a number that the shape tells."""
     dims = reduced_dims(node.args[0].type.extent, node.value)
     if dims is None:
-        batch = f".expand({shape_text(node.args[0].type.extent)})" if _is_alone(node.args[0]) else ""
+        batch = f".expand({shape_text(node.args[0].type.extent)})" if is_alone(node.args[0]) else ""
         return Piece(f"{value.inside(ATOM)}{batch}.numel()")
     return Piece(" * ".join(f"{value.inside(ATOM)}.shape[{d}]" for d in dims) or "1", PRODUCT if len(dims) > 1 else ATOM)
 

@@ -50,7 +50,7 @@ def is_finite(x: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
-def remainder(a: tl.tensor, b: tl.tensor) -> tl.tensor:
+def modulo(a: tl.tensor, b: tl.tensor) -> tl.tensor:
     r = libdevice.fmod(a, b)
     return tl.where((r != 0) & ((r < 0) != (b < 0)), r + b, r)
 
