@@ -67,6 +67,7 @@ mutants: coverage               ## Mutants of the compiler, an hour: which tests
 	rm -rf build/mutants && mkdir build/mutants && git archive HEAD | tar -x -C build/mutants
 	XDG_CACHE_HOME=$(CURDIR)/build OMP_NUM_THREADS=1 $(PY) -m tests.mutation build/mutants --coverage build/coverage --times build/times.json \
 	  --results build/mutants.jsonl --record docs/mutants.json
+
 faults: $(VENV)/.ready-for-tests ## Faults of every kind, searches and races killed 100 times: counts in docs/faults.json
 	$(PY) -m tests.faults --record docs/faults.json
 
