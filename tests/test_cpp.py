@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch_pairs import Pair, tensors
 
 import optlang
 from optlang import ir, live, philox
+from optlang.backends import stored
 from optlang.backends.cpp import BACKEND, build
 from optlang.backends.cpp.kernels import CppFunctions
 
@@ -269,7 +271,7 @@ def test_autograd_hears_of_what_is_written() -> None:
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(build.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     yield tmp_path / "cache" / "optlang"
 
 
@@ -355,14 +357,14 @@ def test_a_full_disk(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None
     expected = stepped()
     assert not list(empty_cache.glob("kernel-*")), "no half of a kernel is left"
     everywhere = True
-    for found in Path(build.tempfile.gettempdir()).rglob("kernel-*"):
+    for found in Path(tempfile.gettempdir()).rglob("kernel-*"):
         found.unlink()
     for one, same in zip(expected, stepped("cannot be stored or loaded"), strict=True):
         torch.testing.assert_close(one, same, rtol=1e-5, atol=1e-6)
 
 
 def test_a_cache_that_cannot_be_written(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "cache_file", lambda name: Path("/proc") / name)
+    monkeypatch.setattr(stored, "cache_file", lambda name: Path("/proc") / name)
     stepped()
 
 

@@ -20,6 +20,7 @@ from faults.kills import races, searches
 from faults.steps import Failing, Snapshot, checkpoint_cut, closure_of, kernel_damaged, memory_ends, model, same, snapshot
 from torch import Tensor
 
+from optlang.backends import stored
 from optlang.backends.cpp import build, kernels
 from optlang.backends.torch.functions import Functions
 
@@ -202,8 +203,9 @@ def test_a_library_cut_anywhere_or_changed_anywhere_is_made_again(tmp_path: Path
 EIGHT = """
 import sys
 from pathlib import Path
+from optlang.backends import stored
 from optlang.backends.cpp import build
-build.cache_file = lambda name: Path(sys.argv[1]) / name
+stored.cache_file = lambda name: Path(sys.argv[1]) / name
 for number in range(3):
     made = build.library(f'extern "C" int answer() {{ return {number}; }}\\nextern "C" void step() {{}}\\n')
     assert made.answer() == number
@@ -221,14 +223,14 @@ def test_a_compiler_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     compiler.write_text("#!/bin/sh\n[ $1 = --version ] && exit 0\nkill -9 $$\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    monkeypatch.setattr(build, "cache_file", lambda name: tmp_path / name)
+    monkeypatch.setattr(stored, "cache_file", lambda name: tmp_path / name)
     with pytest.raises(build.NoCompiler, match="failed: exit code -9"):
         build.library("void step();")
 
 
 def test_no_room_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the folder for temporary files serves; where that is full, too, there is no compiler."""
-    monkeypatch.setattr(build, "cache_file", lambda name: Path("/dev/full") / name)
+    monkeypatch.setattr(stored, "cache_file", lambda name: Path("/dev/full") / name)
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     assert build.library('extern "C" void step() {}\n// elsewhere').step() is None
 

@@ -14,7 +14,7 @@ from torch import Tensor
 import optlang
 from optlang import ir
 from optlang.backends.torch import batches as torch_batches
-from optlang.backends.torch import functions as torch_functions
+from optlang.backends.torch import loading
 from optlang.backends.torch.code import HEAVY, Output, generate
 
 LIBRARY = sorted(p.stem for p in (Path(__file__).parent.parent / "library").rglob("*.opt") if p.stem != "std")
@@ -144,7 +144,7 @@ def test_autograd_sees_that_weights_changed() -> None:
 
 def test_products_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their time is that of the products, and the compiler would take ten seconds."""
-    monkeypatch.setattr(torch_functions.torch, "compile", lambda *_, **__: pytest.fail("torch.compile was called"))
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: pytest.fail("torch.compile was called"))
     params = [torch.randn(600, 512, requires_grad=True)]
     params[0].grad = torch.ones_like(params[0])
     optlang.load("muon", backend="torch")(params).step()
@@ -153,8 +153,8 @@ def test_products_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_values_are_freed_behind_their_last_use() -> None:
     x = ir.make("mul", (ir.W, ir.G))
     code = generate("f", [Output(ir.make("add", (ir.make("mul", (x, x)), x)), ir.W)])
-    seen = torch_functions.load(code, frees=True).__code__.co_code
-    assert len(seen) > len(torch_functions.load(code).__code__.co_code)
+    seen = loading.load(code, frees=True).__code__.co_code
+    assert len(seen) > len(loading.load(code).__code__.co_code)
     w, g = torch.full((3,), 2.0), torch.full((3,), 3.0)
-    torch_functions.load(code, frees=True)(w, g, torch.zeros(0), None, 0)
+    loading.load(code, frees=True)(w, g, torch.zeros(0), None, 0)
     assert torch.equal(w, torch.full((3,), 42.0))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +13,19 @@ from torch._dynamo.utils import counters
 from torch._inductor import cpu_vec_isa
 
 import optlang
+from optlang import ir
+from optlang.backends import stored
 from optlang.backends import torch as torch_backend
+from optlang.backends.torch import kept
+from optlang.backends.torch.code import CellCode, Output, generate
 
 DRAWING = "rule D { hyper lr = 0.1 in (0, inf) state m = 0 m' = 0.9*m + g*uniform() w' = w - lr*m' + lr*normal(per tensor) }"
 
 
 @pytest.fixture
-def compiling(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Steps of any size are compiled, compiling a second time is an error, and so is trying out which instructions work."""
+def compiling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Steps of any size are compiled, compiling a second time is an error, and so is trying out which instructions work. The
+    folder is where kernels are kept."""
 
     def tried(*_: Any) -> bool:
         raise AssertionError("torch builds a program to see which vector instructions work, which takes seconds")
@@ -28,7 +34,8 @@ def compiling(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setattr(cpu_vec_isa.VecISA, "check_build", tried)
     monkeypatch.setattr(torch_backend.BACKEND, "compile_from", 0)
     with torch._dynamo.config.patch(error_on_recompile=True):
-        yield
+        monkeypatch.setattr(stored, "places", lambda name: [tmp_path / name])
+        yield tmp_path
 
 
 def some(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -67,7 +74,7 @@ def graphs() -> int:
     return int(counters["stats"]["unique_graphs"])
 
 
-def test_adamw_over_a_cycle_is_compiled_once_for_all_sizes(compiling: None) -> None:
+def test_adamw_over_a_cycle_is_compiled_once_for_all_sizes(compiling: Path) -> None:
     """200 steps in which t, lr and betas change all the time; nine sizes, among them those that torch takes for special."""
     shapes: list[tuple[int, ...]] = [(4, 6), (6, 4), (5, 5), (64,), (2, 3, 3, 3), (1,), (), (0,), (1, 7)]
     before = graphs()
@@ -81,23 +88,24 @@ def test_adamw_over_a_cycle_is_compiled_once_for_all_sizes(compiling: None) -> N
     torch.testing.assert_close(run.stored, plain.stored, rtol=2e-4, atol=2e-5)
 
 
-def test_adafactor_of_matrices_and_vectors(compiling: None) -> None:
+def test_adafactor_of_matrices_and_vectors(compiling: Path) -> None:
     shapes: list[tuple[int, ...]] = [(4, 6), (6, 6), (2, 9), (8,), (5,), (2, 3, 4)]
     run, plain = Run("adafactor", shapes), uncompiled("adafactor", shapes)
     run.params[0].data = run.params[0].data.T.contiguous().T  # the order in memory is no concern of the rule's
     run.steps(6)
     plain.steps(6)
     assert not run.params[0].is_contiguous()
+    assert not list(compiling.iterdir()), "one kernel is not all of it"
     torch.testing.assert_close(run.stored, plain.stored, rtol=1e-4, atol=1e-6)
 
 
-def test_compiled_draws_are_the_same_draws(compiling: None) -> None:
+def test_compiled_draws_are_the_same_draws(compiling: Path) -> None:
     shapes: list[tuple[int, ...]] = [(4, 6), (7,)]
     run, plain = Run(DRAWING, shapes, seed=7).steps(4), uncompiled(DRAWING, shapes, seed=7).steps(4)
     torch.testing.assert_close(run.stored, plain.stored, rtol=1e-5, atol=1e-6)
 
 
-def test_half_weights_round_once_when_compiled(compiling: None) -> None:
+def test_half_weights_round_once_when_compiled(compiling: Path) -> None:
     text = "rule R { hyper lr = 1 in (0, inf) w' = w + g/8 + g/8 + g/8 + g/8 + g/8 + g/8 + g/8 + g/8 }"
     run = Run(text, [(64,)], torch.bfloat16)
     p, version = run.params[0], run.params[0]._version
@@ -109,7 +117,7 @@ def test_half_weights_round_once_when_compiled(compiling: None) -> None:
     assert p._version > version + 1  # autograd knows
 
 
-def test_a_missing_compiler_is_a_warning(compiling: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_a_warning(compiling: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And only one: afterwards the function runs as it is."""
     from torch._dynamo.exc import BackendCompilerFailed
 
@@ -127,7 +135,7 @@ def test_a_missing_compiler_is_a_warning(compiling: None, monkeypatch: pytest.Mo
     torch.testing.assert_close(run.stored, plain.steps(3).stored, rtol=0, atol=0)
 
 
-def test_errors_of_a_step_are_no_failures_of_the_compiler(compiling: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_of_a_step_are_no_failures_of_the_compiler(compiling: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(function: Any, **options: Any) -> Any:
         def call(*args: Any) -> Any:
             raise torch.OutOfMemoryError("memory")
@@ -137,3 +145,62 @@ def test_errors_of_a_step_are_no_failures_of_the_compiler(compiling: None, monke
     monkeypatch.setattr(torch, "compile", broken)
     with pytest.raises(MemoryError, match="parameter 0 of group 0"):
         Run("lion", [(8,)]).steps(1)
+
+
+# ------------------------------------------------------------------------------------------------- kernels on disk
+
+
+SIZES: list[tuple[int, ...]] = [(40, 30), (7,), (1031,)]
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise AssertionError("torch compiles")
+
+
+def test_a_kept_kernel_gives_the_bits_of_the_compiled_function(compiling: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as never:
+        never.setattr(kept, "name_of", lambda *_: "")
+        compiled = Run("adamw", SIZES, weight_decay=0.1).steps(3)
+    assert not list(compiling.iterdir())
+    first = Run("adamw", SIZES, weight_decay=0.1).steps(3)
+    [file] = compiling.iterdir()
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    second = Run("adamw", SIZES, weight_decay=0.1).steps(3)
+    torch.testing.assert_close(first.stored, compiled.stored, rtol=0, atol=0)
+    torch.testing.assert_close(second.stored, compiled.stored, rtol=0, atol=0)
+
+    whole = file.read_bytes()
+    file.unlink()  # its memory is still in use
+    for damaged in (whole[:-1], whole[:5000], b"", whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]):
+        file.write_bytes(damaged)
+        with pytest.raises(AssertionError, match="torch compiles"):
+            Run("adamw", SIZES, weight_decay=0.1).steps(1)
+    file.write_bytes(whole)
+    with pytest.raises(AssertionError, match="torch compiles"):  # of another kind of numbers
+        Run("adamw", SIZES, torch.float64).steps(1)
+
+
+def test_another_torch_whose_compiler_is_not_as_expected_keeps_nothing(compiling: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "_place", lambda *_: 1 / 0)
+    found, plain = Run("lion", SIZES).steps(2), uncompiled("lion", SIZES).steps(2)
+    torch.testing.assert_close(found.stored, plain.stored)
+    assert not list(compiling.iterdir())
+
+
+def test_all_that_decides_about_a_kernel_is_in_its_name() -> None:
+    w, m = ir.W, ir.state("m", ir.W.type)
+    code = generate("f", [Output(ir.add(w, m), w)])
+    wider, s = generate("f", [Output(ir.sub(w, m), w)]), torch.zeros(1)
+    tensors = [torch.zeros(5), torch.zeros(5)]
+    torch.optim.SGD(tensors, lr=1)  # loads what settings are read from
+
+    def name(code: CellCode = code, tensors: Sequence[Tensor] = tensors, s: Tensor = s, **options: Any) -> str:
+        return kept.name_of(code, tensors, s, options)
+
+    names = [name(), name(wider), name(pattern_matcher=False), name(s=torch.zeros(2)), name(tensors=[x.double() for x in tensors])]
+    with torch._inductor.config.patch(fallback_random=True):
+        names.append(name())
+    assert len(set(names)) == len(names) and all(names) and names[0] == name()
+    assert not name(tensors=[torch.zeros(2, 3), torch.zeros(2, 3)]) and not name(tensors=[torch.zeros(9)[::2], torch.zeros(5)])
+    assert not name(tensors=[torch.zeros(5), torch.zeros(4)]) and not name(tensors=[torch.zeros(5), torch.zeros(5, dtype=torch.int64)])

@@ -17,7 +17,7 @@ from optlang import ir
 from optlang.backends.base import Cell, Step, StepError, Way
 from optlang.backends.places import shape_of
 from optlang.backends.torch.code import CellCode, Output, generate
-from optlang.backends.torch.functions import load
+from optlang.backends.torch.loading import load
 from optlang.backends.torch.views import view
 from optlang.backends.torch.work import computing, input_of, new_state, truth_of
 from optlang.host import HostScalars, MissingFact

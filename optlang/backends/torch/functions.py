@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import ast
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from torch import Tensor
-from torch.fx.experimental import _config as shape_settings
 
 from optlang import ir
 from optlang.backends.base import Cell, Step, Way
 from optlang.backends.device_scalars import DeviceScalars
 from optlang.backends.formats import Packed
 from optlang.backends.torch import batches as torch_batches
-from optlang.backends.torch import ops as torch_ops
 from optlang.backends.torch.code import CellCode, Output, generate
+from optlang.backends.torch.compiling import first_call
+from optlang.backends.torch.loading import load
 from optlang.backends.torch.views import alone, put_back, view
 from optlang.host import HostScalars
 from optlang.ir import Node
 
 Function = Callable[..., Any]
 COMPILE_FROM = 1 << 18  # elements in one step; below, calling single operators is as quick
-
-
-# Precompiled headers pay off after several kernels only, and there is one here. Patterns of models (1 s to load) are not to be
-# found here. Which vector instructions work need not be tried (6 s): see `_widest_vectors`.
-OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
-    "cpp.vec_isa_ok": True,
-    "cpp_cache_precompile_headers": False,
-    "pattern_matcher": False,
-}
 
 
 @dataclass(frozen=True)
@@ -174,9 +161,10 @@ class Functions:
         if not compiled or code.multiplies:
             return self._uncompiled(code)(*tensors, s, counter, first)
         tensors, s, counter = [alone(x) for x in tensors], alone(s), None if counter is None else alone(counter)
-        key = (code, s.device, *((x.dtype, x.ndim, x.shape[:1] == (1,)) for x in tensors))
+        key = (code, s.device, *((type(x), x.dtype, x.ndim, x.shape[:1] == (1,)) for x in tensors))
         if key not in self._compiled:
-            return self._first_call(key, code, tensors, s, counter, first)
+            self._compiled[key], result = first_call(code, tensors, s, counter, first)
+            return result
         return self._compiled[key](*tensors, s, counter, first)
 
     def _uncompiled(self, code: CellCode) -> Function:
@@ -184,79 +172,8 @@ class Functions:
             self._plain[code] = load(code, frees=True)
         return self._plain[code]
 
-    def _first_call(self, key: Any, code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int) -> Any:
-        """Compiles. Each kind has a function object of its own, so that torch never has to tell kinds apart."""
-        function = torch.compile(load(code), dynamic=True, fullgraph=True, options=OPTIONS)
-        for numbers in (s, counter):
-            if numbers is not None:
-                torch._dynamo.mark_static(numbers)  # as many for every parameter
-        try:
-            # rows and columns that happen to be equal are still two sizes
-            with shape_settings.patch(use_duck_shape=False), _widest_vectors():  # type: ignore[attr-defined]
-                result = function(*tensors, s, counter, first)
-        except Exception as problem:
-            if not _is_of_the_compiler(problem):
-                raise
-            warnings.warn(f"torch.compile does not work here, so steps run uncompiled and slower: {_first_line(problem)}", stacklevel=2)
-            function = self._uncompiled(code)
-            result = function(*tensors, s, counter, first)
-        self._compiled[key] = function
-        return result
-
-
-@contextmanager
-def _widest_vectors() -> Iterator[None]:
-    """The vectors that torch's own operators use here. Its compiler would build and load up to five programs to see whether
-    instructions for small integers and matrices work too (2 s), which no function of ours has a use for."""
-    from torch._inductor import cpu_vec_isa  # noqa: PLC0415 - slow to import, and needed from here on
-
-    name = {"AVX512": "VecAVX512", "AVX2": "VecAVX2"}.get(torch.backends.cpu.get_cpu_capability(), "")
-    if not hasattr(cpu_vec_isa, name):
-        yield
-        return
-    widest = type(name, (getattr(cpu_vec_isa, name),), {"__bool__": lambda _: True})()  # asked whether it works, others try
-    with patch.object(cpu_vec_isa, "valid_vec_isa_list", lambda: [widest]):
-        yield
-
 
 def is_common(bound: Bound) -> bool:
     """Whether sizes are such as one compiled function takes all of: it would treat 0 and 1 as kinds of their own."""
     shape = bound.weights.shape
     return all(size > 1 for size in shape[-2:]) and 0 not in shape if bound.code.shaped else bound.weights.numel() > 1
-
-
-def load(code: CellCode, frees: bool = False) -> Function:
-    """The function of a generated text. The text is ours: names in it are sanitized, numbers are printed numbers. `frees`: each
-    value goes as soon as it has been used for the last time."""
-    namespace: dict[str, Any] = {"torch": torch, "ops": torch_ops}
-    text = ast.parse(code.text)
-    if frees:
-        _free(text)
-    exec(compile(text, f"<optlang {code.name}>", "exec"), namespace)
-    return namespace[code.name]  # type: ignore[no-any-return]
-
-
-def _free(text: ast.Module) -> None:
-    """Deletes names behind the statements that use them last."""
-    [function] = text.body
-    assert isinstance(function, ast.FunctionDef)
-    body: list[ast.stmt] = []
-    used: set[str] = {arg.arg for arg in function.args.args} | {"torch", "ops"}
-    for statement in reversed(function.body):
-        names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)} - used
-        used |= names
-        if names and not isinstance(statement, ast.Return):
-            body.append(ast.Delete([ast.Name(name, ast.Del()) for name in sorted(names)]))
-        body.append(statement)
-    function.body = body[::-1]
-    ast.fix_missing_locations(text)
-
-
-def _is_of_the_compiler(problem: Exception) -> bool:
-    return type(problem).__module__.startswith(("torch._dynamo", "torch._inductor"))
-
-
-def _first_line(problem: Exception) -> str:
-    """What a failure says first; torch begins with the stage that failed."""
-    lines = [line.strip() for line in str(problem).splitlines() if line.strip() and not line.strip().endswith("raised:")]
-    return lines[0] if lines else type(problem).__name__

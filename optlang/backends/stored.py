@@ -1,0 +1,95 @@
+"""Shared libraries on disk, each under a hash of all that decides its machine code.
+
+A file is whole: it is written under another name and then renamed, so processes that write at once do not disturb each other,
+and its end says that nothing is missing or changed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import platform
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from optlang.resources import cache_file
+
+SEAL = 32  # bytes
+_LOADED: list[ctypes.CDLL] = []  # one of them, if there are any: all have the same OpenMP
+
+
+def _one_thread() -> None:
+    """A process that was forked lacks the threads that OpenMP counts on, and would wait for them for ever."""
+    for one in _LOADED:
+        with contextlib.suppress(AttributeError):  # of a kernel that needed none
+            one.omp_set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_one_thread)
+
+
+def named(kind: str, *decides: str) -> str:
+    """The file name of a library: its kind, and a hash of what decides about it."""
+    return f"{kind}-{hashlib.sha256(chr(0).join(decides).encode()).hexdigest()[:32]}.so"
+
+
+def places(name: str) -> list[Path]:
+    """Where a file of that name may be: the user's cache, then a folder for temporary files."""
+    kept = cache_file(name)
+    spare = Path(tempfile.gettempdir()) / f"optlang-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+    with contextlib.suppress(OSError):
+        spare.mkdir(mode=0o700, exist_ok=True)
+    return [*([kept] if kept is not None else []), *([spare / name] if _is_ours(spare) else [])]
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether nobody else can have put a library there."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return False
+    return not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not found.st_mode & 0o022)
+
+
+def content(place: Path) -> bytes | None:
+    """What was stored there under this name, if all of it is there: loading half of a library would end the process."""
+    try:
+        found = place.read_bytes()
+    except OSError:
+        return None
+    return found[:-SEAL] if found[-SEAL:] == _seal(found[:-SEAL], place) else None
+
+
+def store(made: bytes, place: Path) -> None:
+    """Raises OSError where there is no room, or no right to write."""
+    beside = place.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        beside.write_bytes(made + _seal(made, place))
+        beside.replace(place)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def opened(place: Path) -> ctypes.CDLL:
+    """The library there, of which `content` has been seen. Raises OSError."""
+    found = ctypes.CDLL(str(place))
+    _LOADED[:] = [found]
+    return found
+
+
+def _seal(made: bytes, place: Path) -> bytes:
+    """What stands behind a library that was written to its end, under this name; loaders do not look there."""
+    return hashlib.sha256(place.name.encode() + made).digest()
+
+
+@cache
+def processor() -> str:
+    """What code for the processor at hand depends on."""
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return "\n".join(dict.fromkeys(line for line in lines if line.startswith(("flags", "Features", "model name"))))
+    return platform.processor() or platform.machine()

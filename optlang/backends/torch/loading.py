@@ -1,0 +1,41 @@
+"""Generated texts as functions."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from optlang.backends.torch import ops as torch_ops
+from optlang.backends.torch.code import CellCode
+
+Function = Callable[..., Any]
+
+
+def load(code: CellCode, frees: bool = False) -> Function:
+    """The function of a generated text. The text is ours: names in it are sanitized, numbers are printed numbers. `frees`: each
+    value goes as soon as it has been used for the last time."""
+    namespace: dict[str, Any] = {"torch": torch, "ops": torch_ops}
+    text = ast.parse(code.text)
+    if frees:
+        _free(text)
+    exec(compile(text, f"<optlang {code.name}>", "exec"), namespace)
+    return namespace[code.name]  # type: ignore[no-any-return]
+
+
+def _free(text: ast.Module) -> None:
+    """Deletes names behind the statements that use them last."""
+    [function] = text.body
+    assert isinstance(function, ast.FunctionDef)
+    body: list[ast.stmt] = []
+    used: set[str] = {arg.arg for arg in function.args.args} | {"torch", "ops"}
+    for statement in reversed(function.body):
+        names = {node.id for node in ast.walk(statement) if isinstance(node, ast.Name)} - used
+        used |= names
+        if names and not isinstance(statement, ast.Return):
+            body.append(ast.Delete([ast.Name(name, ast.Del()) for name in sorted(names)]))
+        body.append(statement)
+    function.body = body[::-1]
+    ast.fix_missing_locations(text)
