@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import linecache
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -21,8 +23,15 @@ def load(code: CellCode, frees: bool = False) -> Function:
     text = ast.parse(code.text)
     if frees:
         _free(text)
-    exec(compile(text, f"<optlang {code.name}>", "exec"), namespace)
+    exec(compile(text, _filed(code), "exec"), namespace)
     return namespace[code.name]  # type: ignore[no-any-return]
+
+
+def _filed(code: CellCode) -> str:
+    """A file name under which Python finds the text: torch below 2.13 compiles functions without source as if all were one."""
+    name = f"<optlang {code.name} {sha256(code.text.encode()).hexdigest()[:12]}>"
+    linecache.cache[name] = (len(code.text), None, code.text.splitlines(keepends=True), name)
+    return name
 
 
 def _free(text: ast.Module) -> None:
