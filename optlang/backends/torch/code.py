@@ -114,6 +114,7 @@ class _Writer:
         self.tensors: dict[Node, str] = {}
         self.used = set(TAKEN)
         self.rounds = False
+        self.factors: dict[Node, str] = {}
 
     def is_slot(self, node: Node) -> bool:
         return is_slot(node, self.known)
@@ -191,11 +192,21 @@ class _Writer:
         if node.op == "branch":
             return f"torch.where({', '.join(self._aligned(node, arg, False) for arg in node.args)})"
         if node.op == "matmul" and self.rounds:
-            return f"ops.product({', '.join(map(self.operand, node.args))})"
+            left, right = map(self._factor, node.args)
+            return f"({left} @ {right}).to({self.dtype})"
         if row.infix is not None:
             left, right = (self._aligned(node, arg, True) for arg in node.args)
             return f"{left} {SYMBOLS.get(node.op, row.infix[0])} {right}"
         return row.torch.format(*(self._aligned(node, arg, False) for arg in node.args))
+
+    def _factor(self, node: Node) -> str:
+        """An operand in bfloat16, rounded once for all products that it is in."""
+        if node.op == "transpose":
+            return f"{self._factor(node.args[0])}.mT"
+        if node not in self.factors:
+            self.factors[node] = self.fresh(f"{self.spelled[node]}_bf16")
+            self.lines.append(f"{self.factors[node]} = {self.operand(node)}.to(torch.bfloat16)")
+        return self.factors[node]
 
     def _aligned(self, node: Node, arg: Node, literal: bool) -> str:
         """An operand; a window of small values beside those of larger ones gets their dimensions."""

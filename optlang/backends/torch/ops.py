@@ -83,11 +83,6 @@ def _of_nothing(x: Tensor, dims: Dims, value: float) -> Tensor:
     return x.new_full(shape, value)
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """Of matrices that are rounded to bfloat16, and so is what comes out."""
-    return (a.to(torch.bfloat16) @ b.to(torch.bfloat16)).to(a.dtype)
-
-
 def quantile(x: Tensor, q: Tensor, dims: Dims) -> Tensor:
     """Linear interpolation between order statistics, for any number of values; NaN if any value is."""
     if dims is None:
