@@ -75,6 +75,7 @@ class HostScalars:
         self.facts = _leaves(self._order, "fact")
         self.reads_t = any(node.op == "t" for node in self._order)
         self._slots = {node: slot for slot, node in enumerate(self._order)}
+        self._operands = [[self._slots[arg] for arg in node.args] for node in self._order]
         self._evaluate = lru_cache(size)(self._compute)
 
     def __call__(self, hypers: Mapping[str, Any], t: int, facts: Mapping[str, int]) -> tuple[Scalar, ...]:
@@ -85,17 +86,19 @@ class HostScalars:
         leaves: dict[tuple[str, Any], Any] = {("hyper", name): value for name, value in zip(self.hypers, hypers, strict=True)}
         leaves |= {("fact", name): value for name, value in zip(self.facts, facts, strict=True)} | {("t", None): t}
         values: list[Any] = []
+        maps = MAPS if None not in facts else {}  # where nothing is missing, there is nothing to look for
         with np.errstate(all="ignore"):
-            for node in self._order:
-                values.append(self._value(node, values) if node.args else _leaf(node, leaves))
+            for node, slots in zip(self._order, self._operands, strict=True):
+                args = [values[slot] for slot in slots]
+                values.append(maps[node.op](*args) if node.op in maps else _value(node, args) if args else _leaf(node, leaves))
         return tuple(_plain(values[self._slots[node]]) for node in self.nodes)
 
-    def _value(self, node: Node, values: Sequence[Any]) -> Any:
-        args = [values[self._slots[arg]] for arg in node.args]
-        if node.op in OVER_VALUES:  # one number only: the mean of a number is the number
-            lacking = next((a for a in args if isinstance(a, Missing)), None)
-            return lacking or OVER_VALUES[node.op](args[0], (), *args[1:])
-        return combine(node.op, args)
+
+def _value(node: Node, args: Sequence[Any]) -> Any:
+    if node.op in OVER_VALUES:  # one number only: the mean of a number is the number
+        lacking = next((a for a in args if isinstance(a, Missing)), None)
+        return lacking or OVER_VALUES[node.op](args[0], (), *args[1:])
+    return combine(node.op, args)
 
 
 def _refuse_others(nodes: tuple[Node, ...]) -> None:
