@@ -71,6 +71,13 @@ def test_a_value_between_two_levels_goes_to_the_nearer_one(name: str) -> None:
         assert codes[1:].tolist() == (torch.arange(1, len(middles) + 1) + (away > 0)).tolist()
 
 
+@pytest.mark.parametrize("name", [*TABLES, "fp8"])
+def test_new_states_of_zeros_are_stored_as_any(name: str) -> None:
+    for x in (torch.zeros(4999), torch.zeros(70, 70), torch.zeros(0), torch.cat([torch.zeros(5000), torch.ones(1)])):
+        for one, other in zip(formats.begun(x, FORMATS[name]), encoded(x, FORMATS[name]), strict=True):
+            assert one.dtype == other.dtype and torch.equal(one, other)
+
+
 def test_against_torchao() -> None:
     """The maps, the codes and the scales of an independent implementation of the same formats."""
     ao = pytest.importorskip("torchao.optim.quant_utils")

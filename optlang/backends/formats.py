@@ -118,6 +118,18 @@ def encoded(x: Tensor, form: Format, counter: Tensor | None = None, place: int =
     return (_paired(codes) if form.bits == 4 else codes.reshape(x.shape)), scale
 
 
+def begun(x: Tensor, form: Format) -> tuple[Tensor, ...]:
+    """The tensors that store new states: on the CPU, zeros are not put in order with all levels one by one."""
+    if not form.block or x.device.type != "cpu" or bool(x.any()):
+        return encoded(x, form)
+    codes, scale = encoded(x.new_zeros(form.block), form)
+    shape = (-(-x.numel() // 2),) if form.bits == 4 else x.shape
+    found = codes[0].expand(shape).clone()
+    if form.bits == 4 and x.numel() % 2:
+        found[-1] &= 0xF0  # the last one is alone in its byte
+    return found, scale.expand(-(-x.numel() // form.block)).clone()
+
+
 def decoded(parts: tuple[Tensor, ...], form: Format, shape: torch.Size) -> Tensor:
     """The stored values as float32 of a shape."""
     if form.name in ("bf16", "stochastic"):
@@ -205,7 +217,7 @@ class Storage:
         made = dict(states)
         for name, form in self.states.items():
             if name in states and applies(form, weights):
-                made |= zip((name, f"{name}.{form.beside}"), encoded(states[name], form), strict=False)
+                made |= zip((name, f"{name}.{form.beside}"), begun(states[name], form), strict=False)
         return made
 
     def state(self, name: str, states: Mapping[str, Tensor], weights: Tensor) -> Tensor | Packed:
