@@ -7,7 +7,7 @@ numbers, but for zero, infinities and NaN, and for small ones that are added (`+
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
@@ -96,11 +96,10 @@ class Degrees:
         needed = [name for name in self.with_loss if name not in self.added]
         if needed:
             return f"the update depends on the scale of the loss, unless {_listed(needed)} follow{'s' * (len(needed) == 1)} it"
-        apart = [name for name in self.with_loss if name in self.added]
-        return "the update does not depend on the scale of the loss" + (f", {_listed(apart)} apart" if apart else "")
+        return "the update does not depend on the scale of the loss" + (f", {_listed(self.with_loss)} apart" if self.with_loss else "")
 
 
-def _listed(names: list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     quoted = [f"`{name}`" for name in names]
     return " and ".join([", ".join(quoted[:-1]), quoted[-1]]) if len(quoted) > 1 else quoted[0]
 

@@ -33,6 +33,6 @@ def _value(node: Node) -> Node | None:
             share = node.args[1]
             if share.op == "const":
                 return x if 0 <= share.value <= 1 else ir.make("mul", (x, ir.const(float("nan"))))
-            inside = ir.make("and", (ir.make("le", (ir.const(0), share)), ir.make("le", (share, ir.const(1)))))
+            inside = ir.make("eq", (ir.make("minimum", (ir.make("maximum", (share, ir.const(0))), ir.const(1))), share))
             return ir.make("where", (inside, x, ir.const(float("nan"))))
     return None

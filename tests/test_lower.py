@@ -303,6 +303,13 @@ def test_operations_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert codes(rule("w' = w - g")) == [] and set(codes(rule("w' = w - g*(" + " + ".join("123456789") + ")*t"))) == {"L01"}
 
 
+def test_calls_and_turns_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optlang.lower.context.MOST_CALLS", 3)
+    for count, found in ((3, []), (4, ["L01"])):
+        assert codes(rule(f"repeat {count} {{ state y = g y' = 2*y }} w' = w - y")) == found
+        assert codes("def f(x) = x + t " + rule(f"w' = w - {' - '.join(f'f({i}*g)' for i in range(count))}")) == found
+
+
 def test_types_refuse_what_the_language_cannot_say() -> None:
     for op, args, value in (("branch", (ir.make("gt", (ir.W, ir.G)), ir.W, ir.G), None), ("mean", (ir.W,), "window")):
         with pytest.raises(TypeProblem):

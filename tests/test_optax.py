@@ -164,6 +164,8 @@ FEATURES = {
     "names": "rule Lambda { hyper jnp = 0.5 in (0, inf) state state_ = 0 state optax = 1 optax' = optax + g state_' = optax' "
              "w' = w - jnp*state_' }",
     "numbers that Python would refuse": "rule R { hyper a = 0 in [0, 1] w' = w - min(1/a, 2)*g*a^0 }",
+    "added": "rule R { w' = w + 0.1*g }",
+    "added to a part": "rule R { w' = 0.9*w - 0.1*g }",
     "truths": "rule R { state seen = false seen' = not seen w' = w - 0.1*where(seen', g, 2*g) }",
     "facts": "rule R { k = abs(rank - 3) x = as_matrix(g) w' = w - 0.1*as_param(x/count(x per row) - (-k)*x/count(x)) }",
     "counts of groups": "rule R { state d per group = 1 d' = d + 1 w' = w - 0.1*g/(count(d per model) + sum(d' per model)) }",

@@ -1,14 +1,15 @@
-"""`python -m tests.mutation COPY --coverage .coverage --times times.json --results mutants.jsonl --record docs/mutants.json`
+"""`python -m tests.mutation COPIES --coverage .coverage --times times.json --results mutants.jsonl --record docs/mutants.json`
 
-Mutants tried one after another in COPY, a copy of the project that nobody uses meanwhile. `--results` has a line for each and is gone
-on with, by several processes at once, too, each with a copy of its own; `--again` gives those that survived other tests, and more.
-The record sums up, and keeps what it says of survivors.
+Mutants tried one after another in copies of the project that nobody uses meanwhile, one process for each. `--results` has a line for
+each mutant and is gone on with; `--again` gives those that survived other tests, and more. The record sums up, and keeps what it says
+of survivors.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
@@ -23,25 +24,36 @@ from .sites import Mutant
 def main() -> None:
     asked = _asked()
     choice = Choice(asked.measured.resolve(), asked.coverage, asked.times)
-    every = [*enumerate(sample(asked.copy, asked.seed))]
-    start = int(len(every) * asked.start)
-    server = Server(asked.copy.resolve(), choice.files)
-    for index, mutant in every[start:] + every[:start]:
-        if asked.unchanged:
-            print(index, server.run(choice.tests(mutant), 600), flush=True)
-        elif _wanted(asked.results, index, asked.again):
-            line = json.dumps({"index": index, **tried(server, choice, mutant, asked.again)})
-            with asked.results.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+    Server(asked.copies[0]).read(choice.files)
+    every = [*enumerate(sample(asked.copies[0], asked.seed))]
+    workers = []
+    for place, copy in enumerate(asked.copies):
+        start = len(every) * place // len(asked.copies)
+        if (worker := os.fork()) == 0:
+            _work(Server(copy), choice, every[start:] + every[:start], asked)
+            os._exit(0)
+        workers.append(worker)
+    for worker in workers:
+        os.waitpid(worker, 0)
     if asked.record:
         before = json.loads(asked.record.read_text(encoding="utf-8")) if asked.record.exists() else {}
         made = record(read(asked.results), before, asked.seed, asked.commit or _commit())
         asked.record.write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _work(server: Server, choice: Choice, todo: list[tuple[int, Mutant]], asked: argparse.Namespace) -> None:
+    for index, mutant in todo:
+        if asked.unchanged:
+            print(index, server.run(choice.tests(mutant), 600), flush=True)
+        elif _wanted(asked.results, index, asked.again):
+            line = json.dumps({"index": index, **tried(server, choice, mutant, asked.again)})
+            with asked.results.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+
+
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
-    parser.add_argument("copy", type=lambda text: Path(text).resolve())
+    parser.add_argument("copies", nargs="+", type=lambda text: Path(text).resolve())
     parser.add_argument("--coverage", type=Path, required=True, help="of a run with `-p mutation.contexts`")
     parser.add_argument("--measured", type=Path, default=Path(), help="where the project was in that run")
     parser.add_argument("--times", type=Path, nargs="+", required=True)
@@ -49,7 +61,6 @@ def _asked() -> argparse.Namespace:
     parser.add_argument("--record", type=lambda text: Path(text).resolve())
     parser.add_argument("--commit", help="of the copy, by default this one")
     parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--start", type=float, default=0, help="the share of the sample to begin behind; the rest comes last")
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--unchanged", action="store_true", help="the tests of each mutant with nothing changed: none may fail")
     return parser.parse_args()
@@ -58,7 +69,7 @@ def _asked() -> argparse.Namespace:
 def _wanted(results: Path, index: int, again: bool) -> bool:
     """Whether a mutant has not been tried, by another process either, or has survived fewer tests."""
     said = [line for line in read(results) if line["index"] == index]
-    return all(again and not line["by"] and not line["again"] for line in said)
+    return not said if not again else bool(said) and not any(line["by"] or line["again"] for line in said)
 
 
 def _commit() -> str:

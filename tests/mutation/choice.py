@@ -46,7 +46,7 @@ class Choice:
             lines = {0: [""], 1: [test for path in beside for tests in self.lines(path).values() for test in tests]}
         first, last = mutant.statement
         found = {test for line in range(first, last + 1) for test in lines.get(0 if 0 in lines else line, ())}
-        if found == {""}:
+        if "" in found:
             found = {test for tests in lines.values() for test in tests}
         return [test for test in found if test in self.times]
 

@@ -51,11 +51,14 @@ class FirstFailure:
 class Server:
     """Runs tests of a copy of the project at `root`, each time in a new process."""
 
-    def __init__(self, root: Path, files: list[str]) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
         os.chdir(root)
         os.environ |= {"PYTHONPATH": str(root), "TRITON_INTERPRET": "1"}  # as conftest.py says, before anything imports Triton
-        sys.path[:0] = [str(root)]
+        sys.path[0] = str(root)
+
+    def read(self, files: list[str]) -> None:
+        """Imports what the tests of some files import of other packages, for all processes that come of this one."""
         warnings.filterwarnings("ignore", message=".*fork.*")
         for name in json.loads(self._in_child(partial(_libraries, files), 600)):
             with contextlib.suppress(Exception):

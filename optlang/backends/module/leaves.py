@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from optlang import ir
 from optlang.backends.module.spell import quoted
@@ -113,12 +113,3 @@ def shared_leaves(words: Words, level: str) -> dict[Node, tuple[str, str]]:
             number = ", team.number" if level == "group" else ""
             leaves[ir.input_(i.name, i.type)] = (words.inputs[i.name], f"self._shared_input({quoted(i.name)}{number})")
     return leaves
-
-
-def used_hypers(nodes: Iterable[Node]) -> set[str]:
-    return {node.value for node in ir.walk(nodes) if node.op == "hyper"}
-
-
-def mapping_without(leaves: Mapping[Node, tuple[str, str]], nodes: Iterable[Node]) -> dict[Node, tuple[str, str]]:
-    gone = set(nodes)
-    return {node: text for node, text in leaves.items() if node not in gone}
