@@ -109,25 +109,13 @@ class Algebra:
         """A node as a SymPy expression; operands of functions are in canonical form."""
         check_size([root])
         self.host |= on_host([root])
-        for node in self._down(root):
+        for node in walk([root], self._operands):
             if node not in self.found:
                 self.found[node] = self._symbol(node) if node in self.leaves or not node.args else self._made(node)
         return self.found[root]
 
-    def _down(self, root: Node) -> list[Node]:
-        if not self.leaves:
-            return walk([root])
-        order: list[Node] = []
-        stack, seen = [(root, False)], set[Node]()
-        while stack:
-            node, ready = stack.pop()
-            if ready:
-                order.append(node)
-            elif node not in seen:
-                seen.add(node)
-                stack.append((node, True))
-                stack.extend((a, False) for a in node.args if node not in self.leaves)
-        return order
+    def _operands(self, node: Node) -> Sequence[Node]:
+        return () if node in self.leaves else node.args
 
     def same(self, a: Node, b: Node) -> bool:
         """Whether two expressions are equal by algebra; False says nothing."""

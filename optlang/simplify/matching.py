@@ -99,18 +99,7 @@ def instance(pattern: Pattern, match: Match) -> Node:
 
 def above(node: Node, leaves: frozenset[Node]) -> list[Node]:
     """The nodes of an expression down to some nodes, these left out; operands first."""
-    found: list[Node] = []
-    seen: set[Node] = set(leaves)
-    stack = [(node, False)]
-    while stack:
-        here, ready = stack.pop()
-        if ready:
-            found.append(here)
-        elif here not in seen:
-            seen.add(here)
-            stack.append((here, True))
-            stack.extend((arg, False) for arg in here.args)
-    return found
+    return [n for n in walk([node], lambda n: () if n in leaves else n.args) if n not in leaves]
 
 
 def users(roots: Sequence[Node]) -> dict[Node, set[Node | None]]:

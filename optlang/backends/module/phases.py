@@ -8,8 +8,9 @@ from functools import cached_property
 
 from optlang import ir
 from optlang.backends.module.leaves import shared_leaves
+from optlang.backends.module.memory import shares_memory
 from optlang.backends.module.scene import Path, Scene, Want
-from optlang.backends.module.section import shares_memory, write
+from optlang.backends.module.section import write
 from optlang.backends.module.spell import quoted, shape_text
 from optlang.backends.module.update import PLACES, Lines, Update, indented, mentions
 from optlang.ir import Node
@@ -314,7 +315,7 @@ class Phases(Update):
         def use(node: Node, path: Path) -> None:
             paths[node] = _prefix(paths[node], path) if node in paths else path
 
-        for node in reversed(self._walk_through(roots)):
+        for node in reversed(ir.walk(roots, self._below)):
             path = paths[node]
             if scene.is_if(node):
                 use(node.args[0], path)
@@ -328,20 +329,6 @@ class Phases(Update):
     def _below(self, node: Node) -> tuple[Node, ...]:
         barrier = self.plan.barriers.get(node)
         return node.args if barrier is None else barrier.args
-
-    def _walk_through(self, roots: Iterable[Node]) -> list[Node]:
-        order: list[Node] = []
-        seen: set[Node] = set()
-        stack = [(root, False) for root in roots]
-        while stack:
-            node, done = stack.pop()
-            if done:
-                order.append(node)
-            elif node not in seen:
-                seen.add(node)
-                stack.append((node, True))
-                stack.extend((arg, False) for arg in self._below(node))
-        return order
 
     # ----------------------------------------------------------------------------------------- shared states, reports
 

@@ -10,31 +10,23 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal
 
 from optlang.backends.module.inplace import in_place
+from optlang.backends.module.memory import Memory
 from optlang.backends.module.order import arranged, in_order, printed
-from optlang.backends.module.scene import Cycle, Line, Loop, Path, Reads, Scene, TooDeep, Turn, Want, common
-from optlang.backends.module.spell import counted, filled, is_alone, literal, reduced_dims, shape_text, size_text, spell, ternary
+from optlang.backends.module.placing import Places, Sharing
+from optlang.backends.module.scene import Cycle, Line, Loop, Path, Reads, Scene, Want
+from optlang.backends.module.spell import counted, filled, is_alone, literal, shape_text, size_text, spell, ternary
 from optlang.ir import Node, W, walk
 from optlang.ops import OPS
 from optlang.printing.emit import ATOM, Names, Piece
 
-ALIASES = frozenset(["transpose", "as_matrix", "as_param", "branch"])
-Sharing = Literal["all", "phase", "none"]  # which branches of one condition stand under one `if`
-SHORT, TEST, LONG, DEEPEST = 14, 40, 80, 60
+SHORT, TEST, LONG = 14, 40, 80
 WAYS: tuple[tuple[Sharing, bool], ...] = (("all", True), ("phase", True), ("none", True), ("none", False))  # the most readable first
 ON_WEIGHTS = re.compile(r"\bw\.(new_tensor|new_full|dtype)|\blike=w\b")  # only the type and the device of `w` matter there
 
 WISHES = {"random": "z", "sqrt": "root", "div": "ratio", "matmul": "product", "mean": "mean", "sum": "total", "sign": "signs",
           "abs": "size", "branch": "chosen", "where": "chosen", "eye": "identity", "places": "places"}  # fmt: skip
-
-
-def shares_memory(node: Node) -> bool:
-    """Whether a result may lie in the memory of an operand: so does the sum of one value each."""
-    if OPS[node.op].role != "reduce":
-        return node.op in ALIASES
-    return node.value != "window" and node.op not in ("count", "quantile") and reduced_dims(node.args[0].type.extent, node.value) == ()
 
 
 def write(wants: Sequence[Want], scene: Scene, names: Names) -> tuple[list[str], dict[Node, str]]:
@@ -67,72 +59,17 @@ def without_weights(lines: list[str], scene: Scene) -> list[str]:
 class _Section:
     def __init__(self, wants: Sequence[Want], scene: Scene, names: Names, kept: set[Node], sharing: Sharing, guarded: bool) -> None:
         self.wants, self.scene, self.names, self.kept, self.sharing, self.guarded = wants, scene, names, kept, sharing, guarded
-        self.order = self._walk([want.node for want in wants])
-        self.phases = self._phases() if sharing == "phase" else {}
-        self.paths = self._places()
+        self.order = walk([want.node for want in wants], scene.operands)
+        self.places = Places(wants, self.order, scene, sharing)
+        self.paths = self.places.paths
         self.uses = Counter(arg for node in self.order for arg in scene.operands(node))
         self.uses.update(want.node for want in wants)
         self.pieces: dict[Node, Piece] = {}
         self.reads: dict[Node, Reads] = {}
         self.named: dict[Node, str] = {}
         self.made: list[Line] = []
-        self.claims: dict[Node, Node] = {}
-        self.fresh: dict[Node, bool] = {}
-
-    def _walk(self, roots: Iterable[Node]) -> list[Node]:
-        order: list[Node] = []
-        seen: set[Node] = set()
-        stack = [(root, False) for root in reversed(list(roots))]
-        while stack:
-            node, done = stack.pop()
-            if done:
-                order.append(node)
-            elif node not in seen:
-                seen.add(node)
-                stack.append((node, True))
-                stack.extend((arg, False) for arg in reversed(self.scene.operands(node)))
-        return order
-
-    # ----------------------------------------------------------------------------------------------- places
-
-    def turn(self, node: Node, side: bool) -> Turn:
-        return node.args[0], side, self.phases.get(node) if self.sharing != "none" else node
-
-    def _phases(self) -> dict[Node, int]:
-        """How many blocks of the same condition must be over before each block begins."""
-        below: dict[Node, dict[Node, int]] = {}  # for each expression: the blocks under it that come last, by condition
-        found: dict[Node, int] = {}
-        for node in self.order:
-            last: dict[Node, int] = {}
-            for arg in self.scene.operands(node):
-                for condition, phase in below[arg].items():
-                    last[condition] = max(phase, last.get(condition, 0))
-            if self.scene.is_if(node):
-                found[node] = last[node.args[0]] = last.get(node.args[0], -1) + 1
-            below[node] = last
-        return found
-
-    def _places(self) -> dict[Node, Path]:
-        """For each expression the innermost block that holds all its uses."""
-        paths: dict[Node, Path] = {}
-
-        def use(node: Node, path: Path) -> None:
-            paths[node] = path if node not in paths else common(paths[node], path)
-
-        for want in self.wants:
-            use(want.node, ())
-        for node in reversed(self.order):
-            path = paths[node]
-            if len(path) > DEEPEST:
-                raise TooDeep
-            if self.scene.is_if(node):
-                use(node.args[0], path)
-                use(node.args[1], (*path, self.turn(node, True)))
-                use(node.args[2], (*path, self.turn(node, False)))
-            else:
-                for arg in self.scene.operands(node):
-                    use(arg, path)
-        return paths
+        self.memory = Memory(scene, self.places, self.uses, kept, guarded)
+        self.claims = self.memory.claims
 
     # ------------------------------------------------------------------------------------------- statements
 
@@ -141,7 +78,7 @@ class _Section:
         self.made.append(Line(path, lines, set(defines), set(reads.needs), set(reads.old), set(writes), len(self.made)))
 
     def lines(self) -> list[str]:
-        copies = [copy for want in self.wants if want.leaf is not None for copy in self._claim(want.node, (), want.leaf)]
+        copies = [copy for want in self.wants if want.leaf is not None for copy in self.memory.claim(want.node, (), want.leaf)]
         for node in self.order:
             self._define(node)
         for node, path, leaf in copies:
@@ -154,36 +91,6 @@ class _Section:
     def outermost(self) -> dict[Node, str]:
         return {node: name for node, name in self.named.items() if not self.paths[node] and node not in self.claims}
 
-    def _claim(self, node: Node, path: Path, leaf: Node) -> list[tuple[Node, Path, Node]]:
-        """Lets a state take its new value where it is computed, side by side; answers with what must be copied instead."""
-        copies = []
-        stack = [(node, path)]
-        while stack:
-            node, path = stack.pop()
-            if node is leaf:
-                continue
-            apart = leaf in self.kept and not self._guards(node, leaf)
-            free = not apart and node not in self.claims and self.paths[node] == path and bool(self.scene.operands(node))
-            free = free and not (leaf.op == "w" and self.uses[node] > 1)
-            if free and self.scene.is_if(node):
-                self.claims[node] = leaf
-                stack += [(node.args[2], (*path, self.turn(node, False))), (node.args[1], (*path, self.turn(node, True)))]
-            elif free and leaf not in self.kept and self._has_own_memory(node):
-                self.claims[node] = leaf
-            else:
-                copies.append((node, path, leaf))
-        return copies
-
-    def _has_own_memory(self, node: Node) -> bool:
-        """Whether an expression is a tensor that is computed, so that a state may take it in place."""
-        return node not in self.scene.numbers and node not in self.scene.loops and node.op != "random" and not shares_memory(node)
-
-    def _guards(self, node: Node, leaf: Node) -> bool:
-        """Whether a branch holds a state where a static condition fails: there it may not exist at all."""
-        if not (self.guarded and self.scene.is_if(node) and leaf in node.args[1:]):
-            return False
-        return all(n.args or n.op in ("const", "fact", "hyper") for n in walk(node.args[:1]))
-
     def _copy(self, node: Node, path: Path, leaf: Node) -> None:
         """Writes a value that has been computed elsewhere."""
         target = self.scene.targets[leaf]
@@ -192,38 +99,9 @@ class _Section:
         if leaf in self.kept and reads.old:
             name = self.names.fresh(f"{target}_new")
             mark = object()
-            self.line(path, f"{name} = {text}{'' if self._is_fresh(node) else '.clone()'}", reads, [mark])  # type: ignore[list-item]
+            self.line(path, f"{name} = {text}{'' if self.memory.is_fresh(node) else '.clone()'}", reads, [mark])  # type: ignore[list-item]
             text, reads = name, Reads(frozenset([mark]))  # type: ignore[list-item]
-        self.line(path, f"{target}.{verb}({text})", reads, self._around(path, leaf), {leaf})
-
-    def _is_fresh(self, node: Node) -> bool:
-        """Whether a value has memory of its own."""
-        if not self.scene.operands(node) or node in self.scene.loops or node in self.claims:
-            return False
-        if node not in self.fresh:
-            self.fresh[node] = not self._is_alias(node) or all(self._is_fresh(n) for n in self._shared_with(node))
-        return self.fresh[node]
-
-    @staticmethod
-    def _shared_with(alias: Node) -> tuple[Node, ...]:
-        """The operands whose memory an alias may have."""
-        return alias.args[1:] if alias.op in ("branch", "where") else alias.args
-
-    def _is_alias(self, node: Node) -> bool:
-        """Whether a result shares memory with an operand; a choice that Python does not make is torch's `where`."""
-        if node.op == "where":
-            return node.args[0] in self.scene.numbers
-        return shares_memory(node) and (node.op != "branch" or self.scene.is_if(node))
-
-    def _holds(self, branch: Node, path: Path) -> bool:
-        """Whether a path lies inside one of the sides of a branch."""
-        outer = self.paths[branch]
-        inside = len(path) > len(outer) and path[: len(outer)] == outer
-        return inside and path[len(outer)] in (self.turn(branch, True), self.turn(branch, False))
-
-    def _around(self, path: Path, leaf: Node) -> set[Node]:
-        """The branches around a block whose new value a state takes."""
-        return {n for n, claimed in self.claims.items() if claimed is leaf and self.scene.is_if(n) and self._holds(n, path)}
+        self.line(path, f"{target}.{verb}({text})", reads, self.memory.around(path, leaf), {leaf})
 
     def _define(self, node: Node) -> None:
         scene = self.scene
@@ -255,7 +133,7 @@ class _Section:
         name = self.names.fresh(self._wish(node))
         self.named[node] = name
         self.line(self.paths[node], f"{name} = {piece.text}", reads, [node])
-        alias = reads.old if self._is_alias(node) and not self._is_fresh(node) else frozenset()
+        alias = reads.old if self.memory.is_alias(node) and not self.memory.is_fresh(node) else frozenset()
         self._known(node, Piece(name), Reads(frozenset([node]), alias))
 
     def _plain(self, node: Node) -> None:
@@ -298,8 +176,6 @@ class _Section:
         """Gives the longest operand a name of its own."""
         longest = max(args, key=lambda a: len(self.pieces[a].text))
         if longest not in self.named and self.scene.operands(longest) and longest not in self.claims:
-            place = self.paths[longest]
-            self.paths[longest] = place
             self._name(longest, self.pieces[longest], self.reads[longest])
         reads = Reads()
         for arg in args:
@@ -334,7 +210,7 @@ class _Section:
                 reads |= self.reads[arg]
             if ON_WEIGHTS.search(text):
                 reads |= Reads(frozenset([W]))
-            self.line(self.paths[node], text, reads, {node} | self._around(self.paths[node], leaf), {leaf})
+            self.line(self.paths[node], text, reads, {node} | self.memory.around(self.paths[node], leaf), {leaf})
         bound = [leaf] if self.scene.leaves[leaf][0] == target else []  # the name must be there, whatever the `if` did
         self._known(node, Piece(target), Reads(frozenset([node, *bound])))
 
@@ -345,7 +221,7 @@ class _Section:
         sides = [self._as_large(side, node) for side in (yes, no)]
         if any(ON_WEIGHTS.search(side.text) for side in sides):
             reads |= Reads(frozenset([W]))
-        inside = [(*self.paths[node], self.turn(node, side)) for side in (True, False)]
+        inside = [(*self.paths[node], self.places.turn(node, side)) for side in (True, False)]
         busy = any(line.path[: len(path)] == path for line in self.made for path in inside)
         piece = ternary(self.pieces[condition], *sides)
         if not busy and len(piece.text) <= LONG:
@@ -359,7 +235,7 @@ class _Section:
         for path, side, shown in zip(inside, (yes, no), sides, strict=True):
             weights = Reads(frozenset([W])) if ON_WEIGHTS.search(shown.text) else Reads()
             self.line(path, f"{name} = {shown.text}", self.reads[side] | weights, [node])
-        shared = (self.reads[side].old for side in (yes, no) if not self._is_fresh(side))
+        shared = (self.reads[side].old for side in (yes, no) if not self.memory.is_fresh(side))
         self._known(node, Piece(name), Reads(frozenset([node]), frozenset().union(*shared)))
 
     def _as_large(self, side: Node, node: Node) -> Piece:

@@ -1,0 +1,65 @@
+"""Where the expressions of a section stand: before an `if`, or inside the side that alone needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from optlang.backends.module.scene import Path, Scene, TooDeep, Turn, Want, common
+from optlang.ir import Node
+
+Sharing = Literal["all", "phase", "none"]  # which branches of one condition stand under one `if`
+DEEPEST = 60
+
+
+class Places:
+    """For each expression the innermost block that holds all its uses: `paths`. Raises TooDeep."""
+
+    def __init__(self, wants: Sequence[Want], order: Sequence[Node], scene: Scene, sharing: Sharing) -> None:
+        self.scene, self.sharing = scene, sharing
+        self.phases = self._phases(order) if sharing == "phase" else {}
+        self.paths = self._paths(wants, order)
+
+    def turn(self, node: Node, side: bool) -> Turn:
+        return node.args[0], side, self.phases.get(node) if self.sharing != "none" else node
+
+    def holds(self, branch: Node, path: Path) -> bool:
+        """Whether a path lies inside one of the sides of a branch."""
+        outer = self.paths[branch]
+        inside = len(path) > len(outer) and path[: len(outer)] == outer
+        return inside and path[len(outer)] in (self.turn(branch, True), self.turn(branch, False))
+
+    def _phases(self, order: Sequence[Node]) -> dict[Node, int]:
+        """How many blocks of the same condition must be over before each block begins."""
+        below: dict[Node, dict[Node, int]] = {}  # for each expression: the blocks under it that come last, by condition
+        found: dict[Node, int] = {}
+        for node in order:
+            last: dict[Node, int] = {}
+            for arg in self.scene.operands(node):
+                for condition, phase in below[arg].items():
+                    last[condition] = max(phase, last.get(condition, 0))
+            if self.scene.is_if(node):
+                found[node] = last[node.args[0]] = last.get(node.args[0], -1) + 1
+            below[node] = last
+        return found
+
+    def _paths(self, wants: Sequence[Want], order: Sequence[Node]) -> dict[Node, Path]:
+        paths: dict[Node, Path] = {}
+
+        def use(node: Node, path: Path) -> None:
+            paths[node] = path if node not in paths else common(paths[node], path)
+
+        for want in wants:
+            use(want.node, ())
+        for node in reversed(order):
+            path = paths[node]
+            if len(path) > DEEPEST:
+                raise TooDeep
+            if self.scene.is_if(node):
+                use(node.args[0], path)
+                use(node.args[1], (*path, self.turn(node, True)))
+                use(node.args[2], (*path, self.turn(node, False)))
+            else:
+                for arg in self.scene.operands(node):
+                    use(arg, path)
+        return paths
