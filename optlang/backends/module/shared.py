@@ -1,0 +1,133 @@
+"""Values per group and per model in generated modules: computed once for all parameters concerned, and kept in the state of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from optlang import ir
+from optlang.backends.module.leaves import shared_leaves
+from optlang.backends.module.scene import Scene, Want
+from optlang.backends.module.section import write
+from optlang.backends.module.spell import quoted
+from optlang.backends.module.update import Lines, Update, indented
+from optlang.ir import Node
+
+
+class Shared(Update):
+    """What several parameters share."""
+
+    def _for_all(self, roots: Iterable[Node]) -> Lines:
+        """The values per model and per group that some expressions are about to read."""
+        needed = self._shared_below(roots)
+        per_group = [n for n in needed if n.type.extent.level == "group"]
+        per_model = [n for n in needed if n.type.extent.level == "model"]
+        per_model += [n for n in self._shared_below(per_group, through_groups=True) if n.type.extent.level == "model"]
+        return [*self._model_values(per_model), *self._team_values(per_group)]
+
+    def _shared_below(self, roots: Iterable[Node], through_groups: bool = False) -> list[Node]:
+        found: dict[Node, None] = {}
+        stack, seen = list(roots), set()
+        while stack:
+            node = stack.pop()
+            if node in seen or node in self.model or node in self.team or node in self.cell:
+                continue
+            seen.add(node)
+            level = node.type.extent.level
+            if node not in self.numbers and (level == "model" or (level == "group" and not through_groups)):
+                found[node] = None
+            else:
+                stack.extend(node.args)
+        return list(found)
+
+    def _model_values(self, nodes: Iterable[Node]) -> Lines:
+        wants = [(n, self.names.fresh(self._wish(n))) for n in dict.fromkeys(nodes) if n not in self.model]
+        if not wants:
+            return []
+        scene = self._unlabelled(self.scene("model", shared_leaves(self.words, "model"), self.model, {}), wants)
+        lines, _ = write([Want(n, template=f"{name} = {{}}") for n, name in wants], scene, self.names)
+        self.model |= dict(wants)
+        return lines
+
+    def _team_values(self, nodes: Iterable[Node]) -> Lines:
+        wants = [(n, self.names.fresh(self._wish(n))) for n in dict.fromkeys(nodes) if n not in self.team]
+        if not wants:
+            return []
+        scene = self._unlabelled(self._team_scene(), wants)
+        lines, _ = write([Want(n, template=f"team.{name} = {{}}") for n, name in wants], scene, self.names)
+        self.team |= dict(wants)
+        return ["for team in teams:", *indented(lines)]
+
+    def _team_scene(self) -> Scene:
+        leaves = shared_leaves(self.words, "group") | {n: (name, f"team.{name}") for n, name in self.team.items()}
+        return self.scene("group", leaves, self.model, {})
+
+    @staticmethod
+    def _unlabelled(scene: Scene, wants: Sequence[tuple[Node, str]]) -> Scene:
+        """What gets its name from the line that stores it needs no line of its own."""
+        asked = {node for node, _ in wants}
+        return replace(scene, labels={node: label for node, label in scene.labels.items() if node not in asked})
+
+    def _wish(self, node: Node) -> str:
+        if node.op == "state":
+            return f"old_{self.words.states[node.value]}"
+        if node.op == "input":
+            return f"given_{self.words.inputs[node.value]}"
+        known = next((n for n, u in self.program.updates.items() if u is node), None)
+        return f"new_{self.words.states[known]}" if known else self.labels.get(node, "x")
+
+    # ------------------------------------------------------------------------------------------------ states, reports
+
+    def shared_states(self) -> Lines:
+        """States per group or model: one tensor in the state of every parameter concerned."""
+        lines: Lines = []
+        for s in self.program.states:
+            level = s.type.extent.level
+            if level in ("group", "model"):
+                key, owner = quoted(s.name), "team.cells" if level == "group" else "cells"
+                size = f"({s.type.window},)" if s.type.window else "()"
+                want = Want(s.init, template=f"found = [torch.full({size}, {{}}, dtype={_dtype(s)})]")
+                start, _ = write([want], self._shared_scene(level), self.names)
+                made = [
+                    f"found = [cell.state[{key}] for cell in {owner} if {key} in cell.state]",
+                    "if not found:",
+                    *indented(start),
+                    f"for cell in {owner}:",
+                    f"    cell.state[{key}] = found[0].cpu()",
+                ]
+                lines += ["for team in teams:", *indented(made)] if level == "group" else made
+        return lines
+
+    def _shared_scene(self, level: str) -> Scene:
+        return self._team_scene() if level == "group" else self.scene("model", shared_leaves(self.words, "model"), self.model, {})
+
+    def _stored(self, new: Sequence[tuple[ir.State, Node]], groups: str) -> Lines:
+        """The new values of shared states, for every parameter that has a state: those without a gradient included."""
+        lines: Lines = []
+        for s, node in new:
+            level = s.type.extent.level
+            window = f".expand({s.type.window}).clone()" if s.type.window else ""
+            want = Want(node, template=f"value = torch.as_tensor({{}}, dtype={_dtype(s)}){window}")
+            made, _ = write([want], self._shared_scene(level), self.names)
+            store = ["    if param in self.state:", f"        self.state[param][{quoted(s.name)}] = value"]
+            if level == "group":
+                lines += ["for team in teams:", *indented([*made, 'for param in team.group["params"]:', *store])]
+            else:
+                lines += [*made, f"for group in {groups}:", '    for param in group["params"]:', *indented(store)]
+        return lines
+
+    def _reports(self, reports: Mapping[str, Node]) -> Lines:
+        if not reports:
+            return []
+        before = self._for_all([n for n in reports.values() if n not in self.numbers])
+        wants = [Want(n, template=f"self.reports[{quoted(name)}] = {_plain(n)}({{}})") for name, n in reports.items()]
+        lines, _ = write(wants, self.scene("model", shared_leaves(self.words, "model"), self.model, {}), self.names)
+        return [*before, *lines]
+
+
+def _plain(node: Node) -> str:
+    return "bool" if node.type.kind == "bool" else "float"
+
+
+def _dtype(s: ir.State) -> str:
+    return {"bool": "torch.bool", "int": "torch.int64"}.get(s.type.kind, "torch.float64")
