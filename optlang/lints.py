@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from typing import Any
-
-import numpy as np
 
 from optlang.degrees import degrees, equation_of
 from optlang.errors import Diagnostic, Source, Span
-from optlang.host import MAPS
+from optlang.first_step import First
 from optlang.ir import Node, Program, fold, on_host, walk
 from optlang.live import live_states, outputs
-from optlang.meaning import OVER_VALUES, OVER_WINDOW, number
 
 Finding = tuple[str, str, str, str, str]  # code, key of the place, message, pointer, help
 GRADIENTS = frozenset(["g", "grad", "hvp", "loss", "loss_at", "input"])
@@ -216,98 +212,3 @@ def unused_hypers(program: Program) -> Iterator[Finding]:
 LINTS: Sequence[Callable[[Program], Iterator[Finding]]] = (
     unread_states, foreign_corrections, blind_update, undefined_start, unnormalised, equal_reals, unused_hypers,
 )  # fmt: skip
-
-
-# ------------------------------------------------------------------------------------------------------ the first step
-
-
-SIZE = 3  # rows and columns
-FACTS: Mapping[str, int] = {"rank": 2, "rows": SIZE, "cols": SIZE, "numel": SIZE * SIZE, "fan_in": SIZE, "fan_out": SIZE}
-
-
-class First:
-    """The first step of a rule for a parameter with one and the same weight everywhere, and a gradient of zero.
-
-    All elements are then alike, so one number stands for every array. What cannot be said so is unknown (None).
-    """
-
-    def __init__(self, program: Program, weight: float) -> None:
-        self.program, self.weight = program, weight
-        self.settings = {h.name: h.default for h in program.hypers}
-        self.first = {s.name: s for s in program.states}
-        self.values: dict[Node, Any] = {}
-
-    def undefined(self) -> Node | None:
-        """The division that makes the new weights NaN, if one does."""
-        with np.errstate(all="ignore"):
-            self._demand(self.program.weights)
-            value = self.values[self.program.weights]
-            if value is None or not np.any(np.isnan(value)):
-                return None
-            return next((node for node in self.values if node.op == "div" and self._makes_nan(node)), None)
-
-    def _makes_nan(self, node: Node) -> bool:
-        value, args = self.values[node], [self.values[a] for a in node.args]
-        return value is not None and bool(np.all(np.isnan(value))) and all(float(np.max(np.abs(a))) == 0 for a in args)
-
-    def _demand(self, root: Node) -> None:
-        """Evaluates what is asked for and nothing else, so that only the chosen side of a choice counts."""
-        stack = [root]
-        while stack:
-            node = stack[-1]
-            missing = [arg for arg in self._needed(node) if arg not in self.values]
-            if missing:
-                stack.extend(missing)
-            else:
-                stack.pop()
-                self.values.setdefault(node, self._value(node))
-
-    def _needed(self, node: Node) -> Sequence[Node]:
-        if node.op == "state":
-            return [self.first[node.value].init]
-        if node.op in ("branch", "where") and not node.type.window:
-            condition = node.args[0]
-            if condition not in self.values:
-                return [condition]
-            return [] if self.values[condition] is None else [self._chosen(node)]
-        return node.args
-
-    def _chosen(self, node: Node) -> Node:
-        return node.args[1] if np.all(self.values[node.args[0]]) else node.args[2]
-
-    def _value(self, node: Node) -> Any:
-        args = [self.values.get(arg) for arg in node.args]
-        match node.op:
-            case "const":
-                return number(node.value)
-            case "hyper":
-                return number(self.settings[node.value])
-            case "w":
-                return np.float64(self.weight)
-            case "g" | "grad" | "hvp":
-                return np.float64(0)
-            case "t" | "loss" | "loss_at":
-                return np.float64(1)
-            case "fact":
-                return np.float64(FACTS[node.value])
-            case "state":
-                start = self.values[self.first[node.value].init]
-                return start if start is None or not node.type.window else np.full(min(node.type.window, 4), start, np.float64)
-            case "branch" | "where" if not node.type.window:
-                return None if args[0] is None else self.values[self._chosen(node)]
-            case "input" | "random" | "eye" | "places" | "inverse" | "eigenvectors" | "orthonormal" | "descending":
-                return None
-        return None if any(arg is None for arg in args) else self._computed(node, args)
-
-    def _computed(self, node: Node, args: list[Any]) -> Any:
-        if node.op in MAPS:
-            return MAPS[node.op](*args)
-        if node.op in OVER_VALUES and node.value == "window":
-            return OVER_WINDOW[node.op](args[0], 0, *args[1:])[0]
-        if node.op in OVER_VALUES:
-            return OVER_VALUES[node.op](np.full(SIZE * SIZE, args[0]), 0, *args[1:])[0]
-        if node.op == "push":
-            return np.append(args[0][1:], args[1])
-        if node.op == "matmul":
-            return SIZE * args[0] * args[1]
-        return args[0]  # transpose, as_matrix, as_param

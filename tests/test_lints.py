@@ -11,9 +11,10 @@ from stepping import Loop, program
 
 from optlang import ir, library, lower
 from optlang.errors import Diagnostic, Source
+from optlang.first_step import First
 from optlang.front import parser
 from optlang.ir import Program
-from optlang.lints import First, lints
+from optlang.lints import lints
 from optlang.rules import check
 from optlang.types import TENSOR, Type
 
