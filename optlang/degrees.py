@@ -8,15 +8,14 @@ numbers, but for zero, infinities and NaN, and for small ones that are added (`+
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from optlang.ir import Node, Program, on_host, walk
+from optlang.linear import PURE, ZERO, Degree, Equations, Pair, pair_of
 from optlang.ops import OPS
 
 SMALL = 1e-3
-Pair = tuple[Fraction, Fraction]  # in the loss, in the parameter
-ZERO: Pair = (Fraction(0), Fraction(0))
 LOSS: Pair = (Fraction(1), Fraction(0))
 PARAMETER: Pair = (Fraction(0), Fraction(1))
 GRADIENT: Pair = (Fraction(1), Fraction(-1))
@@ -27,29 +26,6 @@ WORDS: Mapping[Pair, str] = {
     (Fraction(0), Fraction(-1)): "has units of 1/parameter", (Fraction(-1), Fraction(2)): "has units of 1/curvature",
     (Fraction(0), Fraction(2)): "has squared parameter units", (Fraction(-1), Fraction(1)): "has units of 1/gradient",
 }  # fmt: skip
-
-Unknown = tuple[str, object]  # ("hyper", name), ("state", name), ("input", name), ("free", number)
-
-
-@dataclass(frozen=True, slots=True)
-class Degree:
-    """A constant part and multiples of unknown degrees."""
-
-    known: Pair = ZERO
-    unknown: Mapping[Unknown, Fraction] = field(default_factory=dict)
-
-    def plus(self, other: Degree, times: Fraction = Fraction(1)) -> Degree:
-        unknown = dict(self.unknown)
-        for name, factor in other.unknown.items():
-            unknown[name] = unknown.get(name, Fraction(0)) + times * factor
-        known = (self.known[0] + times * other.known[0], self.known[1] + times * other.known[1])
-        return Degree(known, {name: f for name, f in unknown.items() if f})
-
-    def times(self, factor: Fraction) -> Degree:
-        return Degree().plus(self, factor)
-
-
-PURE = Degree()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +104,11 @@ def degrees(program: Program) -> Degrees:
 
 
 class System:
-    """Linear equations between degrees, solved as they come."""
+    """The equations that a program brings, and what follows from them."""
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        self.solution: dict[Unknown, Degree] = {}
+        self.equations = Equations()
         self.conflicts: list[tuple[Node, Pair]] = []
         self.free = 0
         self.degree: dict[Node, Degree] = {}
@@ -158,7 +134,7 @@ class System:
             {i.name: self._found("input", i.name) for i in self.program.inputs},
             tuple(self._conflict(node, off) for node, off in self.conflicts),
             _added(self.program),
-            {node: _pair(self._reduced(degree)) for node, degree in self.degree.items()},
+            {node: pair_of(self.equations.reduced(degree)) for node, degree in self.degree.items()},
         )
 
     # ------------------------------------------------------------------------------------------------------- equations
@@ -234,65 +210,36 @@ class System:
             self._equal(node, self.degree[heavy[0]], self.degree[side])
         return self.degree[heavy[0]]
 
+    def _equal(self, node: Node, a: Degree, b: Degree) -> None:
+        off = self.equations.equal(a, b)
+        if off is not None and len(self.conflicts) < 20:
+            self.conflicts.append((node, off))
+
     def _same(self, where: Node, wanted: Degree, value: Node) -> None:
         if not carries(value):
             self._equal(where, wanted, self.degree[value])
 
-    def _equal(self, node: Node, a: Degree, b: Degree) -> None:
-        """Adds the equation a = b: solves it for one unknown, or notes a conflict."""
-        rest = self._reduced(a.plus(b, Fraction(-1)))
-        if rest.unknown:
-            name = max(rest.unknown, key=_eagerness)
-            factor = rest.unknown[name]
-            others = replace(rest, unknown={n: f for n, f in rest.unknown.items() if n != name})
-            self._learn(name, others.times(-1 / factor))
-        elif rest.known != ZERO and len(self.conflicts) < 20:
-            self.conflicts.append((node, rest.known))
-
-    def _learn(self, name: Unknown, value: Degree) -> None:
-        for other, known in self.solution.items():
-            if name in known.unknown:
-                factor = known.unknown[name]
-                without = replace(known, unknown={n: f for n, f in known.unknown.items() if n != name})
-                self.solution[other] = without.plus(value, factor)
-        self.solution[name] = value
-
-    def _reduced(self, degree: Degree) -> Degree:
-        result = Degree(degree.known)
-        for name, factor in degree.unknown.items():
-            result = result.plus(self.solution.get(name, Degree(ZERO, {name: Fraction(1)})), factor)
-        return result
-
     # --------------------------------------------------------------------------------------------------------- results
 
     def _found(self, kind: str, name: str) -> Pair | None:
-        return _pair(self._reduced(Degree(ZERO, {(kind, name): Fraction(1)})))
+        return pair_of(self.equations.reduced(Degree(ZERO, {(kind, name): Fraction(1)})))
 
     def _conflict(self, node: Node, off: Pair) -> Conflict:
         place = equation_of(self.program, node)
         if node in (self.program.weights, self.program.evaluation) or node.op == "state":
-            found = _pair(self._reduced(self.degree[self.program.weights]))
+            found = pair_of(self.equations.reduced(self.degree[self.program.weights]))
             if node.op == "state":
                 place = f"{node.value}'"
                 return Conflict(place, node, f"a state that {words(self._found('state', node.value))}", f"a value {_apart(off)}")
             return Conflict(place, node, "a weight", "a value that " + (words(found) if found is not None else _apart(off)))
         compared = node.args[1:] if OPS[node.op].degree == "select" else node.args
-        heavy = [_pair(self._reduced(self.degree[a])) for a in compared if not carries(a)]
+        heavy = [pair_of(self.equations.reduced(self.degree[a])) for a in compared if not carries(a)]
         want, found = (heavy[0], heavy[-1]) if len(heavy) > 1 else (ZERO, heavy[0] if heavy else None)
         return Conflict(place, node, f"what {words(want)}", f"what {words(found)}")
 
 
 def _apart(off: Pair) -> str:
     return f"that is off by loss^{off[0]} parameter^{off[1]}"
-
-
-def _eagerness(name: Unknown) -> tuple[int, str]:
-    """Auxiliary unknowns are solved for first, hypers last."""
-    return {"free": 3, "state": 2, "input": 1, "hyper": 0}[name[0]], str(name[1])
-
-
-def _pair(degree: Degree) -> Pair | None:
-    return degree.known if not degree.unknown else None
 
 
 def carries(node: Node) -> bool:

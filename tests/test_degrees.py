@@ -9,8 +9,9 @@ import pytest
 from stepping import Loop, program
 
 from optlang import ir, library
-from optlang.degrees import CURVATURE, GRADIENT, PARAMETER, ZERO, carries, degrees, words
+from optlang.degrees import CURVATURE, GRADIENT, PARAMETER, carries, degrees, words
 from optlang.ir import Program, const, neg
+from optlang.linear import ZERO
 from optlang.rules import Rule
 
 SQUARE = (Fraction(2), Fraction(-2))
