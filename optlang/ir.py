@@ -226,6 +226,16 @@ class Hyper:
     doc: str = ""
     baked: bool = False
 
+    @property
+    def table(self) -> str:
+        """The table that it is a number of, or nothing."""
+        return self.name.partition("[")[0] if "[" in self.name else ""
+
+
+def cell(table: str, row: int, col: int) -> str:
+    """The name of the hyper that is one number of a table, counted from 1."""
+    return f"{table}[{row},{col}]"
+
 
 @dataclass(frozen=True, slots=True)
 class State:

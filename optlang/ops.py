@@ -481,5 +481,5 @@ REDUCTIONS: dict[str, str] = {  # surface name -> operator or macro
 }  # fmt: skip
 
 BUILTINS: frozenset[str] = frozenset(
-    [row.name for row in ROWS if row.surface] + [*MACROS, *REDUCTIONS, *DRAWS, "eye", "places"],
+    [row.name for row in ROWS if row.surface] + [*MACROS, *REDUCTIONS, *DRAWS, "eye", "places", "dense"],
 )

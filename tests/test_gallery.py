@@ -147,9 +147,13 @@ ABSENT = """\
 
 * Subset-Norm with subsets of any length: there is no view of a parameter as groups of k elements, so that subsets are rows or columns.
 * Optimistic AMSGrad's extrapolated guess: there is no small linear solve, so that the guess is the last gradient.
-* Learned optimizers with weights of their own (small_fc_lopt, µLO's scaling of it, VeLO): there are no constant tables. What a network
-  says may be an `input`, as in L2OPA.
-* LoRA-GGPO, LoRA-Pro: a rule is of one parameter, and theirs are of the two factors of a matrix.
+* Learned optimizers with weights of their own (small_fc_lopt, µLO's scaling of it, VeLO): `dense` and tables say the first two, which
+  have not been measured on every backend yet; VeLO has more weights than a table may, and a network that looks at all tensors. What a
+  network says may be an `input`, as in L2OPA.
+* LoRA-GGPO, LoRA-Pro: a rule is of one parameter, and theirs are of the two factors of a matrix; the noise of LoRA-GGPO is added in the
+  forward pass to the product of both and a frozen matrix, which the optimizer never sees.
+* MT-DAO with several slow means: means have no numbers, so that there is the one which its authors recommend. FedHyper's server with
+  momentum stands only in its script.
 * K-FAC: it needs the inputs of a layer and the gradients of its outputs, and an `input` has no sizes but those of the parameter.
 * Exact Gauss-Newton: it needs the Jacobian of every sample, and solves in the space of samples.
 * GAM's first form: `hvp` is at the weights, and that is at weights moved along it. The accelerated form of the authors' code is here.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -332,3 +335,51 @@ def test_below_the_top_such_names_meet_nothing() -> None:
     stepped(optimizer, p)
     assert stepped(optimizer, p) == [[-3.0]]
     assert {name: float(value) for name, value in optimizer.state[p].items()} == {"step": 2, "counted.step": 2}
+
+
+# ---------------------------------------------------------------------------------------------------------- tables
+
+NETWORK: Any = optlang.loads(
+    "rule Network { hyper weights[3, 2] = 0 in [-9, 9] \"of two values and 1\" state m = 0 m' = m + g"
+    " w' = w - dense(weights, 1, g, m') - 10*dense(weights, 2, g, m') }\nrule Outer { w' = Network(g = 2*g) }", "Outer"
+)  # fmt: skip
+WEIGHTS = [[1.0, 0.0], [2.0, 0.5], [3.0, 0.25]]
+
+
+@pytest.mark.parametrize("given", [WEIGHTS, torch.tensor(WEIGHTS), np.array(WEIGHTS, dtype=np.float32)], ids=["lists", "tensor", "array"])
+@pytest.mark.parametrize("name", ["weights", "Network.weights"])
+def test_a_table_is_given_at_once(given: Any, name: str) -> None:
+    p = parameter(0.0)
+    optimizer = NETWORK([p], **{name: given})
+    assert stepped(optimizer, p) == [[-(1 * 2 + 2 * 2 + 3) - 10 * (0.5 * 2 + 0.25)]]
+    assert optimizer.param_groups[0]["Network.weights[2,2]"] == 0.5
+
+
+def test_a_table_comes_from_a_file_and_goes_into_groups_and_checkpoints(tmp_path: Path) -> None:
+    np.save(tmp_path / "weights.npy", np.array(WEIGHTS))
+    p, q = parameter(0.0), parameter(0.0)
+    optimizer = NETWORK([{"params": [p], "weights": tmp_path / "weights.npy"}, {"params": [q]}])
+    assert [group["Network.weights[3,1]"] for group in optimizer.param_groups] == [3.0, 0.0]
+    optimizer.param_groups[1]["weights"] = WEIGHTS
+    both = stepped(optimizer, p, q)
+    assert both[0] == both[1] != [0.0]
+    other = NETWORK([{"params": [parameter(0.0)]}, {"params": [parameter(0.0)]}])
+    other.load_state_dict(optimizer.state_dict())
+    assert other.param_groups[1]["Network.weights[2,1]"] == 2.0
+    assert "weights (table of 3 × 2 numbers; default 0): of two values and 1" in str(NETWORK.__doc__)
+    assert "weights" in inspect.signature(NETWORK).parameters
+
+
+@pytest.mark.parametrize(("given", "error", "words"), [
+    ([[1.0, 2.0]], ValueError, "a table of 3 × 2 numbers, not of shape (1, 2)"), (object(), TypeError, "a table of numbers, not object"),
+    (10.0, ValueError, "outside its range"), ([[1.0], [2.0, 3.0]], TypeError, "a table of numbers, not list"),
+    (torch.ones(3, 2, dtype=torch.complex64), TypeError, "a table of numbers, not Tensor"), (NAN, ValueError, "outside its range"),
+])  # fmt: skip
+def test_a_wrong_table(given: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=re.escape(words)):
+        NETWORK([parameter()], weights=given)
+
+
+def test_an_unknown_name_beside_tables() -> None:
+    with pytest.raises(TypeError, match="did you mean `weights`"):
+        NETWORK([parameter()], wieghts=1.0)

@@ -100,6 +100,7 @@ class Hyper:
     default: Expr
     range: Range | None
     doc: str
+    shape: tuple[Expr, Expr] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,9 +80,9 @@ class Builder(Transformer[Lexeme, Any]):
     # ------------------------------------------------------------------------------------------------- statements
 
     def hyper(self, c: Children) -> s.Hyper:
-        _, first, second, _, default, range_, doc = c
+        _, first, second, shape, _, default, range_, doc = c
         name, kind = (first, "real") if second is None else (second, first.text)
-        return s.Hyper(span_of(c), kind, name.text, name.span, default, range_, text_of(doc))  # type: ignore[arg-type]
+        return s.Hyper(span_of(c), kind, name.text, name.span, default, range_, text_of(doc), shape)  # type: ignore[arg-type]
 
     def range(self, c: Children) -> s.Range:
         _, opening, low, _, high, closing = c

@@ -182,4 +182,5 @@ def _range(range_: s.Range | None) -> str:
 
 def hyper_cells(hyper: s.Hyper) -> list[str]:
     kind = "" if hyper.kind == "real" else f"{hyper.kind} "
-    return [f"hyper {kind}{hyper.name}", f"= {written(hyper.default)}", _range(hyper.range), _doc(hyper.doc).strip()]
+    sizes = f"[{', '.join(map(written, hyper.shape))}]" if hyper.shape else ""
+    return [f"hyper {kind}{hyper.name}{sizes}", f"= {written(hyper.default)}", _range(hyper.range), _doc(hyper.doc).strip()]

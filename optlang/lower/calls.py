@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from optlang import ir, ops
 from optlang.errors import did_you_mean
 from optlang.front import syntax
-from optlang.lower import inline
+from optlang.lower import inline, tables
 from optlang.lower.context import Value
 from optlang.lower.declarations import extent_of, shape_of
 from optlang.lower.expressions import make
@@ -26,6 +26,8 @@ def lower(frame: Frame, call: syntax.Call) -> Value:
         return _draw(frame, call)
     if name in ("eye", "places"):
         return _constant(frame, call)
+    if name == "dense":
+        return tables.dense(frame, call)
     if name in ops.REDUCTIONS and not (name in ("max", "min") and _positional(call) > 1):
         return _reduction(frame, call)
     if name in ops.BUILTINS:

@@ -19,6 +19,19 @@ MOST_REPEATS = 1_000
 Value = ir.Node | None  # None: poisoned by an error that has been reported
 
 
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A setting of many numbers. Its name is dotted for one of a called rule."""
+
+    name: str
+    rows: int
+    cols: int
+
+    def cells(self) -> Iterator[str]:
+        """The names of its numbers, row by row."""
+        return (ir.cell(self.name, row, col) for row in range(1, self.rows + 1) for col in range(1, self.cols + 1))
+
+
 class TooLarge(Exception):
     """A budget is spent; the finding has been reported."""
 

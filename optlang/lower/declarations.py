@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from optlang import ir, ops
 from optlang.errors import Span, did_you_mean
 from optlang.front import syntax
-from optlang.lower.context import Context, Value
+from optlang.lower.context import Context, Table, Value
 from optlang.lower.expressions import constant, whole
 from optlang.types import ELEMENT, EXTENT_OF, Dim, Extent, Kind, Type, broadcasts_to
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 OF_CHECKPOINTS = ("step", "weights_in_training")  # every optimizer keeps these beside the states
 OF_GROUPS = ("params", "param_names", "maximize", "seed", "betas")  # and these beside the hypers
+MOST_CELLS = 10_000
 Body = Sequence[syntax.Statement]
 Setting = float | int | bool
 
@@ -27,7 +28,10 @@ def enter(frame: Frame, body: Body, given: Mapping[str, Value]) -> None:
     for statement in body:
         if isinstance(statement, syntax.Hyper) and frame.may_define(statement.name, statement.name_span):
             _refuse_taken(frame, "hyper", statement.name, statement.name_span, OF_GROUPS)
-            _enter_hyper(frame, statement, given)
+            if statement.shape is None:
+                _enter_hyper(frame, statement, given)
+            else:
+                _enter_table(frame, statement, statement.shape, given.get(statement.name))
         elif isinstance(statement, syntax.Input) and frame.may_define(statement.name, statement.name_span):
             _enter_input(frame, statement)
     enter_states(frame, body)
@@ -54,6 +58,37 @@ def _enter_hyper(frame: Frame, statement: syntax.Hyper, given: Mapping[str, Valu
         frame.given[statement.name] = ir.hyper(name, hyper.kind)
         frame.context.hypers[name] = replace(hyper, name=name)
         frame.context.spans[name] = statement.name_span
+
+
+def _enter_table(frame: Frame, statement: syntax.Hyper, shape: tuple[syntax.Expr, syntax.Expr], given: Value) -> None:
+    """Every number of a table is a hyper of its own."""
+    if given is not None:
+        frame.report("R06", f"the table `{statement.name}` is given in a call", statement.name_span, "its numbers are no value",
+                     "leave it out: it stays a setting under the name of the call")  # fmt: skip
+    frame.places[statement.name] = statement.name_span
+    frame.poisoned.add(statement.name)
+    rows, cols = (_count(frame, statement.name, size) for size in shape)
+    hyper = declared_hyper(frame, statement)
+    if statement.kind != "real":
+        frame.report("S20", f"a table has no kind `{statement.kind}`", statement.name_span, "", "its numbers are real: leave the kind out")
+    elif rows is not None and cols is not None and rows * cols > MOST_CELLS:
+        frame.report("L01", f"a table has at most {MOST_CELLS} numbers", shape[0].span, f"{rows} × {cols}", "")
+    elif rows is not None and cols is not None and hyper is not None:
+        frame.context.spent.nodes += rows * cols
+        frame.context.made(frame.source, shape[0].span)
+        frame.poisoned.discard(statement.name)
+        table = frame.tables[statement.name] = Table(frame.prefix + statement.name, rows, cols)
+        for name in table.cells():
+            frame.context.hypers[name] = replace(hyper, name=name)
+            frame.context.spans[name] = statement.name_span
+
+
+def _count(frame: Frame, name: str, expr: syntax.Expr) -> int | None:
+    size = setting(frame, expr, "int", f"a size of `{name}`")
+    if size is None or size >= 1:
+        return None if size is None else int(size)
+    frame.report("R05", f"a size of `{name}` is not a whole number from 1", expr.span, "", f"as in `hyper {name}[8, 4] = 0`")
+    return None
 
 
 def declared_hyper(frame: Frame, statement: syntax.Hyper) -> ir.Hyper | None:

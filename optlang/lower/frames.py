@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from optlang import ir, ops
 from optlang.errors import Source, Span, did_you_mean
 from optlang.front import syntax
-from optlang.lower import blocks, calls, expressions
-from optlang.lower.context import Context, Value
+from optlang.lower import blocks, calls, expressions, tables
+from optlang.lower.context import Context, Table, Value
 from optlang.lower.modules import RESERVED, Module, every_part, expressions_of
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Frame:
     open: list[Key] = field(default_factory=list)
     equation: str = ""  # the equation being lowered
     draws: dict[str, int] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
     poisoned: set[str] = field(default_factory=set)  # names whose declaration is wrong: what follows from that stays silent
 
     @property
@@ -124,6 +125,9 @@ class Frame:
         return False
 
     def _unknown(self, name: syntax.Name) -> Value:
+        if tables.found(self, name.id) is not None:
+            tables.refuse(self, name.id, name.span)
+            return None
         if self._only_inside(name):
             return None
         known = self.known_names()
@@ -263,7 +267,7 @@ class Frame:
             return False
         frame: Frame | None = self
         while frame is not None:
-            if name in frame.given or name in frame.states or (frame is not self and (name, False) in frame.equations):
+            if name in (*frame.given, *frame.states, *frame.tables) or (frame is not self and (name, False) in frame.equations):
                 advice = f"for its new value write `{name}' = …`" if name in frame.states else "there is no shadowing; use another name"
                 self.report("N03", f"`{name}` is defined twice", span, "already a hyper, state, input or equation", advice)
                 return False

@@ -66,12 +66,24 @@ def _signature(what: ir.Program | ir.Routing, cases: list[Case]) -> inspect.Sign
         naming, defaults = cases[0].settings.naming, cases[0].settings.defaults
         places = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters += [inspect.Parameter(name, places, default=defaults[name]) for name in naming.by_place]
-        called = {short: defaults[name] for short, name in naming.short.items() if not iskeyword(short)}
+        called = {short: defaults[name] for short, name in naming.short.items() if short.isidentifier() and not iskeyword(short)}
+        tables = cases[0].settings.tables
+        called |= {short: defaults[tables.numbers[name][0]] for short, name in tables.short.items()}
         parameters += [inspect.Parameter(name, kind, default=value) for name, value in called.items()]
     parameters += [inspect.Parameter(name, kind, default=value) for name, value in OPTIONS.items()]
     if any(case.program.uses("random") for case in cases):
         parameters.append(inspect.Parameter("seed", kind, default=0))
     return inspect.Signature(parameters)
+
+
+def _tables(case: Case) -> list[str]:
+    """A line for each table of a rule."""
+    tables, lines = case.settings.tables, []
+    for name, numbers in tables.numbers.items():
+        first = case.settings.hypers[numbers[0]]
+        sizes = " × ".join(map(str, tables.shape(name)))
+        lines.append(f"{name} (table of {sizes} numbers; default {first.default:g}){f': {first.doc}' if first.doc else ''}")
+    return lines
 
 
 def _documentation(what: ir.Program | ir.Routing, cases: list[Case]) -> str:
@@ -81,7 +93,8 @@ def _documentation(what: ir.Program | ir.Routing, cases: list[Case]) -> str:
             lines += ["", f"{case.label}:"]
         elif case.settings.hypers:
             lines.append("")
-        for hyper in case.settings.hypers.values():
+        lines += _tables(case)
+        for hyper in [hyper for hyper in case.settings.hypers.values() if not hyper.table]:
             bounds = f", in {hyper.bounds}" if hyper.bounds is not None else ""
             about = f": {hyper.doc}" if hyper.doc else ""
             lines.append(f"{hyper.name} ({hyper.kind}{bounds}; default {case.settings.defaults[hyper.name]}){about}")

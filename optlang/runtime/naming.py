@@ -26,7 +26,7 @@ class Naming:
 
     def __init__(self, names: Iterable[str], as_betas: bool = False) -> None:
         self.names = tuple(names)
-        self.by_place = [name for name in self.names if "." not in name and not iskeyword(name)]  # others need `**{…}`
+        self.by_place = [name for name in self.names if name.isidentifier() and not iskeyword(name)]  # others need `**{…}`
         self.short = self._short_names()
         self.pair = self._pair_of_betas()
         self.as_betas = as_betas and not self.pair

@@ -12,6 +12,7 @@ from optlang.ir import Hyper
 from optlang.lower.declarations import allows
 from optlang.runtime.naming import CYCLED, OF_SCHEDULERS, Group, Naming
 from optlang.runtime.options import OPTIONS
+from optlang.runtime.tables import Tables
 
 KINDS = {"bool": "True or False", "int": "a whole number", "real": "a number"}
 
@@ -26,6 +27,7 @@ class Settings:
         self.hypers = {h.name: h for h in hypers}
         self.naming = Naming(self.hypers, as_betas)
         self.defaults = {h.name: (changed or {}).get(h.name, h.default) for h in hypers}
+        self.tables = Tables(what, hypers)
 
     # ------------------------------------------------------------------------------------------------ given
 
@@ -44,6 +46,8 @@ class Settings:
         return values
 
     def _meant(self, name: str, value: Any, lenient: bool) -> Group:
+        if (table := self.tables.named(name)) is not None:
+            return self.tables.cells(table, value)
         if name == "betas" and self.naming.pair and (lenient or not self.naming.as_betas):
             return self._betas(value, lenient)
         full = self.naming.full(name)
@@ -51,11 +55,16 @@ class Settings:
             return {full: value}
         if lenient and name in (*OF_SCHEDULERS, *CYCLED):
             return {}
-        near = did_you_mean(name, [*self.hypers, *self.naming.short, *self._called_betas(), *OPTIONS])
+        short = [name for name in self.naming.short if name.isidentifier()]
+        near = did_you_mean(name, [*self.names(), *short, *self.tables.short, *self._called_betas(), *OPTIONS])
         if lenient and not near:
             return {}
-        advice = f"; did you mean `{near}`?" if near else f"; its settings are {', '.join(self.hypers)}"
+        advice = f"; did you mean `{near}`?" if near else f"; its settings are {', '.join(self.names())}"
         raise TypeError(f"{self.what} has no setting `{name}`{advice if self.hypers else ''}")
+
+    def names(self) -> list[str]:
+        """All settings, tables by their own names."""
+        return list(dict.fromkeys(h.table or h.name for h in self.hypers.values()))
 
     def _called_betas(self) -> list[str]:
         return ["betas"] if self.naming.pair and not self.naming.as_betas else []
@@ -117,7 +126,8 @@ class Settings:
         group.update(self.naming.packed(values))
 
     def _is_ours(self, key: str) -> bool:
-        return key in self.hypers or (self.naming.full(key) in self.hypers and key not in OF_SCHEDULERS)
+        known = key in self.hypers or self.tables.named(key) is not None
+        return known or (self.naming.full(key) in self.hypers and key not in OF_SCHEDULERS)
 
     def raw(self, group: Group) -> dict[str, Any]:
         """The hypers of a group that has been read, as they are: tensors may have gradients."""
@@ -130,6 +140,7 @@ class Settings:
         """
         if self.naming.pair and "betas" in group:
             self._pair(group["betas"], where)
+        self.tables.fold(group)
         self.naming.fold(group)
         pair = self._pair(group.get("betas"), where) if self.naming.pair else ()
         try:
