@@ -73,6 +73,7 @@ class Agreement:
             return
         with warnings.catch_warnings(), known({}):
             warnings.simplefilter("ignore")
+            warnings.filterwarnings("error", message="torch.compile does not work here")
             trial = Trial.of(rule, grown, way)
             if trial is None:
                 self.counts["not runnable"] += 1
