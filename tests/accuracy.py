@@ -8,17 +8,24 @@ float64, and three steps are taken from the same stored numbers as float64 takes
 from __future__ import annotations
 
 import json
+import random
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from fuzz.chance import Dice
+from fuzz.grow import grow
 from fuzz.noise import Noisy
 from stepping import cell, is_ambiguous, program, step_of
 
 from optlang import library
+from optlang.backends.base import StepError
 from optlang.backends.reference import Reference
-from optlang.ir import Program
+from optlang.errors import OptError
+from optlang.ir import Hyper, Program
+from optlang.live import without_dead
 from optlang.rules import Rule
 from optlang.simplify import simplify
 
@@ -26,6 +33,8 @@ Array = Any
 SCALES = (1e-30, 1e-20, 1e-10, 1e-3, 1.0, 1e3, 1e10, 1e30)
 STRANGE = (0.0, -0.0, 1e-45, -1e-40, np.inf, -np.inf, np.nan, 3e38)
 SHAPE = (8, 6)
+ASKED = ("grad", "hvp", "loss", "loss_at", "input")
+FORMS_OF = ("written", "simplified")
 SINGLE = float(np.finfo(np.float32).max)
 ROOTS = """rule Roots {{ hyper beta = {beta} in [0, 1) w' = {form} }}"""
 FORMS = ("g/(1 - beta^t)", "sqrt(g^2/(1 - beta^t))", "sqrt(g^2)/sqrt(1 - beta^t)", "sqrt(1 - beta^t)*g", "g*sqrt(1 - beta^t)/(1 - 0.9^t)")
@@ -34,17 +43,17 @@ FORMS = ("g/(1 - beta^t)", "sqrt(g^2/(1 - beta^t))", "sqrt(g^2)/sqrt(1 - beta^t)
 def rules() -> Iterator[Program]:
     for name in sorted(library.index().keys() - {"std"}):
         made = Rule(name).program
-        if isinstance(made, Program) and not any(map(made.uses, ("grad", "hvp", "loss", "loss_at", "input"))) and not is_ambiguous(made):
+        if isinstance(made, Program) and not any(map(made.uses, ASKED)) and not is_ambiguous(made):
             yield made
 
 
-def given(seed: int, strange: bool) -> tuple[Array, Array]:
+def given(seed: int, strange: bool, shape: tuple[int, ...] = SHAPE) -> tuple[Array, Array]:
     """Weights and a gradient."""
-    random = np.random.default_rng(seed)
+    source = np.random.default_rng(seed)
     found = []
     for _ in range(2):
-        x = random.standard_normal(SHAPE) * random.choice(SCALES if strange else SCALES[2:7], SHAPE)
-        x = np.where(random.random(SHAPE) < 0.2 * strange, random.choice(STRANGE, SHAPE), x)
+        x = source.standard_normal(shape) * source.choice(SCALES if strange else SCALES[2:7], shape)
+        x = np.where(source.random(shape) < 0.2 * strange, source.choice(STRANGE, shape), x)
         found.append(x.astype(np.float32).astype(np.float64))
     return found[0], found[1]
 
@@ -61,15 +70,17 @@ def stepped(executable: Reference, weights: Array, gradients: list[Array], setti
     return np.concatenate([np.ravel(x).astype(np.float64) for x in (one.weights, *kept)])
 
 
-def errors(made: Program, seeds: int = 3) -> dict[str, float]:
+def errors(
+    made: Program, seeds: Sequence[int] = range(3), settings: dict[str, Any] | None = None, shape: tuple[int, ...] = SHAPE
+) -> dict[str, float]:
     """Mean and largest hundredth of the errors as written and simplified, and at how many places only one of them is right."""
-    settings = {h.name: h.default for h in made.hypers}
+    settings = settings or {h.name: h.default for h in made.hypers}
     forms = {"written": made, "simplified": simplify(made, "safe")}
     all_: dict[str, list[Array]] = {name: [] for name in forms}
     wrong: dict[str, list[Array]] = {name: [] for name in forms}
-    for seed in range(seeds):
-        weights, _ = given(seed, seed > 0)
-        gradients = [given(100 + 10 * seed + k, seed > 0)[1] for k in range(3)]
+    for seed in seeds:
+        weights, _ = given(seed, seed > 0, shape)
+        gradients = [given(100 + 10 * seed + k, seed > 0, shape)[1] for k in range(3)]
         with np.errstate(all="ignore"):
             truth = stepped(Reference(made), weights, gradients, settings)
             usual = np.isfinite(truth) & (np.abs(truth) > 1e-37) & (np.abs(truth) < SINGLE)
@@ -87,6 +98,55 @@ def errors(made: Program, seeds: int = 3) -> dict[str, float]:
         told[f"99 % {name}"] = round(float(np.quantile(kept, 0.99)), 2) if kept.size else 0.0
     first, second = np.concatenate(wrong["written"]), np.concatenate(wrong["simplified"])
     return told | {"only written wrong": int((first & ~second).sum()), "only simplified wrong": int((second & ~first).sum())}
+
+
+def elsewhere(made: Program, draws: int = 30) -> dict[str, float]:
+    """Mean errors over shapes and settings near the defaults: how a single constant is rounded is chance."""
+    dice, found = random.Random(made.name), []
+    for _ in range(draws):
+        settings = {h.name: _near(h, dice) for h in made.hypers}
+        told = errors(made, [0], settings, (dice.randint(2, 16), dice.randint(2, 16)))
+        found.append((told["mean written"], told["mean simplified"]))
+    sums = zip(FORMS_OF, zip(*found, strict=True), strict=True)
+    return {f"mean {name} over {draws} settings": round(sum(x) / draws, 3) for name, x in sums}
+
+
+def _near(hyper: Hyper, dice: random.Random) -> Any:
+    value = hyper.default if hyper.kind != "real" or hyper.baked else hyper.default * dice.uniform(0.7, 1.05)
+    return value if hyper.bounds is None or hyper.bounds.holds(value) else hyper.default
+
+
+def drawn(count: int) -> Iterator[dict[str, Any]]:
+    """Random programs (see `fuzz`): how many were measured, and what simplification did to them."""
+    told: Counter[str] = Counter()
+    means: dict[str, list[float]] = {name: [] for name in FORMS_OF}
+    for seed in range(count):
+        grown = grow(Dice(f"accuracy {seed}"))
+        try:
+            made = Rule(grown.text, grown.name).program
+        except OptError:
+            continue
+        if not isinstance(made, Program) or any(map(made.uses, (*ASKED, "random"))) or is_ambiguous(made):
+            continue
+        told["measured"] += 1
+        made = without_dead(made)
+        if simplify(made, "safe").roots() == made.roots():
+            told["nothing to simplify"] += 1
+            continue
+        try:
+            found = errors(made, range(2))
+        except StepError:
+            told["of no such parameters"] += 1
+            continue
+        for name in FORMS_OF:
+            told[f"only {name} wrong, values"] += int(found[f"only {name} wrong"])
+            told[f"only {name} wrong, programs"] += found[f"only {name} wrong"] > 0
+            means[name].append(found[f"mean {name}"])
+        told["simplified errs more, by over 3 %"] += found["mean simplified"] > 1.03 * found["mean written"] + 0.01
+        told["simplified errs less, by over 3 %"] += found["mean written"] > 1.03 * found["mean simplified"] + 0.01
+        if found["only simplified wrong"]:
+            yield {"seed": seed, **found}
+    yield {"random programs": count, **told, **{f"mean {name}": round(float(np.mean(x)), 3) for name, x in means.items()}}
 
 
 def roots() -> Iterator[dict[str, Any]]:
@@ -107,11 +167,18 @@ def roots() -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
+    """With a number behind it: so many random programs instead."""
+    if sys.argv[1:]:
+        for line in drawn(int(sys.argv[1])):
+            print(json.dumps(line), flush=True)
+        return
     for line in roots():
         print(json.dumps(line), flush=True)
     for made in rules():
         try:
-            print(json.dumps({"rule": made.name, **errors(made)}), flush=True)
+            found = errors(made)
+            worse = found["mean simplified"] > 1.03 * found["mean written"]
+            print(json.dumps({"rule": made.name, **found, **(elsewhere(made) if worse else {})}), flush=True)
         except Exception as problem:  # a rule that takes other parameters
             print(json.dumps({"rule": made.name, "not measured": str(problem)[:80]}), flush=True)
 

@@ -160,6 +160,8 @@ class Functions:
         """Runs a function, compiled for the kind of its tensors where that is wanted."""
         if not compiled or code.multiplies:
             return self._uncompiled(code)(*tensors, s, counter, first)
+        # torch 2.13 loses what is written into a single number of 64 bits that another result reads, but not into a row of one
+        tensors = [x.view(1) if x.ndim == 0 and place in code.written else x for place, x in enumerate(tensors)]
         tensors, s, counter = [alone(x) for x in tensors], alone(s), None if counter is None else alone(counter)
         key = (code, s.device, *((type(x), x.dtype, x.ndim, x.shape[:1] == (1,)) for x in tensors))
         if key not in self._compiled:
