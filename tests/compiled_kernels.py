@@ -29,8 +29,10 @@ PACKED = [("int8", torch.float32, "nearest"), ("fp8", torch.float32, "nearest"),
 WIDE = {"wide reads": r"ld\.global(\.\w+)*\.v4", "wide writes": r"st\.global(\.\w+)*\.v4"}
 
 
-def kernels_of(name: str, dtype: torch.dtype, state: str | None = None, weights: str = "nearest") -> list[kernels.Loaded]:
-    """What the first step of a rule would launch on a GPU, with states and weights in some format."""
+def kernels_of(
+    name: str, dtype: torch.dtype, state: str | None = None, weights: str = "nearest", rule: str | None = None
+) -> list[kernels.Loaded]:
+    """What the first step of a rule would launch on a GPU, with states and weights in some format; `rule`: of a text of several."""
     found: list[kernels.Loaded] = []
 
     class Recorded(kernels.TritonFunctions):
@@ -41,7 +43,7 @@ def kernels_of(name: str, dtype: torch.dtype, state: str | None = None, weights:
             found.append(kernel)
             return torch.zeros(len(calls), kernel.kernel.returned, dtype=torch.float64)
 
-    program = optlang.Rule(name).program
+    program = optlang.Rule(name, rule).program
     executable: Any = BACKEND.compile(program, "safe", storage(program, state, weights))
     executable._functions = Recorded(always=True)
     w, g = (torch.randn(64, 64, dtype=dtype) for _ in range(2))

@@ -10,12 +10,15 @@ from typing import Any
 
 import torch
 
+from optlang import ir, rules
+from optlang.errors import OptError
+
 from . import hostile, together
 from .agree import PLAIN, Agreement
 from .campaign import Kind
 from .chance import Dice
 from .grow import Grown, grow
-from .training import Way
+from .training import Way, asks
 
 DTYPES = (torch.float64, torch.float64, torch.float32, torch.bfloat16)
 MATHS = ("strict", "safe", "safe", "fast")
@@ -89,10 +92,41 @@ def _texts() -> Kind:
     return Kind("texts", counts, hostile.text, tried, lambda text: text, lambda _, text: text, bout=1000, seconds=5)
 
 
+def _sm_90() -> Kind:
+    """Triton kernels compiled down to machine code of a GPU that need not be here. Wants `tests` on the path."""
+    counts: Counter[str] = Counter()
+
+    def tried(one: Program) -> None:
+        import compiled_kernels
+
+        counts["programs"] += 1
+        what = _ruled(one.grown)
+        if what is None or not isinstance(what, ir.Program) or what.inputs or asks(what):
+            counts["not for it"] += 1
+            return
+        loaded = compiled_kernels.kernels_of(one.grown.text, one.way.dtype, rule=one.grown.name)
+        functions = [function for kernel in loaded for function, _ in kernel.launches]
+        for function in functions:
+            counts["bytes spilled"] += compiled_kernels.machine_code(function, 90)["spilled"]
+        counts["kernels"] += len(functions)
+        counts["compiled" if functions else "without kernels"] += 1
+
+    text, like = (lambda one: one.grown.text), (lambda one, text: replace(one, grown=replace(one.grown, text=text)))
+    return Kind("sm_90", counts, few_steps, tried, text, like, bout=2, seconds=600)
+
+
+def _ruled(grown: Grown) -> ir.Program | ir.Routing | None:
+    try:
+        return rules.Rule(grown.text, grown.name).program
+    except OptError:
+        return None
+
+
 KINDS: dict[str, Callable[[], Kind]] = {
     "programs": lambda: _programs("programs", PLAIN),
     "texts": _texts,
     "cpp": _cpp,
     "triton": lambda: _programs("triton", ["triton"], few_steps, bout=5),
+    "sm_90": _sm_90,
     "compiled": lambda: _programs("compiled", ["compiled"], few_steps, bout=2, seconds=600),
 }
