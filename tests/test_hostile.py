@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from fuzz import hostile
+from fuzz import hostile, together
 from hypothesis import HealthCheck, given, settings
 
 import optlang
@@ -166,6 +166,32 @@ def test_strings_stay_strings(text: str) -> None:
     assert not re.search(r"(?<!\\)<(script|img)", card), card
     assert r"\input" not in rule.latex() and r"\write18" not in rule.latex()
     assert rule.optimizer("torch").__name__ == "A"
+
+
+@pytest.mark.parametrize("to", ["cpp", "triton"])
+def test_kernels_have_no_words_of_a_rule(to: str) -> None:
+    """Neither strings nor names: the text is the same for all."""
+    made = cpp_kernels if to == "cpp" else triton_kernels
+    plain = with_text("x")
+    assert made(plain) == made(with_text("*/ system(0); /*")) == made(plain.replace("m", "volatile")) != ()
+
+
+def cpp_kernels(text: str) -> tuple[str, ...]:
+    import torch
+
+    noted: dict[str, None] = {}
+    with together.noted(noted):
+        p = torch.ones(3).requires_grad_()
+        p.grad = torch.ones(3)
+        optlang.loads(text, backend="cpp")([p]).step()  # type: ignore[call-arg]
+    return tuple(noted)
+
+
+def triton_kernels(text: str) -> tuple[str, ...]:
+    import torch
+    from compiled_kernels import kernels_of
+
+    return tuple(loaded.kernel.text for loaded in kernels_of(text, torch.float32))
 
 
 def bare(source: str) -> str:

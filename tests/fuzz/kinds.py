@@ -107,7 +107,7 @@ def _sm_90() -> Kind:
         loaded = compiled_kernels.kernels_of(one.grown.text, one.way.dtype, rule=one.grown.name)
         functions = [function for kernel in loaded for function, _ in kernel.launches]
         for function in functions:
-            counts["bytes spilled"] += compiled_kernels.machine_code(function, 90)["spilled"]
+            counts["bytes spilled"] += compiled_kernels.machine_code(function, 90, one.way.dtype == torch.float64)["spilled"]
         counts["kernels"] += len(functions)
         counts["compiled" if functions else "without kernels"] += 1
 
