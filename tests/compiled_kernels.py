@@ -57,7 +57,8 @@ def kernels_of(
 def machine_code(function: Any, architecture: int, double: bool = False) -> dict[str, int]:
     """What the compilers say about a kernel. `double`: it computes in 64 bits, and is given the step's numbers so."""
     types = {name.strip(): "*i64" for name in source.ARGUMENTS.split(",")}
-    types |= dict.fromkeys(("sums", "partial", "results"), "*fp64") | {"rows": "*fp64" if double else "*fp32", "levels": "*fp32", "below": "*u8"}
+    types |= dict.fromkeys(("sums", "partial", "results"), "*fp64")
+    types |= {"rows": "*fp64" if double else "*fp32", "levels": "*fp32", "below": "*u8"}
     target = GPUTarget("cuda", architecture, 32)
     made = triton.compile(ASTSource(function, types, {}, {}), target=target, options={"num_warps": kernels.WARPS})
     text = made.asm["ptx"]
