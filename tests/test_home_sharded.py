@@ -1,6 +1,7 @@
 """Several processes: every rule takes the steps of one process, whoever holds which part. 50 seconds of processors.
 
-`python tests/test_home_sharded.py OUT.json` asks every rule on 2 and on 4 processes and writes what was found (`make sharded`).
+`python tests/test_home_sharded.py OUT.json` asks every rule, and its generated module, on 2 and on 4 processes and writes what was
+found (`make sharded`); what the file has already is not asked again.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ DRAWN = """rule Drawn { state m = 0 m' = where(t == 1, normal(), m) + g*uniform(
   w' = w - 0.1*m'*max(abs(g) per tensor)/count(g per tensor) }"""
 SOME = ["adamw", "lion", "momentum", "schedulefreeadamw", "lamb", "lars", "adafactor", "muonwithadamw", "prodigy", "gravity", "adamcm",
         "sps"]  # fmt: skip
+MODULES = ["adamw", "adafactor", "lamb", "prodigy", "soap"]
 EVERYTHING = [*library.names(), CLIPPED, WINDOWED, DRAWN]
 
 
@@ -129,6 +131,33 @@ def every_rule(world: int, rules: Sequence[str] = ()) -> dict[str, dict[str, Any
             found[name] = {"way": way_of(again), "off": max(off(whole[n], p.detach()) for n, p in wanted.items())}
     wrong = {name: row for name, row in found.items() if row.get("off", 0) > 1}
     assert not wrong or rules, wrong
+    return found
+
+
+def every_module(world: int, rules: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """The generated modules of rules, as those of `every_rule`: torch's DTensors do the work, or they are refused."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard
+
+    spread = sharding(init_device_mesh("cpu", (world,)), Shard(0))
+    found = {}
+    for place, rule in enumerate(rules or MODULES):
+        name = optlang.Rule(rule).name
+        params = {name: spread(p).requires_grad_() for name, p in start(rule).items()}
+        space: dict[str, Any] = {"__name__": f"module_of_{name}"}
+        exec(compile(optlang.build(rule), space["__name__"], "exec"), space)
+        try:
+            optimizer = space[name](list(params.items()))
+        except ValueError as problem:
+            found[name] = {"refused": str(problem)}
+            continue
+        optimizer.cases = load(rule).cases
+        run(optimizer, params, range(4), spread)
+        whole = {name: p.full_tensor().detach() for name, p in params.items()}  # type: ignore[attr-defined]
+        if place % world == distributed.get_rank():
+            _, wanted = alone(rule, 4)
+            found[name] = {"off": max(off(whole[n], p.detach()) for n, p in wanted.items())}
+    assert rules or (found["SOAP"].keys() == {"refused"} and all(row.get("off", 0) <= 1 for row in found.values())), found
     return found
 
 
@@ -256,6 +285,40 @@ def models(world: int) -> None:
         checkpoints(spread, optimizer, rule)
 
 
+def tensor_parallel(world: int) -> None:
+    """Layers cut by columns and by rows, and on 4 processes FSDP2 over that: parts in strides, and some in both dimensions."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+    def model() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3), nn.LayerNorm(3))
+
+    def train(net: nn.Module, optimizer: Any, data: Tensor) -> None:
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = (net(data) ** 3).mean()
+            loss.backward()
+            return loss  # type: ignore[no-any-return]
+
+        for _ in range(3):
+            optimizer.step(closure)
+
+    mesh = init_device_mesh("cpu", (world // 2, 2), mesh_dim_names=("data", "layer"))
+    for rule in ("adamw", "lamb", "muonwithadamw", "sam"):
+        one, many, data = model(), model(), some(8, 6)
+        train(one, load(rule)(one.named_parameters()), data)
+        parallelize_module(many, mesh["layer"], {"0": ColwiseParallel(), "2": RowwiseParallel()})
+        for layer in (many[0], many[2], many) if world > 2 else ():  # type: ignore[index]
+            fully_shard(layer, mesh=mesh["data"])
+        train(many, load(rule)(many.named_parameters()), data.chunk(world // 2)[mesh["data"].get_local_rank()])
+        for (name, p), q in zip(many.named_parameters(), one.parameters(), strict=True):
+            found: Any = p
+            found = found.full_tensor() if hasattr(p, "full_tensor") else found
+            assert off(found.detach(), q.detach()) <= 1, name
+
+
 def checkpoints(net: nn.Module, optimizer: Any, rule: str) -> None:
     """Through torch's distributed checkpoints, whole and back into parts."""
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
@@ -351,7 +414,8 @@ def refusals(world: int) -> None:
 
 
 TASKS = {f.__name__: f for f in (
-    every_rule, loaded_from_one_process, descriptions, evaluation, other_meshes, models, there_and_back, refusals,
+    every_rule, every_module, loaded_from_one_process, descriptions, evaluation, other_meshes, models, tensor_parallel, there_and_back,
+    refusals,
 )}  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------- the processes
@@ -364,7 +428,7 @@ def work(rank: int, world: int, port: int, results: Any, names: Sequence[str], r
     distributed.init_process_group("gloo", rank=rank, world_size=world)
     for name in names:
         try:
-            found = every_rule(world, rules) if rules else TASKS[name](world)
+            found = TASKS[name](world, *([rules] if rules else []))
             results.put((name, rank, "", found))
         except BaseException:
             results.put((name, rank, traceback.format_exc(), None))
@@ -412,25 +476,36 @@ def test_several_processes(found: dict[str, list[str]], task: str) -> None:
 
 
 def main(out: Path) -> int:
-    """Every rule on 2 and on 4 processes."""
-    begun, rows, wrong = time.time(), {}, 0
-    for world in (2, 4):
-        said = everywhere(world, ["every_rule"], EVERYTHING, 3000)
-        if problems := [problem for _, _, problem, _ in said if problem]:
-            print(problems[0])
-            return 1
-        rows[world] = {name: row for *_, found in said for name, row in found.items()}
-        wrong += sum(row.get("off", 0) > 1 for row in rows[world].values())
-    counts = {world: dict(Counter(row.get("way", "refused") for row in found.values())) for world, found in rows.items()}
-    kept = {
-        "what": "4 steps, in 2 optimizers, on Gloo processes that hold parts beside one process, float32; off: largest difference over "
-                "1e-6 + 1e-5 of the value",
-        "date": str(date.today()), "machine": f"{platform.machine()} CPU, torch {torch.__version__}", "seconds": round(time.time() - begun),
-        "shapes": list(SHAPES.values()), "counts": counts, "different": wrong, "rules": rows,
-    }  # fmt: skip
-    out.write_text(json.dumps(kept, indent=1) + "\n")
-    print(f"{counts}; {wrong} different; wrote {out}")
-    return 1 if wrong else 0
+    """Every rule and its module on 2 and on 4 processes that a file does not have yet, what was found into the file."""
+    kept = json.loads(out.read_text()) if out.exists() else {"seconds": 0}
+    begun = time.time()
+    for task, part in (("every_rule", "rules"), ("every_module", "modules")):
+        for world in (2, 4):
+            known = kept.setdefault(part, {}).setdefault(str(world), {})
+            waiting = [rule for rule in EVERYTHING if optlang.Rule(rule).name not in known]
+            said = everywhere(world, [task], waiting, 3000) if waiting else []
+            if problems := [problem for _, _, problem, _ in said if problem]:
+                print(problems[0])
+                return 1
+            known |= {name: row for *_, found in said for name, row in found.items()}
+    out.write_text(json.dumps(summary(kept, begun), indent=1) + "\n")
+    print(f"{kept['counts']}; {kept['different']} different; wrote {out}")
+    return 1 if kept["different"] else 0
+
+
+def summary(kept: dict[str, Any], begun: float) -> dict[str, Any]:
+    """What was found, with its counts before it."""
+    rows = {part: kept.pop(part) for part in ("rules", "modules")}
+    ways = {part: {world: dict(Counter(row.get("way", "refused" if "refused" in row else "by torch's DTensors") for row in known.values()))
+                   for world, known in found.items()} for part, found in rows.items()}  # fmt: skip
+    kept |= {
+        "what": "4 steps on Gloo processes that hold parts beside one process, float32; rules in 2 optimizers, the second of which has "
+                "loaded the states; off: largest difference over 1e-6 + 1e-5 of the value",
+        "date": str(date.today()), "machine": f"{platform.machine()} CPU, torch {torch.__version__}",
+        "seconds": kept["seconds"] + round(time.time() - begun), "shapes": list(SHAPES.values()), "counts": ways,
+        "different": sum(row.get("off", 0) > 1 for found in rows.values() for known in found.values() for row in known.values()),
+    } | rows  # fmt: skip
+    return kept
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ def _ieee(function: Callable[..., torch.Tensor], *numbers: float) -> float:
 ''',
     "_vector": '''
 def _vector(values: Iterable[Any]) -> torch.Tensor:
-    """Single values from any devices as one float64 vector on the CPU, with one transfer for each device."""
+    """Single values from any devices and processes as one float64 vector on the CPU, with one transfer for each device."""
     values = [x if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=torch.float64) for x in values]
+    values = [x.full_tensor() if hasattr(x, "full_tensor") else x for x in values]
     result = torch.empty(len(values), dtype=torch.float64)
     for device in {x.device for x in values}:
         places = [i for i, x in enumerate(values) if x.device == device]

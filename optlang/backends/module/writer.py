@@ -29,11 +29,17 @@ SPARSE = [
     "if param.grad is not None and param.grad.layout != torch.strided:",
     '    raise RuntimeError("sparse gradients: use dense ones, as with torch.nn.Embedding(..., sparse=False)")',
 ]
+PARTS = [
+    'if hasattr(param, "device_mesh"):',
+    '    raise ValueError("parts of parameters on several processes: the class that optlang.load makes takes them")',
+]
+ALONE = ("random", "loss", *CALLS)  # of whole parameters
 BETAS_OF_GROUP = [
     'if "beta1" in param_group or "beta2" in param_group:',
     '    first, second = param_group.get("betas", self.defaults["betas"])',
     '    param_group["betas"] = (param_group.pop("beta1", first), param_group.pop("beta2", second))',
 ]
+TENSOR_LR = ["if isinstance(lr, torch.Tensor) and lr.numel() != 1:", '    raise ValueError("Tensor lr must be 1-element")']
 CLOSURE = ["loss = None", "if closure is not None:", "    with torch.enable_grad():", "        loss = closure()"]
 
 
@@ -88,11 +94,12 @@ class Writer:
 
     def _init(self) -> Lines:
         words, full = self.words.hypers, self._full_names()
-        given = [f"{words[h.name]}: {KINDS[h.kind]} = {literal(h.default).text}" for h in self.program.hypers]
+        given = [f"{words[h.name]}: {_kind(h)} = {literal(h.default).text}" for h in self.program.hypers]
         arguments = ["self", "params: ParamsT", *given, "*", *["betas: tuple[float, float] | None = None"] * self.words.has_betas]
         arguments += ["maximize: bool = False"] + ["seed: int = 0"] * self.update.draws + ["**full_names: Any"] * bool(full)
         line = f"def __init__({', '.join(arguments)}) -> None:"
         body = ["if betas is not None:", "    beta1, beta2 = betas"] if self.words.has_betas else []
+        body += TENSOR_LR if "lr" in words.values() else []
         entries = [f"{quoted(w)}: {w}" for w in words.values() if not self.words.has_betas or full or w not in BETAS]
         entries += ['"betas": (beta1, beta2)'] if self.words.has_betas and not full else []
         body += _bracketed("defaults: dict[str, Any] = {", [*entries, '"maximize": maximize', *['"seed": seed'] * self.update.draws], "}")
@@ -120,6 +127,7 @@ class Writer:
         checks = ['beta1, beta2 = group["betas"]'] * self.words.has_betas
         checks += [line for h in self.program.hypers for line in self._check(h)]
         own = ["if param.is_complex():", '    raise ValueError("complex parameters: give torch.view_as_real of them")', *SPARSE]
+        own += PARTS if needs_whole(self.program) else []
         if self.update.always_matrix:
             message = f"{self.name} takes matrices, not a parameter of shape {{tuple(param.shape)}}"
             own += ["if param.ndim < 2:", f'    raise ValueError(f"{message}")']
@@ -229,6 +237,14 @@ def train_lines() -> Lines:
     ]
 
 
+def needs_whole(program: Program) -> bool:
+    """Whether torch's operators on DTensors would not compute what the rule says, or nothing at all."""
+    nodes = ir.walk(program.all_roots())
+    windows = any(s.type.window and s.type.extent.level not in ("group", "model") for s in program.states)
+    whole = any(n.op in (*ALONE, *MATRIX_OPS) or (n.op == "quantile" and n.value != "window") for n in nodes)
+    return windows or whole
+
+
 def input_lines(name: str, inputs: Sequence[Input]) -> Lines:
     """The methods that read what a training loop supplies."""
     message = f'raise RuntimeError(f"{name} needs optimizer.inputs[{{name!r}}]: set it before each step")'
@@ -278,8 +294,10 @@ def attributes(programs: Sequence[Program], form: str) -> Lines:
 
 
 def set_state_lines(programs: Sequence[Program]) -> Lines:
+    """Checkpoints of torch's older optimizers have no `maximize`, and copies no attributes of ours."""
     lines = attributes(programs, 'self.__dict__.setdefault("{0}", {{}})')
-    return ["def __setstate__(self, state: dict[str, Any]) -> None:", *indented(["super().__setstate__(state)", *lines])] if lines else []
+    lines += ["for group in self.param_groups:", '    group.setdefault("maximize", False)']
+    return ["def __setstate__(self, state: dict[str, Any]) -> None:", *indented(["super().__setstate__(state)", *lines])]
 
 
 def _bracketed(head: str, entries: Lines, tail: str) -> Lines:
@@ -302,6 +320,11 @@ def wrapped(line: str) -> Lines:
             start = ""
         start += f", {word}" if start else word
     return [f"{head}(", *indented([*lines, start]), f"){end}"]
+
+
+def _kind(h: Hyper) -> str:
+    """The step size may be a tensor, which schedulers write into."""
+    return "float | torch.Tensor" if h.name.rpartition(".")[2] == "lr" and h.kind == "real" else KINDS[h.kind]
 
 
 def _range(h: Hyper, value: str) -> str:
