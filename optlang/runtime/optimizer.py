@@ -20,7 +20,7 @@ from optlang.runtime.naming import Group
 from optlang.runtime.processes import mean_of
 from optlang.runtime.scaling import overflowed
 from optlang.runtime.settings import plain
-from optlang.runtime.sharded import Part, gradients_at, is_sharded, points_at
+from optlang.runtime.sharded import Part, gradients_at, is_sharded, is_zero, points_at
 
 
 class RuleOptimizer(Gathered):
@@ -73,8 +73,8 @@ class RuleOptimizer(Gathered):
     def take(self, closure: Closure | None = None) -> Any:
         """`step` without hooks, and as it is outside of functions that are compiled."""
         self._check_mode()
-        if closure is None and self.asks_again and all(plain(group.get("lr")) == 0 for group in self.param_groups):
-            self._prepare()  # as distributed checkpoints ask, to see which states there are
+        if closure is None and self._wants_states_alone():
+            self._prepare()
             return None
         if closure is None and self.asks_again:
             raise RuntimeError(f"{type(self).__name__} asks the model more than once a step: call `step(closure)` with a closure "
@@ -90,6 +90,13 @@ class RuleOptimizer(Gathered):
                 if self.released is not None:
                     self.released.finish()
         return None if batch is None else batch.loss
+
+    def _wants_states_alone(self) -> bool:
+        """Whether distributed checkpoints ask which states there are: by a first step of size 0, with gradients of 0."""
+        if (self.state and not self.asks_again) or any(plain(group.get("lr")) != 0 for group in self.param_groups):
+            return False
+        gradients = [p.grad for p in self.stepped if p.grad is not None]
+        return self.asks_again or all(g.layout == torch.strided and not g.is_meta and is_zero(g) for g in gradients)
 
     def _prepare(self) -> None:
         """Creates the states of parameters with gradients; moves nothing."""

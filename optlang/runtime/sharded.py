@@ -29,6 +29,12 @@ def is_sharded(parameter: Any) -> bool:
     return hasattr(parameter, "device_mesh")
 
 
+def is_zero(value: Any) -> bool:
+    """Whether all elements are 0, on all processes: each must ask."""
+    whole = value.full_tensor() if is_sharded(value) else value
+    return not bool((whole != 0).any())
+
+
 def why_whole(program: Program, parameter: Tensor, hypers: Mapping[str, Any]) -> str:
     """Why all of a parameter must be there to step a part of it; empty where it need not."""
     nodes = reached(program, facts_of(parameter), hypers)

@@ -112,9 +112,15 @@ def value(wanted: Node, site: Site) -> Tensor:
         if node not in home.values:
             stack += missing
             if not missing:
-                args = [home.home(arg).values[arg] for arg in node.args]
+                args = _settled(node.op, [home.home(arg).values[arg] for arg in node.args])
                 home.values[node] = operator(node.op)(args) if node.args else _leaf(node, home)
     return site.home(wanted).values[wanted]
+
+
+def _settled(op: str, args: list[Tensor]) -> list[Tensor]:
+    """What is multiplied by a number that is infinite, as a bound that is left open, stays so: no slope, where autograd has NaN."""
+    is_open = op == "mul" and any(not x.requires_grad and bool(x.isinf()) for x in args)
+    return [x.detach() for x in args] if is_open else args
 
 
 def _leaf(node: Node, site: Site) -> Tensor:
