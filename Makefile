@@ -15,8 +15,9 @@ race: $(VENV)/.ready            ## Train one model with several rules, side by s
 test: $(VENV)/.ready-for-tests  ## All tests
 	$(PY) -m pytest -n 2 -q
 
-torch-suite: $(VENV)/.ready-for-tests ## torch's own tests of optimizers with every rule; counts in docs/torch-suite.json
+torch-suite: $(VENV)/.ready-for-tests ## torch's own tests of optimizers with every rule and every module; counts in docs
 	$(PY) tests/torch_suite/run.py
+	$(PY) tests/torch_suite/run.py --modules
 
 lint: $(VENV)/.ready-for-tests  ## Style, types and the direction of imports
 	$(VENV)/bin/ruff check .

@@ -44,7 +44,7 @@ DRAWN = """rule Drawn { state m = 0 m' = where(t == 1, normal(), m) + g*uniform(
   w' = w - 0.1*m'*max(abs(g) per tensor)/count(g per tensor) }"""
 SOME = ["adamw", "lion", "momentum", "schedulefreeadamw", "lamb", "lars", "adafactor", "muonwithadamw", "prodigy", "gravity", "adamcm",
         "sps"]  # fmt: skip
-MODULES = ["adamw", "adafactor", "lamb", "prodigy", "soap"]
+MODULES = ["adamw", "lamb", "prodigy", "soap"]
 EVERYTHING = [*library.names(), CLIPPED, WINDOWED, DRAWN]
 
 

@@ -441,6 +441,42 @@ def test_a_run_goes_on_from_a_checkpoint_bit_for_bit(name: str) -> None:
         assert {v.dtype for v in states} == {torch.float32}
 
 
+def test_states_of_another_rule_are_refused_before_anything_changes() -> None:
+    _, lion = run(load(optlang.build("lion"), "Lion"), steps=1)
+    _, theirs = run(torch.optim.AdamW, steps=1)
+    _, optimizer = run(load(optlang.build("adafactor"), "Adafactor"), matrices=True, steps=1)
+    net, adamw = run(load(optlang.build("adamw"), "AdamW"), steps=1)
+    before = [value.clone() for p in net.parameters() for value in adamw.state[p].values()]
+    for other, words in ((theirs, "AdamW keeps no exp_avg, exp_avg_sq"), (optimizer, "AdamW keeps no")):
+        with pytest.raises(ValueError, match=f"these are states of another rule: {words}"):
+            adamw.load_state_dict(other.state_dict())
+    with pytest.raises(ValueError, match="Lion keeps no v"):
+        lion.load_state_dict(adamw.state_dict())
+    assert all(torch.equal(x, y) for x, y in zip(before, (v for p in net.parameters() for v in adamw.state[p].values()), strict=True))
+
+
+def test_parts_of_several_processes_are_refused_where_torch_would_not_take_them() -> None:
+    whole, parts = (optlang.build(name) for name in ("soap", "adamw"))
+    assert "parts of parameters on several processes" in whole and "several processes" not in parts
+    p = nn.Parameter(torch.eye(2))
+    p.device_mesh = None  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="the class that optlang.load makes takes them"):
+        load(whole, "SOAP")([p])
+
+
+def test_rates_may_be_tensors_of_one_element_and_old_checkpoints_have_no_maximize() -> None:
+    cls = load(optlang.build("adamw"), "AdamW")
+    same(run(cls, lr=torch.tensor(0.01, dtype=torch.float64))[0], run(cls, lr=0.01)[0])
+    with pytest.raises(ValueError, match="Tensor lr must be 1-element"):
+        cls([nn.Parameter(torch.ones(2))], lr=torch.tensor([0.1, 0.1]))
+    _, optimizer = run(cls, steps=1)
+    saved = optimizer.state_dict()
+    del saved["param_groups"][0]["maximize"]
+    optimizer.load_state_dict(saved)
+    optimizer.step()
+    assert optimizer.param_groups[0]["maximize"] is False
+
+
 def test_evaluation_weights_come_and_go_exactly() -> None:
     net, optimizer = run(load(optlang.build(FEATURES["average"]), "R"))
     _, theirs = run(optlang.loads(FEATURES["average"], backend="reference"))

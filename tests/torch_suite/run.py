@@ -1,8 +1,9 @@
-"""torch's own tests of optimizers, run with the library's rules: `python tests/torch_suite/run.py [RULE …]`.
+"""torch's own tests of optimizers, run with the library's rules: `python tests/torch_suite/run.py [--modules] [RULE …]`.
 
 Debian's source package of pytorch carries the tests; only the files that are needed are kept, in a cache. Nothing of them
 is part of this repository. It takes `apt-get`, `tar` with xz, and one download of 38 MB. All rules take 15 minutes; a run that
-was broken off goes on where it was, and one that is complete writes its counts into docs/torch-suite.json.
+was broken off goes on where it was; its counts go into docs/torch-suite.json. `--modules`: the generated module of each rule in its
+place, with counts in docs/torch-suite-modules.json.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 RESULTS = ROOT / "docs" / "torch-suite.json"
+OF_MODULES = ROOT / "docs" / "torch-suite-modules.json"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "optlang" / "torch-suite"
 WANTED = ("test/test_optim.py", "test/optim/")
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -97,13 +99,14 @@ def site() -> Path:
 # ------------------------------------------------------------------------------------------------------------ runs
 
 
-def run(rules: Sequence[str]) -> tuple[Found, str]:
-    """What the tests found of some rules, and everything that was said. Raises Unreachable."""
+def run(rules: Sequence[str], modules: bool = False) -> tuple[Found, str]:
+    """What the tests found of some rules, or of their `modules`, and everything that was said. Raises Unreachable."""
     folder = tests()
     path = os.pathsep.join(map(str, (ROOT, folder, site(), HERE)))
     with tempfile.TemporaryDirectory(prefix="optlang-torch-suite-") as work:
         results = Path(work) / "results.json"
         environment = {**os.environ, "PYTHONPATH": path, "OPTLANG_SUITE_RULES": " ".join(rules), "OPTLANG_SUITE_RESULTS": str(results)}
+        environment |= {"OPTLANG_SUITE_MODULES": "1"} if modules else {}
         command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(folder), "-p", "no:cacheprovider", "-p", "plug", "-q",
                    "--tb=short", "-k", "TestOptimRenewedCPU", "test_optim.py"]  # fmt: skip
         done = subprocess.run(command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -123,20 +126,21 @@ def sources() -> str:
     return sha256(b"".join(p.read_bytes() for p in files)).hexdigest()[:16]
 
 
-def all_rules() -> Found:
-    """The results of every rule of the library, those of a run that was broken off among them."""
+def all_rules(modules: bool) -> Found:
+    """The results of every rule of the library, those of a run that was broken off among them; the counts as they come."""
     from optlang import library
 
-    kept = CACHE / f"results-{sources()}.json"
+    kept = CACHE / f"results-{'modules-' * modules}{sources()}.json"
     found: Found = json.loads(kept.read_text()) if kept.exists() else {"done": [], "outcomes": {}, "left out": {}}
     waiting = [name for name in library.names() if name not in found["done"]]
     for first in range(0, len(waiting), TOGETHER):
         rules = waiting[first : first + TOGETHER]
-        new, said = run(rules)
+        new, said = run(rules, modules)
         for part in ("outcomes", "left out"):
             found[part].update(new[part])
         found["done"] += rules
         kept.write_text(json.dumps(found))
+        (OF_MODULES if modules else RESULTS).write_text(json.dumps(summary(found), indent=1) + "\n")
         print(f"{len(found['done'])} rules, {len(failures(found))} failures", flush=True)
         if failures(new):
             print(said)
@@ -164,14 +168,13 @@ def _counts(outcomes: dict[str, str]) -> dict[str, int]:
 
 
 def main() -> int:
+    modules, rules = "--modules" in sys.argv, [word for word in sys.argv[1:] if word != "--modules"]
     try:
-        if sys.argv[1:]:
-            found, said = run(sys.argv[1:])
+        if rules:
+            found, said = run(rules, modules)
             print(said)
         else:
-            found = all_rules()
-            RESULTS.write_text(json.dumps(summary(found), indent=1) + "\n")
-            print(f"wrote {RESULTS}")
+            found = all_rules(modules)
     except Unreachable as problem:
         sys.exit(str(problem))
     return 1 if failures(found) else 0

@@ -45,7 +45,7 @@ def front(routing: Routing, name: str, classes: Sequence[str], draws: Mapping[st
     evaluated = [cls for cls, program in zip(classes, programs, strict=True) if program.evaluation is not None]
     methods += [_eval(evaluated), train_lines()] if evaluated else []
     methods += [input_lines(name, inputs)] if inputs else []
-    methods += [load_lines(), set_state_lines(programs)]
+    methods += [load_lines(name, programs), set_state_lines(programs)]
     return "\n".join([f"class {name}(Optimizer):", "\n\n".join("\n".join(indented(m)) for m in methods)])
 
 

@@ -71,7 +71,7 @@ class Writer:
         methods += [self._eval()] if self.evaluates else []
         methods += [train_lines()] if self.evaluates and not self.method else []
         methods += [input_lines(self.name, self.program.inputs)] if self.program.inputs else []
-        methods += [load_lines(), set_state_lines([self.program])]
+        methods += [load_lines(self.name, [self.program]), set_state_lines([self.program])]
         blocks = [self._documentation(), *methods]
         return "\n".join([f"class {self.name}(Optimizer):", "\n\n".join("\n".join(indented(b)) for b in blocks if b)])
 
@@ -241,8 +241,8 @@ def needs_whole(program: Program) -> bool:
     """Whether torch's operators on DTensors would not compute what the rule says, or nothing at all."""
     nodes = ir.walk(program.all_roots())
     windows = any(s.type.window and s.type.extent.level not in ("group", "model") for s in program.states)
-    whole = any(n.op in (*ALONE, *MATRIX_OPS) or (n.op == "quantile" and n.value != "window") for n in nodes)
-    return windows or whole
+    ordered = any(n.op == "quantile" and n.value != "window" for n in nodes)
+    return windows or ordered or any(n.op in (*ALONE, *MATRIX_OPS) or needs_matrix(n.type.extent) for n in nodes)
 
 
 def input_lines(name: str, inputs: Sequence[Input]) -> Lines:
@@ -273,10 +273,16 @@ def input_lines(name: str, inputs: Sequence[Input]) -> Lines:
     return lines
 
 
-def load_lines() -> Lines:
+def load_lines(name: str, programs: Sequence[Program]) -> Lines:
+    kept = sorted({"step", *(s.name for p in programs for s in p.states), *([TRAINING] if any(p.evaluation for p in programs) else [])})
     return [
         "def load_state_dict(self, state_dict: dict[str, Any]) -> None:",
-        '    """As in torch, but states keep their type: those of bfloat16 parameters are float32."""',
+        '    """As in torch, but states keep their type, and those of another rule are refused: ValueError."""',
+        *indented(_bracketed("kept = {", [quoted(state) for state in kept], "}")),
+        '    for saved in state_dict["param_groups"]:',
+        '        for key in saved["params"]:',
+        '            if other := sorted(set(state_dict["state"].get(key, {})) - kept):',
+        f'                raise ValueError(f"these are states of another rule: {name} keeps no {{\', \'.join(other)}}")',
         "    super().load_state_dict(state_dict)",
         '    for group, saved in zip(self.param_groups, state_dict["param_groups"]):',
         '        for param, key in zip(group["params"], saved["params"]):',
