@@ -467,6 +467,11 @@ def test_parts_of_several_processes_are_refused_where_torch_would_not_take_them(
 def test_rates_may_be_tensors_of_one_element_and_old_checkpoints_have_no_maximize() -> None:
     cls = load(optlang.build("adamw"), "AdamW")
     same(run(cls, lr=torch.tensor(0.01, dtype=torch.float64))[0], run(cls, lr=0.01)[0])
+    prodigy, params = load(optlang.build("prodigy"), "Prodigy"), [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    for p in params:
+        p.grad = torch.ones(2)
+    prodigy([{"params": [p], "lr": torch.tensor(1.0)} for p in params]).step()
+    assert params[0].tolist() == params[1].tolist() != [1, 1]
     with pytest.raises(ValueError, match="Tensor lr must be 1-element"):
         cls([nn.Parameter(torch.ones(2))], lr=torch.tensor([0.1, 0.1]))
     _, optimizer = run(cls, steps=1)

@@ -156,7 +156,7 @@ def _inverse(a: torch.Tensor) -> torch.Tensor:
     "_agreed": '''
 def _agreed(groups: list[dict[str, Any]], name: str) -> Any:
     """A setting that a value of several groups needs: it must be the same in all of them."""
-    values = {group[name] for group in groups}
+    values = {x.item() if isinstance(x, torch.Tensor) else x for x in (group[name] for group in groups)}
     if len(values) > 1:
         raise RuntimeError(f"{name} is used in a value of all parameters; give it the same value in all parameter groups")
     return values.pop()
