@@ -470,7 +470,7 @@ def test_rates_may_be_tensors_of_one_element_and_old_checkpoints_have_no_maximiz
     prodigy, params = load(optlang.build("prodigy"), "Prodigy"), [nn.Parameter(torch.ones(2)) for _ in range(2)]
     for p in params:
         p.grad = torch.ones(2)
-    prodigy([{"params": [p], "lr": torch.tensor(1.0)} for p in params]).step()
+    prodigy([{"params": [p], "lr": torch.tensor(1.0), "betas": (torch.tensor(0.9), torch.tensor(0.99))} for p in params]).step()
     assert params[0].tolist() == params[1].tolist() != [1, 1]
     with pytest.raises(ValueError, match="Tensor lr must be 1-element"):
         cls([nn.Parameter(torch.ones(2))], lr=torch.tensor([0.1, 0.1]))

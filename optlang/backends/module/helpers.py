@@ -156,10 +156,10 @@ def _inverse(a: torch.Tensor) -> torch.Tensor:
     "_agreed": '''
 def _agreed(groups: list[dict[str, Any]], name: str) -> Any:
     """A setting that a value of several groups needs: it must be the same in all of them."""
-    values = {x.item() if isinstance(x, torch.Tensor) else x for x in (group[name] for group in groups)}
-    if len(values) > 1:
+    first, *others = (group[name] for group in groups)
+    if any(other != first for other in others):  # also of tensors, and pairs of them
         raise RuntimeError(f"{name} is used in a value of all parameters; give it the same value in all parameter groups")
-    return values.pop()
+    return first
 ''',
     "_random_state": '''
 def _random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:
