@@ -59,7 +59,7 @@ def test_the_better_rule_wins_both() -> None:
     rivals = ("momentum", "sgd")
     ends = {name: ending(task("planted-momentum"), name, Rule(name).program, 24).loss for name in rivals}  # type: ignore[arg-type]
     assert ends["momentum"] < ends["sgd"] - 0.5, "a factor of three"
-    found = work(Piece("planted-momentum", 1.0, "", (), Form(), rivals, 0, Budget(4, 6, 3)))
+    found = work(Piece("planted-momentum", 1.0, "", (), Form(), rivals, 0, Budget(4, 6, 3), (("momentum", 0.3), ("sgd", 1.0))))
     times = {rule: {"planted-momentum": [float("inf") if t is None else t for t in each]} for rule, each in found.items()}
     first, second = standings(times)
     assert first.rule == "momentum" and first.score > second.score

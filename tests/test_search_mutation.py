@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 
 from optlang.search.programs.constraints import Limits
 from optlang.search.programs.functions import FUNCTIONS, LION
-from optlang.search.programs.genome import Form, GenomeError, from_text, to_text, types
-from optlang.search.programs.mutation import MUTATIONS, UNCHANGED, Mutator, RandomPrograms
+from optlang.search.programs.genome import Form, Genome, GenomeError, from_text, to_text, types
+from optlang.search.programs.mutation import MUTATIONS, UNCHANGED, Mutator, RandomPrograms, in_series
 from optlang.search.programs.seeds import seed
 from optlang.search.programs.space import Space
 
@@ -181,3 +182,28 @@ def test_a_program_that_nothing_can_change_is_given_back() -> None:
 def test_lions_functions_are_there() -> None:
     assert len(LION) == 42  # and three constants
     assert all(name in FUNCTIONS for name in LION)
+
+
+@given(st.floats(-90, 90).filter(lambda value: abs(value) > 1e-9))
+def test_a_series_has_neighbours_by_factors_and_by_distances_from_1(value: float) -> None:
+    found = in_series(value)
+    assert in_series(found) == found and math.copysign(1, found) == math.copysign(1, value)
+    near, exact = (1 - value, 1 - found) if 0.5 < value < 1 and found < 1 else (value, found)
+    assert 0.45 < exact / near < 2.2
+    digits = f"{abs(exact):.0e}"[0]
+    assert digits in "125", (value, found)
+
+
+def test_children_in_a_series_meet_again() -> None:
+    """All constants that mutation makes are of the series, and so there are few children of one program."""
+    few, many = (neighbours(Space(seeds=(AVERAGE,), series=series)) for series in (True, False))
+    assert len(few) < 0.7 * len(many)
+    assert all(in_series(arg) == arg for genome in few for statement in genome for arg in statement.args if isinstance(arg, float))
+
+
+AVERAGE = from_text("m = interp(g, m, 0.9)\nu = mul(m, 1.0)")
+
+
+def neighbours(space: Space) -> set[Genome]:
+    source, change = random.Random(3), Mutator(space, only=("constant",))
+    return {change(AVERAGE, source)[0] for _ in range(200)}

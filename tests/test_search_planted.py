@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 
 from optlang.search.programs.genome import Form
-from optlang.search.training.assess import Job, assess
+from optlang.search.training.assess import TRIED, Job, assess
 from optlang.search.training.levels import Level
 from optlang.search.training.planted import TASKS
 from optlang.search.training.tasks import task, verify
@@ -61,3 +62,18 @@ def test_a_program_that_cannot_be_trained_says_why_and_others_go_on() -> None:
     assert good.status == "ok"
     assert broken.status.startswith("failed: ") and "nothing" in broken.status and broken.fitness == level.worst
     assert matrix.status.startswith("failed: ") and matrix.fitness == level.worst
+
+
+def test_trial_and_hurdles_save_the_training_of_the_slow() -> None:
+    """Two tasks; momentum is first on the one, the sign on the other, and plain steps are slow on both."""
+    level = Level("planted", ("planted-momentum", "planted-sign"), seeds=2, measure="loss")
+    rules = tuple(RULES[name] for name in ("sgd", "momentum", "sign"))
+    job = Job(rules, Form(), level, {}, (1, 2), starts=({"planted-momentum": 1.0},) * 3)
+    free, tried, held = (assess(one) for one in (job, replace(job, trial=2.0), replace(job, hurdles=(2.0,))))
+    assert [one.status for one in free] == ["ok"] * 3
+    assert [one.status for one in tried] == [TRIED, "ok", TRIED]
+    assert [one.status for one in held] == ["stopped at a hurdle", "ok", "stopped at a hurdle"]
+    slow, quick, _ = tried
+    assert slow.steps <= 3 * 200 and slow.detail["planted-momentum"]["trial"] == slow.detail["planted-momentum"]["value"] < 2.0
+    assert quick.detail["planted-momentum"]["value"] == pytest.approx(free[1].detail["planted-momentum"]["value"], rel=1e-3)
+    assert slow.fitness < held[0].fitness + 1.0 < free[0].fitness, "what was not reached counts as the worst"

@@ -85,7 +85,7 @@ def test_the_quick_way_is_the_reference_interpreters(number: int, steps: int) ->
     if step is None:
         return
     with np.errstate(all="ignore"):
-        quick, slow = behaviour._quick(step, FORM, 1.0), behaviour._by_interpreter(genome, FORM, 1.0)
+        quick, slow = behaviour._quick(step, FORM, 1.0, behaviour.probe()), behaviour._by_interpreter(genome, FORM, 1.0, behaviour.probe())
     known = np.isfinite(quick) & np.isfinite(slow) & (np.abs(slow) < 1e30)
     np.testing.assert_allclose(quick[known], slow[known], rtol=1e-6, atol=1e-9 * max(np.abs(slow[known]).max(initial=0), 1e-30))
 
@@ -107,7 +107,7 @@ def test_merges_are_right() -> None:
 
 def keys(genome: Genome) -> list[tuple[str, object]]:
     found = behaviour.updates(genome, FORM)
-    finite = [("fingerprint", behaviour.fingerprint(found, FORM))] if np.isfinite(found).all() and found.any() else []
+    finite = [("fingerprint", behaviour.fingerprint(genome, FORM, found))] if np.isfinite(found).all() and found.any() else []
     return [("structural", structural_key(genome, FORM)), ("algebraic", algebraic_key(genome, FORM)), *finite]
 
 
@@ -165,9 +165,19 @@ def test_a_factor_is_no_other_behaviour_nor_hides_one() -> None:
     """The first of these steps is of the size 1e8, the second of 1e-8."""
     form = Form()
     texts = [f"m = protected_div(g, m)\nu = mul(m, {factor})" for factor in (1.0, 2.48, 1e-5)]
-    assert len({behaviour.fingerprint(behaviour.updates(from_text(text), form), form) for text in texts}) == 1
+    assert len({named(text, form) for text in texts}) == 1
     huge = [f"a = mul(g, {rate})\na = exp(a)\nu = {of}" for rate in (0.2, 0.3) for of in ("add(a, g)", "mul(a, g)")]
-    assert len({behaviour.fingerprint(behaviour.updates(from_text(text), form), form) for text in huge}) == 4
+    assert len({named(text, form) for text in huge}) == 4
+
+
+def named(text: str, form: Form) -> str:
+    return behaviour.fingerprint(from_text(text), form, behaviour.updates(from_text(text), form))
+
+
+def test_masks_that_differ_in_few_elements_are_two_behaviours() -> None:
+    """Of the signs that `agreeing` compares, one in a thousand depends on this factor."""
+    text = "m = mul(m, {})\nm = interp(m, g, 2.26)\nm = agreeing(w, m)\nb = mul(0.01, g)\nu = add(m, b)"
+    assert len({named(text.format(factor), Form()) for factor in (1.66, 1.74, 1.78)}) == 3
 
 
 def test_seeds_are_new_once() -> None:

@@ -1,16 +1,18 @@
 """The end of a search: its best rules against known ones, all tuned alike, on workloads that the search has not chosen by.
 
-Two comparisons. Tuned by Optuna with equal trials on each hold-out task, then trained from fresh seeds: who ends lower. And
-the miniature AlgoPerf of `profile`: who reaches the targets soonest with a few random trials. Both are done in pieces, by the
-workers of the search, and what is done is not done again.
+First every rule, found or known, gets the step size around which it is tuned: the middle of those that are best on the tasks
+of the search. Then two comparisons. Tuned by Optuna with equal trials on each hold-out task, then trained from fresh seeds:
+who ends lower. And the miniature AlgoPerf of `profile`: who reaches the targets soonest with a few random trials. Both are
+done in pieces, by the workers of the search, and what is done is not done again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from optlang.search.programs.genome import Form
 from optlang.search.store.database import Store
 from optlang.search.store.found import Found, hall_of_fame
 from optlang.search.training import profile
+from optlang.search.training.funnel import seeds_of
 from optlang.search.training.profile import Budget, standings
 from optlang.search.training.tuning import columns, tune
 from optlang.search.workers.executor import Executor, Serial
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
     from optlang.search.training.tasks import Task
 
 TIMEOUT = 7_200.0  # seconds for a piece
-WORKLOADS = ("digits-mlp", "photo-autoencoder", "digits-cnn", "chars-mlp", "digits-vit", "chars-transformer")
+WORKLOADS = ("cancer-mlp", "digits-mlp", "photo-autoencoder", "digits-cnn", "chars-mlp", "digits-vit")
 TUNING_SEEDS = (900_001, 900_002)
 FRESH_SEEDS = tuple(range(910_001, 910_009))
 
@@ -67,6 +70,7 @@ class Piece:
     rivals: tuple[str, ...]
     trials: int
     budget: Budget
+    middles: tuple[tuple[str, float], ...] = ()  # step sizes around which rules are tuned, by rule
 
     @property
     def key(self) -> str:
@@ -75,7 +79,8 @@ class Piece:
     @property
     def programs(self) -> dict[str, Program]:
         """Finalists and rivals by name. Rivals are library rules without routes."""
-        return {one.name: one.program(self.form) for one in self.found} | {name: _rival(name) for name in self.rivals}
+        rules = {one.name: one.program(self.form) for one in self.found} | {name: _rival(name) for name in self.rivals}
+        return rules | {name: centred(rules[name], lr) for name, lr in self.middles}
 
 
 def _rival(name: str) -> Program:
@@ -85,14 +90,31 @@ def _rival(name: str) -> Program:
     return program
 
 
+def centred(program: Program, lr: float) -> Program:
+    """A rule with another default of its step size; one without a step size as it is."""
+    return replace(program, hypers=tuple(replace(h, default=lr) if h.name == "lr" else h for h in program.hypers))
+
+
+def middles(store: Store, settings: Settings) -> list[tuple[str, float]]:
+    """For each rule the geometric mean of its best step sizes on the tasks of the search, each from the same grid and seeds."""
+    from optlang.search.training import fitness, tasks
+
+    kept = store.events("middles of the finals")
+    if not kept:
+        level, seeds = settings.funnel[0], seeds_of(settings.funnel[0], 0, settings.seed)
+        rules = {one.name: one.program(settings.space.form) for one in finalists(store, settings)} | {n: _rival(n) for n in settings.rivals}
+        found = [fitness.tune(list(rules.values()), tasks.task(name).longer(level.factor), seeds) for name in level.tasks]
+        rates = [[math.log(fitness.rate(each.best)) for each in one] for one in found]
+        store.note("middles of the finals", [[n, math.exp(float(r))] for n, r in zip(rules, np.mean(rates, 0), strict=True)])
+    return [(name, lr) for name, lr in store.events("middles of the finals")[-1]]
+
+
 def pieces(store: Store, settings: Settings, workloads: Sequence[str], budget: Budget) -> list[Piece]:
     """All parts: every rule on every task of the last level, then every workload."""
     found = tuple(finalists(store, settings))
     level, rivals = settings.funnel[-1], tuple(settings.rivals)
-    common = (found, settings.space.form, rivals, settings.trials, budget)
+    common = (found, settings.space.form, rivals, settings.trials, budget, tuple(middles(store, settings)))
     names = [*(one.name for one in found), *rivals]
-    for name in rivals:
-        _rival(name)
     ends = [Piece(task, level.factor, name, *common) for task in level.tasks for name in names]
     return [*ends, *(Piece(task, 1.0, "", *common) for task in workloads)]
 

@@ -2,7 +2,7 @@
 
 Processor time is what counts, since machines are shared. `front`: children a second through mutation, types, keys, fingerprint
 and descent test, while a population evolves whose fitness is drawn by behaviour, so that there is selection and no training.
-`audit`: pairs of programs that were merged, run on gradients of other sizes than a fingerprint's. `runs`: trainings of 200
+`audit`: pairs of programs that were merged, run on gradients that no fingerprint has seen, of other sizes, too. `runs`: trainings of 200
 steps on digits. `ranking`: six known rules on the first level, each time with other seeds and a baseline of their own.
 `workers`: see `search_workers.py`. Figures of one call are put beside those that the file has.
 """
@@ -19,6 +19,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -95,15 +96,27 @@ def merged() -> Iterator[tuple[str, Genome, Genome]]:
 
 
 def alike(one: Genome, other: Genome, form: Form) -> bool:
-    """Whether two programs do the same, up to a positive factor, with gradients of other sizes than a fingerprint's."""
+    """Whether two programs do the same, up to a positive factor, on gradients that no fingerprint has seen, of other sizes, too.
+
+    Where a program itself moves when gradients change in their last digits, two ways to write it may differ as much.
+    """
     with np.errstate(all="ignore"):
-        for scale in (0.37, 2.9):
-            a, b = (behaviour.updates(genome, form, scale) for genome in (one, other))
-            finite = np.isfinite(a) & np.isfinite(b)
-            size = np.sqrt((a[finite] ** 2).sum() * (b[finite] ** 2).sum())
-            if np.isfinite(size) and size > 0 and (a[finite] * b[finite]).sum() / size < 1 - 1e-8:
+        for seed, scale in enumerate((1.0, 0.37, 2.9)):
+            data = behaviour.probe(seed)
+            noise = np.random.default_rng(seed).normal(size=data.gradients.shape)
+            nudged = replace(data, gradients=data.gradients * (1 + 1e-15 * noise))
+            a, b = (behaviour.updates(genome, form, scale, data) for genome in (one, other))
+            again = behaviour.updates(one, form, scale, nudged)
+            if apart(a, b) > max(1e-8, 100 * apart(a, again)):
                 return False
     return True
+
+
+def apart(a: np.ndarray, b: np.ndarray) -> float:
+    """1 less the cosine of two sequences of updates, where both are finite; 0 where it cannot be told."""
+    finite = np.isfinite(a) & np.isfinite(b)
+    size = np.sqrt((a[finite] ** 2).sum() * (b[finite] ** 2).sum())
+    return float(1 - (a[finite] * b[finite]).sum() / size) if np.isfinite(size) and size > 0 else 0.0
 
 
 # ------------------------------------------------------------------------------------------------------------ training

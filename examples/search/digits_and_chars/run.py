@@ -15,7 +15,6 @@ import argparse
 import json
 import os
 import signal
-import time
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -36,33 +35,40 @@ from optlang.search.workers.executor import Processes
 
 HERE = Path(__file__).parent
 CHILDREN, SEED, MAIN = 300_000, 1, "evolution"
-LEVELS = (SEARCH, replace(VALIDATION, enter=5), *FUNNEL[2:])
-WORKLOADS = ("digits-mlp", "photo-autoencoder", "digits-cnn", "chars-mlp")  # chars-transformer is held out
+LEVELS = (SEARCH, replace(VALIDATION, enter=24), *FUNNEL[2:])
 BUDGET, TRIALS, SHORTER = Budget(target_trials=16), 8, 0.5  # of the hold-out's steps
 
 
 # --------------------------------------------------------------------------------------------------------- searching
 
 
-def searching(store: Path, minutes: float) -> api.Search:
+def searching(store: Path, minutes: float, workers: int) -> api.Search:
     """The search: new, or as it was left."""
     if store.exists():
-        return api.resume(store, workers=1)
-    space = api.space_of("lion", ["adamw"])
+        return api.resume(store, workers=workers)
+    space = api.space_of("lion", ["adamw"], names=("w", "g"), series=True, constraints=("loss scale",))
     return api.search(
-        store=store, space=space, children=CHILDREN, minutes=minutes, workers=1, seed=SEED, validate_every=25, funnel=LEVELS,
-        ageing=Ageing(population=200, tournament=3), pace=Pace(jobs=1, per_job=24, hurdle=0.75),
+        store=store, space=space, children=CHILDREN, minutes=minutes, workers=workers, seed=SEED, validate_every=50, until_onset=False,
+        funnel=LEVELS, ageing=Ageing(population=200, tournament=3, islands=2, patience=4_000),
+        pace=Pace(jobs=1, per_job=48, hurdle=0.5, trial=0.85),
     )  # fmt: skip
 
 
-def search(store: Path, minutes: float) -> None:
+def search(store: Path, minutes: float, workers: int) -> None:
     """Searches until the budget is spent, or until somebody ends it."""
-    with searching(store, minutes) as run:
+    with searching(store, minutes, workers) as run:
         signal.signal(signal.SIGINT, lambda *_: run.stop())
         print(run.describe(), flush=True)
         for progress in run:
             print(line(progress), flush=True)
-        run.store.note("sitting", {"cpu minutes": time.process_time() / 60, "nice": os.nice(0), "cores": os.cpu_count()})
+        run.executor.close()  # only then the processor time of workers is known
+        run.store.note("sitting", {"cpu minutes": cpu_minutes(), "nice": os.nice(0), "cores": os.cpu_count()})
+
+
+def cpu_minutes() -> float:
+    """Of this process and of workers that have ended."""
+    used = os.times()
+    return (used.user + used.system + used.children_user + used.children_system) / 60
 
 
 def compare(path: Path, workers: int) -> None:
@@ -75,7 +81,7 @@ def compare(path: Path, workers: int) -> None:
         sealed = replace(settings.funnel[-1], factor=SHORTER)
         settings = replace(settings, trials=TRIALS, funnel=(*settings.funnel[:-1], sealed))
         with closing(Processes(finals.work, workers, finals.TIMEOUT)) as team:
-            print(finals.table(finals.decided(store, settings, WORKLOADS, BUDGET, team)), flush=True)
+            print(finals.table(finals.decided(store, settings, budget=BUDGET, executor=team)), flush=True)
 
 
 # ----------------------------------------------------------------------------------------------------------- telling
@@ -97,6 +103,8 @@ def told(store: Store) -> dict[str, Any]:
         "share never trained": round(1 - trained / children, 4),
         "curve": store.query("SELECT children, spent, fitness FROM curve WHERE branch = ? ORDER BY spent", MAIN),
         "validation curve": [event[:3] for event in store.events("validation")],
+        "trained until": dict(store.query("SELECT status, COUNT(*) FROM assessments WHERE level = ? AND branch = ? GROUP BY status "
+                                          "ORDER BY COUNT(*) DESC", first.name, MAIN)),
         "hall of fame": [shown(one) for one in hall_of_fame(store, first.name)],
         "on validation tasks": [shown(one) for one in hall_of_fame(store, second.name, 20)],
         "finals": store.events("finals")[-1],
@@ -129,14 +137,17 @@ def page(made: dict[str, Any], rules: dict[str, str], settings: Settings) -> str
     screen, sittings = made["screening"], made["sittings"]
     cpu = sum(one["cpu minutes"] for one in sittings)
     budget = settings.budget
-    ended = "" if made["children"] >= budget.children or made["minutes"] >= budget.minutes else "; this search was ended before"
+    aim = "" if made["children"] >= budget.children else f" The aim is {budget.children:,} in two hours of two cores; this search had less."
+    until = ", ".join(f"{count:,} {'on all tasks' if status == 'ok' else status}" for status, count in made["trained until"].items())
     levels = "\n".join(f"| {name} | {c['seen']:,} | {c['merged']:,} | {c['rejected']:,} | {c['passed']:,} |" for name, c in screen.items())
     return f"""# From AdamW, over Lion's functions
 
 {made["children"]:,} children, {made["trained"]:,} of them trained ({made["share never trained"]:.1%} never were), in
-{made["minutes"]:.0f} minutes by the clock and {cpu:.0f} of one processor: one process at a low priority on {os.cpu_count()} cores that
-others used at the same time. The aim of 300,000 children in two hours is one for two idle cores{ended}. Seed {made["seed"]}; tasks
-{", ".join(settings.funnel[0].tasks)}. Made by `python examples/search/digits_and_chars/run.py`; all figures are in
+{cpu:.0f} CPU minutes, {made["minutes"]:.0f} by the clock, on {os.cpu_count()} cores that others used at the same time.{aim} A child is
+what one mutation made of a program; one that equals an earlier one in one of the ways below, or is rejected, counts, and is not
+trained. Trained were: {until}. The trial is one seed and three step sizes on the first task. Seed {made["seed"]}; tasks
+{", ".join(settings.funnel[0].tasks)}; constants are 1, 2 or 5 times a power of ten or 1 less such a number, and updates do not depend
+on the scale of the loss. Made by `python examples/search/digits_and_chars/run.py`; all figures are in
 [results.json](results.json), and [report.html](report.html) has the lineage of the best, equation by equation.
 
 | level | children seen | merged | rejected | passed on |
@@ -153,12 +164,13 @@ began with has {seed_fitness(made):.2f}.
 ## Against tuned rivals
 
 The best three on the validation tasks, and four known rules. Left: a miniature AlgoPerf on {len(made["finals"]["workloads"])} workloads
-({", ".join(made["finals"]["workloads"])}; the search selected by the first two),
+({", ".join(made["finals"]["workloads"])}; the search selected by the first three, the funnel by the next two),
 targets from {BUDGET.target_trials} trials of each rival, {BUDGET.studies} studies of
 {BUDGET.trials} trials, score from performance profiles up to a factor of 4, interval from resampled studies. Right: loss at the end on
 {", ".join(settings.funnel[-1].tasks)} (at {SHORTER:g} of its steps), which no part of the search has seen,
 tuned with {made["finals"]["trials"]} trials each, mean over
-{len(finals.FRESH_SEEDS)} fresh seeds with its standard error.
+{len(finals.FRESH_SEEDS)} fresh seeds with its standard error. Every rule is tuned around the step size that is best on the tasks of
+the search; of the rivals decays and weight decay are tuned, too, of what was found the step size alone.
 
 {table(made)}
 
@@ -219,7 +231,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=120.0, help="of searching; default: 120")
     parser.add_argument("--runs", type=Path, default=HERE / "runs", help="folder of the store")
-    parser.add_argument("--workers", type=int, default=2, help="processes for the comparison; default: 2")
+    parser.add_argument("--workers", type=int, default=2, help="processes; default: 2")
     parser.add_argument("--search", action="store_true", help="end after the search")
     parser.add_argument("--finish", action="store_true", help="search no further, whatever the budget")
     arguments = parser.parse_args()
@@ -227,7 +239,7 @@ def main() -> None:
     arguments.runs.mkdir(parents=True, exist_ok=True)
     path = arguments.runs / "run.db"
     if not arguments.finish:
-        search(path, arguments.minutes)
+        search(path, arguments.minutes, arguments.workers)
     if not arguments.search:
         compare(path, arguments.workers)
         write(path)

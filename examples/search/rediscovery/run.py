@@ -84,13 +84,13 @@ def searched(suite: Suite, seed: int) -> dict[str, Any]:
     """One search. CPU time is that of this process, which does all the work itself."""
     space = Space(
         functions=dict.fromkeys((*FUNCTIONS, *suite.more), 1.0), seeds=(from_text(suite.start),),
-        limits=Limits(statements=14), names=("w", "g"), constants=(-10.0, 10.0),
+        limits=Limits(statements=14), names=("w", "g"), constants=(-10.0, 10.0), series=True,
     )  # fmt: skip
     level = Level("search", (suite.task,), seeds=2, measure="loss")
     started = time.process_time()
     with tempfile.TemporaryDirectory() as folder, optlang.search(
         store=Path(folder) / "run.db", space=space, funnel=(level,), steps=10**12, seed=seed, workers=1,
-        ageing=Ageing(population=100, tournament=3, patience=1_500), pace=Pace(jobs=1, per_job=24, hurdle=0.0),
+        ageing=Ageing(population=100, tournament=3, patience=1_500), pace=Pace(jobs=1, per_job=24, hurdle=0.0, trial=0.7),
     ) as run:  # fmt: skip
         minutes, match = 0.0, None
         for progress in run:

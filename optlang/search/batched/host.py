@@ -32,7 +32,7 @@ class Numbers:
     def __init__(self, rule: str, layout: Layout, hypers: Mapping[str, Array], runs: int, dtype: torch.dtype, t: int) -> None:
         self.rule, self.layout, self.hypers, self.runs, self.dtype, self.t = rule, layout, hypers, runs, dtype, t
         self._scale = 1.0
-        self._moving: list[tuple[Node, Domain | None, Tensor]] = []
+        self._moving: list[tuple[Node, Domain | None, Array]] = []  # with the memory of their tensors
         self._settled: dict[int, dict[Node, Any]] = {}  # values by the column of the group that they are for
         self._orders: dict[Node, list[Node]] = {}
         self._moves: dict[Node, bool] = {}
@@ -42,15 +42,15 @@ class Numbers:
         value = self._value(node, domain)
         found = torch.tensor(value, dtype=torch.bool if node.type.kind == "bool" else self.dtype)
         if self._moves[node]:
-            self._moving.append((node, domain, found))
+            self._moving.append((node, domain, found.numpy()))
         return found
 
     def advance(self, scale: float = 1.0) -> None:
         """The next step, with `lr` times the scale."""
         self.t += 1
         self._scale = scale
-        for node, domain, tensor in self._moving:
-            tensor.copy_(torch.tensor(self._value(node, domain)))
+        for node, domain, memory in self._moving:
+            memory[...] = self._value(node, domain)
 
     def _value(self, node: Node, domain: Domain | None) -> Array:
         with np.errstate(all="ignore"):

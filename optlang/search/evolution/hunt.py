@@ -194,7 +194,7 @@ class Hunt:
         if done.branch == MAIN and every and self.strands[MAIN].rounds % every == 0 and len(self.settings.funnel) > 1:
             point = self._validated()
             overfits = onset(self.points) is not None
-            self.ending |= overfits
+            self.ending |= overfits and self.settings.until_onset
         return Progress(done, self.seconds, min(self._share(done.branch), 1.0), point, overfits)
 
     def _validated(self) -> Point:
@@ -249,7 +249,7 @@ class Hunt:
 
     def _submit(self, job: Job) -> tuple[str, Job, int | None]:
         """A job on its way. One that was finished before the search was cut off is not done again."""
-        digest = hashlib.sha256(pickle.dumps((job.genomes, job.form, job.level, job.seeds, job.hurdle, job.starts))).hexdigest()
+        digest = hashlib.sha256(pickle.dumps((job.genomes, job.form, job.level, job.seeds, job.hurdles, job.starts, job.trial))).hexdigest()
         return digest, job, None if self.store.job(digest) is not None else self.executor.submit(job)
 
     def _collect(self, ticket: tuple[str, Job, int | None]) -> Sequence[Assessment]:

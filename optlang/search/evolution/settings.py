@@ -57,6 +57,7 @@ class Settings:
     pace: Pace = field(default_factory=Pace)
     seed: int = 0
     validate_every: int = 20  # rounds between two points of the meta-validation curve; 0: never
+    until_onset: bool = True  # end where meta-validation says that the search overfits
     finalists: int = 3
     trials: int = 32  # of tuning, for every finalist and every baseline
     rivals: tuple[str, ...] = ("adamw", "lion", "signum", "rmsprop")
@@ -79,7 +80,7 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `from_json` makes the same settings of them."""
-        kept = {name: getattr(self, name) for name in ("seed", "validate_every", "finalists", "trials")}
+        kept = {name: getattr(self, name) for name in ("seed", "validate_every", "until_onset", "finalists", "trials")}
         parts = {name: asdict(getattr(self, name)) for name in ("budget", "ageing", "pace")}
         lists = {"plans": [asdict(plan) for plan in self.plans], "funnel": [level.to_json() for level in self.funnel]}
         return {"space": self.space.to_json(), "rivals": list(self.rivals), **kept, **parts, **lists}

@@ -8,7 +8,7 @@ strand is after a round is plain data (`state`), and with it goes on identically
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
@@ -18,11 +18,12 @@ from optlang.search.evolution.population import Branch, Proposal
 from optlang.search.programs.genome import Genome, from_text, slots_used, to_text
 from optlang.search.programs.space import Space
 from optlang.search.screening.sieve import Screen
-from optlang.search.training.assess import Assessment, Job
+from optlang.search.training.assess import TRIED, Assessment, Job
 from optlang.search.training.levels import Level
 
 OVERLAP = 2  # rounds in flight: one that is trained, one that waits for its workers
-MEMORY = 256  # scores that the hurdle is computed from
+TRIAL = "trial"
+MEMORY = 256  # values on a task that its hurdle is computed from
 
 Submit = Callable[[Job], Any]  # gives a ticket
 Collect = Callable[[Any], Sequence[Assessment]]  # waits for a ticket
@@ -37,13 +38,14 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class Pace:
-    """How much goes into one round. `hurdle`: the share of recent programs that a program must beat on the first task to be
-    trained on the others; 0 for no hurdle."""
+    """How much goes into one round. `hurdle`: the share of recent programs that a program must beat on a task to be trained on
+    the next one; 0 for no hurdles. `trial`: the same for a trial before all, one seed and three step sizes on the first task."""
 
     jobs: int = 2
     per_job: int = 8
     proposals: int = 4_000
     hurdle: float = 0.5
+    trial: float = 0.0
 
     @property
     def trained(self) -> int:
@@ -79,7 +81,7 @@ class Pending:
     candidates: list[Candidate]
     live: dict[int, Genome]  # what is trained, by number: without dead statements
     children: int
-    hurdle: float
+    hurdles: tuple[float, ...]
     tickets: list[Any] = field(default_factory=list)
 
 
@@ -108,7 +110,7 @@ class Strand:
         self.known: dict[str, Known] = dict(seen)
         self.rates = dict(rates)  # the best step sizes of a program, by task
         self.best = max(seen.values(), key=lambda known: known.fitness)
-        self.firsts: deque[float] = deque(maxlen=MEMORY)
+        self.reached: dict[str, deque[float]] = {task: deque(maxlen=MEMORY) for task in (TRIAL, *level.tasks)}
         self.pending: deque[Pending] = deque()
         self.children = self.trained = self.spent = self.rounds = 0
         self.next_number = 1 + max(known.number for known in seen.values())
@@ -132,7 +134,7 @@ class Strand:
 
     def _proposed(self) -> Pending:
         """Children until enough of them are new, or until this takes too long."""
-        pending = Pending([], {}, 0, self._hurdle())
+        pending = Pending([], {}, 0, self._hurdles())
         waiting = {c.fingerprint for p in self.pending for c in p.candidates}
         while len(pending.live) < self.pace.trained and pending.children < self.pace.proposals:
             proposal = self.branch.propose()
@@ -148,10 +150,14 @@ class Strand:
             pending.candidates.append(Candidate(proposal, verdict.fingerprint, number))
         return pending
 
-    def _hurdle(self) -> float:
-        if not self.pace.hurdle or len(self.firsts) < MEMORY // 4:
-            return self.level.worst
-        return float(np.quantile(self.firsts, self.pace.hurdle))
+    def _hurdles(self) -> tuple[float, ...]:
+        """Of the trial, then by task; none after the last."""
+        shares = {TRIAL: self.pace.trial, **dict.fromkeys(self.level.tasks[:-1], self.pace.hurdle)}
+        return tuple(self._least(self.reached[task], share) for task, share in shares.items())
+
+    def _least(self, values: Sequence[float], share: float) -> float:
+        """What so many of the last programs are below; at first that is nothing."""
+        return float(np.quantile(values, share)) if share and len(values) >= MEMORY // 4 else self.level.worst
 
     def _jobs(self, pending: Pending) -> list[Job]:
         parents = {c.number: c.proposal.parent for c in pending.candidates}
@@ -159,8 +165,8 @@ class Strand:
         parts = [numbers[start : start + size] for start in range(0, len(numbers), size)]
         return [
             Job(
-                tuple(to_text(pending.live[n]) for n in part), self.space.form, self.level, self.baselines, self.seeds, pending.hurdle,
-                tuple(self.rates.get(parents[n] or 0, {}) for n in part),
+                tuple(to_text(pending.live[n]) for n in part), self.space.form, self.level, self.baselines, self.seeds, pending.hurdles[1:],
+                tuple(self.rates.get(parents[n] or 0, {}) for n in part), pending.hurdles[0] if self.pace.trial else None,
             )
             for part in parts
         ]  # fmt: skip
@@ -183,7 +189,8 @@ class Strand:
         self.best = max(self.best, known, key=lambda one: one.fitness)
         self.trained += 1
         self.spent += assessment.steps
-        self.firsts.append(_first(assessment, self.level))
+        for task, value in reached(assessment):
+            self.reached[task].append(value)
         genome = pending.live[number]
         slots = len(slots_used(genome, self.space.form))
         return Birth(number, candidate.fingerprint, genome, slots, proposal.parent, proposal.change, self.children, assessment)
@@ -194,7 +201,7 @@ class Strand:
         """All but `known`, `rates` and the space, which the store has anyway."""
         return {
             "branch": self.branch.state(),
-            "firsts": list(self.firsts),
+            "reached": {task: list(values) for task, values in self.reached.items()},
             "pending": [_pending_out(pending) for pending in self.pending],
             "counts": [self.children, self.trained, self.spent, self.rounds, self.next_number],
             "screen": {level: asdict(counter) for level, counter in self.screen.counters.items()},
@@ -205,7 +212,8 @@ class Strand:
         self.known = dict(known)
         self.rates = dict(rates)
         self.best = max(known.values(), key=lambda one: (one.fitness, -one.number))
-        self.firsts.extend(state["firsts"])
+        for task, values in state["reached"].items():
+            self.reached[task].extend(values)
         self.pending.extend(_pending_in(kept) for kept in state["pending"])
         self.children, self.trained, self.spent, self.rounds, self.next_number = state["counts"]
         for level, kept in state["screen"].items():
@@ -218,8 +226,13 @@ def rates(detail: Mapping[str, Any]) -> dict[str, float]:
     return {task: score["lr"] for task, score in detail.items()}
 
 
-def _first(assessment: Assessment, level: Level) -> float:
-    return float(assessment.detail.get(level.tasks[0], {}).get("value", level.worst))
+def reached(assessment: Assessment) -> Iterator[tuple[str, float]]:
+    """What an assessment adds to the hurdles: by task its value, without those that were only tried there."""
+    for task, score in assessment.detail.items():
+        if "trial" in score:
+            yield TRIAL, float(score["trial"])
+        if assessment.status != TRIED:
+            yield task, float(score["value"])
 
 
 def _pending_out(pending: Pending) -> dict[str, Any]:
@@ -228,7 +241,7 @@ def _pending_out(pending: Pending) -> dict[str, Any]:
         for c in pending.candidates
     ]
     live = {str(number): to_text(genome) for number, genome in pending.live.items()}
-    return {"candidates": candidates, "live": live, "children": pending.children, "hurdle": pending.hurdle}
+    return {"candidates": candidates, "live": live, "children": pending.children, "hurdles": pending.hurdles}
 
 
 def _pending_in(kept: Mapping[str, Any]) -> Pending:
@@ -237,4 +250,4 @@ def _pending_in(kept: Mapping[str, Any]) -> Pending:
         for text, parent, change, island, fingerprint, number in kept["candidates"]
     ]
     live = {int(number): from_text(text) for number, text in kept["live"].items()}
-    return Pending(candidates, live, kept["children"], kept["hurdle"])
+    return Pending(candidates, live, kept["children"], tuple(kept["hurdles"]))

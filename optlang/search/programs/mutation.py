@@ -9,6 +9,7 @@ One more kind is one more function here with `@mutation`.
 
 from __future__ import annotations
 
+import math
 import random
 from bisect import bisect
 from collections.abc import Callable, Sequence
@@ -55,7 +56,14 @@ class Draws:
 
     def bounded(self, value: float) -> float:
         low, high = self.space.constants
-        return min(max(value, low), high)
+        return min(max(in_series(value) if self.space.series else value, low), high)
+
+    def near(self, value: float) -> float:
+        """A multiple of a constant; in series a decay or its distance from 1 is multiplied, as one tunes them."""
+        factor = 2.0 ** self.random.gauss(0.0, 1.0)
+        if self.space.series and 0.5 <= value < 1:
+            return self.bounded(1 - (1 - value) * factor)
+        return self.bounded(value * factor)
 
     def argument(self, names: Sequence[str]) -> Argument:
         """A constant, or a name that has a value."""
@@ -136,7 +144,7 @@ def argument(draws: Draws, genome: Genome) -> Change | None:
     place, position = draws.random.choice(places)
     old = genome[place].args[position]
     if isinstance(old, float) and draws.random.random() < SCALED:
-        return _replaced(genome, place, position, draws.bounded(old * 2.0 ** draws.random.gauss(0.0, 1.0)))
+        return _replaced(genome, place, position, draws.near(old))
     return _replaced(genome, place, position, draws.argument(draws.names(genome, place)))
 
 
@@ -149,7 +157,18 @@ def constant(draws: Draws, genome: Genome) -> Change | None:
     place, position = draws.random.choice(places)
     old = genome[place].args[position]
     assert isinstance(old, float)
-    return _replaced(genome, place, position, draws.bounded(old * 2.0 ** draws.random.gauss(0.0, 1.0)))
+    return _replaced(genome, place, position, draws.near(old))
+
+
+def in_series(value: float) -> float:
+    """The nearest of ±1, 2 or 5 times a power of ten; between 0.5 and 1 the nearest number that is so far below 1."""
+    if not value or not math.isfinite(value):
+        return value
+    if 0.5 < value < 1:
+        return float(f"{1 - in_series(1 - value):.12g}")
+    decade = math.floor(math.log10(abs(value)))
+    nearest = min((m * 10.0**decade for m in (1, 2, 5, 10)), key=lambda one: abs(math.log(one / abs(value))))
+    return math.copysign(float(f"{nearest:.12g}"), value)
 
 
 def _open(space: Space, genome: Genome) -> list[tuple[int, int]]:

@@ -28,7 +28,8 @@ def _default_functions() -> dict[str, float]:
 class Space:
     """A search space. `functions` are weights by name, `names` what mutation may read besides slots and temporaries.
 
-    `constants` is the closed range of the constants that a search makes. Constraints: "elementwise" (no reductions, no
+    `constants` is the closed range of the constants that a search makes; with `series` these are 1, 2 or 5 times a power of ten,
+    or 1 less such a number, so that children meet again. Constraints: "elementwise" (no reductions, no
     matrices), "no model values", "loss scale" (the update does not change when the loss is scaled), "once F" (at most one
     call of a function), "reads NAME" and "never NAME" (for what the update depends on).
     """
@@ -37,6 +38,7 @@ class Space:
     functions: Mapping[str, float] = field(default_factory=_default_functions)
     names: tuple[str, ...] = ("w", "g", "t", "lr")
     constants: tuple[float, float] = (-100.0, 100.0)
+    series: bool = False
     chance_of_constant: float = 0.3
     limits: Limits = field(default_factory=Limits)
     constraints: tuple[str, ...] = ()
@@ -108,7 +110,7 @@ class Space:
         low, high = kept["constants"]
         return cls(
             Form(tuple(form["slots"]), tuple(form["temporaries"]), form["scaled"]), dict(kept["functions"]), tuple(kept["names"]),
-            (float(low), float(high)), kept["chance_of_constant"], Limits(**kept["limits"]), tuple(kept["constraints"]),
+            (float(low), float(high)), kept["series"], kept["chance_of_constant"], Limits(**kept["limits"]), tuple(kept["constraints"]),
             tuple(map(from_text, kept["seeds"])), kept["template"],
         )  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 A program is run in NumPy float64 for a few steps on fixed gradients of several sizes, for a matrix and a vector at once, its
 slots filling up. The updates, rounded so that the order of additions does not show, are the fingerprint; where the form
-scales updates by a tuned step size, only their direction counts. Values lie side by side in one flat last axis.
+scales updates by a tuned step size, only their direction counts. Values lie side by side in one flat last axis. Few probes show
+whether a program descends; its fingerprint takes many more, for two masks may differ in one element of a thousand.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ Array = Any  # numpy.ndarray, or a number
 SHAPES: tuple[tuple[int, ...], ...] = ((4, 3), (5,))
 LAYOUT = Layout(SHAPES)
 SIZE = LAYOUT.size
-LOUDNESS = (1.0, 30.0, 0.1, 3.0, 0.3, 10.0, 0.03, 1.7, 0.6, 5.0)  # of the probes: more of them take hardly longer
-STEPS, PROBES = 5, len(LOUDNESS)
+LOUDNESS = (1.0, 30.0, 0.1, 3.0, 0.3, 10.0, 0.03, 1.7, 0.6, 5.0)  # of the probes, again and again
+STEPS, PROBES, MORE = 5, 10, 100
+SCALE_RTOL = 1e-2  # an epsilon of 1e-8 beside the smallest gradient is no dependence on the scale
 NOTHING = 1e-12  # of the largest value of a step: below this, all is rounding
 DROPPED = 29  # bits of a float64: 7 decimal digits are left
 HALF_CELL = 199_004_321  # short binary fractions and whole numbers shall not lie at the edge of what is rounded to one
@@ -45,30 +47,42 @@ class Probe:
 
 
 @cache
-def probe() -> Probe:
-    source = np.random.default_rng(2302_06675)
-    sizes = 10.0 ** source.uniform(-2, 1, size=(1, PROBES, SIZE)) * np.array(LOUDNESS).reshape(1, PROBES, 1)
-    slow = source.normal(size=(1, PROBES, SIZE))
-    gradients = sizes * (slow + 0.7 * source.normal(size=(STEPS, PROBES, SIZE)))
-    return Probe(gradients, source.normal(size=(STEPS, PROBES, SIZE)), (gradients**2).sum(-1))
+def probe(seed: int = 2302_06675, count: int = PROBES) -> Probe:
+    source = np.random.default_rng(seed)
+    sizes = 10.0 ** source.uniform(-2, 1, size=(1, count, SIZE)) * np.resize(LOUDNESS, count).reshape(1, count, 1)
+    slow = source.normal(size=(1, count, SIZE))
+    gradients = sizes * (slow + 0.7 * source.normal(size=(STEPS, count, SIZE)))
+    return Probe(gradients, source.normal(size=(STEPS, count, SIZE)), (gradients**2).sum(-1))
 
 
-def updates(genome: Genome, form: Form, scale: float = 1.0) -> Array:
+def updates(genome: Genome, form: Form, scale: float = 1.0, data: Probe | None = None) -> Array:
     """What a program computes in each step, [steps, probes, elements], of gradients times `scale`; NaN where it cannot run."""
+    data = data or probe()
     step = genome_function(genome, form, LAYOUT)
     with np.errstate(all="ignore"):
-        return _by_interpreter(genome, form, scale) if step is None else _quick(step, form, scale)
+        return _by_interpreter(genome, form, scale, data) if step is None else _quick(step, form, scale, data)
 
 
-def fingerprint(found: Array, form: Form) -> str:
-    """The short text for some updates."""
-    values = found / np.abs(found).max() if form.scaled else found + 0.0
+def fingerprint(genome: Genome, form: Form, found: Array) -> str:
+    """The short text for a program whose updates are `found`. Of programs that need the interpreter it tells no more than these."""
+    step = genome_function(genome, form, LAYOUT)
+    with np.errstate(all="ignore"):
+        seen = [found] if step is None else [found, _quick(step, form, 1.0, probe(MORE, MORE))]
+        return hashlib.blake2b(b"".join(_rounded(one, form).tobytes() for one in seen), digest_size=12).hexdigest()
+
+
+def _rounded(found: Array, form: Form) -> Array:
+    """Updates as whole numbers that are alike where only the order of additions differs."""
+    sizes = np.abs(found)
+    lost = ~(sizes < np.inf)
+    sizes[lost] = 0.0
+    values = found / sizes.max() if form.scaled else found + 0.0
+    values[lost] = 0.0
     if form.scaled:
         values /= math.sqrt(np.vdot(values, values) / values.size)
-    sizes = np.abs(found)
     values[sizes <= NOTHING * sizes.max(-1, keepdims=True)] = 0.0  # beside one step that explodes the others still count
-    cells = (values.view(np.int64) + HALF_CELL) >> DROPPED
-    return hashlib.blake2b(cells.tobytes(), digest_size=12).hexdigest()
+    values[lost] = np.inf
+    return (values.view(np.int64) + HALF_CELL) >> DROPPED
 
 
 def descends(found: Array) -> float:
@@ -83,33 +97,32 @@ def descends(found: Array) -> float:
 
 def ignores_scale(genome: Genome, form: Form, found: Array, scales: Sequence[float]) -> bool:
     """Whether updates stay the same when the loss, and with it every gradient, is multiplied."""
-    return all(np.allclose(updates(genome, form, scale), found, rtol=1e-3, atol=1e-6 * np.abs(found).max()) for scale in scales)
+    return all(np.allclose(updates(genome, form, scale), found, rtol=SCALE_RTOL, atol=1e-6 * np.abs(found).max()) for scale in scales)
 
 
 # ------------------------------------------------------------------------------------------------- two ways to run
 
 
-def _quick(step: Step, form: Form, scale: float) -> Array:
-    data = probe()
-    slots: dict[str, Array] = dict.fromkeys(form.slots, np.zeros((PROBES, SIZE)))
-    found = np.empty((STEPS, PROBES, SIZE))
+def _quick(step: Step, form: Form, scale: float, data: Probe) -> Array:
+    slots: dict[str, Array] = dict.fromkeys(form.slots, np.zeros(data.weights.shape[1:]))
+    found = np.empty(data.weights.shape)
     for number in range(STEPS):
         found[number], slots = step(data.weights[number], scale * data.gradients[number], slots, number + 1.0)
     return found
 
 
-def _by_interpreter(genome: Genome, form: Form, scale: float) -> Array:
+def _by_interpreter(genome: Genome, form: Form, scale: float, data: Probe) -> Array:
     """By the reference interpreter: for what treats parameters as matrices of other shapes."""
     nothing = np.full((STEPS, PROBES, SIZE), np.nan)
     try:
         program = to_program(genome, form)
-        return np.stack([_one_probe(program, number, scale) for number in range(PROBES)], 1)
+        return np.stack([_one_probe(program, number, scale, data) for number in range(data.weights.shape[1])], 1)
     except (StepError, GenomeError, TypeProblem):
         return nothing
 
 
-def _one_probe(program: ir.Program, number: int, scale: float) -> Array:
-    executable, data = BACKEND.compile(program, "safe"), probe()
+def _one_probe(program: ir.Program, number: int, scale: float, data: Probe) -> Array:
+    executable = BACKEND.compile(program, "safe")
     cells = [Cell(np.zeros(shape), None, {}, {"lr": 1.0}, 0, facts_of(shape), n, 0) for n, shape in enumerate(SHAPES)]
     step, found = Stepped(cells, {}, {0: {}}), np.empty((STEPS, SIZE))
     edges = np.cumsum([0, *(int(np.prod(shape)) for shape in SHAPES)])

@@ -83,7 +83,7 @@ class Screen:
         if reason:
             self._remember(keys, f"!{reason}")
             return self._rejected("fingerprint", started, reason, genome)
-        name = behaviour.fingerprint(found, self.space.form)
+        name = behaviour.fingerprint(genome, self.space.form, found)
         is_known = name in self.known
         self._remember([*keys, name], name)
         if is_known:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Store", "StoreError"]
 
-FORMAT = 1
+FORMAT = 2
 NAME = "optlang search"
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +16,11 @@ from optlang.search.training.levels import Level
 from optlang.types import TypeProblem
 
 if TYPE_CHECKING:
-    from optlang.search.training.fitness import Tuned
+    from optlang.search.training.fitness import Grid, Tuned
     from optlang.search.training.tasks import Task
+
+
+TRIED = "stopped at the trial"
 
 
 @dataclass(frozen=True)
@@ -32,8 +36,9 @@ class Job:
     level: Level
     baselines: Mapping[str, Any]
     seeds: tuple[int, ...]
-    hurdle: float = -math.inf  # who is below this on the first task is not trained on the others
+    hurdles: tuple[float, ...] = ()  # by task: who is below this there is not trained on the tasks after it
     starts: tuple[Mapping[str, float], ...] = ()
+    trial: float | None = None  # who is below this in a trial, one seed on the first task, is trained no further
 
 
 @dataclass(frozen=True)
@@ -56,29 +61,44 @@ def assess(job: Job) -> list[Assessment]:
     started = time.perf_counter()
     starts = job.starts or ({},) * len(job.genomes)
     found = [_Candidate(text, job.form, job.level, start) for text, start in zip(job.genomes, starts, strict=True)]
-    for place, name in enumerate(job.level.tasks):
-        going = [c for c in found if not c.status and (place == 0 or c.first >= job.hurdle)]
+    going = found if job.trial is None else _tried(found, job, job.trial)
+    for name, hurdle in zip_longest(job.level.tasks, job.hurdles, fillvalue=-math.inf):
         task = tasks.task(name).longer(job.level.factor)
         for candidate, tuned in _tuned(going, task, job.seeds):
             candidate.judge(task, tuned, job)
+        going = [c for c in going if name in c.scores and c.scores[name]["value"] >= hurdle]
     share = (time.perf_counter() - started) / max(len(found), 1)
     return [c.assessment(share) for c in found]
 
 
+def _tried(found: Sequence[_Candidate], job: Job, least: float) -> list[_Candidate]:
+    """Those that pass the trial: few step sizes, one seed, the first task. Their tuning goes on from the best."""
+    from optlang.search.training import tasks
+    from optlang.search.training.fitness import Grid
+
+    name, less, passed = job.level.tasks[0], replace(job, seeds=job.seeds[:1]), []
+    task = tasks.task(name).longer(job.level.factor)
+    for candidate, tuned in _tuned(found, task, less.seeds, Grid(extensions=0, refined=False)):
+        candidate.judge(task, tuned, less)
+        candidate.tried = candidate.scores[name]["trial"] = candidate.scores[name]["value"]
+        candidate.starts = {**candidate.starts, name: candidate.scores[name]["lr"]}
+        if candidate.tried >= least:
+            passed.append(candidate)
+        else:
+            candidate.ended = TRIED
+    return passed
+
+
 class _Candidate:
     def __init__(self, text: str, form: Form, level: Level, starts: Mapping[str, float]) -> None:
-        self.level, self.status, self.starts = level, "", starts
+        self.level, self.status, self.ended, self.starts = level, "", "", starts
         self.scores: dict[str, dict[str, Any]] = {}
+        self.tried: float | None = None  # what the trial has shown
         self.steps = 0
         try:
             self.program = to_program(from_text(text), form)
         except (GenomeError, TypeProblem) as problem:
             self.status = f"failed: {problem}"
-
-    @property
-    def first(self) -> float:
-        """The value on the first task."""
-        return next((float(score["value"]) for score in self.scores.values()), self.level.worst)
 
     def judge(self, task: Task, tuned: Tuned, job: Job) -> None:
         """Keeps what a task has shown."""
@@ -94,6 +114,8 @@ class _Candidate:
         value = value if math.isfinite(value) else self.level.worst
         lr, loss = fitness.rate(tuned.best), float(losses.mean())
         self.scores[task.name] = {"value": value, "error": _finite(error), "lr": lr, "loss": _finite(loss), "runs": tuned.runs}
+        if self.tried is not None and task.name == self.level.tasks[0]:
+            self.scores[task.name]["trial"] = self.tried
         self.steps += tuned.steps
 
     def assessment(self, seconds: float) -> Assessment:
@@ -101,7 +123,7 @@ class _Candidate:
         missing = len(self.level.tasks) - len(self.scores)
         values = [score["value"] for score in self.scores.values()] + [self.level.worst] * missing
         error = sum(score["error"] ** 2 for score in self.scores.values()) ** 0.5 / len(values)
-        status = self.status or ("stopped at the hurdle" if missing else "ok")
+        status = self.status or self.ended or ("stopped at a hurdle" if missing else "ok")
         if self.status:
             values = [self.level.worst]
         return Assessment(sum(values) / len(values), error, min(values), self.steps, seconds, status, self.scores)
@@ -118,16 +140,16 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else (0.0 if math.isnan(value) else math.copysign(1e30, value))
 
 
-def _tuned(going: Sequence[_Candidate], task: Task, seeds: Sequence[int]) -> list[tuple[_Candidate, Tuned]]:
+def _tuned(found: Sequence[_Candidate], task: Task, seeds: Sequence[int], grid: Grid | None = None) -> list[tuple[_Candidate, Tuned]]:
     """All candidates in one batch; one that cannot run is left out, and the others go again."""
     from optlang.search.training.fitness import point, tune
     from optlang.search.training.trainer import EntryError
 
-    going = list(going)
+    going = [c for c in found if not c.status]
     while going:
         try:
             starts = [point(c.starts[task.name]) if task.name in c.starts else None for c in going]
-            return list(zip(going, tune([c.program for c in going], task, seeds, starts=starts), strict=True))
+            return list(zip(going, tune([c.program for c in going], task, seeds, grid, starts=starts), strict=True))
         except EntryError as problem:
             going.pop(problem.index).status = f"failed: {problem.reason}"
     return []

@@ -28,7 +28,7 @@ class Planted(Task):
     """A quadratic. `decades`: what its curvatures span. A batch is what is added to the gradient."""
 
     decades = 2.0
-    steps, batch_size = 200, 1
+    steps, batch_size, at_once = 200, 1, 192
 
     def weights(self) -> Mapping[str, Weight]:
         return {"w": Weight((SIZE,), 1.0)}

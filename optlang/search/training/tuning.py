@@ -1,7 +1,8 @@
 """Settings of a rule tuned by Optuna, many trials in one batch of runs, with the same number of trials for every rule.
 
-What is tuned is read off the rule: its step size over five decades around its default, what decays an average by how far it
-is from 1, weight decay over decades. All else stays at its default.
+What is tuned is read off the rule: its step size within a factor of ten of its default, which is to be one that fits tasks of
+this kind (`optlang.search.finals.centred`), what decays an average so too, by how far it is from 1, and weight decay over decades.
+All else stays at its default.
 """
 
 from __future__ import annotations
@@ -40,8 +41,7 @@ class Range:
         return 1 - found if self.below_one else found
 
 
-STEP_SIZE = (1e-2, 1e3)  # times the default: small models take larger steps than those that defaults are made for
-DECAY = Range(1e-3, 0.5, below_one=True)
+AROUND = 10.0  # the factor to either side of a default
 SMALL = Range(1e-4, 1.0)
 
 
@@ -54,9 +54,9 @@ def _range(hyper: Hyper) -> Range | None:
     if hyper.baked or hyper.kind != "real":
         return None
     if hyper.name == "lr":
-        return Range(hyper.default * STEP_SIZE[0], hyper.default * STEP_SIZE[1])
+        return Range(hyper.default / AROUND, hyper.default * AROUND)
     if hyper.bounds is not None and (hyper.bounds.low, hyper.bounds.high) == (0, 1) and hyper.default > 0:
-        return DECAY
+        return Range((1 - hyper.default) / AROUND, min(0.5, (1 - hyper.default) * AROUND), below_one=True)
     return SMALL if hyper.name == "weight_decay" else None
 
 

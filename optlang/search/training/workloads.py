@@ -59,7 +59,7 @@ class _Classifier(_Workload):
 class CancerMLP(_Classifier):
     """breast cancer diagnoses (569 rows of 30 numbers), an MLP 30-32-32-2 of 2.1K parameters"""
 
-    name, steps, batch_size = "cancer-mlp", 100, 32
+    name, steps, batch_size, at_once = "cancer-mlp", 100, 32, 144
 
     def weights(self) -> Mapping[str, Weight]:
         return _dense("one", 30, 32) | _dense("two", 32, 32) | _dense("three", 32, 2)
