@@ -47,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--functions", nargs="+", metavar="F", help="only these functions")
     parser.add_argument("--never", nargs="+", metavar="NAME", default=[], help="names that no program may read, such as t or w")
     parser.add_argument("--constraint", action="append", default=[], metavar="C", help='such as "elementwise" or "loss scale"')
+    parser.add_argument("--series", action="store_true", help="constants are 1, 2 or 5 times a power of ten, or 1 less such a number")
     parser.add_argument("--limit", action="append", default=[], metavar="WHAT=N", help="statements, slots or depth")
     parser.add_argument("--template", metavar="FILE", help="a program with holes: `?` for an argument, a line `?` for statements")
     parser.add_argument("--population", type=int, default=200, help="default: 200")
@@ -121,6 +122,7 @@ def _space(arguments: argparse.Namespace, seeds: list[str]) -> Any:
     if odd := sorted(set(limits) - {"statements", "slots", "depth"}):
         raise ValueError(f"--limit {odd[0]}=…: there are limits of statements, slots and depth, as in --limit statements=15")
     fields: dict[str, Any] = {"limits": Limits(**limits)} if limits else {}
+    fields["series"] = arguments.series
     fields["constraints"] = (*arguments.constraint, *(f"never {name}" for name in arguments.never))
     if arguments.functions:
         fields["functions"] = dict.fromkeys(arguments.functions, 1.0)

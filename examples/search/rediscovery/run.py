@@ -2,6 +2,7 @@
 
     python examples/search/rediscovery/run.py                     all of it, or what is still missing
     python examples/search/rediscovery/run.py momentum --seeds 3  one suite
+    python examples/search/rediscovery/run.py momentum --only 7   the search with seed 7, to be run beside others
     python examples/search/rediscovery/run.py --draw              only the figure and the page, from results.json
 
 On every task the ranking of the known rules is verified first. A search ends when its best program behaves like the family
@@ -32,7 +33,7 @@ from optlang.search.training.assess import Job, assess
 from optlang.search.training.levels import Level
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results.json"
+RESULTS, RUNS = HERE / "results.json", HERE / "runs"
 FUNCTIONS = (
     "add", "sub", "mul", "protected_div", "interp", "abs", "square", "protected_sqrt", "maximum", "minimum", "tanh", "norm_tensor",
 )  # fmt: skip
@@ -131,11 +132,12 @@ def page(kept: dict[str, Any]) -> str:
            for n, one in kept.items() for c in one.get("cut off", ())]  # fmt: skip
     missing = [f"{SUITES[n].task} ({SUITES[n].family} from AdamW) has not been searched to the end yet."
                for n in SUITES if n not in kept]  # fmt: skip
+    older = "The searches of momentum and normalized ran before constants came in series and programs were tried first."
     return "\n".join([
         "# Found again", "",
         "Searches on planted tasks, from rules that lack the idea that wins there. Found is what behaves like the family up to scale,",
         "whatever its text. The interval is Wilson's. Made by `python examples/search/rediscovery/run.py`; everything is in",
-        "[results.json](results.json).", "", *lines, "", *cut, *missing, "", "![CPU minutes of every search](figure.svg)", "",
+        "[results.json](results.json).", "", *lines, "", *cut, *missing, older, "", "![CPU minutes of every search](figure.svg)", "",
         "## How known rules rank there", "",
         "Tuned alike, from 8 seeds; the value is the loss at the end with its sign turned, so more is better.", "",
         *ranks, "", "## What was found", "", *found, "",
@@ -173,19 +175,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("suites", nargs="*", choices=[*SUITES, []], metavar="SUITE", help=f"of {', '.join(SUITES)}; default: all")
     parser.add_argument("--seeds", type=int, default=10, help="searches of each suite; default: 10")
-    parser.add_argument("--draw", action="store_true", help="only draw what is in results.json")
+    parser.add_argument("--only", type=int, help="one search with this seed, whose result stays in runs/ until the next call")
+    parser.add_argument("--draw", action="store_true", help="only draw what is in results.json and runs/")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    RUNS.mkdir(exist_ok=True)
     kept: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for name in () if arguments.draw else arguments.suites or SUITES:
-        one = kept.setdefault(name, {"known rules": verified(SUITES[name]), "searches": []})
-        for seed in range(len(one["searches"]), arguments.seeds):
-            one["searches"].append(searched(SUITES[name], seed))
-            RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
-            print(name, one["searches"][-1], flush=True)
+    for name in arguments.suites or SUITES:
+        one = kept.setdefault(name, {"known rules": {}, "searches": []})
+        one["known rules"] = one["known rules"] or verified(SUITES[name])
+        seeds = range(arguments.seeds) if arguments.only is None else [arguments.only]
+        for seed in set(seeds) - {search["seed"] for search in (*one["searches"], *one.get("cut off", ()))}:
+            one["searches"] += done(name, seed, arguments.draw)
+    if arguments.only is None:
+        told(kept)
+
+
+def done(name: str, seed: int, only_look: bool) -> list[dict[str, Any]]:
+    """A search that is finished, or is made now, if any; kept in a file of its own, so that several may be made at a time."""
+    path = RUNS / f"{name}-{seed}.json"
+    if not path.exists() and not only_look:
+        made = searched(SUITES[name], seed)
+        path.write_text(json.dumps(made, indent=1) + "\n")
+        print(name, made, flush=True)
+    return [json.loads(path.read_text())] if path.exists() else []
+
+
+def told(kept: dict[str, Any]) -> None:
+    """The files beside this one."""
+    kept = {name: one for name in SUITES if (one := kept.get(name)) and one["searches"]}
+    for name, one in kept.items():
+        one["searches"].sort(key=lambda search: search["seed"])
         hits = sum(search["found"] for search in one["searches"])
         print(f"{name}: {hits} of {len(one['searches'])} found", flush=True)
-    kept = {name: one for name in SUITES if (one := kept.get(name)) and one["searches"]}
+    RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
     draw(kept)
     (HERE / "README.md").write_text(page(kept), encoding="utf-8")
 
