@@ -4,7 +4,8 @@ All are quadratics q(w) = (w - w*)ᵀ A (w - w*) / 2 in 64 dimensions, with A tu
 direction, and a w* about which w itself says nothing. What differs is what the rule gets to see. Reported is log10 q.
 
 planted-momentum    the gradient of q, whose curvatures span three decades: momentum is made for this
-planted-sign        the gradient of q, with an element in 50 hit by noise without a mean: it takes a bound, and then an average
+planted-sign        the gradient of q at a scale that no step shares with the next, with an element in ten hit by noise without a
+                    mean: it takes a bound that knows no scale, and then an average
 planted-normalized  the gradient of q³/3, whose size falls with the fifth power of the distance: a step needs a length of its own
 """
 
@@ -78,13 +79,20 @@ class PlantedMomentum(Planted):
 
 
 class PlantedSign(Planted):
-    """a quadratic; in every step one element in 50 gets noise of a hundred times the gradient, and without a mean"""
+    """a quadratic whose gradients change their scale in every step, over four decades; an element in ten gets noise of a hundred
+    times the gradient, and without a mean"""
 
-    name = "planted-sign"
-    share, size = 0.02, 100.0
+    name, schedule = "planted-sign", "linear"  # a constant step size would reward whatever shrinks by itself
+    share, size, scales = 0.1, 100.0, 2.0
 
     def noise(self, seed: int, step: int) -> Tensor:
-        return _cauchy(seed, step, self.share) * self.size
+        """The scale of a step, then the noise."""
+        scale = 10 ** (self.scales * (2 * torch.rand(1, generator=_generator(seed + 1, -step)) - 1))
+        return torch.cat([scale, scale * self.size * _cauchy(seed, step, self.share)])
+
+    def loss(self, params: Params, batch: Batch) -> Tensor:
+        given = batch[0].to(params["w"].dtype)
+        return self.distance(params) * given[:, 0] + (params["w"] * given[:, 1:]).sum(-1)
 
 
 class PlantedNormalized(Planted):
@@ -103,9 +111,13 @@ def _normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+def _generator(seed: int, step: int) -> torch.Generator:
+    return torch.Generator().manual_seed(1_000_003 * seed + step)
+
+
 @lru_cache(maxsize=4096)
 def _cauchy(seed: int, step: int, share: float) -> Tensor:
     """A few elements of a Cauchy distribution, zeros elsewhere."""
-    generator = torch.Generator().manual_seed(1_000_003 * seed + step)
+    generator = _generator(seed, step)
     hit = torch.rand(SIZE, generator=generator) < share
     return torch.where(hit, torch.empty(SIZE).cauchy_(generator=generator), torch.zeros(SIZE))
