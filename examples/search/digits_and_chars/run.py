@@ -46,7 +46,9 @@ BUDGET, TRIALS, SHORTER = Budget(target_trials=16), 8, 0.5  # of the hold-out's 
 def searching(store: Path, minutes: float, workers: int) -> api.Search:
     """The search: new, or as it was left."""
     if store.exists():
-        return api.resume(store, workers=workers)
+        run = api.resume(store, workers=workers)
+        run.hunt.settings = replace(run.hunt.settings, budget=replace(run.hunt.settings.budget, minutes=minutes))
+        return run
     space = api.space_of("lion", ["adamw"], names=("w", "g"), series=True, constraints=("loss scale",))
     return api.search(
         store=store, space=space, children=CHILDREN, minutes=minutes, workers=workers, seed=SEED, validate_every=50, until_onset=False,
@@ -139,18 +141,22 @@ def page(made: dict[str, Any], rules: dict[str, str], settings: Settings) -> str
     screen, sittings = made["screening"], made["sittings"]
     cpu = sum(one["cpu minutes"] for one in sittings)
     budget = settings.budget
-    aim = "" if made["children"] >= budget.children else f" The aim is {budget.children:,} in two hours of two cores; this search had less."
+    rest = cpu * budget.children / made["children"]
+    aim = "" if made["children"] >= budget.children else (
+        f"The aim is {budget.children:,} in two hours of two cores, 240 CPU minutes; this search had {cpu:.0f}, and at its rate "
+        f"{budget.children:,} would take {rest:.0f}.\n")  # fmt: skip
     until = ", ".join(f"{count:,} {'on all tasks' if status == 'ok' else status}" for status, count in made["trained until"].items())
     levels = "\n".join(f"| {name} | {c['seen']:,} | {c['merged']:,} | {c['rejected']:,} | {c['passed']:,} |" for name, c in screen.items())
     return f"""# From AdamW, over Lion's functions
 
 {made["children"]:,} children, {made["trained"]:,} of them trained ({made["share never trained"]:.1%} never were), in
-{cpu:.0f} CPU minutes, {made["minutes"]:.0f} by the clock, on {os.cpu_count()} cores that others used at the same time.{aim} A child is
-what one mutation made of a program; one that equals an earlier one in one of the ways below, or is rejected, counts, and is not
-trained. Trained were: {until}. The trial is one seed and three step sizes on the first task. Seed {made["seed"]}; tasks
-{", ".join(settings.funnel[0].tasks)}; constants are 1, 2 or 5 times a power of ten or 1 less such a number, and updates do not depend
-on the scale of the loss. Made by `python examples/search/digits_and_chars/run.py`; all figures are in
-[results.json](results.json), and [report.html](report.html) has the lineage of the best, equation by equation.
+{cpu:.0f} CPU minutes, {made["minutes"]:.0f} by the clock, on {os.cpu_count()} cores that others used at the same time.
+{aim}A child is what one mutation made of a program; one that equals an earlier one in one of the ways below, or is rejected,
+counts, and is not trained. Of those that were trained,
+{until}; the trial is one seed and three step sizes on the first task.
+Seed {made["seed"]}; tasks {", ".join(settings.funnel[0].tasks)}; constants are 1, 2 or 5 times a power of ten or 1 less
+such a number, and updates do not depend on the scale of the loss. Made by `python examples/search/digits_and_chars/run.py`;
+all figures are in [results.json](results.json), and [report.html](report.html) has the lineage of the best, equation by equation.
 
 | level | children seen | merged | rejected | passed on |
 |---|---|---|---|---|
@@ -247,7 +253,7 @@ def draw(made: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=120.0, help="of searching; default: 120")
+    parser.add_argument("--minutes", type=float, default=120.0, help="of searching by the clock, all sittings together; default: 120")
     parser.add_argument("--runs", type=Path, default=HERE / "runs", help="folder of the store")
     parser.add_argument("--workers", type=int, default=2, help="processes; default: 2")
     parser.add_argument("--search", action="store_true", help="end after the search")
