@@ -18,21 +18,22 @@ from torch import Tensor
 
 from optlang import ir
 from optlang.backends.arrays import kept, write
-from optlang.backends.base import NOT_YET, Backend, Cell, Executable, Math, Step, StepError, Way
-from optlang.backends.device_scalars import is_on_device, sent
-from optlang.backends.formats import PLAIN, REST, Packed, Storage
+from optlang.backends.base import NOT_YET, Backend, Cell, Executable, Math, Step, Way
+from optlang.backends.device_scalars import is_on_device
+from optlang.backends.formats import PLAIN, REST, Storage
 from optlang.backends.interpreter import Code, Run
 from optlang.backends.overflow import SCALE, unscaled_gradient
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.reference import exists
 from optlang.backends.repeat import same
 from optlang.backends.torch.barriers import cross
+from optlang.backends.torch.binding import Binding
 from optlang.backends.torch.code import CellCode, Output, generate
 from optlang.backends.torch.functions import COMPILE_FROM, Bound, Functions
 from optlang.backends.torch.views import like
-from optlang.backends.torch.work import Pass, Work, computing, input_of, new_state, truth_of
+from optlang.backends.torch.work import Pass, Work, new_state, truth_of
 from optlang.backends.writing import write_all
-from optlang.host import HostScalars, MissingFact
+from optlang.host import HostScalars
 from optlang.ir import Node, Program
 from optlang.plan import Barrier, Plan, Truth, plan
 from optlang.simplify import simplify
@@ -53,6 +54,7 @@ class TorchExecutable:
         self.compile_from, self.storage = compile_from, storage
         self._conditions = [HostScalars((c,)) for c in self.plan.conditions]
         self._functions = functions or Functions()
+        self._bound = Binding(self.plan.program.name, self._functions, storage).bound
         self._functions.rounds = storage.products == "bf16"
         self._levels: dict[tuple[Truth, ...], list[list[Barrier]]] = {}
         self._needed: dict[Truth, frozenset[Node]] = {}
@@ -238,74 +240,6 @@ class TorchExecutable:
 
     def _call(self, code: CellCode, work: Work, now: Pass, states: Any) -> Any:
         return self._functions.run(self._bound(code, work, now, states), now.compiled)
-
-    def _bound(self, code: CellCode, work: Work, now: Pass, states: Any) -> Bound:
-        """A function with the tensors and numbers of one parameter. Raises StepError where one of them is not to be had."""
-        cell = work.cell
-        if code.shaped and cell.weights.ndim < 2:
-            raise StepError(f"{cell.name or f'parameter {cell.index}'} has shape {tuple(cell.weights.shape)}, but rule "
-                            f"`{self.plan.program.name}` needs a matrix; send it to another rule with a `route`")  # fmt: skip
-        tensors = [self._tensor(node, work, now, states) for node in code.tensors]
-        draws = code.draws or any(isinstance(x, Packed) and x.form.draws for x in tensors)
-        counter = now.counter(cell) if draws else None
-        first = cell.weights.shape[0] if code.shaped else 0
-        return Bound(code, cell.weights, tensors, self._scalar_tensor(code, work, now), counter, first)
-
-    def _tensor(self, node: Node, work: Work, now: Pass, states: Any) -> Tensor | Packed:
-        cell = work.cell
-        if node.op == "w":
-            return self.storage.weight(cell.state, cell.weights)
-        if node in work.marks:
-            return work.marks[node]
-        if node.type.extent.level in ("group", "model"):
-            assert now.run is not None and work.place is not None
-            [value] = now.run([(node, work.place)])
-            return torch.as_tensor(value, dtype=computing(cell.weights.dtype), device=cell.weights.device)
-        if node.op == "g":
-            if cell.gradient is None:
-                raise StepError(f"{cell.name or f'parameter {cell.index}'} has no gradient; call `backward()` first")
-            if cell.gradient.shape != cell.weights.shape:
-                raise StepError(f"{cell.name or f'parameter {cell.index}'}: its gradient has shape {tuple(cell.gradient.shape)}, "
-                                f"the parameter itself {tuple(cell.weights.shape)}")  # fmt: skip
-            return cell.gradient  # type: ignore[no-any-return]
-        if node.op == "input":
-            return input_of(node, cell)
-        if node.value not in states:
-            raise StepError(f"{cell.name or f'parameter {cell.index}'}: the state `{node.value}` is not there; call `prepare` before")
-        return self.storage.state(node.value, states, cell.weights)
-
-    def _scalar_tensor(self, code: CellCode, work: Work, now: Pass) -> Tensor:
-        """The values of a function's slots, in float64 until here."""
-        cell = work.cell
-        slots = self._functions.scalars(code)
-        try:
-            if is_on_device(cell):
-                return self._row_of_the_device(code, work, now)
-            values = slots.host(cell.hypers, cell.t, cell.facts)
-        except MissingFact as missing:
-            raise StepError(
-                f"{cell.name or f'parameter {cell.index}'}: {missing} (its shape is {tuple(cell.weights.shape)}); "
-                "choose with `when rank >= 2 { … } else { … }`, or send it to another rule with a `route`"
-            ) from None
-        if slots.shared:
-            assert now.run is not None and work.place is not None
-            values += tuple(float(x) for x in now.run([(node, work.place) for node in slots.shared]))
-            values = tuple(values[i] for i in slots.order)
-        key = (values, cell.weights.device, cell.weights.dtype)
-        if key not in now.scalars:
-            now.scalars[key] = sent(values, cell.weights.device, computing(cell.weights.dtype))
-        return now.scalars[key]  # type: ignore[no-any-return]
-
-    def _row_of_the_device(self, code: CellCode, work: Work, now: Pass) -> Tensor:
-        """The same where the host knows neither `t` nor all hypers, for all parameters that share these."""
-        cell = work.cell
-        key = (code, id(cell.hypers), cell.weights.device)
-        if key not in now.scalars:
-            cells = [w.cell for w in now.works if w.truth == work.truth and w.cell.hypers is cell.hypers]
-            cells = [c for c in cells if (c.weights.device, c.weights.dtype) == (cell.weights.device, cell.weights.dtype)]
-            rows = self._functions.scalars(code).device(cells, cell.weights.device).to(computing(cell.weights.dtype))
-            now.scalars[key] = dict(zip(map(id, cells), rows.unbind(), strict=True))
-        return now.scalars[key][id(cell)]  # type: ignore[no-any-return]
 
 
 def _nothing() -> None:

@@ -1,0 +1,92 @@
+"""What one parameter gives a function: its tensors, and the numbers that hypers, `t` and facts make."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optlang.backends.base import StepError
+from optlang.backends.device_scalars import is_on_device, sent
+from optlang.backends.formats import Packed, Storage
+from optlang.backends.torch.code import CellCode
+from optlang.backends.torch.functions import Bound, Functions
+from optlang.backends.torch.work import Pass, Work, computing, input_of
+from optlang.host import MissingFact
+from optlang.ir import Node
+
+
+class Binding:
+    """Of the functions of one rule."""
+
+    def __init__(self, rule: str, functions: Functions, storage: Storage) -> None:
+        self.rule, self.functions, self.storage = rule, functions, storage
+
+    def bound(self, code: CellCode, work: Work, now: Pass, states: Any) -> Bound:
+        """A function with the tensors and numbers of one parameter. Raises StepError where one of them is not to be had."""
+        cell = work.cell
+        if code.shaped and cell.weights.ndim < 2:
+            raise StepError(f"{cell.name or f'parameter {cell.index}'} has shape {tuple(cell.weights.shape)}, but rule "
+                            f"`{self.rule}` needs a matrix; send it to another rule with a `route`")  # fmt: skip
+        tensors = [self._tensor(node, work, now, states) for node in code.tensors]
+        draws = code.draws or any(isinstance(x, Packed) and x.form.draws for x in tensors)
+        counter = now.counter(cell) if draws else None
+        first = cell.weights.shape[0] if code.shaped else 0
+        return Bound(code, cell.weights, tensors, self._numbers(code, work, now), counter, first)
+
+    def _tensor(self, node: Node, work: Work, now: Pass, states: Any) -> Tensor | Packed:
+        cell = work.cell
+        if node.op == "w":
+            return self.storage.weight(cell.state, cell.weights)
+        if node in work.marks:
+            return work.marks[node]
+        if node.type.extent.level in ("group", "model"):
+            assert now.run is not None and work.place is not None
+            [value] = now.run([(node, work.place)])
+            return torch.as_tensor(value, dtype=computing(cell.weights.dtype), device=cell.weights.device)
+        if node.op == "g":
+            if cell.gradient is None:
+                raise StepError(f"{cell.name or f'parameter {cell.index}'} has no gradient; call `backward()` first")
+            if cell.gradient.shape != cell.weights.shape:
+                raise StepError(f"{cell.name or f'parameter {cell.index}'}: its gradient has shape {tuple(cell.gradient.shape)}, "
+                                f"the parameter itself {tuple(cell.weights.shape)}")  # fmt: skip
+            return cell.gradient  # type: ignore[no-any-return]
+        if node.op == "input":
+            return input_of(node, cell)
+        if node.value not in states:
+            raise StepError(f"{cell.name or f'parameter {cell.index}'}: the state `{node.value}` is not there; call `prepare` before")
+        return self.storage.state(node.value, states, cell.weights)
+
+    def _numbers(self, code: CellCode, work: Work, now: Pass) -> Tensor:
+        """The values of a function's slots, in float64 until here."""
+        cell = work.cell
+        slots = self.functions.scalars(code)
+        try:
+            if is_on_device(cell):
+                return self._row_of_the_device(code, work, now)
+            values = slots.host(cell.hypers, cell.t, cell.facts)
+        except MissingFact as missing:
+            raise StepError(
+                f"{cell.name or f'parameter {cell.index}'}: {missing} (its shape is {tuple(cell.weights.shape)}); "
+                "choose with `when rank >= 2 { … } else { … }`, or send it to another rule with a `route`"
+            ) from None
+        if slots.shared:
+            assert now.run is not None and work.place is not None
+            values += tuple(float(x) for x in now.run([(node, work.place) for node in slots.shared]))
+            values = tuple(values[i] for i in slots.order)
+        key = (values, cell.weights.device, cell.weights.dtype)
+        if key not in now.scalars:
+            now.scalars[key] = sent(values, cell.weights.device, computing(cell.weights.dtype))
+        return now.scalars[key]  # type: ignore[no-any-return]
+
+    def _row_of_the_device(self, code: CellCode, work: Work, now: Pass) -> Tensor:
+        """The same where the host knows neither `t` nor all hypers, for all parameters that share these."""
+        cell = work.cell
+        key = (code, id(cell.hypers), cell.weights.device)
+        if key not in now.scalars:
+            cells = [w.cell for w in now.works if w.truth == work.truth and w.cell.hypers is cell.hypers]
+            cells = [c for c in cells if (c.weights.device, c.weights.dtype) == (cell.weights.device, cell.weights.dtype)]
+            rows = self.functions.scalars(code).device(cells, cell.weights.device).to(computing(cell.weights.dtype))
+            now.scalars[key] = dict(zip(map(id, cells), rows.unbind(), strict=True))
+        return now.scalars[key][id(cell)]  # type: ignore[no-any-return]
