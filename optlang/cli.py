@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 
-from optlang import __version__, commands
+from optlang import __version__, commands, forms
 from optlang.errors import OptError
 
 ABOUT = """\
@@ -108,7 +108,7 @@ def _show(parser: argparse.ArgumentParser) -> None:
     plan      stages, bytes, operations, scaling graph     Graphviz: optlang show lion --as graph | dot -Tsvg
     cost      memory that a step keeps and moves, for each format of state, with passes, launches and operations"""
     parser.add_argument("file", metavar="FILE", help="a file, a library name, or - for standard input")
-    parser.add_argument("--as", dest="form", default="text", choices=list(commands.FORMS), help="default: text")
+    parser.add_argument("--as", dest="form", default="text", choices=["text", *forms.FORMS], help="default: text")
     parser.add_argument("--rule", help="which rule, where the file has several")
     parser.add_argument("--math", default="safe", choices=["safe", "strict", "fast"], help="for --as plan and cost; default: safe")
     parser.set_defaults(run=commands.show)

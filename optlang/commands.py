@@ -8,19 +8,17 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optlang import diagnose, ir, library, lower, ops
+from optlang import diagnose, forms, ir, library, lower, ops
 from optlang.errors import Diagnostic, OptError, Source, did_you_mean
 from optlang.front import parser
 from optlang.front.syntax import File, Route
 from optlang.front.syntax import Rule as RuleItem
-from optlang.ir import Program, Routing
 
 if TYPE_CHECKING:
-    from optlang.backends.base import Math
     from optlang.rules import Rule
 
 TEMPLATE = """\
@@ -194,7 +192,7 @@ def replace_file(path: Path, text: str) -> None:
 
 def show(arguments: argparse.Namespace) -> int:
     source = read(arguments.file)
-    text = canonical(source) if arguments.form == "text" else FORMS[arguments.form](_rule(source, arguments.rule), arguments.math)
+    text = canonical(source) if arguments.form == "text" else forms.FORMS[arguments.form](_rule(source, arguments.rule), arguments.math)
     print(text.rstrip("\n"))
     return 0
 
@@ -203,55 +201,6 @@ def _rule(source: Source, name: str | None) -> Rule:
     from optlang.rules import Rule  # noqa: PLC0415 - `check` and `fmt` start without it
 
     return Rule.from_source(source, name)
-
-
-def _ir(rule: Rule, _math: Math) -> str:
-    from optlang.printing.render import listing  # noqa: PLC0415
-
-    return listing(rule.program)
-
-
-def _graph(rule: Rule, _math: Math) -> str:
-    from optlang.printing.render import graph  # noqa: PLC0415
-
-    return graph(rule.program)
-
-
-def _plan(rule: Rule, math: Math) -> str:
-    """What a step does: stages, operations and bytes, and how it scales; of a route, for each of its rules."""
-    if isinstance(rule.program, Routing):
-        return "\n\n".join(f"# {case.program.name}\n{_planned(case.program, math)}" for case in rule.program.cases)
-    return _planned(rule.program, math)
-
-
-def _cost(rule: Rule, math: Math) -> str:
-    """Memory kept and moved by a step, for each format of state; of a route, for each of its rules."""
-    from optlang.footprint import table  # noqa: PLC0415
-    from optlang.plan import plan  # noqa: PLC0415
-    from optlang.simplify import report, simplify  # noqa: PLC0415
-
-    programs = [case.program for case in rule.program.cases] if isinstance(rule.program, Routing) else [rule.program]
-    return "\n\n".join(f"{report(program, math).to_text()}\n\n{table(plan(simplify(program, math)))}" for program in programs)
-
-
-def _planned(program: Program, math: Math) -> str:
-    from optlang.costs import describe  # noqa: PLC0415
-    from optlang.degrees import degrees  # noqa: PLC0415
-    from optlang.plan import plan  # noqa: PLC0415
-    from optlang.simplify import report, simplify  # noqa: PLC0415
-
-    return "\n\n".join([describe(plan(simplify(program, math))), report(program, math).to_text(), degrees(program).to_text()])
-
-
-FORMS: dict[str, Callable[[Rule, Math], str]] = {
-    "text": lambda rule, _math: canonical(rule.source),
-    "latex": lambda rule, _math: rule.latex(),
-    "markdown": lambda rule, _math: rule.markdown(),
-    "ir": _ir,
-    "plan": _plan,
-    "cost": _cost,
-    "graph": _graph,
-}
 
 
 def diff(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from optlang import commands
+from optlang import commands, forms
 from optlang.cli import COMMANDS, main
 
 GOOD = "rule Good { hyper lr = 0.1 in (0, inf) w' = w - lr*g }\n"
@@ -155,7 +155,7 @@ def test_codes_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "N99"]) == 2
 
 
-@pytest.mark.parametrize("form", commands.FORMS)
+@pytest.mark.parametrize("form", ["text", *forms.FORMS])
 @pytest.mark.parametrize("name", ["lion", "muonwithadamw", "adafactor", "sophiah"])
 def test_every_form_of_a_rule(name: str, form: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", name, "--as", form]) == 0

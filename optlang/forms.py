@@ -1,0 +1,60 @@
+"""The forms in which `show` prints a rule, its text apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from optlang.ir import Program, Routing
+
+if TYPE_CHECKING:
+    from optlang.backends.base import Math
+    from optlang.rules import Rule
+
+
+def _ir(rule: Rule, _math: Math) -> str:
+    from optlang.printing.render import listing  # noqa: PLC0415
+
+    return listing(rule.program)
+
+
+def _graph(rule: Rule, _math: Math) -> str:
+    from optlang.printing.render import graph  # noqa: PLC0415
+
+    return graph(rule.program)
+
+
+def _plan(rule: Rule, math: Math) -> str:
+    """What a step does: stages, operations and bytes, and how it scales; of a route, for each of its rules."""
+    if isinstance(rule.program, Routing):
+        return "\n\n".join(f"# {case.program.name}\n{_planned(case.program, math)}" for case in rule.program.cases)
+    return _planned(rule.program, math)
+
+
+def _cost(rule: Rule, math: Math) -> str:
+    """Memory kept and moved by a step, for each format of state; of a route, for each of its rules."""
+    from optlang.footprint import table  # noqa: PLC0415
+    from optlang.plan import plan  # noqa: PLC0415
+    from optlang.simplify import report, simplify  # noqa: PLC0415
+
+    programs = [case.program for case in rule.program.cases] if isinstance(rule.program, Routing) else [rule.program]
+    return "\n\n".join(f"{report(program, math).to_text()}\n\n{table(plan(simplify(program, math)))}" for program in programs)
+
+
+def _planned(program: Program, math: Math) -> str:
+    from optlang.costs import describe  # noqa: PLC0415
+    from optlang.degrees import degrees  # noqa: PLC0415
+    from optlang.plan import plan  # noqa: PLC0415
+    from optlang.simplify import report, simplify  # noqa: PLC0415
+
+    return "\n\n".join([describe(plan(simplify(program, math))), report(program, math).to_text(), degrees(program).to_text()])
+
+
+FORMS: dict[str, Callable[[Rule, Math], str]] = {
+    "latex": lambda rule, _math: rule.latex(),
+    "markdown": lambda rule, _math: rule.markdown(),
+    "ir": _ir,
+    "plan": _plan,
+    "cost": _cost,
+    "graph": _graph,
+}
