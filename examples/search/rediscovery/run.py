@@ -128,11 +128,15 @@ def page(kept: dict[str, Any]) -> str:
              for n, one in kept.items()]  # fmt: skip
     found = [f"- {n}, seed {s['seed']}: `{s['program'].replace(chr(10), '; ')}`, which is {s['settings']} (cosine {s['cosine']:.3f})"
              for n, one in kept.items() for s in one["searches"][:2] if s["found"]]  # fmt: skip
-    cut = [f"Of {n}, seed {c['seed']} was ended unfinished after {c['cpu minutes']:g} CPU minutes; it counts as nothing found."
-           for n, one in kept.items() for c in one.get("cut off", ())]  # fmt: skip
+    cut = [f"Of {n}, {len(short)} searches ({', '.join(str(c['seed']) for c in short)}) were ended unfinished after at most "
+           f"{max(c['cpu minutes'] for c in short):g} CPU minutes each; they count as nothing found."
+           for n, one in kept.items() if (short := one.get("cut off", ()))]  # fmt: skip
     missing = [f"{SUITES[n].task} ({SUITES[n].family} from AdamW) has not been searched to the end yet."
                for n in SUITES if n not in kept]  # fmt: skip
-    older = "The searches of momentum and normalized ran before constants came in series and programs were tried first."
+    older = ("The searches of momentum and normalized ran before constants came in series and programs were tried first. On an earlier "
+             "planted-sign, whose gradients kept their scale, had noise in one element of fifty and a step size that stayed, four of seven "
+             "searches found averages of signs within 0.2 CPU minutes; three found rules that end lower than those, which let large "
+             "gradients shrink to nothing or shrink by themselves. The task of today is one where a bound has to know no scale.")
     return "\n".join([
         "# Found again", "",
         "Searches on planted tasks, from rules that lack the idea that wins there. Found is what behaves like the family up to scale,",
@@ -185,8 +189,10 @@ def main() -> None:
         one = kept.setdefault(name, {"known rules": {}, "searches": []})
         one["known rules"] = one["known rules"] or verified(SUITES[name])
         seeds = range(arguments.seeds) if arguments.only is None else [arguments.only]
-        for seed in set(seeds) - {search["seed"] for search in (*one["searches"], *one.get("cut off", ()))}:
+        for seed in set(seeds) - {search["seed"] for search in one["searches"]}:
             one["searches"] += done(name, seed, arguments.draw)
+        ended = {search["seed"] for search in one["searches"]}
+        one["cut off"] = [search for search in one.get("cut off", ()) if search["seed"] not in ended]
     if arguments.only is None:
         told(kept)
 
