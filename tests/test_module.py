@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 import optlang
 from optlang import library
+from optlang.printing.emit import identifier
 
 GOLDEN = Path(__file__).parent / "golden" / "modules"
 NAMES = library.names()
@@ -262,6 +263,10 @@ def test_a_route_sends_parameters_and_keeps_their_settings() -> None:
         results.append([round(x, 9) for p in net.parameters() for x in p.flatten().tolist()])
     assert results[0] == results[2]
     assert results[1] == results[3]
+
+
+def test_any_wish_becomes_a_name_of_python() -> None:
+    assert [identifier(wish) for wish in ("2nd", "a b", "l", "_a", "µ")] == ["x_2nd", "a_b", "l_", "x_a", "μ"]
 
 
 def test_what_nobody_reads_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:

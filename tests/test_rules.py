@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import optlang
+from optlang.resources import folder
 
 TWO = "rule One { hyper lr = 0.1 in (0, inf) w' = w - lr*g } rule Two { hyper lr = 0.1 in (0, inf) w' = w - 2*lr*g }"
 MOMENTUM = "rule M { hyper lr = 0.1 in (0, inf) state m = 0 m' = 0.9*m + g w' = w - lr*m' }"
@@ -109,3 +110,8 @@ def test_public_names_exist() -> None:
     assert set(optlang.__all__) <= set(dir(optlang))
     with pytest.raises(AttributeError, match="nosuch"):
         optlang.nosuch  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_a_broken_installation_is_said() -> None:
+    with pytest.raises(FileNotFoundError, match="'nothing' is missing"):
+        folder("nothing")

@@ -25,24 +25,28 @@ class Choice:
     """From a run with contexts: `data` of coverage, `times` in seconds of tests and of the reading of their files."""
 
     def __init__(self, root: Path, data: Path, times: Iterable[Path]) -> None:
-        self.root = root
-        self.data = CoverageData(str(data))
-        self.data.read()
+        self.root, self.data = root, data
         self.times: dict[str, float] = {}
         for path in times:
             self.times |= json.loads(path.read_text(encoding="utf-8"))
         self.measured = Counter(file_of(test) for test in self.times if "::" in test)
-        self.lines = cache(lambda file: self.data.contexts_by_lineno(str(root / file)))
+        self.lines = cache(lambda file: self._read().contexts_by_lineno(str(root / file)))
 
     @property
     def files(self) -> list[str]:
         return [*self.measured]
 
+    def _read(self) -> CoverageData:
+        """The data, opened by each process for itself."""
+        data = CoverageData(str(self.data))
+        data.read()
+        return data
+
     def reaching(self, mutant: Mutant) -> list[str]:
         """The tests that execute the statement; anything of its module, where it runs when that is read; of its folder, unmeasured."""
         lines = self.lines(mutant.file)
         if not lines:
-            beside = [path for path in self.data.measured_files() if Path(path).parent == (self.root / mutant.file).parent]
+            beside = [path for path in self._read().measured_files() if Path(path).parent == (self.root / mutant.file).parent]
             lines = {0: [""], 1: [test for path in beside for tests in self.lines(path).values() for test in tests]}
         first, last = mutant.statement
         found = {test for line in range(first, last + 1) for test in lines.get(0 if 0 in lines else line, ())}
