@@ -16,7 +16,7 @@ import torch
 
 from . import kills, steps
 
-RULES = (("adamw", "torch"), ("lamb", "torch"), ("adafactor", "torch"), ("came", "torch"), ("lamb", "cpp"), ("adamw", "cpp"))
+RULES = (("adamw", "torch"), ("lamb", "torch"), ("adafactor", "torch"), ("lamb", "cpp"), ("adamw", "cpp"))
 Counted = Callable[[Path], Counter[str]]
 
 
