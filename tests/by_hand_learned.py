@@ -61,6 +61,38 @@ def _rebuilt(g: Array, other: Array, h: Any) -> Array:
     return np.asarray(of_s * s + along * g + of_y * y)
 
 
+def per_parameter_mlp(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
+    """Metz et al. 2022, one tensor: all features of all elements as a matrix, and the layers as products with it."""
+
+    def mean(name: str, x: Array, beta: float) -> Array:
+        s[name] = beta * s.get(name, 0.0) + (1 - beta) * x
+        return np.asarray(s[name])
+
+    m, v = [mean(f"m{k}", g, b) for k, b in enumerate((h.beta1, h.beta2, h.beta3))], mean("v", g * g, h.beta4)
+    squares, long = g * g + 1e-30, int(np.argmax(g.shape[::-1]) == 0) if g.ndim == 2 else None
+    long_means, short_means, factors, mixed = [], [], [], []
+    for k, b in enumerate((h.beta5, h.beta6, h.beta7)):
+        if long is None:
+            x = y = mean(f"x{k}", squares, b)
+            factor, other = 1 / np.sqrt(np.maximum(x + 1e-9, 1e-9)), 1 / np.sqrt(x + 1e-6)
+        else:
+            x = mean(f"x{k}", squares.mean(axis=long, keepdims=True), b)
+            y = mean(f"y{k}", squares.mean(axis=1 - long, keepdims=True), b)
+            factor = other = 1 / np.sqrt(np.maximum(x / (x.mean() + 1e-9), 1e-9) * np.maximum(y, 1e-9))
+        for found, one in zip((long_means, short_means, factors, mixed), (x, y, factor, other), strict=True):
+            found.append(one)
+    q = 1 / np.sqrt(v + 1e-6)
+    features = [g, w, *m, v, *(x * q for x in m), q, *(g * x for x in factors), *long_means, *short_means]
+    features += [1 / np.sqrt(x + 1e-8) for x in (*long_means, *short_means)] + [x * y for x, y in zip(m, mixed, strict=True)]
+    even = [np.broadcast_to(x / np.sqrt(1e-5 + np.mean(x * x)), g.shape).ravel() for x in features]
+    clocks = [np.full(g.size, np.tanh((t - 1) / x - 1)) for x in (1, 3, 10, 30, 100, 300, 1e3, 3e3, 1e4, 3e4, 1e5)]
+    layer = np.stack([*even, *clocks], axis=1)
+    for weights in (h.first, h.second):
+        layer = np.maximum(layer @ weights[:-1] + weights[-1], 0.0)
+    direction, exponent = (layer @ h.third[:-1] + h.third[-1]).T.reshape(2, *g.shape)
+    return np.asarray(w - h.lr * direction * np.exp(h.stretch * exponent))
+
+
 def proximal(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
     """Liu et al. 2023: the proximal operator of the l1 norm, element by element. h: lr, penalty, network."""
     p, a = (batch.whole([x.numpy() for x in part]) for part in h.network(h.problem, t - 1).values())

@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import by_hand_learned as hand
+import numpy as np
 import torch
-from by_hand import Array
+from by_hand import Array, by_hand
 from by_hand_reductions import Batch, all_by_hand
 from closed_loop import Params, Problem
 from references import Row, Setting
 
 import optlang
 from optlang import philox
-from optlang.ir import Program, walk
+from optlang.ir import Program, cell, walk
 
 
 def draws(rule: str, **shaping: int) -> Any:
@@ -42,6 +43,13 @@ def network(problem: Problem, step: int) -> dict[str, Params]:
 
 PENALIZED: dict[str, Any] = {"lr": 0.05, "penalty": 0.5}
 
+SMALL: dict[str, Any] = {
+    "lr": 0.05, "stretch": 0.5, "beta1": 0.8, "beta2": 0.95, "beta3": 0.9, "beta4": 0.85, "beta5": 0.7, "beta6": 0.8, "beta7": 0.97,
+}  # fmt: skip
+TABLES = {name: 0.4 * np.random.default_rng(len(name)).normal(size=shape)
+          for name, shape in {"first": (40, 4), "second": (5, 4), "third": (5, 2)}.items()}  # fmt: skip
+CELLS = {cell(name, i + 1, j + 1): float(x) for name, table in TABLES.items() for (i, j), x in np.ndenumerate(table)}
+
 RULES: tuple[Row, ...] = (
     Row("mezo", MEZO, all_by_hand(hand.two_points, draw=draws("mezo"), **MEZO), closure=True),
     Row("zocoordinates", COORDINATES, all_by_hand(hand.coordinates, draw=draws("zocoordinates", k=3), **COORDINATES), closure=True),
@@ -49,5 +57,7 @@ RULES: tuple[Row, ...] = (
     Row("zoranksgd", {**CODED, "coded": True}, all_by_hand(hand.ranks, draw=draws("zoranksgd"), coded=True, **CODED), "coded",
         closure=True),
     Row("l2opa", PENALIZED, all_by_hand(hand.proximal, network=network, **PENALIZED), inputs=network),
+    Row("perparametermlp", {**SMALL, **CELLS}, by_hand(hand.per_parameter_mlp, **SMALL, **TABLES),
+        shapes=("matrix", "vector", "one", "wide")),
     Row("smb", TRIAL, all_by_hand(hand.model_building, **TRIAL), closure=True),
 )  # fmt: skip

@@ -18,7 +18,7 @@ from optlang.runtime.facts import lacks_rank
 
 Array = Any
 READS_SIZES = {  # a number of inputs, without treating a parameter as a matrix
-    "ScionSign", "HiddenAdamW", "HiddenSGD", "OutputSGD", "UnitHiddenAdamW", "UnitEmbeddingAdamW", "BlockAdamW",
+    "ScionSign", "HiddenAdamW", "HiddenSGD", "OutputSGD", "UnitHiddenAdamW", "UnitEmbeddingAdamW", "BlockAdamW", "HiddenMLP",
 }  # fmt: skip
 
 

@@ -136,6 +136,8 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "completepadamw": "torch's AdamW, each parameter with the settings of the paper",
     "schedulefreeradam": "schedulefree's RAdamScheduleFree",
     "marsshampooexact": "pytorch_optimizer's MARS, told the gradients at the last weights, its cast to bfloat16 left out",
+    "perparametermlp": "the transcription of the paper in `tests/by_hand_learned.py`",
+    "mulo": "the transcription of the paper in `tests/by_hand_learned.py`, its lr divided",
     "l2opa": "the transcription of the paper in `tests/by_hand_learned.py`",
     "fromage": "pytorch_optimizer's Fromage", "qhm": "pytorch_optimizer's QHM",
     "psgdkron": "kron-torch in float64, given our draws",
@@ -147,9 +149,8 @@ ABSENT = """\
 
 * Subset-Norm with subsets of any length: there is no view of a parameter as groups of k elements, so that subsets are rows or columns.
 * Optimistic AMSGrad's extrapolated guess: there is no small linear solve, so that the guess is the last gradient.
-* Learned optimizers with weights of their own (small_fc_lopt, µLO's scaling of it, VeLO): `dense` and tables say the first two, which
-  have not been measured on every backend yet; VeLO has more weights than a table may, and a network that looks at all tensors. What a
-  network says may be an `input`, as in L2OPA.
+* VeLO: a network of each tensor looks at all tensors, and has more weights than a table may. PerParameterMLP takes tensors of more than
+  two dimensions element by element, its authors' code by their two largest dimensions.
 * LoRA-GGPO, LoRA-Pro: a rule is of one parameter, and theirs are of the two factors of a matrix; the noise of LoRA-GGPO is added in the
   forward pass to the product of both and a frozen matrix, which the optimizer never sees.
 * MT-DAO with several slow means: means have no numbers, so that there is the one which its authors recommend. FedHyper's server with

@@ -53,6 +53,8 @@ SHORT = {  # what does not get there in these steps, and why
     "zocoordinates": "ten losses a step say too little about 10,000 weights",
     "zoranksgd": "four losses a step say too little about 10,000 weights",
     "unitadamw": "it is for weights that start at variance 1, which is the model's business",
+    "perparametermlp": "its network is all zero until one is given that somebody has trained",
+    "mulo": "its network is all zero until one is given that somebody has trained",
     "l2opa": "its inputs are the outputs of a trained network",
 }
 
