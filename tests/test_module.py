@@ -465,7 +465,7 @@ def test_parts_of_several_processes_are_refused_where_torch_would_not_take_them(
     assert "parts of parameters on several processes" in whole and "several processes" not in parts
     p = nn.Parameter(torch.eye(2))
     p.device_mesh = None  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match="the class that optlang.load makes takes them"):
+    with pytest.raises(ValueError, match="this file steps whole ones, the loaded rule takes parts"):
         load(whole, "SOAP")([p])
 
 

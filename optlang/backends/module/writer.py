@@ -31,7 +31,7 @@ SPARSE = [
 ]
 PARTS = [
     'if hasattr(param, "device_mesh"):',
-    '    raise ValueError("parts of parameters on several processes: the class that optlang.load makes takes them")',
+    '    raise ValueError("parts of parameters on several processes: this file steps whole ones, the loaded rule takes parts")',
 ]
 ALONE = ("random", "loss", *CALLS)  # of whole parameters
 BETAS_OF_GROUP = [
