@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -23,19 +24,22 @@ def parts(p: Program) -> tuple[object, ...]:
 
 
 def undotted(p: Program) -> Program:
-    """Names of calls with underscores, as they are printed."""
+    """Names of calls and of numbers in tables with underscores, as they are printed."""
+
+    def plain(name: str) -> str:
+        return re.sub(r"\W", "_", name)
 
     def rename(node: ir.Node) -> ir.Node | None:
-        if node.op in ("state", "hyper") and "." in node.value:
-            return ir.make(node.op, (), node.value.replace(".", "_"), node.type)
+        if node.op in ("state", "hyper") and plain(node.value) != node.value:
+            return ir.make(node.op, (), plain(node.value), node.type)
         return None
 
     found = p.replaced(ir.rewrite_top(p.all_roots(), rename))
     return replace(
         found,
-        hypers=tuple(replace(h, name=h.name.replace(".", "_")) for h in p.hypers),
-        states=tuple(replace(s, name=s.name.replace(".", "_")) for s in found.states),
-        updates={name.replace(".", "_"): node for name, node in found.updates.items()},
+        hypers=tuple(replace(h, name=plain(h.name)) for h in p.hypers),
+        states=tuple(replace(s, name=plain(s.name)) for s in found.states),
+        updates={plain(name): node for name, node in found.updates.items()},
     )
 
 
