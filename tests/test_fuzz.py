@@ -10,10 +10,9 @@ import torch
 from fuzz.agree import Agreement, Found
 from fuzz.campaign import Record, problem_of, run, shrunk
 from fuzz.chance import Dice
-from fuzz.grow import Grown, grow, texts
+from fuzz.grow import Grown, grow
 from fuzz.kinds import KINDS
 from fuzz.training import Way
-from hypothesis import HealthCheck, given, settings
 
 from optlang import diagnose
 from optlang.errors import Source
@@ -88,10 +87,10 @@ def test_lints_are_silent_about_what_could_not_be_read() -> None:
 # -------------------------------------------------------------------------------------------------------- a slice
 
 
-@settings(max_examples=15, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
-@given(texts())
-def test_programs_that_hypothesis_draws(grown: Grown) -> None:
-    Agreement()(grown, Way())
+@pytest.mark.parametrize("seed", range(15))
+def test_programs_of_seeds(seed: int) -> None:
+    """The same in every run: what hypothesis draws depends on the modules that are loaded. `make fuzz` goes on from here."""
+    Agreement()(grow(Dice(seed)), Way())
 
 
 @pytest.mark.parametrize(("kind", "count"), [("programs", 60), ("cpp", 40), ("texts", 500)])
