@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from optlang import ir, ops
-from optlang.errors import did_you_mean
 from optlang.front import syntax
 from optlang.lower import inline, tables
 from optlang.lower.context import Value
 from optlang.lower.declarations import extent_of, shape_of
 from optlang.lower.expressions import make
-from optlang.lower.modules import standard_names
+from optlang.lower.modules import advice_about, standard_names
 from optlang.types import TENSOR, Extent, TypeProblem
 
 if TYPE_CHECKING:
@@ -183,9 +182,6 @@ def _unknown(frame: Frame, call: syntax.Call) -> None:
         frame.report("N15", f"`{name}` is a function of `std` that is not imported", call.func_span, "not imported",
                      f"begin the file with `from std import {name}`")  # fmt: skip
     else:
-        known = [*ops.BUILTINS, *frame.module.names(syntax.Rule, syntax.Def), *standard_names()]
-        near = did_you_mean(name, known)
         rule = name[:1].isupper()
         frame.report("N09" if rule else "N01", f"unknown {'rule' if rule else 'function'} `{name}`", call.func_span,
-                     "neither a builtin nor defined or imported here",
-                     f"did you mean `{near}`?" if near else "define it with `def`, or import it with `from FILE import NAME`")  # fmt: skip
+                     "neither a builtin nor defined or imported here", advice_about(name, frame.module))  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 
 from optlang import library, ops
 from optlang.errors import Diagnostic, OptError, Source, Span, did_you_mean
@@ -103,6 +104,21 @@ def load(name: str, beside: Source, loading: tuple[str, ...] = ()) -> Module:
 def standard_names() -> list[str]:
     """What `std` defines, for advice about a missing import."""
     return list(load("std", Source("")).own)
+
+
+def advice_about(name: str, module: Module) -> str:
+    """What to do about the name of a rule or function that a file does not know."""
+    if wanted := _of_library(name):
+        return f"`{wanted}` is a rule of the library: begin the file with `from {wanted.lower()} import {wanted}`"
+    near = did_you_mean(name, [*ops.BUILTINS, *module.names(syntax.Rule, syntax.Def), *standard_names()])
+    return f"did you mean `{near}`?" if near else "define it, or import it with `from FILE import NAME`"
+
+
+@cache
+def _of_library(name: str) -> str | None:
+    """The rule of the library with this name, in the library's letters."""
+    known = load(name, Source("")).own if name.lower() in library.names() else {}
+    return next((own for own, item in known.items() if own.lower() == name.lower() and isinstance(item, syntax.Rule)), None)
 
 
 def calls_of(body: Iterable[syntax.Statement]) -> list[tuple[str, syntax.Call]]:

@@ -10,6 +10,7 @@ from optlang.errors import did_you_mean
 from optlang.front import syntax
 from optlang.lower.declarations import Setting, allows, declared_hyper, setting
 from optlang.lower.expressions import COMPARISONS, OPERATORS
+from optlang.lower.modules import advice_about
 
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame
@@ -46,9 +47,8 @@ def _case(frame: Frame, branch: syntax.Branch, baked: Mapping[str, Setting], pro
         return None
     found = frame.module.find(branch.call.func)
     if found is None or not isinstance(found[0], syntax.Rule):
-        near = did_you_mean(branch.call.func, frame.module.names(syntax.Rule))
         frame.report("N09", f"unknown rule `{branch.call.func}`", branch.call.func_span, "not a rule that is defined or imported here",
-                     f"did you mean `{near}`?" if near else "define it, or import it with `from FILE import NAME`")  # fmt: skip
+                     advice_about(branch.call.func, frame.module))  # fmt: skip
         return None
     settings = _settings(frame, branch.call, found[0])
     if settings is None or (branch.condition is not None and condition is None):
