@@ -23,6 +23,7 @@ from optlang.search.evolution.hunt import Hunt, NothingTrains
 from optlang.search.evolution.population import Ageing
 from optlang.search.evolution.settings import Budget, Plan, Settings, SettingsError
 from optlang.search.evolution.strand import Pace
+from optlang.search.live_view import line
 from optlang.search.programs.genome import from_text
 from optlang.search.programs.space import Space
 from optlang.search.store.database import Store, StoreError
@@ -130,6 +131,19 @@ def test_baselines_have_their_own_budgets(tmp_path: Path) -> None:
     for row in evaluated(tmp_path / "run.db"):
         if row[0].startswith("constants"):
             assert row[2].count("\n") == 0 and "mul(" in row[2], "only the constant of the seed changes"
+
+
+def test_a_branch_that_has_tried_all_constants_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = Space(functions={"mul": 1.0}, seeds=(from_text("u = mul(g, 1.0)"),), constants=(0.1, 10.0), series=True)
+    path = tmp_path / "run.db"
+    given: dict[str, Any] = {"funnel": (SHORT,), "seed": 5, "pace": Pace(jobs=1, per_job=16, proposals=200, hurdle=0.0)}
+    with optlang.search(store=path, space=space, plans=(Plan("constants"),), steps=10**12, workers=1, **given) as run:
+        told = [line(progress) for progress in run]
+    assert told[-1].startswith("100%") and told[-1].endswith("hardly any child is new any more: the branch ends before its budget")
+    assert not any("before its budget" in one for one in told[:-1])
+    assert len(evaluated(path)) <= 25, "1, 2 or 5 times a power of ten, of either sign"
+    with resume(path, workers=1) as run:
+        assert not list(run), "what has run dry stays so"
 
 
 def test_the_funnel_takes_the_best_and_the_seeds(tmp_path: Path) -> None:

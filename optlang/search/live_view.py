@@ -49,7 +49,7 @@ class View:
     def _line(self, progress: Progress) -> None:
         """One line for a round that brought something, or for a while without."""
         now = time.monotonic()
-        if progress.round.improved or progress.point is not None or now - self._spoken > SILENCE:
+        if progress.round.improved or progress.point is not None or progress.dry or now - self._spoken > SILENCE:
             self._spoken = now
             self.console.print(line(progress), highlight=False, soft_wrap=True)
 
@@ -74,6 +74,8 @@ def line(progress: Progress) -> str:
     text = f"{progress.done:4.0%}  {done.branch}: {spent}, best {best.fitness:.4f} (program {best.number})"
     if progress.point is not None:
         text += f"; on validation tasks {progress.point.validation:.4f}"
+    if progress.dry:
+        text += "; hardly any child is new any more: the branch ends before its budget"
     if progress.overfits:
         text += "; the best no longer get better on tasks that selection does not see: the search ends"
     return text

@@ -35,7 +35,7 @@ from optlang.search.training.profile import Budget
 from optlang.search.workers.executor import Processes
 
 HERE = Path(__file__).parent
-CHILDREN, SEED, MAIN = 300_000, 1, "evolution"
+CHILDREN, SEED, MAIN = 1_500_000, 1, "evolution"
 LEVELS = (SEARCH, replace(VALIDATION, seeds=2, enter=4), *FUNNEL[2:])
 BUDGET, TRIALS, SHORTER = Budget(target_trials=16), 8, 0.5  # of the hold-out's steps
 
@@ -52,7 +52,7 @@ def searching(store: Path, minutes: float, workers: int) -> api.Search:
     space = api.space_of("lion", ["adamw"], names=("w", "g"), series=True, constraints=("loss scale",))
     return api.search(
         store=store, space=space, children=CHILDREN, minutes=minutes, workers=workers, seed=SEED, validate_every=50, until_onset=False,
-        funnel=LEVELS, ageing=Ageing(population=200, tournament=3, islands=2, patience=4_000),
+        funnel=LEVELS, ageing=Ageing(population=1_000, tournament=3, islands=4, patience=20_000),
         pace=Pace(jobs=1, per_job=48, hurdle=0.5, trial=0.85),
     )  # fmt: skip
 

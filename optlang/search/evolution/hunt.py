@@ -43,6 +43,7 @@ class Progress:
     done: float  # share of the branch's budget, 0 to 1
     point: Point | None = None  # of the meta-validation curve, where one was made
     overfits: bool = False
+    dry: bool = False
 
 
 class Hunt:
@@ -177,8 +178,10 @@ class Hunt:
         return name if shares[name] < 1 else None
 
     def _share(self, name: str) -> float:
-        """How much of its budget a branch has used."""
+        """How much of its budget a branch has used; all of it where it has run dry."""
         budget, strand, factor = self.settings.budget, self.strands[name], self.budgets[name]
+        if strand.dry:
+            return 1.0
         shares = [0.0]
         if budget.children:
             shares.append(strand.children / (budget.children * factor))
@@ -195,7 +198,7 @@ class Hunt:
             point = self._validated()
             overfits = onset(self.points) is not None
             self.ending |= overfits and self.settings.until_onset
-        return Progress(done, self.seconds, min(self._share(done.branch), 1.0), point, overfits)
+        return Progress(done, self.seconds, min(self._share(done.branch), 1.0), point, overfits, self.strands[done.branch].dry)
 
     def _validated(self) -> Point:
         """The best program so far, on tasks that selection does not see."""

@@ -24,6 +24,7 @@ from optlang.search.training.levels import Level
 OVERLAP = 2  # rounds in flight: one that is trained, one that waits for its workers
 TRIAL = "trial"
 MEMORY = 256  # values on a task that its hurdle is computed from
+DRY = 10  # rounds in a row in which all proposals together brought less than an eighth of what a round trains
 
 Submit = Callable[[Job], Any]  # gives a ticket
 Collect = Callable[[Any], Sequence[Assessment]]  # waits for a ticket
@@ -112,10 +113,15 @@ class Strand:
         self.best = max(seen.values(), key=lambda known: known.fitness)
         self.reached: dict[str, deque[float]] = {task: deque(maxlen=MEMORY) for task in (TRIAL, *level.tasks)}
         self.pending: deque[Pending] = deque()
-        self.children = self.trained = self.spent = self.rounds = 0
+        self.children = self.trained = self.spent = self.rounds = self.lean = 0
         self.next_number = 1 + max(known.number for known in seen.values())
 
     # -------------------------------------------------------------------------------------------------- rounds
+
+    @property
+    def dry(self) -> bool:
+        """Whether hardly anything new is within reach: going on would be proposing what is known, for ever."""
+        return self.lean >= DRY
 
     def round(self, submit: Submit, collect: Collect) -> Round:
         """Sends what is to be sent, waits for the oldest round, and learns from it."""
@@ -180,6 +186,7 @@ class Strand:
             self.branch.add(candidate.proposal, known.number, known.fitness)
         self.children += pending.children
         self.rounds += 1
+        self.lean = self.lean + 1 if pending.children >= self.pace.proposals and 8 * len(pending.live) < self.pace.trained else 0
         return Round(self.name, tuple(births), self.children, self.spent, self.best, self.best is not before)
 
     def _born(self, candidate: Candidate, pending: Pending, assessment: Assessment) -> Birth:
@@ -203,7 +210,7 @@ class Strand:
             "branch": self.branch.state(),
             "reached": {task: list(values) for task, values in self.reached.items()},
             "pending": [_pending_out(pending) for pending in self.pending],
-            "counts": [self.children, self.trained, self.spent, self.rounds, self.next_number],
+            "counts": [self.children, self.trained, self.spent, self.rounds, self.next_number, self.lean],
             "screen": {level: asdict(counter) for level, counter in self.screen.counters.items()},
         }
 
@@ -215,7 +222,8 @@ class Strand:
         for task, values in state["reached"].items():
             self.reached[task].extend(values)
         self.pending.extend(_pending_in(kept) for kept in state["pending"])
-        self.children, self.trained, self.spent, self.rounds, self.next_number = state["counts"]
+        self.children, self.trained, self.spent, self.rounds, self.next_number, *lean = state["counts"]
+        self.lean = lean[0] if lean else 0
         for level, kept in state["screen"].items():
             for name, value in kept.items():
                 setattr(self.screen.counters[level], name, value)
