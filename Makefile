@@ -23,8 +23,8 @@ lint: $(VENV)/.ready-for-tests  ## Style, types and the direction of imports
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
-	$(VENV)/bin/optlang fmt --check library
-	$(VENV)/bin/optlang check library
+	$(VENV)/bin/optlang fmt --check library examples
+	$(VENV)/bin/optlang check library examples
 
 bench: $(VENV)/.ready-for-tests ## The figures of the README, measured on this machine
 	$(PY) tests/bench/run.py

@@ -135,6 +135,8 @@ def explain(arguments: argparse.Namespace) -> int:
 
 
 def format_files(arguments: argparse.Namespace) -> int:
+    from optlang.front.format import canonical  # noqa: PLC0415 - only `fmt` and `show` need it
+
     worst = changed = count = 0
     for name in expand(arguments.files):
         count += 1
@@ -151,16 +153,6 @@ def format_files(arguments: argparse.Namespace) -> int:
         print(f"{changed} of {count} files would change" if changed else f"{count} files in canonical style")
         return max(worst, int(changed > 0))
     return worst
-
-
-def canonical(source: Source) -> str:
-    """A text in canonical style. Raises OptError where it cannot be read: nothing of it may be lost."""
-    from optlang.front.format import format_file  # noqa: PLC0415 - only `fmt` and `show` need it
-
-    file, found = parser.parse(source)
-    if any(d.severity == "error" for d in found):
-        raise OptError(found)
-    return format_file(file)
 
 
 def _write(arguments: argparse.Namespace, name: str, source: Source, text: str) -> None:
@@ -191,6 +183,8 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def show(arguments: argparse.Namespace) -> int:
+    from optlang.front.format import canonical  # noqa: PLC0415 - only `fmt` and `show` need it
+
     source = read(arguments.file)
     text = canonical(source) if arguments.form == "text" else forms.FORMS[arguments.form](_rule(source, arguments.rule), arguments.math)
     print(text.rstrip("\n"))

@@ -9,7 +9,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from optlang.errors import OptError, Source
 from optlang.front import syntax as s
+from optlang.front.parser import parse
 from optlang.front.write import BREAK, LINE_END, Entry, head_of, hyper_cells, with_breaks, written
 
 WIDTH = 120
@@ -27,6 +29,14 @@ class Row:
     text: str
     comment: str = ""
     blank: bool = False
+
+
+def canonical(source: Source) -> str:
+    """A text in canonical style. Raises OptError where it cannot be read: nothing of it may be lost."""
+    file, found = parse(source)
+    if any(d.severity == "error" for d in found):
+        raise OptError(found)
+    return format_file(file)
 
 
 def format_file(file: s.File) -> str:

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from optlang.algebra import Algebra
+from optlang.errors import Source
+from optlang.front.format import canonical
 from optlang.ir import Program
 from optlang.printing.rule_text import to_opt
 from optlang.search.distil.ablation import Ablation, Evaluate
@@ -36,8 +38,8 @@ class Distilled:
     trace: Trace
 
     def opt(self) -> str:
-        """The text of a `.opt` file."""
-        return to_opt(self.program)
+        """The text of a `.opt` file, in canonical style."""
+        return canonical(Source(to_opt(self.program)))
 
     def module(self) -> str:
         """A Python module that needs torch alone."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from optlang.search.workers.executor import TIMEOUT
-from optlang.search.workers.jobs import Desk, Work, attempt, one_thread
+from optlang.search.workers.jobs import Team, Work, attempt, one_thread
 
 WINDOW = 2  # jobs that an actor has at once, so that about twice as many are under way as there are actors
 START = 120.0  # seconds until the first actor must be there
@@ -42,7 +42,7 @@ class _Actor:
         return (self.line[0][1] if self.line else None) if self.ready else self.hello
 
 
-class Cluster:
+class Cluster(Team):
     """Actors with one core each. `work` must be a function that can be imported on every machine.
 
     `workers` None: as many as the cluster has cores. `address` None: a Ray of this machine, started if there is none. Raises
@@ -50,27 +50,16 @@ class Cluster:
     """
 
     def __init__(self, work: Work, workers: int | None = None, address: str | None = None, timeout: float = TIMEOUT) -> None:
+        super().__init__()
         if workers is not None and workers < 1:
             raise ValueError(f"{workers} workers cannot work; give at least 1")
         self.work, self.timeout = work, timeout
         self.ray = _imported()
         self._ours = _joined(self.ray, workers, address)  # a Ray that somebody else has started is left running
         self.workers = workers or int(self.ray.cluster_resources().get("CPU", 1))
-        self._desk = Desk()
         self._remote = self.ray.remote(num_cpus=1, max_restarts=0)(_Worker)
         self._team = [self._hired() for _ in range(self.workers)]
         self._started = time.monotonic()
-
-    def submit(self, job: Any) -> int:
-        ticket = self._desk.add(job)
-        self._hand_out()
-        return ticket
-
-    def collect(self, ticket: int) -> Any:
-        """The result of a job, once. Raises JobFailed, ClusterError where no actor can be started."""
-        while not self._desk.has(ticket):
-            self._attend(1.0)
-        return self._desk.take(ticket)
 
     def close(self) -> None:
         """Ends the actors, whatever they are doing, and the Ray that was started for them."""
@@ -88,7 +77,7 @@ class Cluster:
         return _Actor(handle, handle.hello.remote())
 
     def _hand_out(self) -> None:
-        """First one job for each, then one in line for each."""
+        # first one job for each, then one in line for each
         for length in range(WINDOW):
             for actor in self._team:
                 if actor.ready and len(actor.line) == length and (ticket := self._desk.next()) is not None:
@@ -105,7 +94,7 @@ class Cluster:
         actor.line.append((ticket, reference))
 
     def _attend(self, patience: float) -> None:
-        """Takes what has come, replaces who died or hangs, and hands out what waits."""
+        """Raises ClusterError where no actor can be started."""
         awaited = {actor.awaited: place for place, actor in enumerate(self._team) if actor.awaited is not None}
         come, _ = self.ray.wait(list(awaited), num_returns=len(awaited), timeout=0)
         if not come:

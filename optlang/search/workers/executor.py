@@ -12,11 +12,11 @@ import os
 import signal
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-from optlang.search.workers.jobs import Desk, JobFailed, Work, attempt, one_thread, told
+from optlang.search.workers.jobs import JobFailed, Team, Work, attempt, one_thread, told
 
 __all__ = ["Executor", "JobFailed", "Processes", "Serial"]
 
@@ -70,30 +70,15 @@ class _Worker:
     since: float = 0.0
 
 
-@dataclass
-class Processes:
+class Processes(Team):
     """Fresh processes of this machine, started once. `work` must be a function that can be imported."""
 
-    work: Work
-    workers: int = 2
-    timeout: float = TIMEOUT
-    _team: list[_Worker] = field(default_factory=list)
-    _desk: Desk = field(default_factory=Desk)
-
-    def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"{self.workers} workers cannot work; give at least 1")
-        self._team = [self._hired() for _ in range(self.workers)]
-
-    def submit(self, job: Any) -> int:
-        ticket = self._desk.add(job)
-        self._hand_out()
-        return ticket
-
-    def collect(self, ticket: int) -> Any:
-        while not self._desk.has(ticket):
-            self._attend(1.0)
-        return self._desk.take(ticket)
+    def __init__(self, work: Work, workers: int = 2, timeout: float = TIMEOUT) -> None:
+        super().__init__()
+        if workers < 1:
+            raise ValueError(f"{workers} workers cannot work; give at least 1")
+        self.work, self.workers, self.timeout = work, workers, timeout
+        self._team = [self._hired() for _ in range(workers)]
 
     def close(self) -> None:
         """Ends the workers, whatever they are doing."""
@@ -124,7 +109,6 @@ class Processes:
                 self._done(place, None, f"the job cannot be sent to a worker: {problem}")
 
     def _attend(self, patience: float) -> None:
-        """Takes what has come, replaces who died or hangs, and hands out what waits."""
         busy = {worker.pipe: place for place, worker in enumerate(self._team) if worker.ticket}
         for pipe in wait(list(busy), patience):
             place = busy[pipe]  # type: ignore[index]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -71,6 +72,33 @@ class Desk:
         if problem:
             raise JobFailed(problem)
         return value
+
+
+class Team(ABC):
+    """Workers around one desk. A subclass hands out what waits, and takes what comes back."""
+
+    def __init__(self) -> None:
+        self._desk = Desk()
+
+    def submit(self, job: Any) -> int:
+        """The ticket of a job that is now waiting or under way."""
+        ticket = self._desk.add(job)
+        self._hand_out()
+        return ticket
+
+    def collect(self, ticket: int) -> Any:
+        """The result of a job, once. Raises JobFailed."""
+        while not self._desk.has(ticket):
+            self._attend(1.0)
+        return self._desk.take(ticket)
+
+    @abstractmethod
+    def _hand_out(self) -> None:
+        """Jobs that wait go to workers that are free."""
+
+    @abstractmethod
+    def _attend(self, patience: float) -> None:
+        """Takes what has come within so many seconds, replaces who died or hangs, and hands out what waits."""
 
 
 def attempt(work: Work, job: Any) -> tuple[Any, str]:
