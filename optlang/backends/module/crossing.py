@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from optlang import ir
-from optlang.backends.module.leaves import shared_leaves
 from optlang.backends.module.memory import shares_memory
 from optlang.backends.module.scene import Path, Want
 from optlang.backends.module.section import write
@@ -139,7 +138,7 @@ class Crossing(Shared):
     def _quantile(self, g: Gather, parts: str) -> Lines:
         want = Want(g.barrier.args[1], template=f"{g.owned(g.result)} = _quantile(_together({parts}), {{}})")
         before = self._for_all([want.node])
-        scene = self._team_scene() if g.per_group else self.scene("model", shared_leaves(self.words, "model"), self.model, {})
+        scene = self._shared_scene("group" if g.per_group else "model", [want.node])
         lines, _ = write([want], scene, self.names)
         return [*before, "for team in teams:", *indented(lines)] if g.per_group else [*before, *lines]
 
@@ -155,7 +154,7 @@ class Crossing(Shared):
         lines = [
             f"{points} = []",
             *self._loop([Want(barrier.args[0], template=f"{points}.append({{}})")], [], self._later(crossed), turns),
-            *self._answers(barrier, result, f"(closure, [cell.param for cell in cells], {points}, random_state)"),
+            *self._answers(barrier, result, f"(self, closure, [cell.param for cell in cells], {points}, random_state)"),
         ]
         if condition is None:
             return [*before, *lines]

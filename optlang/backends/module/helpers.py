@@ -176,8 +176,9 @@ def _set_random_state(state: tuple[torch.Tensor, list[torch.Tensor]]) -> None:
 ''',
     "_same_batch": '''
 @contextmanager
-def _same_batch(params: list[torch.Tensor], random_state: Any) -> Iterator[None]:
-    """In here the closure meets the random numbers of its first call; gradients are put back at the end."""
+def _same_batch(optimizer: Optimizer, random_state: Any) -> Iterator[None]:
+    """In here the closure meets the random numbers of its first call; the gradients of all parameters are put back at the end."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
     gradients, after = [p.grad for p in params], _random_state()
     for p in params:
         p.grad = None
@@ -190,10 +191,12 @@ def _same_batch(params: list[torch.Tensor], random_state: Any) -> Iterator[None]
             p.grad = gradient
 ''',
     "_gradients": '''
-def _gradients(closure: Callable[[], Any], params: list[torch.Tensor], points: Iterable[Any], random_state: Any) -> list[torch.Tensor]:
+def _gradients(
+    optimizer: Optimizer, closure: Callable[[], Any], params: list[torch.Tensor], points: Iterable[Any], random_state: Any,
+) -> list[torch.Tensor]:
     """The gradients of this step's batch at other points; the weights are put back whatever happens."""
     weights = [p.detach().clone() for p in params]
-    with _same_batch(params, random_state):
+    with _same_batch(optimizer, random_state):
         try:
             for p, point in zip(params, points):
                 p.copy_(torch.as_tensor(point, dtype=p.dtype))
@@ -205,11 +208,13 @@ def _gradients(closure: Callable[[], Any], params: list[torch.Tensor], points: I
                 p.copy_(weight)
 ''',
     "_loss_at": '''
-def _loss_at(closure: Callable[[], Any], params: list[torch.Tensor], points: Iterable[Any], random_state: Any) -> torch.Tensor:
+def _loss_at(
+    optimizer: Optimizer, closure: Callable[[], Any], params: list[torch.Tensor], points: Iterable[Any], random_state: Any,
+) -> torch.Tensor:
     """The loss of this step's batch at other points, without a backward pass; the weights are put back whatever happens."""
     weights, backward = [p.detach().clone() for p in params], torch.autograd.backward
     torch.autograd.backward = lambda *args, **more: None
-    with _same_batch(params, random_state):
+    with _same_batch(optimizer, random_state):
         try:
             for p, point in zip(params, points):
                 p.copy_(torch.as_tensor(point, dtype=p.dtype))
@@ -238,11 +243,11 @@ def _differentiable_backward() -> Iterator[None]:
 
 
 def _hessian_products(
-    closure: Callable[[], Any], params: list[torch.Tensor], vectors: Iterable[Any], random_state: Any,
+    optimizer: Optimizer, closure: Callable[[], Any], params: list[torch.Tensor], vectors: Iterable[Any], random_state: Any,
 ) -> list[torch.Tensor]:
     """The Hessian of this step's batch times vectors, by differentiating the gradients."""
     vectors = [torch.as_tensor(v, dtype=p.dtype, device=p.device).expand_as(p) for p, v in zip(params, vectors)]
-    with _same_batch(params, random_state), _differentiable_backward(), torch.enable_grad():
+    with _same_batch(optimizer, random_state), _differentiable_backward(), torch.enable_grad():
         closure()
         pairs = [(p.grad, v) for p, v in zip(params, vectors) if p.grad is not None and p.grad.requires_grad]
         if not pairs:

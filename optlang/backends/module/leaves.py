@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from optlang import ir
 from optlang.backends.module.spell import quoted
@@ -87,20 +87,22 @@ def fact_leaves(always_matrix: bool) -> dict[Node, tuple[str, str]]:
     return leaves | {ir.fact(name): (name, text + guard) for name, text in matrix.items()}
 
 
-def shared_leaves(words: Words, level: str) -> dict[Node, tuple[str, str]]:
-    """Leaves of code for a group (`level` "group") or for all parameters."""
+def shared_leaves(words: Words, level: str, certain: Collection[Node] = ()) -> dict[Node, tuple[str, str]]:
+    """Leaves of code for a group (`level` "group") or for all parameters. Groups must agree in a setting where it is read:
+    those that are not `certain` to be read have no line of their own."""
     where = "team" if level == "group" else "cells"
     latest = "max(cell.t for cell in team.cells)" if level == "group" else "max(cell.t for cell in cells)"
     leaves = {ir.T: ("t", latest)}
     for h in words.program.hypers:
-        word = words.hypers[h.name]
+        word, node = words.hypers[h.name], ir.hyper(h.name, h.kind)
         if level == "group":
-            value = words.setting(h.name, "team.group")
-        elif words.has_betas and word in BETAS:
+            leaves[node] = (word, words.setting(h.name, "team.group"))
+            continue
+        if words.has_betas and word in BETAS:
             value = f'_agreed([cell.group for cell in cells], "betas")[{BETAS.index(word)}]'
         else:
             value = f"_agreed([cell.group for cell in cells], {quoted(word)})"
-        leaves[ir.hyper(h.name, h.kind)] = (word, value)
+        leaves[node] = (word, value) if node in certain else (value, "")
     if level == "model":
         signed = 'torch.as_tensor(-loss if cells[0].group["maximize"] else loss)'
         leaves[ir.LOSS] = ("loss_value", f"{signed}.detach().double().cpu().reshape(())")

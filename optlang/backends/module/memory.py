@@ -31,7 +31,7 @@ class Memory:
                 continue
             apart = leaf in self.kept and not self._guards(node, leaf)
             free = not apart and node not in self.claims and self.places.paths[node] == path and bool(self.scene.operands(node))
-            free = free and not (leaf.op == "w" and self.uses[node] > 1)
+            free = free and (self.uses[node] == 1 or (leaf.op != "w" and node.type.extent == leaf.type.extent))  # others meet the shape
             if free and self.scene.is_if(node):
                 self.claims[node] = leaf
                 stack += [(node.args[2], (*path, self.places.turn(node, False))), (node.args[1], (*path, self.places.turn(node, True)))]

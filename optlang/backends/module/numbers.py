@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 from optlang import ir
@@ -52,7 +53,7 @@ class Numbers:
             self.nonnegative.add(node)
         if not self._is_total(node):
             self.raises.add(node)
-        if node in self.raises or any(arg in self.wild for arg in node.args):
+        if node in self.raises or any(arg in self.wild for arg in node.args) or (node.op == "const" and not math.isfinite(node.value)):
             self.wild.add(node)
 
     def _is_below_one(self, node: Node) -> bool:

@@ -44,7 +44,7 @@ class Shared(Update):
         wants = [(n, self.names.fresh(self._wish(n))) for n in dict.fromkeys(nodes) if n not in self.model]
         if not wants:
             return []
-        scene = self._unlabelled(self.scene("model", shared_leaves(self.words, "model"), self.model, {}), wants)
+        scene = self._unlabelled(self._shared_scene("model", [n for n, _ in wants]), wants)
         lines, _ = write([Want(n, template=f"{name} = {{}}") for n, name in wants], scene, self.names)
         self.model |= dict(wants)
         return lines
@@ -57,6 +57,13 @@ class Shared(Update):
         lines, _ = write([Want(n, template=f"team.{name} = {{}}") for n, name in wants], scene, self.names)
         self.team |= dict(wants)
         return ["for team in teams:", *indented(lines)]
+
+    def _shared_scene(self, level: str, nodes: Iterable[Node]) -> Scene:
+        """Of code for these values of a group, or of all parameters."""
+        if level == "group":
+            return self._team_scene()
+        certain = set(ir.walk(nodes, lambda node: node.args[:1] if node.op == "branch" else node.args))
+        return self.scene("model", shared_leaves(self.words, "model", certain), self.model, {})
 
     def _team_scene(self) -> Scene:
         leaves = shared_leaves(self.words, "group") | {n: (name, f"team.{name}") for n, name in self.team.items()}
@@ -87,7 +94,7 @@ class Shared(Update):
                 key, owner = quoted(s.name), "team.cells" if level == "group" else "cells"
                 size = f"({s.type.window},)" if s.type.window else "()"
                 want = Want(s.init, template=f"found = [torch.full({size}, {{}}, dtype={_dtype(s)})]")
-                start, _ = write([want], self._shared_scene(level), self.names)
+                start, _ = write([want], self._shared_scene(level, [want.node]), self.names)
                 made = [
                     f"found = [cell.state[{key}] for cell in {owner} if {key} in cell.state]",
                     "if not found:",
@@ -98,9 +105,6 @@ class Shared(Update):
                 lines += ["for team in teams:", *indented(made)] if level == "group" else made
         return lines
 
-    def _shared_scene(self, level: str) -> Scene:
-        return self._team_scene() if level == "group" else self.scene("model", shared_leaves(self.words, "model"), self.model, {})
-
     def _stored(self, new: Sequence[tuple[ir.State, Node]], groups: str) -> Lines:
         """The new values of shared states, for every parameter that has a state: those without a gradient included."""
         lines: Lines = []
@@ -108,7 +112,7 @@ class Shared(Update):
             level = s.type.extent.level
             window = f".expand({s.type.window}).clone()" if s.type.window else ""
             want = Want(node, template=f"value = torch.as_tensor({{}}, dtype={_dtype(s)}){window}")
-            made, _ = write([want], self._shared_scene(level), self.names)
+            made, _ = write([want], self._shared_scene(level, [want.node]), self.names)
             store = ["    if param in self.state:", f"        self.state[param][{quoted(s.name)}] = value"]
             if level == "group":
                 lines += ["for team in teams:", *indented([*made, 'for param in team.group["params"]:', *store])]
@@ -121,7 +125,7 @@ class Shared(Update):
             return []
         before = self._for_all([n for n in reports.values() if n not in self.numbers])
         wants = [Want(n, template=f"self.reports[{quoted(name)}] = {_plain(n)}({{}})") for name, n in reports.items()]
-        lines, _ = write(wants, self.scene("model", shared_leaves(self.words, "model"), self.model, {}), self.names)
+        lines, _ = write(wants, self._shared_scene("model", reports.values()), self.names)
         return [*before, *lines]
 
 
