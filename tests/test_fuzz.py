@@ -63,6 +63,7 @@ FINDS: list[tuple[str, str, Way, bool]] = [
     ("module", f"rule R {{ {LR} state s per matrix = 1 s' = s + 1 x = mean(s per col) w' = w - lr*(g + x) }}", Way(), True),
     ("module", f"rule R {{ {LR} w' = w - lr*(g + count(g per matrix).T + inverse(count(g per matrix))) }}", Way(shapes=1), True),
     ("compiled", f"rule R {{ {LR} state s per tensor = 0 s' = s + 1 w' = w - lr*(s + g) }}", Way(shapes=1, steps=2), True),
+    ("compiled", f"from std import agc rule R {{ {LR} w' = w - lr*(g + agc(w) + tanh(agc(w))) }}", Way(shapes=1, steps=2), False),
     ("cpp", f"rule R {{ {LR} w' = w - lr*(g + tanh(mod(g, 1))) }}", Way(), False),
     ("module", f"rule R {{ {LR} state s per matrix = 1 s' = s x = where(true, 2*eye(rows), s) w' = w - lr*(g + rms(x per model)) }}",
      Way(), True),

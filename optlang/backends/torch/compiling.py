@@ -34,13 +34,25 @@ def first_call(code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Te
     if function is not None:
         return function, function(*tensors, s, counter, first)
     try:
-        return _compiled(code, tensors, s, counter, first, name)
+        return _compiled_somehow(code, tensors, s, counter, first, name)
     except Exception as problem:
         if not _is_of_the_compiler(problem):
             raise
         warnings.warn(f"torch.compile does not work here, so steps run uncompiled and slower: {_first_line(problem)}", stacklevel=2)
         function = load(code, frees=True)
         return function, function(*tensors, s, counter, first)
+
+
+def _compiled_somehow(
+    code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int, name: str
+) -> tuple[Function, Any]:
+    try:
+        return _compiled(code, tensors, s, counter, first, name)
+    except Exception as problem:
+        if not isinstance(getattr(problem, "inner_exception", None), KeyError):
+            raise
+    with _outer_loops_apart():
+        return _compiled(code, tensors, s, counter, first, name)
 
 
 def _compiled(code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int, name: str) -> tuple[Function, Any]:
@@ -68,6 +80,16 @@ def _widest_vectors() -> Iterator[None]:
         return
     widest = type(name, (getattr(cpu_vec_isa, name),), {"__bool__": lambda _: True})()  # asked whether it works, others try
     with patch.object(cpu_vec_isa, "valid_vec_isa_list", lambda: [widest]):
+        yield
+
+
+@contextmanager
+def _outer_loops_apart() -> Iterator[None]:
+    """Inductor 2.13 looks for every buffer of fused outer loops among what its users read, and ends in KeyError where one of them
+    only has to come later, as what writes `w` after all that read it."""
+    from torch._inductor.codegen import cpp  # noqa: PLC0415 - slow to import, and seldom needed
+
+    with patch.object(cpp.CppScheduling, "can_fuse_vertical_outer_loop", lambda *nodes: False, create=True):
         yield
 
 
