@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from faults.steps import Failing, Snapshot, checkpoint_cut, closure_of, kernel_damaged, memory_ends, model, same, snapshot
+from faults.steps import LARGE, PACKED, Failing, Snapshot, checkpoint_cut, closure_of, kernel_damaged, memory_ends, model, same, snapshot
 from torch import Tensor
 
 from optlang.backends import stored
@@ -31,6 +31,12 @@ ROOT = Path(__file__).parents[1]
 def test_memory_ends_anywhere_in_a_step(name: str, backend: str, lasting: bool) -> None:
     """Each parameter is stepped with its states and its count, or all of these are as before; what passes is over is made up for."""
     assert memory_ends(name, backend, lasting) >= 5
+
+
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
+@pytest.mark.parametrize(("name", "storage"), PACKED)
+def test_memory_ends_while_states_are_packed(name: str, storage: dict[str, Any], lasting: bool) -> None:
+    assert memory_ends(name, "torch", lasting, stride=29, **{"shapes": LARGE, **storage}) >= 20
 
 
 def test_the_first_step_fails() -> None:

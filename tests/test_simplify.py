@@ -150,6 +150,7 @@ def test_guard_accepts(left: str, right: str, positive: str) -> None:
     ("left", "right", "positive"),
     [
         ("x - x", "0", ""), ("x*0", "0", ""), ("x/x", "1", ""), ("sqrt(x)^2", "x", ""),  # infinities, NaN, negative numbers
+        ("0.5*x + 0.5*y", "0.5*(x + y)", ""), ("x/2 - y/2", "(x - y)/2", ""),  # two large numbers
         ("x^2 - y^2", "(x - y)*(x + y + 1e-3)", ""),  # another value
         ("(x - y)*(x + y)", "x^2 - y^2", ""), ("x - y", "(x^2 - y^2)/(x + y)", ""),  # cancellation
         ("(a*x)*y", "a*(x*y)", ""), ("sqrt(x)*sqrt(y)", "sqrt(x*y)", "xy"),  # too large or small on the way

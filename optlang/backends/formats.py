@@ -191,11 +191,9 @@ class Packed:
     def open(self) -> Tensor:
         return decoded(self.parts, self.form, self.shape)
 
-    def close(self, value: Tensor, counter: Tensor | None) -> None:
-        """Stores new values in place."""
-        for part, new in zip(self.parts, encoded(value, self.form, counter, self.place), strict=True):
-            part.copy_(new)
-
+    def closed(self, value: Tensor, counter: Tensor | None) -> list[tuple[Tensor, Tensor]]:
+        """The tensors it lies in, each with what is to be written there for new values."""
+        return list(zip(self.parts, encoded(value, self.form, counter, self.place), strict=True))
 
 
 REST = "w.rest"  # beside a compensated weight

@@ -23,10 +23,12 @@ from optlang.simplify.matching import above
 
 Array = Any
 ROWS, VALUES = 640, 8  # independent settings of the hypers, and elements under each
+TOGETHER = 32  # more rows, in which all tensors lie at one edge of the range
 SMALLEST, LARGEST = 2.0**-126, float(np.finfo(np.float32).max)
 EXTREMES = np.array([0.0, -0.0, 1e-45, 1e-38, 1e-30, 1e-20, 1e20, 1e30, LARGEST, np.inf, np.nan, 1.0], dtype=np.float32)
 MEAN_NOISE, TAIL_NOISE = 1.03, 1.05
 STEPS = np.array([1, 2, 3, 5, 10, 100, 1000, 100_000], dtype=np.float64)
+EDGES = np.array([LARGEST, SMALLEST])  # where a sum or a product of two leaves the range
 REDUCTIONS = {"sum": np.sum, "mean": np.mean, "amax": np.max, "amin": np.min}
 SAMPLED = frozenset([*MAPS, *REDUCTIONS, "branch"])
 
@@ -90,18 +92,21 @@ class Samples:
     def __init__(self, before: Node, after: Node, leaves: frozenset[Node], settings: tuple[Any, ...], nonnegative: frozenset[Node]) -> None:
         self.host = on_host([before, after, *leaves])
         self.random = np.random.default_rng(20140612)
+        self.near = np.random.default_rng(1962)  # apart, so that the other rows are as ever
+        self.edge = self.near.choice(EDGES, (TOGETHER, 1))
         self.leaves: dict[Node, Array] = {}
         order = walk([before, after])
         for node in order:
             if node in leaves and not self.host[node]:
                 self.leaves[node] = self._tensor(node, node in nonnegative)
             elif not node.args and self.host[node]:
-                self.leaves[node] = self._known(node, settings)
+                known = self._known(node, settings)
+                self.leaves[node] = np.concatenate([known, known[:TOGETHER]]) if np.ndim(known) else known
 
     def _tensor(self, node: Node, nonnegative: bool) -> Array:
         shape = (ROWS, VALUES if node.type.extent.level == "array" else 1)
         if node.type.kind == "bool":
-            return self.random.random(shape) < 0.5
+            return self.random.random((ROWS + TOGETHER, shape[1])) < 0.5
         usual = 10.0 ** self.random.uniform(-6, 4, shape)
         wide = 10.0 ** self.random.uniform(-44, 38, shape)
         extreme = self.random.choice(EXTREMES, shape)
@@ -109,7 +114,12 @@ class Samples:
         rows = np.arange(ROWS)[:, None] < ROWS * 0.6  # the first rows are ordinary throughout
         x = np.where(rows, usual, np.where(self.random.random(shape) < 0.5, strange, usual))
         signed = x if nonnegative else np.where(self.random.random(shape) < 0.5, -x, x)
+        signed = np.concatenate([signed, self._at_edge(shape[1], nonnegative)])
         return np.where(nonnegative & (signed == 0), 0.0, signed).astype(np.float32)
+
+    def _at_edge(self, values: int, nonnegative: bool) -> Array:
+        x = self.edge * self.near.uniform(0.3, 1, (TOGETHER, values))
+        return x if nonnegative else np.where(self.near.random(x.shape) < 0.5, -x, x)
 
     def _known(self, node: Node, settings: tuple[Any, ...]) -> Array:
         """A leaf that is known before the step: its value in each row."""

@@ -25,7 +25,12 @@ def memory(folder: Path) -> Counter[str]:
     counts: Counter[str] = Counter()
     for name, backend in RULES:
         for lasting in (False, True):
-            counts[f"memory ends, {name} by {backend}"] += steps.memory_ends(name, backend, lasting)
+            counts[f"memory ends, {name} by {backend}"] += steps.memory_ends(name, backend, lasting, stride=1)
+    for name, storage in steps.PACKED:
+        what = " ".join(storage[part] for part in ("state", "weights") if part in storage)
+        for lasting in (False, True):
+            faults = steps.memory_ends(name, "torch", lasting, stride=3, **{"shapes": steps.LARGE, **storage})
+            counts[f"memory ends, {name} in {what}"] += faults
     return counts
 
 

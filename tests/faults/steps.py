@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import io
 import random
 from collections.abc import Callable
@@ -19,12 +20,21 @@ from optlang.backends import stored
 from optlang.backends.cpp import build
 
 SHAPES = ((3, 4), (5,), (4, 2), (2, 2, 2))
+LARGE = ((64, 64), (5,), (64, 64), (96, 50))  # large enough for states in blocks, but one
+PACKED: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("adamw", {"state": "int8"}), ("adamw", {"state": "int4"}), ("adamw", {"state": "fp8"}), ("adamw", {"state": "bf16"}),
+    ("adafactor", {"state": "bf16"}), ("muon", {"state": "int8", "shapes": (LARGE[0], *LARGE[2:])}),
+    ("adamw", {"state": "int8", "weights": "stochastic", "dtype": torch.bfloat16}),
+    ("adamw", {"weights": "compensated", "dtype": torch.bfloat16}),
+)  # fmt: skip
 Snapshot = list[tuple[Tensor, ...]]
 
 
-def model(name: str, backend: str, shapes: tuple[tuple[int, ...], ...] = SHAPES, **settings: Any) -> tuple[list[Tensor], Any]:
-    params = [torch.randn(s, generator=torch.Generator().manual_seed(i)).requires_grad_() for i, s in enumerate(shapes)]
-    optimizer: Any = optlang.load(name, backend=backend)(params, lr=0.1, **settings)
+def model(name: str, backend: str, shapes: tuple[tuple[int, ...], ...] = SHAPES, dtype: torch.dtype = torch.float32,
+          **storage: Any) -> tuple[list[Tensor], Any]:  # fmt: skip
+    drawn = [torch.randn(s, generator=torch.Generator().manual_seed(i)) for i, s in enumerate(shapes)]
+    params = [x.to(dtype).requires_grad_() for x in drawn]
+    optimizer: Any = optlang.load(name, backend=backend, **storage)(params, lr=0.1)
     return params, optimizer
 
 
@@ -48,7 +58,7 @@ def same(one: tuple[Tensor, ...], other: tuple[Tensor, ...]) -> bool:
     return len(one) == len(other) and all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-IN_PLACE = frozenset(["copy_", "_foreach_copy_", "fill_", "detach", "view", "alias"])  # these ask for no memory
+IN_PLACE = frozenset(["copy_", "_foreach_copy_", "fill_", "detach", "view", "alias", "_record_function_exit"])  # ask for no memory
 
 
 class Failing(TorchDispatchMode):
@@ -63,13 +73,16 @@ class Failing(TorchDispatchMode):
         if func.overloadpacket.__name__ not in IN_PLACE and (self.count >= self.at if self.lasting else self.count == self.at):
             self.failed += 1
             raise torch.OutOfMemoryError("out of memory")
-        return func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ == "_foreach_copy_":
+            torch.autograd.graph.increment_version(args[0])  # torch does, but not in here
+        return result
 
 
-def memory_ends(name: str, backend: str, lasting: bool, stride: int = 7) -> int:
+def memory_ends(name: str, backend: str, lasting: bool, stride: int = 7, **made: Any) -> int:
     """How often a step was cut off. Each parameter is stepped with its states and its count, or all of these are as before; what
-    passes is over is made up for. The first 30 operations are tried one by one, then every `stride`-th."""
-    params, optimizer = model(name, backend)
+    passes is over is made up for. The first 30 operations are tried one by one, then every `stride`-th. `made`: see `model`."""
+    params, optimizer = model(name, backend, **made)
     closure = closure_of(params, optimizer)
     closure()
     optimizer.step()
@@ -77,6 +90,7 @@ def memory_ends(name: str, backend: str, lasting: bool, stride: int = 7) -> int:
     weights = [p.detach().clone() for p in params]
     optimizer.step()
     after, at, failed = snapshot(params, optimizer), 0, 0
+    gc.freeze()  # each fault collects garbage: what is there now need not be looked through
     while True:
         at += 1 if at < 30 else stride
         optimizer.load_state_dict(saved)
@@ -93,9 +107,10 @@ def memory_ends(name: str, backend: str, lasting: bool, stride: int = 7) -> int:
         assert all(s or same(x, y) for s, x, y in zip(stepped, now, before, strict=True)), f"half done at {at}"
         assert told or all(stepped), f"nothing was said at {at}"
         assert lasting or not (told and any(stepped)), f"a step was not made up for at {at}"
-        if not mode.failed:
+        if mode.count < at:
+            gc.unfreeze()
             return failed
-        failed += 1
+        failed += bool(mode.failed)
 
 
 def checkpoint_cut(places: int) -> int:

@@ -5,7 +5,7 @@ Products and factorisations of many small matrices cost far less in one call tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,7 @@ from optlang.backends.torch.views import put_back, view
 if TYPE_CHECKING:
     from optlang.backends.torch.functions import Bound
 
+Rows = Sequence[Sequence[Tensor]]  # of each call its tensors
 LARGEST = 1 << 18  # elements of one batch on the CPU: what it touches stays in the cache, and large matrices gain nothing
 LARGEST_ELSEWHERE = 1 << 25  # it is copied
 
@@ -54,16 +55,25 @@ def run(function: Callable[..., Any], calls: Sequence[Bound]) -> list[Sequence[T
     places = (*(0 for _ in together), None if rows is None else 0, 0 if counters else None, None)
     mapped = torch.vmap(lambda *given: function(*given) or (), places)
     results: Sequence[Tensor] = mapped(*together, *numbers, calls[0].first)
-    new = [(place, together[place].unbind()) for place in code.written]  # from here on only what is packed asks for memory
-    for place, values in new:
-        _write(place, calls, opened, [row[place] for row in seen], values)
+    new = {place: together[place].unbind() for place in code.written}
+    packed = [place for place in new if isinstance(calls[0].tensors[place], Packed)]
+    _write(packed, opened, seen, new)
+    closed = [pair for bound, row in zip(calls, opened, strict=True) for place in packed for pair in _closed(bound, place, row[place])]
+    # from here on nothing asks for memory
+    _write([place for place in new if place not in packed], opened, seen, new)
+    for target, value in closed:
+        target.copy_(value)
     return [tuple(x[i] for x in results) for i in range(len(calls))]
 
 
-def _write(place: int, calls: Sequence[Bound], opened: Sequence[Sequence[Tensor]], seen: list[Tensor], values: tuple[Tensor, ...]) -> None:
-    torch._foreach_copy_(seen, values)
-    for bound, row, part in zip(calls, opened, seen, strict=True):
-        put_back(row[place], part)
-        stored = bound.tensors[place]
-        if isinstance(stored, Packed):
-            stored.close(row[place], bound.counter)
+def _write(places: Sequence[int], opened: Rows, seen: Rows, new: Mapping[int, Sequence[Tensor]]) -> None:
+    for place in places:
+        torch._foreach_copy_([row[place] for row in seen], list(new[place]))
+        for whole, part in zip(opened, seen, strict=True):
+            put_back(whole[place], part[place])
+
+
+def _closed(bound: Bound, place: int, value: Tensor) -> list[tuple[Tensor, Tensor]]:
+    stored = bound.tensors[place]
+    assert isinstance(stored, Packed)
+    return stored.closed(value, bound.counter)

@@ -54,6 +54,20 @@ class Bound:
         """Whether a tensor is stored in another form than that of its numbers."""
         return any(isinstance(x, Packed) for x in self.tensors)
 
+    def opened(self) -> list[Tensor]:
+        """The tensors as numbers. Where one is packed, others that are written are copies as well: see `close`."""
+        copied = self.code.written if self.is_packed else ()
+        return [x.open() if isinstance(x, Packed) else x.clone() if place in copied else x for place, x in enumerate(self.tensors)]
+
+    def close(self, opened: Sequence[Tensor]) -> None:
+        """New values go where they belong, if any is packed. Once the first is written, nothing asks for memory any more."""
+        writes: list[tuple[Tensor, Tensor]] = []
+        for place in self.code.written if self.is_packed else ():
+            stored = self.tensors[place]
+            writes += stored.closed(opened[place], self.counter) if isinstance(stored, Packed) else [(stored, opened[place])]
+        for target, value in writes:
+            target.copy_(value)
+
 
 class Functions:
     """The functions of one executable."""
@@ -104,16 +118,14 @@ class Functions:
     def run(self, bound: Bound, compiled: bool) -> Any:
         """Runs a function on the views that it wants; what it wrote into copies goes where it belongs."""
         code = bound.code
-        tensors = [x.open() if isinstance(x, Packed) else x for x in bound.tensors]
+        tensors = bound.opened()
         seen = [view(x, node.type, code.shaped) for x, node in zip(tensors, code.tensors, strict=True)]
         result = self.call(code, seen, bound.s, bound.counter, bound.first, compiled and is_common(bound))
         for place in code.written:
             put_back(tensors[place], seen[place])
-            stored = bound.tensors[place]
-            if isinstance(stored, Packed):
-                stored.close(tensors[place], bound.counter)
             if compiled and code.tensors[place] is ir.W:
                 torch.autograd.graph.increment_version(bound.weights)  # written behind its back
+        bound.close(tensors)
         return result
 
     def answers(self, calls: Sequence[Bound], compiled: bool) -> list[Sequence[Any]]:
