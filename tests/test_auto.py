@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 import optlang
-from optlang.backends import auto, backend
-from optlang.backends.cpp import build
+from optlang.backends import auto, backend, build
 from optlang.backends.torch.functions import COMPILE_FROM
 from optlang.runtime.routing import Stepped
 

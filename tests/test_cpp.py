@@ -21,8 +21,8 @@ from torch_pairs import Pair, tensors
 
 import optlang
 from optlang import ir, live, philox
-from optlang.backends import stored
-from optlang.backends.cpp import BACKEND, build
+from optlang.backends import build, stored
+from optlang.backends.cpp import BACKEND
 from optlang.backends.cpp.kernels import CppFunctions
 
 LIBRARY = sorted(p.stem for p in (Path(__file__).parent.parent / "library").rglob("*.opt") if p.stem != "std")

@@ -20,8 +20,8 @@ import torch
 from faults.steps import LARGE, PACKED, Failing, Snapshot, checkpoint_cut, closure_of, kernel_damaged, memory_ends, model, same, snapshot
 from torch import Tensor
 
-from optlang.backends import stored
-from optlang.backends.cpp import build, kernels
+from optlang.backends import build, stored
+from optlang.backends.cpp import kernels
 from optlang.backends.torch.functions import Functions
 
 ROOT = Path(__file__).parents[1]
@@ -210,7 +210,7 @@ EIGHT = """
 import sys
 from pathlib import Path
 from optlang.backends import stored
-from optlang.backends.cpp import build
+from optlang.backends import build
 stored.cache_file = lambda name: Path(sys.argv[1]) / name
 for number in range(3):
     made = build.library(f'extern "C" int answer() {{ return {number}; }}\\nextern "C" void step() {{}}\\n')

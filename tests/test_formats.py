@@ -13,10 +13,9 @@ from stepping import program
 from torch import Tensor
 
 import optlang
-from optlang.backends import formats
+from optlang.backends import build, formats
 from optlang.backends.base import Cell, Step
 from optlang.backends.cpp import BACKEND as CPP
-from optlang.backends.cpp import build
 from optlang.backends.cpp import storage as cpp_storage
 from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.formats import FORMATS, REST, Storage, decoded, encoded

@@ -33,13 +33,15 @@ class Twin:
         self.both = [cls(some, lr=0.1, **settings) for some in groups]
         self.taken = 0
 
-    def step(self) -> None:
+    def step(self, without: int | None = None, turned: bool = False) -> None:
+        """`without`: the place of a parameter that has no gradient; `turned`: the quick one's are marked as negative ones."""
         self.taken += 1
         for params, optimizer in zip(self.params, self.both, strict=True):
             for i, p in enumerate(params):
-                p.grad = some(*p.shape, seed=100 * self.taken + i)
+                gradient = some(*p.shape, seed=100 * self.taken + i)
+                p.grad = None if i == without else torch._neg_view(-gradient) if turned and params is self.params[0] else gradient
             if optimizer is self.both[1]:
-                optimizer._known, optimizer._again = None, {}
+                optimizer._again, optimizer._last = None, []
             optimizer.step()
 
     def change(self, what: Change) -> None:
@@ -97,6 +99,10 @@ CHANGES: dict[str, Change] = {
     "up": lambda o, p: o.param_groups[1].update(maximize=True),
     "on the device": lambda o, p: [g.update(capturable=True) for g in o.param_groups],  # type: ignore[list-item]
     "other settings": lambda o, p: o.param_groups[0].update(lr=0.5, betas=(0.5, 0.7)),
+    "swapped": lambda o, p: torch.utils.swap_tensors(p[0], torch.nn.Parameter(some(6, 5, seed=9))),
+    "another shape": lambda o, p: setattr(p[3], "data", p[3].data.view(2, 3, 2)),
+    "group turned around": lambda o, p: o.param_groups[0]["params"].reverse(),
+    "group without its last": lambda o, p: o.param_groups[0]["params"].pop(),
     "weights elsewhere": lambda o, p: setattr(p[0], "data", p[0].data.clone()),
     "turned": lambda o, p: setattr(p[0], "data", p[0].data.T.contiguous().T),
     "loaded": loaded,
@@ -108,9 +114,11 @@ CHANGES: dict[str, Change] = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_changes_between_two_steps_counts(name: str, backend: str) -> None:
     twin = Twin(backend)
-    for _ in range(3):
+    for _ in range(2):
         twin.step()
-    assert len(twin.both[0]._quick) == 2, "the quick way was not gone"
+    known = twin.both[0]._again
+    twin.step()
+    assert known is not None and twin.both[0]._again is known, "the quick way was not gone"
     twin.change(CHANGES[name])
     for _ in range(3):
         twin.step()
@@ -125,6 +133,36 @@ def test_a_sparse_gradient_is_refused_as_ever() -> None:
     p.grad = some(*p.shape).to_sparse()
     with pytest.raises(RuntimeError, match="has a sparse gradient"):
         twin.both[0].step()
+
+
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+def test_a_parameter_without_a_gradient_joins_and_leaves(backend: str) -> None:
+    twin = Twin(backend)
+    for with_gradient in (True, False, False, False, True, True, True, False):
+        for params in twin.params:
+            params[1].requires_grad_(with_gradient)
+        twin.step(None if with_gradient else 1)
+    twin.check()
+    assert float(twin.both[0].state[twin.params[0][1]]["step"]) == 4
+
+
+def test_gradients_that_torch_negates_later() -> None:
+    twin = Twin()
+    for turned in (False, False, False, True, False):
+        twin.step(turned=turned)
+    twin.check()
+
+
+def test_two_optimizers_of_a_rule_take_turns() -> None:
+    one, other = Twin(), Twin()
+    for _ in range(3):
+        one.step()
+        other.step()
+    known = one.both[0]._again, other.both[0]._again
+    for twin in (one, other):
+        twin.step()
+        twin.check()
+    assert None not in known and known == (one.both[0]._again, other.both[0]._again)
 
 
 def test_copies_count_for_themselves() -> None:

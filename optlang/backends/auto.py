@@ -58,7 +58,7 @@ class AutoFunctions(CppFunctions):
     def launch(self, kernel: Any, calls: Sequence[Bound]) -> Tensor:
         return self._triton.launch(kernel, calls) if _is_on_cuda(calls[0]) else super().launch(kernel, calls)
 
-    def table(self, kernel: Any, calls: Sequence[tuple[Cell, Bound]]) -> Table | None:
+    def table(self, kernel: Any, calls: Sequence[tuple[Cell, Bound]]) -> Table:
         return self._triton.table(kernel, calls) if _is_on_cuda(calls[0][1]) else super().table(kernel, calls)
 
     def on_device(self, nodes: Sequence[Node]) -> DeviceScalars:

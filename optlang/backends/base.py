@@ -56,6 +56,13 @@ class Cell:
     spread: Spread | None = None  # of a part: what goes through all processes that hold one
 
 
+class Repeat(Protocol):
+    """A step to be taken again, of the same cells."""
+
+    def ready(self, hypers: Sequence[Mapping[str, Any]], counts: Array, seed: int) -> Callable[[], None] | None:
+        """What writes it, from the hypers of each group and the number of each cell's update; None where memory has changed."""
+
+
 @dataclass(slots=True)
 class Step:
     """One step of all parameters that have a gradient.
@@ -78,6 +85,8 @@ class Step:
     reports: dict[str, Any] = field(default_factory=dict)
     beside: Sequence[Cell] = ()
     left: Sequence[Cell] = ()  # what was not stepped because memory ended: these are as they were
+    comes_again: bool = False  # another one like it is expected
+    again: Repeat | None = None  # what takes that, found by `begin` where little has to be looked at
 
     def asked(self, op: str) -> Callable[[list[Array]], Any] | None:
         """What answers a `grad`, `hvp` or `loss_at`, if anything does."""

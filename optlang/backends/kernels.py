@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,13 @@ import torch
 from torch import Tensor
 
 from optlang.backends import passes
-from optlang.backends.base import Cell, Step, Way
+from optlang.backends.base import Cell, Way
 from optlang.backends.formats import Packed
-from optlang.backends.repeat import Table, Tables, fits, same
+from optlang.backends.repeat import Table, Tables, fits
 from optlang.backends.torch.code import CellCode, Output
 from optlang.backends.torch.functions import COMPILE_FROM, Bound, Functions
 from optlang.backends.torch.views import put_back, view
+from optlang.backends.watch import Unseen
 from optlang.ir import Node, W
 
 STAGES = ("final", "level")  # what is worth a kernel: not what runs once
@@ -37,8 +39,6 @@ class KernelFunctions(Functions):
         self.trouble = ""  # why no kernel could be compiled
         self._outputs: dict[CellCode, tuple[Output, ...]] = {}
         self._kernels: dict[Any, Any] = {}
-        self._tables: Tables | None = None
-        self._last: Sequence[Cell] = ()
 
     @abstractmethod
     def fits(self, bound: Bound) -> bool:
@@ -61,28 +61,21 @@ class KernelFunctions(Functions):
         return [row.unbind() for row in self.launch(kernel, calls).unbind()]
 
     @abstractmethod
-    def table(self, kernel: Any, calls: Sequence[tuple[Cell, Bound]]) -> Table | None:
-        """What steps the same parameters again by a kernel; None where nothing does."""
+    def table(self, kernel: Any, calls: Sequence[tuple[Cell, Bound]]) -> Table:
+        """What steps the same parameters again by a kernel."""
 
-    def again(self, step: Step) -> Callable[[], None] | None:
-        """A step from the tables of the last one."""
-        return None if self._tables is None else self._tables.again(step.cells, step.seed)
-
-    def remember(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool) -> None:
-        """Tables of parameters that are stepped a second time in the same way; they take as long to make as they save."""
-        came, self._last, self._tables = same(cells, self._last), list(cells), None
-        if not came:
-            return
-        groups: dict[Any, list[tuple[Cell, Bound]]] = {}
-        for cell, bound in zip(cells, calls, strict=True):
-            kernel = self.kernel(bound) if self.wants(bound, compiled) else None
-            if kernel is None or not fits(kernel.kernel.columns, kernel.places, [bound]):
-                return
-            groups.setdefault((kernel, bound.weights.device), []).append((cell, bound))
-        tables = [self.table(kernel, some) for (kernel, _), some in groups.items()]
-        found = [table for table in tables if table is not None]
-        if len(found) == len(tables):
-            self._tables = Tables(cells, found)
+    def tables(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool) -> Tables | None:
+        """Of all cells, if each of them has a kernel."""
+        together = self._together(calls, compiled)
+        made = []
+        for found, places in together.items():
+            some = [(cells[place], calls[place]) for place in places]
+            if found is None or not fits(found[0].kernel.columns, found[0].places, [bound for _, bound in some]):
+                return None
+            made.append((found[0], some, places))
+        with suppress(Unseen):
+            return Tables([(self.table(kernel, some), places) for kernel, some, places in made])
+        return None
 
     def code(self, key: Any, outputs: Sequence[Output], dtype: torch.dtype, names: tuple[tuple[str, Node], ...] = ()) -> CellCode:
         """As in torch; what a function computes is remembered for the kernel."""

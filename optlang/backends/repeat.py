@@ -7,10 +7,8 @@ the memory of weights, gradients and states, their number types and their order.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from itertools import repeat
-from operator import attrgetter, is_, itemgetter
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,105 +16,73 @@ from torch import Tensor
 
 from optlang.backends.base import Cell
 from optlang.backends.formats import Packed
-from optlang.backends.torch.functions import Bound
+from optlang.backends.watch import Watch
 from optlang.host import HostScalars, MissingFact
 from optlang.ir import G, Node, W
 
+if TYPE_CHECKING:
+    from optlang.backends.torch.functions import Bound
+
 Array = Any  # numpy.ndarray
+Hypers = Sequence[Mapping[str, Any]]  # of each group
 WEIGHTS, GRADIENT = "@weights", "@gradient"  # no state is called so
-DTYPE, HYPERS, T = attrgetter("dtype"), attrgetter("hypers"), attrgetter("t")
 
 
 class Table:
-    """One kernel with all the parameters that it steps. `keys`: where a cell has the tensor of each column, see `column`."""
+    """One kernel with all the parameters that it steps. `keys`: where a cell has the tensor of each column, see `key_of`.
+
+    `kinds`: groups, with facts where the kernel's numbers depend on these; `kind`: of each cell. Raises Unseen.
+    """
 
     def __init__(self, keys: Sequence[str], slots: HostScalars, calls: Sequence[tuple[Cell, Bound]]) -> None:
-        like = calls[0][1]
-        self.keys, self.slots, self.cells = keys, slots, [cell for cell, _ in calls]
-        self.states = [cell.state for cell in self.cells]
+        like, cells = calls[0][1], [cell for cell, _ in calls]
+        self.slots, self.count = slots, len(cells)
         self.number = np.float64 if like.s.dtype == torch.float64 else np.float32
-        self.draws = like.counter is not None
-        columns = [self._column(key) for key in keys]
-        self.kept = [[] if key == GRADIENT else tensors for key, tensors in zip(keys, columns, strict=True)]
-        self.kinds = [_kinds(tensors) for tensors in columns]
-        self.known = [list(map(Tensor.data_ptr, tensors)) for tensors in columns]
-        self.pointers = np.array(self.known, dtype=np.uint64).T.copy()
-        self.weights = [cell.weights for cell in self.cells]
+        self.weights = [cell.weights for cell in cells]
         self.sizes = np.array([x.numel() for x in self.weights], dtype=np.int64)
+        self.streams = np.array([cell.index for cell in cells], dtype=np.int64)
+        self.draws = like.counter is not None
+        found = [(cell.group, tuple(cell.facts.items()) if slots.facts else ()) for cell in cells]
+        self.kinds = list(dict.fromkeys(found))
+        places = {kind: place for place, kind in enumerate(self.kinds)}
+        self.kind = np.array([places[kind] for kind in found], dtype=np.int64)
+        tensors = [cell.weights if key in (WEIGHTS, GRADIENT) else cell.state[key] for cell in cells for key in keys]
+        self.watch = Watch(tensors, [key == GRADIENT for key in keys] * len(cells))
+        self.pointers = self.watch.pointers.reshape(len(cells), len(keys))
 
     @abstractmethod
-    def ready(self, seed: int) -> Callable[[], None]:
-        """A step that only has to be taken. Raises MissingFact."""
+    def ready(self, hypers: Hypers, counts: Array, seed: int) -> Callable[[], None]:
+        """A step that only has to be taken; `counts` [cells]: the numbers of the updates. Raises MissingFact."""
 
-    def _column(self, key: str) -> list[Tensor]:
-        """The weights or gradients of cells, or a state of theirs."""
-        if key == WEIGHTS:
-            return [cell.weights for cell in self.cells]
-        return [cell.gradient for cell in self.cells] if key == GRADIENT else list(map(itemgetter(key), self.states))
-
-    def holds(self) -> bool:
-        """Whether everything is where it was and as it was; pointers of new gradients are taken over."""
-        try:
-            columns = [self._column(key) for key in self.keys]
-        except KeyError:  # of a state
-            return False
-        return all(self._is_as_it_was(place, tensors) for place, tensors in enumerate(columns))
-
-    def _is_as_it_was(self, place: int, tensors: list[Tensor]) -> bool:
-        """Gradients may be others of the same kind; weights and states are the same tensors, in the same memory."""
-        key = self.keys[place]
-        if key in (GRADIENT, WEIGHTS) and _kinds(tensors) != self.kinds[place]:
-            return False
-        pointers = list(map(Tensor.data_ptr, tensors))
-        if key == GRADIENT and pointers != self.known[place]:
-            self.known[place], self.pointers[:, place] = pointers, pointers
-        return key == GRADIENT or (all(map(is_, tensors, self.kept[place])) and pointers == self.known[place])
-
-    def _counters(self, seed: int) -> Array:
+    def counters(self, counts: Array, seed: int) -> Array:
         """[cells, 3]: (t, seed, stream) of each parameter."""
-        return np.array([[cell.t, seed, cell.index] for cell in self.cells], dtype=np.int64) & 0xFFFFFFFF
+        return np.stack([counts, np.full_like(counts, seed & 0xFFFFFFFF), self.streams], 1) & 0xFFFFFFFF
 
-    def _agree(self) -> bool:
-        """Whether all cells have the same hypers and the same count."""
-        first = self.cells[0]
-        return all(map(is_, map(HYPERS, self.cells), repeat(first.hypers))) and list(map(T, self.cells)).count(first.t) == len(self.cells)
-
-    def _rows(self) -> tuple[Array, Array]:
+    def rows(self, hypers: Hypers, counts: Array) -> tuple[Array, Array]:
         """The different rows of numbers, and which of them each parameter has."""
-        if not self.slots.facts and self._agree():
-            first = self.cells[0]
-            return np.array([self.slots(first.hypers, first.t, first.facts)], dtype=self.number), np.zeros(len(self.cells), dtype=np.int64)
-        found: dict[Any, int] = {}
-        rows: list[Sequence[Any]] = []
-        places = []
-        by_facts = bool(self.slots.facts)
-        for cell in self.cells:
-            key = (id(cell.hypers), cell.t, id(cell.facts) if by_facts else 0)
-            place = found.get(key)
-            if place is None:
-                place = found[key] = len(rows)
-                rows.append(self.slots(cell.hypers, cell.t, cell.facts))
-            places.append(place)
-        return np.array(rows, dtype=self.number).reshape(len(rows), -1), np.array(places, dtype=np.int64)
+        first = int(counts[0])
+        if (counts == first).all():
+            return self._numbers(hypers, [(kind, first) for kind in self.kinds]), self.kind
+        pairs, places = np.unique(np.stack([self.kind, counts]), axis=1, return_inverse=True)
+        return self._numbers(hypers, [(self.kinds[kind], t) for kind, t in pairs.T.tolist()]), places.reshape(-1)
 
-
-def _kinds(tensors: list[Tensor]) -> tuple[list[Any], ...]:
-    """Number types, whether memory is in order, and sizes: by loops that Python runs fast."""
-    return list(map(DTYPE, tensors)), list(map(Tensor.is_contiguous, tensors)), list(map(Tensor.numel, tensors))
+    def _numbers(self, hypers: Hypers, rows: Sequence[tuple[tuple[int, Any], int]]) -> Array:
+        found = [self.slots(hypers[group], t, dict(facts)) for (group, facts), t in rows]
+        return np.array(found, dtype=self.number).reshape(len(rows), -1)
 
 
 class Tables:
-    """All of one step, with the cells in their order."""
+    """All of one step, with the places of their parameters among those of the step."""
 
-    def __init__(self, cells: Sequence[Cell], tables: Sequence[Table]) -> None:
-        self.cells, self.tables = list(cells), list(tables)
+    def __init__(self, tables: Sequence[tuple[Table, Sequence[int]]]) -> None:
+        self._tables = [(table, np.array(places, dtype=np.int64)) for table, places in tables]
 
-    def again(self, cells: Sequence[Cell], seed: int) -> Callable[[], None] | None:
-        """The step of the same cells, if nothing but gradients, hypers and t has changed."""
-        if not same(cells, self.cells) or not all(table.holds() for table in self.tables):
+    def ready(self, hypers: Hypers, counts: Array, seed: int) -> Callable[[], None] | None:
+        """The step of the same parameters, if nothing but gradients, hypers and counts has changed."""
+        if not all(table.watch.holds() for table, _ in self._tables):
             return None
         try:
-            steps = [table.ready(seed) for table in self.tables]
+            steps = [table.ready(hypers, counts[places], seed) for table, places in self._tables]
         except MissingFact:
             return None
 
@@ -129,7 +95,7 @@ class Tables:
 
 def same(cells: Sequence[Cell], others: Sequence[Cell]) -> bool:
     """Whether these are the very same cells in the same order."""
-    return len(cells) == len(others) and all(map(is_, cells, others))
+    return len(cells) == len(others) and all(one is other for one, other in zip(cells, others, strict=True))
 
 
 def key_of(bound: Bound, place: int, part: int) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from optlang.backends.base import StepError
-from optlang.backends.cpp.build import NoCompiler
+from optlang.backends.build import NoCompiler
 from optlang.bench.contestants import Contestant, contestants
 from optlang.bench.measure import Fresh, Spread, bandwidth, fresh, in_turn
 from optlang.bench.models import MODELS, Shapes, parameters

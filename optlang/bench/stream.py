@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.cpp import build
+from optlang.backends import build
 from optlang.backends.cpp.layout import CHUNK
 
 # `zero` is 0, which the compiler cannot know: it must load and store all there is.

@@ -1,72 +1,103 @@
 """The same parameters stepped again: what one look over all of them confirms is not found out anew for each.
 
-Only loops that Python runs fast. Anything that is not as it was is left to the long way, which says what is wrong with it.
+Anything that is not as it was is left to the long way, which says what is wrong with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import repeat
-from operator import attrgetter, is_, is_not, itemgetter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.base import Cell
+from optlang.backends.base import Cell, Executable, Repeat, Step
+from optlang.backends.watch import Belongings, Watch, sees
 from optlang.runtime.checkpoint import COUNT
+from optlang.runtime.naming import Group
 
-GRADIENT, LAYOUT = attrgetter("grad"), attrgetter("layout")
+Key = tuple[Any, ...]
+Work = dict[Key, tuple[Executable, list[Cell]]]  # by rule and shape
+Begun = tuple[Work, list[Callable[[], None]]]  # what is left of a step to begin, and what writes the rest
+SPECIAL = ("maximize", "differentiable", "capturable")
 
 
-class Known:
-    """Which parameters have states, and which dictionaries these are."""
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What one executable steps; `first`: the place of its first cell among all."""
 
-    def __init__(self, state: Mapping[Any, Any]) -> None:
-        self.parameters, self.states = list(state), list(state.values())
+    key: Key
+    executable: Executable
+    cells: list[Cell]
+    again: Repeat | None
+    first: int
 
-    def holds(self, state: Mapping[Any, Any]) -> bool:
-        same = len(state) == len(self.states)
-        return same and all(map(is_, state, self.parameters)) and all(map(is_, state.values(), self.states))
+    def given(self, hypers: Sequence[Mapping[str, Any]], counts: Sequence[int]) -> bool:
+        """Cells with what is new in this step; whether their gradients are such as can be taken as they are."""
+        for cell, t in zip(self.cells, counts, strict=True):
+            cell.gradient, cell.hypers, cell.t = cell.weights.grad, hypers[cell.group], t
+        return all(cell.gradient.layout == torch.strided and not cell.gradient.is_neg() for cell in self.cells)
 
 
 class Again:
-    """The cells of a group of which every parameter has taken a step. Their counts share memory from now on."""
+    """A step that has been taken, to be taken again. Its counts share memory from now on. Raises Unseen."""
 
-    def __init__(self, parameters: Sequence[Tensor], cells: Sequence[Cell]) -> None:
-        self.parameters, self.cells = list(parameters), list(cells)
-        self.states = [cell.state for cell in cells]
-        self.together = torch.stack([state[COUNT] for state in self.states])
+    def __init__(self, groups: Sequence[Group], state: Mapping[Any, Any], keys: Sequence[Key], work: Work, steps: Sequence[Step]) -> None:
+        self.keys, self.parts, cells = list(keys), list[Part](), list[Cell]()
+        for (key, (executable, some)), step in zip(work.items(), steps, strict=True):
+            self.parts.append(Part(key, executable, list(some), step.again, len(cells)))
+            cells += some
+        self.together = torch.stack([cell.state[COUNT] for cell in cells])
         self.after = self.together  # the counts when this step is over
-        self.counts = list(self.together.unbind())
-        for state, count in zip(self.states, self.counts, strict=True):
-            state[COUNT] = count
+        each = self.together.unbind()
+        for cell, count in zip(cells, each, strict=True):
+            cell.state[COUNT] = count
+        self.watch = Watch(each, [False] * len(cells))
+        self.belongings = Belongings([group["params"] for group in groups], state)
 
-    def next(self, parameters: Sequence[Tensor], hypers: Mapping[str, Any]) -> list[Cell] | None:
-        """The cells for their next step; None where one of the parameters has to be looked at."""
-        if len(parameters) != len(self.parameters) or not all(map(is_, parameters, self.parameters)):
-            return None
-        gradients = list(map(GRADIENT, parameters))
-        if not (all(map(is_not, gradients, repeat(None))) and all(map(is_, map(LAYOUT, gradients), repeat(torch.strided)))):
-            return None
-        if not all(map(is_, map(itemgetter(COUNT), self.states), self.counts)):
-            return None
+    def holds(self, groups: Sequence[Group], state: Mapping[Any, Any], keys: Sequence[Key]) -> bool:
+        """Whether the same parameters are to be stepped, with the same states, by the same programs."""
+        return keys == self.keys and self.belongings.hold([group["params"] for group in groups], state) and self.watch.holds()
+
+    def begun(self, groups: Sequence[Group], hypers: Sequence[Mapping[str, Any]]) -> Begun | None:
+        """The next step, as far as it can be begun here; None where one of the parameters has to be looked at."""
         self.after = self.together + 1
-        for cell, gradient, t in zip(self.cells, gradients, self.after.int().tolist(), strict=True):
-            cell.gradient, cell.hypers, cell.t = gradient, hypers, t
-        return self.cells
+        counts = self.after.numpy().astype(np.int64)
+        work: Work = {}
+        writes = []
+        for part in self.parts:
+            mine = counts[part.first : part.first + len(part.cells)]
+            if part.again is None:
+                if not part.given(hypers, mine.tolist()):
+                    return None
+                work[part.key] = part.executable, part.cells
+            elif (write := part.again.ready(hypers, mine, groups[part.cells[0].group].get("seed", 0))) is not None:
+                writes.append(write)
+            else:
+                return None
+        return work, writes
 
-    def count(self) -> None:
-        """The step is over; this asks for no memory."""
+    def count(self, left: Sequence[Cell]) -> None:
+        """The step is over, but for cells that could not be stepped; this asks for no memory."""
         self.together.copy_(self.after)
-        for cell in self.cells:
-            cell.gradient = None  # gradients are not kept alive
+        for cell in left:
+            cell.state[COUNT].fill_(cell.t - 1)
+        for part in self.parts:
+            for cell in part.cells if part.again is None else ():
+                cell.gradient = None  # gradients are not kept alive
 
 
-def repeats(group: Mapping[str, Any], cells: Sequence[Cell], inputs: Mapping[str, Any]) -> bool:
-    """Whether nothing about the steps of a group has to be done for each parameter."""
-    options = group.get("maximize") or group.get("differentiable") or group.get("capturable")
-    plain = all(type(cell.weights) in (Tensor, torch.nn.Parameter) and isinstance(cell.state.get(COUNT), Tensor) for cell in cells)
-    here = plain and all(cell.state[COUNT].device.type == "cpu" and not cell.weights.is_meta for cell in cells)
-    whole = len(cells) == len(group["params"]) > 0 and all(c.weights is p for c, p in zip(cells, group["params"], strict=True))
-    return whole and here and not options and not inputs and not any(p.is_complex() for p in group["params"])
+def is_special(groups: Sequence[Group]) -> bool:
+    """Whether something about the steps of some parameters has to be done for each."""
+    return any(group.get(option) for group in groups for option in SPECIAL)
+
+
+def repeats(groups: Sequence[Group], cells: Sequence[Cell]) -> bool:
+    """Whether a step of some cells can be taken again: all are parameters and gradients as they are, counted on the host."""
+    if not sees() or is_special(groups):
+        return False
+    parameters = {id(p) for group in groups for p in group["params"]}
+    plain = all(type(cell.weights) in (Tensor, torch.nn.Parameter) and id(cell.weights) in parameters for cell in cells)
+    return plain and all(cell.gradient is cell.weights.grad and cell.state[COUNT].device.type == "cpu" for cell in cells)

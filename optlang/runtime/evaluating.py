@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from optlang.runtime.again import Work
 from optlang.runtime.checkpoint import COUNT, TRAINING
-from optlang.runtime.gathering import Work
 from optlang.runtime.optimizer import RuleOptimizer
 from optlang.runtime.parameters import real
 from optlang.runtime.sharded import put

@@ -13,8 +13,10 @@ from torch import Tensor
 from optlang.backends.base import Cell, Executable, Step
 from optlang.backends.formats import REST
 from optlang.backends.overflow import OVERFLOW, SCALE
+from optlang.backends.repeat import same
+from optlang.backends.watch import Unseen
 from optlang.runtime import captured, checkpoint, sparse
-from optlang.runtime.again import Again, Known, repeats
+from optlang.runtime.again import Again, Begun, Key, Work, is_special, repeats
 from optlang.runtime.cases import Guard
 from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.facts import facts_of
@@ -25,7 +27,6 @@ from optlang.runtime.scaling import scale_of
 from optlang.runtime.sharded import Part, is_sharded
 
 Shared = dict[str, Tensor]
-Work = dict[tuple[Any, ...], tuple[Executable, list[Cell]]]  # by rule and shape
 
 
 class Gathered(Saved):
@@ -38,9 +39,8 @@ class Gathered(Saved):
         self.inputs: dict[str, Any] = self.__dict__.get("inputs", {})  # values that the rule asks the training loop for, by name
         self._cells: dict[Tensor, Cell] = {}
         self._parts: dict[int, Part | sparse.Touched] = {}  # what is stepped in place of the parameters at these places in this step
-        self._known: Known | None = None
-        self._again: dict[int, Again] = {}  # by group
-        self._quick: dict[int, Again] = {}  # of these, the ones in this step
+        self._again: Again | None = None  # the last step, if it came twice
+        self._last: list[Cell] = []  # those of the last step, if it came once
         self._guards = False  # in this step, overflows are dealt with on the device
         self._shapes: dict[int, tuple[Any, ...]] = {}  # of each group: the program for which its states have been checked
 
@@ -49,14 +49,13 @@ class Gathered(Saved):
         work: Work = {}
         index, scale = 0, None if self._guards else scale_of(self)
         there: list[Cell] = []
-        is_known = scale is None and not self.inputs and self._known is not None and self._known.holds(self.state)
-        self._quick = {}
         for number, (group, hypers) in enumerate(zip(self.param_groups, settings, strict=True)):
-            key, executable = self.case_of(group).executable(hypers, group.get("differentiable", False), self._guard, self._is_spread)
+            key, executable = self._executable(group, hypers)
             self._check_shapes(number, group, hypers, key)
             on_device = self._counts_on_device(group)
-            again = self._again.get(number) if is_known and not on_device and not group.get("maximize") else None
-            cells = self._cells_of(number, index, self._given_to_cells(group, hypers), scale, on_device, again)
+            given = self._given_to_cells(group, hypers)
+            with_gradient = [(place, p) for place, p in enumerate(group["params"]) if p.grad is not None]
+            cells = [self._next_of(p, number, place, index + place, given, scale, on_device) for place, p in with_gradient]
             work.setdefault(key, (executable, []))[1].extend(cells)
             there += cells if on_device else []
             index += len(group["params"])
@@ -64,14 +63,23 @@ class Gathered(Saved):
             cell.t = t  # type: ignore[assignment]
         return {key: found for key, found in work.items() if found[1]}
 
-    def _cells_of(self, number: int, first: int, given: Mapping[str, Any], scale: Any, on_device: bool, again: Again | None) -> list[Cell]:
-        """Those of a group, whose first parameter is at place `first` of all. `again`: what the last step knew of it."""
-        parameters = self.param_groups[number]["params"]
-        if again is not None and (cells := again.next(parameters, given)) is not None:
-            self._quick[number] = again
-            return cells
-        with_gradient = [(place, p) for place, p in enumerate(parameters) if p.grad is not None]
-        return [self._next_of(p, number, place, first + place, given, scale, on_device) for place, p in with_gradient]
+    def _executable(self, group: Group, hypers: dict[str, Any]) -> tuple[Key, Executable]:
+        return self.case_of(group).executable(hypers, group.get("differentiable", False), self._guard, self._is_spread)
+
+    def _once_more(self, settings: list[dict[str, Any]]) -> Begun | None:
+        """This step, begun as the last one was; None where it may be another one, which is then forgotten."""
+        if self._again is None or self._is_special():
+            return None
+        keys = [self._executable(group, hypers)[0] for group, hypers in zip(self.param_groups, settings, strict=True)]
+        holds = self._again.holds(self.param_groups, self.state, keys)
+        begun = self._again.begun(self.param_groups, settings) if holds else None
+        if begun is None:
+            self._again = None
+        return begun
+
+    def _is_special(self) -> bool:
+        """Whether something about this step has to be done for each parameter."""
+        return bool(self.inputs or self._guards or self._parts) or scale_of(self) is not None or is_special(self.param_groups)
 
     @property
     def _guard(self) -> Guard:
@@ -166,15 +174,16 @@ class Gathered(Saved):
 
     # --------------------------------------------------------------------------------------- before and after a step
 
-    def _step_of(self, cells: list[Cell], work: Work) -> Step:
-        """The step of a program; `work` is all of this step."""
+    def _step_of(self, cells: list[Cell], work: Work, comes_again: bool = False) -> Step:
+        """The step of a program; `work` is all of this step. `comes_again`: see `Step`."""
         group = self.param_groups[cells[0].group]
         case = self.case_of(group)
         groups = {n: self._kept(case.shared["group"], [self.param_groups[n]]) for n in {cell.group for cell in cells}}
         everywhere = [g for g in self.param_groups if self.case_of(g) is case]
         others = [cell for _, some in work.values() if some is not cells for cell in some] if case.sees_all else []
         shared = self._kept(case.shared["model"], everywhere)
-        return Step(cells, shared, groups, group.get("seed", 0), inputs=self.inputs, beside=list(map(seen, others)))
+        seed, beside = group.get("seed", 0), list(map(seen, others))
+        return Step(cells, shared, groups, seed, inputs=self.inputs, beside=beside, comes_again=comes_again and not others)
 
     def _kept(self, names: list[str], groups: list[Group]) -> Shared:
         """States per group or model. Every parameter's state dict holds them, so that checkpoints do; the first one counts."""
@@ -191,16 +200,17 @@ class Gathered(Saved):
             if (part := self._parts.pop(cell.index, None)) is not None:
                 part.put_back()
 
-    def _remember(self, work: Work) -> None:
+    def _comes_again(self, work: Work) -> bool:
+        """Whether a step is like the last one, so that the next may be like it, too; what is kept for that takes as long as it saves."""
+        cells, last = [cell for _, some in work.values() for cell in some], self._last
+        self._last = [] if self._is_special() else cells
+        return bool(self._last) and same(cells, last) and repeats(self.param_groups, cells)
+
+    def _remember(self, settings: list[dict[str, Any]], work: Work, steps: Sequence[Step]) -> None:
         """What the next step need not find out, if it is one like this."""
-        if self._parts or (self._known is not None and self._known.holds(self.state)):
-            return
-        self._known, self._again = None, {}
-        cells = {number: [c for _, some in work.values() for c in some if c.group == number] for number in range(len(self.param_groups))}
-        groups = {number: self.param_groups[number] for number in cells}
-        with suppress(MemoryError, torch.OutOfMemoryError):  # the step is over
-            self._again = {n: Again(g["params"], cells[n]) for n, g in groups.items() if repeats(g, cells[n], self.inputs)}
-            self._known = Known(self.state)
+        keys = [self._executable(group, hypers)[0] for group, hypers in zip(self.param_groups, settings, strict=True)]
+        with suppress(MemoryError, torch.OutOfMemoryError, Unseen):  # the step is over
+            self._again = Again(self.param_groups, self.state, keys, work, steps)
 
     def _forget(self, known: int) -> None:
         """Parameters that a failed step was to be the first of have no state: all but the first ones."""

@@ -110,14 +110,18 @@ class RuleOptimizer(Gathered):
     def _update(self, settings: list[dict[str, Any]], batch: Batch | None) -> None:
         known = len(self.state)
         try:
-            work = self._gather(settings)
-            taken = [self._begin_step(executable, self._step_of(cells, work), batch) for executable, cells in work.values()]
+            begun = self._once_more(settings)
+            work, writes = (self._gather(settings), []) if begun is None else begun
+            comes_again = begun is None and self._comes_again(work)
+            taken = [self._begin_step(executable, self._step_of(cells, work, comes_again), batch) for executable, cells in work.values()]
         except BaseException:
             self._forget(known)
             self._parts.clear()
             raise
         self.reports = {}
         with uninterrupted():
+            for write in writes:
+                write()
             for step, write in taken:
                 write()
                 self._put_back(step.cells)
@@ -125,11 +129,12 @@ class RuleOptimizer(Gathered):
             for step in self._in_order([step for step, _ in taken]):
                 self.reports |= step.reports
             left = [cell for step, _ in taken for cell in step.left]
-            quick = {} if left else self._quick
-            self._count([cell for step, _ in taken for cell in step.cells if cell.group not in quick and cell not in left])
-            for again in quick.values():
-                again.count()
-        self._remember(work)
+            if begun is None or self._again is None:
+                self._count([cell for step, _ in taken for cell in step.cells if cell not in left])
+            else:
+                self._again.count(left)
+        if comes_again and not left:
+            self._remember(settings, work, [step for step, _ in taken])
         _tell(left)
 
     def _in_order(self, steps: list[Step]) -> list[Step]:

@@ -62,7 +62,7 @@ def gradient_of(parameter: Tensor, group: Mapping[str, Any], name: str, scale: A
         raise RuntimeError(
             f"{name} has a gradient of layout {gradient.layout}, which rules do not take: use a dense one, or `torch.sparse_coo`"
         )
-    if scale is None and not gradient.is_complex() and not group.get("maximize", False):
+    if scale is None and not gradient.is_complex() and not gradient.is_neg() and not group.get("maximize", False):
         return gradient
     with torch.set_grad_enabled(group.get("differentiable", False)):
         return _turned(gradient if scale is None else unscaled(gradient, scale), group)
@@ -71,4 +71,5 @@ def gradient_of(parameter: Tensor, group: Mapping[str, Any], name: str, scale: A
 def _turned(gradient: Tensor, group: Mapping[str, Any]) -> Tensor:
     if gradient.is_complex():
         gradient = torch.view_as_real(gradient.resolve_conj())
+    gradient = gradient.resolve_neg()
     return -gradient if group.get("maximize", False) else gradient

@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import optlang
-from optlang.backends import stored
-from optlang.backends.cpp import build
+from optlang.backends import build, stored
 
 SHAPES = ((3, 4), (5,), (4, 2), (2, 2, 2))
 LARGE = ((64, 64), (5,), (64, 64), (96, 50))  # large enough for states in blocks, but one

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from optlang.backends.cpp import build
+from optlang.backends import build
 from optlang.backends.cpp.source import header
 
 PRELUDE = header("prelude.h")

@@ -11,17 +11,18 @@ import numpy as np
 import torch
 
 from optlang import ir
-from optlang.backends import passes
+from optlang.backends import build, passes
 from optlang.backends.base import Cell
-from optlang.backends.cpp import build, source
+from optlang.backends.cpp import source
 from optlang.backends.cpp.layout import layout
 from optlang.backends.cpp.lines import generate
-from optlang.backends.cpp.tables import CppTable, pointer
+from optlang.backends.cpp.tables import CppTable
 from optlang.backends.formats import Packed
 from optlang.backends.kernels import Array, KernelFunctions, after, counters, in_order, part_of, warn
 from optlang.backends.repeat import Table
 from optlang.backends.torch.code import Output
 from optlang.backends.torch.functions import Bound
+from optlang.backends.watch import pointer
 from optlang.types import ELEMENT
 
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16", torch.float16: "_Float16", torch.bool: "bool"}
@@ -83,8 +84,8 @@ class CppFunctions(KernelFunctions):
         numbers = torch.from_numpy(call(kernel, calls, made))
         return [_merged(kernel.order, row, single.unbind()) for row, single in zip(made, numbers, strict=True)]
 
-    def table(self, kernel: Any, calls: Sequence[tuple[Cell, Bound]]) -> Table | None:
-        return CppTable(kernel, self.scalars(calls[0][1].code).host, calls) if isinstance(kernel, Loaded) else None
+    def table(self, kernel: Any, calls: Sequence[tuple[Cell, Bound]]) -> Table:
+        return CppTable(kernel, self.scalars(calls[0][1].code).host, calls)
 
 
 HANDED = "handed out"

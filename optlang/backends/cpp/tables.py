@@ -11,8 +11,9 @@ import torch
 
 from optlang.backends.base import Cell
 from optlang.backends.cpp.layout import layout
-from optlang.backends.repeat import Table, key_of
+from optlang.backends.repeat import Hypers, Table, key_of
 from optlang.backends.torch.functions import Bound
+from optlang.backends.watch import pointer
 from optlang.host import HostScalars
 
 if TYPE_CHECKING:
@@ -31,23 +32,21 @@ class CppTable(Table):
         self.room = np.empty((len(calls) + int(self.layout.starts[-1])) * sums + 1)
         self.results = np.empty((len(calls), loaded.kernel.returned))
 
-    def ready(self, seed: int) -> Callable[[], None]:
+        self.drawn = np.zeros((len(calls), 3), dtype=np.uint32)
+        found = self.layout
+        self.before = [ctypes.c_int64(len(calls)), *map(pointer, (self.sizes, found.starts, self.pointers))]
+        self.behind = list(map(pointer, (self.drawn, self.room, self.results, found.shapes, found.lines)))
+
+    def ready(self, hypers: Hypers, counts: Array, seed: int) -> Callable[[], None]:
         """A step that only has to be taken. Raises MissingFact."""
-        rows, places = self._rows()
-        pointers = (rows.ctypes.data + rows.strides[0] * places).astype(np.uint64)
-        counters = self._counters(seed) if self.draws else np.zeros((len(self.cells), 3))
-        drawn = counters.astype(np.uint32).reshape(-1)
+        rows, places = self.rows(hypers, counts)
+        pointers = rows.ctypes.data + rows.strides[0] * places
+        if self.draws:
+            self.drawn[:] = self.counters(counts, seed)
 
         def take() -> None:
-            found = self.layout
-            given = (self.sizes, found.starts, self.pointers, pointers, drawn, self.room, self.results, found.shapes, found.lines)
-            self.step(ctypes.c_int64(len(self.cells)), *map(pointer, given))
+            self.step(*self.before, pointer(pointers), *self.behind)
             torch.autograd.graph.increment_version(self.weights)
             rows.size  # noqa: B018 - the numbers live until the step is over
 
         return take
-
-
-def pointer(array: Array) -> ctypes.c_void_p:
-    """Where the numbers of an array are."""
-    return ctypes.c_void_p(array.ctypes.data)

@@ -118,9 +118,6 @@ class TorchExecutable:
         """Crosses the barriers and gathers what the last functions need; what this returns runs them, which writes."""
         if not step.cells:
             return _nothing
-        is_plain = self._is_plain and not is_on_device(step.cells[0])
-        if is_plain and (again := self._functions.again(step)) is not None:
-            return again
         with np.errstate(all="ignore"):
             now = self._begin(step, compiled=sum(c.facts["numel"] for c in step.cells) >= self.compile_from)
             for number, level in enumerate(self._levels_of(tuple(dict.fromkeys(work.truth for work in now.works + now.beside)))):
@@ -128,8 +125,8 @@ class TorchExecutable:
             shared = self._shared_updates(now)
             reports = self._reports(now)
             calls = [self._final(work, now) for work in now.works]
-        if is_plain:
-            self._functions.remember(step.cells, calls, now.compiled)
+        if step.comes_again and self._is_plain and not is_on_device(step.cells[0]):
+            step.again = self._functions.tables(step.cells, calls, now.compiled)
 
         @torch.no_grad()
         def finish() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from optlang import ir
-from optlang.backends.base import Cell, Step, Way
+from optlang.backends.base import Cell, Way
 from optlang.backends.device_scalars import DeviceScalars
 from optlang.backends.formats import Packed
 from optlang.backends.torch import batches as torch_batches
@@ -102,12 +102,9 @@ class Functions:
         """What computes numbers where the host knows neither `t` nor all hypers."""
         return DeviceScalars(nodes)
 
-    def again(self, step: Step) -> Callable[[], None] | None:
-        """What takes a step of the same parameters as before, where that is known; else None."""
+    def tables(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool) -> Any:
+        """What takes a step again that needs nothing but these calls, one for each cell: see `repeat`. None where nothing does."""
         return None
-
-    def remember(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool) -> None:
-        """A step that needs nothing but these calls, one for each cell."""
 
     def way(self, bound: Bound, compiled: bool) -> Way:
         """How a parameter is stepped by such a call."""

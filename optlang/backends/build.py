@@ -20,31 +20,31 @@ class NoCompiler(Exception):
     """C++ cannot be compiled here; the message says why, in one line."""
 
 
-def library(text: str) -> ctypes.CDLL:
-    """The shared library of a source text. Raises NoCompiler."""
+def library(text: str, entry: str = "step") -> ctypes.CDLL:
+    """The shared library of a source text, which has a function of that name. Raises NoCompiler."""
     compiler = _compiler()
     name = stored.named("kernel", text, *FLAGS, compiler, _version(compiler), stored.processor())
     for place in stored.places(name):
-        found = _loaded(place)
+        found = _loaded(place, entry)
         if found is not None:
             return found
         try:
             _compile(compiler, text, place)
         except OSError:  # no room, or no right to write: the next place
             continue
-        found = _loaded(place)
+        found = _loaded(place, entry)
         if found is not None:
             return found
     raise NoCompiler("what the C++ compiler made cannot be stored or loaded")
 
 
-def _loaded(place: Path) -> ctypes.CDLL | None:
+def _loaded(place: Path, entry: str = "step") -> ctypes.CDLL | None:
     """The library, if it is whole."""
     if stored.content(place) is None:
         return None
     try:
         found = stored.opened(place)
-        found.step.restype = None
+        getattr(found, entry).restype = None
     except (OSError, AttributeError):
         return None
     return found

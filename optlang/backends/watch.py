@@ -1,0 +1,168 @@
+"""Looks at all tensors of an optimizer at once: what Python would ask each of them takes longer than a step of small ones.
+
+A small library of our own calls the functions of Python and torch that are exported by name. It is tried on a few tensors
+before it is believed; where anything is not as expected there is none, and steps are gathered anew each time.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optlang.backends import build
+
+Array = Any  # numpy.ndarray
+WORD = ctypes.sizeof(ctypes.c_void_p)
+PYTHON = ("PyList_Size", "PyDict_Size", "PyList_GetItem", "PyDict_Next")
+TORCH = ("libc10._ZNK3c1010TensorImpl4gradEv", "libtorch_cpu._ZN2at6native6is_negERKNS_6TensorE", "libtorch_cpu.aoti_torch_get_data_ptr",
+         "libtorch_cpu.aoti_torch_get_numel", "libtorch_cpu.aoti_torch_get_dim", "libtorch_cpu.aoti_torch_get_sizes",
+         "libtorch_cpu.aoti_torch_get_strides", "libtorch_cpu.aoti_torch_get_dtype", "libtorch_cpu.aoti_torch_get_layout",
+         "libtorch_cpu.aoti_torch_get_device_type", "libtorch_cpu.aoti_torch_get_device_index")  # fmt: skip
+FACTS = ("type", "device", "shape", "size", "data")  # of `Facts` in watch.h
+
+
+class Unseen(Exception):
+    """Something cannot be watched."""
+
+
+class Watch:
+    """Tensors, or gradients of tensors, that lie in order; `pointers` to their memory, in a row. Raises Unseen for others."""
+
+    def __init__(self, tensors: Sequence[Tensor], are_gradients: Sequence[bool]) -> None:
+        self._library, outside = _library()
+        self._tensors, count = tensors, len(tensors)
+        facts = np.empty((count, len(FACTS)), dtype=np.int64)
+        self._arrays = (_places(tensors), np.array(are_gradients, dtype=np.bool_), facts)
+        self._given = [outside, ctypes.c_int64(count), *map(pointer, self._arrays)]
+        if not self._library.look(*self._given):
+            raise Unseen
+        self.pointers = facts[:, FACTS.index("data")].copy()
+        self._given.append(pointer(self.pointers))
+
+    def holds(self) -> bool:
+        """Whether all are as they were; gradients may be others of their kind. If not, `pointers` are no longer of use."""
+        return bool(self._library.hold(*self._given))
+
+
+class Belongings:
+    """Which parameters lists hold, which of them have a gradient, and which objects belong to them in a dictionary of dictionaries.
+    Raises Unseen for what is no list or dictionary."""
+
+    def __init__(self, lists: Sequence[list[Tensor]], state: Mapping[Any, Any]) -> None:
+        self._library, self._outside = _library()
+        if not all(type(x) is list for x in lists) or not all(type(x) is dict for x in state.values()):
+            raise Unseen
+        tensors = list(chain.from_iterable(lists))
+        rows = [(key, value, *chain.from_iterable(value.items())) for key, value in state.items()]
+        with_gradient = [p.grad is not None for p in tensors]
+        self._objects, self._count = (tensors, rows), len(lists)
+        self._arrays = (_numbers(map(len, lists)), _places(tensors), np.array(with_gradient, dtype=np.bool_))
+        self._kept = (_places(chain.from_iterable(rows)), _numbers(map(len, state.values())))
+        self._of_lists, self._of_state = list(map(pointer, self._arrays)), [ctypes.c_int64(len(rows)), *map(pointer, self._kept)]
+
+    def hold(self, lists: Sequence[list[Tensor]], state: Mapping[Any, Any]) -> bool:
+        """Whether nothing has come or gone."""
+        if len(lists) != self._count or not all(type(x) is list for x in lists):
+            return False
+        ids = (ctypes.c_void_p * len(lists))(*map(id, lists))
+        same = self._library.listed(self._outside, ctypes.c_int64(len(lists)), ids, *self._of_lists)
+        return bool(same and self._library.kept(self._outside, ctypes.c_void_p(id(state)), *self._of_state))
+
+
+def sees() -> bool:
+    """Whether anything can be watched in this process."""
+    return _found() is not None
+
+
+def pointer(array: Array) -> ctypes.c_void_p:
+    """Where the numbers of an array are."""
+    return ctypes.c_void_p(array.ctypes.data)
+
+
+def _places(objects: Iterable[Any]) -> Array:
+    return np.array(list(map(id, objects)), dtype=np.uint64)
+
+
+def _numbers(values: Iterable[int]) -> Array:
+    return np.array(list(values), dtype=np.int64)
+
+
+def _library() -> tuple[ctypes.PyDLL, Any]:
+    found = _found()
+    if found is None:
+        raise Unseen
+    return found
+
+
+@cache
+def _found() -> tuple[ctypes.PyDLL, Any] | None:
+    """The library and what it is given of torch and Python; None where they do not go together."""
+    try:
+        place = _place_of_tensors()
+        text = (Path(__file__).parent / "watch.h").read_text(encoding="utf-8")
+        library = ctypes.PyDLL(build.library(text, "look")._name)  # keeps Python waiting, whose objects it looks at
+        words: list[Any] = [*(_address(getattr(ctypes.pythonapi, name)) for name in PYTHON), *map(_of_torch, TORCH), place]
+        outside = (ctypes.c_void_p * (len(words) + 1))(*words, _nothing(words[len(PYTHON)]))
+        _try(library, outside)
+    except (OSError, AttributeError, build.NoCompiler, Unseen):
+        return None
+    return library, outside
+
+
+def _address(function: Any) -> int | None:
+    return ctypes.cast(function, ctypes.c_void_p).value
+
+
+def _of_torch(name: str) -> int | None:
+    """The address of a function in one of torch's libraries, which are loaded."""
+    library, _, symbol = name.partition(".")
+    return _address(ctypes.CDLL(str(next((Path(torch.__file__).parent / "lib").glob(f"{library}.*"), library)))[symbol])
+
+
+def _place_of_tensors() -> int:
+    """Where Python's objects keep torch's tensors, in bytes."""
+    some = [torch.ones(2, device="cpu"), torch.nn.Parameter(torch.ones(3, device="cpu"))]
+    words = [(ctypes.c_void_p * (type(x).__basicsize__ // WORD)).from_address(id(x)) for x in some]
+    places = [{k for k, word in enumerate(row) if word == x._cdata} for row, x in zip(words, some, strict=True)]
+    if len(common := set.intersection(*places)) != 1:
+        raise Unseen
+    return common.pop() * WORD
+
+
+def _nothing(gradient: int) -> int | None:
+    """What stands where there is no gradient."""
+    ask = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(gradient)
+    found = {ctypes.c_void_p.from_address(ask(x._cdata)).value for x in (torch.ones(2), torch.nn.Parameter(torch.ones(2)))}
+    if len(found) != 1:
+        raise Unseen
+    return found.pop()
+
+
+def _try(library: ctypes.PyDLL, outside: Any) -> None:
+    """Raises Unseen where what is seen of some tensors is not what they say."""
+    x, y = torch.nn.Parameter(torch.ones(3, 2, device="cpu")), torch.ones(2, 3, dtype=torch.float64, device="cpu")
+    nothing = _seen(library, outside, x, gradient=True)
+    x.grad = torch.ones(3, 2, device="cpu")
+    facts = [_seen(library, outside, x), _seen(library, outside, x, gradient=True), _seen(library, outside, y)]
+    kinds = {tuple(found[:3]) for found in facts if found is not None}
+    memory = [found[3:] for found in facts if found is not None]
+    if nothing is not None or len(kinds) != 2 or memory != [[z.numel(), z.data_ptr()] for z in (x, x.grad, y)]:
+        raise Unseen
+    strange = (x.detach().T, y[:, :1].expand(2, 3), torch._neg_view(y), y.to_sparse(), y.to("meta"))
+    if any(_seen(library, outside, z) is not None for z in strange):
+        raise Unseen
+
+
+def _seen(library: ctypes.PyDLL, outside: Any, x: Tensor, gradient: bool = False) -> list[int] | None:
+    """The facts of one tensor, or of its gradient."""
+    facts = np.zeros(len(FACTS), dtype=np.int64)
+    arrays = _places([x]), np.array([gradient]), facts
+    return facts.tolist() if library.look(outside, ctypes.c_int64(1), *map(pointer, arrays)) else None
