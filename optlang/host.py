@@ -6,6 +6,7 @@ that is not taken, or beside the `false` of an `and`. Elsewhere it is an error t
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,9 @@ from optlang.ir import Node, on_host, walk
 from optlang.meaning import OVER_VALUES, maps, number
 
 Scalar = float | bool
+Work = tuple[Node, int, list[int]]  # a node, its place among the values, and those of its operands
 MAPS = maps()
+OF_NUMBERS = {**MAPS, "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv}  # the same, and quicker
 
 
 class MissingFact(LookupError):
@@ -74,24 +77,48 @@ class HostScalars:
         self.hypers = _leaves(self._order, "hyper")
         self.facts = _leaves(self._order, "fact")
         self.reads_t = any(node.op == "t" for node in self._order)
-        self._slots = {node: slot for slot, node in enumerate(self._order)}
-        self._operands = [[self._slots[arg] for arg in node.args] for node in self._order]
+        slots = {node: slot for slot, node in enumerate(self._order)}
+        self._places = [slots[node] for node in self.nodes]
+        self._work = [(node, slot, [slots[arg] for arg in node.args]) for node, slot in slots.items()]
+        moving = _moving(self._order)
+        self._moving = [one for one in self._work if one[0] in moving]
+        self._still = [one for one in self._work if one[0] not in moving]
         self._evaluate = lru_cache(size)(self._compute)
+        self._settled = lru_cache(8)(self._settle)  # what `t` does not change
 
     def __call__(self, hypers: Mapping[str, Any], t: int, facts: Mapping[str, int]) -> tuple[Scalar, ...]:
         read_hypers = tuple(hypers[name] for name in self.hypers)
         return self._evaluate(read_hypers, t if self.reads_t else 0, tuple(facts.get(name) for name in self.facts))
 
     def _compute(self, hypers: tuple[Any, ...], t: int, facts: tuple[int | None, ...]) -> tuple[Scalar, ...]:
+        values = self._settled(hypers, facts).copy()
+        _fill(values, self._moving, {("t", None): t}, None in facts)
+        return tuple(_plain(values[place]) for place in self._places)
+
+    def _settle(self, hypers: tuple[Any, ...], facts: tuple[int | None, ...]) -> list[Any]:
         leaves: dict[tuple[str, Any], Any] = {("hyper", name): value for name, value in zip(self.hypers, hypers, strict=True)}
-        leaves |= {("fact", name): value for name, value in zip(self.facts, facts, strict=True)} | {("t", None): t}
-        values: list[Any] = []
-        maps = MAPS if None not in facts else {}  # where nothing is missing, there is nothing to look for
-        with np.errstate(all="ignore"):
-            for node, slots in zip(self._order, self._operands, strict=True):
-                args = [values[slot] for slot in slots]
-                values.append(maps[node.op](*args) if node.op in maps else _value(node, args) if args else _leaf(node, leaves))
-        return tuple(_plain(values[self._slots[node]]) for node in self.nodes)
+        leaves |= {("fact", name): value for name, value in zip(self.facts, facts, strict=True)}
+        values: list[Any] = [None] * len(self._order)
+        _fill(values, self._still, leaves, None in facts)
+        return values
+
+
+def _moving(order: Sequence[Node]) -> set[Node]:
+    """What depends on `t`."""
+    found: set[Node] = set()
+    for node in order:
+        if node.op == "t" or not found.isdisjoint(node.args):
+            found.add(node)
+    return found
+
+
+def _fill(values: list[Any], work: Sequence[Work], leaves: Mapping[tuple[str, Any], Any], lacks: bool) -> None:
+    """The values of some nodes, in order, each into its place. `lacks`: facts are missing, so values may be."""
+    maps = {} if lacks else OF_NUMBERS  # where nothing is missing, there is nothing to look for
+    with np.errstate(all="ignore"):
+        for node, place, slots in work:
+            args = [values[slot] for slot in slots]
+            values[place] = maps[node.op](*args) if node.op in maps else _value(node, args) if args else _leaf(node, leaves)
 
 
 def _value(node: Node, args: Sequence[Any]) -> Any:

@@ -49,9 +49,10 @@ class Again:
         for (key, (executable, some)), step in zip(work.items(), steps, strict=True):
             self.parts.append(Part(key, executable, list(some), step.again, len(cells)))
             cells += some
-        self.together = torch.stack([cell.state[COUNT] for cell in cells])
-        self.after = self.together  # the counts when this step is over
-        each = self.together.unbind()
+        together = torch.stack([cell.state[COUNT] for cell in cells])
+        each = together.unbind()
+        self.counts = together.numpy()
+        self.after = self.counts  # when this step is over
         for cell, count in zip(cells, each, strict=True):
             cell.state[COUNT] = count
         self.watch = Watch(each, [False] * len(cells))
@@ -63,8 +64,8 @@ class Again:
 
     def begun(self, groups: Sequence[Group], hypers: Sequence[Mapping[str, Any]]) -> Begun | None:
         """The next step, as far as it can be begun here; None where one of the parameters has to be looked at."""
-        self.after = self.together + 1
-        counts = self.after.numpy().astype(np.int64)
+        self.after = self.counts + 1
+        counts = self.after.astype(np.int64)
         work: Work = {}
         writes = []
         for part in self.parts:
@@ -81,7 +82,7 @@ class Again:
 
     def count(self, left: Sequence[Cell]) -> None:
         """The step is over, but for cells that could not be stepped; this asks for no memory."""
-        self.together.copy_(self.after)
+        self.counts[:] = self.after
         for cell in left:
             cell.state[COUNT].fill_(cell.t - 1)
         for part in self.parts:

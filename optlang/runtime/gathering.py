@@ -39,6 +39,7 @@ class Gathered(Saved):
         self.inputs: dict[str, Any] = self.__dict__.get("inputs", {})  # values that the rule asks the training loop for, by name
         self._cells: dict[Tensor, Cell] = {}
         self._parts: dict[int, Part | sparse.Touched] = {}  # what is stepped in place of the parameters at these places in this step
+        self._written = None
         self._again: Again | None = None  # the last step, if it came twice
         self._last: list[Cell] = []  # those of the last step, if it came once
         self._guards = False  # in this step, overflows are dealt with on the device

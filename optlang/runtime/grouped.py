@@ -19,6 +19,7 @@ from optlang.runtime.naming import CYCLED, OWN_KEYS, Group, name_in
 from optlang.runtime.options import OPTIONS, check_options
 from optlang.runtime.parameters import check_parameter, listed
 from optlang.runtime.routing import Backends, Routes, holds, known_of
+from optlang.runtime.settings import Written
 
 
 class Grouped(torch.optim.Optimizer):
@@ -26,6 +27,7 @@ class Grouped(torch.optim.Optimizer):
 
     cases: ClassVar[list[Case]]
     rule: ClassVar[ir.Program | ir.Routing]
+    _written: Written | None  # the settings, when they were read the last time
 
     def __init__(self, /, *args: Any, **settings: Any) -> None:
         params, *places = self._with_params(args, settings)
@@ -199,6 +201,8 @@ class Grouped(torch.optim.Optimizer):
 
         `unread`: tensors stay on the device; None: only in groups with `capturable`.
         """
+        if self._written is not None and not unread and self._written.holds(self.param_groups):
+            return self._written.settings
         for group in self.param_groups:
             check_options(type(self).__name__, group)
         on_device = [g.get("capturable", False) if unread is None else unread for g in self.param_groups]
@@ -207,6 +211,7 @@ class Grouped(torch.optim.Optimizer):
         for case in self.cases:
             mine = [i for i, group in enumerate(self.param_groups) if self.case_of(group) is case]
             case.check_together([settings[i] for i in mine], [self.param_groups[i] for i in mine])
+        self._written = None if any(on_device) else Written(self.param_groups, settings)
         return settings
 
     def routes(self) -> Routes:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import is_
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from optlang.runtime.naming import CYCLED, OF_SCHEDULERS, Group, Naming
 from optlang.runtime.options import OPTIONS
 from optlang.runtime.tables import Tables
 
+NO_SETTINGS = ("params", "param_names")
 KINDS = {"bool": "True or False", "int": "a whole number", "real": "a number"}
 
 
@@ -159,6 +161,27 @@ class Settings:
         if value.numel() != 1:
             raise ValueError(f"{self.what}: Tensor {name} must be 1-element, not of shape {tuple(value.shape)}{where}")
         return value
+
+
+class Written:
+    """Settings that groups were found to have; these are the same as long as the groups hold the same objects."""
+
+    def __init__(self, groups: Sequence[Group], settings: list[dict[str, Any]]) -> None:
+        self.settings = settings
+        self._kept = [(list(group), list(group.values())) for group in groups]
+        self._is_fixed = all(key in NO_SETTINGS or _is_fixed(value) for group in groups for key, value in group.items())
+
+    def holds(self, groups: Sequence[Group]) -> bool:
+        return self._is_fixed and len(groups) == len(self._kept) and all(map(_is_same, groups, self._kept))
+
+
+def _is_same(group: Group, kept: tuple[list[str], list[Any]]) -> bool:
+    return len(group) == len(kept[0]) and all(map(is_, group, kept[0])) and all(map(is_, group.values(), kept[1]))
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether it can be another only by being another object."""
+    return all(map(_is_fixed, value)) if type(value) is tuple else value is None or type(value) in (bool, int, float, str)
 
 
 def plain(value: Any) -> Any:
