@@ -16,7 +16,7 @@ from torch import Tensor
 
 from optlang.backends.base import Cell
 from optlang.backends.formats import Packed
-from optlang.backends.watch import Watch
+from optlang.backends.watch import Versions, Watch
 from optlang.host import HostScalars, MissingFact
 from optlang.ir import G, Node, W
 
@@ -38,8 +38,8 @@ class Table:
         like, cells = calls[0][1], [cell for cell, _ in calls]
         self.slots, self.count = slots, len(cells)
         self.number = np.float64 if like.s.dtype == torch.float64 else np.float32
-        self.weights = [cell.weights for cell in cells]
-        self.sizes = np.array([x.numel() for x in self.weights], dtype=np.int64)
+        self.shapes = [tuple(cell.weights.shape) for cell in cells]
+        self.sizes = np.array([cell.weights.numel() for cell in cells], dtype=np.int64)
         self.streams = np.array([cell.index for cell in cells], dtype=np.int64)
         self.draws = like.counter is not None
         found = [(cell.group, tuple(cell.facts.items()) if slots.facts else ()) for cell in cells]
@@ -49,6 +49,7 @@ class Table:
         tensors = [cell.weights if key in (WEIGHTS, GRADIENT) else cell.state[key] for cell in cells for key in keys]
         self.watch = Watch(tensors, [key == GRADIENT for key in keys] * len(cells))
         self.pointers = self.watch.pointers.reshape(len(cells), len(keys))
+        self.versions = Versions([cell.weights for cell in cells])
 
     @abstractmethod
     def ready(self, hypers: Hypers, counts: Array, seed: int) -> Callable[[], None]:

@@ -22,7 +22,8 @@ from optlang.backends import build
 Array = Any  # numpy.ndarray
 WORD = ctypes.sizeof(ctypes.c_void_p)
 PYTHON = ("PyList_Size", "PyDict_Size", "PyList_GetItem", "PyDict_Next")
-TORCH = ("libc10._ZNK3c1010TensorImpl4gradEv", "libtorch_cpu._ZN2at6native6is_negERKNS_6TensorE", "libtorch_cpu.aoti_torch_get_data_ptr",
+TORCH = ("libc10._ZNK3c1010TensorImpl4gradEv", "libtorch_cpu._ZN5torch8autograd4impl12bump_versionERKN2at6TensorE",
+         "libtorch_cpu._ZN2at6native6is_negERKNS_6TensorE", "libtorch_cpu.aoti_torch_get_data_ptr",
          "libtorch_cpu.aoti_torch_get_numel", "libtorch_cpu.aoti_torch_get_dim", "libtorch_cpu.aoti_torch_get_sizes",
          "libtorch_cpu.aoti_torch_get_strides", "libtorch_cpu.aoti_torch_get_dtype", "libtorch_cpu.aoti_torch_get_layout",
          "libtorch_cpu.aoti_torch_get_device_type", "libtorch_cpu.aoti_torch_get_device_index")  # fmt: skip
@@ -50,6 +51,21 @@ class Watch:
     def holds(self) -> bool:
         """Whether all are as they were; gradients may be others of their kind. If not, `pointers` are no longer of use."""
         return bool(self._library.hold(*self._given))
+
+
+class Versions:
+    """What autograd knows tensors by: it must hear of what is written behind its back. Raises Unseen."""
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._library, outside = _library()
+        self._tensors, self._objects = tensors, _places(tensors)
+        self._given = outside, ctypes.c_int64(len(tensors)), pointer(self._objects)
+        if any(x.is_inference() for x in tensors):
+            raise Unseen
+
+    def grow(self) -> None:
+        if not self._library.tell(*self._given):
+            torch.autograd.graph.increment_version(self._tensors)
 
 
 class Belongings:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from optlang.backends.base import Cell
 from optlang.backends.cpp.layout import layout
@@ -28,7 +27,7 @@ class CppTable(Table):
     def __init__(self, loaded: Loaded, slots: HostScalars, calls: Sequence[tuple[Cell, Bound]]) -> None:
         super().__init__([key_of(calls[0][1], place, part) for place, part in loaded.places], slots, calls)
         self.step, sums = loaded.step, loaded.kernel.sums
-        self.layout = layout(loaded.kernel.room, [tuple(x.shape) for x in self.weights])
+        self.layout = layout(loaded.kernel.room, self.shapes)
         self.room = np.empty((len(calls) + int(self.layout.starts[-1])) * sums + 1)
         self.results = np.empty((len(calls), loaded.kernel.returned))
 
@@ -53,4 +52,4 @@ class CppTable(Table):
 
     def _take(self) -> None:
         self.step(*self.given)
-        torch.autograd.graph.increment_version(self.weights)
+        self.versions.grow()

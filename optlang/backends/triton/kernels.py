@@ -105,7 +105,7 @@ class TritonTable(Table):
 
         def take() -> None:
             start(self.loaded, self.placed, pointers, numbers, drawn)
-            torch.autograd.graph.increment_version(self.weights)
+            self.versions.grow()
 
         return take
 
