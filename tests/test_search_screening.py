@@ -90,6 +90,13 @@ def test_the_quick_way_is_the_reference_interpreters(number: int, steps: int) ->
     np.testing.assert_allclose(quick[known], slow[known], rtol=1e-6, atol=1e-9 * max(np.abs(slow[known]).max(initial=0), 1e-30))
 
 
+def test_a_division_by_a_constant_is_one_in_single_precision() -> None:
+    plain, more = from_text("u = mul(g, 2.0)"), from_text("a = protected_div(g, 0.5)\nu = mul(a, 1.0)")
+    small = from_text("a = protected_div(g, 1e-8)\nu = add(a, w)")
+    assert algebraic_key(plain, Form(scaled=False)) == algebraic_key(more, Form(scaled=False))
+    assert algebraic_key(small, FORM) == algebraic_key(from_text("a = mul(g, 5e7)\nu = add(a, w)"), FORM), "there 1e-8 counts"
+
+
 def test_merges_are_right() -> None:
     """An audit: programs that keys or fingerprints merge do the same on gradients that no fingerprint was made from."""
     merged: dict[str, int] = {}

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from optlang.search.evolution.strand import Known, Round
 from optlang.search.store.database import Store, StoreError
+from optlang.search.store.found import hall_of_fame
 from optlang.search.training.assess import Assessment
 from optlang.search.training.levels import Level
 
@@ -127,7 +128,16 @@ def test_the_best_are_the_fittest(store: Store) -> None:
     failed = replace(made.birth(1000), assessment=Assessment(9.0, status="failed: no"))
     store.save_round(replace(made.round_(4), births=(failed,)), {}, made.LEVEL, made.SEEDS, ())
     fittest = sorted(range(1, 1 + 4 * made.SIZE), key=lambda n: -made.assessment(n).fitness)
-    assert store.best(made.BRANCH, "search", 5) == fittest[:5]
+    assert [one.number for one in hall_of_fame(store, "search", 5, made.BRANCH)] == fittest[:5]
+
+
+def test_what_trained_alike_is_one_rule(store: Store) -> None:
+    made.advance(store, 1)
+    best = max(range(1, 1 + made.SIZE), key=lambda n: made.assessment(n).fitness)
+    again = replace(made.birth(1000), assessment=made.assessment(best))
+    store.save_round(replace(made.round_(1), births=(again,)), {}, made.LEVEL, made.SEEDS, ())
+    kept = [one.number for one in hall_of_fame(store, "search", 100, made.BRANCH)]
+    assert len(kept) == made.SIZE and len({best, 1000} & {*kept}) == 1
 
 
 def test_tasks_may_be_added_but_not_changed(store: Store) -> None:

@@ -19,6 +19,7 @@ from optlang.search.programs.genome import Genome, from_text, slots_used
 from optlang.search.programs.mutation import Mutator, RandomPrograms
 from optlang.search.screening.sieve import Screen
 from optlang.search.store.database import Store
+from optlang.search.store.found import hall_of_fame
 from optlang.search.training.assess import Assessment, Job
 from optlang.search.training.funnel import Promoted, judge, seeds_of
 from optlang.search.training.levels import Level, Point, onset, validated
@@ -217,7 +218,8 @@ class Hunt:
 
     def promote(self) -> Iterator[tuple[Level, list[Promoted]]]:
         """The best of the search through the levels after the first, each with its results."""
-        numbers = self.store.best(MAIN, self.search_level.name, self.settings.funnel[1].enter if len(self.settings.funnel) > 1 else 0)
+        most = self.settings.funnel[1].enter if len(self.settings.funnel) > 1 else 0
+        numbers = [one.number for one in hall_of_fame(self.store, self.search_level.name, most)]
         for place, level in enumerate(self.settings.funnel[1:], 1):
             seeds = [birth.number for birth in self.seeds]
             chosen = dict.fromkeys([*seeds, *numbers[: level.enter]])  # the seeds go along, to be compared with

@@ -8,6 +8,7 @@ from html import escape
 
 WIDTH, HEIGHT = 720, 300
 LEFT, RIGHT, TOP, BOTTOM = 64, 150, 14, 44
+LABEL = 70, 14  # what the name of a rule takes, width and height
 COLOURS = ("var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)", "var(--c5)")  # told apart by colour-blind readers too (Okabe & Ito)
 XY = tuple[float, float]
 
@@ -37,11 +38,19 @@ def scatter(points: Sequence[tuple[float, float, str]], x: str, y: str) -> str:
     """Points with their names beside them."""
     frame = _Frame([(a, b) for a, b, _ in points])
     parts = [frame.axes(x, y)]
-    for a, b, name in points:
-        h, v = frame.at((a, b))
+    labels: list[XY] = []
+    for h, v, name in sorted((*frame.at((a, b)), name) for a, b, name in points):
         parts.append(f'<circle cx="{h:.1f}" cy="{v:.1f}" r="4" fill="var(--c1)"/>')
-        parts.append(f'<text x="{h + 7:.1f}" y="{v + 4:.1f}">{escape(name)}</text>')
+        labels.append((h + 7, _free(labels, h + 7, v + 4)))
+        parts.append(f'<text x="{labels[-1][0]:.1f}" y="{labels[-1][1]:.1f}">{escape(name)}</text>')
     return _svg(parts)
+
+
+def _free(labels: Sequence[XY], h: float, v: float) -> float:
+    """The height nearest below or above at which a label covers none of the others."""
+    near = [height for left, height in labels if abs(left - h) < LABEL[0]]
+    tried = (v + sign * LABEL[1] * step for step in range(len(near) + 1) for sign in (1, -1))
+    return next(height for height in tried if all(abs(height - other) >= LABEL[1] for other in near))
 
 
 class _Frame:

@@ -52,7 +52,7 @@ class LevelRow:
     entered: int
     best: float
     median: float
-    seed: float
+    seed: float | None  # None: not trained here
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ def from_store(store: Store) -> ReportData:
         screening=states.get(MAIN, {}).get("screen", {}),
         funnel=tuple(row for one in settings.funnel if (row := _level(store, one)) is not None),
         points=tuple(points), overfits_from=onset(points),
-        front=tuple(pareto(store, level.name)), hall=tuple(_ranked(found, form) for found in best),
+        front=tuple(pareto(store, level.name)),
+        hall=tuple(_ranked(found, form, _as_written(found, form) if place == 0 else found.rule(form)) for place, found in enumerate(best)),
         lineage=_lineage(store, best[0], level) if best else (),
         finals=(store.events("finals") or [{}])[-1], settings=store.meta("settings"), versions=store.meta("versions"),
     )  # fmt: skip
@@ -113,12 +114,20 @@ def _level(store: Store, level: Level) -> LevelRow | None:
     if not rows:
         return None
     values = [fitness for _, fitness in rows]
-    seed = next((fitness for number, fitness in rows if number == 1), values[-1])
+    seed = next((fitness for number, fitness in rows if number == 1), None)
     return LevelRow(level, len(rows), values[0], values[len(values) // 2], seed)
 
 
-def _ranked(found: Found, form: Form) -> Ranked:
-    return Ranked(found, found.rule(form), latex(found.program(form)))
+def _ranked(found: Found, form: Form, rule: str) -> Ranked:
+    return Ranked(found, rule, latex(found.program(form)))
+
+
+def _as_written(found: Found, form: Form) -> str:
+    """As a person would write it, which takes a second; quickly where that is not possible."""
+    try:
+        return found.distilled(form).opt()
+    except ValueError:  # it diverges where the proof has to compare
+        return found.rule(form)
 
 
 def _lineage(store: Store, winner: Found, level: Level) -> tuple[Ancestor, ...]:

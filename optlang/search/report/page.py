@@ -122,7 +122,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _funnel(data: ReportData) -> str:
     rows = [
         [r.level.name, ", ".join(r.level.tasks), f"{r.level.factor:g}", f"{r.level.seeds}", f"{r.entered:,}"]
-        + [f"{value:.4f}" for value in (r.best, r.median, r.seed)]
+        + ["–" if value is None else f"{value:.4f}" for value in (r.best, r.median, r.seed)]
         for r in data.funnel
     ]
     if not rows:

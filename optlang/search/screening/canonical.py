@@ -209,6 +209,11 @@ def _quotient(a: Value, b: Value) -> Value:
     return _product([(a, 1.0), (_made("call", "inverse", bare), 1.0)], 1 / factor)
 
 
+def _protected(b: Value) -> Value:
+    """b + 1e-8. Rules train in single precision, where that is b itself for most numbers."""
+    return b if isinstance(b, float) and np.float32(b + TINY) == np.float32(b) else _sum([(1.0, b), (1.0, TINY)])
+
+
 # functions with a law of their own
 
 
@@ -262,8 +267,8 @@ _RULES: dict[str, Callable[..., Value]] = {
     "square": lambda a: _product([(a, 2.0)]),
     "cube": lambda a: _product([(a, 3.0)]),
     "complement": lambda a: _sum([(1.0, 1.0), (-1.0, a)]),
-    "protected_div": lambda a, b: _quotient(a, _sum([(1.0, b), (1.0, TINY)])),
-    "reciprocal": lambda a: _quotient(1.0, _sum([(1.0, a), (1.0, TINY)])),
+    "protected_div": lambda a, b: _quotient(a, _protected(b)),
+    "reciprocal": lambda a: _quotient(1.0, _protected(a)),
     "pow": _power,
     "abs": _absolute,
     "sqrt": _root,

@@ -246,12 +246,6 @@ class Store:
             branch, level.name, json.dumps(level.tasks), json.dumps(tuple(seeds)))  # fmt: skip
         return {number: _assessment(rest) for number, *rest in rows}
 
-    def best(self, branch: str, level: str, count: int) -> list[int]:
-        """The numbers of the fittest programs of a level, best first."""
-        rows = self.query("SELECT number FROM assessments WHERE branch = ? AND level = ? AND status = 'ok' "
-                          "ORDER BY fitness DESC, number LIMIT ?", branch, level, count)  # fmt: skip
-        return [number for (number,) in rows]
-
     def text(self, branch: str, number: int) -> str:
         """A program's text. Raises KeyError."""
         found = self.query("SELECT text FROM genomes WHERE branch = ? AND number = ?", branch, number)

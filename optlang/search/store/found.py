@@ -59,9 +59,11 @@ class Found:
 
 
 def hall_of_fame(store: Store, level: str, count: int = 10, branch: str = "evolution") -> list[Found]:
-    """The fittest programs of a level, best first."""
-    rows = _rows(store, level, branch)
-    return sorted(rows, key=lambda one: (-one.fitness, one.number))[:count]
+    """The fittest programs of a level, best first. Of those that trained alike to the last bit, the shortest: they are one rule."""
+    found: dict[tuple[float, float], Found] = {}
+    for one in sorted(_rows(store, level, branch), key=lambda one: (-one.fitness, one.change != "seed", one.statements, one.number)):
+        found.setdefault((one.fitness, one.error), one)
+    return list(found.values())[:count]
 
 
 def pareto(store: Store, level: str, branch: str = "evolution") -> list[Found]:
