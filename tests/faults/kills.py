@@ -1,10 +1,12 @@
 """`kill -9` at random moments of searches and races, in children of a process that has everything loaded.
 
-A child writes down what it was told is finished; what is found after its death must hold at least that, unchanged.
+A child writes down what it was told is finished; what is found after its death must hold at least that, unchanged. It is killed
+where it has got so far, and not after so long: that would miss it where the machine is quicker or slower than before.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -31,18 +33,19 @@ MOST = 4  # times that one search is killed; then it may end
 Rows = list[tuple[Any, ...]]
 
 
-def killed(work: Callable[[], None], after: float) -> bool:
-    """Runs it in a child, which is killed after so many seconds; False where it had ended before. Raises where it fails."""
+def killed(work: Callable[[], None], log: Path, progress: float, delay: float) -> bool:
+    """Runs it in a child, which is killed so many seconds after it has got so far; False where it had ended before. Raises where
+    it fails."""
     child = os.fork()
     if child == 0:
         os._exit(_status(work))
-    end = time.monotonic() + after
-    while time.monotonic() < end:
+    while said(log) < progress:
         found, status = os.waitpid(child, os.WNOHANG)
         if found:
             assert status == 0, f"the child ended with {status}"
             return False
         time.sleep(0.002)
+    time.sleep(delay)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     return status != 0
@@ -96,11 +99,15 @@ def searches(folder: Path, runs: int, dice: random.Random) -> Counter[str]:
     counts: Counter[str] = Counter()
     began = time.monotonic()
     searched(folder / "whole.db", folder / "whole.log")
-    seconds, whole = time.monotonic() - began, evaluated(folder / "whole.db")
+    whole, steps = evaluated(folder / "whole.db"), (folder / "whole.log").read_text().split()
+    pause, last = (time.monotonic() - began) / len(steps), int(steps[-4])  # three steps are left then
     assert len(whole) > 10
     for number in range(runs):
         store, log, kills = folder / f"{number}.db", folder / f"{number}.log", 0
-        while killed(lambda store=store, log=log: searched(store, log), dice.uniform(0, seconds) if kills < MOST else 600):  # type: ignore[misc]
+        while True:
+            target = dice.randint(said(log), last) if kills < MOST and said(log) <= last else math.inf
+            if not killed(lambda store=store, log=log: searched(store, log), log, target, dice.uniform(0, pause)):  # type: ignore[misc]
+                break
             kills += 1
             rows = evaluated(store)
             assert rows == whole[: len(rows)] and len(rows) >= said(log), f"search {number}: something finished is lost"
@@ -147,12 +154,14 @@ def races(folder: Path, runs: int, dice: random.Random) -> Counter[str]:
     counts: Counter[str] = Counter()
     began = time.monotonic()
     raced(folder / "whole", folder / "whole.log")
-    seconds = time.monotonic() - began
+    steps = (folder / "whole.log").read_text().split()
+    pause, last = (time.monotonic() - began) / len(steps), int(steps[-3])
     [path] = (folder / "whole").glob("*.json")
     whole, known = Results.from_json(path.read_text()), dict[Path, bytes]()
     for number in range(runs):
         log = folder / f"{number}.log"
-        is_killed = killed(lambda log=log: raced(folder / "all", log), dice.uniform(0, seconds))  # type: ignore[misc]
+        target, delay = dice.randint(0, last), dice.uniform(0, pause)
+        is_killed = killed(lambda log=log: raced(folder / "all", log), log, target, delay)  # type: ignore[misc]
         here = {path: path.read_bytes() for path in sorted((folder / "all").glob("*.json"))}
         assert known.items() <= here.items(), f"race {number} changed what was there"
         fresh = [Results.from_json(here[path].decode()) for path in here.keys() - known.keys()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ EXACT = frozenset([
     "as_param", "push", "count", "descending", "eye", "places", "fact", "t", "w", "g", "state", "input", "isnan", "isfinite",
 ])  # fmt: skip
 
+AMPLIFYING = frozenset(["orthonormal", "eigenvectors", "inverse"])  # of exact values, too: those of a matrix without full rank are chance
+
 
 class NoisyRun(Run):
     """`size` is the largest relative error of one operation; `single`: results are rounded to float32, with its range."""
@@ -29,15 +32,22 @@ class NoisyRun(Run):
     random: np.random.Generator
 
     def _value(self, node: Node, place: Any, needed: Any) -> Value:
-        value = super()._value(node, place, needed)
+        value = super()._value(node, place, self._moved(needed) if node.op in AMPLIFYING else needed)
         if isinstance(value, Missing) or node.type.kind != "real" or (OPS[node.op].role == "leaf" and node.op == "const"):
             return value
         if node.type.extent.level == "host":
             return value * (1 + 1e-15 * self.random.uniform(-1, 1)) if node.op not in EXACT else value
         value = np.asarray(value, dtype=np.float64)
         if node.op not in EXACT:
-            value = value * (1 + self.size * self.random.uniform(-1, 1, value.shape))
+            value = self._noisy(value)
         return value.astype(np.float32).astype(np.float64) if self.single else value
+
+    def _noisy(self, value: Value) -> Value:
+        return value * (1 + self.size * self.random.uniform(-1, 1, value.shape))
+
+    def _moved(self, needed: Any) -> Any:
+        """Operands at places of their own, each value moved a little."""
+        return [(node, SimpleNamespace(values={node: self._noisy(np.asarray(place.values[node]))})) for node, place in needed]
 
 
 class Noisy(Reference):

@@ -24,7 +24,7 @@ def _vector(values: Iterable[Any]) -> torch.Tensor:
     "_together": '''
 def _together(tensors: Iterable[Any]) -> torch.Tensor:
     """All elements of some tensors as one float64 vector on the CPU."""
-    return torch.cat([torch.as_tensor(x).reshape(-1).double().cpu() for x in tensors])
+    return torch.cat([torch.as_tensor(x, dtype=torch.float64).reshape(-1).cpu() for x in tensors])
 ''',
     "_between": '''
 def _between(ordered: torch.Tensor, place: torch.Tensor) -> torch.Tensor:

@@ -60,15 +60,15 @@ def spell(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Pie
         return chained(args[0], symbol, args[1], level)
     if node.op in ("neg", "not"):
         return Piece(("-" if node.op == "neg" else "~") + args[0].inside(MINUS), MINUS)
+    if row.role in ("reduce", "matrix"):
+        large = [arg in numbers and arg.type.extent.level == "array" for arg in node.args]
+        args = [filled(*pair) if is_large else pair[1] for pair, is_large in zip(zip(node.args, args, strict=True), large, strict=True)]
     if row.infix is not None:
         return _infix(node, args)
     if node.op in ("where", "branch"):
         return _choice(node, args, numbers, wrap)
     if node.op in ("maximum", "minimum"):
         return _bound(node, args, numbers)
-    if row.role in ("reduce", "matrix"):
-        large = [arg in numbers and arg.type.extent.level == "array" for arg in node.args]
-        args = [filled(*pair) if is_large else pair[1] for pair, is_large in zip(zip(node.args, args, strict=True), large, strict=True)]
     if row.role == "reduce":
         if node.value != "window" and node.value.level != "array" and is_alone(node.args[0]):
             args = [Piece(f"{args[0].inside(ATOM)}.expand({shape_text(node.args[0].type.extent)})"), *args[1:]]
