@@ -7,7 +7,7 @@ what a backend moves beyond it are passes that wait for a reduction. Steps that 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -62,14 +62,28 @@ class Footprint:
         return self._average({truth: sum(self._by_passes(stage) for stage in stages(self.plan, truth)) for truth in self.truths})
 
     @property
+    def moved_by_cpp(self) -> float:
+        """As `moved`: where a pass makes new states that later ones need, C++ writes them and reads them again, not what they are of."""
+        return self._average({truth: self.cpp_bytes(truth) for truth in self.truths})
+
+    def cpp_bytes(self, truth: Truth) -> float:
+        """What C++ reads and writes in a step that takes such blocks."""
+        return sum(self._by_passes(stage, ahead=True) for stage in stages(self.plan, truth))
+
+    @property
     def passes(self) -> float:
         """How often the memory of the parameter is gone over."""
-        return self._per_stage(lambda stage: len(self._passes(stage)))
+        return self._average({truth: self.passes_of(truth) for truth in self.truths}) * self.count
+
+    def passes_of(self, truth: Truth) -> int:
+        """In a step that takes such blocks."""
+        return sum(len(self._passes(stage)) for stage in stages(self.plan, truth))
 
     @property
     def launches(self) -> float:
         """Kernels that Triton launches for the whole model, whatever its number of parameters; 0 where it launches none."""
-        return self._per_stage(_launches)
+        found = {truth: sum(map(_launches, stages(self.plan, truth))) for truth in self.truths}
+        return self._average(found) * self.count
 
     @property
     def refused(self) -> str:
@@ -94,10 +108,6 @@ class Footprint:
     def _average(self, found: Mapping[Truth, float]) -> float:
         return sum(found[truth] * count for truth, count in self.truths.items()) / STEPS / self.count
 
-    def _per_stage(self, measure: Callable[[Stage], int]) -> float:
-        found: dict[Truth, float] = {truth: sum(measure(stage) for stage in stages(self.plan, truth)) for truth in self.truths}
-        return self._average(found) * self.count
-
     def _bytes(self, node: Node) -> float:
         """The memory of a tensor."""
         if node.op not in ("state", "w", "g", "input"):
@@ -111,20 +121,17 @@ class Footprint:
     def _once(self, stage: Stage) -> float:
         return sum(map(self._bytes, [*_read(ir.walk(node for node, _ in stage.results)), *_written(stage)]))
 
-    def _by_passes(self, stage: Stage) -> float:
-        return sum(self._bytes(n) for read in self._passes(stage) for n in read) + sum(map(self._bytes, _written(stage)))
+    def _by_passes(self, stage: Stage, ahead: bool = False) -> float:
+        return sum(self._bytes(n) for read in self._passes(stage, ahead) for n in read) + sum(map(self._bytes, _written(stage)))
 
-    def _passes(self, stage: Stage) -> list[set[Node]]:
-        """What each pass over the parameter reads."""
+    def _passes(self, stage: Stage, ahead: bool = False) -> list[set[Node]]:
+        """What each pass over the parameter reads. `ahead`: states are written by the first pass that has them."""
         outputs = _outputs(stage)
         if refuses(outputs):
             return [_read(ir.walk(o.node for o in outputs))] if outputs else []
         made = Passes(outputs, (), _types(outputs))
-        found = []
-        for number in range(made.passes):
-            last = [node for node, _ in made.writes()] if number == made.passes - 1 else []
-            body = made.computed([*(n.args[0] for n in made.found(number)), *last])
-            found.append(_read(body))
+        early = made.early(lambda target: target.type.kind == "real") if ahead else {}
+        found = [_read(made.body(number, early)) | made.read_again(number, early) for number in range(made.passes)]
         return [read for read in found if read]
 
 
@@ -188,7 +195,9 @@ def _of_shape(plan: Plan, shape: tuple[int, ...]) -> str:
 def _way(one: Footprint) -> str:
     if one.refused:
         return f"torch computes it, for the rule {one.refused}"
-    return f"{_counted(one.passes, 'pass', 'es')} over each parameter, {_counted(one.launches, 'launch', 'es')} of Triton for a whole model"
+    less = f" ({one.moved_by_cpp:.2f} bytes moved by C++)" * (one.moved_by_cpp != one.moved)
+    launches = f"{_counted(one.launches, 'launch', 'es')} of Triton for a whole model"
+    return f"{_counted(one.passes, 'pass', 'es')} over each parameter{less}, {launches}"
 
 
 def _counted(count: float, what: str, plural: str) -> str:

@@ -42,6 +42,14 @@ def test_known_rules(rule: str, kept: float, floor: float, moved: float, passes:
     assert not one.refused
 
 
+def test_cpp_reads_new_states_again_and_not_what_they_are_made_of() -> None:
+    """Of lamb: g m v w are read and m v written, then m v w read and w written."""
+    assert Footprint(planned("lamb"), MATRIX).moved_by_cpp == 40
+    assert "(40.00 bytes moved by C++)" in table(planned("lamb"))
+    assert Footprint(planned("adamw"), MATRIX).moved_by_cpp == 28
+    assert "C++" not in table(planned("adamw"))
+
+
 def test_steps_that_differ_are_averaged() -> None:
     text = "rule R { hyper lr = 0.1 in (0, inf)  state h = 0  every 10 { h' = g^2 }  w' = w - lr*g/(h' + 1) }"
     one = Footprint(planned(text), MATRIX)

@@ -19,6 +19,7 @@ from optlang.types import ELEMENT, TENSOR, WORD_OF, Extent
 REDUCTIONS = ("sum", "mean", "amax", "amin", "count")
 FRAMES = ("as_matrix", "as_param")  # the same memory in the same order
 SMALLER = {"element": ("row", "col", "matrix", "tensor"), "row": ("matrix", "tensor"), "col": ("matrix", "tensor"), "matrix": ("tensor",)}
+NONE: Mapping[Node, int] = {}
 LARGEST_POWER = 8  # whole exponents up to this become multiplications
 
 
@@ -132,11 +133,19 @@ class Passes:
                 inside.update(arg for arg in node.args if not is_slot(arg, self.known))
         return [n for n in self.order if n in inside]
 
+    def wanted(self, number: int, early: Mapping[Node, int] = NONE) -> list[Node]:
+        """What one pass computes its body for; `early` new states are those of an earlier one."""
+        last = [node for node, _ in self.writes() if node not in early] if number == self.passes - 1 else []
+        return [*(n.args[0] for n in self.found(number)), *last, *(node for node, place in early.items() if place == number)]
 
-    def wanted(self, number: int) -> list[Node]:
-        """What one pass computes its body for."""
-        last = self.writes() if number == self.passes - 1 else []
-        return [*(n.args[0] for n in self.found(number)), *(node for node, _ in last)]
+    def body(self, number: int, early: Mapping[Node, int] = NONE) -> list[Node]:
+        """What one pass computes; of `early` new states those that it reads again."""
+        return self.computed(self.wanted(number, early), [node for node, place in early.items() if place < number])
+
+    def read_again(self, number: int, early: Mapping[Node, int]) -> set[Node]:
+        """The tensors of early states that a later pass reads."""
+        targets = dict(self.writes())
+        return {targets[node] for node in self.body(number, early) if early.get(node, number) < number}
 
     def early(self, exact: Callable[[Node], bool]) -> dict[Node, int]:
         """New states that a pass before the last one can write, and which: later ones read them, not what they are made of.
@@ -149,12 +158,9 @@ class Passes:
             if passes and exact(target) and node.op not in TENSORS:
                 found[node] = passes[0]
         targets = dict(self.writes())
-        while late := [n for n in found if any(targets[n] in self._body(k, found) for k in range(found[n] + 1, self.passes))]:
+        while late := [n for n in found if any(targets[n] in self.body(k, found) for k in range(found[n] + 1, self.passes))]:
             found = {node: place for node, place in found.items() if node not in late}
         return found
-
-    def _body(self, number: int, early: Mapping[Node, int]) -> list[Node]:
-        return self.computed(self.wanted(number), [node for node, place in early.items() if place < number])
 
 
 def whole_power(exponent: Node) -> int:

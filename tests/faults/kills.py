@@ -100,12 +100,13 @@ def searches(folder: Path, runs: int, dice: random.Random) -> Counter[str]:
     began = time.monotonic()
     searched(folder / "whole.db", folder / "whole.log")
     whole, steps = evaluated(folder / "whole.db"), (folder / "whole.log").read_text().split()
-    pause, last = (time.monotonic() - began) / len(steps), int(steps[-4])  # three steps are left then
+    pause, middle, last = (time.monotonic() - began) / len(steps), int(steps[len(steps) // 2]), int(steps[-4])
     assert len(whole) > 10
     for number in range(runs):
         store, log, kills = folder / f"{number}.db", folder / f"{number}.log", 0
         while True:
-            target = dice.randint(said(log), last) if kills < MOST and said(log) <= last else math.inf
+            latest = last if kills else middle  # so that none ends before it has been killed once
+            target = dice.randint(said(log), latest) if kills < MOST and said(log) <= latest else math.inf
             if not killed(lambda store=store, log=log: searched(store, log), log, target, dice.uniform(0, pause)):  # type: ignore[misc]
                 break
             kills += 1

@@ -13,7 +13,7 @@ import torch
 from optlang import ir, rules
 from optlang.errors import OptError
 
-from . import hostile, together
+from . import hostile, together, touched
 from .agree import PLAIN, Agreement
 from .campaign import Kind
 from .chance import Dice
@@ -115,6 +115,36 @@ def _sm_90() -> Kind:
     return Kind("sm_90", counts, few_steps, tried, text, like, bout=2, seconds=600)
 
 
+def _touched() -> Kind:
+    """One step of one parameter in float32, by C++ kernels that count."""
+    counts: Counter[str] = Counter()
+    read: list[Callable[[], touched.Touched | None]] = []
+
+    def tried(one: Program) -> None:
+        counts["programs"] += 1
+        try:
+            rule = rules.Rule(one.grown.text, one.grown.name)
+        except OptError:
+            counts["refused by the language"] += 1
+            return
+        counts[touched.compared(rule, one.way.math, one.grown.matrices, read[0])] += 1
+
+    def before(some: list[Program]) -> Callable[[], Any]:
+        texts: dict[str, None] = {}
+        read[:] = [lambda: None]
+        with together.noted(texts):
+            for one in some:
+                with suppress(Exception):  # it comes again
+                    tried(one)
+        counts.clear()
+        around = ExitStack()
+        read[:] = [touched.counters(around.enter_context(together.compiled(list(texts), touched.counting, touched.COUNTERS)))]
+        return around.close
+
+    text, like = (lambda one: one.grown.text), (lambda one, text: replace(one, grown=replace(one.grown, text=text)))
+    return Kind("touched", counts, few_steps, tried, text, like, before, bout=40)
+
+
 def _ruled(grown: Grown) -> ir.Program | ir.Routing | None:
     try:
         return rules.Rule(grown.text, grown.name).program
@@ -127,6 +157,7 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "texts": _texts,
     "cpp": _cpp,
     "triton": lambda: _programs("triton", ["triton"], few_steps, bout=5),
+    "touched": _touched,
     "sm_90": _sm_90,
     "compiled": lambda: _programs("compiled", ["compiled"], few_steps, bout=2, seconds=600),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -43,15 +43,12 @@ def one_text(texts: Sequence[str]) -> str:
 
 
 @contextmanager
-def compiled(texts: Sequence[str]) -> Iterator[None]:
-    """Kernels among these are found in one library, others made as always."""
-    if not texts:
-        yield
-        return
-    made: ctypes.CDLL = build.library(one_text(texts))
+def compiled(texts: Sequence[str], change: Callable[[str], str] = lambda text: text, more: str = "") -> Iterator[ctypes.CDLL]:
+    """Kernels among these are found in one library, others made as always. `change`: what is compiled of each; `more`: beside all."""
+    made: ctypes.CDLL = build.library(one_text(list(map(change, texts))) + more)
     steps = {text: getattr(made, f"step_{number}") for number, text in enumerate(texts)}
     for step in steps.values():
         step.restype = None
     single = build.library
     with mock.patch.object(build, "library", lambda text: SimpleNamespace(step=steps[text]) if text in steps else single(text)):
-        yield
+        yield made

@@ -200,7 +200,7 @@ class LinedWriter(Writer):
             lines += ["  for (i64 b = 0; b < x.batch; b++) {", "  const i64 at_matrix = b;", *outer, *loop, "  }", "  }"]
         return lines
 
-    def body(self, returned: int) -> list[str]:
+    def functions(self, returned: int) -> list[str]:
         functions, stages = [], []
         for number in range(self.passes):
             if self.found(number) or (number == self.passes - 1 and self.writes()):

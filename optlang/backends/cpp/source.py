@@ -65,13 +65,13 @@ class Writer(Passes):
 
     def kernel(self) -> Kernel:
         returned = sum(o.target is None for o in self.outputs)
-        body = self.body(returned)
+        body = self.functions(returned)
         types = [f"typedef {self.number} number;", "typedef Of<number> Tensor;"]
         forms = {kind.form.name for kind in self.types.values() if isinstance(kind, Packed)}
         text = "\n".join([header("prelude.h"), *storage(forms), *types, *body])
         return Kernel(text, tuple(self.columns), self.written, len(self.sums), returned, self.room())
 
-    def body(self, returned: int) -> list[str]:
+    def functions(self, returned: int) -> list[str]:
         """The functions of the kernel, the one that is called as the last."""
         return [*(self.pass_(number) for number in range(self.passes)), self.finish(), self._entry(returned)]
 
@@ -107,7 +107,7 @@ class Writer(Passes):
         self.reread = {node: targets[node] for node, place in self.ahead.items() if place < number}
         places = [self.ahead.get(node, last) if targets[node] is target else last for node, target in self.writes()]
         writes = [pair for pair, place in zip(self.writes(), places, strict=True) if place == number]
-        return self.computed(self.wanted(number), self.reread), writes
+        return self.body(number, self.ahead), writes
 
     def _is_packed(self, node: Node) -> bool:
         return isinstance(self.types[node], Packed)
