@@ -116,11 +116,92 @@ def test_schedulers_write_into_tensors() -> None:
 
 @pytest.mark.parametrize(
     ("name", "reason"),
-    [("prodigy", "values per group or model"), ("sam", "asks the model again"), ("soap", "eigenvectors")],
+    [("sam", "asks the model again, and a graph cannot draw"), ("soap", "eigenvectors"), ("dion", "orthonormal bases")],
 )  # fmt: skip
 def test_rules_that_need_the_host_are_refused_at_construction(name: str, reason: str) -> None:
     with pytest.raises(ValueError, match=f"cannot be capturable: it .*{reason}"):
         rule(name)([some(4, 4).requires_grad_()], capturable=True)
+
+
+# ------------------------------------------------------------------------------------------- values per group and model
+
+NOISE = "rule N { hyper lr = 0.1 in (0, 1)  state s per model = 0  s' = s + normal(per model)  w' = w - lr*g*exp(-s'^2)  report far = s' }"
+SHARE = "rule H { hyper lr = 0.1 in (0, inf)  w' = w - lr*where(abs(g) >= quantile(abs(g), 0.3 per model), g, 0)/sqrt(numel) }"
+LATE = "rule L { hyper lr = 0.1 in (0, inf)  n = norm(g per model)  when t > 3 { c = 1/max(1, n) } else { c = 1 }  w' = w - lr*c*g }"
+OF_ALL = ["prodigy", "swats", "adamcm", "randomscaledadamw", "localsgd", "dog", "sps", "inducedmetriclog", SHARE, LATE]
+
+
+def taken(optimizer: Any, params: list[Tensor], step: int) -> Any:
+    """A step of a batch: gradients of a bowl that moves."""
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        losses = [((p - some(*p.shape, seed=10 * step + i + 50)) ** 2).sum() for i, p in enumerate(params)]
+        loss = 0.1 * torch.stack(losses).sum()
+        loss.backward()
+        return loss
+
+    closure()
+    return optimizer.step(*([closure] if optimizer.asks_again else []))
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"), [*((name, "torch") for name in OF_ALL), ("prodigy", "cpp"), ("adagradnorm", "cpp")],
+    ids=lambda x: x.split(" {")[0],
+)  # fmt: skip
+def test_values_of_all_parameters_stay_on_the_device(name: str, backend: str) -> None:
+    mine, theirs = ([some(*s, seed=i).requires_grad_() for i, s in enumerate(SHAPES)] for _ in range(2))
+    cls = rule(name, backend)
+    rate = cls.cases[0].settings.group_defaults()["lr"]
+    lr = torch.tensor(rate, dtype=torch.float64)
+    groups = [[{"params": params[:1]}, {"params": params[1:]}] for params in (mine, theirs)]
+    ours, reference = cls(groups[0], lr=lr, capturable=True), rule(name, "reference")(groups[1], lr=rate)
+    for step in range(7):
+        if step == 0:
+            taken(ours, mine, step)
+        else:
+            with NoLooking():
+                taken(ours, mine, step)
+        taken(reference, theirs, step)
+        torch.testing.assert_close(mine, theirs, rtol=2e-5, atol=2e-6)
+        assert all(p.isfinite().all() for p in mine)
+        lr.fill_(rate * (1 + 0.1 * step))
+        for group in reference.param_groups:
+            group["lr"] = rate * (1 + 0.1 * step)
+
+
+def test_reports_are_tensors_of_the_device() -> None:
+    params = [[some(3).requires_grad_(), some(4).requires_grad_()] for _ in range(2)]
+    there, here = rule(NOISE)(params[0], capturable=True), rule(NOISE)(params[1])
+    for step in range(3):
+        taken(here, params[1], step)
+        with NoLooking():
+            taken(there, params[0], step)
+        torch.testing.assert_close(there.reports["far"], torch.tensor(here.reports["far"], dtype=torch.float64), rtol=1e-6, atol=1e-7)
+
+
+def test_an_overflow_leaves_values_per_model_alone() -> None:
+    one, other = ([some(3).requires_grad_(), some(4).requires_grad_()] for _ in range(2))
+    there, here = rule("prodigy")(one, capturable=True, d0=0.1), rule("prodigy")(other, fused=True, d0=0.1)
+    for step in range(6):
+        for params, optimizer in ((one, there), (other, here)):
+            for i, p in enumerate(params):
+                p.grad = 64 * some(*p.shape, seed=10 * step + i) if step not in (2, 3) else torch.full_like(p, torch.nan)
+            optimizer.grad_scale, optimizer.found_inf = torch.tensor(64.0), torch.tensor(float(step in (2, 3)))
+            optimizer.step()
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(there.state[one[0]]["d"], here.state[other[0]]["d"])
+
+
+def test_groups_must_agree_where_a_value_is_of_both() -> None:
+    text = "rule G { hyper lr = 0.1 in (0, inf)  state s per model = 0  s' = s + lr*norm(g per model)  w' = w - s'*g }"
+    rates = [torch.tensor(0.1), torch.tensor(0.1)]
+    params = [some(3).requires_grad_(), some(4).requires_grad_()]
+    ours = rule(text)([{"params": [p], "lr": lr} for p, lr in zip(params, rates, strict=True)], capturable=True)
+    taken(ours, params, 0)
+    rates[1].fill_(0.2)
+    with pytest.raises(RuntimeError, match=r"uses the hyper `lr` in a value of the model, but it is 0.1 and 0.2; give it the same value"):
+        taken(ours, params, 1)
 
 
 def test_the_option_may_be_switched() -> None:
@@ -240,6 +321,5 @@ def test_most_of_the_library_is_capturable() -> None:
         for program in [c.program for c in made.cases] if isinstance(made, ir.Routing) else [made]:
             if why := captured.refuses(program):
                 refused[name] = why
-    assert refused.keys() < set(names())
-    assert len(refused) < 60, refused
+    assert len(refused) < 30, refused
     assert all(why.startswith("it ") for why in refused.values())

@@ -84,8 +84,8 @@ class Run:
             return [_next_of_branch(node, place)]
         values, *share = node.args
         if node.op in CALLS:
-            return [_at(values, p) for p in self.model.cells]
-        return [(values, p) for p in place.reached(values.type.extent.level)] + [_at(arg, place) for arg in share]
+            return [at(values, p) for p in self.model.cells]
+        return [(values, p) for p in place.reached(values.type.extent.level)] + [at(arg, place) for arg in share]
 
     def _settle(self, node: Node, place: Place, needed: list[Wanted]) -> None:
         """Computes a node whose operands are known. A call on the training loop answers for all parameters at once."""
@@ -135,16 +135,17 @@ class Run:
         return found
 
 
-def _at(node: Node, place: Place) -> Wanted:
+def at(node: Node, place: Place) -> Wanted:
+    """Where the value of an expression that is needed at a place is known."""
     return node, place.at[node.type.extent.level]
 
 
 def _next_of_branch(node: Node, place: Place) -> Wanted:
     """The condition; once it is known the side that it chooses, and never the other."""
-    condition, home = _at(node.args[0], place)
+    condition, home = at(node.args[0], place)
     if condition not in home.values or isinstance(home.values[condition], Missing):
         return condition, home
-    return _at(node.args[1] if home.values[condition] else node.args[2], place)
+    return at(node.args[1] if home.values[condition] else node.args[2], place)
 
 
 def _aligned(node: Node, args: list[Value], place: Place) -> list[Value]:

@@ -54,7 +54,7 @@ class Place:
 def layout(step: Step) -> Place:
     """The place of the model, with those of the groups and cells of a step. The step has at least one cell. Raises StepError."""
     cells = tuple(_cell(cell) for cell in step.cells)
-    model = Place("the model", max(p.t for p in cells), MODEL_STREAM, step.model, step.inputs)
+    model = Place("the model", _latest(cells), MODEL_STREAM, step.model, step.inputs)
     groups = _groups(cells, model, step)
     model.at = {"host": model, "model": model}
     model.below = {"host": (model,), "model": (model,), "group": groups, "tensor": cells, "array": cells}
@@ -62,6 +62,12 @@ def layout(step: Step) -> Place:
         others = tuple(_cell(cell) for cell in step.beside)
         model.beside = {"group": _groups(others, model, step), "tensor": others, "array": others}
     return model
+
+
+def _latest(cells: Sequence[Place]) -> int:
+    """Counts that are on a device are compared there, by those who read them."""
+    times = [p.t for p in cells]
+    return max(times) if all(isinstance(t, int) for t in times) else times[0]
 
 
 def _groups(cells: Sequence[Place], model: Place, step: Step) -> tuple[Place, ...]:
@@ -74,7 +80,7 @@ def _groups(cells: Sequence[Place], model: Place, step: Step) -> tuple[Place, ..
 
 def _group(number: int, cells: Sequence[Place], model: Place, step: Step) -> Place:
     """Connects its cells as well."""
-    latest = max(p.t for p in cells)
+    latest = _latest(cells)
     place = Place(f"group {number}", latest, MODEL_STREAM - number, step.groups.get(number, {}), step.inputs, number)
     place.at = {"host": place, "group": place, "model": model}
     place.below = {"host": (place,), "group": (place,), "tensor": tuple(cells), "array": tuple(cells)}

@@ -6,7 +6,7 @@ are those of the capture. A step that finds an overflow of scaled gradients on a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,11 +14,12 @@ from torch import Tensor
 
 from optlang import ir
 from optlang.backends.device_scalars import is_capturing, joined
-from optlang.ops import ASKING
+from optlang.ops import CALLS
 from optlang.runtime.checkpoint import COUNT
 
 if TYPE_CHECKING:
     from optlang.backends.base import Cell
+    from optlang.runtime.gathering import Gathered
     from optlang.runtime.grouped import Grouped
 
 WAITING = {"eigenvectors": "eigenvectors", "orthonormal": "orthonormal bases"}  # torch's functions look at what they found
@@ -26,11 +27,9 @@ WAITING = {"eigenvectors": "eigenvectors", "orthonormal": "orthonormal bases"}  
 
 def refuses(program: ir.Program) -> str:
     """Why the host must take part in the steps of a program; empty where it need not."""
-    if any(program.uses(op) for op in ASKING):
-        return "it asks the model again, in the middle of the step"
+    if any(program.uses(op) for op in CALLS):
+        return "it asks the model again, and a graph cannot draw the random numbers of the first pass once more"
     nodes = ir.walk([*program.roots(), *(state.init for state in program.states)])
-    if any(node.type.extent.level in ("group", "model") for node in nodes) or program.reports:
-        return "it has values per group or model, which meet on the host"
     if found := next((WAITING[node.op] for node in nodes if node.op in WAITING), ""):
         return f"it takes {found}, for which the host waits"
     return ""
@@ -44,7 +43,7 @@ def guards(optimizer: Grouped) -> bool:
     return not any(optimizer.case_of(g).waits or g.get("differentiable") for g in optimizer.param_groups)
 
 
-def check_capture(optimizer: Grouped, settings: Sequence[Mapping[str, Any]]) -> None:
+def check_capture(optimizer: Gathered, settings: Sequence[Mapping[str, Any]]) -> None:
     """Raises RuntimeError for a step that a CUDA graph cannot hold, or would not hold all of."""
     if not is_capturing():
         return
@@ -55,10 +54,15 @@ def check_capture(optimizer: Grouped, settings: Sequence[Mapping[str, Any]]) -> 
                                "make it with capturable=True, or step after the replay")  # fmt: skip
         for parameter in group["params"]:
             _check_parameter(optimizer, what, parameter)
-        for name, value in hypers.items():
+        for name, value in [*hypers.items(), *_inputs(optimizer.inputs)]:
             if isinstance(value, Tensor) and not value.is_cuda:
                 raise RuntimeError(f"{what} is being captured in a CUDA graph, but {name} lies on the {value.device.type}, where no replay "
                                    "would see it change: move it to the GPU, or give a number")  # fmt: skip
+
+
+def _inputs(given: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in given.items():
+        yield from ((f"the input {name}", one) for one in (value.values() if isinstance(value, Mapping) else [value]))
 
 
 def _check_parameter(optimizer: Grouped, what: str, parameter: Tensor) -> None:

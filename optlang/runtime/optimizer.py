@@ -11,6 +11,7 @@ from torch._compile import _disable_dynamo
 
 from optlang.backends.base import Cell, Executable, Step, StepError
 from optlang.backends.device_scalars import is_on_device
+from optlang.ops import CALLS
 from optlang.runtime import captured, traced
 from optlang.runtime.batch import Batch, Closure, as_number, exactly
 from optlang.runtime.checkpoint import COUNT
@@ -81,9 +82,10 @@ class RuleOptimizer(Gathered):
                                "that zeroes the gradients, computes the loss, calls backward and returns the loss")  # fmt: skip
         self._guards = captured.guards(self)
         settings = self.read_settings(self._guards or None)
-        captured.check_capture(self, settings)
         self._check_inputs()
-        batch = None if closure is None else Batch(closure, [p for group in self.param_groups for p in group["params"]], self.asks_again)
+        again = any(case.asks & CALLS.keys() for case in self.cases)
+        batch = None if closure is None else Batch(closure, [p for group in self.param_groups for p in group["params"]], again)
+        captured.check_capture(self, settings)
         if self._guards or not overflowed(self):
             with exactly():
                 self._update(settings, batch)

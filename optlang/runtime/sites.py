@@ -17,12 +17,13 @@ from optlang import philox
 from optlang.backends.base import Cell, Step, StepError
 from optlang.backends.device_scalars import operator
 from optlang.backends.places import shape_of
-from optlang.backends.torch import ops as torch_ops
+from optlang.backends.torch.shared import together
 from optlang.ir import Node
 from optlang.philox import MODEL_STREAM
 from optlang.plan import Barrier
 
 SHARED = ("group", "model")
+HOST = torch.device("cpu")
 
 
 @dataclass(eq=False)
@@ -80,25 +81,11 @@ class Sites:
             else:
                 parts = [partials[i].reshape(-1) for i in inside] if partials else []
                 count = sum(prod(shape_of(arg.type.extent, tuple(cell.weights.shape))) for cell in site.cells)
-            site.values[barrier.mark] = _together(barrier.op, parts, count, share)
+            site.values[barrier.mark] = together(barrier.op, parts, count, share, HOST)
 
 
 def _of_group(inputs: Mapping[str, Any], number: int) -> dict[str, Any]:
     return {name: given.get(number) if isinstance(given, Mapping) else given for name, given in inputs.items()}
-
-
-def _together(op: str, parts: Sequence[Tensor], count: int, share: Sequence[Tensor]) -> Tensor:
-    if op == "count":
-        return torch.tensor(float(count), dtype=torch.float64)
-    values = torch.cat([part.reshape(-1).to("cpu", torch.float64) for part in parts])
-    match op:
-        case "amax":
-            return torch_ops.amax(values, None)
-        case "amin":
-            return torch_ops.amin(values, None)
-        case "quantile":
-            return torch_ops.quantile(values, share[0], None)
-    return values.sum() / (count if op == "mean" else 1)
 
 
 def value(wanted: Node, site: Site) -> Tensor:

@@ -14,6 +14,7 @@ from optlang import meaning
 from optlang.backends.arrays import read
 from optlang.backends.base import Spread, StepError
 from optlang.backends.places import Place, shape_of
+from optlang.backends.torch.shared import SharedRun, together
 from optlang.backends.torch.views import like
 from optlang.backends.torch.work import Pass, Work, computing
 from optlang.ir import Node
@@ -98,7 +99,7 @@ def _filled(work: Work, node: Node, now: Pass) -> Tensor:
 def _gather(executable: TorchExecutable, barrier: Barrier, partials: Partials, now: Pass) -> None:
     """One value per group or model; parameters on several devices meet in float64 on the host."""
     assert now.run is not None and barrier.value is not None
-    partials = _on_host(partials)
+    partials = partials if isinstance(now.run, SharedRun) else _on_host(partials)
     others = now.run.model.beside.get(barrier.value.level, ()) if barrier.mark in executable.plan.common else ()
     for place in (*now.run.model.below[barrier.value.level], *others):
         if barrier.value.level == "tensor" and barrier.mark not in executable.takes_part(now.work_at(place)):
@@ -125,13 +126,12 @@ def _on_host(partials: Partials) -> Partials:
 def _reduced(barrier: Barrier, place: Place, partials: Partials, share: list[Any], now: Pass) -> Any:
     arg = barrier.args[0]
     assert now.run is not None
+    if isinstance(now.run, SharedRun):
+        return _reduced_there(now.run, barrier, place, partials, share, now)
     if arg.type.extent.level == "group":
         groups = [now.run([(arg, group)])[0] for group in place.reached("group")]
         return meaning.OVER_VALUES[barrier.op](np.array(groups), 0, *share)[0]
-    cells = set(place.reached("tensor"))
-    works = dict(enumerate([*now.works, *now.beside]))
-    inside = [i for i, work in works.items() if work.place in cells]
-    counts = sum(_count(works[i], arg) for i in inside)
+    inside, counts = _inside(arg, place, now)
     if barrier.op == "count":
         return np.float64(counts)
     values = [np.ravel(partials[i]) for i in inside]
@@ -139,6 +139,24 @@ def _reduced(barrier: Barrier, place: Place, partials: Partials, share: list[Any
     if barrier.op == "mean":
         return meaning.OVER_VALUES["sum"](together, 0)[0] / np.float64(counts)
     return meaning.OVER_VALUES[barrier.op](together, 0, *share)[0]
+
+
+def _reduced_there(run: SharedRun, barrier: Barrier, place: Place, partials: Partials, share: list[Any], now: Pass) -> Tensor:
+    """The same on the device."""
+    arg = barrier.args[0]
+    if arg.type.extent.level == "group":
+        groups = place.reached("group")
+        return together(barrier.op, [run([(arg, group)])[0] for group in groups], len(groups), share, run.device)
+    inside, counts = _inside(arg, place, now)
+    return together(barrier.op, [partials[i] for i in inside if i in partials], counts, share, run.device)
+
+
+def _inside(arg: Node, place: Place, now: Pass) -> tuple[list[int], int]:
+    """The parameters that a reduction goes over, and how many values they bring."""
+    cells = set(place.reached("tensor"))
+    works = [*now.works, *now.beside]
+    inside = [i for i, work in enumerate(works) if work.place in cells]
+    return inside, sum(_count(works[i], arg) for i in inside)
 
 
 def _count(work: Work, arg: Node) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from optlang.backends.base import StepError
+from optlang.backends.base import Cell, StepError
 from optlang.backends.device_scalars import is_on_device, sent
 from optlang.backends.formats import Packed, Storage
 from optlang.backends.torch.code import CellCode
@@ -87,6 +88,27 @@ class Binding:
         if key not in now.scalars:
             cells = [w.cell for w in now.works if w.truth == work.truth and w.cell.hypers is cell.hypers]
             cells = [c for c in cells if (c.weights.device, c.weights.dtype) == (cell.weights.device, cell.weights.dtype)]
-            rows = self.functions.scalars(code).device(cells, cell.weights.device).to(computing(cell.weights.dtype))
-            now.scalars[key] = dict(zip(map(id, cells), rows.unbind(), strict=True))
+            slots = self.functions.scalars(code)
+            rows = slots.device(cells, cell.weights.device)
+            if slots.shared:
+                columns = torch.cat([rows, _shared(slots.shared, cells, now)], 1).unbind(1)
+                rows = torch.stack([columns[place] for place in slots.order], 1)
+            now.scalars[key] = dict(zip(map(id, cells), rows.to(computing(cell.weights.dtype)).unbind(), strict=True))
         return now.scalars[key][id(cell)]  # type: ignore[no-any-return]
+
+
+def _shared(nodes: Sequence[Node], cells: Sequence[Cell], now: Pass) -> Tensor:
+    """[cells, nodes] the values per group and model."""
+    assert now.run is not None
+    places = {id(work.cell): work.place for work in now.works}
+    rows: dict[tuple[int, ...], Tensor] = {}
+    found = []
+    for cell in cells:
+        place = places[id(cell)]
+        assert place is not None
+        values = now.run([(node, place) for node in nodes])
+        key = tuple(map(id, values))
+        if key not in rows:
+            rows[key] = torch.stack([value.double() for value in values])
+        found.append(rows[key])
+    return torch.stack(found)

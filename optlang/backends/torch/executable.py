@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from optlang import ir
-from optlang.backends.arrays import kept, write
+from optlang.backends.arrays import write
 from optlang.backends.base import NOT_YET, Backend, Cell, Executable, Math, Step, Way
 from optlang.backends.device_scalars import is_on_device
 from optlang.backends.formats import PLAIN, REST, Storage
 from optlang.backends.interpreter import Code, Run
 from optlang.backends.overflow import SCALE, unscaled_gradient
+from optlang.backends.places import Place
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.reference import exists
 from optlang.backends.repeat import same
@@ -30,6 +31,7 @@ from optlang.backends.torch.barriers import cross
 from optlang.backends.torch.binding import Binding
 from optlang.backends.torch.code import CellCode, Output, generate
 from optlang.backends.torch.functions import COMPILE_FROM, Bound, Functions
+from optlang.backends.torch.shared import SharedRun, first_value, of_shape
 from optlang.backends.torch.views import like
 from optlang.backends.torch.work import Pass, Work, new_state, truth_of
 from optlang.backends.writing import write_all
@@ -101,13 +103,21 @@ class TorchExecutable:
 
     def _prepare_shared(self, step: Step) -> None:
         if self._shared and step.cells:
-            run = Run(self.plan.program.name, self._code, step)
+            run = self._run(step)
             for state in self._shared:
                 for place in run.model.below[state.type.extent.level]:
-                    if state.name not in place.states and exists(state, place, run):
-                        shape = (state.type.window,) if state.type.window else ()
-                        value = np.broadcast_to(run([(state.init, place)])[0], shape)
-                        place.states[state.name] = kept(step.cells[0].weights, value, state.type.kind)
+                    if state.name not in place.states and self._is_shared_by(state, place, run):
+                        place.states[state.name] = first_value(state, run([(state.init, place)])[0], step.cells[0].weights)
+
+    def _run(self, step: Step) -> Run:
+        kind = SharedRun if any(map(is_on_device, step.cells)) else Run
+        return kind(self.plan.program.name, self._code, step)
+
+    def _is_shared_by(self, state: ir.State, place: Place, run: Run) -> bool:
+        """Whether the guard of a state holds, which the host can tell."""
+        if state.guard is None or not isinstance(run, SharedRun):
+            return exists(state, place, run)
+        return any(self._exists(state, self._truth(p.cell)) for p in place.cells if p.cell is not None)
 
     def step(self, step: Step) -> None:
         """One update of all cells, of the states they share, and of `step.reports`."""
@@ -139,7 +149,7 @@ class TorchExecutable:
         return finish
 
     def _begin(self, step: Step, compiled: bool) -> Pass:
-        run = Run(self.plan.program.name, self._code, step) if self._shares else None
+        run = self._run(step) if self._shares else None
         places = [None] * len(step.cells) if run is None else run.model.cells
         others = () if run is None else run.model.beside.get("tensor", ())
         works = [Work(cell, self._truth(cell), place) for cell, place in zip(step.cells, places, strict=True)]
@@ -188,19 +198,19 @@ class TorchExecutable:
         found = []
         for state in self._shared:
             for place in now.run.model.below[state.type.extent.level]:
-                if not exists(state, place, now.run):
+                if not self._is_shared_by(state, place, now.run):
                     continue
                 [value] = now.run([(self.plan.program.updates[state.name], place)])
-                target = place.states[state.name]
-                found.append((target, torch.as_tensor(np.broadcast_to(value, tuple(target.shape)).copy(), device=target.device)))
+                found.append((place.states[state.name], of_shape(value, place.states[state.name])))
         return found
 
-    def _reports(self, now: Pass) -> dict[str, float | bool]:
+    def _reports(self, now: Pass) -> dict[str, Any]:
         reports = self.plan.program.reports or {}
         if not reports:
             return {}
-        run = now.run or Run(self.plan.program.name, self._code, now.step)
-        return {name: run([(node, run.model)])[0].item() for name, node in reports.items()}
+        run = now.run or self._run(now.step)
+        found = {name: run([(node, run.model)])[0] for name, node in reports.items()}
+        return found if isinstance(run, SharedRun) else {name: value.item() for name, value in found.items()}
 
     def way(self, index: int) -> Way:
         """How the parameter was stepped the last time."""
