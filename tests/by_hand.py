@@ -231,7 +231,7 @@ def mars_shampoo(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
         c = c / length
     m = _momentum(c, s, h.beta1) / (1 - h.beta1)
     wide = m.T if m.shape[0] > m.shape[1] else m
-    x = wide / np.linalg.norm(wide)
+    x = wide / max(np.linalg.norm(wide), 1e-7)
     for _ in range(5):
         gram = x @ x.T
         x = 3.4445 * x - 4.775 * gram @ x + 2.0315 * gram @ gram @ x

@@ -158,7 +158,7 @@ def trion(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
     p = q[:, _best(b @ q if right else q.T @ b, h.r, right)]
     y = _down(b, p, right)
     s["m"] = b - (1 - h.momentum) * _up(y, p, right)
-    x = (y.T if right else y) / np.linalg.norm(y)
+    x = (y.T if right else y) / max(np.linalg.norm(y), 1e-7)
     for _ in range(h.steps):
         gram = x @ x.T
         x = 3.4445 * x - 4.775 * gram @ x + 2.0315 * gram @ gram @ x

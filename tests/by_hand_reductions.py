@@ -129,6 +129,8 @@ def polyak(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array
 
 def smooth_polyak(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
     """Loizou et al. 2021, with a step size that grows slowly. h: lr, c, gamma, batches, eps."""
+    if np.linalg.norm(g) < 1e-8:
+        return w
     grown = s.get("size", h.lr) * h.gamma ** (1 / h.batches)
     s["size"] = min(grown, batch.loss / (h.c * float(g @ g) + h.eps))
     return np.asarray(w - s["size"] * g)
@@ -315,7 +317,7 @@ def agreed(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array
     scaled = []
     for part, square in zip(batch.parts(g), h.squares(h.problem, t - 1)["squares"], strict=True):
         ratio = part**2 / (square.numpy() - part**2)
-        scaled.append(part * np.minimum(1.0, np.maximum(h.least, ratio / ratio.mean())))
+        scaled.append(part * np.minimum(1.0, np.maximum(h.least, ratio / max(ratio.mean(), 1e-30))))
     return np.asarray(w - h.lr * batch.whole(scaled))
 
 
@@ -489,7 +491,7 @@ def _ranger21(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
     norm = _unit_norms(w)
     update = update + h.weight_decay * (norm - 1) / (norm * np.sqrt(np.mean(second)) + h.eps) * w
     warm = max(0.5 * t * (1 - h.beta2), t / (h.rise * h.total))
-    fast = w - h.lr * min(1.0, warm, (h.total - t) / (h.down * h.total)) * update
+    fast = w - h.lr * min(1.0, warm, max(0.0, h.total - t) / (h.down * h.total)) * update
     slow = s.setdefault("slow", w)
     if t % h.k:
         return np.asarray(fast)

@@ -17,37 +17,45 @@ from torch import Tensor
 Params = list[Tensor]
 SHAPES: dict[str, tuple[int, ...]] = {
     "matrix": (6, 4), "vector": (5,), "conv": (4, 3, 3, 3), "one": (1,), "zero": (2, 3), "embed": (5, 3),
-    "square": (4, 4), "wide": (3, 7), "head": (3, 4), "tall": (5, 3),
+    "square": (4, 4), "wide": (3, 7), "head": (3, 4), "tall": (5, 3), "tower": (5, 2, 2, 1),
+    "still": (3, 2), "level": (2, 3), "calm": (4,), "pillar": (3, 2, 2, 1), "slab": (2, 3, 1, 1),
 }  # fmt: skip
+AT_REST = ("still", "level", "calm", "pillar", "slab")  # zero, without gradients: where norms of these vanish, too
+STILL = AT_REST[:2]
 EVERYTHING = ("matrix", "vector", "conv", "one", "zero")  # "zero" starts at 0, where norms of weights vanish
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A noisy loss of several tensors. It never sees the first weight of a tensor that has more than six."""
+    """A noisy loss of several tensors. It never sees the first weight of a tensor that has more than six, nor anything of `AT_REST`.
+
+    `idle`: steps, from 0, in which it sees no weight at all; `offset` is added to it.
+    """
 
     shapes: tuple[str, ...] = EVERYTHING
     seed: int = 0
     coupled: bool = True
+    idle: tuple[int, ...] = ()
+    offset: float = 0
 
     def start(self) -> dict[str, Tensor]:
         source = torch.Generator().manual_seed(self.seed)
-        scale = {name: 0.0 if name == "zero" else 0.5 for name in self.shapes}
+        scale = {name: 0.0 if name in ("zero", *AT_REST) else 0.5 for name in self.shapes}
         return {
             name: (scale[name] * torch.randn(SHAPES[name], generator=source)).requires_grad_()
             for name in self.shapes
         }
 
-    def seen(self) -> Tensor:
+    def seen(self, step: int) -> Tensor:
         """1 where the loss depends on the weight."""
-        marks = [torch.ones(SHAPES[name]).flatten() for name in self.shapes]
+        marks = [torch.full(SHAPES[name], float(name not in AT_REST)).flatten() for name in self.shapes]
         for mark in marks:
-            mark[0] = float(mark.numel() <= 6)
-        return torch.cat(marks)
+            mark[0] *= float(mark.numel() <= 6)
+        return torch.cat(marks) * float(step not in self.idle)
 
     def loss(self, params: Sequence[Tensor], step: int) -> Tensor:
         x = torch.cat([p.flatten() for p in params])
-        return self._forms(x, step) if self.coupled else self._bowls(x, step)
+        return self.offset + (self._forms(x, step) if self.coupled else self._bowls(x, step))
 
     def _source(self, step: int) -> torch.Generator:
         return torch.Generator().manual_seed(1_000_003 * self.seed + step + 1)
@@ -55,7 +63,7 @@ class Problem:
     def _forms(self, x: Tensor, step: int) -> Tensor:
         """Least squares and log-cosh of a fresh batch of linear forms in all weights."""
         source = self._source(step)
-        forms = torch.randn((8, len(x)), generator=source) * self.seen()
+        forms = torch.randn((8, len(x)), generator=source) * self.seen(step)
         residual = forms @ x / 3 - torch.randn(8, generator=source)
         return (residual**2 / 2 + torch.log(torch.cosh(residual))).mean()
 
@@ -65,7 +73,7 @@ class Problem:
         return (self._diagonal(step) * (x - slope) ** 2 / 2).sum()
 
     def _diagonal(self, step: int) -> Tensor:
-        seen = self.seen()
+        seen = self.seen(step)
         return seen * (1 + torch.randn(len(seen), generator=self._source(step)))
 
     def hessian(self, step: int) -> Params:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from firing import OPEN
 from gallery_facts import Facts, gathered, is_route, programs, rule_of
 
 from optlang import ir, library
@@ -28,8 +29,9 @@ Each takes the same steps as the implementation named with it, over 20 steps of 
 its default (`tests/test_library.py`; where a repository on GitHub is named, its code ran beside the reference interpreter once,
 `tests/authors`): for {outside} of them it is code of others, of wrappers the rule that they wrap, and for the rest a transcription of
 the paper alone. Each does so on every backend and as a generated module, in float64, float32 and with parameters in bfloat16
-(`tests/test_conformance.py`, [all figures](../docs/conformance.json)). And each has trained the [digits](../docs/digits.json) of
-`optlang race` below a loss of {enough}, or its card says why not; a guess has 2.30.
+(`tests/test_conformance.py`, [all figures](../docs/conformance.json)). On the way both sides of all its choices are taken, of
+`when`, `every`, `where`, `max`, `min` and `clip`, with [few exceptions](#sides-that-were-not-taken). And each has trained the
+[digits](../docs/digits.json) of `optlang race` below a loss of {enough}, or its card says why not; a guess has 2.30.
 
 What the columns say, all of it found by the machine:
 
@@ -72,7 +74,7 @@ def page(against: dict[str, str], outside: int, absent: str) -> str:
     head = HEAD.format(count=len(lengths), median=lengths[len(lengths) // 2], enough=known.enough, outside=outside)
     parts = [head, *_tables(families, known)]
     parts += [f"## {family}\n\n" + "\n".join(_card(name, known) for name in names) for family, names in families.items()]
-    return "\n".join([*parts, _standard(), absent])
+    return "\n".join([*parts, _standard(), _sides(), absent])
 
 
 def lines_of(rule: str) -> int:
@@ -193,6 +195,13 @@ def _trained(rule: str, known: Known) -> str:
         return f"Digits: {MISSING}."
     settings = ", ".join(f"`{name} = {value}`" for name, value in entry["settings"].items())
     return f"Digits: loss {entry['loss']:.3f}, {entry['accuracy']:.1%} right" + (f", with {settings}." if settings else ".")
+
+
+def _sides() -> str:
+    """Choices of which one side was never taken in the comparisons."""
+    lines = ["## Sides that were not taken", "", "| rule | choice | why |", "|---|---|---|"]
+    lines += [f"| {rule} | `{choice}` | {why} |" for rule, found in OPEN.items() for choice, why in found.items()]
+    return "\n".join([*lines, ""])
 
 
 def _standard() -> str:

@@ -12,7 +12,9 @@ import types
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.machinery import PathFinder
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -22,7 +24,7 @@ import pytorch_optimizer as po
 import schedulefree  # type: ignore[import-untyped]
 import torch
 from adabelief_pytorch import AdaBelief  # type: ignore[import-untyped]
-from closed_loop import EVERYTHING, Maker, Params, Problem, Reader
+from closed_loop import AT_REST, EVERYTHING, STILL, Maker, Params, Problem, Reader
 from dog import PolynomialDecayAverager  # type: ignore[import-untyped]
 from lion_pytorch import Lion  # type: ignore[import-untyped]
 from pytorch_optimizer.optimizer.grokfast import gradfilter_ema
@@ -70,6 +72,8 @@ class Row:
     early: tuple[str, int] | None = None
     inputs: Callable[[Problem, int], Mapping[str, Params]] | None = None  # what the rule asks the loop for, at steps from 0
     loop: Callable[[Any], Any] | None = None  # what the loop around our optimizer does with its reports
+    idle: tuple[int, ...] = ()  # of the problem
+    offset: float = 0
 
     @property
     def id(self) -> str:
@@ -77,7 +81,7 @@ class Row:
 
     @property
     def problem(self) -> Problem:
-        return Problem(self.shapes, coupled=self.coupled)
+        return Problem(self.shapes, coupled=self.coupled, idle=self.idle, offset=self.offset)
 
 
 def plain(cls: Any, **settings: Any) -> Maker:
@@ -94,11 +98,34 @@ class Before:
     def __init__(self, base: torch.optim.Optimizer, change: Callable[[Params], object]) -> None:
         self.base, self.change = base, change
         self.params: Params = [p for group in base.param_groups for p in group["params"]]
-        self.zero_grad = base.zero_grad
+        self.zero_grad, self.param_groups = base.zero_grad, base.param_groups
 
     def step(self) -> None:
         self.change(self.params)
         self.base.step()
+
+
+class Paced:
+    """An optimizer whose step sizes are set anew before each step, as schedulers do: none at first, then less and less."""
+
+    SHARES = (0.0, 1.0, 0.6, 0.8)
+
+    def __init__(self, base: Any) -> None:
+        self.base, self.steps = base, count()
+        self.first = [group["lr"] for group in base.param_groups]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.base, name)
+
+    def step(self, *closure: Any) -> None:
+        share = self.SHARES[next(self.steps) % len(self.SHARES)]
+        for group, first in zip(self.base.param_groups, self.first, strict=True):
+            group["lr"] = first * share
+        self.base.step(*closure)
+
+
+def paced(make: Maker) -> Maker:
+    return lambda params, problem: Paced(make(params, problem))
 
 
 def changed(change: Callable[[], Callable[[Params], object]]) -> Maker:
@@ -241,16 +268,16 @@ class Both:
             part.step()
 
 
-def muon_and_adamw(params: dict[str, Tensor], problem: Problem) -> Both:
+def muon_and_adamw(params: dict[str, Tensor], problem: Problem, **settings: Any) -> Both:
     matrices = [p for name, p in params.items() if p.ndim == 2 and "embed" not in name]
     others = [p for name, p in params.items() if p.ndim != 2 or "embed" in name]
-    muon = FullPrecision(matrices, nesterov=False, adjust_lr_fn="match_rms_adamw", **TORCH_MUON)
+    muon = FullPrecision(matrices, **settings, **TORCH_MUON)
     return Both(muon, torch.optim.AdamW(others, **{**TORCH, "weight_decay": 0.2}))
 
 
-def schedule_free(params: dict[str, Tensor], problem: Problem) -> Any:
+def schedule_free(params: dict[str, Tensor], problem: Problem, warmup: int = 6) -> Any:
     optimizer = schedulefree.AdamWScheduleFree(
-        list(params.values()), lr=0.03, betas=BETAS, eps=1e-2, weight_decay=0.1, warmup_steps=6, r=0.5,
+        list(params.values()), lr=0.03, betas=BETAS, eps=1e-2, weight_decay=0.1, warmup_steps=warmup, r=0.5,
         weight_lr_power=1.5, foreach=False,
     )  # fmt: skip
     optimizer.train()
@@ -269,7 +296,7 @@ ADAM: dict[str, Setting] = {"lr": 0.03, "beta1": 0.8, "beta2": 0.95, "eps": 1e-2
 TORCH: dict[str, Any] = {"lr": 0.03, "betas": BETAS, "eps": 1e-2, "weight_decay": 0.1}
 MUON: dict[str, Setting] = {"lr": 0.03, "momentum": 0.9, "weight_decay": 0.1, "steps": 4}
 TORCH_MUON: dict[str, Any] = {"lr": 0.03, "momentum": 0.9, "weight_decay": 0.1, "ns_steps": 4}
-MATRICES = ("matrix", "zero", "tall")
+MATRICES = ("matrix", "zero", "tall", *STILL)
 
 
 def of(name: str, settings: Mapping[str, Setting]) -> dict[str, Setting]:
@@ -330,8 +357,10 @@ RULES: tuple[Row, ...] = (
     Row("muon", {**MUON, "nesterov": False, "match_rms": True},
         plain(FullPrecision, nesterov=False, adjust_lr_fn="match_rms_adamw", **TORCH_MUON),
         "rms", shapes=MATRICES),
+    Row("muonwithadamw", {**of("Muon", MUON), **of("AdamW", {**ADAM, "weight_decay": 0.2})}, muon_and_adamw, "original",
+        shapes=(*EVERYTHING, "embed", "tall", *STILL)),
     Row("muonwithadamw", {**of("Muon", {**MUON, "nesterov": False, "match_rms": True}), **of("AdamW", {**ADAM, "weight_decay": 0.2})},
-        muon_and_adamw, shapes=(*EVERYTHING, "embed")),
+        partial(muon_and_adamw, nesterov=False, adjust_lr_fn="match_rms_adamw"), "rms", shapes=(*EVERYTHING, "embed")),
     # their clip at ±p of m / max(h, eps) is p times ours at ±1, so their lr is ours / p, their decay ours * p
     Row("sophiah",
         {"lr": 0.05, "beta1": 0.8, "beta2": 0.7, "rho": 0.5, "eps": 0.05, "weight_decay": 0.2, "k": 3},
@@ -343,8 +372,10 @@ RULES: tuple[Row, ...] = (
         lambda params, _: TwoPass(torch.optim.AdamW(list(params.values()), **TORCH), rho=0.3), closure=True),
     Row("lookahead", {"lr": 0.03, "k": 3, "a": 0.3, **fast("fast")},
         lambda params, _: po.Lookahead(torch.optim.AdamW(list(params.values()), **TORCH), k=3, alpha=0.3)),
-    Row("schedulefreeadamw", {**ADAM, "warmup": 6, "r": 0.5, "weight_lr_power": 1.5}, schedule_free,
+    Row("schedulefreeadamw", {**ADAM, "warmup": 6, "r": 0.5, "weight_lr_power": 1.5}, schedule_free, "warmup",
         average=schedule_free_average),
+    Row("schedulefreeadamw", {**ADAM, "r": 0.5, "weight_lr_power": 1.5}, paced(partial(schedule_free, warmup=0)), "paced",
+        average=schedule_free_average, loop=Paced),
 )  # fmt: skip
 
 
@@ -384,7 +415,7 @@ DEFINITIONS: tuple[Row, ...] = (
     Row("clip_quantile", {}, changed(lambda: clip_to_quantile(0.3)), text=transform("clip_quantile(g, 0.3)")),
     Row("autoclip", {}, changed(lambda: autoclip(0.3, 7)), text=transform("autoclip(g, 0.3, 7)")),
     Row("agc", {}, changed(lambda: lambda params: adaptive_clip_grad(params, 0.3, 0.2)),
-        text=transform("agc(g, 0.3, 0.2)")),
+        text=transform("agc(g, 0.3, 0.2)"), shapes=(*EVERYTHING, *AT_REST)),
     Row("centralize", {}, changed(lambda: centralize), text=transform("centralize(g)")),
     Row("grokfast", {}, changed(lambda: grokfast(0.7, 1.5)), text=transform("grokfast(g, 0.7, 1.5)")),
     Row("weights_ema", {}, averaging(swa(EMA)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from adopt import ADOPT  # type: ignore[import-untyped]
 from adv_optm.util.lion_k import _get_lion_k_update  # type: ignore[import-untyped]
 from by_hand import by_hand
-from closed_loop import Maker, Params, Problem
+from closed_loop import AT_REST, EVERYTHING, Maker, Params, Problem
 from core_optimizer import CoRe  # type: ignore[import-untyped]
 from dadaptation import DAdaptAdam  # type: ignore[import-untyped]
 from lion_pytorch import Lion  # type: ignore[import-untyped]
@@ -26,7 +26,24 @@ from prodigyopt import Prodigy  # type: ignore[import-untyped]
 from pytorch_optimizer.optimizer import mars
 from pytorch_optimizer.optimizer.utils.matrix import zero_power_via_newton_schulz_5
 from qhoptim.pyt import QHAdam  # type: ignore[import-untyped]
-from references import ADAM, BETAS, MATRICES, RMS, SGD, TORCH, Before, Row, Setting, _timm, fast, gradient, plain, schedule_free_average
+from references import (
+    ADAM,
+    BETAS,
+    MATRICES,
+    RMS,
+    SGD,
+    TORCH,
+    Before,
+    Paced,
+    Row,
+    Setting,
+    _timm,
+    fast,
+    gradient,
+    paced,
+    plain,
+    schedule_free_average,
+)  # fmt: skip
 from sophia_opt import SophiaG  # type: ignore[import-untyped]
 from torch import Tensor
 
@@ -154,9 +171,9 @@ class Predicting:
         self.base.step()
 
 
-def schedule_free_sgd(params: dict[str, Tensor], problem: Problem) -> Any:
+def schedule_free_sgd(params: dict[str, Tensor], problem: Problem, warmup: int = 6) -> Any:
     optimizer = schedulefree.SGDScheduleFree(
-        list(params.values()), lr=0.1, momentum=0.8, weight_decay=0.1, warmup_steps=6, r=0.5, weight_lr_power=1.5, foreach=False
+        list(params.values()), lr=0.1, momentum=0.8, weight_decay=0.1, warmup_steps=warmup, r=0.5, weight_lr_power=1.5, foreach=False
     )
     optimizer.train()
     return optimizer
@@ -288,17 +305,23 @@ def schedule_free_radam(silent: bool) -> Maker:
 
 def decayed_first(params: dict[str, Tensor], problem: Problem) -> Before:
     """LaProp without its decay, after AdamW's."""
+    base = LaProp(list(params.values()), **{**TORCH, "weight_decay": 0.0})
 
     def decay(all_: Params) -> None:
         for p in all_:
-            p.data.mul_(1 - 0.03 * 0.1)
+            p.data.mul_(1 - base.param_groups[0]["lr"] * 0.1)
 
-    return Before(LaProp(list(params.values()), **{**TORCH, "weight_decay": 0.0}), decay)
+    return Before(base, decay)
+
+
+def undecayed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != "weight_decay"}
 
 
 LION: dict[str, Setting] = {"lr": 0.02, "beta1": 0.8, "beta2": 0.95, "weight_decay": 0.1}
 SCALED: dict[str, Any] = {"lr": 0.03, "momentum": 0.8, "weight_decay": 0.1}
-BOUND: dict[str, Setting] = {**ADAM, "final_lr": 0.05, "gamma": 0.1}
+BOUND: dict[str, Setting] = {**ADAM, "final_lr": 0.2, "gamma": 0.1}
+THEIR_BOUND: dict[str, Any] = {**TORCH, "final_lr": 0.2, "gamma": 0.1, "weight_decouple": False}
 MARS: dict[str, Setting] = {"lr": 0.03, "beta1": 0.8, "gamma": 0.2, "weight_decay": 0.1}
 THEIR_MARS: dict[str, Any] = {**TORCH, "gamma": 0.2, "optimize_1d": True}
 PO_MARS: dict[str, Any] = {**THEIR_MARS, "mars_type": "lion"}
@@ -332,7 +355,8 @@ RULES: tuple[Row, ...] = (
         by_hand(hand.power_sign, lr=0.05, base=2.0, beta=0.8, f=0.7)),
     Row("addsign", {"lr": 0.05, "alpha": 1.3, "beta": 0.8, "f": 0.7},
         by_hand(hand.add_sign, lr=0.05, alpha=1.3, beta=0.8, f=0.7)),
-    Row("lionp", {**LION, "p": 1.5}, mapped(lambda c: _get_lion_k_update(c, 1.5, auto_scale=False)), "between"),
+    Row("lionp", {**LION, "p": 1.5}, mapped(lambda c: _get_lion_k_update(c, 1.5, auto_scale=False)), "between",
+        shapes=(*EVERYTHING, *AT_REST)),
     Row("lionp", {**LION, "p": 3.0}, mapped(lambda c: _get_lion_k_update(c, 3.0, auto_scale=False)), "beyond"),
     Row("lionhuber", {**LION, "threshold": 0.05}, mapped(lambda c: torch.nn.functional.hardtanh(c / 0.05))),
     Row("liondeadzone", {**LION, "threshold": 0.05},
@@ -351,8 +375,8 @@ RULES: tuple[Row, ...] = (
         plain(RMSpropTF, **{**RMS, "alpha": 0.8}, centered=True), "centered"),
     Row("nadamw", ADAM, plain(NAdamW, **TORCH)),
     Row("yogi", {**ADAM, "initial": 1e-3}, plain(po.Yogi, weight_decouple=False, initial_accumulator=1e-3, **TORCH)),
-    Row("adabound", BOUND, plain(po.AdaBound, weight_decouple=False, final_lr=0.05, gamma=0.1, **TORCH)),
-    Row("amsbound", BOUND, plain(po.AdaBound, ams_bound=True, weight_decouple=False, final_lr=0.05, gamma=0.1, **TORCH)),
+    Row("adabound", BOUND, paced(plain(po.AdaBound, **THEIR_BOUND)), loop=Paced),
+    Row("amsbound", BOUND, paced(plain(po.AdaBound, ams_bound=True, **THEIR_BOUND)), loop=Paced),
     Row("adamomentum", ADAM, by_hand(hand.ada_momentum, **ADAM)),
     Row("diffgrad", ADAM, plain(po.DiffGrad, weight_decouple=False, **TORCH)),
     Row("grams", ADAM, plain(po.Grams, weight_decouple=True, **TORCH)),
@@ -374,7 +398,7 @@ RULES: tuple[Row, ...] = (
         quiet(QHAdam, nus=(0.7, 0.8), decouple_weight_decay=True, **TORCH), "decoupled"),
     # timm's decay is times lr
     Row("laprop", {**ADAM, "weight_decay": 0.02}, plain(LaProp, **{**TORCH, "weight_decay": 0.02 / 0.03}), "fixed"),
-    Row("laprop", {**ADAM, "as_adamw": True}, decayed_first, "as_adamw"),
+    Row("laprop", {**ADAM, "as_adamw": True}, paced(decayed_first), "as_adamw", loop=Paced),
     Row("stableadamw", ADAM, plain(StableAdamW, foreach=False, triton=False, **TORCH)),
     Row("marsadamw", {**MARS, "beta2": 0.95, "eps": 1e-2, "anew": False}, plain(Mars, **THEIR_MARS)),
     Row("marsadamwexact", {**MARS, "beta2": 0.95, "eps": 1e-2},
@@ -403,9 +427,13 @@ RULES: tuple[Row, ...] = (
         lambda params, _: Predicting(torch.optim.AdamW(list(params.values()), **TORCH), 2.0, last_adam_update), closure=True),
     # the rate comes this close to its mean, but not much closer, some steps before it settles
     Row("swats", {**ADAM, "tol": 0.0071}, lambda params, _: hand.WholeSwats(list(params.values()), tol=0.0071, **ADAM), "model"),
+    Row("swats", undecayed(ADAM),
+        lambda params, _: hand.WholeSwats(list(params.values()), tol=1e-9, weight_decay=0.0, **undecayed(ADAM)), "idle", idle=(0,)),
     Row("swats", {**ADAM, "tol": 0.018}, lambda params, _: Settling(list(params.values()), 0.018, **TORCH), "one", shapes=("matrix",)),
     Row("schedulefreesgd", {"lr": 0.1, "momentum": 0.8, "weight_decay": 0.1, "warmup": 6, "r": 0.5, "weight_lr_power": 1.5},
-        schedule_free_sgd, average=schedule_free_average),
+        schedule_free_sgd, "warmup", average=schedule_free_average),
+    Row("schedulefreesgd", {"lr": 0.1, "momentum": 0.8, "weight_decay": 0.1, "r": 0.5, "weight_lr_power": 1.5},
+        paced(partial(schedule_free_sgd, warmup=0)), "paced", average=schedule_free_average, loop=Paced),
     Row("schedulefreeradam", {**ADAM, "r": 0.5, "weight_lr_power": 1.5}, schedule_free_radam(True), "silent",
         average=schedule_free_average),
     Row("schedulefreeradam", {**ADAM, "r": 0.5, "weight_lr_power": 1.5, "silent": False}, schedule_free_radam(False), "sgd",
@@ -415,8 +443,11 @@ RULES: tuple[Row, ...] = (
     Row("qhm", {"lr": 0.03, "momentum": 0.8, "nu": 0.6, "weight_decay": 0.1},
         plain(po.QHM, lr=0.03, momentum=0.8, nu=0.6, weight_decay=0.1)),
     Row("prodigy", {**PRODIGY, "corrected": True}, plain(Prodigy, use_bias_correction=True, **THEIR_PRODIGY), "corrected"),
+    # theirs does not count a step before which no gradient was; ours counts every step, which only `corrected` sees
+    Row("prodigy", PRODIGY, plain(Prodigy, **THEIR_PRODIGY), "idle", idle=(0,)),
     Row("prodigy", {**PRODIGY, "decoupled": False, "safeguard": True},
         plain(Prodigy, decouple=False, safeguard_warmup=True, **THEIR_PRODIGY), "coupled"),
     Row("dadaptadam", ADAPT, plain(DAdaptAdam, **THEIR_ADAPT), "plain"),
+    Row("dadaptadam", undecayed(ADAPT), plain(DAdaptAdam, **undecayed(THEIR_ADAPT)), "idle", idle=(0,)),
     Row("dadaptadam", {**ADAPT, "corrected": True}, plain(DAdaptAdam, use_bias_correction=True, **THEIR_ADAPT), "corrected"),
 )  # fmt: skip

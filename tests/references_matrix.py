@@ -22,7 +22,7 @@ import pytorch_optimizer as po
 import torch
 from by_hand import by_hand
 from came_pytorch import CAME  # type: ignore[import-untyped]
-from closed_loop import Maker, Params, Problem
+from closed_loop import AT_REST, EVERYTHING, STILL, Maker, Params, Problem
 from pytorch_optimizer.optimizer import scion
 from pytorch_optimizer.optimizer.shampoo import LayerWiseGrafting
 from pytorch_optimizer.optimizer.utils.galore import GaLoreProjector
@@ -320,7 +320,8 @@ RULES: tuple[Row, ...] = (
     Row("trustregionfrobenius", {**TRUST, "eps": 0.1}, lambda params, _: Lines(params, scion.Row, scion.LMONorm.ROW, whole=True)),
     Row("trustregionrows", {**TRUST, "eps": 0.1}, lambda params, _: Lines(params, scion.Row, scion.LMONorm.ROW), shapes=MATRICES),
     Row("trustregioncolumns", {**TRUST, "eps": 0.1}, lambda params, _: Lines(params, scion.Col, scion.LMONorm.COL), shapes=MATRICES),
-    Row("scion", SCION, scion_by("AUTO", constraint=True), "constrained"),
+    Row("scion", SCION, scion_by("AUTO", constraint=True), "constrained",
+        shapes=(*EVERYTHING, "tower", *AT_REST)),
     Row("scion", {**SCION, "constrained": False}, scion_by("AUTO"), "free"),
     Row("scionsign", SCION, scion_by("SIGN", constraint=True), "normalized", shapes=MATRICES),
     Row("scionsign", {**SCION, "constrained": False, "normalized": False}, scion_by("SIGN", norm_kwargs={"normalize": False}), "free",
@@ -358,12 +359,12 @@ RULES: tuple[Row, ...] = (
     Row("frugalcolumns", {**FRUGAL, "signs": False}, Chosen({**FRUGAL, "signs": False}), "gradient", shapes=SIDES),
     Row("onlinesubspacedescent", DESCENT, by_hand(hand.online_subspace_descent, **DESCENT), shapes=SIDES),
     Row("subspacemomentum", SUBSPACE, by_hand(hand.subspace_momentum, **SUBSPACE), shapes=SIDES),
-    Row("dion", DION, Started(DION), shapes=SIDES),
+    Row("dion", DION, Started(DION), shapes=(*SIDES, *STILL)),
     Row("dctadamw", {**SUBSPACE, "feedback": True},
         by_hand(hand.dct_adamw, rotate=True, feedback=True, **SUBSPACE), "rotated", shapes=SIDES),
     Row("dctadamw", {**SUBSPACE, "rotate": False},
         by_hand(hand.dct_adamw, rotate=False, feedback=False, **SUBSPACE), "still", shapes=SIDES),
-    Row("trion", TRION, by_hand(hand.trion, match_rms=False, **TRION), "original", shapes=SIDES),
+    Row("trion", TRION, by_hand(hand.trion, match_rms=False, **TRION), "original", shapes=(*SIDES, *STILL)),
     Row("trion", {**TRION, "match_rms": True}, by_hand(hand.trion, match_rms=True, **TRION), "rms", shapes=SIDES),
     Row("psgdkron", KRON, plain(Whitened), shapes=("matrix", "vector", "one", "zero", "square", "wide")),
     Row("apollo", {**SUBSPACE, "scale": 1.5},

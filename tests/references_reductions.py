@@ -14,7 +14,7 @@ import torch
 from adamp import AdamP  # type: ignore[import-untyped]
 from by_hand import Array
 from by_hand_reductions import all_by_hand
-from closed_loop import EVERYTHING, Maker, Params, Problem
+from closed_loop import AT_REST, EVERYTHING, Maker, Params, Problem
 from dadaptation import DAdaptSGD  # type: ignore[import-untyped]
 from dog import DoG, LDoG  # type: ignore[import-untyped]
 from dowg import CDoWG, DoWG  # type: ignore[import-untyped]
@@ -33,10 +33,11 @@ SEVERAL = tuple(name for name in EVERYTHING if name != "one")  # tensors of more
 DELTA: dict[str, Any] = {"delta": 0.95, "wd_ratio": 0.3}
 SGDP: dict[str, Any] = {"lr": 0.03, "momentum": 0.8, "dampening": 0.2, "eps": 1e-2, "weight_decay": 0.1, **DELTA}
 DOG: dict[str, Any] = {"lr": 0.8, "reps_rel": 3e-2, "eps": 5.0, "weight_decay": 0.1}
+LONG: dict[str, Any] = {"lr": 1.2, "reps_rel": 3e-2, "eps": 0.1}  # first steps are longer than the first distance
 A_DOG: dict[str, Any] = {"lr": 0.8, "reps_rel": 3e-2, "eps": 1.0}
 ADAPT: dict[str, Any] = {"lr": 0.8, "momentum": 0.3, "weight_decay": 0.1, "d0": 0.05}
 SPS: dict[str, Any] = {"lr": 0.15, "c": 0.7, "f_star": 1.5, "eps": 0.5}
-SMOOTH: dict[str, Any] = {"lr": 0.03, "c": 0.7, "gamma": 3.0, "batches": 10, "eps": 0.5}
+SMOOTH: dict[str, Any] = {"lr": 0.03, "c": 0.7, "gamma": 5.0, "batches": 10, "eps": 0.5}
 ALIG: dict[str, Any] = {"lr": 0.18, "momentum": 0.5}
 SANIA: dict[str, Any] = {"beta2": 0.9, "eps": 0.02}
 METRIC: dict[str, Any] = {"lr": 0.2, "momentum": 0.8, "xi": 0.3, "beta": 0.7, "weight_decay": 0.1}
@@ -51,12 +52,13 @@ GAM: dict[str, Any] = {"near": 0.1, "rho": 0.4, "beta0": 0.3, "beta1": 0.7, "gam
 ENTROPY: dict[str, Any] = {"lr": 0.8, "inner_lr": 0.03, "steps": 4, "decay": 0.6}
 ROUND: dict[str, Any] = {"gamma": 0.5, "scoping": 0.2, "noise": 0.01, "momentum": 0.5, "weight_decay": 0.1}
 QSR: dict[str, Any] = {"lr": 0.2, "alpha": 0.2315, "fewest": 2, "warmup": 4, "total": 18}
-DAO: dict[str, Any] = {"lr": 0.02, "beta1": 0.9, "beta2": 0.95, "omega": 0.7, "eps": 0.1, "limit": 2.0, "period": 7, "period_u": 4,
+DAO: dict[str, Any] = {"lr": 0.02, "beta1": 0.9, "beta2": 0.95, "omega": 0.7, "eps": 0.1, "limit": 4.0, "period": 7, "period_u": 4,
                        "period_v": 5}
 BATCHES: dict[str, Any] = {"lr": 0.1, "eps": 0.1, "eta": 0.5, "first": 40}
 NORMED: dict[str, Any] = {**BATCHES, "lr": 0.5, "first": 24}
-RANGER: dict[str, Any] = {**ADAM, "beta0": 0.7, "beta2": 0.9, "share": 0.3, "least": 0.2, "total": 21, "rise": 0.4, "down": 0.35, "k": 3,
+RANGER: dict[str, Any] = {**ADAM, "beta0": 0.7, "beta2": 0.9, "share": 0.3, "least": 0.2, "total": 17, "rise": 0.4, "down": 0.35, "k": 3,
                           "a": 0.4}
+SOON: dict[str, Any] = {name: x for name, x in RANGER.items() if name != "rise"} | {"beta2": 0.4}  # which ends the warm-up
 VELOCITY = partial(torch.optim.SGD, lr=0.03, momentum=0.8, weight_decay=0.1)
 SAI: dict[str, Any] = {"lr": 0.02, "momentum": 0.8, "eps": 1e-2, "weight_decay": 0.1}
 
@@ -191,28 +193,31 @@ def growing(make: Maker, first: int) -> Maker:
 
 
 RULES: tuple[Row, ...] = (
-    Row("adamp", {**ADAM, **DELTA}, plain(AdamP, **TORCH, **DELTA), "plain"),
+    Row("adamp", {**ADAM, **DELTA}, plain(AdamP, **TORCH, **DELTA), "plain", shapes=(*EVERYTHING, *AT_REST)),
     Row("adamp", {**ADAM, **DELTA, "nesterov": True}, plain(AdamP, nesterov=True, **TORCH, **DELTA), "nesterov"),
-    Row("sgdp", SGDP, plain(po.SGDP, **SGDP), "plain"),
+    Row("sgdp", SGDP, plain(po.SGDP, **SGDP), "plain", shapes=(*EVERYTHING, *AT_REST)),
     Row("sgdp", {**SGDP, "delta": 1.0, "nesterov": True}, plain(po.SGDP, nesterov=True, **{**SGDP, "delta": 1.0}), "nesterov"),
     Row("sgdsai", SAI, plain(SGD_sai, **SAI), "theirs", shapes=SEVERAL),
     Row("sgdsai", SAI, all_by_hand(hand.sgd_sai, **SAI), "one"),
     Row("dog", DOG, plain(DoG, **DOG)),
     Row("ldog", DOG, plain(LDoG, **DOG)),
-    Row("adog", A_DOG, all_by_hand(hand.accelerated_dog, **A_DOG)),
+    Row("adog", A_DOG, all_by_hand(hand.accelerated_dog, **A_DOG), "near"),
+    Row("adog", LONG, all_by_hand(hand.accelerated_dog, **LONG), "long"),
     Row("dowg", {"eps": 0.01}, plain(DoWG, eps=0.01)),
     Row("cdowg", {"eps": 1e-2, "first": 0.01}, from_distance(0.01, eps=1e-2)),
     Row("dadaptsgd", {**ADAPT, "growth": 1.2}, plain(DAdaptSGD, growth_rate=1.2, **ADAPT), "capped"),
     Row("dadaptsgd", ADAPT, plain(DAdaptSGD, **ADAPT), "free"),
     Row("sps", SPS, all_by_hand(hand.polyak, **SPS), closure=True),
-    Row("spssmooth", SMOOTH, all_by_hand(hand.smooth_polyak, **SMOOTH), closure=True),
+    Row("spssmooth", SMOOTH, all_by_hand(hand.smooth_polyak, **SMOOTH), closure=True, idle=(5,)),
     Row("alig", ALIG, lambda params, _: Told(po.AliG(list(params.values()), max_lr=0.18, momentum=0.5)), "theirs",
         closure=True, tolerance=1e-6),  # its norm is in float32
     Row("alig", {**ALIG, "eps": 0.5}, all_by_hand(hand.ali_g, eps=0.5, **ALIG), "eps", closure=True),
-    Row("saniaadam", SANIA, all_by_hand(hand.sania, rooted=False, **SANIA), "squares", closure=True),
-    Row("saniaadam", {**SANIA, "rooted": True}, all_by_hand(hand.sania, rooted=True, **SANIA), "roots", closure=True),
-    Row("saniaadagrad", {"eps": 0.02}, all_by_hand(hand.sania, rooted=False, beta2=None, eps=0.02), "squares", closure=True),
-    Row("saniaadagrad", {"eps": 0.02, "rooted": True}, all_by_hand(hand.sania, rooted=True, beta2=None, eps=0.02), "roots", closure=True),
+    Row("saniaadam", SANIA, all_by_hand(hand.sania, rooted=False, **SANIA), "squares", closure=True, offset=45),
+    Row("saniaadam", {**SANIA, "rooted": True}, all_by_hand(hand.sania, rooted=True, **SANIA), "roots", closure=True, offset=12),
+    Row("saniaadagrad", {"eps": 0.02}, all_by_hand(hand.sania, rooted=False, beta2=None, eps=0.02), "squares", closure=True,
+        offset=5),
+    Row("saniaadagrad", {"eps": 0.02, "rooted": True}, all_by_hand(hand.sania, rooted=True, beta2=None, eps=0.02), "roots", closure=True,
+        offset=4),
     Row("inducedmetric", METRIC, all_by_hand(hand.induced_metric, kind="plain", **METRIC)),
     Row("inducedmetriclog", METRIC, all_by_hand(hand.induced_metric, kind="log", **METRIC), closure=True),
     Row("inducedmetricrms", {**METRIC, **METRIC_RMS}, all_by_hand(hand.induced_metric, kind="rms", **METRIC, **METRIC_RMS)),
@@ -240,7 +245,7 @@ RULES: tuple[Row, ...] = (
     Row("adadagradnorm", NORMED, growing(plain(OnNorms, whole=True, lr=0.5, b0=0.0, eps=0.1), first=24), inputs=sample_variance,
         loop=Batches),
     Row("ranger21", RANGER, all_by_hand(hand.ranger21, normalize=False, **RANGER), "plain"),
-    Row("ranger21", {**RANGER, "normalize": True}, all_by_hand(hand.ranger21, normalize=True, **RANGER), "normalized"),
+    Row("ranger21", {**SOON, "normalize": True}, all_by_hand(hand.ranger21, normalize=True, rise=0.22, **SOON), "normalized"),
     Row("fedhyperg", FED, all_by_hand(hand.fed_hyper_g, **FED)),
     Row("fedhypercl", ONE_CLIENT, all_by_hand(hand.fed_hyper_cl, drift=last_round, **ONE_CLIENT), inputs=last_round),
     Row("fedhypersl", CLIENTS, all_by_hand(hand.fed_hyper_sl, **CLIENTS), loop=Clients),
@@ -342,16 +347,17 @@ NOISE = transform("gradient_noise(g, 0.4, 0.7)")
 FIVE: dict[str, Any] = {"lr": 0.05}
 
 DEFINITIONS: tuple[Row, ...] = (
-    Row("clip_global_max", {}, changed(lambda: lambda params: torch.nn.utils.clip_grad_norm_(params, 0.5, math.inf)),
-        text=transform("clip_global_max(g, 0.5)")),
+    Row("clip_global_max", {}, changed(lambda: lambda params: torch.nn.utils.clip_grad_norm_(params, 0.9, math.inf)),
+        text=transform("clip_global_max(g, 0.9)")),
     Row("gradient_noise", {}, noisy(NOISE), text=NOISE),
     Row("grokfast_mean", {}, changed(filtered), text=transform("grokfast_mean(g, 1.5, 4)")),
     Row("limit_growth", {}, all_by_hand(hand.limited_growth, limit=1.1, **FIVE), text=transform("limit_growth(g, 1.1)")),
-    Row("median_global", {}, all_by_hand(hand.median_global, tau=3.0, **FIVE), text=transform("median_global(g, 3.0)")),
+    Row("median_global", {}, all_by_hand(hand.median_global, tau=4.3, **FIVE), text=transform("median_global(g, 4.3)")),
     Row("median_elements", {}, all_by_hand(hand.median_elements, tau=0.3, **FIVE), text=transform("median_elements(g, 0.3)")),
     Row("median_huber", {}, all_by_hand(hand.median_huber, tau=2.0, mu=1.5, **FIVE), text=transform("median_huber(g, 2.0, 1.5)")),
     Row("scale_by_agreement", {}, all_by_hand(hand.agreed, least=0.3, squares=workers_squares, **FIVE), inputs=workers_squares,
-        text=probe("scale_by_agreement", "input squares per element  w' = SGD(g = scale_by_agreement(g, squares, 0.3), lr = lr)")),
+        text=probe("scale_by_agreement", "input squares per element  w' = SGD(g = scale_by_agreement(g, squares, 0.3), lr = lr)"),
+        shapes=(*EVERYTHING, *AT_REST)),
     Row("refined", {}, lambda params, _: Scheduled(list(params.values()), [x / max(REFINED) for x in REFINED]), inputs=step_weight,
         text=probe("refined", f"input q per tensor  w' = SGD(lr = refined(lr, q, {sum(WEIGHTS)}, {max(REFINED)}))")),
     Row("weights_ema_debiased", {}, averaging(lambda model: Debiased(model, 0.7)), text=average("weights_ema_debiased(w', 0.7)"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from by_hand import by_hand
 from by_hand_learned import per_parameter_mlp
-from closed_loop import SHAPES, Maker
+from closed_loop import AT_REST, SHAPES, Maker
 from mup.infshape import InfDim, InfShape  # type: ignore[import-untyped]
 from mup.optim import MuAdam, MuSGD  # type: ignore[import-untyped]
 from references import ADAM, BETAS, SGD, TORCH, Both, Row, Setting, of
@@ -64,7 +65,7 @@ COMPLETE: dict[str, Setting] = {**ADAM, "depth": 2.0, "alpha": 0.7}
 
 def scaled_network(params: dict[str, Tensor], problem: Any) -> Both:
     """The steps of hidden matrices over a third of their inputs."""
-    sizes = {name: 0.05 * 3 / p.shape[1] if name == "matrix" else 0.05 for name, p in params.items()}
+    sizes = {name: 0.05 * 3 / math.prod(p.shape[1:]) if p.ndim >= 2 and name != "head" else 0.05 for name, p in params.items()}
     made = {name: by_hand(per_parameter_mlp, **{**SMALL, "lr": size}, **TABLES) for name, size in sizes.items()}
     return Both(*(make({name: params[name]}, problem) for name, make in made.items()))
 
@@ -78,7 +79,7 @@ INNER = {name: value for name, value in NETWORK.items() if name != "lr"}
 
 RULES: tuple[Row, ...] = (
     Row("mulo", {"HiddenMLP.lr": 0.05, "HiddenMLP.hidden": 3.0, **prefixed("HiddenMLP.PerParameterMLP", INNER),
-                 **prefixed("PerParameterMLP", NETWORK)}, scaled_network, shapes=("matrix", "vector", "head")),
+                 **prefixed("PerParameterMLP", NETWORK)}, scaled_network, shapes=("matrix", "vector", "head", *AT_REST)),
     Row("muadamw", {**of("HiddenAdamW", {**ADAM, "base_in": 8}), **of("AdamW", ADAM)}, by_mup(MuAdam, impl=torch.optim.AdamW, **TORCH),
         shapes=LARGE),
     Row("musgd", {**of("HiddenSGD", {**SGD, "base_in": 8, "base_out": 2}), **of("OutputSGD", {**SGD, "base_in": 8}),

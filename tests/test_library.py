@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from closed_loop import Maker, Problem, Trace, drive
+from firing import OPEN, watched
 from references import DEFINITIONS as FIRST_DEFINITIONS
 from references import RULES as FIRST_RULES
 from references import SCHEDULES, Row, Schedule, Setting, probe
@@ -142,9 +143,29 @@ def moved(value: Setting) -> Setting:
 # --------------------------------------------------------------------------------------------- the same steps
 
 
-@every_backend
+@pytest.mark.parametrize("rule", dict.fromkeys(row.rule for row in ROWS))
+def test_takes_the_steps_of_its_reference_and_both_sides_of_every_choice(rule: str) -> None:
+    with watched() as watch:
+        for row in ROWS:
+            if row.rule == rule:
+                compared(row, "reference")
+    assert set(watch.one_sided()) == set(OPEN.get(rule, {}))
+
+
+def test_a_side_that_is_not_taken_is_seen() -> None:
+    text = "rule R { hyper bool b = true  when t > 9 { w' = w } else { w' = where(b, w - clip(g, -1e9, 0), w) } }"
+    with watched() as watch:
+        drive(lambda params, problem: optlang.loads(text, backend="reference")(params.values()), Problem(), 3)
+    assert watch.one_sided() == {"t > 9": "never holds", "b": "never fails", "max(g, -1000000000.0)": "always the first"}
+
+
+@pytest.mark.parametrize("backend", BACKENDS[1:])
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.id)
 def test_takes_the_steps_of_the_reference(row: Row, backend: str) -> None:
+    compared(row, backend)
+
+
+def compared(row: Row, backend: str) -> None:
     ours, theirs = run_ours(row, backend), run_theirs(row)
     assert ours.weights.isfinite().all()
     assert theirs.travel > 0.05
