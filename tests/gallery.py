@@ -27,8 +27,8 @@ Every rule is one file; `optlang.load("lion")` loads it by its name, `from lion 
 
 Each takes the same steps as the implementation named with it, over 20 steps of a closed loop in float64 with every setting off
 its default (`tests/test_library.py`; where a repository on GitHub is named, its code ran beside the reference interpreter once,
-`tests/authors`): for {outside} of them it is code of others, of wrappers the rule that they wrap, and for the rest a transcription of
-the paper alone. Each does so on every backend and as a generated module, in float64, float32 and with parameters in bfloat16
+`tests/authors`): for {outside} it is code of others, of wrappers the rule that they wrap{rest}.
+Each does so on every backend and as a generated module, in float64, float32 and with parameters in bfloat16
 (`tests/test_conformance.py`, [all figures](../docs/conformance.json)). On the way both sides of all its choices are taken, of
 `when`, `every`, `where`, `max`, `min` and `clip`, with [few exceptions](#sides-that-were-not-taken). And each has trained the
 [digits](../docs/digits.json) of `optlang race` below a loss of {enough}, or its card says why not; a guess has 2.30.
@@ -71,7 +71,9 @@ def page(against: dict[str, str], outside: int, absent: str) -> str:
     for name in library.names():
         families.setdefault(library.index()[name].parent.name, []).append(name)
     lengths = sorted(map(lines_of, library.names()))
-    head = HEAD.format(count=len(lengths), median=lengths[len(lengths) // 2], enough=known.enough, outside=outside)
+    rest = ", and for the rest a transcription of the paper alone" if outside < len(lengths) else ""
+    head = HEAD.format(count=len(lengths), median=lengths[len(lengths) // 2], enough=known.enough, rest=rest,
+                       outside=f"{outside} of them" if rest else "all of them")  # fmt: skip
     parts = [head, *_tables(families, known)]
     parts += [f"## {family}\n\n" + "\n".join(_card(name, known) for name in names) for family, names in families.items()]
     return "\n".join([*parts, _standard(), _sides(), absent])

@@ -12,7 +12,7 @@ import math
 import subprocess
 import sys
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import CodeType, SimpleNamespace
@@ -60,9 +60,9 @@ def revision(name: str, at: str = "HEAD") -> str:
     return git(name, "rev-parse", at).strip()
 
 
-def classes(name: str, files: Iterable[str], at: str = "HEAD") -> SimpleNamespace:
-    """The classes and functions of files, without what the files import."""
-    known = dict(KNOWN)
+def classes(name: str, files: Iterable[str], at: str = "HEAD", more: Mapping[str, Any] | None = None) -> SimpleNamespace:
+    """The classes and functions of files, without what the files import. `more`: what that would be, beside what is known here."""
+    known = {**KNOWN, **(more or {})}
     for file in files:
         tree = ast.parse(git(name, "show", f"{at}:{file}"))
         for node in tree.body:

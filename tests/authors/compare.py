@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import networks
 import played
 import test_library as library
 from clones import classes, revision
-from closed_loop import Problem, drive
+from closed_loop import EVERYTHING, Problem, drive
 from hands import (
     ADAMW,
     Columns,
@@ -69,6 +70,7 @@ class Comparison:
     every: int = 1  # steps after which both sides are at the same place
     at: str = "HEAD"
     loop: Callable[[Any], Any] | None = None  # around ours, for that of the row
+    idle: tuple[int, ...] = ()
 
 
 METRIC: dict[str, Any] = {"lr": 0.2, "momentum": 0.8, "xi": 0.3, "beta": 0.7, "weight_decay": 0.1}
@@ -104,8 +106,9 @@ COMPARISONS: tuple[Comparison, ...] = (
         known.AdamHD(list(params.values()), hypergrad_lr=0.01, **ADAMW)), shapes=("matrix",)),
     Comparison("sps", SPS, ("sps/sps.py",), lambda known, params, _: polyak(
         known.Sps(list(params.values()), c=0.7, eta_max=0.15, adapt_flag="constant", fstar_flag=True, eps=0.5), 1.5)),
+    # a step without gradients leaves theirs with a step size of 0 for ever
     Comparison("spssmooth", SPS, ("sps/sps.py",), lambda known, params, _: polyak(
-        known.Sps(list(params.values()), n_batches_per_epoch=10, init_step_size=0.03, c=0.7, gamma=3.0, eps=0.5), None)),
+        known.Sps(list(params.values()), n_batches_per_epoch=10, init_step_size=0.03, c=0.7, gamma=5.0, eps=0.5), None)),
     Comparison("adamcm", "chandar-lab/CMOptimizer", ("cmoptimizer/prioritydict.py", "cmoptimizer/optim.py"), lambda known, params, _:
         known.Adam_CM(list(params.values()), decay=0.9, topC=3, **ADAMW)),
     Comparison("inducedmetric", METRICS, OPTIMISERS, lambda known, params, _: metric(known.CustomSGD(list(params.values()), **METRIC))),
@@ -117,8 +120,9 @@ COMPARISONS: tuple[Comparison, ...] = (
         known.Sgdm(list(params.values()), lr=0.03, beta=0.8, weight_decay=0.1, random_scaling=True), "randomscaledmomentum")),
     Comparison("randomscaledadamw", "ZQZCalin/trainit", PIPELINE, lambda known, params, _: randomly_scaled(
         known.Adam(list(params.values()), lr=0.03, b1=0.8, b2=0.95, wd=0.1, eps=1e-2, random_scaling=True), "randomscaledadamw")),
+    # theirs divides by 0 where a tensor has no gradient
     Comparison("smb", "sibirbil/SMB", ("source/smbsolve/smb.py",), lambda known, params, problem: model_building(
-        known.SMB(list(params.values()), lr=0.5, eta=0.7, c=0.22), params, problem)),
+        known.SMB(list(params.values()), lr=0.5, eta=0.7, c=0.1538), params, problem), shapes=EVERYTHING),
     Comparison("mezo", "princeton-nlp/MeZO", ("large_models/trainer.py",), lambda known, params, problem: Walker(
         known.OurTrainer, params, problem, lr=0.01, eps=0.2, weight_decay=0.1)),
     Comparison("frugal-signs", "fzmushko/FRUGAL", SUBSPACES, lambda known, params, problem: frugal(known, params, problem)),
@@ -148,9 +152,9 @@ COMPARISONS: tuple[Comparison, ...] = (
     # their pull does not grow, and their first buffer of the momentum within a round is the gradient itself, as ours
     Comparison("entropysgd-nesterov", "ucla-vision/entropy-sgd", ("python/optim.py",), Rounds, every=4,
         changes={"inner_lr": 0.1, "decay": 0.75, "noise": 0.0, "scoping": 0.0}),
-    # their norm of a convolution's gradient is none of NumPy's
+    # their norm of a convolution's gradient is none of NumPy's, and lr goes on below 0 after the last step
     Comparison("ranger21-plain", "nestordemeure/flaxOptimizers", ("flaxOptimizers/ranger21.py",), ranger,
-        shapes=("matrix", "vector", "one", "zero", "wide")),
+        shapes=("matrix", "vector", "one", "zero", "wide"), steps=17),
     Comparison("l2opa", "xhchrn/MS4L2O", ("optimizers/coord_math_lstm.py",), Structured),
     Comparison("innaprop", "innaprop/innaprop", ("classification/optimizers/innaprop.py",), lambda known, params, _: known.INNAprop(
         list(params.values()), lr=0.03, alpha=0.5, beta=0.7, sigma=0.9, eps=1e-2, weight_decay=0.1)),
@@ -170,7 +174,7 @@ COMPARISONS: tuple[Comparison, ...] = (
     Comparison("oasis", "bogdantoader/simplecryoem", ("src/simplecryoem/optimization/oasis.py",), lambda known, params, problem:
         played.Adaptive(known, classes("fxrshed/ScaledSPS", ("utils.py",)), params, problem)),
     # theirs leaves all tensors but the first out of its first step
-    Comparison("adog", "ittaikr/open_lm_fork", ("accele_dog.py",), played.accelerated, shapes=("conv",),
+    Comparison("adog-near", "ittaikr/open_lm_fork", ("accele_dog.py",), played.accelerated, shapes=("conv",),
         at="e9075e820e3d74ba6fc444a65a1953e35de591ad"),
     Comparison("trion-original", WAVES, (*FFT[:2], "ista_daslab_optimizers/fft_low_rank/trion.py"), lambda known, params, problem:
         played.trion(known, params, problem, "kj"), changes={"steps": 5}, shapes=("matrix", "square")),
@@ -179,6 +183,11 @@ COMPARISONS: tuple[Comparison, ...] = (
     Comparison("optimisticamsgrad-coded", "Hintonthu/optimistic-amsgrad", ("Optadam_torch.py",), played.Guessing),
     Comparison("mtdao-corrected", "Iacob-Alexandru-Andrei/torchtitan", ("torchtitan/experiments/fl/optimizers/_decoupled_decay.py",
         "torchtitan/experiments/fl/optimizers/qhadamw.py"), played.worker, at="0de3ecbc781f63ba6e89a5a64c2222b35560ae1d"),
+    # theirs takes tensors of more than two dimensions by their two largest
+    Comparison("perparametermlp", networks.GOOGLE, (f"{networks.FOLDER}/adafac_mlp_lopt.py", f"{networks.FOLDER}/common.py"),
+        networks.per_parameter, shapes=("matrix", "vector", "one", "wide", "square", "still", "level", "calm")),
+    Comparison("mulo", "bentherien/mu_learned_optimization", ("src/mup_adafac_mlp_lopt.py",), networks.by_width,
+        shapes=("matrix", "vector", "head", "still", "level", "calm")),
     Comparison("zoranksgd-coded", "TZW1998/Taming-Stable-Diffusion-with-Human-Ranking-Feedback", ("optimizer.py",),
         lambda known, params, problem: played.Ranked(known, params, problem, **CODED)),
 )  # fmt: skip
@@ -187,7 +196,7 @@ COMPARISONS: tuple[Comparison, ...] = (
 def row_of(comparison: Comparison) -> Row:
     [row] = [row for row in library.ROWS if row.id == comparison.row]
     changed = replace(row, ours={**row.ours, **comparison.changes}, steps=comparison.steps, shapes=comparison.shapes or row.shapes,
-                      loop=comparison.loop or row.loop)  # fmt: skip
+                      loop=comparison.loop or row.loop, idle=comparison.idle)  # fmt: skip
     known = classes(comparison.repository, comparison.files, comparison.at)
     return replace(changed, theirs=lambda params, problem: comparison.make(known, params, problem))
 

@@ -247,8 +247,8 @@ class InNumPy:
 def ranger(known: Any, params: dict[str, Tensor], problem: Problem) -> InNumPy:
     hypers = SimpleNamespace(
         learning_rate=0.03, beta0=0.7, beta1=0.8, beta2=0.9, eps=1e-2, use_softplus=False, beta_softplus=50, eps_clipping=0.2,
-        threshold_clipping=0.3, weight_decay=0.1, beta_lookahead=0.6, lookahead_every_nth_iter=3, nb_iterations=21,
-        nb_warmup_iterations=0.4 * 21, nb_warmdown_iterations=0.35 * 21, centralize_gradients=True, normalize_gradients=False,
+        threshold_clipping=0.3, weight_decay=0.1, beta_lookahead=0.6, lookahead_every_nth_iter=3, nb_iterations=17,
+        nb_warmup_iterations=0.4 * 17, nb_warmdown_iterations=0.35 * 17, centralize_gradients=True, normalize_gradients=False,
     )  # fmt: skip
     return InNumPy(known.Ranger21.__new__(known.Ranger21), hypers, params)
 
