@@ -99,6 +99,8 @@ def test_second_order() -> None:
 def test_powers() -> None:
     found = degrees(program("rule R { hyper a = 1  hyper p = 0.5  hyper c = 2  w' = w - a*g/(abs(g)^p) - c^t*w*g^(-1)*abs(g) }"))
     assert found.hypers["a"] == (Fraction(-1, 2), Fraction(3, 2)) and found.hypers["c"] == ZERO and found.hypers["p"] == ZERO
+    below = degrees(program("rule R { hyper a = 1  hyper p = 0.5  w' = w - a*g*abs(g)^(-p) }"))
+    assert below.hypers["a"] == found.hypers["a"] and not below.conflicts
 
 
 def test_open_degrees() -> None:

@@ -74,6 +74,11 @@ def test_instances_are_named_by_equation_then_callee_then_number() -> None:
     assert [h.name for h in p.hypers] == ["a.lr", "x.lr", "x_2.lr", "B.lr"]
 
 
+def test_calls_of_a_function_with_a_state_in_a_block_keep_two() -> None:
+    text = "def f(x) { when rank >= 2 { state m = 0 m' = m + x y = m' } else { y = x } return y } " + rule("w' = w - f(g) - f(w)")
+    assert [s.name for s in program(text, "A").states] == ["f.m", "f_2.m"]
+
+
 def test_given_hypers_become_expressions() -> None:
     text = "rule B { hyper lr = 1 in (0, inf) hyper b = 0 in [0, 1) w' = w - lr*b*g } " + rule("hyper lr = 2 in (0, inf) w' = B(lr = lr/2)")
     p = program(text, "A")

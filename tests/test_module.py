@@ -75,6 +75,7 @@ FEATURES = {
     "a view kept": "rule R { state m = 0 when rank == 2 { x = m.T m' = m + g u = g @ (x @ m') } else { m' = m - g u = g "
     "+ m } w' = w - 0.1*u }",
     "chosen by a number": "rule R { state m = w m' = 0.5*m + g u = where(t < 0, w, m) w' = u/2 + u/4 - 0.1*m' }",
+    "roots of a number below zero": "rule R { hyper a = 0.5 in [0, 1] b = where(sqrt((a - 1)^3) > 0, 1, 2) w' = w - 0.1*g*b }",
     "numbers": "rule R { a = where(t > 3, log(t - 3), -1) b = max(a, 1/(t - 2)) w' = w - 0.1*g/(1 + abs(clip(b, -5, 5))) }",
     "hyper as state": "rule R { hyper lr = 0.1 in (0, inf) state s = lr state n per tensor = numel s' = s*where(g > 0, "
     "0.9, 1.1) w' = w - s'*g*(1 + 1/n) n' = n + 1 }",
@@ -225,6 +226,18 @@ def test_a_module_is_pickled_and_copied(name: str, tmp_path: Path, monkeypatch: 
     for p, q in zip(net.parameters(), again.param_groups[0]["params"], strict=True):
         assert torch.equal(p, q)
         assert all(torch.equal(v, again.state[q][k]) for k, v in optimizer.state[p].items())
+
+
+def test_who_comes_later_takes_what_the_group_keeps() -> None:
+    text, results = FEATURES["state per group"], []
+    for cls in (load(optlang.build(text), "R"), optlang.loads(text, backend="reference")):
+        late, first = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))
+        optimizer = cls([late, first])
+        for step in range(3):
+            late.grad, first.grad = torch.full((2,), 2.0) if step else None, torch.full((3,), 3.0)
+            optimizer.step()
+        results.append([*late.tolist(), *first.tolist()])
+    assert results[0] == pytest.approx(results[1], rel=1e-6)
 
 
 def test_inputs_and_reports() -> None:

@@ -164,6 +164,8 @@ FEATURES = {
     "names": "rule Lambda { hyper jnp = 0.5 in (0, inf) state state_ = 0 state optax = 1 optax' = optax + g state_' = optax' "
              "w' = w - jnp*state_' }",
     "numbers that Python would refuse": "rule R { hyper a = 0 in [0, 1] w' = w - min(1/a, 2)*g*a^0 }",
+    "powers that Python would refuse": "rule R { hyper a = 0 in [0, 1] w' = w - 0.1*g*min(a^(-1), 2) }",
+    "counts of one group": "rule R { x = norm(g per group) w' = w - 0.1*g/(count(x per model) + max(x per model)) }",
     "added": "rule R { w' = w + 0.1*g }",
     "added to a part": "rule R { w' = 0.9*w - 0.1*g }",
     "truths": "rule R { state seen = false seen' = not seen w' = w - 0.1*where(seen', g, 2*g) }",

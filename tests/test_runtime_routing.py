@@ -335,6 +335,7 @@ WANTING = {
     "norm(lr*g per model)": "reads the setting `lr`",
     "norm(grad(w + g) per model)": "reads gradients at other points",
     "sum(g/norm(m' per group) per model)": "reads the state `m`",
+    "quantile(m' per model, 0.5)": "reads the state `m`",
 }
 
 

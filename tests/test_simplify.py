@@ -359,12 +359,20 @@ def test_signs_are_found_through_states() -> None:
     assert wrong.states[0].node not in nonnegative(wrong)
 
 
+def test_values_of_fewer_elements_cost_less() -> None:
+    words = ("element", "row", "matrix", "tensor")
+    text = "when rank >= 2 { " + " ".join(f"state {word}_ per {word} = 1  {word}_' = {word}_" for word in words) + " } w' = w - g"
+    costs = [cost([ir.make("sqrt", (state.node,))]) for state in program(f"rule R {{ {text} }}").states]
+    assert costs == sorted({*costs}, reverse=True) and len(costs) == len(words)
+
+
 def test_report() -> None:
     found = report(named("adam"))
     text = found.to_text()
     assert found.before["divide", "element"] == 3 and found.after["divide", "element"] == 1
     assert (found.read, found.written) == (16, 12)
     assert "divide" in text and "3 → 1" in text and text.endswith("passes over the model: the gradient")
+    assert text.splitlines()[1].split() == ["operations", "per", "element", "on", "host"]
     assert report(named("sam")).gradients == 1
     assert "1 Hessian product" in report(named("sophiah")).to_text()
     assert report(named("sgd")).to_text().count("\n") >= 4

@@ -48,6 +48,7 @@ def test_what_is_stored_is_stored_bit_by_bit(form: str) -> None:
     gradients[0][5:7] = torch.tensor([torch.inf, -0.0])
     gradients[1][300], gradients[1][-1] = torch.nan, 1e-38
     gradients[2][:] = 0
+    gradients[3][:5] = torch.tensor([448.0, 17, 19, 21, 23])  # halves between numbers of 8 bits
     gradients = [g.abs() if form.startswith("u") else g for g in gradients]
     for i, (cell, g) in enumerate(zip(kept(form, gradients), gradients, strict=True)):
         counter = torch.tensor([3, 7, i])
