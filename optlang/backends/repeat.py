@@ -17,6 +17,7 @@ from torch import Tensor
 from optlang.backends.base import Cell
 from optlang.backends.formats import Packed
 from optlang.backends.watch import Versions, Watch
+from optlang.backends.writing import is_of_memory
 from optlang.host import HostScalars, MissingFact
 from optlang.ir import G, Node, W
 
@@ -84,8 +85,10 @@ class Tables:
             return None
         try:
             steps = [table.ready(hypers, counts[places], seed) for table, places in self._tables]
-        except MissingFact:
-            return None
+        except (MissingFact, MemoryError, RuntimeError) as problem:
+            if not isinstance(problem, MissingFact) and not is_of_memory(problem):
+                raise
+            return None  # the long way says what is missing, and makes room
 
         def take() -> None:
             for step in steps:

@@ -96,6 +96,9 @@ class TorchExecutable:
         weights = work.cell.weights
         made = {s.name: new_state(s, weights) for s in missing}
         for state in missing:
+            if state.init.op == "const":
+                made[state.name].fill_(state.init.value)
+                continue
             [init] = self.plan.decided([state.init], work.truth)
             code = self._functions.code(("init", state.name, work.truth), [Output(init, state.node)], weights.dtype)
             self._call(code, work, now, made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +14,19 @@ from optlang import ir
 from optlang.backends.base import Cell, Way
 from optlang.backends.device_scalars import DeviceScalars
 from optlang.backends.formats import Packed
+from optlang.backends.repeat import Tables, fits
 from optlang.backends.torch import batches as torch_batches
 from optlang.backends.torch.code import CellCode, Output, generate
 from optlang.backends.torch.compiling import first_call
 from optlang.backends.torch.loading import load
+from optlang.backends.torch.tables import Joined
 from optlang.backends.torch.views import alone, put_back, view
+from optlang.backends.watch import Unseen
 from optlang.host import HostScalars
 from optlang.ir import Node
 
 Function = Callable[..., Any]
+SMALL = 1 << 13  # elements of a parameter, up to which copying them costs less than a call of a compiled function
 COMPILE_FROM = 1 << 18  # elements in one step; below, calling single operators is as quick
 
 
@@ -104,6 +109,16 @@ class Functions:
 
     def tables(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool) -> Any:
         """What takes a step again that needs nothing but these calls, one for each cell: see `repeat`. None where nothing does."""
+        together: dict[tuple[Any, ...], list[int]] = {}
+        for place, bound in enumerate(calls):
+            code = bound.code
+            columns = [(place, 0) for place in range(len(code.tensors))]
+            if not joins(bound, compiled) or not fits([(node, 0) for node in code.tensors], columns, [bound]):
+                return None
+            together.setdefault((code, bound.weights.device), []).append(place)
+        with suppress(Unseen):
+            found = [(Joined(self, [(cells[i], calls[i]) for i in places], compiled), places) for places in together.values()]
+            return Tables(found)
         return None
 
     def way(self, bound: Bound, compiled: bool) -> Way:
@@ -138,10 +153,9 @@ class Functions:
         shape through one that multiplies matrices."""
         together: dict[tuple[Any, ...], list[Bound]] = {}
         for place, bound in enumerate(calls):
-            joins = bound.code.elementwise and not compiled and not bound.is_packed
-            together.setdefault((bound.code, id(bound.s)) if joins else (place,), []).append(bound)
+            together.setdefault((bound.code, id(bound.s)) if joins(bound, compiled) else (place,), []).append(bound)
         for some in [found for found in together.values() if len(found) > 1]:
-            self._run_together(some)
+            self._run_together(some, compiled)
         self.answers([some[0] for some in together.values() if len(some) == 1], compiled)
 
     def _is_mapped(self, bound: Bound, compiled: bool) -> bool:
@@ -151,19 +165,23 @@ class Functions:
     def _run_mapped(self, some: Sequence[Bound]) -> list[Sequence[Any]]:
         return torch_batches.run(self._uncompiled(some[0].code), some)
 
-    def _run_together(self, some: list[Bound]) -> None:
+    def _run_together(self, some: list[Bound], compiled: bool) -> None:
         code = some[0].code
         tensors = [[x for x in bound.tensors if isinstance(x, Tensor)] for bound in some]  # all: what is packed goes alone
         parts = [[row[i].reshape(-1) for row in tensors] for i in range(len(code.tensors))]
-        joined = [torch.cat(flat) for flat in parts]
-        self.call(code, joined, some[0].s, None, 0, False)
-        sizes = [bound.weights.numel() for bound in some]
+        new = self.together(code, parts, some[0].s, compiled)
         # from here on nothing asks for memory
-        new = [(place, joined[place].split(sizes)) for place in code.written]  # type: ignore[no-untyped-call]
         for place, values in new:
             torch._foreach_copy_(parts[place], values)
             for row, part in zip(tensors, parts[place], strict=True):
                 put_back(row[place], part)
+
+    def together(self, code: CellCode, parts: Sequence[list[Tensor]], s: Tensor, compiled: bool) -> list[tuple[int, list[Tensor]]]:
+        """What a function writes, by place, from flat tensors of many parameters that are put end to end."""
+        joined = [torch.cat(flat) for flat in parts]
+        self.call(code, joined, s, None, 0, compiled and joined[0].numel() > 1)
+        sizes = [x.numel() for x in parts[0]]
+        return [(place, list(joined[place].split(sizes))) for place in code.written]  # type: ignore[no-untyped-call]
 
     def call(self, code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int, compiled: bool) -> Any:
         """Runs a function, compiled for the kind of its tensors where that is wanted."""
@@ -182,6 +200,11 @@ class Functions:
         if code not in self._plain:
             self._plain[code] = load(code, frees=True)
         return self._plain[code]
+
+
+def joins(bound: Bound, compiled: bool) -> bool:
+    """Whether a parameter goes through its function together with others, end to end."""
+    return bound.code.elementwise and not bound.is_packed and (not compiled or bound.weights.numel() <= SMALL)
 
 
 def is_common(bound: Bound) -> bool:
