@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stepping import cell, step_of
 
-from optlang import ir, meaning, philox
+from optlang import ir, meaning, ops, philox
 from optlang.backends.base import Step, StepError
 from optlang.backends.interpreter import Code, Run
 from optlang.ir import G, Node, T, W, const, make
@@ -30,8 +30,8 @@ def programs(draw: st.DrawFn) -> list[Node]:
     for _ in range(draw(st.integers(1, 12))):
         op = draw(st.sampled_from(OPS))
         pick = st.sampled_from(pool)
-        args = [draw(pick) for _ in range(ir.OPS[op].operands)]
-        value = draw(st.sampled_from([ROW, COL, MATRIX, TENSOR, GROUP, MODEL])) if ir.OPS[op].role == "reduce" else None
+        args = [draw(pick) for _ in range(ops.OPS[op].operands)]
+        value = draw(st.sampled_from([ROW, COL, MATRIX, TENSOR, GROUP, MODEL])) if ops.OPS[op].role == "reduce" else None
         try:
             pool.append(make(op, args, value))
         except TypeProblem:
@@ -82,7 +82,7 @@ class Eager:
     def compute(self, node: Node, place: str) -> np.ndarray:
         if not node.args:
             return np.asarray(self.leaf(node, place))
-        if ir.OPS[node.op].role == "reduce":
+        if ops.OPS[node.op].role == "reduce":
             return self.reduce(node, place)
         args = [self.look(arg, place) for arg in node.args]
         if node.op == "branch":

@@ -14,7 +14,7 @@ PARTS: dict[str, tuple[int, tuple[str, ...]]] = {  # how many, of what
     "simplification": (80, ("optlang/simplify/",)),
     "graph, plan and analyses": (
         100,
-        tuple(f"optlang/{name}.py" for name in ("ir", "plan", "algebra", "still", "degrees", "footprint", "costs", "printing/emit")),
+        ("optlang/ir/", *(f"optlang/{name}.py" for name in ("plan", "algebra", "still", "degrees", "footprint", "costs", "printing/emit"))),
     ),
     "backends": (250, ("optlang/backends/",)),
 }

@@ -13,10 +13,11 @@ from typing import Any
 from optlang import __version__, ir
 from optlang.backends.module.front import front
 from optlang.backends.module.helpers import HELPERS, imports_for, used_by
+from optlang.backends.module.layout import documentation
 from optlang.backends.module.leaves import RESERVED
 from optlang.backends.module.loops import Relower, of_case, rolled
 from optlang.backends.module.scene import TooDeep
-from optlang.backends.module.writer import Writer, documentation
+from optlang.backends.module.writer import Writer
 from optlang.ir import Program, Routing
 from optlang.live import without_dead
 from optlang.ops import CALLS

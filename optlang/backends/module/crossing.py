@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from optlang import ir
+from optlang.backends.module.layout import Lines, indented, mentions
 from optlang.backends.module.memory import shares_memory
 from optlang.backends.module.scene import Path, Want
 from optlang.backends.module.section import write
 from optlang.backends.module.shared import Shared
 from optlang.backends.module.spell import shape_text
-from optlang.backends.module.update import Lines, indented, mentions
 from optlang.ir import Node
 from optlang.plan import Barrier
 from optlang.types import TENSOR

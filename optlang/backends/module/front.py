@@ -5,21 +5,19 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from optlang.backends.module.spell import AND, COMPARE, LEVELS, MINUS, NOT, SUM, literal, quoted
-from optlang.backends.module.update import Lines, indented
-from optlang.backends.module.writer import (
+from optlang.backends.module.layout import Lines, documentation, indented, wrapped
+from optlang.backends.module.methods import (
     ATTRIBUTE,
     CLOSURE,
     EVAL,
     STEP,
     attributes,
-    documentation,
     input_lines,
     load_lines,
     set_state_lines,
     train_lines,
-    wrapped,
 )
+from optlang.backends.module.spell import AND, COMPARE, LEVELS, MINUS, NOT, SUM, literal, quoted
 from optlang.ir import Predicate, Routing
 from optlang.ops import ASKING
 from optlang.printing.emit import Piece, chained

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from optlang.backends.module.crossing import Crossing
-from optlang.backends.module.update import PLACES, Lines, indented
+from optlang.backends.module.layout import Lines, indented
+from optlang.backends.module.update import PLACES
 from optlang.ir import Node
 from optlang.ops import CALLS
 

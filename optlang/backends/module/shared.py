@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from optlang import ir
+from optlang.backends.module.layout import Lines, indented
 from optlang.backends.module.leaves import shared_leaves
 from optlang.backends.module.scene import Scene, Want
 from optlang.backends.module.section import write
 from optlang.backends.module.spell import quoted
-from optlang.backends.module.update import Lines, Update, indented
+from optlang.backends.module.update import Update
 from optlang.ir import Node
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from optlang import ir
+from optlang.backends.module.layout import Lines, indented, mentions
 from optlang.backends.module.leaves import Words, cell_leaves
 from optlang.backends.module.numbers import Numbers
 from optlang.backends.module.scene import Loop, Scene, Want
@@ -18,17 +18,6 @@ from optlang.printing.emit import Piece
 ON_CPU = "torch.tensor({}, dtype=torch.float64)"
 OF_CELL = "w.new_tensor({})"
 PLACES = 'places = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}'
-Lines = list[str]
-
-
-def indented(lines: Iterable[str], depth: int = 1) -> Lines:
-    return [f"{'    ' * depth}{line}" if line else "" for line in lines]
-
-
-def mentions(lines: Iterable[str], word: str) -> bool:
-    """Whether a name is read or written in some lines, not merely an attribute or a key."""
-    pattern = re.compile(rf'(?<![\w."]){re.escape(word)}\b')
-    return any(pattern.search(line) for line in lines)
 
 
 class Update:

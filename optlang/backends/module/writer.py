@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from optlang import ir
+from optlang.backends.module.layout import Lines, bracketed, documentation, indented, wrapped
 from optlang.backends.module.leaves import BETAS, Words
+from optlang.backends.module.methods import (
+    ATTRIBUTE,
+    CLOSURE,
+    EVAL,
+    STEP,
+    TRAINING,
+    attributes,
+    input_lines,
+    load_lines,
+    set_state_lines,
+    train_lines,
+)
 from optlang.backends.module.phases import Phases
 from optlang.backends.module.scene import Loop
 from optlang.backends.module.spell import literal, quoted
-from optlang.backends.module.update import Lines, Update, indented, init_lines, later_lines, may_come_later, start_lines
-from optlang.ir import Hyper, Input, Node, Program
+from optlang.backends.module.update import Update, init_lines, later_lines, may_come_later, start_lines
+from optlang.ir import Hyper, Node, Program
 from optlang.ops import ASKING, CALLS, MATRIX_OPS
 from optlang.types import needs_matrix
 
-TRAINING = "weights_in_training"
-STEP = "def step(self, closure: Callable[[], Any] | None = None) -> Any:"
-ATTRIBUTE = "self.{0}: dict[str, Any] = {{}}"
-EVAL = [
-    "def eval(self) -> None:",
-    '    """Puts the weights to evaluate with into the model; call `train` before the next step."""',
-]
 EVAL_OF_ROUTE = ["def _evaluate(self: Any, groups: list[dict[str, Any]]) -> None:", '    """`eval` for groups of another optimizer."""']
 KINDS = {"bool": "bool", "int": "int", "real": "float"}
 SPARSE = [
@@ -40,13 +46,6 @@ BETAS_OF_GROUP = [
     '    param_group["betas"] = (param_group.pop("beta1", first), param_group.pop("beta2", second))',
 ]
 TENSOR_LR = ["if isinstance(lr, torch.Tensor) and lr.numel() != 1:", '    raise ValueError("Tensor lr must be 1-element")']
-CLOSURE = ["loss = None", "if closure is not None:", "    with torch.enable_grad():", "        loss = closure()"]
-
-
-def documentation(text: str) -> str:
-    """Text for the inside of a docstring."""
-    printable = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
-    return printable.replace("\\", "\\\\").replace('"""', '\\"\\"\\"').replace('"', '\\"' if printable.endswith('"') else '"')
 
 
 class Writer:
@@ -102,7 +101,7 @@ class Writer:
         body += TENSOR_LR if "lr" in words.values() else []
         entries = [f"{quoted(w)}: {w}" for w in words.values() if not self.words.has_betas or full or w not in BETAS]
         entries += ['"betas": (beta1, beta2)'] if self.words.has_betas and not full else []
-        body += _bracketed("defaults: dict[str, Any] = {", [*entries, '"maximize": maximize', *['"seed": seed'] * self.update.draws], "}")
+        body += bracketed("defaults: dict[str, Any] = {", [*entries, '"maximize": maximize', *['"seed": seed'] * self.update.draws], "}")
         body += self._taking_full_names(full) if full else []
         return [*wrapped(line), *indented([*body, *attributes([self.program], ATTRIBUTE), "super().__init__(params, defaults)"])]
 
@@ -111,7 +110,7 @@ class Writer:
         return {h.name: self.words.hypers[h.name] for h in self.program.hypers if h.name != self.words.hypers[h.name]}
 
     def _taking_full_names(self, full: Mapping[str, str]) -> Lines:
-        lines = _bracketed("known = {", [f"{quoted(name)}: {quoted(word)}" for name, word in full.items()], "}")
+        lines = bracketed("known = {", [f"{quoted(name)}: {quoted(word)}" for name, word in full.items()], "}")
         lines += ['for name, value in full_names.items():  # as in **{' + quoted(next(iter(full))) + ": …}",
                   "    if name not in known:", f'        raise TypeError(f"{self.name} has no setting {{name!r}}")',
                   "    defaults[known[name]] = value"]  # fmt: skip
@@ -220,112 +219,12 @@ class Writer:
         return ["@torch.no_grad()", *head, f"    for group in {groups}:", *indented(in_group, 2)]
 
 
-# -------------------------------------------------------------------------------- evaluation, inputs, checkpoints
-
-
-def train_lines() -> Lines:
-    return [
-        "@torch.no_grad()",
-        "def train(self, mode: bool = True) -> None:",
-        '    """Puts the weights that are trained back, exactly; `train(False)` is `eval()`."""',
-        "    if not mode:",
-        "        self.eval()",
-        "        return",
-        "    for param, state in self.state.items():",
-        f'        if "{TRAINING}" in state:',
-        f'            param.copy_(state.pop("{TRAINING}"))',
-    ]
-
-
 def needs_whole(program: Program) -> bool:
     """Whether torch's operators on DTensors would not compute what the rule says, or nothing at all."""
     nodes = ir.walk(program.all_roots())
     windows = any(s.type.window and s.type.extent.level not in ("group", "model") for s in program.states)
     ordered = any(n.op == "quantile" and n.value != "window" for n in nodes)
     return windows or ordered or any(n.op in (*ALONE, *MATRIX_OPS) or needs_matrix(n.type.extent) for n in nodes)
-
-
-def input_lines(name: str, inputs: Sequence[Input]) -> Lines:
-    """The methods that read what a training loop supplies."""
-    message = f'raise RuntimeError(f"{name} needs optimizer.inputs[{{name!r}}]: set it before each step")'
-    lines: Lines = []
-    if any(i.type.extent.level not in ("group", "model") for i in inputs):
-        lines += [
-            "def _input(self, name: str, param: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:",
-            '    """A value that the training loop supplies: one for all parameters, or a dictionary by parameter."""',
-            "    value = self.inputs.get(name)",
-            "    value = value.get(param) if isinstance(value, dict) else value",
-            "    if value is None:",
-            f"        {message}",
-            "    return torch.as_tensor(value, dtype=dtype, device=param.device)",
-        ]
-    if any(i.type.extent.level in ("group", "model") for i in inputs):
-        lines += [""] if lines else []
-        lines += [
-            "def _shared_input(self, name: str, number: int | None = None) -> torch.Tensor:",
-            '    """A value that the training loop supplies; per group it may be a dictionary by the number of the group."""',
-            "    value = self.inputs.get(name)",
-            "    value = value.get(number) if isinstance(value, dict) else value",
-            "    if value is None:",
-            f"        {message}",
-            "    return torch.as_tensor(value, dtype=torch.float64).cpu()",
-        ]
-    return lines
-
-
-def load_lines(name: str, programs: Sequence[Program]) -> Lines:
-    kept = sorted({"step", *(s.name for p in programs for s in p.states), *([TRAINING] if any(p.evaluation for p in programs) else [])})
-    return [
-        "def load_state_dict(self, state_dict: dict[str, Any]) -> None:",
-        '    """As in torch, but states keep their type, and those of another rule are refused: ValueError."""',
-        *indented(_bracketed("kept = {", [quoted(state) for state in kept], "}")),
-        '    for saved in state_dict["param_groups"]:',
-        '        for key in saved["params"]:',
-        '            if other := sorted(set(state_dict["state"].get(key, {})) - kept):',
-        f'                raise ValueError(f"these are states of another rule: {name} keeps no {{\', \'.join(other)}}")',
-        "    super().load_state_dict(state_dict)",
-        '    for group, saved in zip(self.param_groups, state_dict["param_groups"]):',
-        '        for param, key in zip(group["params"], saved["params"]):',
-        '            for name, value in state_dict["state"].get(key, {}).items():',
-        "                if isinstance(value, torch.Tensor):",
-        '                    device = "cpu" if name == "step" else param.device',
-        "                    self.state[param][name] = value.detach().to(device, copy=True)",
-    ]
-
-
-def attributes(programs: Sequence[Program], form: str) -> Lines:
-    """What an optimizer has beside the settings and states of torch."""
-    lines = [f"{form.format('inputs')}  # set before each step"] if any(p.inputs for p in programs) else []
-    return lines + ([f"{form.format('reports')}  # filled by each step"] if any(p.reports for p in programs) else [])
-
-
-def set_state_lines(programs: Sequence[Program]) -> Lines:
-    """Checkpoints of torch's older optimizers have no `maximize`, and copies no attributes of ours."""
-    lines = attributes(programs, 'self.__dict__.setdefault("{0}", {{}})')
-    lines += ["for group in self.param_groups:", '    group.setdefault("maximize", False)']
-    return ["def __setstate__(self, state: dict[str, Any]) -> None:", *indented(["super().__setstate__(state)", *lines])]
-
-
-def _bracketed(head: str, entries: Lines, tail: str) -> Lines:
-    """On one line, or an entry a line."""
-    one = f"{head}{', '.join(entries)}{tail}"
-    return [one] if len(one) <= 110 else [head, *indented([f"{e}," for e in entries]), tail]
-
-
-def wrapped(line: str) -> Lines:
-    """The head of a function, its arguments over several lines where they are many."""
-    if len(line) <= 120:
-        return [line]
-    head, _, rest = line.partition("(")
-    arguments, _, end = rest.rpartition(")")
-    wanted = arguments + ("" if "**" in arguments else ",")
-    lines, start = [], ""
-    for word in wanted.split(", "):  # an argument is not torn
-        if len(start) + len(word) > 105:
-            lines.append(f"{start},")
-            start = ""
-        start += f", {word}" if start else word
-    return [f"{head}(", *indented([*lines, start]), f"){end}"]
 
 
 def _kind(h: Hyper) -> str:
@@ -346,6 +245,3 @@ def _counted(loop: Loop, words: Words) -> Loop:
     """The length of a loop as Python says it: a hyper by its name."""
     count = words.hypers.get(loop.count, loop.count)
     return Loop(loop.first, loop.hole, loop.turn, count, loop.outer)
-
-
-__all__ = ["Writer", "documentation"]

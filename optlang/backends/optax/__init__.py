@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from optlang import __version__, ir
+from optlang.backends.module.layout import documentation
 from optlang.backends.module.loops import Relower
-from optlang.backends.module.writer import documentation
 from optlang.backends.optax.helpers import HELPERS, used_by
 from optlang.backends.optax.route import route
 from optlang.backends.optax.stages import RESERVED

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from optlang import ir
+from optlang.backends.module.layout import indented
 from optlang.backends.module.scene import Loop
 from optlang.backends.module.spell import literal, ternary
-from optlang.backends.module.update import indented
 from optlang.backends.optax.spell import Kinds, shape_text, size_text, spell
 from optlang.ir import Node
 from optlang.printing.emit import Names, Piece

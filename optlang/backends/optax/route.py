@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from optlang.backends.module.front import predicate
+from optlang.backends.module.layout import documentation
 from optlang.backends.module.loops import Relower, of_case
 from optlang.backends.module.spell import quoted
-from optlang.backends.module.writer import documentation
 from optlang.backends.optax.spell import fact
 from optlang.backends.optax.writer import factory
 from optlang.ir import Case, Predicate, Routing

@@ -8,10 +8,9 @@ import textwrap
 from collections.abc import Sequence
 
 from optlang import ir
+from optlang.backends.module.layout import documentation, indented, mentions
 from optlang.backends.module.loops import Relower
 from optlang.backends.module.spell import literal
-from optlang.backends.module.update import indented, mentions
-from optlang.backends.module.writer import documentation
 from optlang.backends.optax.stages import Parts, Stage, started, updated
 from optlang.ir import Hyper, Program
 from optlang.printing.emit import Names

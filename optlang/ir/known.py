@@ -1,0 +1,47 @@
+"""What is known of an expression, and when: before training, before a step, or only in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from optlang.ir.nodes import Node, fold, walk
+from optlang.ops import OPS
+from optlang.types import Extent
+
+
+def _gathers(node: Node) -> bool:
+    """Whether a node reduces over several parameters or groups: of these it takes all to know it."""
+    return isinstance(node.value, Extent) and bool(node.args) and node.value.rank < node.args[0].type.extent.rank
+
+
+def on_host(roots: Iterable[Node]) -> dict[Node, bool]:
+    """Which nodes are numbers that hypers, `t` and static facts alone decide: computed once per step in float64."""
+    leaves = ("const", "hyper", "t", "fact")
+
+    def known(node: Node, args: tuple[bool, ...]) -> bool:
+        if not node.args:
+            return node.op in leaves
+        return all(args) and node.type.extent.level != "array" and not _gathers(node)
+
+    return fold(roots, known)
+
+
+def is_static(roots: Iterable[Node], baked: frozenset[str] = frozenset()) -> dict[Node, bool]:
+    """Which nodes are decided by static facts, constants and baked hypers: known when a parameter is first seen."""
+
+    def known(node: Node, args: tuple[bool, ...]) -> bool:
+        if node.args:
+            return all(args) and not _gathers(node)
+        return node.op in ("const", "fact") or (node.op == "hyper" and node.value in baked)
+
+    return fold(roots, known)
+
+
+def shaped(roots: Sequence[Node], more: Iterable[Node] = ()) -> frozenset[Node]:
+    """The nodes whose extent matters to somebody: a reduction, a product of matrices, a call on the training loop. `more`: to
+    these it matters, too."""
+    found = set(more)
+    for node in reversed(walk(roots)):
+        if node in found or OPS[node.op].role not in ("map", "select"):
+            found.update(node.args)
+    return frozenset(found)
