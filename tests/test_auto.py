@@ -126,14 +126,24 @@ def test_the_choice_by_device(kind: str, compiled: bool, kernels: str) -> None:
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="Triton does not interpret")
-@pytest.mark.parametrize("rule", ["adamw", "lamb"])
+@pytest.mark.parametrize("rule", ["adamw", "lamb", "adagradnorm"])
 def test_one_optimizer_on_several_devices(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors are taken for tensors on CUDA: Triton's interpreter steps them, beside matrices that C++ does."""
     pytest.importorskip("triton")
+    from optlang.backends.triton import kernels
+
+    def start(loaded: Any, *rest: Any) -> Any:
+        started.append(type(loaded))
+        return plain(loaded, *rest)
+
+    started: list[type] = []
+    plain = kernels.start
+    monkeypatch.setattr(kernels, "start", start)
     monkeypatch.setattr(auto, "_is_on_cuda", lambda call: call.weights.ndim == 1)
     shapes = [LARGE, (700,), (30, 20), (5,)]
     optimizer, mixed = taken(rule, *shapes, steps=4)
     assert [one.backend for one in optimizer.backends()] == ["cpp", "triton", "cpp", "triton"]
+    assert len(started) >= 4 and {*started} == {kernels.Loaded}
     for one, other in zip(mixed, taken(rule, *shapes, steps=4, backend="reference")[1], strict=True):
         torch.testing.assert_close(one, other, rtol=3e-5, atol=3e-6)
 

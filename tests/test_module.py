@@ -93,6 +93,7 @@ FEATURES = {
     "else { k = 1 } w' = w - 0.1*g/k }",
     "one value reduced": "rule R { a = sum(rank) + max(rank) + mean(norm(g)) + count(numel) + quantile(rank, 0.3) w' = w - 0.01*a*g }",
     "a share that is a setting": "rule R { hyper q = 0.4 in [0, 1] w' = w - 0.1*g*quantile(norm(g), q) }",
+    "products of two and three": "rule R { state m = 0 state n = 0 m' = m + 0.5*g*w n' = n - 0.5*g*w*abs(g) w' = w - 0.1*(m' + n') }",
     "functions of two": "rule R { w' = w - 0.1*(mod(g, 0.3) + atan2(g, w) + atan2(2, g) + cbrt(g)) }",
     "share of places": "rule R { when rank >= 2 { a = quantile(places(cols), 0.3 per tensor) } else { a = 1 } w' = w - 0.01*a*g }",
     "counts of a view": "rule R { when rank >= 2 { x = as_matrix(g) n = sum(as_param(x/count(x per row) + count(x))) } "

@@ -138,7 +138,7 @@ class KernelFunctions(Functions):
         """The kernel of a function for tensors of such types; None where there is none."""
         if bound.code.name not in STAGES or not self.fits(bound):
             return None
-        key = (bound.code, *(x.key if isinstance(x, Packed) else x.dtype for x in bound.tensors))
+        key = (bound.code, self.name_at(bound), *(x.key if isinstance(x, Packed) else x.dtype for x in bound.tensors))
         if key not in self._kernels:
             self._kernels[key] = self.made(bound, self._outputs[bound.code])
         return self._kernels[key]
