@@ -76,6 +76,9 @@ FINDS: list[tuple[str, str, Way, bool]] = [
     ("module", f"rule R {{ {LR} w' = w - lr*tanh(count(g per matrix) @ (2*count(g per matrix))) }}", Way(shapes=1), True),
     ("module", f"rule R {{ {LR} w' = w - lr*(g + quantile(atan(numel), 0 per group)) }}", Way(), False),
     ("torch", f"rule R {{ {LR} state s = lr s' = t w' = w - lr*orthonormal(s) }}", Way(steps=2), True),
+    ("module", f"rule R {{ {LR} state s per model = 1 s' = s + 1 every 2 {{ y = s }} else {{ y = 1 }} "
+     "repeat 3 { state l = y + 0*w l' = tanh(tanh(l) + 2) + 0*w } w' = w - lr*l }",
+     Way(), False),
     ("module", f"rule R {{ w' = w - g report r = 2 }} rule S {{ w' = w - g report r = pi }} route B {{ {MATRICES} }}", Way(), False),
     ("module", f"rule R {{ {LR} w' = w - lr*rademacher(per group) }} rule S {{ {LR} w' = w - lr*g }} route B {{ {MATRICES} }}",
      Way(), False),

@@ -60,7 +60,7 @@ class Crossing(Shared):
             if node in named and node not in self.cell and self._may_be_kept(node, turns):
                 found[node] = named[node]
             else:
-                stack.extend(node.args)
+                stack.extend(self.operands(node))
         self.cell |= found
         return [f"cell.{name} = {name}" for name in found.values()]
 
@@ -214,7 +214,7 @@ class Crossing(Shared):
 
     def _below(self, node: Node) -> tuple[Node, ...]:
         barrier = self.plan.barriers.get(node)
-        return node.args if barrier is None else barrier.args
+        return self.operands(node) if barrier is None else barrier.args
 
 
 def _prefix(a: Path, b: Path) -> Path:

@@ -38,7 +38,7 @@ class Shared(Update):
             if node not in self.numbers and (level == "model" or (level == "group" and not through_groups)):
                 found[node] = None
             else:
-                stack.extend(node.args)
+                stack.extend(self.operands(node))
         return list(found)
 
     def _model_values(self, nodes: Iterable[Node]) -> Lines:
@@ -63,7 +63,7 @@ class Shared(Update):
         """Of code for these values of a group, or of all parameters."""
         if level == "group":
             return self._team_scene()
-        certain = set(ir.walk(nodes, lambda node: node.args[:1] if node.op == "branch" else node.args))
+        certain = set(ir.walk(nodes, lambda node: node.args[:1] if node.op == "branch" else self.operands(node)))
         return self.scene("model", shared_leaves(self.words, "model", certain), self.model, {})
 
     def _team_scene(self) -> Scene:

@@ -44,6 +44,11 @@ class Update:
         shared = (n.type.extent.level in ("group", "model") and n not in self.numbers for n in self.everything)
         return not (self.plan.barriers or self.program.reports or any(shared))
 
+    def operands(self, node: Node) -> tuple[Node, ...]:
+        """What an expression is computed from; of a loop what it starts from and reads."""
+        loop = self.loops.get(node)
+        return node.args if loop is None else (loop.first, *loop.outer)
+
     def scene(self, level: str, leaves: Mapping[Node, tuple[str, str]], ready: Mapping[Node, str], targets: Mapping[Node, str]) -> Scene:
         wrap = OF_CELL if level == "cell" else ON_CPU
         return Scene(leaves, self.loops, ready, self.labels, targets, self.numbers, lambda node: self._draw(node, level), wrap)
