@@ -79,6 +79,7 @@ FINDS: list[tuple[str, str, Way, bool]] = [
     ("module", f"rule R {{ {LR} state s per model = 1 s' = s + 1 every 2 {{ y = s }} else {{ y = 1 }} "
      "repeat 3 { state l = y + 0*w l' = tanh(tanh(l) + 2) + 0*w } w' = w - lr*l }",
      Way(), False),
+    ("module", f"rule R {{ {LR} w' = w - lr*(max(g) + g/numel + log(numel)) }}", Way(shapes=3), False),
     ("module", f"rule R {{ w' = w - g report r = 2 }} rule S {{ w' = w - g report r = pi }} route B {{ {MATRICES} }}", Way(), False),
     ("module", f"rule R {{ {LR} w' = w - lr*rademacher(per group) }} rule S {{ {LR} w' = w - lr*g }} route B {{ {MATRICES} }}",
      Way(), False),

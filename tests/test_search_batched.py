@@ -160,6 +160,11 @@ def test_runs_that_are_kept_go_on_as_if_nothing_had_happened(what):
     assert not torch.equal(weights, whole)
 
 
+def test_parameters_without_elements_are_refused():
+    with pytest.raises(ValueError, match=r"`b` has the shape \(0, 3\)"):
+        Layout({"a": (2,), "b": (0, 3)})
+
+
 def test_a_run_that_is_lost_does_not_touch_its_neighbours():
     layout = Layout({"a": (3, 2)})
     weights = torch.ones(2, 6)

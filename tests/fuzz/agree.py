@@ -35,7 +35,6 @@ from .training import Stored, Way, asks, run
 
 PLAIN = ("torch", "module", "search")
 OWN: dict[str, Any] = {"torch": TorchBackend(compile_from=1 << 62), "compiled": TorchBackend(compile_from=0), "simplified": Simplified()}
-NO_EMPTY = ("module", "search")  # not made for parameters without elements
 FEW, MORE = 3, 24  # noisy runs; after so many a difference is believed
 
 
@@ -114,21 +113,28 @@ class Trial:
         if name == "text":
             written(self.rule)
             return name
-        if name in NO_EMPTY and any(0 in shape for shape in shapes_of(self.grown.matrices, self.way.shapes)):
-            return f"{name}: not with parameters without elements"
         if name == "search":
             return self.search()
         try:
+            if name == "module" and self.is_empty and "cells = []" in self.rule.module():
+                return "module: not with values of several parameters and one without elements"
             make = module(self.rule) if name == "module" else made(self.rule, name, self.way.math)
         except ValueError as problem:
             return f"{name} refuses: {str(problem).split('`')[0][:40]}"
         return self.judge(name, run(make, self.grown, self.way, asks(self.rule.program)))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether a parameter has no elements."""
+        return any(0 in shape for shape in shapes_of(self.grown.matrices, self.way.shapes))
 
     def search(self) -> str:
         """Weights alone, for one group in float64; halts are nothing to it."""
         program, way = self.rule.program, self.way
         if isinstance(program, Routing) or way.groups or way.missing or way.dtype != torch.float64 or refuses(program):
             return "search: not for it"
+        if self.is_empty:
+            return "search: not with parameters without elements"
         rows = batched.weights(program, self.grown.matrices, way)
         return self.judge("search", [list(row.items()) for row in rows])
 

@@ -12,9 +12,11 @@ from optlang.backends.module.scene import Loop, Scene, Want
 from optlang.backends.module.section import write
 from optlang.backends.module.spell import literal, quoted, shape_text, spell
 from optlang.ir import Node, Program
+from optlang.ops import OPS
 from optlang.plan import Plan, plan
 from optlang.printing.emit import Piece
 
+SIZES = ("numel", "rows", "cols", "fan_in", "fan_out")
 ON_CPU = "torch.tensor({}, dtype=torch.float64)"
 OF_CELL = "w.new_tensor({})"
 PLACES = 'places = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}'
@@ -48,6 +50,14 @@ class Update:
         """What an expression is computed from; of a loop what it starts from and reads."""
         loop = self.loops.get(node)
         return node.args if loop is None else (loop.first, *loop.outer)
+
+    @property
+    def leaves_out_empty(self) -> bool:
+        """Whether parameters without elements, of which nobody sees anything, are left out: reductions and divisions by sizes may fail."""
+        sizes = {ir.fact(name) for name in SIZES}
+        partial = (n for n in self.everything if n.op in ("div", "mod", "log", "pow") and n in self.numbers)
+        reduced = any(OPS[n.op].role in ("reduce", "matrix") for n in self.everything)
+        return self.is_simple and (reduced or not sizes.isdisjoint(ir.walk(partial)))
 
     def scene(self, level: str, leaves: Mapping[Node, tuple[str, str]], ready: Mapping[Node, str], targets: Mapping[Node, str]) -> Scene:
         wrap = OF_CELL if level == "cell" else ON_CPU
@@ -89,7 +99,7 @@ class Update:
     def before_update(self, first: Lines) -> Lines:
         """The state of a parameter is made on its first step."""
         return [
-            "if param.grad is None:",
+            f"if param.grad is None{' or param.numel() == 0' * self.leaves_out_empty}:",
             "    continue",
             "dtype = torch.promote_types(param.dtype, torch.float32)  # low precision is computed in float32",
             "state = self.state[param]",

@@ -45,9 +45,11 @@ class Group:
 
 
 class Layout:
-    """The columns of one model's parameters in a row of all their elements."""
+    """The columns of one model's parameters in a row of all their elements. Raises ValueError for one without elements."""
 
     def __init__(self, shapes: Mapping[str, Shape]) -> None:
+        if empty := [name for name, shape in shapes.items() if 0 in shape]:
+            raise ValueError(f"the parameter `{empty[0]}` has the shape {shapes[empty[0]]}: a search trains models without such parameters")
         self.shapes = dict(shapes)
         self.groups = tuple(_groups(shapes))
         self.all: Domain = tuple(range(len(self.groups)))
