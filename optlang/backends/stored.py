@@ -18,14 +18,13 @@ from pathlib import Path
 from optlang.resources import cache_file
 
 SEAL = 32  # bytes
-_LOADED: list[ctypes.CDLL] = []  # one of them, if there are any: all have the same OpenMP
+_LOADED: list[ctypes.CDLL] = []  # one of those with threads, if there are any: all have the same OpenMP
 
 
 def _one_thread() -> None:
     """A process that was forked lacks the threads that OpenMP counts on, and would wait for them for ever."""
     for one in _LOADED:
-        with contextlib.suppress(AttributeError):  # of a kernel that needed none
-            one.omp_set_num_threads(1)
+        one.omp_set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):
@@ -77,7 +76,8 @@ def store(made: bytes, place: Path) -> None:
 def opened(place: Path) -> ctypes.CDLL:
     """The library there, of which `content` has been seen. Raises OSError."""
     found = ctypes.CDLL(str(place))
-    _LOADED[:] = [found]
+    if hasattr(found, "omp_set_num_threads"):  # not of a library that needs no threads
+        _LOADED[:] = [found]
     return found
 
 
