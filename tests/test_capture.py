@@ -102,6 +102,18 @@ def test_betas_may_be_tensors() -> None:
     torch.testing.assert_close(params, others, rtol=2e-5, atol=2e-6)
 
 
+def test_groups_have_rates_of_their_own() -> None:
+    params, others = ([some(5).requires_grad_(), some(5, seed=1).requires_grad_()] for _ in range(2))
+    ours = rule("adamw")([{"params": [p], "lr": torch.tensor(lr)} for p, lr in zip(params, (0.1, 0.3), strict=True)], capturable=True)
+    theirs = rule("adamw")([{"params": [p], "lr": lr} for p, lr in zip(others, (0.1, 0.3), strict=True)])
+    for step in range(3):
+        for i, p in enumerate(params + others):
+            p.grad = some(5, seed=10 * step + i % 2)
+        ours.step()
+        theirs.step()
+    torch.testing.assert_close(params, others)
+
+
 def test_schedulers_write_into_tensors() -> None:
     params, others = [some(5).requires_grad_()], [some(5).requires_grad_()]
     ours, theirs = rule("lion")(params, lr=torch.tensor(0.1), capturable=True), rule("lion")(others, lr=0.1)

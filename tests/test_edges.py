@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import optlang
+from optlang.backends.torch.ops import amax, amin
 
 BACKENDS = ("reference", "torch", "cpp")
 STRANGE = (float("nan"), float("inf"), -float("inf"), 0.0, 1e-45, 1e15, -1e-38, 1.0)
@@ -76,6 +77,14 @@ def test_empty_and_single_values(name: str, backend: str) -> None:
             p.grad = torch.ones_like(p)
         optimizer.step()
     assert all(p.isfinite().all() for p in params) and params[1] != parameter()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dims", "left"), [((3, 0), (-1,), (3, 1)), ((0, 3), (-1,), (0, 1)), ((0, 3), (-2, -1), (1, 1)), ((0,), None, ())]
+)
+def test_the_largest_of_nothing_has_the_shape_of_what_is_left(shape: Any, dims: Any, left: Any) -> None:
+    for reduced, nothing in ((amax, -torch.inf), (amin, torch.inf)):
+        assert torch.equal(reduced(torch.zeros(shape), dims), torch.full(left, nothing))
 
 
 HUGE = """

@@ -145,6 +145,7 @@ def test_the_evaluation_of_a_called_rule_is_the_callers() -> None:
 
 def test_named_equations_come_in_an_order_in_which_they_can_be_computed() -> None:
     names = [name for name, _ in program(rule("w' = w - a a = b*2 b = c + 1 c = g")).names]
+    assert "u" in dict(program(rule("when t > 2 { u = g } else { u = 2*g } w' = w - u")).names)
     assert names.index("c") < names.index("b") < names.index("a")
 
 

@@ -60,6 +60,8 @@ FEATURES = {
     "nested every": "rule R { state a = 0 state b = w every 2 { every 3 { a' = a + w } else { b' = (b + a)/2 } } else { "
     "a' = a - g } w' = w - 0.1*(a' + g) + 0.01*b' }",
     "guarded gradient": "rule R { every 2 { u = grad(w - 0.1*g) } else { u = g } w' = w - 0.1*u }",
+    "read on both sides, before a norm": "rule R { when t > 2 { x = exp(g) u = x*norm(x per model) } else { u = 2*exp(g) } "
+    "w' = w - 0.01*u }",
     "gradient, then norm": "rule R { u = grad(w + 0.1*g) n = norm(u per model) w' = w - 0.1*u/(n + 1) }",
     "norm of a guarded gradient": "rule R { every 2 { u = grad(w + 0.1*g) } else { u = g } n = norm(u per model) w' = w "
     "- 0.1*u/(n + 1) }",
@@ -93,7 +95,7 @@ FEATURES = {
     "else { k = 1 } w' = w - 0.1*g/k }",
     "one value reduced": "rule R { a = sum(rank) + max(rank) + mean(norm(g)) + count(numel) + quantile(rank, 0.3) w' = w - 0.01*a*g }",
     "a share that is a setting": "rule R { hyper q = 0.4 in [0, 1] w' = w - 0.1*g*quantile(norm(g), q) }",
-    "products of two and three": "rule R { state m = 0 state n = 0 m' = m + 0.5*g*w n' = n - 0.5*g*w*abs(g) w' = w - 0.1*(m' + n') }",
+    "products of two and three": "rule R { state m = 0 state n = 0 m' = m + 0.5*g*w n' = n - 0.3*w*g^3*sign(g) w' = w - 0.1*(m' + n') }",
     "functions of two": "rule R { w' = w - 0.1*(mod(g, 0.3) + atan2(g, w) + atan2(2, g) + cbrt(g)) }",
     "share of places": "rule R { when rank >= 2 { a = quantile(places(cols), 0.3 per tensor) } else { a = 1 } w' = w - 0.01*a*g }",
     "counts of a view": "rule R { when rank >= 2 { x = as_matrix(g) n = sum(as_param(x/count(x per row) + count(x))) } "
@@ -277,6 +279,12 @@ def test_a_route_sends_parameters_and_keeps_their_settings() -> None:
         results.append([round(x, 9) for p in net.parameters() for x in p.flatten().tolist()])
     assert results[0] == results[2]
     assert results[1] == results[3]
+
+
+def test_all_that_a_route_says_of_itself_is_there() -> None:
+    words = [f"word{i}" for i in range(60)]
+    text = optlang.build(f"rule A {{ w' = w - g }} route R \"{' '.join(words)}\" {{ otherwise use A() }}", "R")
+    assert set(words) <= set(load(text, "R").__doc__.split())
 
 
 def test_any_wish_becomes_a_name_of_python() -> None:

@@ -207,6 +207,17 @@ def test_settings_are_checked_and_may_be_schedules() -> None:
         np.testing.assert_allclose(changes, -wanted * (1 + 0.01 * 1), rtol=1e-6)
 
 
+def test_costly_sides_are_computed_when_due_and_others_always() -> None:
+    assert "jax.lax.cond(" in optlang.build(FEATURES["matrices when due"], to="optax")
+    assert "jax.lax.cond(" not in optlang.build("rule R { when norm(g) > 1 { u = 2*g } else { u = g } w' = w - u }", to="optax")
+
+
+def test_it_says_which_settings_may_be_no_schedules() -> None:
+    text = "rule R { hyper bool on = true hyper int k = 2 hyper lr = 0.1 when on { u = k*g } else { u = g } w' = w - lr*u }"
+    assert "optax.inject_hyperparams, with on, k among its static_args." in optlang.build(text, to="optax")
+    assert "static_args" not in optlang.build("lion", to="optax")
+
+
 def test_it_joins_a_chain_and_keeps_number_types() -> None:
     space = namespace(optlang.build("lion", to="optax"))
     transformation = optax.chain(optax.clip_by_global_norm(1.0), space["lion"](lr=0.1))
