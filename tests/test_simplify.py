@@ -323,7 +323,7 @@ def _stepped(rule: Program, gradients: list[np.ndarray]) -> list[list[float]]:
 
 
 def test_reduced_values_keep_their_shape() -> None:
-    rule = program("rule R { w' = w - g*sum(0*w + 2 per tensor) - mean(g*0 per tensor) - sum(w - w) - sum(exp(g - g)) }")
+    rule = program("rule R { w' = w - g*sum(0*w + 2 per tensor) - mean(g*0 per tensor) - sum(w - w) }")
     for math in ("safe", "fast"):
         assert refute(rule, simplify(rule, math)) == (None, "")
 
