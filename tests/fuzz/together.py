@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from optlang.backends import build
+from optlang.backends import build, watch
 from optlang.backends.cpp.source import header
 
 PRELUDE = header("prelude.h")
@@ -21,6 +21,7 @@ INCLUDES = re.compile(r"^#include .*$", re.MULTILINE)
 @contextmanager
 def noted(texts: dict[str, None]) -> Iterator[None]:
     """Kernels are written down and not compiled: what asks for them goes on without."""
+    watch.sees()  # its library is no kernel
 
     def library(text: str) -> Any:
         texts[text] = None
@@ -49,6 +50,6 @@ def compiled(texts: Sequence[str], change: Callable[[str], str] = lambda text: t
     steps = {text: getattr(made, f"step_{number}") for number, text in enumerate(texts)}
     for step in steps.values():
         step.restype = None
-    single = build.library
+    single, _ = build.library, watch.sees()
     with mock.patch.object(build, "library", lambda text: SimpleNamespace(step=steps[text]) if text in steps else single(text)):
         yield made
