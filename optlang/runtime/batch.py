@@ -13,8 +13,9 @@ from torch import Tensor
 Closure = Callable[[], Any]
 ONCE = "the rule needs Hessian-vector products, but the model cannot be differentiated twice"
 COMPILED = ". Call the model itself in the closure, not what `torch.compile` made of it"
+AVERAGED = ". DistributedDataParallel averages them in place; gradients of tensor parallel layers can be differentiated again"
 ATTENTION = ". Compute the loss under `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`"
-ADVICE = {"donated buffer": COMPILED, "aot_autograd": COMPILED, "scaled_dot_product": ATTENTION}
+ADVICE = {"donated buffer": COMPILED, "aot_autograd": COMPILED, "scaled_dot_product": ATTENTION, "leaf Variable": AVERAGED}
 CASTING = ("cpu", "cuda", "xpu", "mps")
 Random = tuple[Tensor, list[Tensor]]
 
@@ -58,6 +59,7 @@ class Batch:
             if not passes:
                 raise RuntimeError("the rule needs Hessian-vector products: the closure must call `loss.backward()`, for the "
                                    "gradients are differentiated again")  # fmt: skip
+            _refuse_parts(cells)
             graphs = [(p.grad, v) for p, v in zip(cells, vectors, strict=True) if p.grad is not None and p.grad.requires_grad]
             if not graphs:
                 return [torch.zeros_like(p) for p in cells]
@@ -110,6 +112,14 @@ def exactly() -> ExitStack:
     for kind in autocasting():
         around.enter_context(torch.autocast(kind, enabled=False))
     return around
+
+
+def _refuse_parts(parameters: Sequence[Any]) -> None:
+    """FSDP2 hands out gradients of parts that hang on nothing; autograd would take them for constants."""
+    if any(hasattr(p, "device_mesh") and p.grad is not None and not p.grad.requires_grad for p in parameters):
+        raise RuntimeError("the rule needs Hessian-vector products, and the gradient of a parameter that several processes hold parts of "
+                           "has no graph: FSDP2's gradients cannot be differentiated again, those of tensor parallel layers and of "
+                           "`distribute_tensor` can")  # fmt: skip
 
 
 def _refuse_breaks(gradients: Sequence[Tensor]) -> None:

@@ -21,7 +21,7 @@ from optlang.runtime.naming import Group
 from optlang.runtime.processes import mean_of
 from optlang.runtime.scaling import overflowed
 from optlang.runtime.settings import plain
-from optlang.runtime.sharded import Part, gradients_at, is_sharded, is_zero, points_at
+from optlang.runtime.sharded import Part, gradients_at, is_sharded, is_zero, points_at, products_at
 
 
 class RuleOptimizer(Gathered):
@@ -202,7 +202,7 @@ class RuleOptimizer(Gathered):
             step.loss = signs[0] * mean_of(as_number(batch.loss), self.stepped) if "loss" in asks else None
             step.loss_at = lambda points: signs[0] * mean_of(batch.loss_at(weights, points_at(parts, points)), self.stepped)
             step.grad = lambda points: [s * x for s, x in zip(signs, gradients_at(batch, weights, parts, points), strict=True)]
-            step.hvp = lambda vectors: [s * x for s, x in zip(signs, batch.hessian(weights, vectors), strict=True)]
+            step.hvp = lambda vectors: [s * x for s, x in zip(signs, products_at(batch, weights, parts, vectors), strict=True)]
         try:
             executable.prepare(step)
             write = executable.begin(step)

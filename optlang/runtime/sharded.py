@@ -59,8 +59,6 @@ def reduces(program: Program) -> bool:
 
 def refuses(parameter: Tensor, asks: Set[str], differentiable: bool, plain: bool) -> str:
     """Why such a parameter cannot be spread over processes; empty where it can. `asks`: what the rule asks the model for."""
-    if "hvp" in asks:
-        return "the rule needs products with the Hessian, and gradients of parts cannot be differentiated again"
     if differentiable:
         return "autograd cannot go through a step of its parts"
     if not plain:
@@ -163,6 +161,12 @@ def points_at(parts: Sequence[Part | None], points: Sequence[Any]) -> list[Any]:
 def gradients_at(batch: Batch, parameters: Sequence[Any], parts: Sequence[Part | None], points: Sequence[Tensor]) -> list[Tensor]:
     """The gradients of a batch at other weights, which are those of the parts where there are such."""
     found = batch.gradients(parameters, points_at(parts, points))
+    return [x if part is None else part.gradient(x) for x, part in zip(found, parts, strict=True)]
+
+
+def products_at(batch: Batch, parameters: Sequence[Any], parts: Sequence[Part | None], vectors: Sequence[Tensor]) -> list[Tensor]:
+    """The Hessian at the weights times vectors, which are those of the parts where there are such."""
+    found = batch.hessian(parameters, points_at(parts, vectors))
     return [x if part is None else part.gradient(x) for x, part in zip(found, parts, strict=True)]
 
 
