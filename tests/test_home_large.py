@@ -1,4 +1,4 @@
-"""Parameters of more than 2^31 elements: places are counted in 64 bits. Memory that nothing is written into takes no room. 6 seconds."""
+"""Parameters of more than 2^31 elements: places are counted in 64 bits. Memory that nothing is written into takes no room. 20 seconds."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch import Tensor
 
 import optlang
-from optlang.backends.torch import TorchExecutable
 
 ELEMENTS = 2**31 + 8
 RULE = "rule R { report largest = max(abs(g) per model) report numbers = count(g per model) w' = w - g }"
@@ -21,18 +21,18 @@ def untouched(dtype: type = np.float16) -> Tensor:
     return torch.from_numpy(np.zeros(ELEMENTS, dtype))
 
 
-@pytest.mark.parametrize("backend", ["cpp"])
-def test_a_kernel_goes_to_the_last_element(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It reads all gradients; the weights are not written, for that would take their memory."""
+def test_a_kernel_goes_to_the_last_element() -> None:
+    """It reads all gradients and writes all weights, which then take 4 GiB."""
+    if psutil.virtual_memory().available < 2 * 2 * ELEMENTS:
+        pytest.skip("8 GiB of memory are not free")
     p, gradient = untouched().requires_grad_(), untouched()
     gradient[-1], gradient[2**31 - 1] = -3, 2
-    optimizer: Any = optlang.loads(RULE, backend=backend)([p])
+    optimizer: Any = optlang.loads(RULE, backend="cpp")([p])
     p.grad = gradient
-    executable = optimizer.cases[0].executable({})[1]
-    assert isinstance(executable, TorchExecutable)
-    monkeypatch.setattr(executable._functions, "run_all", lambda calls, compiled: None)
     optimizer.step()
     assert optimizer.reports == {"largest": 3, "numbers": ELEMENTS}
+    assert set(optimizer.backends()[0]) >= {"cpp"}
+    assert p[-9:].tolist() == [-2, 0, 0, 0, 0, 0, 0, 0, 3] and p[:2].tolist() == [0, 0]
 
 
 def test_sparse_gradients_of_a_table_larger_than_memory_need_be(tmp_path: Path) -> None:

@@ -36,8 +36,6 @@ def refuses(program: Program) -> str:
     """Why autograd cannot go through the steps of a program; empty where it can."""
     if any(program.uses(op) for op in ASKING):
         return "asks the model again, in the middle of the step"
-    if any(state.type.window and state.type.extent.level in SHARED for state in program.states):
-        return "remembers values per group or model in a window"
     return ""
 
 
@@ -58,7 +56,9 @@ class Differentiable:
             for state in self._shared:
                 for place in sites.of(state.type.extent.level):
                     if state.name not in place.states:
-                        place.states[state.name] = _kept(value(state.init, place), step.cells[0].weights)  # type: ignore[index]
+                        first = value(state.init, place)
+                        found = first.expand(state.type.window) if state.type.window else first
+                        place.states[state.name] = _kept(found, step.cells[0].weights)  # type: ignore[index]
             for site in sites.cells:
                 [cell] = site.cells
                 truth = self._truth(cell)
@@ -159,7 +159,7 @@ class Differentiable:
         code, function = self._made[key, truth, dtype]
         if code.shaped and cell.weights.ndim < 2:
             raise StepError(f"{cell.name} has shape {tuple(cell.weights.shape)}, but rule `{self.plan.program.name}` needs a matrix")
-        tensors = [view(_tensor(node, cell), node.type, code.shaped) for node in code.tensors]
+        tensors = [view(_tensor(node, site), node.type, code.shaped) for node in code.tensors]
         counter = torch.tensor([cell.t, step.seed & 0xFFFFFFFF, cell.index & 0xFFFFFFFF, 0], device=cell.weights.device)
         first = cell.weights.shape[0] if code.shaped else 0
         values = function(*tensors, _rates(code.slots, site), counter, first)
@@ -175,8 +175,11 @@ def _like(room: Tensor, value: Tensor, type_: Type, shaped: bool) -> Tensor:
     return value.expand_as(view(room, type_, shaped)).reshape(room.shape).to(room.dtype)
 
 
-def _tensor(node: Node, cell: Cell) -> Tensor:
+def _tensor(node: Node, site: Site) -> Tensor:
     """Weights and states as copies, for they are written in place before the graph is gone through."""
+    [cell] = site.cells
+    if node.type.extent.level in SHARED:
+        return value(node, site).to(cell.weights.device, computing(cell.weights.dtype))
     if node.op == "w":
         return cell.weights.clone()  # type: ignore[no-any-return]
     if node.op == "g":

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from optlang import philox
 from optlang.backends.base import Cell, Step, StepError
-from optlang.backends.device_scalars import operator
 from optlang.backends.places import shape_of
-from optlang.backends.torch.shared import together
+from optlang.backends.torch.shared import applied, together
 from optlang.ir import Node
 from optlang.philox import MODEL_STREAM
 from optlang.plan import Barrier
@@ -89,7 +88,7 @@ def _of_group(inputs: Mapping[str, Any], number: int) -> dict[str, Any]:
 
 
 def value(wanted: Node, site: Site) -> Tensor:
-    """The value of an expression at a site: one number in float64, which hangs on hypers, states and what was gathered."""
+    """The value of an expression at a site, float64: one number or a window of them; hangs on hypers, states and what was gathered."""
     stack = [(wanted, site.home(wanted))]
     while stack:
         node, home = stack[-1]
@@ -100,13 +99,13 @@ def value(wanted: Node, site: Site) -> Tensor:
             stack += missing
             if not missing:
                 args = _settled(node.op, [home.home(arg).values[arg] for arg in node.args])
-                home.values[node] = operator(node.op)(args) if node.args else _leaf(node, home)
+                home.values[node] = applied(node, args) if node.args else _leaf(node, home)
     return site.home(wanted).values[wanted]
 
 
 def _settled(op: str, args: list[Tensor]) -> list[Tensor]:
     """What is multiplied by a number that is infinite, as a bound that is left open, stays so: no slope, where autograd has NaN."""
-    is_open = op == "mul" and any(not x.requires_grad and bool(x.isinf()) for x in args)
+    is_open = op == "mul" and any(not x.requires_grad and bool(x.isinf().any()) for x in args)
     return [x.detach() for x in args] if is_open else args
 
 
@@ -121,5 +120,5 @@ def _leaf(node: Node, site: Site) -> Tensor:
     if found is None:
         raise StepError(f"{site.name}: `{node.value}` is needed, and this parameter has none (its shape is {tuple(cell.weights.shape)})")
     if isinstance(found, Tensor):
-        return found.reshape(()).to("cpu", torch.float64)
+        return (found if node.type.window else found.reshape(())).to("cpu", torch.float64)
     return torch.tensor(found, dtype=torch.bool if node.type.kind == "bool" else torch.float64)

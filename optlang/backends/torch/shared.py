@@ -34,6 +34,13 @@ def together(op: str, parts: Iterable[Tensor], count: int, share: Sequence[Tenso
     return values.sum() / (count if op == "mean" else 1)
 
 
+def applied(node: Node, args: Sequence[Tensor]) -> Tensor:
+    """An operator with single numbers, or windows of them."""
+    if node.value == "window":
+        return getattr(torch_ops, f"window_{node.op}")(*args)  # type: ignore[no-any-return]
+    return torch_ops.push(*args) if node.op == "push" else operator(node.op)(args)
+
+
 def first_value(state: State, value: Any, weights: Tensor) -> Tensor:
     """A state per group or model as it begins."""
     shape = (state.type.window,) if state.type.window else ()
@@ -64,10 +71,7 @@ class SharedRun(Run):
     def _value(self, node: Node, place: Place, needed: list[Wanted]) -> Tensor:
         if not needed:
             return self._leaf(node, place)
-        args = [p.values[n] for n, p in needed]
-        if node.value == "window":
-            return getattr(torch_ops, f"window_{node.op}")(*args)  # type: ignore[no-any-return]
-        return torch_ops.push(*args) if node.op == "push" else operator(node.op)(args)
+        return applied(node, [p.values[n] for n, p in needed])
 
     def _leaf(self, node: Node, place: Place) -> Tensor:
         match node.op:
