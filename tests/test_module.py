@@ -60,7 +60,7 @@ FEATURES = {
     "nested every": "rule R { state a = 0 state b = w every 2 { every 3 { a' = a + w } else { b' = (b + a)/2 } } else { "
     "a' = a - g } w' = w - 0.1*(a' + g) + 0.01*b' }",
     "guarded gradient": "rule R { every 2 { u = grad(w - 0.1*g) } else { u = g } w' = w - 0.1*u }",
-    "a norm on the other side": "rule R { every 2 { u = g } else { u = g/norm(g per model) } w' = w - 0.1*u }",
+    "a gradient on the other side": "rule R { every 2 { u = g } else { u = grad(w - 0.1*g) } w' = w - 0.1*u }",
     "gradient, then norm": "rule R { u = grad(w + 0.1*g) n = norm(u per model) w' = w - 0.1*u/(n + 1) }",
     "norm of a guarded gradient": "rule R { every 2 { u = grad(w + 0.1*g) } else { u = g } n = norm(u per model) w' = w "
     "- 0.1*u/(n + 1) }",
