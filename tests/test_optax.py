@@ -252,8 +252,9 @@ def test_a_route_without_otherwise() -> None:
 
 
 def test_the_loss_and_inputs_are_asked_for() -> None:
-    space = namespace(optlang.build("sps", to="optax"))
-    params = jnp.ones(2)
+    text = optlang.build("sps", to="optax")
+    space, params = namespace(text), jnp.ones(2)
+    assert "update needs value=..., the loss." in text
     with pytest.raises(ValueError, match="update needs value="):
         space["sps"]().update(params, space["sps"]().init(params), params)
     space = namespace(optlang.build("sophiag", to="optax"))

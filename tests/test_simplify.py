@@ -139,7 +139,8 @@ def expression(text: str) -> Node:
     ("left", "right", "positive"),
     [
         ("a*(b*x)", "(a*b)*x", ""), ("(x/a)/b", "x/(a*b)", ""), ("sqrt(x^2)", "abs(x)", ""), ("x + 0", "x", ""),
-        ("sqrt(x)^2", "x", "x"), ("x^0.5", "sqrt(x)", "x"), ("(a*x)/(sqrt(y/b) + c)", "((a*sqrt(b))*x)/(sqrt(y) + c*sqrt(b))", "y"),
+        ("sqrt(x)^2", "x", "x"), ("x^0.5", "sqrt(x)", "x"), ("min(abs(x), 1e-33)", "min(1e-33, abs(x))", ""),
+        ("(a*x)/(sqrt(y/b) + c)", "((a*sqrt(b))*x)/(sqrt(y) + c*sqrt(b))", "y"),
     ],
 )  # fmt: skip
 def test_guard_accepts(left: str, right: str, positive: str) -> None:
