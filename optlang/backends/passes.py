@@ -144,8 +144,8 @@ class Passes:
 
     def read_again(self, number: int, early: Mapping[Node, int]) -> set[Node]:
         """The tensors of early states that a later pass reads."""
-        targets = dict(self.writes())
-        return {targets[node] for node in self.body(number, early) if early.get(node, number) < number}
+        targets = dict(self.writes()) if early else {}
+        return {targets[node] for node in self.body(number, early) if early.get(node, number) < number} if early else set()
 
     def early(self, exact: Callable[[Node], bool]) -> dict[Node, int]:
         """New states that a pass before the last one can write, and which: later ones read them, not what they are made of.
@@ -153,8 +153,9 @@ class Passes:
         `exact`: whether what is read from a tensor is what was written.
         """
         found: dict[Node, int] = {}
+        bodies = [set(self.computed(self.wanted(k))) for k in range(self.passes - 1)]
         for node, target in self.writes():
-            passes = [k for k in range(self.passes - 1) if self.depth.get(node, k + 1) <= k and node in self.computed(self.wanted(k))]
+            passes = [k for k, body in enumerate(bodies) if self.depth.get(node, k + 1) <= k and node in body]
             if passes and exact(target) and node.op not in TENSORS:
                 found[node] = passes[0]
         targets = dict(self.writes())
