@@ -58,6 +58,12 @@ def test_what_is_stored_comes_back_nearly(name: str, count: int, seed: int, expo
         assert bool(((block - stored).abs() <= COARSEST[name] * largest + 1e-12).all())
 
 
+@pytest.mark.parametrize("name", [*TABLES, "fp8"])
+@pytest.mark.parametrize("count", [0, 1, 255, 257])
+def test_as_many_bytes_are_stored_as_is_said(name: str, count: int) -> None:
+    assert sum(part.nbytes for part in encoded(torch.zeros(count), FORMATS[name])) == FORMATS[name].bytes_of(count)
+
+
 @pytest.mark.parametrize("name", ["int8", "int4"])
 def test_a_value_between_two_levels_goes_to_the_nearer_one(name: str) -> None:
     levels = formats.levels(name).double()

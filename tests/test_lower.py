@@ -307,6 +307,8 @@ def test_what_is_imported_is_read_without_mistakes(tmp_path: Path) -> None:
 def test_operations_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("optlang.lower.context.MOST_NODES", 10)
     assert codes(rule("w' = w - g")) == [] and set(codes(rule("w' = w - g*(" + " + ".join("123456789") + ")*t"))) == {"L01"}
+    large = "w' = w - g*(" + " + ".join("123456789") + ")*t"
+    assert codes(f"rule A {{ {large} }} rule B {{ {large} }}").count("L01") == 1
 
 
 def test_calls_and_turns_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

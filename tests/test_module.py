@@ -258,6 +258,18 @@ def test_inputs_and_reports() -> None:
     assert results[0] == pytest.approx(results[1], rel=1e-6)
 
 
+def test_one_number_is_an_input_of_every_group() -> None:
+    text = "rule R { input rate per group w' = w - rate*g }"
+    for cls in (load(optlang.build(text), "R"), optlang.loads(text, backend="reference")):
+        params = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3))]
+        optimizer = cls([{"params": [p]} for p in params])
+        optimizer.inputs = {"rate": 0.25}
+        for p in params:
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+        assert [p.mean().item() for p in params] == [0.75, 0.75]
+
+
 def test_a_route_sends_parameters_and_keeps_their_settings() -> None:
     text = """rule A { hyper lr = 0.1 in (0, inf) state m = 0 m' = m + g w' = w - lr*m' }
       rule B { hyper lr = 1 in (0, inf) w' = w - lr*g }
@@ -542,6 +554,14 @@ def test_hostile_text_stays_text() -> None:
     names = f"rule R {{ hyper class_ = 1 in (0, inf) {states} w' = w - class_*torch' }}"
     a, b = run(load(optlang.build(names), "R"))[0], run(optlang.loads(names, backend="reference"))[0]
     assert all(torch.allclose(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_names_that_a_route_looks_at_can_be_written_to_a_file_and_are_asked_for() -> None:
+    text = """rule A { w' = w - g } route R { when named("\ud800*") use A() otherwise use A() }"""
+    module = optlang.build(text, "R").encode().decode()
+    assert r"\ud800" in module
+    with pytest.raises(ValueError, match="looks at the names of parameters: give it model.named_parameters"):
+        load(module, "R")([nn.Parameter(torch.ones(2))])
 
 
 def test_what_cannot_be_generated_is_said() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from optlang import ir, ops
+from optlang.errors import Span
 from optlang.front import syntax
 from optlang.lower import declarations
 from optlang.lower.blocks import guard_of
@@ -130,16 +131,16 @@ def _held(value: ir.Node, old: ir.Node, conditions: Conditions) -> Value:
     return value
 
 
-def fits(frame: Frame, value: ir.Node, wanted: Type, name: str, key: tuple[str, bool]) -> bool:
-    """Whether a value may become the new value of a state or of `w`; reports where not."""
-    equation = frame.equations.get(key)
-    span = equation.span if equation is not None else frame.places[name]
+def fits(frame: Frame, value: ir.Node, wanted: Type, name: str, key: tuple[str, bool], span: Span | None = None) -> bool:
+    """Whether a value may become the new value of a state or of `w`; reports where not, at `span` or at the equation."""
+    equation, given = frame.equations.get(key), key[0] + "'" * key[1]
+    span = span or (equation.span if equation is not None else frame.places[name])
     if (value.type.kind == "bool") != (wanted.kind == "bool") or value.type.window != wanted.window:
-        frame.report("T01", f"`{name}'` is {value.type}, but `{name}` is {wanted}", span)
+        frame.report("T01", f"`{given}` is {value.type}, but `{name}` is {wanted}", span)
         return False
     if not broadcasts_to(value.type.extent, wanted.extent):
         help = f"reduce it, as in `mean(… per {wanted.extent})`, or declare `{name}` per {value.type.extent}"
-        frame.report("T02", f"`{name}'` is per {value.type.extent}, but `{name}` is per {wanted.extent}", span,
+        frame.report("T02", f"`{given}` is per {value.type.extent}, but `{name}` is per {wanted.extent}", span,
                      "finer than what it is kept in", help if name != "w" else "bring it into the parameter's shape")  # fmt: skip
         return False
     return True
@@ -182,7 +183,7 @@ def _note_evaluation(frame: Frame, body: Sequence[syntax.Statement], weights: Va
     if statements:
         frame.equation = "eval"
         node = frame.lower(statements[0].value)
-        if node is not None and weights is not None and fits(frame, node, Type("real", ELEMENT), "w", ("eval", False)):
+        if node is not None and weights is not None and fits(frame, node, Type("real", ELEMENT), "w", ("eval", False), statements[0].span):
             frame.context.evaluations.append((weights, node, frame.source, statements[0].span))
 
 
