@@ -221,8 +221,8 @@ def verdict(made: dict[str, Any]) -> str:
     better = [f"{name} by {gap:.3f}" for name, (gap, error) in gaps.items() if name.startswith("Found") and gap > error]
     found = [t for one in made["finals"]["standings"] for t in one["times"].values()]
     missed = sum(t is None for t in found)
-    hard = (f"Of {len(found)} targets {missed} were missed: five trials are few for the three or four settings of a known rule, and more for "
-            "the one of what was found, so that the score favours that. " if missed > len(found) / 2 else "")  # fmt: skip
+    hard = (f"Of {len(found)} targets {missed} were missed: five trials are few for the three or four settings of a known rule, and "
+            "more for the one of what was found, so that the score favours that. " if missed > len(found) / 2 else "")  # fmt: skip
     if better:
         return f"{hard}On the hold-out these are better than tuned AdamW by more than two standard errors: {', '.join(better)}."
     return f"{hard}On the hold-out no found rule is better than tuned AdamW, which ends at {adamw['loss']:.3f}, by two standard errors."

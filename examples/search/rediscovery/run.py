@@ -133,9 +133,9 @@ def page(kept: dict[str, Any]) -> str:
            for n, one in kept.items() if (short := one.get("cut off", ()))]  # fmt: skip
     missing = [f"{SUITES[n].task} ({SUITES[n].family} from AdamW) has not been searched to the end yet."
                for n in SUITES if n not in kept]  # fmt: skip
-    older = ("On an earlier planted-sign, whose gradients kept their scale, had noise in one element of fifty and a step size that stayed, four of seven "
-             "searches found averages of signs within 0.2 CPU minutes; three found rules that end lower than those, which let large "
-             "gradients shrink to nothing or shrink by themselves. The task of today is one where a bound has to know no scale.")
+    older = ("On an earlier planted-sign, whose gradients kept their scale, had noise in one element of fifty and a step size that stayed, "
+             "four of seven searches found averages of signs within 0.2 CPU minutes; three found rules that end lower than those, which "
+             "let large gradients shrink to nothing or shrink by themselves. The task of today is one where a bound has to know no scale.")
     return "\n".join([
         "# Found again", "",
         "Searches on planted tasks, from rules that lack the idea that wins there. Found is what behaves like the family up to scale,",
