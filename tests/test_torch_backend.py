@@ -227,7 +227,7 @@ def test_parameters_of_one_function_share_it_and_those_of_other_sizes_too() -> N
     taken = step_of(*cells)
     executable.prepare(taken)
     executable.step(taken)
-    assert len(executable._functions._codes) == 2  # the states' beginning and the step
+    assert len(executable._functions._codes) == 1
 
 
 def test_autograd_sees_that_weights_changed() -> None:

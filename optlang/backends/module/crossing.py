@@ -186,7 +186,7 @@ class Crossing(Shared):
         """What must hold for a parameter to be in these blocks; None: nothing."""
         whole: Node | None = None
         for condition, side, _ in turns:
-            one = condition if side else ir.make("not", (condition,))
+            one = condition if side else _opposite(condition)
             whole = one if whole is None else ir.make("and", (whole, one))
         for node in ir.walk([whole] if whole is not None else []):
             self.numbers.known.setdefault(node, True)
@@ -222,3 +222,9 @@ def _prefix(a: Path, b: Path) -> Path:
     while length < min(len(a), len(b)) and a[length] == b[length]:
         length += 1
     return a[:length]
+
+
+def _opposite(condition: Node) -> Node:
+    """Where it does not hold, as one would write it."""
+    other = {"eq": "ne", "ne": "eq"}.get(condition.op)
+    return ir.make("not", (condition,)) if other is None else ir.make(other, condition.args)
