@@ -58,6 +58,7 @@ FINDS: list[tuple[str, str, Way, bool]] = [
     ("module", f"rule R {{ {LR} w' = w - lr*(g + quantile(count(g per col), 0.3 per model)) }}", Way(), True),
     ("module", f"rule R {{ {LR} w' = w - lr*(g + var(count(g per col) per tensor)) }}", Way(), True),
     ("module", f"rule R {{ {LR} {K} state s per matrix = 1 s' = 2 w' = w - lr*(g + quantile(s, k per row)) }}", Way(), True),
+    ("module", f"rule R {{ {LR} repeat 3 {{ state l = t + 0*w l' = tanh((0.5 + g)*abs(l)) + 0*w }} w' = w - lr*(g + l) }}", Way(), False),
     ("torch", f"rule R {{ {LR} repeat 3 {{ state l = 1 + 0*w l' = tanh(lr) + 0*w }} w' = w - lr*(l + loss) }}", FAST, False),
     ("torch", f"rule R {{ {LR} state s = w every 2 {{ y = g }} else {{ y = t }} s' = 0 w' = w - lr*y eval = 0.5*w' + s' }}", Way(), False),
     ("module", f"rule R {{ {LR} state s per matrix = 1 s' = s + 1 x = mean(s per col) w' = w - lr*(g + x) }}", Way(), True),

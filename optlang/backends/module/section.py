@@ -251,7 +251,7 @@ class _Section:
 
     def _loop(self, node: Node, loop: Loop) -> None:
         name = self.names.fresh(self.scene.labels.get(node, "y"))
-        ready = {**self.scene.ready, loop.hole: name, **{n: self.pieces[n].text for n in loop.outer}}
+        ready = {**self.scene.ready, loop.hole: name, **{n: self.pieces[n].inside(ATOM) for n in loop.outer}}
         scene = Scene(self.scene.leaves, {}, ready, {}, {}, self.scene.numbers, self.scene.draw)
         body, _ = write([Want(loop.turn, template=f"{name} = {{}}")], scene, self.names)
         text = [f"{name} = {self.pieces[loop.first].text}", f"for _ in range({loop.count}):", *(f"    {line}" for line in body)]
