@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -177,34 +175,6 @@ def test_copies_count_for_themselves() -> None:
     optimizer.step()
     assert {float(s["step"]) for s in optimizer.state.values()} == {5.0}
     assert {float(s["step"]) for s in twin.both[0].state.values()} == {3.0}
-
-
-def seconds(backend: str, count: int) -> float:
-    """Processor time of a step of many small tensors."""
-    params = [torch.ones(8, 4, requires_grad=True) for _ in range(count)]
-    for p in params:
-        p.grad = torch.ones(8, 4)
-    optimizer = optlang.load("adamw", backend=backend)(params)
-    found = []
-    for _ in range(8):
-        start = time.process_time()
-        optimizer.step()
-        found.append(time.process_time() - start)
-    return min(found)
-
-
-def test_the_host_is_quick() -> None:
-    """Not half a microsecond for each tensor, on a machine with nothing else to do."""
-    assert seconds("cpp", 1000) - seconds("cpp", 1) < 1000 * 4e-6
-
-
-@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="Triton does not interpret")
-def test_the_host_is_quick_beside_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the launch left out."""
-    from optlang.backends.triton import kernels
-
-    monkeypatch.setattr(kernels, "run", lambda *given: None)
-    assert seconds("triton", 1000) - seconds("triton", 1) < 1000 * 8e-6
 
 
 def test_without_what_watches_steps_are_gathered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
