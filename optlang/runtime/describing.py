@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from optlang.backends.base import NOT_YET
 from optlang.runtime.cases import Case
 from optlang.runtime.facts import facts_of, is_matrix_rule
 from optlang.runtime.naming import Group, name_in
@@ -110,7 +111,8 @@ def stepped(optimizer: Grouped) -> Backends:
         case = optimizer.case_of(group)
         executable = case.executable(case.settings.read(group, ""), group.get("differentiable", False))[1]
         for place, p in enumerate(group["params"]):
-            found.append(Stepped(name_in(group, number, place), tuple(p.shape), *executable.way(index)))
+            way = executable.way(index) if optimizer.state.get(p) else NOT_YET  # optimizers of a rule share what steps them
+            found.append(Stepped(name_in(group, number, place), tuple(p.shape), *way))
             index += 1
     return found
 
