@@ -82,6 +82,7 @@ FINDS: list[tuple[str, str, Way, bool]] = [
      Way(), False),
     ("module", f"rule R {{ {LR} w' = w - lr*(max(g) + g/numel + log(numel)) }}", Way(shapes=3), False),
     ("module", f"rule R {{ w' = w - g report r = 2 }} rule S {{ w' = w - g report r = pi }} route B {{ {MATRICES} }}", Way(), False),
+    ("module", f"rule R {{ {LR} w' = w - lr*(g + quantile(tanh(places(cols)), 0.5 per model)) }}", Way(shapes=2), True),
     ("module", f"rule R {{ {LR} w' = w - lr*rademacher(per group) }} rule S {{ {LR} w' = w - lr*g }} route B {{ {MATRICES} }}",
      Way(), False),
 ]

@@ -12,7 +12,7 @@ from optlang.backends.module.memory import shares_memory
 from optlang.backends.module.scene import Path, Want
 from optlang.backends.module.section import write
 from optlang.backends.module.shared import Shared
-from optlang.backends.module.spell import shape_text
+from optlang.backends.module.spell import is_alone, shape_text
 from optlang.ir import Node
 from optlang.plan import Barrier
 from optlang.types import TENSOR
@@ -106,8 +106,7 @@ class Crossing(Shared):
         sink = f"{g.owned(g.parts, 'cell.team')}.append({{}})"
         many = arg.type.extent.level == "array"
         if op == "quantile":
-            all_of_it = f"torch.full({shape_text(arg.type.extent)}, {{}}, dtype=torch.float64)"
-            return [Want(arg, template=sink.format(all_of_it) if many and arg in self.numbers else sink)]
+            return [Want(arg, template=sink.format(self._all_of_it(arg)) if many else sink)]
         if op == "count":
             size = ir.make("count", (arg,), TENSOR) if many else ir.const(1)
             self.numbers.known[size] = True
@@ -120,6 +119,13 @@ class Crossing(Shared):
             self.numbers.known[size] = True
             wants.append(Want(size, template=sink.replace(g.parts, f"{g.parts}_sizes", 1)))
         return wants
+
+    def _all_of_it(self, arg: Node) -> str:
+        """A value of matrices with as many elements as its extent says, where it is written with fewer."""
+        shape = shape_text(arg.type.extent)
+        if arg in self.numbers:
+            return f"torch.full({shape}, {{}}, dtype=torch.float64)"
+        return f"torch.broadcast_to({{}}, {shape})" if is_alone(arg) else "{}"
 
     def _whole(self, g: Gather) -> Lines:
         """The value of all parts together."""
