@@ -33,7 +33,7 @@ def _plan(rule: Rule, math: Math) -> str:
 
 def _cost(rule: Rule, math: Math) -> str:
     """Memory kept and moved by a step, for each format of state; of a route, for each of its rules."""
-    from optlang.footprint import table  # noqa: PLC0415
+    from optlang.analysis.footprint import table  # noqa: PLC0415
     from optlang.plan import plan  # noqa: PLC0415
     from optlang.simplify import report, simplify  # noqa: PLC0415
 
@@ -42,8 +42,8 @@ def _cost(rule: Rule, math: Math) -> str:
 
 
 def _planned(program: Program, math: Math) -> str:
-    from optlang.costs import describe  # noqa: PLC0415
-    from optlang.degrees import degrees  # noqa: PLC0415
+    from optlang.analysis.costs import describe  # noqa: PLC0415
+    from optlang.analysis.degrees import degrees  # noqa: PLC0415
     from optlang.plan import plan  # noqa: PLC0415
     from optlang.simplify import report, simplify  # noqa: PLC0415
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
-from optlang.degrees import degrees, equation_of
+from optlang.analysis.degrees import degrees, equation_of
+from optlang.analysis.first_step import First
+from optlang.analysis.live import live_states, outputs
 from optlang.errors import Diagnostic, Source, Span
-from optlang.first_step import First
 from optlang.ir import Node, Program, fold, on_host, walk
-from optlang.live import live_states, outputs
 
 Finding = tuple[str, str, str, str, str]  # code, key of the place, message, pointer, help
 GRADIENTS = frozenset(["g", "grad", "hvp", "loss", "loss_at", "input"])

@@ -21,11 +21,11 @@ from fuzz.noise import Noisy
 from stepping import cell, is_ambiguous, program, step_of
 
 from optlang import library
+from optlang.analysis.live import without_dead
 from optlang.backends.base import StepError
 from optlang.backends.reference import Reference
 from optlang.errors import OptError
 from optlang.ir import Hyper, Program
-from optlang.live import without_dead
 from optlang.rules import Rule
 from optlang.simplify import simplify
 

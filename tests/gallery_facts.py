@@ -17,11 +17,11 @@ import numpy as np
 from stepping import Loop, shapes_for
 
 from optlang import ir, library
+from optlang.analysis.costs import stages
+from optlang.analysis.degrees import Degrees, degrees
+from optlang.analysis.footprint import STEPS, Footprint
 from optlang.backends.base import StepError
 from optlang.compare.comparison import difference
-from optlang.costs import stages
-from optlang.degrees import Degrees, degrees
-from optlang.footprint import STEPS, Footprint
 from optlang.ir import Program, Routing
 from optlang.plan import plan
 from optlang.printing.rule_text import to_opt

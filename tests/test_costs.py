@@ -6,7 +6,7 @@ import pytest
 from stepping import program
 
 import optlang
-from optlang.costs import EXAMPLES, describe, truth_of
+from optlang.analysis.costs import EXAMPLES, describe, truth_of
 from optlang.ir import Program
 from optlang.plan import Plan, plan
 

@@ -20,7 +20,8 @@ from torch import Tensor
 from torch_pairs import Pair, tensors
 
 import optlang
-from optlang import ir, live, philox
+from optlang import ir, philox
+from optlang.analysis import live
 from optlang.backends import build, stored
 from optlang.backends.cpp import BACKEND
 from optlang.backends.cpp.kernels import CppFunctions

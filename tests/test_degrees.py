@@ -9,9 +9,9 @@ import pytest
 from stepping import Loop, program
 
 from optlang import ir, library
-from optlang.degrees import CURVATURE, GRADIENT, PARAMETER, carries, degrees, words
+from optlang.analysis.degrees import CURVATURE, GRADIENT, PARAMETER, carries, degrees, words
+from optlang.analysis.linear import ZERO
 from optlang.ir import Program, const, neg
-from optlang.linear import ZERO
 from optlang.rules import Rule
 
 SQUARE = (Fraction(2), Fraction(-2))

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import optlang
+from optlang.analysis.footprint import Footprint, table
 from optlang.backends.base import StepError
 from optlang.backends.formats import STATE_FORMATS
 from optlang.cli import main
-from optlang.footprint import Footprint, table
 from optlang.ir import Program
 from optlang.library import names
 from optlang.plan import Plan, plan

@@ -10,8 +10,8 @@ import pytest
 from stepping import Loop, program
 
 from optlang import ir, library, lower
+from optlang.analysis.first_step import First
 from optlang.errors import Diagnostic, Source
-from optlang.first_step import First
 from optlang.front import parser
 from optlang.ir import Program
 from optlang.lints import lints
@@ -145,7 +145,7 @@ import sys
 from optlang import library, lower
 from optlang.front import parser
 lower.check(parser.parse(library.find("adam"))[0], pedantic=True)
-import optlang.simplify, optlang.degrees
+import optlang.simplify, optlang.analysis.degrees
 assert not {"torch", "sympy"} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,7 +8,7 @@ from random_rules import rules
 from stepping import facts, program
 
 from optlang import ir, library
-from optlang.costs import describe, truth_of
+from optlang.analysis.costs import describe, truth_of
 from optlang.ir import Node, Program, Routing
 from optlang.ops import CALLS
 from optlang.plan import Plan, is_gathering, plan

@@ -10,9 +10,9 @@ from stepping import Loop, is_ambiguous, program
 
 import optlang
 from optlang import ir, library
+from optlang.analysis.live import live_states, nonnegative
 from optlang.compare.trial import refute
 from optlang.ir import Node, Program, walk
-from optlang.live import live_states, nonnegative
 from optlang.simplify import guard, report, simplify
 from optlang.simplify.cost import cost
 from optlang.simplify.guard import Samples

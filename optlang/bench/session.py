@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
+from optlang.analysis.footprint import Footprint
 from optlang.backends.base import StepError
 from optlang.backends.build import NoCompiler
 from optlang.bench.contestants import Contestant, contestants
@@ -21,7 +22,6 @@ from optlang.bench.measure import Fresh, Spread, bandwidth, fresh, in_turn
 from optlang.bench.models import MODELS, Shapes, parameters
 from optlang.bench.results import Bench, Line, device_name, plot
 from optlang.bench.stream import stream
-from optlang.footprint import Footprint
 from optlang.ir import Program
 from optlang.plan import plan
 from optlang.rules import Rule

@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 from optlang import ir
 from optlang.algebra import SECONDS, Algebra, TooHard, deadline
+from optlang.analysis.live import nonnegative, without_dead
 from optlang.compare.trial import Counterexample, refute
 from optlang.ir import Bounds, Node, Program, State, substitute, walk
-from optlang.live import nonnegative, without_dead
 from optlang.types import TypeProblem
 
 Status = Literal["same", "different", "open"]

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from optlang import ir
+from optlang.analysis.lone import without_lone
 from optlang.errors import Diagnostic, OptError, Span, did_you_mean
 from optlang.front import syntax
-from optlang.lone import without_lone
 from optlang.lower import bodies, modules, routes
 from optlang.lower.context import Context, Spent, TooLarge, deep_recursion
 from optlang.lower.declarations import Setting

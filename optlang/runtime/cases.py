@@ -8,13 +8,14 @@ from functools import cached_property
 from typing import Any, Literal
 
 from optlang import ir
+from optlang.analysis.live import without_dead
+from optlang.analysis.still import moved
 from optlang.backends import WHAT, backend
 from optlang.backends.base import Executable, Math
 from optlang.backends.formats import Storage
 from optlang.backends.overflow import guarded
 from optlang.backends.torch import TorchExecutable
 from optlang.errors import did_you_mean
-from optlang.live import without_dead
 from optlang.ops import ASKING, CALLS
 from optlang.plan import is_gathering, needs_own
 from optlang.runtime import captured, precision
@@ -24,7 +25,6 @@ from optlang.runtime.naming import Naming
 from optlang.runtime.settings import Settings
 from optlang.runtime.sharded import reduces
 from optlang.simplify import simplify
-from optlang.still import moved
 
 Relower = Callable[[dict[str, Any]], "ir.Program | ir.Routing"]
 MATH = ("safe", "strict", "fast")

@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any
 
 from optlang import ir, library, lower
+from optlang.analysis.live import without_dead
 from optlang.front import parser
-from optlang.live import without_dead
 from optlang.runtime.cases import Case
 from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.fingerprint import FINGERPRINT, fingerprint_of

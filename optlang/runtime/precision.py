@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optlang.analysis.live import nonnegative
 from optlang.backends.formats import (
     FORMATS,
     PRODUCT_FORMATS,
@@ -26,7 +27,6 @@ from optlang.backends.formats import (
 )
 from optlang.errors import did_you_mean
 from optlang.ir import Program
-from optlang.live import nonnegative
 from optlang.types import ELEMENT
 
 Asked = str | Mapping[str, str] | None

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from optlang.accumulation import NotLinear, parts
+from optlang.analysis.accumulation import NotLinear, parts
 from optlang.backends.base import Executable
 from optlang.ir import Program, walk
 from optlang.runtime.batch import exactly

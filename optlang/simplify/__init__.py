@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from optlang.analysis.live import without_dead
 from optlang.ir import Program, walk
-from optlang.live import without_dead
 from optlang.simplify.forms import better_forms
 from optlang.simplify.report import Report, report
 from optlang.simplify.rewriting import Judge, rewritten

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from optlang.analysis.live import nonnegative
 from optlang.host import MAPS
 from optlang.ir import Node, Program, const, fold, make, on_host, rebuild, shaped, walk
-from optlang.live import nonnegative
 from optlang.ops import OPS
 from optlang.simplify import guard
 from optlang.simplify.cost import cost, operation

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from optlang.analysis.costs import truth_of
+from optlang.analysis.footprint import Footprint
 from optlang.backends.base import StepError
-from optlang.costs import truth_of
-from optlang.footprint import Footprint
 from optlang.ir import Program
 from optlang.plan import plan
 from optlang.rules import Rule

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from optlang import __version__, ir
+from optlang.analysis.live import without_dead
 from optlang.backends.module.front import front
 from optlang.backends.module.helpers import HELPERS, imports_for, used_by
 from optlang.backends.module.layout import documentation
@@ -19,7 +20,6 @@ from optlang.backends.module.loops import Relower, of_case, rolled
 from optlang.backends.module.scene import TooDeep
 from optlang.backends.module.writer import Writer
 from optlang.ir import Program, Routing
-from optlang.live import without_dead
 from optlang.ops import CALLS
 from optlang.printing.emit import Names
 

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from optlang import ir
+from optlang.analysis.live import without_dead
 from optlang.backends.module.layout import indented
 from optlang.backends.module.loops import Relower, rolled
 from optlang.backends.module.spell import PRODUCT, SUM
 from optlang.backends.optax.emitter import Emitter, Words
 from optlang.backends.optax.spell import fact, kinds_of, shape_text
 from optlang.ir import Node, Program, State
-from optlang.live import without_dead
 from optlang.ops import FACTS
 from optlang.philox import MODEL_STREAM
 from optlang.plan import Barrier, Plan, plan

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from optlang import ir
+from optlang.analysis.costs import EXAMPLES, truth_of
 from optlang.backends.torch.code import Output, generate
-from optlang.costs import EXAMPLES, truth_of
 from optlang.host import MissingFact
 from optlang.plan import Plan, Truth
 

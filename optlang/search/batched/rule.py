@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from optlang import ir
+from optlang.analysis.live import without_dead
 from optlang.ir import Node, Program
-from optlang.live import without_dead
 from optlang.search.batched.host import Numbers, settings
 from optlang.search.batched.layout import Layout
 from optlang.search.batched.memory import Target, Value, fresh, listed

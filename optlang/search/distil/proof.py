@@ -14,9 +14,9 @@ from fractions import Fraction
 import numpy as np
 
 from optlang import ir
+from optlang.analysis.live import nonnegative, without_dead
 from optlang.compare.trial import STEPS, refute
 from optlang.ir import Node, Program, substitute, walk
-from optlang.live import nonnegative, without_dead
 from optlang.search.distil.collecting import ARITHMETIC, ROUNDING, Polynomial, brackets, forms, polynomial, sign_forms
 from optlang.search.distil.listing import aligned, listing, matched, measure, targets
 from optlang.search.distil.slots import slot_moves

@@ -9,8 +9,8 @@ import numpy as np
 
 from optlang import ir
 from optlang.algebra import Algebra, TooHard, deadline
+from optlang.analysis.live import nonnegative, without_dead
 from optlang.ir import Node, Program, substitute
-from optlang.live import nonnegative, without_dead
 from optlang.search.distil.listing import value_of
 from optlang.search.programs.genome import constant
 from optlang.types import TypeProblem

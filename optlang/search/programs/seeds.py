@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from optlang import ir
+from optlang.analysis.live import without_dead
 from optlang.host import evaluate
 from optlang.ir import Node, Program
-from optlang.live import without_dead
 from optlang.rules import Rule
 from optlang.search.distil.listing import calls, targets
 from optlang.search.programs.functions import FUNCTIONS

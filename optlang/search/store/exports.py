@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from optlang.algebra import Algebra
+from optlang.analysis.live import nonnegative
 from optlang.ir import Node, Program
-from optlang.live import nonnegative
 
 
 def expressions(program: Program) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from optlang import host, ir
+from optlang.analysis.live import keeping_all
 from optlang.ir import Node, Program
-from optlang.live import keeping_all
 
 ZERO = ir.const(0.0)
 

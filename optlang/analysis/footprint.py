@@ -15,13 +15,13 @@ from math import prod
 import torch
 
 from optlang import ir
+from optlang.analysis.costs import Stage, stages, truth_of
 from optlang.backends.base import StepError
 from optlang.backends.formats import STATE_FORMATS, Storage, applies
 from optlang.backends.passes import Passes, refuses
 from optlang.backends.places import full_shape
 from optlang.backends.torch.code import TENSORS, Output, is_slot
 from optlang.backends.triton.source import generate
-from optlang.costs import Stage, stages, truth_of
 from optlang.ir import Node
 from optlang.plan import Plan, Truth
 from optlang.runtime.facts import facts_of

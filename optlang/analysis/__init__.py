@@ -1,0 +1,10 @@
+"""What is known of a program without running it: what it moves, how it scales, what matters, what may be left out.
+
+| module | answers |
+|---|---|
+| `costs`, `footprint` | what a step moves and computes, stage by stage, and what a rule keeps in memory |
+| `degrees` (by `linear`) | how every value scales with the loss and with the parameter |
+| `first_step` | whether the first step is defined |
+| `live`, `lone`, `still` | states that matter, reductions of one value, elements that a step leaves alone |
+| `accumulation` | whether a gradient may come in parts |
+"""
