@@ -14,7 +14,11 @@ PARTS: dict[str, tuple[int, tuple[str, ...]]] = {  # how many, of what
     "simplification": (80, ("optlang/simplify/",)),
     "graph, plan and analyses": (
         100,
-        ("optlang/ir/", *(f"optlang/{name}.py" for name in ("plan", "algebra", "still", "degrees", "footprint", "costs", "printing/emit"))),
+        (
+            "optlang/ir/",
+            *(f"optlang/{name}.py" for name in ("plan", "algebra", "printing/emit")),
+            *(f"optlang/analysis/{name}.py" for name in ("still", "degrees", "footprint", "costs")),
+        ),
     ),
     "backends": (250, ("optlang/backends/",)),
 }
