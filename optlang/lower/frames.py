@@ -6,14 +6,14 @@ name is lowered when it is first asked for; asking for a name that is being lowe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from optlang import ir, ops
-from optlang.errors import Source, Span, did_you_mean
+from optlang.errors import Source, Span
 from optlang.front import syntax
-from optlang.lower import blocks, calls, expressions, tables
+from optlang.lower import blocks, calls, expressions, unknown
 from optlang.lower.context import Context, Table, Value
 from optlang.lower.modules import RESERVED, Module, every_part, expressions_of
 
@@ -64,24 +64,27 @@ class Frame:
     def call(self, call: syntax.Call) -> Value:
         return calls.lower(self, call)
 
-    def surrounding(self, name: str) -> Value:
-        """What `w`, `g` or `t` stands for here."""
+    def outward(self) -> Iterator[Frame]:
+        """This frame and those around it."""
         frame: Frame | None = self
         while frame is not None:
+            yield frame
+            frame = frame.parent
+
+    def surrounding(self, name: str) -> Value:
+        """What `w`, `g` or `t` stands for here."""
+        for frame in self.outward():
             if name in frame.given:
                 return frame.given[name]
-            frame = frame.parent
         return {"w": ir.W, "g": ir.G, "t": ir.T}[name]
 
     # ------------------------------------------------------------------------------------------------ names
 
     def lookup(self, name: syntax.Name) -> Value:
         """The value of a name here, in a frame around, or everywhere."""
-        frame: Frame | None = self
-        while frame is not None:
+        for frame in self.outward():
             if frame.holds(name.id, name.primed):
                 return frame.value((name.id, name.primed), name.span)
-            frame = frame.parent
         return self._elsewhere(name)
 
     def holds(self, name: str, primed: bool) -> bool:
@@ -90,7 +93,8 @@ class Frame:
 
     def _elsewhere(self, name: syntax.Name) -> Value:
         if name.primed:
-            return self._stray_prime(name)
+            unknown.primed(self, name)
+            return None
         if name.id in ("true", "false"):
             return ir.const(name.id == "true")
         if name.id in ops.CONSTANTS:
@@ -101,65 +105,11 @@ class Frame:
             return ir.LOSS
         if name.id in ("w", "g", "t"):
             return self.surrounding(name.id)
-        return self._unknown(name)
-
-    def _stray_prime(self, name: syntax.Name) -> Value:
-        known = self.holds_anywhere(name.id)
-        if self.is_poisoned(name.id):
-            return None
-        if name.id == "w":
-            self.report("R06", "`w'` is read where it has no equation", name.span, "no equation for w' here")
-        elif known:
-            self.report("N06", f"`{name.id}` is not a state, so it has no `{name.id}'`", name.span,
-                        "a prime means the new value of a state", f"write `{name.id}`")  # fmt: skip
-        else:
-            self._unknown(name)
+        unknown.plain(self, name)
         return None
 
     def holds_anywhere(self, name: str) -> bool:
-        frame: Frame | None = self
-        while frame is not None:
-            if frame.holds(name, False):
-                return True
-            frame = frame.parent
-        return False
-
-    def _unknown(self, name: syntax.Name) -> Value:
-        if tables.found(self, name.id) is not None:
-            tables.refuse(self, name.id, name.span)
-            return None
-        if self._only_inside(name):
-            return None
-        known = self.known_names()
-        near = did_you_mean(name.id, known)
-        called = name.id in ops.BUILTINS or self.module.find(name.id) is not None
-        advice = f"did you mean `{near}`?" if near and not called else ""
-        if called:
-            advice = f"`{name.id}` is a function: call it, as in `{name.id}(x)`"
-        self.report("N02", f"unknown name `{name.id}{chr(39) * name.primed}`", name.span,
-                    "not a hyper, state, input or equation here", advice or "define it, or declare it with `hyper` or `input`")  # fmt: skip
-        return None
-
-    def _only_inside(self, name: syntax.Name) -> bool:
-        """Whether the name exists, but only inside one side of a `when` or in a `repeat`."""
-        frame: Frame | None = self
-        while frame is not None:
-            if name.id in frame.poisoned:
-                return True
-            if name.id in frame.places and not frame.holds(name.id, name.primed):
-                self.report("N13", f"`{name.id}` is defined on one side only", name.span, "not defined on every path to here",
-                            "define it in the `else` as well, or outside")  # fmt: skip
-                return True
-            frame = frame.parent
-        return False
-
-    def known_names(self) -> list[str]:
-        names: list[str] = ["w", "g", "t", "loss", *ops.CONSTANTS, *ops.FACTS]
-        frame: Frame | None = self
-        while frame is not None:
-            names.extend([*frame.given, *frame.states, *(name for name, _ in (*frame.equations, *frame.blocks))])
-            frame = frame.parent
-        return names
+        return any(frame.holds(name, False) for frame in self.outward())
 
     # ----------------------------------------------------------------------------------------------- values
 
@@ -244,20 +194,10 @@ class Frame:
         return False
 
     def is_poisoned(self, name: str) -> bool:
-        frame: Frame | None = self
-        while frame is not None:
-            if name in frame.poisoned:
-                return True
-            frame = frame.parent
-        return False
+        return any(name in frame.poisoned for frame in self.outward())
 
     def owner_of_state(self, name: str) -> Frame | None:
-        frame: Frame | None = self
-        while frame is not None:
-            if name in frame.states:
-                return frame
-            frame = frame.parent
-        return None
+        return next((frame for frame in self.outward() if name in frame.states), None)
 
     def may_define(self, name: str, span: Span) -> bool:
         """Whether a new name may be introduced; reports where not."""
@@ -265,13 +205,11 @@ class Frame:
             what = "reserved" if name in RESERVED else "the name of a builtin"
             self.report("N04", f"`{name}` is {what} and cannot be defined again", span, "", "choose another name")
             return False
-        frame: Frame | None = self
-        while frame is not None:
+        for frame in self.outward():
             if name in (*frame.given, *frame.states, *frame.tables) or (frame is not self and (name, False) in frame.equations):
                 advice = f"for its new value write `{name}' = …`" if name in frame.states else "there is no shadowing; use another name"
                 self.report("N03", f"`{name}` is defined twice", span, "already a hyper, state, input or equation", advice)
                 return False
-            frame = frame.parent
         if (found := self.module.find(name)) is not None:
             kind = "rule" if isinstance(found[0], syntax.Rule) else "function" if isinstance(found[0], syntax.Def) else "route"
             self.report("N04", f"`{name}` is already the name of a {kind}", span, "", "choose another name")

@@ -16,7 +16,8 @@ PARTS: dict[str, tuple[int, tuple[str, ...]]] = {  # how many, of what
         100,
         (
             "optlang/ir/",
-            *(f"optlang/{name}.py" for name in ("plan", "algebra", "printing/emit")),
+            "optlang/algebra/",
+            *(f"optlang/{name}.py" for name in ("plan", "printing/emit")),
             *(f"optlang/analysis/{name}.py" for name in ("still", "degrees", "footprint", "costs")),
         ),
     ),

@@ -1,88 +1,22 @@
-"""The border to SymPy: expressions cross it as graphs, never as text, and what comes back is an expression again.
-
-SymPy is imported when it is first needed. It gets small expressions only: size, exponents and the number of terms that an
-expansion would have are checked before, and a deadline ends what takes too long all the same. Equality is over the real
-numbers, wherever both sides are defined; literals are read as the decimal fractions that they were written as.
-"""
+"""Towards SymPy: the expressions of a program as SymPy's, and whether two of them are equal."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from fractions import Fraction
-from functools import reduce
 from typing import Any
 
 from optlang import ir
+from optlang.algebra.back import Back
+from optlang.algebra.limits import check_size
 from optlang.ir import Hyper, Node, on_host, walk
 from optlang.ops import OPS
 
 Expr = Any  # a SymPy expression
 
-MOST_NODES, MOST_TERMS, MOST_POWER = 300, 400, 12
 MOST_CANCELLED = 6
-SECONDS = 4.0
 OPAQUE = frozenset(["maximum", "minimum", "mod", "sum", "mean"])  # SymPy has these, but with other or slower habits
 MIRRORED: Mapping[str, str] = {"gt": "lt", "ge": "le"}
-
-
-class TooHard(BaseException):
-    """Too large or too slow; not an Exception, so that nothing inside SymPy swallows it."""
-
-
-@contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """Raises TooHard inside when the time is over: every call of a Python function looks at the clock."""
-    end, before = time.monotonic() + seconds, sys.getprofile()
-
-    def look(frame: Any, _event: str, _arg: Any) -> None:  # pragma: no cover - nothing is traced in here
-        if time.monotonic() > end and not _importing(frame):
-            raise TooHard
-
-    sys.setprofile(look)
-    try:
-        yield
-    finally:
-        sys.setprofile(before)
-
-
-def _importing(frame: Any) -> bool:  # pragma: no cover - nor here
-    """Whether a module is being loaded further up; broken off, it would stay broken."""
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False
-
-
-def check_size(roots: Sequence[Node]) -> None:
-    """Raises TooHard where an expansion could explode."""
-    order = walk(roots)
-    if len(order) > MOST_NODES:
-        raise TooHard
-    terms: dict[Node, int] = {}
-    for node in order:
-        terms[node] = _terms(node, [terms[a] for a in node.args])
-        if terms[node] > MOST_TERMS:
-            raise TooHard
-
-
-def _terms(node: Node, args: list[int]) -> int:
-    match node.op:
-        case "add" | "sub":
-            return sum(args)
-        case "mul" | "div":
-            return args[0] * args[1]
-        case "pow" if node.args[1].op == "const":
-            power = abs(node.args[1].value)
-            if power > MOST_POWER and args[0] > 1:
-                raise TooHard
-            return int(args[0] ** max(1, power)) if args[0] > 1 else 1
-        case "neg" | "branch" | "where":
-            return max(args)
-    return 1
 
 
 class Algebra:
@@ -104,6 +38,7 @@ class Algebra:
         self.known: set[Expr] = set()  # symbols that are the same for every element
         self.host: dict[Node, bool] = {}
         self.found: dict[Node, Expr] = {}
+        self._back = Back(sympy, self.nodes, self.known)
 
     def expression(self, root: Node) -> Expr:
         """A node as a SymPy expression; operands of functions are in canonical form."""
@@ -141,6 +76,10 @@ class Algebra:
             joined = self.sympy.cancel(joined)
         top, bottom = self.sympy.fraction(joined)
         return self.sympy.factor_terms(self.sympy.expand(top)) / self.sympy.factor_terms(self.sympy.expand(bottom))
+
+    def node(self, expr: Expr) -> Node | None:
+        """A SymPy expression as a node; None where it holds what has no operator."""
+        return self._back.node(expr)
 
     # ---------------------------------------------------------------------------------------------------- node by node
 
@@ -243,79 +182,3 @@ class Algebra:
         from_ = [str(a.type.extent) for a in node.args if OPS[op].role == "reduce"]
         words = ["where" if op == "branch" else op, place, str(node.value), *from_]
         return self.sympy.Function("_".join(words))(*args)
-
-    # ------------------------------------------------------------------------------------------------------- back again
-
-    def node(self, expr: Expr) -> Node | None:
-        """A SymPy expression as a node; None where it holds what has no operator."""
-        if expr in self.nodes:
-            return self.nodes[expr]
-        if expr.is_Rational:
-            return _constant(Fraction(int(expr.p), int(expr.q)))
-        if expr.is_Add:
-            return self._sum(expr)
-        if expr.is_Mul:
-            return self._product(expr)
-        if expr.is_Pow:
-            return self._root(expr)
-        op = next((o.name for o in OPS.values() if o.sympy and getattr(self.sympy, o.sympy, None) is expr.func), None)
-        args = [self.node(arg) for arg in expr.args]
-        if op is None or len(args) != OPS[op].operands or any(arg is None for arg in args):
-            return None
-        return ir.make(op, [arg for arg in args if arg is not None])
-
-    def _sum(self, expr: Expr) -> Node | None:
-        """Terms with a minus last, as differences."""
-        terms = sorted(expr.args, key=lambda term: (term.could_extract_minus_sign(), self.sympy.default_sort_key(term)))
-        total: Node | None = None
-        for term in terms:
-            minus = total is not None and term.could_extract_minus_sign()
-            node = self.node(-term if minus else term)
-            if node is None:
-                return None
-            total = node if total is None else ir.sub(total, node) if minus else ir.add(total, node)
-        return total
-
-    def _product(self, expr: Expr) -> Node | None:
-        """Numbers known before the step first, and one division for all that is below the line."""
-        top, bottom = self.sympy.fraction(expr)
-        if bottom != 1:
-            above, below = self.node(top), self.node(bottom)
-            return None if above is None or below is None else ir.div(above, below)
-        factors = sorted(expr.args, key=lambda f: (not f.is_Number, not f.free_symbols <= self.known, self.sympy.default_sort_key(f)))
-        nodes = [self.node(factor) for factor in factors]
-        found = [node for node in nodes if node is not None]
-        return reduce(ir.mul, found) if len(found) == len(nodes) else None
-
-    def _root(self, expr: Expr) -> Node | None:
-        base, exponent = expr.args
-        if exponent.is_Rational and exponent < 0:
-            below = self.node(base ** (-exponent))
-            return None if below is None else ir.div(ir.const(1), below)
-        inner, power = self.node(base), self.node(exponent)
-        if inner is None or power is None:
-            return None
-        half = self.sympy.Rational(1, 2)
-        return ir.make("sqrt", (inner,)) if exponent == half else ir.power(inner, power)
-
-
-def _constant(value: Fraction) -> Node:
-    return ir.const(int(value) if value.denominator == 1 and abs(value) < 2**53 else float(value))
-
-
-def proposals(
-    root: Node, leaves: Collection[Node], hypers: Mapping[str, Hyper], nonnegative: Collection[Node] = (), seconds: float = 0.5
-) -> list[Node]:
-    """Other forms of an expression, equal over the real numbers: expanded, cancelled, factored. Empty where that is too hard."""
-    found: list[Node] = []
-    algebra = Algebra(hypers, nonnegative, leaves)
-    try:
-        with deadline(seconds):
-            start = algebra.expression(root)
-            for form in (algebra.sympy.cancel, algebra.sympy.factor, algebra.sympy.expand):
-                node = algebra.node(form(start))
-                if node is not None and node is not root and node not in found:
-                    found.append(node)
-    except (TooHard, ArithmeticError, ValueError, TypeError, NotImplementedError, RecursionError):
-        pass  # SymPy gives up in many ways (PolynomialError is a ValueError); the forms found so far are good
-    return found

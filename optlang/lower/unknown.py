@@ -1,0 +1,62 @@
+"""What is said of a name that stands for nothing where it is read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from optlang import ops
+from optlang.errors import did_you_mean
+from optlang.front import syntax
+from optlang.lower import tables
+
+if TYPE_CHECKING:
+    from optlang.lower.frames import Frame
+
+
+def primed(frame: Frame, name: syntax.Name) -> None:
+    """Reports a new value that there is none of."""
+    if frame.is_poisoned(name.id):
+        return
+    if name.id == "w":
+        frame.report("R06", "`w'` is read where it has no equation", name.span, "no equation for w' here")
+    elif frame.holds_anywhere(name.id):
+        frame.report("N06", f"`{name.id}` is not a state, so it has no `{name.id}'`", name.span,
+                     "a prime means the new value of a state", f"write `{name.id}`")  # fmt: skip
+    else:
+        plain(frame, name)
+
+
+def plain(frame: Frame, name: syntax.Name) -> None:
+    """Reports an unknown name, unless what makes it unknown has been reported already."""
+    if tables.found(frame, name.id) is not None:
+        tables.refuse(frame, name.id, name.span)
+    elif not _only_inside(frame, name):
+        frame.report("N02", f"unknown name `{name.id}{chr(39) * name.primed}`", name.span,
+                     "not a hyper, state, input or equation here", _advice(frame, name.id))  # fmt: skip
+
+
+def _only_inside(frame: Frame, name: syntax.Name) -> bool:
+    """Whether the name exists, but only inside one side of a `when` or in a `repeat`."""
+    for around in frame.outward():
+        if name.id in around.poisoned:
+            return True
+        if name.id in around.places and not around.holds(name.id, name.primed):
+            frame.report("N13", f"`{name.id}` is defined on one side only", name.span, "not defined on every path to here",
+                         "define it in the `else` as well, or outside")  # fmt: skip
+            return True
+    return False
+
+
+def _advice(frame: Frame, name: str) -> str:
+    if name in ops.BUILTINS or frame.module.find(name) is not None:
+        return f"`{name}` is a function: call it, as in `{name}(x)`"
+    near = did_you_mean(name, _known_names(frame))
+    return f"did you mean `{near}`?" if near else "define it, or declare it with `hyper` or `input`"
+
+
+def _known_names(frame: Frame) -> list[str]:
+    """Every name that could stand here."""
+    names = ["w", "g", "t", "loss", *ops.CONSTANTS, *ops.FACTS]
+    for around in frame.outward():
+        names.extend([*around.given, *around.states, *(name for name, _ in (*around.equations, *around.blocks))])
+    return names
