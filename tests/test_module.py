@@ -292,6 +292,25 @@ def test_a_route_sends_parameters_and_keeps_their_settings() -> None:
     assert results[1] == results[3]
 
 
+def test_rules_of_a_route_may_be_called_as_its_own_variables_are() -> None:
+    text = """rule chosen { hyper lr = 0.1 w' = w - lr*grad(2*w) } rule update { w' = w - g }
+              route B { when rank >= 2 use chosen() otherwise use update() }"""
+    given, found = [torch.ones(2, 2), torch.ones(2)], []
+    for made in (load(optlang.build(text, "B"), "B"), optlang.loads(text, "B")):
+        params = [p.clone().requires_grad_() for p in given]
+        optimizer = made(params)
+
+        def closure(optimizer: Any = optimizer, params: list[Tensor] = params) -> Tensor:
+            optimizer.zero_grad()
+            loss: Tensor = sum(p.square().sum() / 2 for p in params)  # type: ignore[assignment]
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+        found.append([p.detach() for p in params])
+    assert all(map(torch.equal, *found)) and found[0][1].tolist() == [0, 0]
+
+
 def test_all_that_a_route_says_of_itself_is_there() -> None:
     words = [f"word{i}" for i in range(60)]
     text = optlang.build(f"rule A {{ w' = w - g }} route R \"{' '.join(words)}\" {{ otherwise use A() }}", "R")

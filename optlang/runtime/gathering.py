@@ -176,7 +176,7 @@ class Gathered(Saved):
     # --------------------------------------------------------------------------------------- before and after a step
 
     def _step_of(self, cells: list[Cell], work: Work, comes_again: bool = False) -> Step:
-        """The step of a program; `work` is all of this step. `comes_again`: see `Step`."""
+        """The step of a program; `work` is all of this step. `comes_again`: see `Step`; not of what another program looks at."""
         group = self.param_groups[cells[0].group]
         case = self.case_of(group)
         groups = {n: self._kept(case.shared["group"], [self.param_groups[n]]) for n in {cell.group for cell in cells}}
@@ -184,7 +184,8 @@ class Gathered(Saved):
         others = [cell for _, some in work.values() if some is not cells for cell in some] if case.sees_all else []
         shared = self._kept(case.shared["model"], everywhere)
         seed, beside = group.get("seed", 0), list(map(seen, others))
-        return Step(cells, shared, groups, seed, inputs=self.inputs, beside=beside, comes_again=comes_again and not others)
+        alone = len(work) < 2 or not any(one.sees_all for one in self.cases)
+        return Step(cells, shared, groups, seed, inputs=self.inputs, beside=beside, comes_again=comes_again and alone)
 
     def _kept(self, names: list[str], groups: list[Group]) -> Shared:
         """States per group or model. Every parameter's state dict holds them, so that checkpoints do; the first one counts."""

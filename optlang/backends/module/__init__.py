@@ -12,7 +12,7 @@ from typing import Any
 
 from optlang import __version__, ir
 from optlang.analysis.live import without_dead
-from optlang.backends.module.front import front
+from optlang.backends.module.front import WORDS, front
 from optlang.backends.module.helpers import HELPERS, imports_for, used_by
 from optlang.backends.module.layout import documentation
 from optlang.backends.module.leaves import RESERVED
@@ -37,23 +37,22 @@ def generate(what: Program | Routing, baked: Baked | None = None, relower: Relow
         return generate_routing(what, baked, relower)
     _check(what)
     name = Names(RESERVED).fresh(what.name)
-    return _module(name, what.doc, [_class(_with_defaults(what, baked or {}), name, relower, "")])
+    return _module(name, what.doc, [_class(_with_defaults(what, baked or {}), name, relower, "").text()])
 
 
 def generate_routing(routing: Routing, baked: Baked | None = None, relower: Relower | None = None) -> str:
     """The text of a module for a route: a class for each rule, and one that sends parameters to them."""
-    names = Names(RESERVED)
+    names = Names((*RESERVED, *WORDS))
     name = names.fresh(routing.name)
     classes = [names.fresh(case.program.name) for case in routing.cases]
-    texts = []
+    writers = []
     for place, (case, cls) in enumerate(zip(routing.cases, classes, strict=True)):
         _check(case.program, in_route=True)
         prefix = f"{case.program.name}."
         own = {key.removeprefix(prefix): value for key, value in (baked or {}).items() if key.startswith(prefix)}
         shaped = _with_defaults(case.program, {**case.settings, **own})
-        texts.append(_class(shaped, cls, of_case(relower, place, prefix, case.settings), "_update"))
-    draws = {cls: "seed=0" in text for cls, text in zip(classes, texts, strict=True)}
-    return _module(name, routing.doc, [*texts, front(routing, name, classes, draws)])
+        writers.append(_class(shaped, cls, of_case(relower, place, prefix, case.settings), "_update"))
+    return _module(name, routing.doc, [*(writer.text() for writer in writers), front(routing, name, writers)])
 
 
 def _with_defaults(program: Program, baked: Baked) -> Program:
@@ -61,9 +60,9 @@ def _with_defaults(program: Program, baked: Baked) -> Program:
     return replace(program, hypers=tuple(replace(h, default=baked.get(h.name, h.default)) for h in program.hypers))
 
 
-def _class(program: Program, name: str, relower: Relower | None, method: str) -> str:
+def _class(program: Program, name: str, relower: Relower | None, method: str) -> Writer:
     short, loops, counts = rolled(without_dead(program), relower)
-    return Writer(program, short, name, loops, counts, method).text()
+    return Writer(program, short, name, loops, counts, method)
 
 
 def _module(name: str, doc: str, classes: Sequence[str]) -> str:

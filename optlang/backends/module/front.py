@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from optlang.backends.module.layout import Lines, documentation, indented, wrapped
+from optlang.backends.module.layout import Lines, bracketed, documentation, indented, wrapped
 from optlang.backends.module.methods import (
     ATTRIBUTE,
     CLOSURE,
@@ -18,6 +18,7 @@ from optlang.backends.module.methods import (
     train_lines,
 )
 from optlang.backends.module.spell import AND, COMPARE, LEVELS, MINUS, NOT, SUM, literal, quoted
+from optlang.backends.module.writer import Writer
 from optlang.ir import Predicate, Routing
 from optlang.ops import ASKING
 from optlang.printing.emit import Piece, chained
@@ -33,13 +34,16 @@ OF_MATRIX = {
     "fan_out": "param.shape[0] * math.prod(param.shape[2:])",
 }  # fmt: skip
 
+WORDS = ("own", "settings", "named", "rules", "chosen", "asking", "update", "rows", "cols", "fan_in", "fan_out")  # besides RESERVED
 
-def front(routing: Routing, name: str, classes: Sequence[str], draws: Mapping[str, bool]) -> str:
+
+def front(routing: Routing, name: str, writers: Sequence[Writer]) -> str:
     """The class that sends parameters to the classes of the rules."""
+    classes, draws = [w.name for w in writers], {w.name: w.update.draws for w in writers}
     methods = [_documentation(routing, classes), _init(routing, classes, any(draws.values())), _add_param_group(routing, classes, draws)]
     programs = [case.program for case in routing.cases]
     inputs = list({i.name: i for program in programs for i in program.inputs}.values())
-    methods += [_rule_of(routing, name, classes), _step(routing, classes)]
+    methods += [_rule_of(routing, name, classes), _step(routing, classes, [w.name for w in writers if w.asks_again])]
     evaluated = [cls for cls, program in zip(classes, programs, strict=True) if program.evaluation is not None]
     methods += [_eval(evaluated), train_lines()] if evaluated else []
     methods += [input_lines(name, inputs)] if inputs else []
@@ -140,7 +144,7 @@ def _eval(evaluated: Sequence[str]) -> Lines:
     return ["@torch.no_grad()", *EVAL, *(f"    {cls}._evaluate(self, self._groups({quoted(cls)}))" for cls in evaluated)]
 
 
-def _step(routing: Routing, classes: Sequence[str]) -> Lines:
+def _step(routing: Routing, classes: Sequence[str], asking: Sequence[str]) -> Lines:
     asks = any(case.program.uses(op) for case in routing.cases for op in ASKING)
     lines = ['"""One update of every parameter that has a gradient, by its rule."""']
     if any(case.program.evaluation is not None for case in routing.cases):
@@ -154,8 +158,10 @@ def _step(routing: Routing, classes: Sequence[str]) -> Lines:
         lines += [f"for group in self._groups({quoted(cls)}):", f"    {cls}._check(group)"]
     lines.append("")
     more = ", closure, loss, random_state" if asks else ""
-    for cls in classes:
-        lines.append(f"{cls}._update(self, self._groups({quoted(cls)}){more})")
+    updates = {cls: f"{cls}._update(self, self._groups({quoted(cls)}){more})" for cls in classes}
+    further = ["for update in asking:", "    next(update, None)"] if asking else []
+    lines += bracketed("asking = [", [updates[cls] for cls in asking], "]") if asking else []
+    lines += [*further, *(updates[cls] for cls in classes if cls not in asking), *further]
     groups = ["def _groups(self, rule: str) -> list[dict[str, Any]]:",
               '    return [group for group in self.param_groups if group["rule"] == rule]', ""]  # fmt: skip
     return [*groups, "@torch.no_grad()", STEP, *indented([*lines, "", "return loss"])]

@@ -8,6 +8,7 @@ from optlang.backends.module.update import PLACES
 from optlang.ir import Node
 from optlang.ops import CALLS
 
+WHOLE = "self.param_groups"  # not in a route
 TEAMS = [
     "teams = []",
     "for cell in cells:",
@@ -32,6 +33,7 @@ class Phases(Crossing):
             lines += self._gather(gathers, crossed) if gathers else []
             for barrier in level:
                 lines += self._ask(barrier, crossed) if barrier.op in CALLS else []
+        lines += ["yield"] if groups != WHOLE and self.asks_again else []
         reports = self.program.reports or {}
         lines += self._reports(reports)
         shared = [s for s in self.program.states if s.type.extent.level in ("group", "model")]
@@ -46,7 +48,7 @@ class Phases(Crossing):
                   'g=(-param.grad if group["maximize"] else param.grad).to(dtype),']  # fmt: skip
         inner = [*self.before_update(first), "cells.append(SimpleNamespace(", *indented(fields), "))"]
         numbered = f"enumerate({groups})"
-        if self.uses_teams and groups != "self.param_groups":  # in a route a group is known by its number among all
+        if self.uses_teams and groups != WHOLE:  # in a route a group is known by its number among all
             numbered = f"((n, group) for n, group in enumerate(self.param_groups) if any(group is own for own in {groups}))"
         return [
             *([PLACES] if self.draws else []),
@@ -58,6 +60,12 @@ class Phases(Crossing):
             "    return loss",
             *(TEAMS if self.uses_teams else []),
         ]
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether it asks the model in the middle of a step. In a route it then stops before it writes anything: what other rules
+        ask wants all weights as they were."""
+        return any(barrier.op in CALLS for barrier in self.plan.barriers.values())
 
     @property
     def uses_teams(self) -> bool:

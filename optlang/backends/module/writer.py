@@ -63,6 +63,7 @@ class Writer:
             self.update = Phases(short, Words(program), self._needs_matrix(program), loops)
             self.words = self.update.words
         self.asks = any(program.uses(op) for op in ASKING)
+        self.asks_again = isinstance(self.update, Phases) and self.update.asks_again
         self.evaluates = program.evaluation is not None
 
     def text(self) -> str:
@@ -196,8 +197,10 @@ class Writer:
     def _update(self) -> Lines:
         """For a route: the update of some groups of another optimizer."""
         head = wrapped("def _update(self: Any, groups: list[dict[str, Any]], closure: Any = None, loss: Any = None, "
-                       "random_state: Any = None) -> None:")  # fmt: skip
-        return [*head, *indented(['"""One update of every parameter of some groups that has a gradient."""', *self._body("groups")])]
+                       f"random_state: Any = None) -> {'Iterator[None]' if self.asks_again else 'None'}:")  # fmt: skip
+        about = "One update of every parameter of some groups that has a gradient"
+        about += "; stops once, after it has asked and before it writes." if self.asks_again else "."
+        return [*head, *indented([f'"""{about}"""', *self._body("groups")])]
 
     # -------------------------------------------------------------------------------------------- evaluation
 
