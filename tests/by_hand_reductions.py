@@ -103,17 +103,40 @@ def sgd_sai(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Arra
 
 
 def accelerated_dog(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
-    """Kreisler et al. 2024. h: lr, reps_rel, eps."""
+    """Kreisler et al. 2024, algorithm 2, whose x is the weights, and its authors' later code. h: lr, reps_rel, eps."""
     if t == 1:
-        r = h.reps_rel * (1 + np.linalg.norm(w))
-        s.update(start=w, z=w, distances=[r], alpha=1.0, squares=[])
-    s["squares"].append((s["alpha"] * np.linalg.norm(g)) ** 2)
-    size = h.lr * s["distances"][-1] / (np.sqrt(sum(s["squares"])) + h.eps)
-    near = w - size * g
-    s["z"] = s["z"] - s["alpha"] * size * g
-    s["distances"].append(max(s["distances"][-1], np.linalg.norm(s["z"] - s["start"])))
-    s["alpha"] = max(1.0, 0.5 * sum(s["distances"]) / s["distances"][-1])
-    return np.asarray(near + (s["z"] - near) / s["alpha"])
+        s.update(start=w, z=w, r=[h.reps_rel * (1 + np.linalg.norm(w))], alpha=[1.0], squares=[])
+    s["squares"].append((s["alpha"][-1] * np.linalg.norm(g)) ** 2)
+    eta = h.lr * s["r"][-1] / (np.sqrt(sum(s["squares"])) + h.eps)
+    y = w - eta * g
+    s["z"] = s["z"] - s["alpha"][-1] * eta * g
+    s["r"].append(max(s["r"][-1], np.linalg.norm(s["z"] - s["start"])))
+    alpha = sum(s["r"]) / s["r"][-1]
+    s["alpha"].append(max(1.0, 0.5 * alpha) if hasattr(h, "halved") else alpha)
+    share = 1 / s["alpha"][-1] if hasattr(h, "halved") else s["alpha"][-1] / sum(s["alpha"])
+    return np.asarray(share * s["z"] + (1 - share) * y)
+
+
+def universal_dog(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Kreisler et al. 2024, algorithm 1 with the step sizes of section G.1: m at odd steps, g at even ones. h: lr, reps_rel, eps."""
+    if t == 1:
+        s.update(x=[w], y=[w], m=[], q=[], r=[h.reps_rel * (1 + np.linalg.norm(w))], omega=[], alpha=[])
+    if t % 2:
+        s["alpha"].append(sum(s["r"]) / s["r"][-1])
+        s["omega"].append(s["alpha"][-1] * s["r"][-1])
+        s["m"].append(g)
+        s["x"].append(s["y"][-1] - _universal_size(s, h) * g)
+        return np.average(s["x"][1:], axis=0, weights=s["omega"])
+    s["q"].append((s["alpha"][-1] * np.linalg.norm(g - s["m"][-1])) ** 2)
+    s["y"].append(s["y"][-1] - _universal_size(s, h) * g)
+    s["r"].append(max(s["r"][-1], *(np.linalg.norm(s[name][-1] - s["x"][0]) for name in "xy")))
+    return np.average([*s["x"][1:], s["y"][-1]], axis=0, weights=[*s["omega"], sum(s["r"])])
+
+
+def _universal_size(s: Memory, h: Any) -> float:
+    """alpha times eta: with as many differences as there are, Q up to this step or the one before."""
+    largest = max((alpha * np.linalg.norm(m)) ** 2 for alpha, m in zip(s["alpha"], s["m"], strict=True))
+    return float(h.lr * s["alpha"][-1] * s["r"][-1] / (np.sqrt(max(sum(s["q"]), largest)) + h.eps))
 
 
 # ------------------------------------------------------------------------------------------------- the loss, slopes

@@ -9,6 +9,7 @@ from itertools import count
 from typing import Any
 
 import by_hand_reductions as hand
+import numpy as np
 import pytorch_optimizer as po
 import torch
 from adamp import AdamP  # type: ignore[import-untyped]
@@ -35,6 +36,7 @@ SGDP: dict[str, Any] = {"lr": 0.03, "momentum": 0.8, "dampening": 0.2, "eps": 1e
 DOG: dict[str, Any] = {"lr": 0.8, "reps_rel": 3e-2, "eps": 5.0, "weight_decay": 0.1}
 LONG: dict[str, Any] = {"lr": 1.2, "reps_rel": 3e-2, "eps": 0.1}  # first steps are longer than the first distance
 A_DOG: dict[str, Any] = {"lr": 0.8, "reps_rel": 3e-2, "eps": 1.0}
+U_DOG: dict[str, Any] = {"lr": 0.8, "reps_rel": 0.2, "eps": 1.0}
 ADAPT: dict[str, Any] = {"lr": 0.8, "momentum": 0.3, "weight_decay": 0.1, "d0": 0.05}
 SPS: dict[str, Any] = {"lr": 0.15, "c": 0.7, "f_star": 1.5, "eps": 0.5}
 SMOOTH: dict[str, Any] = {"lr": 0.03, "c": 0.7, "gamma": 5.0, "batches": 10, "eps": 0.5}
@@ -92,6 +94,12 @@ def normals(rule: str) -> Callable[[int, int, tuple[int, ...]], Array]:
 
 def informed(change: Callable[..., Array], **settings: Any) -> Maker:
     return lambda params, problem: hand.Informed(torch.optim.AdamW(list(params.values()), **TORCH), change, **settings)
+
+
+def outcome(optimizer: Any) -> Params:
+    """The mean of all x of U-DoG, which it returns."""
+    mean = np.average(optimizer.memory["x"][1:], axis=0, weights=optimizer.memory["omega"])
+    return [torch.from_numpy(part) for part in hand.Batch(optimizer.params, None).parts(mean)]
 
 
 def homes(optimizer: Any) -> Params:
@@ -203,6 +211,10 @@ RULES: tuple[Row, ...] = (
     Row("ldog", DOG, plain(LDoG, **DOG)),
     Row("adog", A_DOG, all_by_hand(hand.accelerated_dog, **A_DOG), "near"),
     Row("adog", LONG, all_by_hand(hand.accelerated_dog, **LONG), "long"),
+    Row("adog", {**LONG, "halved": True}, all_by_hand(hand.accelerated_dog, halved=True, **LONG), "halved"),
+    Row("udog", U_DOG, all_by_hand(hand.universal_dog, **U_DOG), "near", average=outcome),
+    Row("udog", LONG, all_by_hand(hand.universal_dog, **LONG), "long", average=outcome),
+    Row("udog", U_DOG, all_by_hand(hand.universal_dog, **U_DOG), "one", shapes=("one",), average=outcome),
     Row("dowg", {"eps": 0.01}, plain(DoWG, eps=0.01)),
     Row("cdowg", {"eps": 1e-2, "first": 0.01}, from_distance(0.01, eps=1e-2)),
     Row("dadaptsgd", {**ADAPT, "growth": 1.2}, plain(DAdaptSGD, growth_rate=1.2, **ADAPT), "capped"),

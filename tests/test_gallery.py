@@ -76,6 +76,7 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "dog": "dog-optimizer's DoG",
     "ldog": "dog-optimizer's LDoG",
     "adog": "the transcription of the paper in `tests/by_hand_reductions.py`",
+    "udog": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "dowg": "dowgopt's DoWG",
     "cdowg": "dowgopt's CDoWG, told the first squared distance",
     "dadaptsgd": "dadaptation's DAdaptSGD",
@@ -161,9 +162,6 @@ ABSENT = """\
 * ZO-RankSGD with any number of points: draws have no numbers, so that four points are written out; its line search is the loop's.
 * DeepZero's masks by layers: places in a parameter have no numbers, so that coordinates are drawn anew.
 * SMB's schedule of lr by the share of rebuilt steps is the loop's; so are the starts and the forward scales of muP, u-muP and CompleteP.
-
-U-DoG could be said, but its two accumulators were not to be had from any code or text, and a guess is no reference; ADoG is from
-the same paper.
 """
 
 

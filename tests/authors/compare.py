@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ from hands import (
 )  # fmt: skip
 from references import Row
 from references_learned import CODED
-from references_reductions import Clients
+from references_reductions import A_DOG, LONG, Clients
 
 RESULTS = Path(__file__).with_name("results.json")
 Make = Callable[[Any, dict[str, Tensor], Problem], Any]  # the classes, the parameters: an optimizer
@@ -174,8 +175,9 @@ COMPARISONS: tuple[Comparison, ...] = (
     Comparison("oasis", "bogdantoader/simplecryoem", ("src/simplecryoem/optimization/oasis.py",), lambda known, params, problem:
         played.Adaptive(known, classes("fxrshed/ScaledSPS", ("utils.py",)), params, problem)),
     # theirs leaves all tensors but the first out of its first step
-    Comparison("adog-near", "ittaikr/open_lm_fork", ("accele_dog.py",), played.accelerated, shapes=("conv",),
-        at="e9075e820e3d74ba6fc444a65a1953e35de591ad"),
+    *(Comparison(f"adog-{row}", "ittaikr/open_lm_fork", ("accele_dog.py",), partial(played.accelerated, **settings), shapes=("conv",),
+        at="e9075e820e3d74ba6fc444a65a1953e35de591ad") for row, settings in (
+            ("near", {**A_DOG, "opt_ver": 3}), ("long", {**LONG, "opt_ver": 3}), ("halved", LONG))),
     Comparison("trion-original", WAVES, (*FFT[:2], "ista_daslab_optimizers/fft_low_rank/trion.py"), lambda known, params, problem:
         played.trion(known, params, problem, "kj"), changes={"steps": 5}, shapes=("matrix", "square")),
     Comparison("trion-rms", WAVES, (*FFT[:2], "ista_daslab_optimizers/fft_low_rank/trion.py"), lambda known, params, problem:

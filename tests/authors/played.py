@@ -205,11 +205,11 @@ class Adaptive(Held):
 # ------------------------------------------------------------------------------------------------------ parts and surroundings
 
 
-def accelerated(known: Any, params: dict[str, Tensor], problem: Problem) -> Any:
+def accelerated(known: Any, params: dict[str, Tensor], problem: Problem, **settings: Any) -> Any:
     known.AcceleDoG._norm = lambda self, x, dim: x.norm()  # of numbers that are for weights of constant norm
     for place, p in enumerate(params.values()):
         p.id_number = place  # type: ignore[attr-defined]
-    return known.AcceleDoG(list(params.values()), lr=0.8, reps_rel=3e-2, eps=1.0)
+    return known.AcceleDoG(list(params.values()), **settings)
 
 
 def trion(known: Any, params: dict[str, Tensor], problem: Problem, scaling: str) -> Patched:

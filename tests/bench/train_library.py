@@ -43,7 +43,7 @@ OTHER_SCALE: dict[str, dict[str, Any]] = {
     "trion": {"Trion": {"r": 8}}, "psgdkron": {"lr": 0.001}, "scion": {"lr": 0.01, "radius": 10.0},
     "scionsign": {"ScionSign": {"lr": 0.01, "radius": 30.0}},
     "scioncolumns": {"ScionColumns": {"lr": 0.01, "radius": 30.0}}, "scionrows": {"ScionRows": {"lr": 0.003, "radius": 50.0}},
-    "entropysgd": {"inner_lr": 0.3},
+    "entropysgd": {"inner_lr": 0.3}, "adog": {"reps_rel": 3.2e-4}, "udog": {"reps_rel": 1e-4},
 }  # fmt: skip
 SHORT = {  # what does not get there in these steps, and why
     "rprop": "the signs of gradients of small batches change by chance",
