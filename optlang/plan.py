@@ -115,7 +115,7 @@ class Plan:
         found: set[Node] = set()
         while waiting:
             mark = waiting.pop()
-            if mark not in found:
+            if mark not in found and self.barriers[mark].op not in CALLS:  # a model is asked by one rule alone
                 found.add(mark)
                 waiting.extend(leaf for leaf in _marks(self.barriers[mark].args[:1]) if leaf in self.barriers)
         return frozenset(found)
@@ -173,11 +173,23 @@ def plan(program: Program, parts: bool = False) -> Plan:
     return Plan(replace(after, reports=after.reports or {}), barriers, tuple(conditions))
 
 
-def needs_own(program: Program) -> str:
-    """What a value per model takes from each parameter that only those of this rule have; empty where it takes nothing such.
+def sees_all(program: Program) -> bool:
+    """Whether some values are of all parameters of an optimizer, in a route those of other rules included."""
+    return any(is_gathering(n) and n.value.level == "model" for n in ir.walk(program.all_roots()))
 
-    In a route `model` is all parameters of the optimizer, and those of other rules have no states and settings of this one.
+
+def refuses_others(program: Program) -> str:
+    """Why a program cannot be one of several rules of a route; empty where it can.
+
+    There `model` is all parameters of the optimizer, and those of other rules have no states and settings of this one.
     """
+    what = _needs_own(program)
+    return what and (f"in one, `per model` is over the parameters of all its rules, and a value {program.name} takes per model reads "
+                     f"{what}, which those of other rules do not have; use `per group`")  # fmt: skip
+
+
+def _needs_own(program: Program) -> str:
+    """What a value per model takes from each parameter that only those of this rule have; empty where it takes nothing such."""
     waiting = [n.args[0] for n in ir.walk(program.all_roots()) if is_gathering(n) and n.value.level == "model"]
     seen: set[Node] = set()
     while waiting:

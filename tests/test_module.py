@@ -142,6 +142,46 @@ def run(cls: Any, dtype: torch.dtype = torch.float64, steps: int = 8, **settings
     return net, optimizer
 
 
+MATRICES = "route R { when rank == 2 use A() otherwise use B() }"
+VECTORS = "route R { when rank < 2 use B() otherwise use A() }"
+PLAIN = "rule B { w' = w - 0.1*g }"
+ROUTES = {
+    "a norm and a state": f"""rule A {{ state seen per model = 0 seen' = seen + sum(g^2 per model)
+      w' = w - 0.1*g/norm(g per model) - 0.001*seen' - 0.01*mean(w per model) - count(w per model)*1e-4 }} {PLAIN} {VECTORS}""",
+    "groups": f"""rule A {{ hyper q = 0.5 in [0, 1] s = sum(0.3 + norm(g per group) per model)
+      w' = w - 0.1*quantile(abs(g) per model, q)*max(norm(g per group) per model)*g/(s + norm(g per group)*q) }} {PLAIN} {VECTORS}""",
+    "two that look around": f"""rule A {{ state m = 0 m' = 0.9*m + g/norm(g per model) w' = w - 0.1*m'*mean(abs(w) per model) }}
+      rule B {{ w' = w - 0.1*g*min(1, norm(w per model)) }} {VECTORS}""",
+    "one that asks the model": f"rule A {{ w' = w - 0.1*grad(w + 0.3*g) }} {PLAIN} {VECTORS}",
+    "losses that scale all": f"""rule A {{ state m = 0 m' = m + g l = loss_at(w - 0.1*m'/norm(m' per group))
+      w' = w - 0.1*g*norm(l*g per model) }} {PLAIN} {VECTORS}""",
+    "draws and counts": f"rule A {{ w' = w - 0.1*g*tanh(sum(normal()*g*t + uniform(per group) per model)) }} {PLAIN} {MATRICES}",
+    "a state that goes on by itself": f"rule A {{ state n per model = 1 n' = n/2 w' = w - n'*g }} {PLAIN} {MATRICES}",
+    "one rule for all": "rule A { state m = 0 m' = m + g w' = w - 0.1*m'/norm(m' per model) } route R { otherwise use A() }",
+    "reports": "rule A { report n = norm(g per model) w' = w - 0.1*g } rule B { report n = t/2 w' = w - 0.1*g } " + VECTORS,
+}
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_a_route_with_values_of_all_as_the_reference(name: str) -> None:
+    """In the order in which rules stand, the others have moved before those that look around."""
+    results = []
+    for cls in (load(optlang.build(ROUTES[name], "R"), "R"), optlang.loads(ROUTES[name], "R", backend="reference")):
+        net, optimizer = run(cls)
+        results.append((net, getattr(optimizer, "reports", {}), [sorted(state) for state in optimizer.state.values()]))
+    same(results[0][0], results[1][0])
+    assert results[0][1] == pytest.approx(results[1][1]) and sorted(results[0][2]) == sorted(results[1][2])
+
+
+def test_a_route_takes_no_values_of_all_that_others_do_not_have() -> None:
+    text = f"rule A {{ state m = 0 m' = m + g w' = w - m'/norm(m' per model) }} {PLAIN} {MATRICES}"
+    with pytest.raises(ValueError, match="A cannot be a rule of a route: in one, `per model` is over .* reads the state `m`, which"):
+        optlang.build(text, "R")
+    text = f"rule A {{ w' = w - g*mean(max(g per row) per model) }} {PLAIN} {MATRICES}"
+    with pytest.raises(ValueError, match=r"A takes values of all parameters as matrices, not a parameter of shape \(\)"):
+        run(load(optlang.build(text, "R"), "R"))
+
+
 @pytest.mark.parametrize("name", FEATURES)
 def test_as_the_reference(name: str) -> None:
     ours, theirs = load(optlang.build(FEATURES[name]), "R"), optlang.loads(FEATURES[name], backend="reference")
@@ -370,8 +410,8 @@ def test_lint_and_stand_alone(name: str, tmp_path: Path) -> None:
 
 
 def test_every_feature_is_linted(tmp_path: Path) -> None:
-    for name, text in FEATURES.items():
-        (tmp_path / f"{name.replace(' ', '_').replace(',', '')}.py").write_text(optlang.build(text))
+    for name, text in {**FEATURES, **ROUTES}.items():
+        (tmp_path / f"{name.replace(' ', '_').replace(',', '')}.py").write_text(optlang.build(text, "R"))
     done = subprocess.run([sys.executable, "-m", "ruff", "check", "--isolated", str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 

@@ -29,6 +29,8 @@ SHAPES = [(4, 3), (5,)]
 def test_every_module_passes_mypy_strictly(tmp_path: Path) -> None:
     for name in library.names():
         (tmp_path / f"rule_{name}.py").write_text(optlang.build(name))
+    rules = "rule A { w' = w - g*norm(g per model) } rule B { w' = w - grad(w + g)*max(norm(g per group) per model) }"
+    (tmp_path / "route.py").write_text(optlang.build(f"{rules} route R {{ when rank == 2 use A() otherwise use B() }}", "R"))
     command = [sys.executable, "-m", "mypy", "--strict", "--python-version", "3.11", "--cache-dir", str(tmp_path / "cache"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=280)
     assert done.returncode == 0, done.stdout[-4000:]

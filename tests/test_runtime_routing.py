@@ -300,6 +300,25 @@ def test_values_per_model_of_values_per_model_and_group(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_value_per_model_may_read_a_loss_elsewhere_that_one_rule_asks_for(backend: str) -> None:
+    """What the point is made of, a state of that rule, is not asked of the others."""
+    text = """rule M { state m = 0 m' = m + g l = loss_at(w - m'/norm(m' per group)) w' = w - g*norm(l*g per model) }
+    rule H { w' = w - g }"""
+    params = [torch.full((1, 2), 2.0, requires_grad=True), torch.tensor([3.0], requires_grad=True)]
+    optimizer = routed("when rank == 2 use M()", "otherwise use H()", text=text, backend=backend)(params)
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        loss = params[0].sum() + params[1].sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    there = 2 * (2 - 0.5**0.5) + 3
+    torch.testing.assert_close(params[0].detach(), torch.full((1, 2), 2 - there * 3**0.5))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_clipping_by_the_norm_of_all_is_that_of_torch(backend: str) -> None:
     text = """from std import clip_global  from adamw import AdamW  from muon import Muon
     rule A { w' = AdamW(g = clip_global(g)) }  rule B { w' = Muon(g = clip_global(g)) }"""

@@ -17,7 +17,7 @@ from optlang.backends.overflow import guarded
 from optlang.backends.torch import TorchExecutable
 from optlang.errors import did_you_mean
 from optlang.ops import ASKING, CALLS
-from optlang.plan import is_gathering, needs_own
+from optlang.plan import refuses_others, sees_all
 from optlang.runtime import captured, precision
 from optlang.runtime.differentiable import Differentiable
 from optlang.runtime.fingerprint import fingerprint_of, text_of
@@ -73,7 +73,7 @@ class Case:
         self.settings = Settings(case.program.name, case.program.hypers, case.settings, as_betas)
         self.baked = [h.name for h in case.program.hypers if h.baked]
         self.shared = {level: [s.name for s in self.program.states if s.type.extent.level == level] for level in ("group", "model")}
-        self.sees_all = bool(label) and any(is_gathering(n) and n.value.level == "model" for n in ir.walk(self.program.all_roots()))
+        self.sees_all = bool(label) and sees_all(self.program)
         self.asks = {op for op in (*ASKING, "random") if self.program.uses(op)}
         self._place, self._way, self._relower = place, way, relower
         self.way = str(way)
@@ -203,11 +203,8 @@ def _refuse(program: ir.Program, chosen: str, in_route: bool) -> None:
     reason = backend(chosen).refuses(program)
     if reason:
         raise ValueError(f"the backend {chosen!r} cannot run {program.name}: {reason}")
-    if in_route and (what := needs_own(without_dead(program))):
-        raise ValueError(
-            f"{program.name} cannot be a rule of a route: in one, `per model` is over the parameters of all its rules, and a value "
-            f"{program.name} takes per model reads {what}, which those of other rules do not have; use `per group`"
-        )
+    if in_route and (why := refuses_others(without_dead(program))):
+        raise ValueError(f"{program.name} cannot be a rule of a route: {why}")
 
 
 def _has_values_per_model(program: ir.Program) -> bool:

@@ -17,10 +17,11 @@ from optlang.backends.module.helpers import HELPERS, imports_for, used_by
 from optlang.backends.module.layout import documentation
 from optlang.backends.module.leaves import RESERVED
 from optlang.backends.module.loops import Relower, of_case, rolled
-from optlang.backends.module.scene import TooDeep
+from optlang.backends.module.scene import Role, TooDeep
 from optlang.backends.module.writer import Writer
 from optlang.ir import Program, Routing
 from optlang.ops import CALLS
+from optlang.plan import refuses_others, sees_all
 from optlang.printing.emit import Names
 
 Baked = Mapping[str, Any]
@@ -37,7 +38,7 @@ def generate(what: Program | Routing, baked: Baked | None = None, relower: Relow
         return generate_routing(what, baked, relower)
     _check(what)
     name = Names(RESERVED).fresh(what.name)
-    return _module(name, what.doc, [_class(_with_defaults(what, baked or {}), name, relower, "").text()])
+    return _module(name, what.doc, [_class(_with_defaults(what, baked or {}), name, relower, "alone").text()])
 
 
 def generate_routing(routing: Routing, baked: Baked | None = None, relower: Relower | None = None) -> str:
@@ -45,14 +46,24 @@ def generate_routing(routing: Routing, baked: Baked | None = None, relower: Relo
     names = Names((*RESERVED, *WORDS))
     name = names.fresh(routing.name)
     classes = [names.fresh(case.program.name) for case in routing.cases]
+    roles = [_role(case.program, len(routing.cases)) for case in routing.cases]
     writers = []
     for place, (case, cls) in enumerate(zip(routing.cases, classes, strict=True)):
-        _check(case.program, in_route=True)
+        _check(case.program, roles[place])
         prefix = f"{case.program.name}."
         own = {key.removeprefix(prefix): value for key, value in (baked or {}).items() if key.startswith(prefix)}
         shaped = _with_defaults(case.program, {**case.settings, **own})
-        writers.append(_class(shaped, cls, of_case(relower, place, prefix, case.settings), "_update"))
+        writers.append(_class(shaped, cls, of_case(relower, place, prefix, case.settings), roles[place]))
     return _module(name, routing.doc, [*(writer.text() for writer in writers), front(routing, name, writers)])
+
+
+def _role(program: Program, count: int) -> Role:
+    """How a rule takes part in the steps of a route of so many rules."""
+    program = without_dead(program)
+    if count > 1 and (why := refuses_others(program)):
+        raise ValueError(f"{program.name} cannot be a rule of a route: {why}")
+    waits = sees_all(program) or any(program.uses(op) for op in CALLS)
+    return "looking around" if count > 1 and waits else "in a route"
 
 
 def _with_defaults(program: Program, baked: Baked) -> Program:
@@ -60,9 +71,9 @@ def _with_defaults(program: Program, baked: Baked) -> Program:
     return replace(program, hypers=tuple(replace(h, default=baked.get(h.name, h.default)) for h in program.hypers))
 
 
-def _class(program: Program, name: str, relower: Relower | None, method: str) -> Writer:
+def _class(program: Program, name: str, relower: Relower | None, role: Role) -> Writer:
     short, loops, counts = rolled(without_dead(program), relower)
-    return Writer(program, short, name, loops, counts, method)
+    return Writer(program, short, name, loops, counts, role)
 
 
 def _module(name: str, doc: str, classes: Sequence[str]) -> str:
@@ -80,23 +91,21 @@ def _module(name: str, doc: str, classes: Sequence[str]) -> str:
 # -------------------------------------------------------------------------------------------------------- refusals
 
 
-def _check(program: Program, in_route: bool = False) -> None:
-    reason = refuses(program, in_route)
+def _check(program: Program, role: Role = "alone") -> None:
+    reason = refuses(program, role)
     if reason:
         raise ValueError(f"{program.name} cannot be written as a module: {reason}")
 
 
-def refuses(program: Program, in_route: bool = False) -> str:
+def refuses(program: Program, role: Role = "alone") -> str:
     """Why a program cannot be written as a module, or an empty string."""
     nodes = ir.walk(program.all_roots())
     if len(nodes) > MOST_NODES:
         return f"it has {len(nodes)} operations, more than anybody reads; the torch backend runs it"
-    if in_route and any(n.type.extent.level == "model" and n.op not in ("loss", "loss_at") for n in nodes):
-        return "its values per model are of the parameters of all rules, and a module steps them rule by rule; use `per group`"
     if program.evaluation is not None and _needs_others(program):
         return "its `eval` reads values per group or model; keep them in a state per tensor"
     try:
-        Writer(program, without_dead(program), "Rule", {}, {}, "").text()
+        Writer(program, without_dead(program), "Rule", {}, {}, role).text()
     except TooDeep:
         return "its blocks are nested more deeply than Python allows"
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from optlang import ir
@@ -38,15 +38,18 @@ class Gather:
 class Crossing(Shared):
     """Writes what must be known of all parameters before any of them goes on."""
 
-    def _loop(self, wants: Sequence[Want], more: Lines, later: Sequence[Node] = (), turns: Path = ()) -> Lines:
-        """One loop over the cells; what later loops use again stays with the cell."""
+    def _loop(self, wants: Sequence[Want], more: Lines, later: Sequence[Node] = (), turns: Path = (), cells: str = "cells") -> Lines:
+        """One loop over the cells, or over those of all rules of a route; what later loops use again stays with the cell."""
         before = self._for_all([want.node for want in wants])
-        body, named = write(wants, self.cell_scene(True), self.names)
-        body = [*body, *self._kept(named, later, turns)]
+        scene = self.cell_scene(True)
+        if cells == "everyone":  # others keep nothing
+            scene = replace(scene, leaves={node: text for node, text in scene.leaves.items() if node not in self.cell})
+        body, named = write(wants, scene, self.names)
+        body = [*body, *(self._kept(named, later, turns) if cells == "cells" else [])]
         body = [*self.settings(body), *body, *more]
         fields = [f for f in FIELDS if mentions(body, f)]
         head = [f"{', '.join(fields)} = {', '.join(f'cell.{f}' for f in fields)}"] if fields else []
-        return [*before, "for cell in cells:", *indented([*head, *body])]
+        return [*before, f"for cell in {cells}:", *indented([*head, *body])]
 
     def _kept(self, named: Mapping[Node, str], later: Sequence[Node], turns: Path) -> Lines:
         """Named tensors that a later loop needs, if it needs them in the same blocks only."""
@@ -80,19 +83,28 @@ class Crossing(Shared):
         lines: Lines = []
         for g in gathers:
             for name in [g.parts, *([f"{g.parts}_sizes"] if g.barrier.op == "mean" else [])]:
-                lines += ["for team in teams:", f"    team.{name} = []"] if g.per_group else [f"{name} = []"]
-        of_teams = [g for g in gathers if g.barrier.args[0].type.extent.level == "group"]
-        cells = [want for g in gathers if g not in of_teams for want in self._parts(g)]
-        teams = [Want(g.barrier.args[0], template=f"{g.parts}.append({{}})") for g in of_teams]
-        if cells:
-            lines += self._loop(cells, [], self._later(crossed))
-        if teams:
-            lines += self._for_all([want.node for want in teams])
-            inner, _ = write(teams, self._team_scene(), self.names)
-            lines += ["for team in teams:", *indented(inner)]
+                lines += self._each(g, f"{g.owned(name)} = []")
+        for common in (True, False):
+            lines += self._collect([g for g in gathers if (g.barrier.mark in self.of_all) is common], crossed, common)
         for g in gathers:
             lines += self._whole(g)
             (self.team if g.per_group else self.model)[g.barrier.mark] = g.result
+        return lines
+
+    def _each(self, g: Gather, line: str) -> Lines:
+        """A line for the value of a reduction: for each group, or one."""
+        return [f"for team in {self._owners(g.barrier.mark)}:", f"    {line}"] if g.per_group else [line]
+
+    def _collect(self, gathers: Sequence[Gather], crossed: set[Node], common: bool) -> Lines:
+        """The loops that collect parts: from the parameters of one rule or of all."""
+        of_teams = [g for g in gathers if g.barrier.args[0].type.extent.level == "group"]
+        cells = [want for g in gathers if g not in of_teams for want in self._parts(g)]
+        teams = [Want(g.barrier.args[0], template=f"{g.parts}.append({{}})") for g in of_teams]
+        lines = self._loop(cells, [], self._later(crossed), cells="everyone" if common else "cells") if cells else []
+        if teams:
+            lines += self._for_all([want.node for want in teams])
+            inner, _ = write(teams, self._team_scene(), self.names)
+            lines += [f"for team in {'all_teams' if common else 'teams'}:", *indented(inner)]
         return lines
 
     def _named(self, barrier: Barrier) -> Gather:
@@ -138,15 +150,14 @@ class Crossing(Shared):
             made = f"{made} / {sizes}"
         elif op == "count" and g.barrier.args[0].type.extent.level == "group":
             made = f"torch.tensor(len({parts}), dtype=torch.float64)"
-        line = f"{g.owned(g.result)} = {made}"
-        return ["for team in teams:", f"    {line}"] if g.per_group else [line]
+        return self._each(g, f"{g.owned(g.result)} = {made}")
 
     def _quantile(self, g: Gather, parts: str) -> Lines:
         want = Want(g.barrier.args[1], template=f"{g.owned(g.result)} = _quantile(_together({parts}), {{}})")
         before = self._for_all([want.node])
         scene = self._shared_scene("group" if g.per_group else "model", [want.node])
         lines, _ = write([want], scene, self.names)
-        return [*before, "for team in teams:", *indented(lines)] if g.per_group else [*before, *lines]
+        return [*before, f"for team in {self._owners(g.barrier.mark)}:", *indented(lines)] if g.per_group else [*before, *lines]
 
     # ----------------------------------------------------------------------------------------------- asking the model
 

@@ -34,7 +34,7 @@ OF_MATRIX = {
     "fan_out": "param.shape[0] * math.prod(param.shape[2:])",
 }  # fmt: skip
 
-WORDS = ("own", "settings", "named", "rules", "chosen", "asking", "update", "rows", "cols", "fan_in", "fan_out")  # besides RESERVED
+WORDS = ("own", "settings", "named", "rules", "chosen", "update", "updates", "rows", "cols", "fan_in", "fan_out")  # besides RESERVED
 
 
 def front(routing: Routing, name: str, writers: Sequence[Writer]) -> str:
@@ -43,7 +43,7 @@ def front(routing: Routing, name: str, writers: Sequence[Writer]) -> str:
     methods = [_documentation(routing, classes), _init(routing, classes, any(draws.values())), _add_param_group(routing, classes, draws)]
     programs = [case.program for case in routing.cases]
     inputs = list({i.name: i for program in programs for i in program.inputs}.values())
-    methods += [_rule_of(routing, name, classes), _step(routing, classes, [w.name for w in writers if w.asks_again])]
+    methods += [_rule_of(routing, name, classes), _step(routing, writers)]
     evaluated = [cls for cls, program in zip(classes, programs, strict=True) if program.evaluation is not None]
     methods += [_eval(evaluated), train_lines()] if evaluated else []
     methods += [input_lines(name, inputs)] if inputs else []
@@ -140,11 +140,23 @@ def predicate(p: Predicate, facts: Mapping[str, str] = FACTS) -> Piece:
     return chained(args[0], SIGNS[p.op], args[1], level, associates="none" if p.op not in LEVELS else "right" if p.op == "pow" else "left")
 
 
+def _updates(writers: Sequence[Writer], more: str) -> Lines:
+    """The steps of the rules in their order; those that look around have done so by then."""
+    calls = {w.name: f"{w.name}._update(self, self._groups({quoted(w.name)}){more})" for w in writers}
+    waiting = [w.name for w in writers if w.role == "looking around"]
+    if not waiting:
+        return list(calls.values())
+    lines = [*bracketed("updates = {", [f"{quoted(cls)}: {calls[cls]}" for cls in waiting], "}"),
+             "for update in updates.values():",
+             "    next(update, None)  # what they need of all parameters and of the model, before anything moves"]  # fmt: skip
+    return [*lines, *(f"next(updates[{quoted(cls)}], None)" if cls in waiting else call for cls, call in calls.items())]
+
+
 def _eval(evaluated: Sequence[str]) -> Lines:
     return ["@torch.no_grad()", *EVAL, *(f"    {cls}._evaluate(self, self._groups({quoted(cls)}))" for cls in evaluated)]
 
 
-def _step(routing: Routing, classes: Sequence[str], asking: Sequence[str]) -> Lines:
+def _step(routing: Routing, writers: Sequence[Writer]) -> Lines:
     asks = any(case.program.uses(op) for case in routing.cases for op in ASKING)
     lines = ['"""One update of every parameter that has a gradient, by its rule."""']
     if any(case.program.evaluation is not None for case in routing.cases):
@@ -154,14 +166,9 @@ def _step(routing: Routing, classes: Sequence[str], asking: Sequence[str]) -> Li
         lines += ["if closure is None:", '    raise RuntimeError("this route asks the model again: call step(closure)")',
                   "random_state = _random_state()"]  # fmt: skip
     lines += CLOSURE
-    for cls in classes:
-        lines += [f"for group in self._groups({quoted(cls)}):", f"    {cls}._check(group)"]
-    lines.append("")
-    more = ", closure, loss, random_state" if asks else ""
-    updates = {cls: f"{cls}._update(self, self._groups({quoted(cls)}){more})" for cls in classes}
-    further = ["for update in asking:", "    next(update, None)"] if asking else []
-    lines += bracketed("asking = [", [updates[cls] for cls in asking], "]") if asking else []
-    lines += [*further, *(updates[cls] for cls in classes if cls not in asking), *further]
+    for w in writers:
+        lines += [f"for group in self._groups({quoted(w.name)}):", f"    {w.name}._check(group)"]
+    lines += ["", *_updates(writers, ", closure, loss, random_state" if asks else "")]
     groups = ["def _groups(self, rule: str) -> list[dict[str, Any]]:",
               '    return [group for group in self.param_groups if group["rule"] == rule]', ""]  # fmt: skip
     return [*groups, "@torch.no_grad()", STEP, *indented([*lines, "", "return loss"])]

@@ -256,6 +256,34 @@ def _hessian_products(
         products = torch.autograd.grad(outputs, params, directions, allow_unused=True)
     return [torch.zeros_like(p) if x is None else x.detach() for p, x in zip(params, products)]
 ''',
+    "_teams": '''
+def _teams(cells: list[Any]) -> list[Any]:
+    """The cells of each parameter group together."""
+    teams: list[Any] = []
+    for cell in cells:
+        if not teams or teams[-1].group is not cell.group:
+            teams.append(SimpleNamespace(group=cell.group, number=cell.number, cells=[]))
+        teams[-1].cells.append(cell)
+        cell.team = teams[-1]
+    return teams
+''',
+    "_others": '''
+def _others(optimizer: Optimizer, groups: list[dict[str, Any]]) -> list[Any]:
+    """The parameters of other rules that have a gradient, for values of all parameters."""
+    cells, place = [], -1
+    for number, group in enumerate(optimizer.param_groups):
+        for param in group["params"]:
+            place += 1
+            if param.grad is None or any(group is own for own in groups):
+                continue
+            dtype = torch.promote_types(param.dtype, torch.float32)
+            cells.append(SimpleNamespace(
+                param=param, group=group, number=number, place=place, dtype=dtype,
+                t=int(optimizer.state.get(param, {}).get("step", 0)) + 1,
+                g=(-param.grad if group["maximize"] else param.grad).to(dtype),
+            ))
+    return cells
+''',
     "_flattened": '''
 def _flattened(params: Any, names: list[str] | None) -> tuple[list[torch.Tensor], list[str]]:
     """Parameters and their names, from tensors or from pairs of name and tensor."""

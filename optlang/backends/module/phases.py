@@ -4,19 +4,12 @@ from __future__ import annotations
 
 from optlang.backends.module.crossing import Crossing
 from optlang.backends.module.layout import Lines, indented
-from optlang.backends.module.update import PLACES
+from optlang.backends.module.update import PLACES, treats_matrices
 from optlang.ir import Node
 from optlang.ops import CALLS
 
 WHOLE = "self.param_groups"  # not in a route
-TEAMS = [
-    "teams = []",
-    "for cell in cells:",
-    "    if not teams or teams[-1].group is not cell.group:",
-    "        teams.append(SimpleNamespace(group=cell.group, number=cell.number, cells=[]))",
-    "    teams[-1].cells.append(cell)",
-    "    cell.team = teams[-1]",
-]
+WAIT = "yield  # all rules of the route look around before anything moves"
 
 
 class Phases(Crossing):
@@ -33,7 +26,7 @@ class Phases(Crossing):
             lines += self._gather(gathers, crossed) if gathers else []
             for barrier in level:
                 lines += self._ask(barrier, crossed) if barrier.op in CALLS else []
-        lines += ["yield"] if groups != WHOLE and self.asks_again else []
+        lines += [WAIT] if self.looks_around else []
         reports = self.program.reports or {}
         lines += self._reports(reports)
         shared = [s for s in self.program.states if s.type.extent.level in ("group", "model")]
@@ -57,15 +50,22 @@ class Phases(Crossing):
             '    for param in group["params"]:',
             *indented(inner, 2),
             "if not cells:",
-            "    return loss",
-            *(TEAMS if self.uses_teams else []),
+            "    return" + " loss" * (groups == WHOLE),
+            *(["teams = _teams(cells)"] if self.uses_teams else []),
+            *self._everyone(),
         ]
 
-    @property
-    def asks_again(self) -> bool:
-        """Whether it asks the model in the middle of a step. In a route it then stops before it writes anything: what other rules
-        ask wants all weights as they were."""
-        return any(barrier.op in CALLS for barrier in self.plan.barriers.values())
+    def _everyone(self) -> Lines:
+        """The parameters of all rules of a route, where some values are of all of them."""
+        if not self.of_all:
+            return []
+        lines = ["others = _others(self, groups)", "everyone = [*cells, *others]"]
+        if treats_matrices(self.roots_of_all):
+            message = f"{self.program.name} takes values of all parameters as matrices, not a parameter of shape"
+            lines += ["for cell in others:", "    if cell.param.ndim < 2:",
+                      f'        raise ValueError(f"{message} {{tuple(cell.param.shape)}}")']  # fmt: skip
+        grouped = any(node.type.extent.level == "group" for node in self.of_all)
+        return [*lines, "all_teams = [*teams, *_teams(others)]"] if grouped else lines
 
     @property
     def uses_teams(self) -> bool:

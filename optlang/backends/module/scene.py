@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from optlang.backends.module.numbers import Numbers
 from optlang.ir import Node
 
 Turn = tuple[Node, bool, Node | int | None]  # a condition, the side, and what tells blocks of one condition apart, where any does
 Path = tuple[Turn, ...]
+Role = Literal["alone", "in a route", "looking around"]  # the last: needs others of a route, or the model, as they are before the step
 
 
 class TooDeep(Exception):

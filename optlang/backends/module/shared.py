@@ -7,16 +7,25 @@ from dataclasses import replace
 
 from optlang import ir
 from optlang.backends.module.layout import Lines, indented
-from optlang.backends.module.leaves import shared_leaves
-from optlang.backends.module.scene import Scene, Want
+from optlang.backends.module.leaves import Words, shared_leaves
+from optlang.backends.module.scene import Loop, Scene, Want
 from optlang.backends.module.section import write
 from optlang.backends.module.spell import quoted
 from optlang.backends.module.update import Update
-from optlang.ir import Node
+from optlang.ir import Node, Program
 
 
 class Shared(Update):
-    """What several parameters share."""
+    """What several parameters share. In a route, a rule that looks around shares some of it with the parameters of all rules."""
+
+    def __init__(
+        self, program: Program, words: Words, always_matrix: bool, loops: Mapping[Node, Loop], looks_around: bool = False
+    ) -> None:
+        super().__init__(program, words, always_matrix, loops)
+        self.looks_around = looks_around
+        common = self.plan.common if looks_around else frozenset()
+        self.roots_of_all = [b.args[0] for mark, b in self.plan.barriers.items() if mark in common]
+        self.of_all = common.union(ir.walk(self.roots_of_all, self.operands))  # what the parameters of other rules have as well
 
     def _for_all(self, roots: Iterable[Node]) -> Lines:
         """The values per model and per group that some expressions are about to read."""
@@ -46,18 +55,24 @@ class Shared(Update):
         if not wants:
             return []
         scene = self._unlabelled(self._shared_scene("model", [n for n, _ in wants]), wants)
-        lines, _ = write([Want(n, template=f"{name} = {{}}") for n, name in wants], scene, self.names)
-        self.model |= dict(wants)
+        lines, named = write([Want(n, template=f"{name} = {{}}") for n, name in wants], scene, self.names)
+        self.model |= {n: name for n, name in named.items() if n.type.extent.level == "model"} | dict(wants)
         return lines
 
     def _team_values(self, nodes: Iterable[Node]) -> Lines:
-        wants = [(n, self.names.fresh(self._wish(n))) for n in dict.fromkeys(nodes) if n not in self.team]
-        if not wants:
-            return []
-        scene = self._unlabelled(self._team_scene(), wants)
-        lines, _ = write([Want(n, template=f"team.{name} = {{}}") for n, name in wants], scene, self.names)
-        self.team |= dict(wants)
-        return ["for team in teams:", *indented(lines)]
+        missing = [n for n in dict.fromkeys(nodes) if n not in self.team]
+        lines: Lines = []
+        for some in ([n for n in missing if n in self.of_all], [n for n in missing if n not in self.of_all]):
+            wants = [(n, self.names.fresh(self._wish(n))) for n in some]
+            scene = self._unlabelled(self._team_scene(), wants)
+            made, _ = write([Want(n, template=f"team.{name} = {{}}") for n, name in wants], scene, self.names)
+            self.team |= dict(wants)
+            lines += [f"for team in {self._owners(some[0])}:", *indented(made)] if some else []
+        return lines
+
+    def _owners(self, node: Node) -> str:
+        """The groups that have a value per group."""
+        return "all_teams" if node in self.of_all else "teams"
 
     def _shared_scene(self, level: str, nodes: Iterable[Node]) -> Scene:
         """Of code for these values of a group, or of all parameters."""

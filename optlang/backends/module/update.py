@@ -12,9 +12,10 @@ from optlang.backends.module.scene import Loop, Scene, Want
 from optlang.backends.module.section import write
 from optlang.backends.module.spell import literal, quoted, shape_text, spell
 from optlang.ir import Node, Program
-from optlang.ops import OPS
+from optlang.ops import MATRIX_OPS, OPS
 from optlang.plan import Plan, plan
 from optlang.printing.emit import Piece
+from optlang.types import needs_matrix
 
 SIZES = ("numel", "rows", "cols", "fan_in", "fan_out")
 ON_CPU = "torch.tensor({}, dtype=torch.float64)"
@@ -128,6 +129,19 @@ class Update:
         assert self.program.evaluation is not None
         body, _ = write([Want(self.program.evaluation, leaf=ir.W)], self.cell_scene(False, stored=True), self.names)
         return body
+
+
+def treats_matrices(roots: Sequence[Node]) -> bool:
+    """Whether every parameter that some expressions are computed from has to be a matrix, whatever its facts."""
+
+    def needs(node: Node, args: tuple[bool, ...]) -> bool:
+        extent = node.type.extent
+        if node.op == "branch":
+            return args[0] or (args[1] and args[2])
+        return any(args) or node.op in MATRIX_OPS or needs_matrix(extent) or (extent.level == "array" and extent.frame == "flat")
+
+    found = ir.fold(roots, needs)
+    return any(found[root] for root in roots)
 
 
 def start_lines(update: Update, states: Sequence[ir.State], write_init: Callable[[ir.State], Lines]) -> Lines:

@@ -22,9 +22,9 @@ from optlang.backends.module.methods import (
     train_lines,
 )
 from optlang.backends.module.phases import Phases
-from optlang.backends.module.scene import Loop
+from optlang.backends.module.scene import Loop, Role
 from optlang.backends.module.spell import literal, quoted
-from optlang.backends.module.update import Update, init_lines, later_lines, may_come_later, start_lines
+from optlang.backends.module.update import Update, init_lines, later_lines, may_come_later, start_lines, treats_matrices
 from optlang.ir import Hyper, Node, Program
 from optlang.ops import ASKING, CALLS, MATRIX_OPS
 from optlang.types import needs_matrix
@@ -52,24 +52,23 @@ class Writer:
     """Writes the class. `short` is the program with its loops rolled up, `counts` the hypers that are the lengths of loops."""
 
     def __init__(
-        self, program: Program, short: Program, name: str, loops: Mapping[Node, Loop], counts: Collection[str], method: str
+        self, program: Program, short: Program, name: str, loops: Mapping[Node, Loop], counts: Collection[str], role: Role
     ) -> None:
-        self.program, self.name, self.method = program, name, method
+        self.program, self.name, self.role = program, name, role
         self.words = Words(program)
         self.counts = counts
         loops = {node: _counted(loop, self.words) for node, loop in loops.items()}
         self.update: Update = Update(short, self.words, self._needs_matrix(program), loops)
         if not self.update.is_simple:
-            self.update = Phases(short, Words(program), self._needs_matrix(program), loops)
+            self.update = Phases(short, Words(program), self._needs_matrix(program), loops, role == "looking around")
             self.words = self.update.words
         self.asks = any(program.uses(op) for op in ASKING)
-        self.asks_again = isinstance(self.update, Phases) and self.update.asks_again
         self.evaluates = program.evaluation is not None
 
     def text(self) -> str:
-        methods = [self._init(), self._add_param_group(), self._check_group(), self._update() if self.method else self._step()]
+        methods = [self._init(), self._add_param_group(), self._check_group(), self._step() if self.role == "alone" else self._update()]
         methods += [self._eval()] if self.evaluates else []
-        methods += [train_lines()] if self.evaluates and not self.method else []
+        methods += [train_lines()] if self.evaluates and self.role == "alone" else []
         methods += [input_lines(self.name, self.program.inputs)] if self.program.inputs else []
         methods += [load_lines(self.name, [self.program]), set_state_lines([self.program])]
         blocks = [self._documentation(), *methods]
@@ -153,16 +152,7 @@ class Writer:
     @staticmethod
     def _needs_matrix(program: Program) -> bool:
         """Whether every parameter is treated as a matrix, whatever its facts."""
-
-        def needs(node: Node, args: tuple[bool, ...]) -> bool:
-            extent = node.type.extent
-            if node.op == "branch":
-                return args[0] or (args[1] and args[2])
-            return any(args) or node.op in MATRIX_OPS or needs_matrix(extent) or (extent.level == "array" and extent.frame == "flat")
-
-        roots = [program.weights, *(program.updates[s.name] for s in program.states if s.guard is None)]
-        found = ir.fold(roots, needs)
-        return any(found[root] for root in roots)
+        return treats_matrices([program.weights, *(program.updates[s.name] for s in program.states if s.guard is None)])
 
     # --------------------------------------------------------------------------------------------------- step
 
@@ -196,11 +186,13 @@ class Writer:
 
     def _update(self) -> Lines:
         """For a route: the update of some groups of another optimizer."""
+        found, more = "None", ""
+        if self.role == "looking around":
+            found, more = "Iterator[None]", "; stops once, before anything moves"
         head = wrapped("def _update(self: Any, groups: list[dict[str, Any]], closure: Any = None, loss: Any = None, "
-                       f"random_state: Any = None) -> {'Iterator[None]' if self.asks_again else 'None'}:")  # fmt: skip
-        about = "One update of every parameter of some groups that has a gradient"
-        about += "; stops once, after it has asked and before it writes." if self.asks_again else "."
-        return [*head, *indented([f'"""{about}"""', *self._body("groups")])]
+                       f"random_state: Any = None) -> {found}:")  # fmt: skip
+        about = f'"""One update of every parameter of some groups that has a gradient{more}."""'
+        return [*head, *indented([about, *self._body("groups")])]
 
     # -------------------------------------------------------------------------------------------- evaluation
 
@@ -218,7 +210,7 @@ class Writer:
         if not any("dtype" in line for line in body):
             inner = [line for line in inner if not line.startswith("dtype")]
         in_group = [*update.settings(inner), 'for param in group["params"]:', *indented(inner)]
-        head, groups = (EVAL_OF_ROUTE, "groups") if self.method else (EVAL, "self.param_groups")
+        head, groups = (EVAL, "self.param_groups") if self.role == "alone" else (EVAL_OF_ROUTE, "groups")
         return ["@torch.no_grad()", *head, f"    for group in {groups}:", *indented(in_group, 2)]
 
 
