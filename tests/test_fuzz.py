@@ -77,6 +77,9 @@ FINDS: list[tuple[str, str, Way, bool]] = [
     ("module", f"rule R {{ {LR} {K} every 2 {{ y = lr }} else {{ y = k }} w' = w - lr*(loss + y) }}",
      Way(groups=True, missing=True, shapes=1, steps=3), False),
     ("module", f"rule R {{ {LR} w' = w - lr*(g + ceil(quantile(numel, t per tensor))) }}", Way(), False),
+    ("module", f"rule R {{ {LR} hyper bool b = true state s per model = false every 2 {{ y = g }} else {{ s' = b y = g }} "
+     "w' = w - lr*where(s', y, w) }", GROUPS, False),
+    ("module", f"rule R {{ {LR} w' = w - lr*(g + cbrt(tanh(log2(lr)))) }}", Way(), False),
     ("module", f"rule R {{ {LR} w' = w - lr*tanh(count(g per matrix) @ (2*count(g per matrix))) }}", Way(shapes=1), True),
     ("module", f"rule R {{ {LR} w' = w - lr*(g + quantile(atan(numel), 0 per group)) }}", Way(), False),
     ("torch", f"rule R {{ {LR} state s = lr s' = t w' = w - lr*orthonormal(s) }}", Way(steps=2), True),

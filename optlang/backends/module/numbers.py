@@ -12,7 +12,7 @@ from optlang.types import Extent
 
 LEAVES = frozenset(["const", "hyper", "t", "fact"])
 TOTAL = frozenset(["add", "sub", "mul", "neg", "abs", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "where", "branch",
-                   "maximum", "minimum", "isnan", "isfinite", "atan", "tanh", "count", *LEAVES])  # fmt: skip
+                   "maximum", "minimum", "isnan", "isfinite", "atan", "tanh", "cbrt", "count", *LEAVES])  # fmt: skip
 Operands = Callable[[Node], tuple[Node, ...]]
 
 
@@ -132,7 +132,7 @@ class Numbers:
                 return tame and args[0] in self.nonnegative
             case "log":
                 return tame and args[0] in self.positive
-            case "sin" | "cos" | "floor" | "ceil" | "round" | "cbrt" | "atan2":
+            case "sin" | "cos" | "floor" | "ceil" | "round" | "atan2":
                 return tame
             case "exp":
                 return tame and args[0].op == "const" and args[0].value < 700

@@ -244,7 +244,8 @@ class _Section:
         if node in self.scene.numbers or (side.type.extent == extent and side not in self.scene.numbers and not is_alone(side)):
             return piece
         if extent.level != "array":
-            return Piece(self.scene.wrap.format(piece.text)) if side in self.scene.numbers else piece
+            kind = ".bool()" if node.type.kind == "bool" else ""
+            return Piece(self.scene.wrap.format(piece.text) + kind) if side in self.scene.numbers else piece
         if side in self.scene.numbers:
             return filled(node, piece)
         return Piece(f"{piece.inside(ATOM)}.expand({shape_text(extent)})")

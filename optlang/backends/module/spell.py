@@ -17,7 +17,7 @@ LEVELS = {"or": OR, "and": AND, "add": SUM, "sub": SUM, "mul": PRODUCT, "div": P
 COMPARISONS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
 SYMBOLS = {"pow": "**", "mod": "%"}
 MATH = frozenset(["sqrt", "cbrt", "exp", "log", "sin", "cos", "atan", "tanh", "atan2", "isnan", "isfinite", "floor", "ceil"])
-IN_TORCH = {"div": "div", "mod": "remainder", "pow": "pow", "cbrt": "pow"}
+IN_TORCH = {"div": "div", "mod": "remainder", "pow": "pow"}
 
 
 def quoted(text: str) -> str:
@@ -88,8 +88,7 @@ def _infix(node: Node, args: Sequence[Piece]) -> Piece:
 
 def _number(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
     if node in numbers.raises and node.op not in ("sum", "mean"):
-        texts = [a.text for a in args] + (["1 / 3"] if node.op == "cbrt" else [])
-        return call("_ieee", f"torch.{IN_TORCH.get(node.op, node.op)}", *texts)
+        return call("_ieee", f"torch.{IN_TORCH.get(node.op, node.op)}", *(a.text for a in args))
     match node.op:
         case "and" | "or":
             return chained(args[0], node.op, args[1], LEVELS[node.op])
