@@ -175,7 +175,13 @@ def plan(program: Program, parts: bool = False) -> Plan:
 
 def sees_all(program: Program) -> bool:
     """Whether some values are of all parameters of an optimizer, in a route those of other rules included."""
-    return any(is_gathering(n) and n.value.level == "model" for n in ir.walk(program.all_roots()))
+    return bool(_of_all(program))
+
+
+def _of_all(program: Program) -> list[Node]:
+    """The values of all parameters that are ever computed; equations that nothing reads are not."""
+    nodes = ir.walk([*program.roots(), *(s.init for s in program.states)])
+    return [n for n in nodes if is_gathering(n) and n.value.level == "model"]
 
 
 def refuses_others(program: Program) -> str:
@@ -190,7 +196,7 @@ def refuses_others(program: Program) -> str:
 
 def _needs_own(program: Program) -> str:
     """What a value per model takes from each parameter that only those of this rule have; empty where it takes nothing such."""
-    waiting = [n.args[0] for n in ir.walk(program.all_roots()) if is_gathering(n) and n.value.level == "model"]
+    waiting = [n.args[0] for n in _of_all(program)]
     seen: set[Node] = set()
     while waiting:
         node = waiting.pop()

@@ -158,6 +158,7 @@ ROUTES = {
     "draws and counts": f"rule A {{ w' = w - 0.1*g*tanh(sum(normal()*g*t + uniform(per group) per model)) }} {PLAIN} {MATRICES}",
     "a state that goes on by itself": f"rule A {{ state n per model = 1 n' = n/2 w' = w - n'*g }} {PLAIN} {MATRICES}",
     "one rule for all": "rule A { state m = 0 m' = m + g w' = w - 0.1*m'/norm(m' per model) } route R { otherwise use A() }",
+    "what nobody reads": f"rule A {{ state m = 0 m' = m + g n = norm(m' per model) w' = w - 0.1*m' }} {PLAIN} {MATRICES}",
     "reports": "rule A { report n = norm(g per model) w' = w - 0.1*g } rule B { report n = t/2 w' = w - 0.1*g } " + VECTORS,
 }
 
@@ -626,6 +627,8 @@ def test_names_that_a_route_looks_at_can_be_written_to_a_file_and_are_asked_for(
 def test_what_cannot_be_generated_is_said() -> None:
     with pytest.raises(ValueError, match="`eval` reads values per group or model"):
         optlang.build("rule R { w' = w - g eval = w/norm(w' per model) }")
+    with pytest.raises(ValueError, match="its state `s` starts from a value of several parameters"):
+        optlang.build("rule R { state s = norm(w per model) s' = s/2 w' = w - s*g }")
 
 
 def test_sparse_and_complex_are_refused() -> None:

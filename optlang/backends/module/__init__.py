@@ -21,7 +21,7 @@ from optlang.backends.module.scene import Role, TooDeep
 from optlang.backends.module.writer import Writer
 from optlang.ir import Program, Routing
 from optlang.ops import CALLS
-from optlang.plan import refuses_others, sees_all
+from optlang.plan import is_gathering, refuses_others, sees_all
 from optlang.printing.emit import Names
 
 Baked = Mapping[str, Any]
@@ -102,6 +102,9 @@ def refuses(program: Program, role: Role = "alone") -> str:
     nodes = ir.walk(program.all_roots())
     if len(nodes) > MOST_NODES:
         return f"it has {len(nodes)} operations, more than anybody reads; the torch backend runs it"
+    starts = [s.name for s in program.states if any(is_gathering(n) for n in ir.walk([s.init]))]
+    if starts:
+        return f"its state `{starts[0]}` starts from a value of several parameters, before they are collected; let it start from a number"
     if program.evaluation is not None and _needs_others(program):
         return "its `eval` reads values per group or model; keep them in a state per tensor"
     try:

@@ -19,8 +19,7 @@ class Phases(Crossing):
         """The statements after the closure has been called."""
         lines = [*self._collected(first, groups), *self.shared_states()]
         crossed: set[Node] = set()
-        nothing = tuple(None for _ in self.plan.conditions)
-        for level in self.plan.levels(self.program.roots(), [nothing]):
+        for level in self.levels():
             crossed |= {b.mark for b in level}
             gathers = [b for b in level if b.op not in CALLS]
             lines += self._gather(gathers, crossed) if gathers else []

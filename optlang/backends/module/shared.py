@@ -13,6 +13,7 @@ from optlang.backends.module.section import write
 from optlang.backends.module.spell import quoted
 from optlang.backends.module.update import Update
 from optlang.ir import Node, Program
+from optlang.plan import Barrier
 
 
 class Shared(Update):
@@ -23,9 +24,13 @@ class Shared(Update):
     ) -> None:
         super().__init__(program, words, always_matrix, loops)
         self.looks_around = looks_around
-        common = self.plan.common if looks_around else frozenset()
-        self.roots_of_all = [b.args[0] for mark, b in self.plan.barriers.items() if mark in common]
-        self.of_all = common.union(ir.walk(self.roots_of_all, self.operands))  # what the parameters of other rules have as well
+        common = [b for level in self.levels() for b in level if b.mark in self.plan.common] if looks_around else []
+        self.roots_of_all = [b.args[0] for b in common]
+        self.of_all = {b.mark for b in common}.union(ir.walk(self.roots_of_all, self.operands))  # what others have as well
+
+    def levels(self) -> list[list[Barrier]]:
+        """What has to be known of several parameters, in the order in which it can be."""
+        return self.plan.levels(self.program.roots(), [tuple(None for _ in self.plan.conditions)])
 
     def _for_all(self, roots: Iterable[Node]) -> Lines:
         """The values per model and per group that some expressions are about to read."""
