@@ -42,6 +42,7 @@ CLIPPED = """rule Clipped { hyper lr = 0.1 in (0, inf) state m = 0 state far per
 WINDOWED = "rule Windowed { hyper lr = 0.1 in (0, inf) state old[3] = 0 old' = push(old, g) w' = w - lr*mean(old') }"
 DRAWN = """rule Drawn { state m = 0 m' = where(t == 1, normal(), m) + g*uniform()
   w' = w - 0.1*m'*max(abs(g) per tensor)/count(g per tensor) }"""
+BLOCKED = "rule Blocked { hyper lr = 0.1 in (0, inf) when rank >= 2 { d = g/max(1e-3, norm(g)) } else { d = g } w' = w - lr*d }"
 SOME = ["adamw", "lion", "momentum", "schedulefreeadamw", "lamb", "lars", "adafactor", "muonwithadamw", "prodigy", "gravity", "adamcm",
         "sps", "sophiah"]  # fmt: skip
 MODULES = ["adamw", "lamb", "prodigy", "soap"]
@@ -113,7 +114,7 @@ def every_rule(world: int, rules: Sequence[str] = ()) -> dict[str, dict[str, Any
 
     spread = sharding(init_device_mesh("cpu", (world,)), Shard(0))
     found = {}
-    for place, rule in enumerate(rules or (EVERYTHING[::-2] if world == 2 else [*SOME, CLIPPED, WINDOWED, DRAWN])):
+    for place, rule in enumerate(rules or (EVERYTHING[::-2] if world == 2 else [*SOME, CLIPPED, WINDOWED, DRAWN, BLOCKED])):
         name = optlang.Rule(rule).name
         params = {name: spread(p).requires_grad_() for name, p in start(rule).items()}
         try:

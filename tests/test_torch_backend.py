@@ -16,10 +16,11 @@ from stepping import cell, is_ambiguous, program, shapes_for, step_of
 from torch import Tensor
 
 import optlang
-from optlang import ir, live
+from optlang import ir
+from optlang.analysis import live
 from optlang.backends.base import Step, StepError
 from optlang.backends.reference import BACKEND as REFERENCE
-from optlang.backends.torch import BACKEND, TorchExecutable
+from optlang.backends.torch import BACKEND, TorchExecutable, barriers
 from optlang.ops import OPS, Op
 from optlang.types import TypeProblem
 
@@ -275,6 +276,22 @@ def test_errors_come_before_anything_is_written(backend: Any) -> None:
         with pytest.raises(StepError, match="p1|parameter 1"):
             executable.step(step_of(*cells))
         assert torch.equal(cells[0].weights, some(3, 2)), name
+
+
+class There(Tensor):
+    """A number on another device, which does not meet those of this one."""
+
+    device = torch.device("cuda", 1)
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert function is not torch.stack or all(isinstance(x, cls) for x in args[0])
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+def test_numbers_of_each_device_come_to_the_host_together() -> None:
+    found = barriers._on_host({0: torch.tensor(1.0), 1: torch.tensor(2.0).as_subclass(There), 2: torch.tensor(3.0)})
+    assert {place: float(value) for place, value in found.items()} == {0: 1, 1: 2, 2: 3}
 
 
 def test_no_cells() -> None:
