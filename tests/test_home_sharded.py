@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ from torch import Tensor, nn
 
 import optlang
 from optlang import library
+from optlang.runtime import sharded
 
 distributed = pytest.importorskip("torch.distributed")
 if not distributed.is_available() or sys.platform != "linux":
@@ -410,8 +412,8 @@ def refusals(world: int) -> None:
         assert len(optimizer.param_groups) == 1
 
 
-def hessians_of_models(world: int) -> None:
-    """Layers cut by columns and rows are differentiated twice; what FSDP2 and DDP do to gradients is not, and nothing is stepped."""
+def hessians_and_losses(world: int) -> None:
+    """With layers cut by columns and rows, and with copies of DDP that see a batch each; FSDP2's gradients are not differentiated."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
@@ -421,33 +423,41 @@ def hessians_of_models(world: int) -> None:
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
 
-    def step(net: nn.Module, optimizer: Any) -> None:
+    def step(net: nn.Module, optimizer: Any, data: Tensor) -> None:
         def closure() -> Tensor:
             optimizer.zero_grad()
-            loss = (net(some(4, 6)) ** 2).mean()
+            loss = (net(data) ** 2).mean()
             loss.backward()
             return loss  # type: ignore[no-any-return]
 
         optimizer.step(closure)
 
-    one, many = model(), parallelize_module(model(), init_device_mesh("cpu", (world,)), {"0": ColwiseParallel(), "2": RowwiseParallel()})
-    for net in (one, many):
-        optimizer = load("sophiah")(net.named_parameters())
-        step(net, optimizer)
-        step(net, optimizer)
-    for (name, p), q in zip(many.named_parameters(), one.parameters(), strict=True):
-        assert off((p.full_tensor() if hasattr(p, "full_tensor") else p).detach(), q.detach()) <= 1, name
-    for net, words in ((fully_shard(model()), "FSDP2's gradients cannot"), (DistributedDataParallel(model()), "averages them in place")):
+    data = some(4 * world, 6)
+    for rule in ("sophiah", "sps", "mezo"):
+        one, copied, mine = model(), DistributedDataParallel(model()), data[4 * distributed.get_rank() :][:4]
+        many = parallelize_module(model(), init_device_mesh("cpu", (world,)), {"0": ColwiseParallel(), "2": RowwiseParallel()})
+        for net, batch in ((one, data), (many, data), (copied, mine)):
+            optimizer = load(rule)(net.named_parameters())
+            step(net, optimizer, batch)
+            step(net, optimizer, batch)
+        for others in (many.named_parameters(), copied.named_parameters()):
+            for (name, p), q in zip(others, one.parameters(), strict=True):
+                found: Any = p
+                assert off((found.full_tensor() if hasattr(p, "full_tensor") else found).detach(), q.detach()) <= 1, f"{rule} {name}"
+    net = fully_shard(model())
+    with pytest.raises(ValueError, match=r"SophiaH cannot step 0\.weight, which .* hold parts of: FSDP2's gradients cannot be"):
+        load("sophiah")(net.named_parameters())
+    with mock.patch.object(sharded, "is_of_fsdp", lambda parameter: False):  # as if torch did not say
         before = [p.detach().clone() for p in net.parameters()]
-        with pytest.raises(RuntimeError, match=f"needs Hessian-vector products.*{words}"):
-            step(net, load("sophiah")(net.named_parameters()))
-        for p, q in zip(net.parameters(), before, strict=True):
-            assert torch.equal(getattr(p, "_local_tensor", p), getattr(q, "_local_tensor", q))
+        with pytest.raises(RuntimeError, match="needs Hessian-vector products.*FSDP2's gradients cannot"):
+            step(net, load("sophiah")(net.named_parameters()), data)
+    for p, q in zip(net.parameters(), before, strict=True):
+        assert torch.equal(getattr(p, "_local_tensor", p), getattr(q, "_local_tensor", q))
 
 
 TASKS = {f.__name__: f for f in (
     every_rule, every_module, loaded_from_one_process, descriptions, evaluation, other_meshes, models, tensor_parallel, there_and_back,
-    refusals, hessians_of_models,
+    refusals, hessians_and_losses,
 )}  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------- the processes

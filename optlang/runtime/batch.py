@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optlang.runtime.processes import averaged, watched
+
 Closure = Callable[[], Any]
 ONCE = "the rule needs Hessian-vector products, but the model cannot be differentiated twice"
 COMPILED = ". Call the model itself in the closure, not what `torch.compile` made of it"
-AVERAGED = ". DistributedDataParallel averages them in place; gradients of tensor parallel layers can be differentiated again"
 ATTENTION = ". Compute the loss under `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`"
-ADVICE = {"donated buffer": COMPILED, "aot_autograd": COMPILED, "scaled_dot_product": ATTENTION, "leaf Variable": AVERAGED}
+ADVICE = {"donated buffer": COMPILED, "aot_autograd": COMPILED, "scaled_dot_product": ATTENTION}
 CASTING = ("cpu", "cuda", "xpu", "mps")
 Random = tuple[Tensor, list[Tensor]]
 
@@ -27,7 +28,7 @@ class Batch:
         self.closure, self.parameters = closure, parameters
         self.random = _random_state() if again else None
         self.autocast = {kind: torch.get_autocast_dtype(kind) for kind in autocasting()}
-        with torch.enable_grad():
+        with torch.enable_grad(), watched() as self.models:
             self.loss = closure()
 
     def gradients(self, cells: Sequence[Tensor], points: Sequence[Tensor]) -> list[Tensor]:
@@ -54,7 +55,7 @@ class Batch:
 
     def hessian(self, cells: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
         """The Hessian at the weights times vectors, exactly. Raises RuntimeError where the model cannot be differentiated twice."""
-        with self._again(), _keeping_the_graph() as passes, torch.enable_grad():
+        with self._again(), _keeping_the_graph() as passes, watched(apart=True) as models, torch.enable_grad():
             self.closure()
             if not passes:
                 raise RuntimeError("the rule needs Hessian-vector products: the closure must call `loss.backward()`, for the "
@@ -68,7 +69,9 @@ class Batch:
                 products = torch.autograd.grad(
                     [g for g, _ in graphs], list(cells), [v.to(g.dtype) for g, v in graphs], allow_unused=True
                 )
-        return [torch.zeros_like(p) if x is None else x.detach() for p, x in zip(cells, products, strict=True)]
+            found = [torch.zeros_like(p) if x is None else x.detach() for p, x in zip(cells, products, strict=True)]
+        averaged(found, cells, models)
+        return found
 
     @contextmanager
     def _again(self) -> Iterator[None]:

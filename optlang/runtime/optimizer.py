@@ -199,8 +199,10 @@ class RuleOptimizer(Gathered):
             weights = [cell.weights if part is None else part.parameter for cell, part in zip(cells, parts, strict=True)]
             signs = [-1 if self.param_groups[cell.group].get("maximize", False) else 1 for cell in cells]
             asks = self.case_of(self.param_groups[cells[0].group]).asks
-            step.loss = signs[0] * mean_of(as_number(batch.loss), self.stepped) if "loss" in asks else None
-            step.loss_at = lambda points: signs[0] * mean_of(batch.loss_at(weights, points_at(parts, points)), self.stepped)
+            step.loss = signs[0] * mean_of(as_number(batch.loss), self.stepped, batch.models) if "loss" in asks else None
+            step.loss_at = lambda points: signs[0] * mean_of(
+                batch.loss_at(weights, points_at(parts, points)), self.stepped, batch.models
+            )
             step.grad = lambda points: [s * x for s, x in zip(signs, gradients_at(batch, weights, parts, points), strict=True)]
             step.hvp = lambda vectors: [s * x for s, x in zip(signs, products_at(batch, weights, parts, vectors), strict=True)]
         try:

@@ -1,13 +1,14 @@
-"""What processes that hold parts of the same parameters tell each other: sums and extremes, and the loss."""
+"""What processes that share parameters tell each other: sums and extremes of their parts, the loss, products with the Hessian."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 Shape = tuple[int, ...]
 REDUCTIONS = {"sum": "SUM", "mean": "SUM", "amax": "MAX", "amin": "MIN"}
@@ -54,15 +55,52 @@ def first_place(parameter: Any) -> int | None:
     return int(offset[0]) * rest
 
 
-def mean_of(loss: Any, parameters: Iterable[Any]) -> Any:
-    """The loss of all processes that hold parts: the mean of theirs, as their gradients are averaged."""
+def mean_of(loss: Any, parameters: Iterable[Any], models: Sequence[Any]) -> Any:
+    """The loss of all processes that hold parts or copies: the mean of theirs, as their gradients are averaged."""
     meshes = [p.device_mesh for p in parameters if hasattr(p, "device_mesh")]
-    if not meshes:
+    mesh = max(meshes, key=lambda mesh: mesh.size(), default=None)
+    groups = [model.process_group for model in models] + ([] if mesh is None else mesh.get_all_groups())
+    if not groups:
         return loss
-    from torch.distributed import all_reduce  # noqa: PLC0415
+    device = mesh.device_type if mesh is not None else next(models[0].parameters()).device
+    found = torch.as_tensor(loss).detach().double().clone().to(device)
+    for group in dict.fromkeys(groups):
+        _average(found, group)
+    return found
 
-    mesh = max(meshes, key=lambda mesh: mesh.size())
-    found = torch.as_tensor(loss).detach().double().clone().to(mesh.device_type)
-    for group in mesh.get_all_groups():
-        all_reduce(found, group=group)
-    return found / mesh.size()
+
+@contextmanager
+def watched(apart: bool = False) -> Iterator[list[Any]]:
+    """Gives the models of DistributedDataParallel that are called in here. `apart`: each process keeps its own gradients, which
+    can be differentiated again; averages in place cannot."""
+    models: list[Any] = []
+    if not distributed.is_available() or not distributed.is_initialized():
+        yield models
+        return
+    from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415
+
+    plain: Any = DistributedDataParallel.forward
+
+    def forward(model: Any, *args: Any, **more: Any) -> Any:
+        models.append(model)
+        with model.no_sync() if apart else nullcontext():
+            return plain(model, *args, **more)
+
+    setattr(DistributedDataParallel, "forward", forward)  # noqa: B010 - modules look there
+    try:
+        yield models
+    finally:
+        setattr(DistributedDataParallel, "forward", plain)  # noqa: B010
+
+
+def averaged(values: Sequence[Tensor], parameters: Sequence[Tensor], models: Iterable[Any]) -> None:
+    """Averages a value for each parameter over the processes of the models that have it, in place."""
+    for model in dict.fromkeys(models):
+        inside = {id(p) for p in model.parameters()}
+        for value in [x for x, p in zip(values, parameters, strict=True) if id(p) in inside]:
+            _average(value, model.process_group)
+
+
+def _average(value: Tensor, group: Any) -> None:
+    distributed.all_reduce(value, group=group)
+    value /= distributed.get_world_size(group)

@@ -61,9 +61,19 @@ def refuses(parameter: Tensor, asks: Set[str], differentiable: bool, plain: bool
     """Why such a parameter cannot be spread over processes; empty where it can. `asks`: what the rule asks the model for."""
     if differentiable:
         return "autograd cannot go through a step of its parts"
+    if "hvp" in asks and is_of_fsdp(parameter):
+        return "FSDP2's gradients cannot be differentiated again, as products with the Hessian want; those of tensor parallel layers can"
     if not plain:
         return "states and weights in fewer bits are kept in blocks, which parts would cut"
     return "it is complex" if parameter.is_complex() else ""
+
+
+def is_of_fsdp(parameter: Any) -> bool:
+    """Whether FSDP2 gathers it and hands out its gradients. What torch does not tell here shows in the first step."""
+    from torch.distributed import _composable_state, fsdp  # noqa: PLC0415 - only where there are such parameters
+
+    modules: list[Any] = [m for m in getattr(_composable_state, "_module_state_mapping", ()) if isinstance(m, fsdp.FSDPModule)]
+    return any(p is parameter for module in modules for p in module.parameters())
 
 
 def agree(mesh: Any, what: str) -> bool:
