@@ -76,6 +76,16 @@ def test_a_population_that_stands_still_starts_again() -> None:
     assert {member.number for member in branch.islands[0].members} <= {1, 12}, "then from the best"
 
 
+def test_children_of_a_population_that_was_given_up_stay_out_of_the_next() -> None:
+    branch = evolution(patience=5)
+    proposals = [branch.propose() for _ in range(30)]  # many are under way at a time
+    belong = [branch.add(proposal, number, -50.0) for number, proposal in enumerate(proposals, 1)]
+    assert belong == [True] * 5 + [False] * 25 and branch.restarts == 1
+    assert {member.number for member in branch.islands[0].members} == {0}
+    branch.add(proposals[0], 31, -0.5)
+    assert branch.best.number == 31, "but the best is the best"
+
+
 def test_the_best_of_an_island_wanders_to_the_next() -> None:
     branch = evolution(islands=2, migrate_every=3)
     proposals = [branch.propose() for _ in range(3)]

@@ -133,6 +133,17 @@ def test_baselines_have_their_own_budgets(tmp_path: Path) -> None:
             assert row[2].count("\n") == 0 and "mul(" in row[2], "only the constant of the seed changes"
 
 
+def test_a_population_that_starts_again_has_new_hurdles(tmp_path: Path) -> None:
+    pace = Pace(jobs=2, per_job=3, proposals=800, hurdle=0.0, trial=0.5)
+    with started(tmp_path / "run.db", ageing=Ageing(population=20, patience=150), pace=pace) as run:
+        strand, most = run.hunt.strands["evolution"], 0
+        for _ in run:
+            if strand.branch.restarts:
+                break
+            most = max(most, len(strand.reached["trial"]))
+        assert strand.branch.restarts == 1 and most > 10 and not any(strand.reached.values())
+
+
 def test_a_branch_that_has_tried_all_constants_ends(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     space = Space(functions={"mul": 1.0}, seeds=(from_text("u = mul(g, 1.0)"),), constants=(0.1, 10.0), series=True)
     path = tmp_path / "run.db"

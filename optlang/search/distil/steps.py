@@ -21,7 +21,7 @@ from optlang.host import MissingFact, evaluate
 from optlang.ir import Node
 from optlang.ops import FACTS
 from optlang.search.programs.functions import FUNCTIONS
-from optlang.search.programs.genome import NUMBER, UPDATE, Form, Genome, input_codes, result_code, type_of
+from optlang.search.programs.genome import MISFIT, UPDATE, Form, Genome, input_codes, result_code, type_of
 from optlang.types import ELEMENT, Extent, TypeProblem
 
 Array = Any  # numpy.ndarray, or a number
@@ -68,10 +68,12 @@ def facts_of(shape: tuple[int, ...]) -> dict[str, int]:
 
 def lines_of(genome: Genome, form: Form, layout: Layout) -> list[Line] | None:
     """The statements of a genome as calls; None where one is not to be had on flat values."""
-    known = input_codes(form).copy()
+    known = input_codes(form)
     lines: list[Line] = []
     for function, target, args, _ in genome:
-        given = tuple([known[arg] if isinstance(arg, str) else NUMBER for arg in args])
+        given = tuple(map(known.__getitem__, args))
+        if MISFIT in given:
+            raise KeyError(*[arg for arg, code in zip(args, given, strict=True) if code == MISFIT])
         call = layout.call(function, given)
         if call is None or not SHAPED.isdisjoint(args):
             return None
@@ -89,9 +91,9 @@ def genome_function(genome: Genome, form: Form, layout: Layout) -> Step | None:
     lines = lines_of(genome, form, layout)
     if lines is None:
         return None
-    constants = {arg: arg for _, _, args in lines for arg in args if type(arg) is float}
-    facts = {name: layout.facts[name] for name in FACTS if any(name in args for _, _, args in lines)}
-    given: dict[Any, Array] = {**constants, **facts}
+    read = {arg for _, _, args in lines for arg in args}
+    given: dict[Any, Array] = {arg: arg for arg in read if type(arg) is float}
+    given |= {name: layout.facts[name] for name in read.intersection(FACTS)}
 
     def step(w: Array, g: Array, slots: Mapping[str, Array], t: float, lr: float = 1.0) -> tuple[Array, dict[str, Array]]:
         values: dict[Any, Array] = {**given, **slots, "w": w, "g": g, "t": t, "lr": lr}

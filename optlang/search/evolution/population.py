@@ -1,9 +1,9 @@
 """Where children come from: regularised evolution, and the two baselines that it must beat.
 
 Evolution is that of Real et al. 2019 (arXiv:1802.01548), as Lion's search used it: a tournament among random members of the
-population chooses a parent, its mutant enters, the oldest leaves. Populations may be split into islands; a branch that has
-not improved for long starts again, from the seeds and from the best program in turn. Everything a branch needs to go on
-where it was is in `state()`, which is JSON.
+population chooses a parent, its mutant enters, the oldest leaves. Populations may be split into islands; an island that has
+not improved for long starts again, from the seeds and from the best program in turn, without the children of the old
+population that are still being trained. Everything a branch needs to go on where it was is in `state()`, which is JSON.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple, Protocol
 
 from optlang.search.programs.genome import Genome, from_text, to_text
@@ -21,12 +22,14 @@ KINDS: tuple[Kind, ...] = ("evolution", "random", "constants")
 
 
 class Proposal(NamedTuple):
-    """A program to be looked at. `parent` is the store's number of the program that it came from, None for a new one."""
+    """A program to be looked at. `parent` is the store's number of the program that it came from, None for a new one; `era` counts
+    how often its island had started again."""
 
     genome: Genome
     parent: int | None
     change: str
     island: int = 0
+    era: int = 0
 
 
 class Member(NamedTuple):
@@ -37,6 +40,7 @@ class Member(NamedTuple):
     fitness: float
 
 
+_fitness = attrgetter("fitness")
 Change = Callable[[Genome, random.Random], tuple[Genome, str]]
 Make = Callable[[random.Random], Genome]
 
@@ -44,10 +48,12 @@ Make = Callable[[random.Random], Genome]
 class Branch(Protocol):
     """One way of proposing programs, with all that it has learnt."""
 
+    restarts: int
+
     def propose(self) -> Proposal: ...
 
-    def add(self, proposal: Proposal, number: int, fitness: float) -> None:
-        """The fitness of what was proposed, in the order of the proposals."""
+    def add(self, proposal: Proposal, number: int, fitness: float) -> bool:
+        """The fitness of what was proposed, in the order of the proposals. False for a child of a population that was given up."""
 
     def state(self) -> dict[str, Any]: ...
 
@@ -81,6 +87,7 @@ class Island:
 
     def __init__(self, size: int, seeds: Sequence[Member]) -> None:
         self.members: deque[Member] = deque(maxlen=size)
+        self.era = -1
         self.restart(seeds)
 
     def restart(self, seeds: Sequence[Member]) -> None:
@@ -89,6 +96,7 @@ class Island:
         self.members.extend(seeds[place % len(seeds)] for place in range(self.members.maxlen or len(seeds)))
         self.best = max(seeds, key=_fitness)
         self.stale = 0
+        self.era += 1
 
     def add(self, member: Member) -> None:
         self.members.append(member)
@@ -98,12 +106,13 @@ class Island:
             self.stale += 1
 
     def state(self) -> dict[str, Any]:
-        return {"members": list(map(_member_out, self.members)), "best": _member_out(self.best), "stale": self.stale}
+        members = list(map(_member_out, self.members))
+        return {"members": members, "best": _member_out(self.best), "stale": self.stale, "era": self.era}
 
     def take_up(self, state: Mapping[str, Any]) -> None:
         self.members.clear()
         self.members.extend(map(_member_in, state["members"]))
-        self.best, self.stale = _member_in(state["best"]), state["stale"]
+        self.best, self.stale, self.era = _member_in(state["best"]), state["stale"], state["era"]
 
 
 class Evolution:
@@ -119,25 +128,29 @@ class Evolution:
     def propose(self) -> Proposal:
         number = self.proposed % len(self.islands)
         self.proposed += 1
-        parent = self._parent(self.islands[number])
+        island = self.islands[number]
+        parent = self._parent(island)
         genome, change = self.change(parent.genome, self.random)
-        return Proposal(genome, parent.number, change, number)
+        return Proposal(genome, parent.number, change, number, island.era)
 
     def _parent(self, island: Island) -> Member:
         """The best of a few, drawn with replacement."""
-        size = len(island.members)
-        return max((island.members[self.random.randrange(size)] for _ in range(self.ageing.tournament)), key=_fitness)
+        choice, members = self.random.choice, island.members
+        return max([choice(members) for _ in range(self.ageing.tournament)], key=_fitness)
 
-    def add(self, proposal: Proposal, number: int, fitness: float) -> None:
+    def add(self, proposal: Proposal, number: int, fitness: float) -> bool:
         member = Member(number, proposal.genome, fitness)
         island = self.islands[proposal.island]
-        island.add(member)
         self.best = max(self.best, member, key=_fitness)
         self.added += 1
+        belongs = proposal.era == island.era
+        if belongs:
+            island.add(member)
         if self.ageing.patience and island.stale >= self.ageing.patience:
             self._restart(island)
         if len(self.islands) > 1 and self.added % self.ageing.migrate_every == 0:
             self._migrate()
+        return belongs
 
     def _restart(self, island: Island) -> None:
         """From the seeds and from the best of all, in turn."""
@@ -169,6 +182,8 @@ class Evolution:
 class RandomSearch:
     """Programs drawn anew each time: what a search has to beat to have found anything."""
 
+    restarts = 0
+
     def __init__(self, make: Make, seed: int) -> None:
         self.make = make
         self.random = random.Random(seed)
@@ -176,18 +191,15 @@ class RandomSearch:
     def propose(self) -> Proposal:
         return Proposal(self.make(self.random), None, "drawn at random")
 
-    def add(self, proposal: Proposal, number: int, fitness: float) -> None:
+    def add(self, proposal: Proposal, number: int, fitness: float) -> bool:
         """Nothing is learnt."""
+        return True
 
     def state(self) -> dict[str, Any]:
         return {"random": _random_out(self.random)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.random.setstate(_random_in(state["random"]))
-
-
-def _fitness(member: Member) -> float:
-    return member.fitness
 
 
 def _member_out(member: Member) -> list[Any]:

@@ -182,12 +182,22 @@ class Strand:
         for candidate in pending.candidates:
             if candidate.number:
                 births.append(self._born(candidate, pending, found[candidate.number]))
-            known = self.known[candidate.fingerprint]
-            self.branch.add(candidate.proposal, known.number, known.fitness)
+            self._learn(candidate, found.get(candidate.number))
         self.children += pending.children
         self.rounds += 1
         self.lean = self.lean + 1 if pending.children >= self.pace.proposals and 8 * len(pending.live) < self.pace.trained else 0
         return Round(self.name, tuple(births), self.children, self.spent, self.best, self.best is not before)
+
+    def _learn(self, candidate: Candidate, assessment: Assessment | None) -> None:
+        """For the branch and the hurdles, which a population that starts again does not take over from the one before."""
+        known, restarts = self.known[candidate.fingerprint], self.branch.restarts
+        belongs = self.branch.add(candidate.proposal, known.number, known.fitness)
+        if self.branch.restarts > restarts:
+            for values in self.reached.values():
+                values.clear()
+        elif belongs and assessment is not None:
+            for task, value in reached(assessment):
+                self.reached[task].append(value)
 
     def _born(self, candidate: Candidate, pending: Pending, assessment: Assessment) -> Birth:
         number, proposal = candidate.number, candidate.proposal
@@ -196,8 +206,6 @@ class Strand:
         self.best = max(self.best, known, key=lambda one: one.fitness)
         self.trained += 1
         self.spent += assessment.steps
-        for task, value in reached(assessment):
-            self.reached[task].append(value)
         genome = pending.live[number]
         slots = len(slots_used(genome, self.space.form))
         return Birth(number, candidate.fingerprint, genome, slots, proposal.parent, proposal.change, self.children, assessment)
@@ -245,7 +253,7 @@ def reached(assessment: Assessment) -> Iterator[tuple[str, float]]:
 
 def _pending_out(pending: Pending) -> dict[str, Any]:
     candidates = [
-        [to_text(c.proposal.genome), c.proposal.parent, c.proposal.change, c.proposal.island, c.fingerprint, c.number]
+        [to_text(c.proposal.genome), *c.proposal[1:], c.fingerprint, c.number]
         for c in pending.candidates
     ]
     live = {str(number): to_text(genome) for number, genome in pending.live.items()}
@@ -254,8 +262,7 @@ def _pending_out(pending: Pending) -> dict[str, Any]:
 
 def _pending_in(kept: Mapping[str, Any]) -> Pending:
     candidates = [
-        Candidate(Proposal(from_text(text), parent, change, island), fingerprint, number)
-        for text, parent, change, island, fingerprint, number in kept["candidates"]
+        Candidate(Proposal(from_text(text), *rest), fingerprint, number) for text, *rest, fingerprint, number in kept["candidates"]
     ]
     live = {int(number): from_text(text) for number, text in kept["live"].items()}
     return Pending(candidates, live, kept["children"], tuple(kept["hurdles"]))

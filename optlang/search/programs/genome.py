@@ -122,36 +122,43 @@ def result_code(call: tuple[str | int, ...]) -> int:
     return found
 
 
-_inputs: dict[Form, dict[str, int]] = {}
+class Codes(dict[Argument, int]):
+    """The codes of names; a constant is a number, and a name that has no value a misfit."""
+
+    def __missing__(self, argument: Argument) -> int:
+        return MISFIT if type(argument) is str else NUMBER
 
 
-def input_codes(form: Form) -> dict[str, int]:
-    """The codes of every name that has a value before the first statement. Not to be changed."""
+_inputs: dict[Form, Codes] = {}
+
+
+def input_codes(form: Form) -> Codes:
+    """The codes of every name that has a value before the first statement."""
     found = _inputs.get(form)
     if found is None:
-        found = _inputs[form] = {name: code_of(node.type) for name, node in form.inputs().items()}
-    return found
+        found = _inputs[form] = Codes({name: code_of(node.type) for name, node in form.inputs().items()})
+    return Codes(found)
 
 
-def codes(genome: Genome, form: Form) -> dict[str, int] | None:
+def codes(genome: Genome, form: Form) -> Codes | None:
     """As `types`, with codes in place of types."""
-    known = input_codes(form).copy()
-    get, results = known.get, _RESULTS
+    known = input_codes(form)
+    get, results = known.__getitem__, _RESULTS
     for function, target, args, _ in genome:
-        call: tuple[str | int, ...] = (function, *[get(arg, MISFIT) if type(arg) is str else NUMBER for arg in args])
+        call: tuple[str | int, ...] = (function, *map(get, args))
         result = results.get(call)
         if result is None:
             result = result_code(call)
         if result < 0:
             return None
         known[target] = result
-    return known if may_end(known.get(UPDATE, MISFIT)) and all(may_end(known[slot]) for slot in form.slots) else None
+    return known if may_end(known[UPDATE]) and all(may_end(known[slot]) for slot in form.slots) else None
 
 
 def types(genome: Genome, form: Form) -> dict[str, Type] | None:
     """The types of all names at the end of a genome, or None where a statement does not fit or reads what is not there."""
     known = codes(genome, form)
-    return None if known is None else {name: _TYPE_OF[code] for name, code in known.items()}
+    return None if known is None else {str(name): _TYPE_OF[code] for name, code in known.items()}
 
 
 _ends: dict[int, bool] = {MISFIT: False}
@@ -192,16 +199,15 @@ def _needed(genome: Genome, form: Form) -> tuple[Genome, set[str]]:
 
 def backwards(genome: Genome, needed: Iterable[str]) -> tuple[Genome, set[str]]:
     """The statements that names at the end depend on, and the names that these read from before the first."""
-    wanted = set(needed)
+    wanted: set[Argument] = set(needed)
     kept = []
     for statement in reversed(genome):
-        target = statement[1]
-        if target in wanted:
-            wanted.discard(target)
-            wanted.update([arg for arg in statement[2] if type(arg) is str])
+        if statement[1] in wanted:
+            wanted.discard(statement[1])
+            wanted.update(statement[2])
             kept.append(statement)
     kept.reverse()
-    return tuple(kept), wanted
+    return tuple(kept), {name for name in wanted if type(name) is str}
 
 
 # ---------------------------------------------------------------------------------------------------------- meaning

@@ -79,10 +79,7 @@ class Draws:
 
     def names(self, genome: Sequence[Statement], place: int) -> list[str]:
         """What has a value before the statement at a place."""
-        found = dict.fromkeys(self.space.readable)
-        for statement in genome[:place]:
-            found[statement[1]] = None
-        return list(found)
+        return list(dict.fromkeys([*self.space.readable, *[statement[1] for statement in genome[:place]]]))
 
 
 @mutation("insert", 1.0)

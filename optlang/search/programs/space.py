@@ -96,8 +96,10 @@ class Space:
         """Whether a genome is in the space: `problem`, without words."""
         if len(genome) > self.limits.statements or codes(genome, self.form) is None:
             return False
-        form = self.form
-        return not any(check(genome, form) for check in self._checks) and (self.filled is None or not self.filled.problem(genome))
+        for check in self._checks:
+            if check(genome, self.form):
+                return False
+        return self.filled is None or not self.filled.problem(genome)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers and texts."""

@@ -55,34 +55,57 @@ def probe(seed: int = 2302_06675, count: int = PROBES) -> Probe:
     return Probe(gradients, source.normal(size=(STEPS, count, SIZE)), (gradients**2).sum(-1))
 
 
-def updates(genome: Genome, form: Form, scale: float = 1.0, data: Probe | None = None) -> Array:
-    """What a program computes in each step, [steps, probes, elements], of gradients times `scale`; NaN where it cannot run."""
-    data = data or probe()
-    step = genome_function(genome, form, LAYOUT)
+def ready(genome: Genome, form: Form) -> Step | None:
+    """A program made ready for the probes; None if it needs the interpreter."""
+    return genome_function(genome, form, LAYOUT)
+
+
+def updates(genome: Genome, form: Form, scale: float = 1.0, data: Probe | None = None, step: Step | None = None) -> Array:
+    """What a program computes in each step, [steps, probes, elements], of gradients times `scale`; NaN where it cannot run.
+
+    `step`: the program, if it is `ready` already.
+    """
+    data, step = data or probe(), step or ready(genome, form)
     with np.errstate(all="ignore"):
         return _by_interpreter(genome, form, scale, data) if step is None else _quick(step, form, scale, data)
 
 
-def fingerprint(genome: Genome, form: Form, found: Array) -> str:
+def fingerprint(genome: Genome, form: Form, found: Array, step: Step | None = None) -> str:
     """The short text for a program whose updates are `found`. Of programs that need the interpreter it tells no more than these."""
-    step = genome_function(genome, form, LAYOUT)
+    step = step or ready(genome, form)
     with np.errstate(all="ignore"):
         seen = [found] if step is None else [found, _quick(step, form, 1.0, probe(MORE, MORE))]
-        return hashlib.blake2b(b"".join(_rounded(one, form).tobytes() for one in seen), digest_size=12).hexdigest()
+        sums = [_keys(one.size) @ _rounded(one, form).ravel() for one in seen]
+    return hashlib.blake2b(b"".join([one.tobytes() for one in sums]), digest_size=12).hexdigest()
+
+
+@cache
+def _keys(size: int) -> Array:
+    """Sums with these, modulo 2^64, stand for so many numbers: to hash all of them takes longer than the program did."""
+    return np.random.default_rng(size).integers(-(2**63), 2**63, size=(2, size), dtype=np.int64) | 1
 
 
 def _rounded(found: Array, form: Form) -> Array:
     """Updates as whole numbers that are alike where only the order of additions differs."""
     sizes = np.abs(found)
-    lost = ~(sizes < np.inf)
-    sizes[lost] = 0.0
-    values = found / sizes.max() if form.scaled else found + 0.0
-    values[lost] = 0.0
+    largest = sizes.max()
+    lost = None if largest < np.inf else ~(sizes < np.inf)
+    if lost is not None:
+        sizes[lost] = 0.0
+        largest = sizes.max()
+    values = found / largest if form.scaled else found + 0.0
+    if lost is not None:
+        values[lost] = 0.0
     if form.scaled:
         values /= math.sqrt(np.vdot(values, values) / values.size)
-    values[sizes <= NOTHING * sizes.max(-1, keepdims=True)] = 0.0  # beside one step that explodes the others still count
-    values[lost] = np.inf
-    return (values.view(np.int64) + HALF_CELL) >> DROPPED
+    if sizes.min() <= NOTHING * largest:  # else no element is nothing beside the others of its step
+        values[sizes <= NOTHING * sizes.max(-1, keepdims=True)] = 0.0  # beside one step that explodes the others still count
+    if lost is not None:
+        values[lost] = np.inf
+    whole = values.view(np.int64)
+    whole += HALF_CELL
+    whole >>= DROPPED
+    return whole
 
 
 def descends(found: Array) -> float:

@@ -17,7 +17,6 @@ import numpy as np
 from optlang.search.programs.constraints import BEHAVIOURAL
 from optlang.search.programs.genome import Genome, live
 from optlang.search.programs.space import Space
-from optlang.search.programs.template import names_read
 from optlang.search.screening import fingerprint as behaviour
 from optlang.search.screening.canonical import algebraic_key, structural_key
 
@@ -78,12 +77,13 @@ class Screen:
         return self._behaved(started, keys, genome)
 
     def _behaved(self, started: float, keys: list[Any], genome: Genome) -> Verdict:
-        found = behaviour.updates(genome, self.space.form)
+        step = behaviour.ready(genome, self.space.form)
+        found = behaviour.updates(genome, self.space.form, step=step)
         reason = self._trouble(found, genome)
         if reason:
             self._remember(keys, f"!{reason}")
             return self._rejected("fingerprint", started, reason, genome)
-        name = behaviour.fingerprint(genome, self.space.form, found)
+        name = behaviour.fingerprint(genome, self.space.form, found, step)
         is_known = name in self.known
         self._remember([*keys, name], name)
         if is_known:
@@ -140,4 +140,4 @@ class Screen:
 
 
 def _reads_gradient(genome: Genome) -> bool:
-    return "g" in names_read(genome)
+    return any("g" in statement[2] for statement in genome)

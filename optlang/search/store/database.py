@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Store", "StoreError"]
 
-FORMAT = 2
+FORMAT = 3
 NAME = "optlang search"
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
