@@ -51,14 +51,16 @@ def evolved(children: int, seed: int) -> Screen:
     space = space_of("lion", ["adamw"])
     screen = Screen(space)
     branch = Evolution([Member(1, space.seeds[0], 0.5)], Mutator(space), Ageing(200, 3), seed)
-    numbers: dict[str, int] = {}
+    drawn: dict[str, tuple[int, float]] = {}
+    source = random.Random(seed)
     screen.check(space.seeds[0])
     for _ in range(children):
         proposal = branch.propose()
         verdict = screen.check(proposal.genome)
         if verdict.level != "rejected":
-            number = numbers.setdefault(verdict.fingerprint, len(numbers) + 2)
-            branch.add(proposal, number, random.Random(number).random())
+            if verdict.fingerprint not in drawn:
+                drawn[verdict.fingerprint] = len(drawn) + 2, source.random()
+            branch.add(proposal, *drawn[verdict.fingerprint])
     return screen
 
 

@@ -32,6 +32,7 @@ Step = Callable[..., tuple[Array, dict[str, Array]]]
 MAPS = meaning.maps()
 SHAPED = frozenset(["rows", "cols", "fan_in", "fan_out"])  # facts that vectors lack
 LEVELS = ("host", "model", "tensor")  # of operands that are one number for each parameter, or fewer
+_SIGNS = {"add": "+", "sub": "-", "mul": "*"}  # of numbers, a tenth of the time that NumPy's functions take
 _UFUNCS = {"sum": np.add, "mean": np.add, "amax": np.maximum, "amin": np.minimum}
 
 
@@ -54,9 +55,10 @@ class Layout:
     def call(self, function: str, given: tuple[int, ...]) -> Call | None:
         """A function on flat operands whose types have these codes; None where there is none."""
         key = (function, given)
-        if key not in self._calls:
-            self._calls[key] = _made(self, function, given)
-        return self._calls[key]
+        try:
+            return self._calls[key]
+        except KeyError:
+            return self._calls.setdefault(key, _made(self, function, given))
 
 
 def facts_of(shape: tuple[int, ...]) -> dict[str, int]:
@@ -107,7 +109,11 @@ def genome_function(genome: Genome, form: Form, layout: Layout) -> Step | None:
 
 def _whole(value: Array, like: Array) -> Array:
     """A value for each element; one for all of them stands for that."""
-    return value if type(value) is np.ndarray and value.shape == like.shape else np.broadcast_to(value, like.shape)
+    if type(value) is np.ndarray and value.shape == like.shape:
+        return value
+    whole = np.empty(like.shape)
+    whole[...] = value
+    return whole
 
 
 # ------------------------------------------------------------------------------------------- functions on flat values
@@ -229,6 +235,8 @@ def _text(node: Node, words: Mapping[Node, str], shape: tuple[int, ...], space: 
     if node.op == "fact":
         found = facts_of(shape).get(node.value)
         return None if found is None else repr(float(found))
+    if node.op in _SIGNS:
+        return f" {_SIGNS[node.op]} ".join(words[arg] for arg in node.args)
     args = ", ".join(words[arg] for arg in node.args)
     if node.op in _UFUNCS and isinstance(node.value, Extent):
         space[f"f_{node.op}"] = _mean if node.op == "mean" else _reduced(_UFUNCS[node.op])

@@ -13,6 +13,7 @@ import math
 import random
 from bisect import bisect
 from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import accumulate
 
 from optlang.search.programs.functions import FUNCTIONS
@@ -104,7 +105,7 @@ def remember(draws: Draws, genome: Genome) -> Change | None:
 
 def _between(draws: Draws, genome: Genome, slot: str) -> Change | None:
     """A new statement of a value and perhaps a slot, put before a reader of the value."""
-    places = [(p, n) for p, n in _open(draws.space, genome) if isinstance(genome[p].args[n], str)]
+    places = [(p, n) for p, n in _open(draws.space, genome) if type(genome[p][2][n]) is str]
     if not places:
         return None
     place, position = draws.random.choice(places)
@@ -148,7 +149,7 @@ def argument(draws: Draws, genome: Genome) -> Change | None:
 @mutation("constant", 1.0)
 def constant(draws: Draws, genome: Genome) -> Change | None:
     """Another value for one constant: all that the constants-only baseline does, and what rules gain most by at first."""
-    places = [(p, n) for p, n in _open(draws.space, genome) if isinstance(genome[p].args[n], float)]
+    places = [(p, n) for p, n in _open(draws.space, genome) if type(genome[p][2][n]) is float]
     if not places:
         return None
     place, position = draws.random.choice(places)
@@ -170,14 +171,21 @@ def in_series(value: float) -> float:
 
 def _open(space: Space, genome: Genome) -> list[tuple[int, int]]:
     """Arguments that may be changed: (statement, position). Of a template's statements only the holes."""
-    found, fixed = [], 0
-    for place, statement in enumerate(genome):
-        if not statement.frozen:
-            found += [(place, position) for position in range(len(statement.args))]
+    found: list[tuple[int, int]] = []
+    fixed = 0
+    for place, (_, _, args, frozen) in enumerate(genome):
+        if not frozen:
+            found += _positions(place, len(args))
         elif space.filled is not None:
             found += [(place, position) for position in space.filled.holes(fixed)]
             fixed += 1
     return found
+
+
+@cache
+def _positions(place: int, count: int) -> list[tuple[int, int]]:
+    """All arguments of a statement."""
+    return [(place, position) for position in range(count)]
 
 
 def _replaced(genome: Genome, place: int, position: int, value: Argument) -> Change | None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from optlang.search.programs.functions import FUNCTIONS, TINY
-from optlang.search.programs.genome import UPDATE, Form, Genome
+from optlang.search.programs.genome import UPDATE, Argument, Form, Genome
 
 Value = Any  # a name, a constant, or something `Made`
 COMMUTES = frozenset(name for name, row in FUNCTIONS.items() if row.commutes)
@@ -53,16 +53,20 @@ def algebraic_key(genome: Genome, form: Form) -> int:
     if len(_table) + len(_calls) > MOST:
         _table.clear()
         _calls.clear()
-    known: dict[str, Value] = {}
+    known: dict[Argument, Value] = {}
     for function, target, args, _ in genome:
-        call = (function, *[known.get(arg, arg) if type(arg) is str else arg for arg in args])
+        call = (function, *[known.get(arg, arg) for arg in args])
         value = _calls.get(call)
         if value is None:
             value = _calls[call] = _called(function, call[1:])
         known[target] = value
     update = known.get(UPDATE)
+    if form.scaled:
+        call = ("direction", update)
+        value = _calls.get(call)
+        update = _calls[call] = _direction(update) if value is None else value
     kept = [_told(known.get(slot, slot)) if _is_memory(slot, genome) else None for slot in form.slots]
-    return hash((_told(_direction(update) if form.scaled else update), *kept))
+    return hash((_told(update), *kept))
 
 
 class Made(tuple[Any, ...]):
