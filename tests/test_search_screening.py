@@ -137,6 +137,27 @@ def same_direction(one: Genome, other: Genome) -> bool:
         return bool(size == 0 or (a * b).sum() / size > 1 - 1e-9)
 
 
+NOT_THE_SAME = {
+    "a power of a negative number is undefined": "a = pow(g, 0.59)\nb = mul(w, a)\nb = sub(b, b)\nu = sub(g, b)\nu = agreeing(g, u)",
+    "nought times what may be infinite": "a = exp(g)\na = mul(a, 0.0)\na = add(g, a)\nu = agreeing(g, a)",
+    "an average of a number and itself, of shares that lose their 1": "b = exp(g)\nb = exp(b)\na = interp(g, g, b)\nu = agreeing(g, a)",
+    "the exponential of a large negative number is 0": "a = exp(g)\na = sign(a)\na = sub(a, 1.0)\nu = add(g, a)",
+}
+
+
+@pytest.mark.parametrize("text", NOT_THE_SAME.values(), ids=NOT_THE_SAME)
+def test_what_is_the_same_in_theory_alone_is_not_merged(text: str) -> None:
+    screen = Screen(SPACE, descent=None)
+    assert screen.check(from_text("u = mul(g, 1.0)")).level == ""
+    assert screen.check(from_text(text)).level == ""
+
+
+def test_what_surely_is_a_number_vanishes() -> None:
+    for made in ("tanh(w)", "sqrt(a)", "unbiased(w, 0.9)", "norm_tensor(w)"):
+        genome = from_text(f"a = square(w)\nb = {made}\nc = sub(g, b)\nu = add(c, b)")
+        assert algebraic_key(genome, FORM) == algebraic_key(from_text("u = mul(g, 1.0)"), FORM)
+
+
 def test_keys_do_not_depend_on_names_of_temporaries() -> None:
     one, other = from_text("a = tanh(g)\nu = add(a, w)"), from_text("d = tanh(g)\nu = add(w, d)")
     assert structural_key(one, FORM) == structural_key(other, FORM)

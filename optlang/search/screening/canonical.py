@@ -2,8 +2,9 @@
 
 Two keys, the cheap one first. `structural_key`: what each value is made of, without names, dead statements and the order of
 operands that commute. `algebraic_key`: values in a normal form besides, sums as coefficients and products as exponents, so
-that a - b + b is a, a*1 is a and sqrt(a*a) is abs(a). Both hold for this process only: they are hashes of Python's. Values are made
-once and know their hash, for programs share values: written out as trees, thirty statements may be a million calls.
+that a - b + b is a, a*1 is a and sqrt(a*a) is abs(a). What may be undefined or infinite does not vanish: log(a) - log(a) is not 0
+where a is negative. Both hold for this process only: they are hashes of Python's. Values are made once and know their hash,
+for programs share values: written out as trees, thirty statements may be a million calls.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class Made(tuple[Any, ...]):
     """A value of parts, the same object wherever it is met again; see `_made`."""
 
     own: int
+    is_total: bool  # a number for all numbers
 
     def __hash__(self) -> int:
         return self.own
@@ -97,7 +99,22 @@ def _made(*parts: Any) -> Made:
         *first, last = parts
         items = [(atom, _told(number)) for atom, number in last] if type(last) is tuple else [_told(last)]
         found.own = hash((*map(_told, first), *items))
+        found.is_total = _total_call(parts[1], parts[2:]) if parts[0] == "call" else all(_is_total(atom) for atom, _ in last)
     return found
+
+
+def _is_total(value: Value) -> bool:
+    return not isinstance(value, Made) or value.is_total
+
+
+def _total_call(function: str, args: Sequence[Value]) -> bool:
+    if function == "sqrt":
+        defined = _never_negative(args[0])
+    elif function == "unbiased":
+        defined = isinstance(args[1], float) and 0 <= args[1] < 1
+    else:
+        defined = function in _TOTAL
+    return defined and all(map(_is_total, args))
 
 
 def _told(value: Any) -> Any:
@@ -162,12 +179,13 @@ def _sum(parts: Sequence[tuple[float, Value]]) -> Value:
         constant += factor * more
         for atom, coefficient in terms.items():
             total[atom] = total.get(atom, 0.0) + factor * coefficient
-    kept = {atom: _rounded(c) for atom, c in total.items() if abs(c) > 1e-14}
+    kept = {atom: _rounded(c) if abs(c) > 1e-14 else 0.0 for atom, c in total.items() if abs(c) > 1e-14 or not _is_total(atom)}
     if not kept:
         return _rounded(constant)
     if constant == 0.0 and len(kept) == 1:
         [(atom, coefficient)] = kept.items()
-        return _product([(atom, 1.0)], coefficient)
+        if coefficient:
+            return _product([(atom, 1.0)], coefficient)
     return _made("sum", _rounded(constant), tuple(sorted(kept.items(), key=hash)))
 
 
@@ -198,7 +216,9 @@ def _product(parts: Sequence[tuple[Value, float]], coefficient: float = 1.0) -> 
             total[atom] = total.get(atom, 0.0) + own * exponent
     kept = {atom: exponent for atom, exponent in total.items() if exponent}
     coefficient = _rounded(coefficient)
-    if not kept or coefficient == 0.0:
+    if coefficient == 0.0:
+        return _sum([(0.0, atom) for atom in kept])
+    if not kept:
         return coefficient
     items = tuple(sorted(kept.items(), key=hash))
     return items[0][0] if coefficient == 1.0 and not _is_more(items) else _made("product", coefficient, items)
@@ -221,10 +241,18 @@ def _protected(b: Value) -> Value:
 # functions with a law of their own
 
 
+def _never_negative(a: Value) -> bool:
+    if not isinstance(a, Made) or a[0] == "sum":
+        return False
+    return a[1] in _NEVER_NEGATIVE if a[0] == "call" else a[1] > 0 and all(exponent % 2 == 0 for _, exponent in a[2])
+
+
 def _absolute(a: Value) -> Value:
     """Of -a it is that of a; of what is never negative, itself."""
+    if _never_negative(a):
+        return a
     if not isinstance(a, Made) or a[0] != "product":
-        return a if isinstance(a, Made) and a[0] == "call" and a[1] in _NEVER_NEGATIVE else _atom("abs", (a,))
+        return _atom("abs", (a,))
     bare = _product([(a, 1.0)], 1 / a[1])
     even = all(exponent % 2 == 0 for _, exponent in a[2])
     return _product([(bare if even else _atom("abs", (bare,)), 1.0)], abs(a[1]))
@@ -244,9 +272,10 @@ def _power(a: Value, b: Value) -> Value:
 
 
 def _interpolated(x: Value, y: Value, a: Value) -> Value:
+    """Of x and x it is x only in theory where the share is large: 1 - a loses its 1."""
     if isinstance(a, float):
         return _sum([(1 - a, x), (a, y)])
-    return x if x == y else _sum([(1.0, x), (1.0, _product([(a, 1.0), (_sum([(1.0, y), (-1.0, x)]), 1.0)]))])
+    return _atom("interp", (x, y, a)) if x == y else _sum([(1.0, x), (1.0, _product([(a, 1.0), (_sum([(1.0, y), (-1.0, x)]), 1.0)]))])
 
 
 def _same(function: str) -> Callable[[Value, Value], Value]:
@@ -262,6 +291,11 @@ def _sign(a: Value) -> Value:
 
 
 _NEVER_NEGATIVE = frozenset(["abs", "sqrt", "exp", "exp2", "exp10", "cosh", "norm_tensor", "norm_model", "rms_tensor", "global_norm"])
+_TOTAL = frozenset([  # numbers for all numbers
+    "abs", "sign", "sin", "cos", "tanh", "atan", "asinh", "cbrt", "maximum", "minimum", "agreeing", "normalize", "clip_norm",
+    "clip_global_norm", "global_norm", "global_dot",
+    *(f"{name}_{word}" for name in ("norm", "rms", "mean", "sum", "amax", "amin", "dot") for word in ("tensor", "model", "row", "col")),
+])  # fmt: skip
 _RULES: dict[str, Callable[..., Value]] = {
     "add": lambda a, b: _sum([(1.0, a), (1.0, b)]),
     "sub": lambda a, b: _sum([(1.0, a), (-1.0, b)]),
@@ -289,6 +323,6 @@ def _direction(value: Value) -> Value:
     if isinstance(value, Made) and value[0] == "product":
         return _product([(value, 1.0)], 1 / abs(value[1])) if value[1] else value
     if isinstance(value, Made) and value[0] == "sum":
-        size = abs(value[2][0][1])
+        size = next((abs(coefficient) for _, coefficient in value[2] if coefficient), abs(value[1])) or 1.0
         return _sum([(1 / size, value)])
     return value

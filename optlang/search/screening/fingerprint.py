@@ -31,6 +31,7 @@ LAYOUT = Layout(SHAPES)
 SIZE = LAYOUT.size
 LOUDNESS = (1.0, 30.0, 0.1, 3.0, 0.3, 10.0, 0.03, 1.7, 0.6, 5.0)  # of the probes, again and again
 STEPS, PROBES, MORE = 5, 10, 100
+LOUD = slice(PROBES, None, 20)  # some of those in a fingerprint are a thousand times as loud: there exp(g) is 0 or infinite
 SCALE_RTOL = 1e-2  # an epsilon of 1e-8 beside the smallest gradient is no dependence on the scale
 NOTHING = 1e-12  # of the largest value of a step: below this, all is rounding
 DROPPED = 29  # bits of a float64: 7 decimal digits are left
@@ -49,7 +50,9 @@ class Probe:
 @cache
 def probe(seed: int = 2302_06675, count: int = PROBES) -> Probe:
     source = np.random.default_rng(seed)
-    sizes = 10.0 ** source.uniform(-2, 1, size=(1, count, SIZE)) * np.resize(LOUDNESS, count).reshape(1, count, 1)
+    loudness = np.resize(LOUDNESS, count)
+    loudness[LOUD] *= 1e3
+    sizes = 10.0 ** source.uniform(-2, 1, size=(1, count, SIZE)) * loudness.reshape(1, count, 1)
     slow = source.normal(size=(1, count, SIZE))
     gradients = sizes * (slow + 0.7 * source.normal(size=(STEPS, count, SIZE)))
     return Probe(gradients, source.normal(size=(STEPS, count, SIZE)), (gradients**2).sum(-1))
@@ -75,7 +78,8 @@ def fingerprint(genome: Genome, form: Form, found: Array, step: Step | None = No
     step = step or ready(genome, form)
     with np.errstate(all="ignore"):
         seen = [found] if step is None else [found, _quick(step, form, 1.0, probe(MORE, MORE))]
-        sums = [_keys(one.size) @ _rounded(one, form).ravel() for one in seen]
+        size = _size(found) if form.scaled else 1.0
+        sums = [_keys(one.size) @ _rounded(one / size).ravel() for one in seen]
     return hashlib.blake2b(b"".join([one.tobytes() for one in sums]), digest_size=12).hexdigest()
 
 
@@ -85,19 +89,21 @@ def _keys(size: int) -> Array:
     return np.random.default_rng(size).integers(-(2**63), 2**63, size=(2, size), dtype=np.int64) | 1
 
 
-def _rounded(found: Array, form: Form) -> Array:
-    """Updates as whole numbers that are alike where only the order of additions differs."""
-    sizes = np.abs(found)
+def _size(found: Array) -> float:
+    """Root mean square of finite updates, which may be too large to be squared."""
+    largest = np.abs(found).max()
+    values = found / largest
+    return float(largest * math.sqrt(np.vdot(values, values) / values.size))
+
+
+def _rounded(values: Array) -> Array:
+    """Updates as whole numbers that are alike where only the order of additions differs. The values are changed."""
+    sizes = np.abs(values)
     largest = sizes.max()
     lost = None if largest < np.inf else ~(sizes < np.inf)
     if lost is not None:
-        sizes[lost] = 0.0
+        sizes[lost] = values[lost] = 0.0
         largest = sizes.max()
-    values = found / largest if form.scaled else found + 0.0
-    if lost is not None:
-        values[lost] = 0.0
-    if form.scaled:
-        values /= math.sqrt(np.vdot(values, values) / values.size)
     if sizes.min() <= NOTHING * largest:  # else no element is nothing beside the others of its step
         values[sizes <= NOTHING * sizes.max(-1, keepdims=True)] = 0.0  # beside one step that explodes the others still count
     if lost is not None:
