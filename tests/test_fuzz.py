@@ -91,6 +91,8 @@ FINDS: list[tuple[str, str, Way, bool]] = [
     ("module", f"rule R {{ {LR} w' = w - lr*(g + quantile(tanh(places(cols)), 0.5 per model)) }}", Way(shapes=2), True),
     ("module", f"rule R {{ {LR} w' = w - lr*rademacher(per group) }} rule S {{ {LR} w' = w - lr*g }} route B {{ {MATRICES} }}",
      Way(), False),
+    ("module", f"def f(x) {{ state l per tensor = 0 l' = norm(x)/max(l, 1) return x/max(l, 1) }} rule R {{ {LR} hyper bool b = true "
+     "when b { y = lr } else { y = f(g) } every 2 { z = 0.9 } else { z = y } w' = w - lr*(g + z) }", Way(steps=3), False),
 ]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from optlang import __version__, ir
 from optlang.analysis.live import without_dead
+from optlang.backends.module.exposure import with_states
 from optlang.backends.module.front import WORDS, front
 from optlang.backends.module.helpers import HELPERS, imports_for, used_by
 from optlang.backends.module.layout import documentation
@@ -73,7 +74,8 @@ def _with_defaults(program: Program, baked: Baked) -> Program:
 
 def _class(program: Program, name: str, relower: Relower | None, role: Role) -> Writer:
     short, loops, counts = rolled(without_dead(program), relower)
-    return Writer(program, short, name, loops, counts, role)
+    names = Writer(program, short, name, loops, counts, role).exposed()
+    return Writer(with_states(program, names), with_states(short, names), name, loops, counts, role)
 
 
 def _module(name: str, doc: str, classes: Sequence[str]) -> str:

@@ -50,6 +50,8 @@ class Scene:
     numbers: Numbers
     draw: Callable[[Node], str]
     wrap: str = "w.new_tensor({})"  # a number as a tensor
+    guards: Mapping[Node, Node] = field(default_factory=dict)  # states that exist only where a condition holds
+    exposed: set[Node] = field(default_factory=set)  # those of them that were read elsewhere, too, when the section was written
 
     def operands(self, node: Node) -> tuple[Node, ...]:
         if node in self.ready or node in self.leaves:

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from optlang.backends.module.exposure import exposed
 from optlang.backends.module.inplace import in_place
 from optlang.backends.module.memory import Memory
 from optlang.backends.module.order import arranged, in_order, printed
@@ -86,6 +87,7 @@ class _Section:
         for want in self.wants:
             if want.leaf is None:
                 self.line((), want.template.format(self.pieces[want.node].text), self.reads[want.node])
+        self.scene.exposed.update(exposed(self.made, self.scene.guards, self.reads))
         return printed(in_order(arranged((), self.made, self.pieces, self.reads)), self.scene)
 
     def outermost(self) -> dict[Node, str]:

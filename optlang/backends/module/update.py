@@ -41,6 +41,8 @@ class Update:
         self.model: dict[Node, str] = {}  # values for all parameters, by the variable that holds them
         self.team: dict[Node, str] = {}  # values per group, by attribute
         self.cell: dict[Node, str] = {}  # values per parameter that a later loop needs, by attribute
+        self.guards = {s.node: s.guard for s in self.program.states if s.guard is not None and _may_exist(s)}
+        self.exposed: set[Node] = set()  # of those with a guard, the ones that are read where it need not hold
 
     @property
     def is_simple(self) -> bool:
@@ -62,7 +64,8 @@ class Update:
 
     def scene(self, level: str, leaves: Mapping[Node, tuple[str, str]], ready: Mapping[Node, str], targets: Mapping[Node, str]) -> Scene:
         wrap = OF_CELL if level == "cell" else ON_CPU
-        return Scene(leaves, self.loops, ready, self.labels, targets, self.numbers, lambda node: self._draw(node, level), wrap)
+        return Scene(leaves, self.loops, ready, self.labels, targets, self.numbers, lambda node: self._draw(node, level), wrap,
+                     self.guards, self.exposed)  # fmt: skip
 
     def _draw(self, node: Node, level: str) -> str:
         distribution, site = node.value
@@ -158,6 +161,12 @@ def start_lines(update: Update, states: Sequence[ir.State], write_init: Callable
         else:
             lines += [f"if {expression(update, guard)}:", *indented(made)]
     return lines
+
+
+def _may_exist(state: ir.State) -> bool:
+    """Whether a parameter may have a state whatever its guard says: one per row is of matrices alone."""
+    extent = state.type.extent
+    return extent.level not in ("group", "model") and (may_come_later(state) or not needs_matrix(extent))
 
 
 def may_come_later(state: ir.State) -> bool:

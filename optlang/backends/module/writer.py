@@ -65,6 +65,12 @@ class Writer:
         self.asks = any(program.uses(op) for op in ASKING)
         self.evaluates = program.evaluation is not None
 
+    def exposed(self) -> frozenset[str]:
+        """The states that have to exist whatever their guards say, known when the class has been written once."""
+        if self.update.guards:
+            self.text()
+        return frozenset(str(leaf.value) for leaf in self.update.exposed)
+
     def text(self) -> str:
         methods = [self._init(), self._add_param_group(), self._check_group(), self._step() if self.role == "alone" else self._update()]
         methods += [self._eval()] if self.evaluates else []
