@@ -26,6 +26,7 @@ from optlang.search.distil.trace import Trace
 from optlang.search.programs.genome import Form, Genome, from_text, to_program
 
 RAW = from_text((Path(__file__).parents[1] / "examples" / "search" / "raw_lion" / "raw_lion.txt").read_text(encoding="utf-8"))
+HALL = Path(__file__).parents[1] / "examples" / "search" / "digits_and_chars" / "results.json"
 LION = Form(slots=("m", "v"), temporaries=("a", "b", "d", "q", "u"), scaled=False)
 ADAMW = """
 a = square(g)
@@ -141,6 +142,13 @@ rule SignMomentum {
 
 
 # ------------------------------------------------------------------------------------------------------------- exports
+
+
+@pytest.mark.parametrize("place", range(10))
+def test_every_entry_of_a_hall_of_fame_goes_round_all_exports(place: int) -> None:
+    """Of the longest search that is kept."""
+    entry = json.loads(HALL.read_text(encoding="utf-8"))["hall of fame"][place]
+    assert_round_trip(distil(from_text(entry["text"]), FORM, name=entry["rule"]))
 
 
 def assert_round_trip(found: Distilled) -> None:

@@ -23,7 +23,7 @@ from optlang.search.evolution.hunt import Hunt, NothingTrains
 from optlang.search.evolution.population import Ageing
 from optlang.search.evolution.settings import Budget, Plan, Settings, SettingsError
 from optlang.search.evolution.strand import Pace
-from optlang.search.live_view import line
+from optlang.search.live_view import View, line
 from optlang.search.programs.genome import from_text
 from optlang.search.programs.space import Space
 from optlang.search.store.database import Store, StoreError
@@ -258,6 +258,26 @@ def test_overfitting_is_seen() -> None:
     assert onset(still) is None, "a search that has stopped rising does not overfit"
 
 
+def test_ctrl_c_ends_after_the_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    tell, pressed = View.tell, iter([True])
+
+    def telling(view: View, progress: Any) -> None:
+        tell(view, progress)
+        if next(pressed, False):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(View, "tell", telling)
+    store = tmp_path / "run.db"
+    words = ["--tasks", "planted-momentum", "--children", "400", "--population", "10", "--no-funnel", "--workers", "1"]
+    assert main(["search", "sgd-bare", "--store", str(store), *words]) == 130
+    told = capsys.readouterr()
+    assert "ending after this round" in told.err and f"stopped; `optlang search resume {store}` goes on" in told.out
+    assert list(Path(f"{store}.hall").glob("*.opt")), "the hall of fame is on the disk before the end"
+    before = evaluated(store)
+    assert main(["search", "resume", str(store), "--workers", "1"]) == 0
+    assert evaluated(store)[: len(before)] == before and len(evaluated(store)) > len(before) > 1
+
+
 def test_what_was_found_goes_out(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["search", "pick", str(whole)]) == 0
     shown = capsys.readouterr().out
@@ -297,6 +317,10 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["search", "adamw", "--store", "{new}", "--functions", "addd"], "there is no function `addd`"),
         (["search", "adamw", "--store", "{new}", "--population", "1"], "a population of 1 cannot evolve"),
         (["search", "adamw", "--store", "{new}", "--limit", "size=3"], "there are limits of statements, slots and depth"),
+        (["search", "adamw", "--store", "{new}", "--limit", "depth=deep"], "there are limits of statements, slots and depth"),
+        (["search", "adamw", "--store", "{new}", "--template", "{new}"], "no template can be read there"),
+        (["search", "adamw", "--store", "{new}", "--template", "{store}"], "no template can be read there"),
+        (["search", "adamw", "--store", "{new}", "--template", "{template}"], "`u = transpose(u)` is missing; change one of them"),
         (["search", "muonwithadamw", "--store", "{new}"], "is a route"),
         (["search", "resume", "{new}"], "there is no store"),
         (["search", "export", "{store}", "Found99999"], "has no rule"),
@@ -304,8 +328,9 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ],
 )
 def test_what_cannot_be_done_is_told(words: list[str], told: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before = whole.read_bytes()
-    assert main([word.format(store=whole, new=tmp_path / "new.db") for word in words]) in (1, 2)
+    before, template = whole.read_bytes(), tmp_path / "template.txt"
+    template.write_text("? 1\nu = transpose(u)")
+    assert main([word.format(store=whole, new=tmp_path / "new.db", template=template) for word in words]) in (1, 2)
     assert told in capsys.readouterr().err
     assert whole.read_bytes() == before and not (tmp_path / "new.db").exists()
 

@@ -118,17 +118,29 @@ def _space(arguments: argparse.Namespace, seeds: list[str]) -> Any:
     from optlang.search import api
     from optlang.search.programs.constraints import Limits
 
-    limits: dict[str, Any] = {name: int(number) for name, _, number in (one.partition("=") for one in arguments.limit)}
-    if odd := sorted(set(limits) - {"statements", "slots", "depth"}):
-        raise ValueError(f"--limit {odd[0]}=…: there are limits of statements, slots and depth, as in --limit statements=15")
+    limits: dict[str, Any] = dict(map(_limit, arguments.limit))
     fields: dict[str, Any] = {"limits": Limits(**limits)} if limits else {}
     fields["series"] = arguments.series
     fields["constraints"] = (*arguments.constraint, *(f"never {name}" for name in arguments.never))
     if arguments.functions:
         fields["functions"] = dict.fromkeys(arguments.functions, 1.0)
     if arguments.template:
-        fields["template"] = Path(arguments.template).read_text(encoding="utf-8")
+        fields["template"] = _template(Path(arguments.template))
     return api.space_of(arguments.space, seeds, **fields)
+
+
+def _limit(given: str) -> tuple[str, int]:
+    name, _, number = given.partition("=")
+    if name not in ("statements", "slots", "depth") or not number.isdecimal():
+        raise ValueError(f"--limit {given}: there are limits of statements, slots and depth, as in --limit statements=15")
+    return name, int(number)
+
+
+def _template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ValueError(f"--template {path}: no template can be read there ({problem})") from None
 
 
 def _resume(arguments: argparse.Namespace) -> int:

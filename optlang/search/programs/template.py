@@ -61,7 +61,10 @@ class Template:
     def problem(self, genome: Genome) -> str:
         """Why a genome does not fill the template; empty where it does."""
         frozen = [statement for statement in genome if statement.frozen]
-        if len(frozen) != len(self.fixed):
+        if len(frozen) < len(self.fixed):
+            missing = line(self.fixed[len(frozen)]._replace(frozen=False))
+            return f"does not fill the template: `{missing}` is missing; change one of them"
+        if len(frozen) > len(self.fixed):
             return f"has {len(frozen)} frozen statements, the template {len(self.fixed)}"
         for mine, wanted in zip(frozen, self.fixed, strict=True):
             if not _fills(mine, wanted):
