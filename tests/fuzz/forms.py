@@ -97,7 +97,24 @@ def _draws() -> Iterable[Form]:
             yield Form(name, f"{name}(per {word})", 0, lambda types, e=extent: Type("real", e), extent in (ROW, COL, MATRIX), False)  # type: ignore[misc]
 
 
-FORMS: tuple[Form, ...] = (*_maps(), *_reductions(), *_draws())
+def _at_elements(types: tuple[Type, ...]) -> Type:
+    if any(type_ != REAL for type_ in types):
+        raise TypeProblem("values per element are needed")
+    return REAL
+
+
+def _weighted(types: tuple[Type, ...]) -> Type:
+    return ops.OPS["add"].typing([ops.OPS["mul"].typing([Type("real", HOST), type_], None) for type_ in types], None)
+
+
+def _composed() -> Iterable[Form]:
+    """What single forms seldom come to."""
+    yield Form("as_param", "as_param(abs(as_matrix({})))", 1, _at_elements, True)
+    yield Form("as_param", "as_param((as_matrix({}) @ as_matrix({}).T) @ as_matrix({}))", 3, _at_elements, True)
+    yield Form("dense", "dense(table, 2, {}, {})", 2, _weighted)
+
+
+FORMS: tuple[Form, ...] = (*_maps(), *_reductions(), *_draws(), *list(_composed()) * 3)
 OFTEN: tuple[Form, ...] = tuple(form for name in PLAIN for form in FORMS if form.name == name) * 3 + tuple(_maps()) * 2
 EVERY: tuple[Form, ...] = OFTEN + FORMS
 LEVELS = (HOST, MODEL, GROUP, TENSOR, ELEMENT)

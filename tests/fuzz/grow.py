@@ -19,9 +19,14 @@ NUMBER = Type("real", HOST)
 TRUTH = Type("bool", HOST)
 TAMING = ("{}", "{}", "tanh({})", "abs({})", "(0.5 + abs({}))", "clip({}, -2, 2)")
 STANDARD = ("clip_global({})", "clip_value({}, 0.7)", "grokfast({}, 0.5)", "autoclip({}, 0.6, 3)", "centralize({})", "agc({})",
-            "limit_growth({})", "median_elements({}, 0.5)", "clip_quantile({}, 0.2)", "weights_ema({}, 0.6)")  # fmt: skip
+            "limit_growth({})", "median_elements({}, 0.5)", "clip_quantile({}, 0.2)", "weights_ema({}, 0.6)", "clip_global_max({}, 0.5)",
+            "grokfast_mean({}, 0.5, 3)", "gradient_noise({}, 0.3)", "median_huber({}, 0.5)", "scale_by_agreement({}, w^2)")  # fmt: skip
+SCHEDULES = ("cosine({}, lr, 5)", "wsd({}, lr, 1, 2, 2)", "onecycle({}, lr, 4)", "sgdr({}, lr, 2)", "inverse_sqrt({}, lr, 2)")
 ALONE = ("clip_global({})", "clip_value({}, 0.7)", "grokfast({}, 0.5)", "centralize({})", "agc({})")
 OF_MATRICES = ("orthogonalize({}, 2)",)
+LENGTHS = {0: "", 2: "[k]", 3: "[3]"}
+BRANCHES = ("rank >= 2 and numel > 5", 'rank >= 2 and not named("p0", "*3")', 'rank >= 2 and dtype == "float64"',
+            "rank >= 2 and (cols >= rows or fan_in < 3)", "rank >= 2 and max(numel/fan_out, 2) == 2")  # fmt: skip
 CONDITIONS = ("t > 2", "t == 1", "flag", "rank >= 2", "numel > 6", "mod(t, 2) == 0")
 LONGEST = 60
 
@@ -66,6 +71,8 @@ class Scope:
     depth: int = 0
     asks: bool = True  # may call the model
     alone: bool = False  # nothing but what the search's evaluator takes, too
+    table: bool = False  # there is one
+    windows: tuple[int, ...] = (0, 0, 0, 3)  # lengths of states
 
     def one(self, options: Sequence[Any]) -> Any:
         return self.choose.one(options)
@@ -91,6 +98,8 @@ class Scope:
         form: Form = self.one(EVERY)
         if (form.matrices and not self.matrices) or (form.name in ASKING and not self.asks) or (self.alone and not form.alone):
             return None
+        if form.name == "dense" and not self.table:
+            return None
         known = tuple(sorted({value.type for value in self.pool}, key=str))
         if not (combinations := fitting(form, known)):
             return None
@@ -105,8 +114,10 @@ class Scope:
         elements = [v for v in self.pool if v.type == REAL]
         if self.functions and self.chance(2):
             return Value(str(self.one(self.functions)).format(self.one(elements).text), REAL)
-        template = self.one((STANDARD if not self.alone else ALONE) + OF_MATRICES * self.matrices)
+        template = self.one((STANDARD if not self.alone else ALONE) + OF_MATRICES * self.matrices + SCHEDULES)
         self.imports.add(template.split("(")[0])
+        if template in SCHEDULES:
+            return Value(template.format("t"), NUMBER)
         return Value(template.format(self.one(elements).text), REAL)
 
     def express(self) -> None:
@@ -133,11 +144,11 @@ class Scope:
         words = [word for word, extent in EXTENT_OF.items()
                  if (self.matrices or not needs_matrix(extent)) and not (self.alone and word == "group")]  # fmt: skip
         word, name = self.one(words), self.names.new("s")
-        window = 0 if self.alone else self.one([0, 0, 0, 3])
+        window = 0 if self.alone else self.one(self.windows)
         truth = not window and self.chance(6)
         type_ = Type("bool" if truth else "real", EXTENT_OF[word], window)
         first = "false" if truth else self.one(["0", "1", "lr", "0.5*beta"] + ["w"] * (word == "element") + ["nan"] * (window > 0))
-        self.lines.append(f"state {name}{f'[{window}]' if window else ''} per {word} = {first}")
+        self.lines.append(f"state {name}{LENGTHS[window]} per {word} = {first}")
         self.waiting.append(State(name, type_))
         self.pool.append(Value(name, type_))
 
@@ -169,7 +180,7 @@ class Scope:
     def side(self, states: list[State], matrices: bool) -> tuple[Scope, Value]:
         """A block of its own: local equations, some states, a value of elements."""
         inner = Scope(self.choose, self.names, list(self.pool), matrices, self.imports, self.functions, depth=self.depth + 1,
-                      asks=self.asks and self.depth == 0, alone=self.alone)  # fmt: skip
+                      asks=self.asks and self.depth == 0, alone=self.alone, table=self.table)  # fmt: skip
         inner.waiting = list(states)
         inner.body(self.choose.number(0, 3))
         while inner.waiting and inner.chance(2):
@@ -201,7 +212,7 @@ class Scope:
         name = self.names.new("l")
         start = self.one(self.fits(REAL))
         inner = Scope(self.choose, self.names, [*self.pool, Value(name, REAL)], self.matrices, self.imports, depth=9, asks=False,
-                      alone=self.alone)  # fmt: skip
+                      alone=self.alone, table=self.table)  # fmt: skip
         for _ in range(self.choose.number(1, 3)):
             inner.express()
         end = self.one(inner.fits(REAL))
@@ -225,13 +236,27 @@ def leaves() -> list[Value]:
     return [*LEAVES, *facts, *[Value(name, NUMBER) for name in ("pi", "-1", "0", "1e-3")]]
 
 
+def of_matrices() -> list[Value]:
+    facts = [Value(name, ir.fact(name).type) for name in ("rows", "cols", "fan_in", "fan_out")]
+    return [Value("eye(rows)", ir.eye("rows").type), Value("eye(cols, 2)", ir.eye("cols", cols=2).type),
+            Value("places(cols)", ir.places("cols").type), Value("places(rows)", ir.places("rows").type), *facts]  # fmt: skip
+
+
 def _rule(choose: Choices, name: str, names: Names, matrices: bool, imports: set[str], functions: list[str], alone: bool = False) -> str:
-    scope = Scope(choose, names, [*leaves(), *SETTINGS], matrices, imports, functions, list(HYPERS), asks=not alone, alone=alone)
+    scope = Scope(choose, names, [*leaves(), *SETTINGS], matrices, imports, functions, list(HYPERS), asks=not alone, alone=alone,
+                  windows=(0, 0, 0, 3, 2))  # fmt: skip
     if matrices:
-        scope.pool += [Value("eye(rows)", Type("real", ir.eye("rows").type.extent)), Value("places(cols)", ir.places("cols").type)]
+        scope.pool += of_matrices()
+    if scope.chance(4):
+        scope.lines.append("hyper table[3, 2] = 0.5")
+        scope.table = True
     if not alone and scope.chance(6):
         scope.lines.append("input c per element")
         scope.pool.append(Value("c", REAL))
+    if not alone and scope.chance(12):
+        word = scope.one(["tensor", "group", "model"])
+        scope.lines.append(f"input n per {word}")
+        scope.pool.append(Value("n", Type("real", EXTENT_OF[word])))
     if not alone and scope.chance(6):
         scope.pool.append(Value("loss", ir.LOSS.type))
     for _ in range(choose.number(0, 3)):
@@ -296,13 +321,13 @@ def grow(choose: Choices) -> Grown:
     if choose.one([False] * 5 + [True]):
         items.append(_rule(choose, "Inner", names, matrices, imports, list(functions), alone))
         functions += ["Inner(g = {})", "Inner(g = {}, lr = 0.5*0.1)"]
-        if "input c" in items[-1] or "report r" in items[-1] or "eval =" in items[-1]:
+        if "input " in items[-1] or "report r" in items[-1] or "eval =" in items[-1]:
             functions = functions[:-2]
     main = "R"
     items.append(_rule(choose, main, names, matrices, imports, functions, alone))
     if not alone and choose.one([False] * 7 + [True]):
         items.append(_rule(choose, "S", names, True, imports, []))
-        items.append("route Both {\n  when rank >= 2 and numel > 5 use S(lr = 0.02)\n  otherwise use R()\n}\n")
+        items.append(f"route Both {{\n  when {choose.one(BRANCHES)} use S(lr = 0.02)\n  otherwise use R()\n}}\n")
         main = "Both"
     head = [f"from std import {', '.join(sorted(imports))}\n"] if imports else []
     return Grown("\n".join([*head, *items]), main, matrices, alone)

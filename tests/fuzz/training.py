@@ -39,7 +39,8 @@ def asks(what: Program | Routing) -> bool:
 
 
 def run(make: Any, grown: Grown, way: Way, closures: bool) -> list[Stored]:
-    """What is stored after each step: weights, and states of optimizers that have them by the rule's names."""
+    """What is stored after each step: weights, and states of optimizers that have them by the rule's names; at last the
+    weights to evaluate with, where there are such."""
     params = [x.to(way.dtype).requires_grad_() for x in first_values(shapes_of(grown.matrices, way.shapes))]
     made = _optimizer(make, params, way, grown.text)
     rows: list[Stored] = []
@@ -52,17 +53,24 @@ def run(make: Any, grown: Grown, way: Way, closures: bool) -> list[Stored]:
         taking = {i: p for i, p in enumerate(params) if not (way.missing and step == 1 == i)}
         (_step_of_a_model if closures else _step)(made, taking, step)
         rows.append(_stored(made, params))
-    return rows
+    return [*rows, _evaluated(made, params)] if hasattr(made, "train") else rows
 
 
 def _optimizer(make: Any, params: list[Tensor], way: Way, text: str) -> Any:
     cut = len(params) // 2 if way.groups else len(params)
     named = [(f"p{i}", p) for i, p in enumerate(params)]
     made = make([{"params": named[:cut]}, {"params": named[cut:], "lr": 0.1}] if way.groups else named)
-    if "input c" in text and hasattr(made, "inputs"):
+    if "input " in text and hasattr(made, "inputs"):
         first = first_values([p.shape for p in params])
-        made.inputs["c"] = {p: (x**2 + 0.5).to(p.dtype) for p, x in zip(params, first, strict=True)}
+        made.inputs |= {"c": {p: (x**2 + 0.5).to(p.dtype) for p, x in zip(params, first, strict=True)}, "n": 0.7}
     return made
+
+
+def _evaluated(made: Any, params: list[Tensor]) -> Stored:
+    made.eval()
+    found = [(f"p{i} evaluated", p.detach().clone()) for i, p in enumerate(params)]
+    made.train()
+    return found + [(f"p{i} again", p.detach().clone()) for i, p in enumerate(params)]
 
 
 def _step(made: Any, taking: dict[int, Tensor], step: int) -> None:
