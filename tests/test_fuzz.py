@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from fuzz.grow import Grown, grow
 from fuzz.kinds import KINDS
 from fuzz.training import Way
 
-from optlang import diagnose
+from optlang import diagnose, ops
 from optlang.errors import Source
+from optlang.types import EXTENT_OF
 
 LR = "hyper lr = 0.05 in (0, inf)"
 K = "hyper int k = 2 in [1, 5]"
@@ -49,6 +51,7 @@ FINDS: list[tuple[str, str, Way, bool]] = [
      Way(), True),
     ("torch", f"rule R {{ {LR} {K} state s per model = 0 every k {{ y = g }} else {{ y = k }} s' = s + t w' = w - lr*(y + s') }}",
      GROUPS, False),
+    ("torch", f"rule R {{ {LR} input n per tensor w' = w - lr*(n + g) }}", Way(), False),
     ("torch", f"rule R {{ {LR} w' = w - lr*g }} rule S {{ {LR} w' = w - lr*norm(g per model) }} route B {{ {MATRICES} }}", Way(), False),
     ("torch", f"rule R {{ {LR} state s per model = 0 s' = 0.5 w' = w - lr*g }}", Way(), False),
     ("torch", f"rule R {{ {LR} state s per model = lr s' = s + 1 w' = w - lr*(g + s') }}", Way(missing=True, halfway=True), False),
@@ -129,6 +132,19 @@ def test_a_slice(kind: str, count: int) -> None:
         around()
     done = chosen.counted["agree"] + chosen.counted["compared"]
     assert done > count / 2 or chosen.counted["texts"] == count
+
+
+WORDS = re.compile(r"""[A-Za-z_]\w*|[=!<>]=|[-+*/^@<>]|\.T|\[(?:3|k)\]""")
+SIGNS = {row.infix[0] for row in ops.ROWS if row.infix} | {"not", ".T"}
+STATEMENTS = {"state", "[3]", "[k]", "when", "every", "repeat", "def", "return", "import", "route", "use", "input", "report", "eval",
+              "named", "dtype", "loss", "t", "g", "w", "true", "false", "int", "bool", "table", "Inner"}  # fmt: skip
+
+
+def test_random_programs_are_of_the_whole_language() -> None:
+    """Every builtin, sign, extent, fact, constant and kind of statement."""
+    words = {word for seed in range(1500) for word in WORDS.findall(grow(Dice(f"programs {seed}")).text)}
+    wanted = {*ops.BUILTINS, *SIGNS, *ops.FACTS, *ops.CONSTANTS, *EXTENT_OF, *STATEMENTS}
+    assert wanted <= words, wanted - words
 
 
 # ---------------------------------------------------------------------------------------------------- the campaign

@@ -17,7 +17,7 @@ from optlang.runtime.differentiable import refuses
 from optlang.runtime.memory import overlap
 from optlang.runtime.naming import CYCLED, OWN_KEYS, Group, name_in
 from optlang.runtime.options import OPTIONS, check_options
-from optlang.runtime.parameters import check_parameter, listed
+from optlang.runtime.parameters import check_parameters, listed
 from optlang.runtime.routing import Backends, Routes, holds, known_of
 from optlang.runtime.settings import Written
 
@@ -151,9 +151,10 @@ class Grouped(torch.optim.Optimizer):
             raise ValueError(f"{program.name} cannot be differentiable with state or weights in fewer bits: rounding has no gradient")
         if group.get("capturable", self.defaults["capturable"]):
             case.check_capturable()
-        for number, parameter in enumerate(params):
-            name = names[number] if names else f"parameter {number} of group {len(self.param_groups)}"
-            check_parameter(program, parameter, name, hypers)
+        number = len(self.param_groups)
+        named = list(zip(names or [f"parameter {i} of group {number}" for i in range(len(params))], params, strict=True))
+        check_parameters(program, named, hypers)
+        for name, parameter in named:
             self._check_spread(case, parameter, name, {**self.defaults, **group})
         if case.label:
             group["rule"] = case.label

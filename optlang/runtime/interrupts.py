@@ -1,7 +1,8 @@
-"""Interrupts wait while a step is written: Ctrl-C leaves a step whole."""
+"""What waits for a step: interrupts while it is written, so that Ctrl-C leaves it whole, and the search for garbage."""
 
 from __future__ import annotations
 
+import gc
 import signal
 import threading
 from _signal import getsignal as get  # type: ignore[import-not-found]  # those of `signal` convert to names, and take longer than a step
@@ -35,3 +36,16 @@ def uninterrupted() -> Iterator[None]:
             set_(number, handler)
         for number, frame in came:
             before[number](number, frame)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Python does not search for garbage in here: of all that a first step makes none is, and each search looks at all of it."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +17,7 @@ from optlang.runtime import captured, traced
 from optlang.runtime.batch import Batch, Closure, as_number, exactly
 from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.gathering import Gathered
-from optlang.runtime.interrupts import uninterrupted
+from optlang.runtime.interrupts import uncollected, uninterrupted
 from optlang.runtime.naming import Group
 from optlang.runtime.processes import mean_of
 from optlang.runtime.scaling import overflowed
@@ -87,7 +88,7 @@ class RuleOptimizer(Gathered):
         batch = None if closure is None else Batch(closure, [p for group in self.param_groups for p in group["params"]], again)
         captured.check_capture(self, settings)
         if self._guards or not overflowed(self):
-            with exactly():
+            with exactly(), nullcontext() if again else uncollected():  # a model that is asked again may leave much of it
                 self._update(settings, batch)
                 if self.released is not None:
                     self.released.finish()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -27,9 +27,19 @@ def listed(params: Any, names: Any) -> tuple[list[Any], list[str] | None]:
     return listed, list(names) if names is not None else None
 
 
-def check_parameter(program: ir.Program, parameter: Any, name: str, hypers: Mapping[str, Any]) -> None:
-    if not isinstance(parameter, Tensor):
-        return  # torch says so in its own words
+def check_parameters(program: ir.Program, named: Iterable[tuple[str, Any]], hypers: Mapping[str, Any]) -> None:
+    """Raises ValueError for the first that the program cannot take. Those of one shape are looked at once."""
+    known: set[tuple[torch.Size, bool]] = set()
+    for name, parameter in named:
+        if not isinstance(parameter, Tensor):
+            continue  # torch says so in its own words
+        kind = parameter.shape, parameter.is_complex()
+        if kind not in known:
+            _check(program, parameter, name, hypers)
+            known.add(kind)
+
+
+def _check(program: ir.Program, parameter: Tensor, name: str, hypers: Mapping[str, Any]) -> None:
     if parameter.is_complex() and (why := mixes_elements(program, facts_of(parameter), hypers)):
         raise ValueError(f"{name} is complex, but {program.name} {why}: only rules that go element by element take real and "
                          "imaginary parts as numbers of their own; send it to one with a `route`")  # fmt: skip

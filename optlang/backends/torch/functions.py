@@ -20,7 +20,7 @@ from optlang.backends.torch.code import CellCode, Output, generate
 from optlang.backends.torch.compiling import first_call
 from optlang.backends.torch.loading import load
 from optlang.backends.torch.tables import Joined
-from optlang.backends.torch.views import alone, put_back, view
+from optlang.backends.torch.views import alone, flat, put_back, view
 from optlang.backends.watch import Unseen
 from optlang.host import HostScalars
 from optlang.ir import Node
@@ -168,7 +168,7 @@ class Functions:
     def _run_together(self, some: list[Bound], compiled: bool) -> None:
         code = some[0].code
         tensors = [[x for x in bound.tensors if isinstance(x, Tensor)] for bound in some]  # all: what is packed goes alone
-        parts = [[row[i].reshape(-1) for row in tensors] for i in range(len(code.tensors))]
+        parts = [[flat(row[i]) for row in tensors] for i in range(len(code.tensors))]
         new = self.together(code, parts, some[0].s, compiled)
         # from here on nothing asks for memory
         for place, values in new:
@@ -178,7 +178,7 @@ class Functions:
 
     def together(self, code: CellCode, parts: Sequence[list[Tensor]], s: Tensor, compiled: bool) -> list[tuple[int, list[Tensor]]]:
         """What a function writes, by place, from flat tensors of many parameters that are put end to end."""
-        joined = [torch.cat(flat) for flat in parts]
+        joined = [torch.cat(part) for part in parts]
         self.call(code, joined, s, None, 0, compiled and joined[0].numel() > 1)
         sizes = [x.numel() for x in parts[0]]
         return [(place, list(joined[place].split(sizes))) for place in code.written]  # type: ignore[no-untyped-call]

@@ -12,6 +12,7 @@ from torch import Tensor
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import sent
 from optlang.backends.repeat import GRADIENT, WEIGHTS, Hypers, Table, key_of
+from optlang.backends.torch.views import flat
 
 if TYPE_CHECKING:
     from optlang.backends.torch.functions import Bound, Functions
@@ -35,13 +36,13 @@ class Joined(Table):
         """The tensors of a column as rows that share their memory; gradients are others in each step."""
         if key == GRADIENT:
             return None
-        return [(cell.weights if key == WEIGHTS else cell.state[key]).detach().view(-1) for cell, _ in calls]
+        return [flat((cell.weights if key == WEIGHTS else cell.state[key]).detach()) for cell, _ in calls]
 
     @torch.no_grad()
     def ready(self, hypers: Hypers, counts: Array, seed: int) -> Callable[[], None]:
         """All is computed, and what this returns writes it; that asks for no memory. Raises MissingFact."""
         rows, places = self.rows(hypers, counts)
-        gradients: list[Tensor] = [p.grad.view(-1) for p in self.weights]
+        gradients: list[Tensor] = [flat(p.grad) for p in self.weights]
         parts = [gradients if part is None else part for part in self.parts]
         writes: list[Write] = []
         for number, row in enumerate(rows):

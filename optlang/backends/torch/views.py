@@ -21,6 +21,11 @@ def view(tensor: Tensor, type_: Type, shaped: bool) -> Tensor:
     return seen.contiguous()
 
 
+def flat(tensor: Tensor) -> Tensor:
+    """A tensor as a row; many are rows already."""
+    return tensor if tensor.ndim == 1 else tensor.reshape(-1)
+
+
 def alone(tensor: Tensor) -> Tensor:
     """The same memory as a tensor of its own: a compiled function would tell views apart by what they are views of."""
     if tensor._base is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -94,7 +95,8 @@ def new_state(state: ir.State, weights: Tensor) -> Tensor:
 def input_of(node: Node, cell: Cell) -> Tensor:
     if cell.inputs.get(node.value) is None:
         raise StepError(f"{cell.name or f'parameter {cell.index}'}: the input `{node.value}` is missing; supply it before each step")
-    value = torch.as_tensor(cell.inputs[node.value], device=cell.weights.device)
+    given = cell.inputs[node.value]
+    value = (given if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given))).to(cell.weights.device)  # in 64 bits
     inner = shape_of(node.type.extent, tuple(cell.weights.shape))
     if value.ndim and tuple(value.shape) != inner:
         raise StepError(f"{cell.name or f'parameter {cell.index}'}: the input `{node.value}` has shape {tuple(value.shape)}, not {inner}")
