@@ -47,7 +47,7 @@ DRAWN = """rule Drawn { state m = 0 m' = where(t == 1, normal(), m) + g*uniform(
 BLOCKED = "rule Blocked { hyper lr = 0.1 in (0, inf) when rank >= 2 { d = g/max(1e-3, norm(g)) } else { d = g } w' = w - lr*d }"
 SOME = ["adamw", "lion", "momentum", "schedulefreeadamw", "lamb", "lars", "adafactor", "muonwithadamw", "prodigy", "gravity", "adamcm",
         "sps", "sophiah"]  # fmt: skip
-MODULES = ["adamw", "lamb", "prodigy", "soap"]
+MODULES = ["adamw", "lamb", "prodigy", "soap", "muonwithadamw", "sam", "sps", "gravity", "sophiah", "mezo"]
 EVERYTHING = [*library.names(), CLIPPED, WINDOWED, DRAWN]
 
 
@@ -138,7 +138,7 @@ def every_rule(world: int, rules: Sequence[str] = ()) -> dict[str, dict[str, Any
 
 
 def every_module(world: int, rules: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """The generated modules of rules, as those of `every_rule`: torch's DTensors do the work, or they are refused."""
+    """The generated modules of rules, beside one process: torch's DTensors do the work, parameters are gathered, or they are refused."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard
 
@@ -158,9 +158,14 @@ def every_module(world: int, rules: Sequence[str] = ()) -> dict[str, dict[str, A
         run(optimizer, params, range(4), spread)
         whole = {name: p.full_tensor().detach() for name, p in params.items()}  # type: ignore[attr-defined]
         if place % world == distributed.get_rank():
-            _, wanted = alone(rule, 4)
-            found[name] = {"off": max(off(whole[n], p.detach()) for n, p in wanted.items())}
-    assert rules or (found["SOAP"].keys() == {"refused"} and all(row.get("off", 0) <= 1 for row in found.values())), found
+            wanted = {name: p.requires_grad_() for name, p in start(rule).items()}
+            one = space[name](list(wanted.items()))
+            one.cases = optimizer.cases
+            run(one, wanted, range(4), lambda x: x)
+            way = "gathered" if "_whole_parameters" in space else "by torch's DTensors"
+            found[name] = {"way": way, "off": max(off(whole[n], p.detach()) for n, p in wanted.items())}
+    refused = {name for name, row in found.items() if "refused" in row}
+    assert rules or (refused == {"SophiaH", "MeZO"} and all(row.get("off", 0) <= 1 for row in found.values())), found
     return found
 
 
@@ -538,7 +543,7 @@ def main(out: Path) -> int:
 def summary(kept: dict[str, Any], begun: float) -> dict[str, Any]:
     """What was found, with its counts before it."""
     rows = {part: kept.pop(part) for part in ("rules", "modules")}
-    ways = {part: {world: dict(Counter(row.get("way", "refused" if "refused" in row else "by torch's DTensors") for row in known.values()))
+    ways = {part: {world: dict(Counter(row.get("way", "refused") for row in known.values()))
                    for world, known in found.items()} for part, found in rows.items()}  # fmt: skip
     kept |= {
         "what": "4 steps on Gloo processes that hold parts beside one process, float32; rules in 2 optimizers, the second of which has "

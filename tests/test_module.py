@@ -553,13 +553,20 @@ def test_states_of_another_rule_are_refused_before_anything_changes() -> None:
     assert all(torch.equal(x, y) for x, y in zip(before, (v for p in net.parameters() for v in adamw.state[p].values()), strict=True))
 
 
-def test_parts_of_several_processes_are_refused_where_torch_would_not_take_them() -> None:
-    whole, parts = (optlang.build(name) for name in ("soap", "adamw"))
-    assert "parts of parameters on several processes" in whole and "several processes" not in parts
+def test_parts_of_several_processes_are_refused_where_only_whole_parameters_would_do() -> None:
     p = nn.Parameter(torch.eye(2))
     p.device_mesh = None  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match="this file steps whole ones, the loaded rule takes parts"):
-        load(whole, "SOAP")([p])
+    texts = {
+        "sophiah": "products with the Hessian",
+        "mezo": "asks the model",
+        "rule R { state m = w m' = m @ m.T @ m w' = w - g eval = m }": "makes the weights to evaluate with",
+        "rule R { input c per row w' = w - c*g }": "takes inputs of whole ones",
+        "rule R { w' = w - loss*max(g per row) }": "asks the model",
+    }
+    for text, why in texts.items():
+        with pytest.raises(ValueError, match=f"several processes: this file .*{why}.*; the rule as optlang loads it takes parts"):
+            load(optlang.build(text), optlang.Rule(text).name)([p])
+    assert "several processes" not in optlang.build("adamw")
 
 
 def test_rates_may_be_tensors_of_one_element_and_old_checkpoints_have_no_maximize() -> None:

@@ -218,11 +218,46 @@ def _loss_at(
         try:
             for p, point in zip(params, points):
                 p.copy_(torch.as_tensor(point, dtype=p.dtype))
-            return torch.as_tensor(closure()).detach().double().cpu().reshape(())
+            return _mean_loss(closure(), params)
         finally:
             vars(torch.autograd)["backward"] = backward
             for p, weight in zip(params, weights):
                 p.copy_(weight)
+''',
+    "_mean_loss": '''
+def _mean_loss(loss: Any, params: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The loss as one number; where processes hold parts of parameters, the mean of theirs."""
+    value = torch.as_tensor(loss).detach().double().reshape(())
+    meshes = [p.device_mesh for p in params if hasattr(p, "device_mesh")]
+    if meshes:
+        from torch.distributed.tensor import DTensor, Partial
+
+        mesh = max(meshes, key=lambda mesh: mesh.size())
+        share = value.to(mesh.device_type) / mesh.size()
+        value = DTensor.from_local(share, mesh, [Partial()] * mesh.ndim).full_tensor()
+    return value.cpu()
+''',
+    "_whole_parameters": '''
+@contextmanager
+def _whole_parameters(optimizer: Any, groups: list[dict[str, Any]]) -> Iterator[None]:
+    """In here parameters that several processes hold parts of are whole; of their states each process keeps all."""
+    parts = [(group, i, p) for group in groups for i, p in enumerate(group["params"]) if hasattr(p, "device_mesh")]
+    for group, i, part in parts:
+        whole = group["params"][i] = part.full_tensor()
+        whole.grad = None if part.grad is None else part.grad.full_tensor()
+        if part in optimizer.state:
+            optimizer.state[whole] = optimizer.state.pop(part)
+    try:
+        yield
+        if parts:
+            from torch.distributed.tensor import distribute_tensor
+        for group, i, part in parts:
+            part.copy_(distribute_tensor(group["params"][i], part.device_mesh, part.placements, src_data_rank=None))
+    finally:
+        for group, i, part in parts:
+            whole, group["params"][i] = group["params"][i], part
+            if whole in optimizer.state:
+                optimizer.state[part] = optimizer.state.pop(whole)
 ''',
     "_hessian_products": '''
 @contextmanager

@@ -105,8 +105,8 @@ def shared_leaves(words: Words, level: str, certain: Collection[Node] = ()) -> d
             value = f"_agreed([cell.group for cell in cells], {quoted(word)})"
         leaves[node] = (word, value) if node in certain else (value, "")
     if level == "model":
-        signed = 'torch.as_tensor(-loss if cells[0].group["maximize"] else loss)'
-        leaves[ir.LOSS] = ("loss_value", f"{signed}.detach().double().cpu().reshape(())")
+        signed = '-loss if cells[0].group["maximize"] else loss'
+        leaves[ir.LOSS] = ("loss_value", f"_mean_loss({signed}, [cell.param for cell in cells])")
     first = "team.cells[0].state" if where == "team" else "cells[0].state"
     for s in words.program.states:
         if s.type.extent.level == level:

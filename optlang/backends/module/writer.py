@@ -6,7 +6,6 @@ import math
 import textwrap
 from collections.abc import Collection, Mapping
 
-from optlang import ir
 from optlang.backends.module.layout import Lines, bracketed, documentation, indented, wrapped
 from optlang.backends.module.leaves import BETAS, Words
 from optlang.backends.module.methods import (
@@ -24,10 +23,10 @@ from optlang.backends.module.methods import (
 from optlang.backends.module.phases import Phases
 from optlang.backends.module.scene import Loop, Role
 from optlang.backends.module.spell import literal, quoted
+from optlang.backends.module.spread import check_lines, on_whole
 from optlang.backends.module.update import Update, init_lines, later_lines, may_come_later, start_lines, treats_matrices
 from optlang.ir import Hyper, Node, Program
-from optlang.ops import ASKING, CALLS, MATRIX_OPS
-from optlang.types import needs_matrix
+from optlang.ops import ASKING, CALLS
 
 EVAL_OF_ROUTE = ["def _evaluate(self: Any, groups: list[dict[str, Any]]) -> None:", '    """`eval` for groups of another optimizer."""']
 KINDS = {"bool": "bool", "int": "int", "real": "float"}
@@ -35,11 +34,6 @@ SPARSE = [
     "if param.grad is not None and param.grad.layout != torch.strided:",
     '    raise RuntimeError("sparse gradients: use dense ones, as with torch.nn.Embedding(..., sparse=False)")',
 ]
-PARTS = [
-    'if hasattr(param, "device_mesh"):',
-    '    raise ValueError("parts of parameters on several processes: this file steps whole ones, the loaded rule takes parts")',
-]
-ALONE = ("random", "loss", *CALLS)  # of whole parameters
 BETAS_OF_GROUP = [
     'if "beta1" in param_group or "beta2" in param_group:',
     '    first, second = param_group.get("betas", self.defaults["betas"])',
@@ -95,6 +89,8 @@ class Writer:
             lines += [f'inputs["{documentation(i.name)}"]: {documentation(i.doc)} (set before each step)' for i in self.program.inputs]
         if self.asks:
             lines += ["", "`step` needs a closure that zeroes the gradients, computes the loss, calls backward and returns the loss."]
+            if self.program.uses("loss") or self.program.uses("loss_at"):
+                lines += ["Under DistributedDataParallel it is to return the mean of the losses of all processes."]
         return ['"""' + lines[0][3:] + '"""'] if len(lines) == 1 else [*lines, '"""']
 
     def _init(self) -> Lines:
@@ -132,7 +128,7 @@ class Writer:
         checks = ['beta1, beta2 = group["betas"]'] * self.words.has_betas
         checks += [line for h in self.program.hypers for line in self._check(h)]
         own = ["if param.is_complex():", '    raise ValueError("complex parameters: give torch.view_as_real of them")', *SPARSE]
-        own += PARTS if needs_whole(self.program) else []
+        own += check_lines(self.program, self.role)
         if self.update.always_matrix:
             message = f"{self.name} takes matrices, not a parameter of shape {{tuple(param.shape)}}"
             own += ["if param.ndim < 2:", f'    raise ValueError(f"{message}")']
@@ -168,9 +164,8 @@ class Writer:
         return start_lines(self.update, [s for s in own if not may_come_later(s)], lambda s: init_lines(self.update, s))
 
     def _body(self, groups: str) -> Lines:
-        if isinstance(self.update, Phases):
-            return self.update.body(self._first(), groups)
-        return self.update.one_loop(self._first(), groups)
+        written = self.update.body if isinstance(self.update, Phases) else self.update.one_loop
+        return on_whole(self.program, self.role, written(self._first(), groups), groups)
 
     def _step(self) -> Lines:
         called = ["with torch.enable_grad():", "    loss = closure()"] if self.asks else CLOSURE
@@ -218,14 +213,6 @@ class Writer:
         in_group = [*update.settings(inner), 'for param in group["params"]:', *indented(inner)]
         head, groups = (EVAL, "self.param_groups") if self.role == "alone" else (EVAL_OF_ROUTE, "groups")
         return ["@torch.no_grad()", *head, f"    for group in {groups}:", *indented(in_group, 2)]
-
-
-def needs_whole(program: Program) -> bool:
-    """Whether torch's operators on DTensors would not compute what the rule says, or nothing at all."""
-    nodes = ir.walk(program.all_roots())
-    windows = any(s.type.window and s.type.extent.level not in ("group", "model") for s in program.states)
-    ordered = any(n.op == "quantile" and n.value != "window" for n in nodes)
-    return windows or ordered or any(n.op in (*ALONE, *MATRIX_OPS) or needs_matrix(n.type.extent) for n in nodes)
 
 
 def _kind(h: Hyper) -> str:

@@ -1,0 +1,45 @@
+"""Parameters that several processes hold parts of, in generated modules: stepped by torch's DTensors, gathered, or refused."""
+
+from __future__ import annotations
+
+from optlang import ir
+from optlang.backends.module.layout import Lines, indented
+from optlang.backends.module.scene import Role
+from optlang.ir import Program
+from optlang.ops import CALLS, MATRIX_OPS
+from optlang.types import needs_matrix
+
+
+def needs_whole(program: Program) -> bool:
+    """Whether torch's operators on DTensors would not compute what the rule says, or nothing at all."""
+    nodes = ir.walk(program.all_roots())
+    windows = any(s.type.window and s.type.extent.level not in ("group", "model") for s in program.states)
+    ordered = any(n.op == "quantile" and n.value != "window" for n in nodes)
+    return windows or ordered or any(n.op in ("random", *MATRIX_OPS) or needs_matrix(n.type.extent) for n in nodes)
+
+
+def refuses_parts(program: Program, role: Role) -> str:
+    """Why a module does not step parts of parameters; empty where it does."""
+    if program.uses("hvp"):
+        return "takes products with the Hessian"
+    if not needs_whole(program):
+        return ""
+    if role == "looking around" or program.uses("loss") or any(program.uses(op) for op in CALLS):
+        return "asks the model or looks at other parameters with whole ones"
+    if program.evaluation is not None:
+        return "makes the weights to evaluate with of whole ones"
+    return "takes inputs of whole ones" if program.inputs else ""
+
+
+def on_whole(program: Program, role: Role, body: Lines, groups: str) -> Lines:
+    """The statements of a step, where they need it on gathered parameters."""
+    if not needs_whole(program) or refuses_parts(program, role):
+        return body
+    return [f"with _whole_parameters(self, {groups}):", *indented(body)]
+
+
+def check_lines(program: Program, role: Role) -> Lines:
+    """Refuses parts, for one parameter."""
+    why = refuses_parts(program, role)
+    message = f"parts of parameters on several processes: this file {why}; the rule as optlang loads it takes parts"
+    return ['if hasattr(param, "device_mesh"):', f'    raise ValueError("{message}")'] if why else []
