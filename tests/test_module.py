@@ -559,7 +559,7 @@ def test_parts_of_several_processes_are_refused_where_only_whole_parameters_woul
     texts = {
         "sophiah": "products with the Hessian",
         "mezo": "asks the model",
-        "rule R { state m = w m' = m @ m.T @ m w' = w - g eval = m }": "makes the weights to evaluate with",
+        "rule R { state m = w m' = m @ m.T @ m w' = w - g eval = m' }": "makes the weights to evaluate with",
         "rule R { input c per row w' = w - c*g }": "takes inputs of whole ones",
         "rule R { w' = w - loss*max(g per row) }": "asks the model",
     }
