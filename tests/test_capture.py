@@ -325,6 +325,26 @@ def test_a_capture_wants_rates_on_the_device(capturing: None, monkeypatch: pytes
         optimizer.step()
 
 
+@pytest.mark.parametrize("given", [torch.ones(()), {}], ids=["one for all", "one each"])
+def test_a_capture_wants_inputs_on_the_device(given: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked of torch itself here, which says that this is a capture."""
+    p = some(3).requires_grad_()
+    optimizer = optlang.loads("rule R { input c per tensor w' = w - c*g }", backend="torch")([p], capturable=True)
+    p.grad = torch.ones(3)
+    optimizer.inputs["c"] = 0.5
+    optimizer.step()
+    before = p.detach().clone()
+    optimizer.inputs["c"] = {p: torch.ones(())} if given == {} else given
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    with pytest.raises(RuntimeError, match=r"R.step\(\) is being captured .*, but the input c lies on the cpu, where no replay would see"):
+        optimizer.step()
+    assert torch.equal(p, before)
+    monkeypatch.undo()
+    optimizer.step()
+    assert torch.equal(p, before - 1)
+
+
 def test_most_of_the_library_is_capturable() -> None:
     """Which rules are not, and that each says why."""
     refused = {}

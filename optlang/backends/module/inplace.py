@@ -74,7 +74,8 @@ def _scaled_sum(terms: list[Term], leaf: Node, section: _Section) -> str:
     rest = [t for t in terms if t is not own[0]]
     factor = _factor(own[0][1], leaf, section)
     reads_itself = any(leaf in section.reads[term].old for _, term in rest)
-    if len(rest) > 2 or (reads_itself and (factor is not None or len(rest) > 1)):
+    several = factor is not None or len(rest) > 1
+    if len(rest) > 2 or (several and (reads_itself or leaf.op == "w")):  # weights may be of few bits: they are rounded once
         rest_sum = _summed(rest, section) if factor is None else ""
         return f".sub_({rest_sum})" if rest_sum else ""
     scale = f".mul_({section.pieces[factor].text})" if factor is not None else ""
