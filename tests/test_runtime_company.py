@@ -89,6 +89,40 @@ def test_large_parameters_are_compiled_although_the_step_is_not_traced(monkeypat
     assert torch.equal(p, torch.full_like(p, 0.25))
 
 
+def test_a_thousand_steps_of_changing_settings_and_an_added_group_compile_nothing_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OneCycleLR, which cycles the momentum, then ReduceLROnPlateau with another decay and betas each time, then more parameters."""
+    from torch._dynamo.utils import counters
+
+    from optlang.backends.torch import kept
+
+    monkeypatch.setattr(kept, "name_of", lambda *_: "")
+    params = [torch.ones(520, 520, requires_grad=True), torch.ones(7, requires_grad=True)]
+    optimizer: Any = optlang.load("lion", backend="torch")(params, lr=1e-4)
+    one_cycle, gradients = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=501), [torch.ones_like(p) for p in params]
+    betas = set()
+    for step in range(1000):
+        for p, gradient in zip(params, gradients, strict=True):
+            p.grad = gradient
+        optimizer.step()
+        if step == 0:
+            compiled = counters["stats"]["unique_graphs"]
+            assert compiled > 0
+        if step < 500:
+            one_cycle.step()
+        elif step == 500:
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=3)
+        else:
+            plateau.step(1.0)
+            optimizer.param_groups[0].update(weight_decay=0.001 * (step % 7), betas=(0.9, 0.99 + 0.001 * (step % 5)))
+        betas.add(optimizer.param_groups[0]["betas"])
+        if step == 800:
+            params.append(torch.ones(640, 450, requires_grad=True))
+            gradients.append(torch.ones(640, 450))
+            optimizer.add_param_group({"params": params[-1:], "lr": 1e-5})
+    assert counters["stats"]["unique_graphs"] == compiled and len(betas) > 400
+    assert {way.backend for way in optimizer.backends()} == {"torch"} and optimizer.state[params[-1]]["step"] == 199
+
+
 # --------------------------------------------------------------------------------------------- distributed checkpoints
 
 
