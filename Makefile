@@ -72,8 +72,8 @@ mutants: coverage               ## Mutants of the compiler, an hour: which tests
 faults: $(VENV)/.ready-for-tests ## Faults of every kind, searches and races killed 100 times: counts in docs/faults.json
 	$(PY) -m tests.faults --record docs/faults.json
 
-accuracy: $(VENV)/.ready-for-tests ## Errors of the float32 step in ulp, a line of JSON for each rule
-	$(PY) tests/accuracy.py
+accuracy: $(VENV)/.ready-for-tests ## Errors of the float32 step of every rule in ulp, into docs/accuracy.json
+	$(PY) tests/accuracy.py docs/accuracy.json
 
 clean:
 	rm -rf $(VENV) dist build race-results

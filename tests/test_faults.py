@@ -112,22 +112,26 @@ MOST = {"torch": 500, "cpp": 2000, "reference": 150}  # steps: about as long
 
 
 class Interrupting:
-    """SIGINT once a random time after it was armed, until the end."""
+    """A signal once a random time after it was armed, until the end."""
 
-    def __init__(self, seed: int) -> None:
-        self.random, self.over, self.armed = random.Random(seed), threading.Event(), threading.Event()
+    def __init__(self, seed: int, signal_: signal.Signals) -> None:
+        self.random, self.signal = random.Random(seed), signal_
+        self.over, self.armed = threading.Event(), threading.Event()
         self.thread = threading.Thread(target=self.run)
 
     def run(self) -> None:
         while not self.over.wait(self.random.uniform(0.0005, 0.02)):
             if self.armed.is_set():
                 self.armed.clear()
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), self.signal)
 
 
-@pytest.mark.parametrize(("name", "backend"), [("adamw", "torch"), ("adamw", "cpp"), ("lamb", "reference")])
-def test_interrupts_leave_whole_steps(name: str, backend: str) -> None:
-    """Weights, states and counts are always those of some number of whole steps."""
+@pytest.mark.parametrize(
+    ("name", "backend", "signal_"),
+    [("adamw", "torch", signal.SIGINT), ("adamw", "cpp", signal.SIGINT), ("lamb", "reference", signal.SIGINT), ("lamb", "torch", signal.SIGTERM)],
+)
+def test_interrupts_leave_whole_steps(name: str, backend: str, signal_: signal.Signals) -> None:
+    """Weights, states and counts are always those of some number of whole steps, whatever handlers raise."""
     params, optimizer = model(name, backend)
     expected: list[Snapshot] = []
     others, plain = model(name, backend)
@@ -137,7 +141,7 @@ def test_interrupts_leave_whole_steps(name: str, backend: str) -> None:
     for _ in range(MOST[backend]):
         plain.step()
         expected.append(snapshot(others, plain))
-    interrupting, caught, before = Interrupting(0), 0, signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupting, caught, before = Interrupting(0, signal_), 0, signal.signal(signal_, signal.default_int_handler)
     try:
         interrupting.thread.start()
         while caught < 30:
@@ -161,10 +165,10 @@ def test_interrupts_leave_whole_steps(name: str, backend: str) -> None:
 
 
 def _calm(interrupting: Interrupting, before: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(interrupting.signal, signal.SIG_IGN)
     interrupting.over.set()
     interrupting.thread.join()
-    signal.signal(signal.SIGINT, before)
+    signal.signal(interrupting.signal, before)
 
 
 # ---------------------------------------------------------------------------------------------- processes and threads

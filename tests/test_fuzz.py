@@ -89,6 +89,8 @@ FINDS: list[tuple[str, str, Way, bool]] = [
     ("module", f"rule R {{ {LR} state s per model = 1 s' = s + 1 every 2 {{ y = s }} else {{ y = 1 }} "
      "repeat 3 { state l = y + 0*w l' = tanh(tanh(l) + 2) + 0*w } w' = w - lr*l }",
      Way(), False),
+    ("module", f"rule R {{ {LR} input n per tensor w' = w - lr*(g + n) }} rule S {{ {LR} input n per model w' = w - lr*n }} "
+     f"route B {{ {MATRICES} }}", Way(), False),
     ("module", f"rule R {{ {LR} w' = w - lr*(max(g) + g/numel + log(numel)) }}", Way(shapes=3), False),
     ("module", f"rule R {{ w' = w - g report r = 2 }} rule S {{ w' = w - g report r = pi }} route B {{ {MATRICES} }}", Way(), False),
     ("module", f"rule R {{ {LR} w' = w - lr*(g + quantile(tanh(places(cols)), 0.5 per model)) }}", Way(shapes=2), True),

@@ -6,15 +6,18 @@ import ast
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fuzz import hostile, together
 from hypothesis import HealthCheck, given, settings
+from search_stores import LEVEL, SEEDS, SETTINGS, round_
 
 import optlang
 from optlang import rules
 from optlang.errors import OptError
+from optlang.search.store.database import Store
 
 HERE = Path(__file__).parent
 SECONDS, BYTES = 5, 1 << 30
@@ -166,6 +169,26 @@ def test_strings_stay_strings(text: str) -> None:
     assert not re.search(r"(?<!\\)<(script|img)", card), card
     assert r"\input" not in rule.latex() and r"\write18" not in rule.latex()
     assert rule.optimizer("torch").__name__ == "A"
+
+
+SQL = ["'; DROP TABLE genomes; --", "x' OR '1'='1", 'a"; DELETE FROM jobs; --', "%", "_", "?", ":name", "\\'", "\x00", "\u2028", "1); --"]
+
+
+def test_a_store_takes_any_text_as_text(tmp_path: Path) -> None:
+    """Names of branches, jobs and notes, and what was changed, come back as they are; of the jobs those go that a round names."""
+    words, over = sorted({*SQL, *EVIL}), sorted({*SQL, *EVIL})[::2]
+    with Store.create(tmp_path / "search.db", SETTINGS) as store:
+        for word in words:
+            births = tuple(replace(one, change=word) for one in round_(0).births)
+            store.save_job(word, [word])
+            store.save_round(replace(round_(0), branch=word, births=births), {"word": word}, LEVEL, SEEDS, [word] if word in over else [])
+            store.save_meta(f"own {word}", word)
+            store.note(word, {word: word})
+        assert sorted(store.branches()) == words
+        for word in words:
+            assert store.job(word) == (None if word in over else [word])
+            assert store.state(word) == {"word": word} and store.meta(f"own {word}") == word and store.events(word) == [{word: word}]
+            assert store.lineage(word, 2)[-1][1] == word and store.text(word, 1) == store.text(words[0], 1)
 
 
 @pytest.mark.parametrize("to", ["cpp", "triton"])

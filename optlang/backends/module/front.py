@@ -42,7 +42,7 @@ def front(routing: Routing, name: str, writers: Sequence[Writer]) -> str:
     classes, draws = [w.name for w in writers], {w.name: w.update.draws for w in writers}
     methods = [_documentation(routing, classes), _init(routing, classes, any(draws.values())), _add_param_group(routing, classes, draws)]
     programs = [case.program for case in routing.cases]
-    inputs = list({i.name: i for program in programs for i in program.inputs}.values())
+    inputs = [i for program in programs for i in program.inputs]
     methods += [_rule_of(routing, name, classes), _step(routing, writers)]
     evaluated = [cls for cls, program in zip(classes, programs, strict=True) if program.evaluation is not None]
     methods += [_eval(evaluated), train_lines()] if evaluated else []
