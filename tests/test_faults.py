@@ -128,7 +128,8 @@ class Interrupting:
 
 @pytest.mark.parametrize(
     ("name", "backend", "signal_"),
-    [("adamw", "torch", signal.SIGINT), ("adamw", "cpp", signal.SIGINT), ("lamb", "reference", signal.SIGINT), ("lamb", "torch", signal.SIGTERM)],
+    [("adamw", "torch", signal.SIGINT), ("adamw", "cpp", signal.SIGINT), ("lamb", "reference", signal.SIGINT),
+     ("lamb", "torch", signal.SIGTERM)],
 )
 def test_interrupts_leave_whole_steps(name: str, backend: str, signal_: signal.Signals) -> None:
     """Weights, states and counts are always those of some number of whole steps, whatever handlers raise."""
