@@ -1,9 +1,10 @@
 // Opening and closing of blocks. `at`: pointers to codes and scales of the whole tensor; elements low to high - 1 are meant.
 // Buffers hold BLOCK numbers whatever the block has: loops of a known length become vectors without a rest.
-#ifdef __AVX512F__
+#if defined(__AVX512VBMI__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
+#define WIDE
 #include <immintrin.h>
+#define EACH _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++)
 #endif
-#include <initializer_list>
 
 const i64 BLOCK = 256;
 const float SMALLEST_SCALE = 1e-12f;
@@ -13,17 +14,11 @@ static inline float float_of(u32 bits) { float x; std::memcpy(&x, &bits, 4); ret
 
 // Up to 256 numbers, and their bytes one by one: the first of all, then the second of all.
 struct Table {
-  float values[256] = {0};
+  float values[256];
   alignas(64) uint8_t planes[4][256];
-  Table(std::initializer_list<float> given) {
-    int count = 0;
-    for (float x : given) values[count++] = x;
-    for (int k = 0; k < 256; k++)
-      for (int byte = 0; byte < 4; byte++) planes[byte][k] = (uint8_t)(bits_of(values[k]) >> (8 * byte));
-  }
 };
 
-#ifdef __AVX512VBMI__
+#ifdef WIDE
 static inline __m512i bytes_at(const uint8_t* plane, __m512i places, __mmask64 upper) {
   const __m512i* part = (const __m512i*)plane;
   return _mm512_mask_blend_epi8(upper, _mm512_permutex2var_epi8(part[0], places, part[1]), _mm512_permutex2var_epi8(part[2], places, part[3]));
@@ -66,53 +61,78 @@ template <i64 SIZE> static inline float scale_of(const float* from) {
   return largest < SMALLEST_SCALE ? SMALLEST_SCALE : largest;
 }
 
-// How the codes of a format are found in two steps: something near says how many borders lie at or below a number, but for
-// one border; a comparison with that one decides. ZERO: the code of 0 where levels below it mirror those above; else -1.
+// How codes are found. `borders`: the middles between levels, COUNT of them. ZERO: the code of 0 where levels below it mirror those
+// above; else -1. EVEN: levels are, too. The rest says where a magnitude lies among levels: see `storage.lines` and `storage.bins`.
 struct Codes {
-  Table borders;
-  float lines[2][8];                // slopes and heights at 0; the lowest line counts: see `storage.lines`
-  alignas(64) uint16_t bins[4][32];  // the same for each power of two, in 1/256 of a level: see `storage.bins`
+  int count;
+  float borders[256];
+  float lines[2][8];
+  float whole;
+  alignas(64) float bins[4][32];
 };
 
-#ifdef __AVX512VBMI__
-template <int ZERO> static inline __m512i words_near(const Codes& codes, __m512i upper) {  // of 32 numbers, from their upper halves
-  const __m512i* const bins = (const __m512i*)codes.bins;
-  const __m512i size = ZERO < 0 ? _mm512_max_epi16(upper, _mm512_setzero_si512()) : _mm512_and_si512(upper, _mm512_set1_epi16(0x7fff));
-  const __m512i place = _mm512_subs_epu16(size, _mm512_set1_epi16((127 - 23) << 7));
-  const __m512i power = _mm512_srli_epi16(place, 7), part = _mm512_slli_epi16(place, 9);
-  const __m512i a = _mm512_add_epi16(_mm512_permutexvar_epi16(power, bins[0]), _mm512_mulhi_epu16(part, _mm512_permutexvar_epi16(power, bins[1])));
-  const __m512i b = _mm512_add_epi16(_mm512_permutexvar_epi16(power, bins[2]), _mm512_mulhi_epu16(part, _mm512_permutexvar_epi16(power, bins[3])));
-  const __m512i near = _mm512_srli_epi16(_mm512_min_epu16(a, b), 8);
-  if (ZERO < 0) return near;
-  const __m512i above = _mm512_add_epi16(near, _mm512_set1_epi16((short)ZERO));
-  return _mm512_mask_subs_epu16(above, _mm512_movepi16_mask(upper), _mm512_set1_epi16((short)(ZERO - 1)), near);
+#ifdef WIDE
+static inline __m512 line_at(const float* slopes, const float* heights, __m512i power, __m512 x) {  // a power's last 5 bits count
+  const __m512 slope = _mm512_permutex2var_ps(_mm512_load_ps(slopes), power, _mm512_load_ps(slopes + 16));
+  return _mm512_fmadd_ps(x, slope, _mm512_permutex2var_ps(_mm512_load_ps(heights), power, _mm512_load_ps(heights + 16)));
 }
-static inline __m512i quotients(const float* from, __m512 scale) { return _mm512_castps_si512(_mm512_div_ps(_mm512_loadu_ps(from), scale)); }
-static inline __mmask64 reached(__m512i y, const float* border) {
-  return _mm512_cmp_ps_mask(_mm512_castsi512_ps(y), _mm512_loadu_ps(border), _CMP_GE_OQ);
+static inline __mmask64 joined(const __mmask16* parts) {
+  return _mm512_kunpackd(_mm512_kunpackw(parts[3], parts[2]), _mm512_kunpackw(parts[1], parts[0]));
 }
-template <i64 SIZE, int ZERO> static inline void find_codes(const float* from, float scale, const Codes& codes, uint8_t* to) {
-  alignas(64) uint16_t odd[32];
-  for (int k = 0; k < 32; k++) odd[k] = (uint16_t)(2 * k + 1);
-  const __m512i halves = _mm512_load_si512(odd), words = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
-  const __m512 divisor = _mm512_set1_ps(scale);
+// Codes of 64 numbers; those that are too near to a border to be sure are handed out.
+template <int ZERO, bool EVEN> static inline u64 likely_codes(const float* from, __m512 factor, const Codes& codes, uint8_t* to) {
+  alignas(64) static const uint8_t thirds_then_seconds[64] = {
+      2,  6,  10, 14, 18, 22, 26, 30, 34, 38, 42, 46, 50, 54, 58, 62, 66, 70, 74, 78, 82, 86, 90, 94, 98, 102, 106, 110, 114, 118, 122, 126,
+      1,  5,  9,  13, 17, 21, 25, 29, 33, 37, 41, 45, 49, 53, 57, 61, 65, 69, 73, 77, 81, 85, 89, 93, 97, 101, 105, 109, 113, 117, 121, 125};
+  __m512 x[4], low[4];
+  __m512i power[4], place[4];  // places in 65536ths: a code, and the part of a level above it
+  __mmask16 negative[4], near[4];
+  EACH {
+    x[k] = _mm512_loadu_ps(from + 16 * k);
+    negative[k] = _mm512_movepi32_mask(_mm512_castps_si512(x[k]));
+    x[k] = ZERO < 0 ? _mm512_max_ps(_mm512_setzero_ps(), x[k]) : _mm512_abs_ps(x[k]);
+    x[k] = _mm512_fmadd_ps(x[k], factor, _mm512_set1_ps(0x1p-25f));
+  }
+  EACH power[k] = _mm512_srli_epi32(_mm512_castps_si512(x[k]), 23);
+  EACH low[k] = line_at(codes.bins[0], codes.bins[1], power[k], x[k]);
+  EACH x[k] = line_at(codes.bins[2], codes.bins[3], power[k], x[k]);
+  EACH place[k] = _mm512_cvtps_epi32(_mm512_min_ps(low[k], x[k]));
+  EACH near[k] = _mm512_testn_epi32_mask(place[k], _mm512_set1_epi32(0xfff0));
+  const __m512i order = _mm512_load_si512(thirds_then_seconds);
+  const __m512i one = _mm512_permutex2var_epi8(place[0], order, place[1]), two = _mm512_permutex2var_epi8(place[2], order, place[3]);
+  __m512i code = _mm512_inserti64x4(one, _mm512_castsi512_si256(two), 1);
+  u64 unsure = joined(near);
+  if (!EVEN) {  // the first border of a decade lies a fifth of a level late
+    const __m512i part = _mm512_shuffle_i64x2(one, two, 0xee), less = _mm512_add_epi8(code, _mm512_set1_epi8(-1));
+    const __mmask64 first = _mm512_testn_epi8_mask(code, less);
+    unsure |= _mm512_mask_cmpeq_epi8_mask(first, part, _mm512_set1_epi8(51));
+    code = _mm512_mask_mov_epi8(code, _mm512_mask_cmplt_epu8_mask(first, part, _mm512_set1_epi8(51)), less);
+  }
+  const __m512i zero = _mm512_set1_epi8((char)ZERO), above = _mm512_add_epi8(code, zero);
+  _mm512_storeu_si512(to, ZERO < 0 ? above : _mm512_mask_subs_epu8(above, joined(negative), zero, code));
+  return unsure;
+}
+static __attribute__((noinline, cold)) void settle(const float* from, float scale, const Codes& codes, uint8_t* to, u64 unsure) {
+  for (; unsure; unsure &= unsure - 1) {
+    const int k = __builtin_ctzll(unsure);
+    const float y = from[k] / scale;
+    int code = to[k] < codes.count ? to[k] : codes.count;
+    while (code < codes.count && !(y < codes.borders[code])) code++;
+    while (code > 0 && y < codes.borders[code - 1]) code--;
+    to[k] = (uint8_t)code;
+  }
+}
+template <i64 SIZE, int ZERO, bool EVEN> static inline void find_codes(const float* from, float scale, const Codes& codes, uint8_t* to) {
+  const __m512 factor = _mm512_set1_ps(scale < 1e37f ? codes.whole / scale : NAN);  // NaN: nothing is sure
+  #pragma GCC unroll 1
   for (i64 k = 0; k < SIZE; k += 64) {
-    const __m512i a = quotients(from + k, divisor), b = quotients(from + k + 16, divisor);
-    const __m512i c = quotients(from + k + 32, divisor), d = quotients(from + k + 48, divisor);
-    const __m512i first = words_near<ZERO>(codes, _mm512_permutex2var_epi16(a, halves, b));
-    const __m512i second = words_near<ZERO>(codes, _mm512_permutex2var_epi16(c, halves, d));
-    const __m512i near = _mm512_permutexvar_epi64(words, _mm512_packus_epi16(first, second));
-    alignas(64) uint8_t at[64];
-    float border[64];
-    _mm512_store_si512(at, near);
-    look_up(codes.borders, at, 64, border);
-    const __mmask64 more = reached(a, border) | reached(b, border + 16) << 16 | reached(c, border + 32) << 32 | reached(d, border + 48) << 48;
-    _mm512_storeu_si512(to + k, _mm512_mask_add_epi8(near, more, near, _mm512_set1_epi8(1)));
+    const u64 unsure = likely_codes<ZERO, EVEN>(from + k, factor, codes, to + k);
+    if (__builtin_expect(unsure != 0, 0)) settle(from + k, scale, codes, to + k, unsure);
   }
 }
 #else
-template <i64 SIZE, int ZERO> static inline void find_codes(const float* from, float scale, const Codes& codes, uint8_t* to) {
-  float y[SIZE], border[SIZE];
+template <i64 SIZE, int ZERO, bool> static inline void find_codes(const float* from, float scale, const Codes& codes, uint8_t* to) {
+  float y[SIZE];
   #pragma omp simd
   for (i64 k = 0; k < SIZE; k++) {
     y[k] = from[k] / scale;
@@ -126,9 +146,8 @@ template <i64 SIZE, int ZERO> static inline void find_codes(const float* from, f
     if (ZERO >= 0) near = y[k] < 0 ? ZERO - 1 - near : ZERO + near;
     to[k] = (uint8_t)(near < 0 ? 0 : near);
   }
-  look_up(codes.borders, to, SIZE, border);
   #pragma omp simd
-  for (i64 k = 0; k < SIZE; k++) to[k] = (uint8_t)(to[k] + (y[k] >= border[k]));
+  for (i64 k = 0; k < SIZE; k++) to[k] = (uint8_t)(to[k] + !(y[k] < codes.borders[to[k]]));
 }
 #endif
 
@@ -141,13 +160,14 @@ static inline void open_bytes(char* const* at, i64 low, i64 high, float* to, con
   #pragma omp simd
   for (i64 k = 0; k < BLOCK; k++) to[k] *= scale;
 }
-template <int ZERO> static inline void close_bytes(char* const* at, i64 low, i64 high, float* from, const Codes& codes) {
+template <int ZERO, bool EVEN> static inline void close_bytes(char* const* at, i64 low, i64 high, float* from, const Codes& codes) {
   fill(from, high - low);
   const float scale = scale_of<BLOCK>(from);
   ((float*)at[1])[low / 256] = scale;
   uint8_t found[BLOCK];
-  find_codes<BLOCK, ZERO>(from, scale, codes, found);
-  std::memcpy((uint8_t*)at[0] + low, found, (size_t)(high - low));
+  uint8_t* const kept = (uint8_t*)at[0] + low;
+  find_codes<BLOCK, ZERO, EVEN>(from, scale, codes, high - low < BLOCK ? found : kept);
+  if (high - low < BLOCK) std::memcpy(kept, found, (size_t)(high - low));
 }
 
 // Two blocks of 128 in each of ours; two codes a byte, the first in its upper half.
@@ -166,34 +186,50 @@ static inline void open_halves(char* const* at, i64 low, i64 high, float* to, co
     for (i64 k = start; k < start + 128; k++) to[k] *= scale;
   }
 }
-template <int ZERO> static inline void close_halves(char* const* at, i64 low, i64 high, float* from, const Codes& codes) {
+template <int ZERO, bool EVEN> static inline void close_halves(char* const* at, i64 low, i64 high, float* from, const Codes& codes) {
   uint8_t found[BLOCK], pairs[BLOCK / 2];
   fill(from, high - low);
   for (i64 start = 0; start < BLOCK; start += 128) {
     const float scale = scale_of<128>(from + start);
     if (low + start < high) ((float*)at[1])[(low + start) / 128] = scale;
-    find_codes<128, ZERO>(from + start, scale, codes, found + start);
+    find_codes<128, ZERO, EVEN>(from + start, scale, codes, found + start);
   }
   if (high - low < BLOCK) found[high - low] = 0;  // beside the last one, if it is alone
   for (i64 k = 0; k < BLOCK / 2; k++) pairs[k] = (uint8_t)(found[2 * k] << 4 | found[2 * k + 1]);
   std::memcpy((uint8_t*)at[0] + low / 2, pairs, (size_t)(high - low + 1) / 2);
 }
 
-static inline uint8_t to_fp8(float x) {  // e4m3: to nearest, halves to even
-  const u32 bits = bits_of(x), sign = (bits >> 24) & 0x80u, size = bits & 0x7fffffffu;
-  const float small = float_of(size) + 16384.0f;  // below 2^-6 the sum has the right last bit
-  const u32 normal = (size - (120u << 23) + 0x7ffffu + ((size >> 20) & 1u)) >> 20;
-  const u32 found = size < (121u << 23) ? bits_of(small) - (141u << 23) : normal;
-  return (uint8_t)(sign | (size > 0x7f800000u || found > 0x7eu ? 0x7fu : found));
+static inline uint8_t to_fp8(float x) {  // e4m3: to nearest, halves to even; from 2^-6 down steps stay as wide
+  const u32 bits = bits_of(x), size = bits & 0x7fffffffu, least = 121u << 23;
+  const u32 far = ((size > least ? size : least) & 0x7f800000u) + (20u << 23);  // beside it, a step of x is the last bit
+  const u32 steps = bits_of(float_of(size) + float_of(far)) - far;
+  return (uint8_t)((bits >> 24 & 0x80u) | (size > 0x7f800000u ? 0x7fu : steps + (far >> 20) - (141u << 3)));
 }
+#ifdef WIDE
+static inline __m512i sixteen_fp8(__m512 x) {  // as `to_fp8`, but for NaN
+  const __m512i bits = _mm512_castps_si512(x), size = _mm512_castps_si512(_mm512_abs_ps(x));
+  const __m512i power = _mm512_and_si512(_mm512_max_epu32(size, _mm512_set1_epi32(121 << 23)), _mm512_set1_epi32(0x7f800000));
+  const __m512i far = _mm512_add_epi32(power, _mm512_set1_epi32(20 << 23));
+  const __m512i sum = _mm512_castps_si512(_mm512_add_ps(_mm512_castsi512_ps(size), _mm512_castsi512_ps(far)));
+  const __m512i first = _mm512_sub_epi32(_mm512_srli_epi32(power, 20), _mm512_set1_epi32(121 << 3));
+  const __m512i code = _mm512_add_epi32(_mm512_sub_epi32(sum, far), first);
+  return _mm512_ternarylogic_epi32(code, _mm512_srli_epi32(bits, 24), _mm512_set1_epi32(0x80), 0xf8);  // a | (b & c)
+}
+#endif
 static inline void close_fp8(char* const* at, i64 low, i64 high, float* from, const u32*, u32) {
   fill(from, high - low);
   const float scale = scale_of<BLOCK>(from) / 448.0f;
   ((float*)at[1])[low / 256] = scale;
-  uint8_t codes[BLOCK];
-  #pragma omp simd
-  for (i64 k = 0; k < BLOCK; k++) codes[k] = to_fp8(from[k] / scale);
-  std::memcpy((uint8_t*)at[0] + low, codes, (size_t)(high - low));
+  uint8_t found[BLOCK];
+  uint8_t *const kept = (uint8_t*)at[0] + low, *const to = high - low < BLOCK ? found : kept;
+#ifdef WIDE
+  const __m512 divisor = _mm512_set1_ps(scale);
+  const auto codes = [&](i64 k) { return _mm512_cvtepi32_epi8(sixteen_fp8(_mm512_div_ps(_mm512_loadu_ps(from + k), divisor))); };
+  for (i64 k = 0; k < BLOCK && is_finite(scale); k += 16) _mm_storeu_si128((__m128i*)(to + k), codes(k));
+  if (!is_finite(scale))
+#endif
+  for (i64 k = 0; k < BLOCK; k++) to[k] = to_fp8(from[k] / scale);
+  if (high - low < BLOCK) std::memcpy(kept, found, (size_t)(high - low));
 }
 
 // The upper half of a float32, up or down by the draw. Eight elements share a draw: each takes a half word of it.
@@ -202,30 +238,38 @@ static inline void open_bf16(char* const* at, i64 low, i64 high, float* to) {
   #pragma omp simd
   for (i64 k = 0; k < high - low; k++) to[k] = load(kept[k]);
 }
-#ifdef __AVX512F__
-// Eight draws at a time, a word in the lower half of each lane: what stands above it never reaches a result.
+#ifdef WIDE
+// Eight draws at a time, a word in the lower half of each lane: what stands above it never reaches a result. Four such side by
+// side: each waits for itself.
 static inline void draw_halves(i64 low, const u32* counter, u32 place, uint16_t* to) {
   const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);  // unpacking undoes it
   const __m512i left = _mm512_set1_epi64(0xD2511F53), right = _mm512_set1_epi64(0xCD9E8D57);
-  #pragma GCC unroll 4
-  for (i64 j = 0; j < BLOCK / 8; j += 8) {
-    __m512i a = _mm512_add_epi64(_mm512_set1_epi64(low / 8 + j), order), b = _mm512_srli_epi64(a, 32);
-    __m512i c = _mm512_set1_epi64(counter[0]), d = _mm512_set1_epi64(0x80000000u + place);
-    u32 k = counter[1], m = counter[2];
-    #pragma GCC unroll 10
-    for (int round = 0; round < 10; round++) {
-      const __m512i first = _mm512_mul_epu32(a, left), second = _mm512_mul_epu32(c, right);
-      a = _mm512_xor_si512(_mm512_xor_si512(_mm512_srli_epi64(second, 32), b), _mm512_set1_epi64(k));
-      c = _mm512_xor_si512(_mm512_xor_si512(_mm512_srli_epi64(first, 32), d), _mm512_set1_epi64(m));
-      b = second;
-      d = first;
-      k += 0x9E3779B9u;
-      m += 0xBB67AE85u;
-    }
-    const __m512i ab = _mm512_mask_blend_epi32(0xAAAA, a, _mm512_slli_epi64(b, 32));
-    const __m512i cd = _mm512_mask_blend_epi32(0xAAAA, c, _mm512_slli_epi64(d, 32));
-    _mm512_storeu_si512(to + 8 * j, _mm512_unpacklo_epi64(ab, cd));
-    _mm512_storeu_si512(to + 8 * j + 32, _mm512_unpackhi_epi64(ab, cd));
+  __m512i a[4], b[4], c[4], d[4];
+  EACH {
+    a[k] = _mm512_add_epi64(_mm512_set1_epi64(low / 8 + 8 * k), order);
+    b[k] = _mm512_srli_epi64(a[k], 32);
+    c[k] = _mm512_set1_epi64(counter[0]);
+    d[k] = _mm512_set1_epi64(0x80000000u + place);
+  }
+  u32 key = counter[1], more = counter[2];
+  #pragma GCC unroll 10
+  for (int round = 0; round < 10; round++) {
+    const __m512i one = _mm512_set1_epi64(key), other = _mm512_set1_epi64(more);
+    __m512i first[4], second[4];
+    EACH first[k] = _mm512_mul_epu32(a[k], left);
+    EACH second[k] = _mm512_mul_epu32(c[k], right);
+    EACH a[k] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(second[k], 32), b[k], one, 0x96);  // exclusive or of three
+    EACH c[k] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(first[k], 32), d[k], other, 0x96);
+    EACH b[k] = second[k];
+    EACH d[k] = first[k];
+    key += 0x9E3779B9u;
+    more += 0xBB67AE85u;
+  }
+  EACH {
+    const __m512i ab = _mm512_mask_blend_epi32(0xAAAA, a[k], _mm512_slli_epi64(b[k], 32));
+    const __m512i cd = _mm512_mask_blend_epi32(0xAAAA, c[k], _mm512_slli_epi64(d[k], 32));
+    _mm512_storeu_si512(to + 64 * k, _mm512_unpacklo_epi64(ab, cd));
+    _mm512_storeu_si512(to + 64 * k + 32, _mm512_unpackhi_epi64(ab, cd));
   }
 }
 #else
@@ -248,17 +292,39 @@ static inline void draw_halves(i64 low, const u32* counter, u32 place, uint16_t*
 }
 #endif
 
+static inline uint16_t raised(float x, uint16_t drawn) {
+  const u32 bits = bits_of(x), size = bits & 0x7fffffffu;
+  return (uint16_t)(size > 0x7f800000u ? 0x7fc0u : (bits + (size < 0x7f800000u ? drawn : 0)) >> 16);
+}
+#ifdef WIDE
+static inline bool raise_finite(const float* from, const uint16_t* drawn, uint16_t* to) {  // whether all are
+  alignas(64) uint16_t odd[32];
+  for (int k = 0; k < 32; k++) odd[k] = (uint16_t)(2 * k + 1);
+  const __m512i upper = _mm512_load_si512(odd);
+  __mmask16 other = 0;
+  for (i64 k = 0; k < BLOCK; k += 32) {
+    const __m512 a = _mm512_loadu_ps(from + k), b = _mm512_loadu_ps(from + k + 16);
+    const __m512i draws = _mm512_loadu_si512(drawn + k), first = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(draws));
+    const __m512i second = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(draws, 1));
+    const __m512i x = _mm512_add_epi32(_mm512_castps_si512(a), first), y = _mm512_add_epi32(_mm512_castps_si512(b), second);
+    _mm512_storeu_si512(to + k, _mm512_permutex2var_epi16(x, upper, y));
+    other |= (__mmask16)(_mm512_fpclass_ps_mask(a, 0x99) | _mm512_fpclass_ps_mask(b, 0x99));  // infinite, NaN
+  }
+  return other == 0;
+}
+#else
+static inline bool raise_finite(const float*, const uint16_t*, uint16_t*) { return false; }
+#endif
 static inline void close_bf16(char* const* at, i64 low, i64 high, float* from, const u32* counter, u32 place) {
   uint16_t drawn[BLOCK], found[BLOCK];
+  uint16_t *const kept = (uint16_t*)at[0] + low, *const to = high - low < BLOCK ? found : kept;
   draw_halves(low, counter, place, drawn);
   fill(from, high - low);
-  #pragma omp simd
-  for (i64 k = 0; k < BLOCK; k++) {
-    const u32 bits = bits_of(from[k]), size = bits & 0x7fffffffu;
-    const u32 raised = bits + (size < 0x7f800000u ? drawn[k] : 0);
-    found[k] = (uint16_t)(size > 0x7f800000u ? 0x7fc0u : raised >> 16);
+  if (!raise_finite(from, drawn, to)) {
+    #pragma omp simd
+    for (i64 k = 0; k < BLOCK; k++) to[k] = raised(from[k], drawn[k]);
   }
-  std::memcpy((bf16*)at[0] + low, found, 2 * (size_t)(high - low));
+  if (high - low < BLOCK) std::memcpy(kept, found, 2 * (size_t)(high - low));
 }
 static inline void open_stochastic(char* const* at, i64 low, i64 high, float* to) { open_bf16(at, low, high, to); }
 static inline void close_stochastic(char* const* at, i64 low, i64 high, float* from, const u32* counter, u32 place) {

@@ -1,7 +1,9 @@
 """C++ that opens and closes what is stored in fewer bits: the same numbers as in `formats`, a block at a time.
 
-Levels lie evenly inside a decade, so how many borders lie below a magnitude is nearly a straight line in each, and each is
-flatter than the one before: the lowest line at a place is the one that counts. It says the code, or the one before it.
+Levels lie evenly inside a decade, so the place of a magnitude among them is a straight line in each, and each line is flatter than
+the one before: the lowest one counts. Borders between levels lie at whole places, but for the first one of a decade of n levels:
+the level below it is nearer, so it lies at n + 1/5. What float32 says about a place is wrong by less than 2^-13 of a level, so
+only what comes nearer to a border than that is divided and compared. (Processors that permute no bytes look borders up instead.)
 """
 
 from __future__ import annotations
@@ -17,8 +19,12 @@ from torch import Tensor
 from optlang.backends import formats
 from optlang.backends.formats import FORMATS
 
-BINADES = 23  # from 2^-23, below which everything is 0, to 1
 SHORT = 0.25  # of a level: lines lie so far below the count that they never exceed it, and by less than one border
+MARGIN = 2.0**-13  # of a level, as in storage.h
+STEPS = 65536  # of a place
+LATE = 0.2  # of a level: how far behind a whole place the first border of a decade is
+STEEP = 4096.0  # levels for a magnitude: what differs by rounding alone is unsure, and nothing else
+OFFSET = 2.0**-25  # what storage.h adds to magnitudes, so that there is none below 2^-25
 
 
 def storage(names: Collection[str]) -> list[str]:
@@ -33,13 +39,18 @@ def storage(names: Collection[str]) -> list[str]:
 def _tables(name: str) -> str:
     if name == "fp8":
         codes = torch.arange(256, dtype=torch.int32).to(torch.uint8)
-        return f"static const Table levels_fp8 = {_numbers(codes.view(torch.float8_e4m3fn).float().tolist())};\n"
-    borders = _numbers(with_end(formats.borders(name)).tolist())
-    near = ", ".join(_numbers(column) for column in zip(*lines(name), strict=True))
-    steps = ", ".join("{" + ", ".join(map(str, row)) + "}" for row in bins(name))
-    return f"""static const Table levels_{name} = {_numbers(formats.levels(name).tolist())};
-static const Codes codes_{name} = {{{borders}, {{{near}}}, {{{steps}}}}};
+        return _levels(name, codes.view(torch.float8_e4m3fn).float())
+    borders, near = formats.borders(name), (_numbers(column) for column in zip(*lines(name), strict=True))
+    rows = ", ".join(_numbers(row) for row in bins(name).tolist())
+    return f"""{_levels(name, formats.levels(name))}
+static const Codes codes_{name} = {{{len(borders)}, {_numbers(borders.tolist())}, {{{", ".join(near)}}}, {whole(name)!r}f, {{{rows}}}}};
 """
+
+
+def _levels(name: str, levels: Tensor) -> str:
+    planes = levels.view(torch.uint8).reshape(-1, 4).T.tolist()
+    rows = ", ".join("{" + ", ".join(map(str, row)) + "}" for row in planes)
+    return f"static const Table levels_{name} = {{{_numbers(levels.tolist())}, {{{rows}}}}};"
 
 
 def with_end(borders: Tensor) -> Tensor:
@@ -52,26 +63,57 @@ def zero(name: str) -> int:
     return -1 if name.startswith("u") else len(formats.levels(name)) // 2 - 1
 
 
+def is_even(name: str) -> bool:
+    """Whether all levels of a format are evenly spaced."""
+    return name == "uint4"
+
+
+def decades(name: str) -> list[tuple[float, float]]:
+    """(slope, height at 0) of the places of magnitudes, decade by decade. Codes are places, less 1 in formats without a sign."""
+    if is_even(name):
+        return [(16.0, 0.5)]
+    count, doubled = {"int4": (3, 0), "int8": (7, 0), "uint8": (7, 1)}[name]
+    levels = [2 ** (decade + doubled) for decade in range(count)]
+    return [(n * 10 ** (count - decade) / 9, n * 8 / 9) for decade, n in enumerate(levels)]
+
+
 def lines(name: str) -> list[tuple[float, float]]:
-    """(slope, height at 0) of 8 lines for the levels of a format from 0 up; the last ones of slope 0 at the last border."""
+    """8 lines that say how many borders from 0 up lie below a magnitude, or one less; the last ones of slope 0 at the last border."""
     last = len(formats.levels(name)) - 2 - max(0, zero(name))
-    found = [(16.0, -0.5 - SHORT)] if name == "uint4" else []
-    decades, doubled = {"uint4": (0, 0), "int4": (3, 0), "int8": (7, 0), "uint8": (7, 1)}[name]
-    for decade in range(decades):
-        count = 2 ** (decade + doubled)  # levels in 9/10 of 10^(decade - decades + 1)
-        found.append((10 ** (decades - 1 - decade) * count / 0.9, count - doubled - count / 9 - SHORT))
+    found = [(slope, height - name.startswith("u") - SHORT) for slope, height in decades(name)]
     return found + [(0.0, float(last))] * (8 - len(found))
 
 
-def bins(name: str) -> list[list[int]]:
-    """What the lines say for magnitudes from 2^(k - 23) up to twice that, in 256ths: height at the start and what the line rises,
-    for the line that is lowest at the start and the one that is at the end; [4, 32]."""
+def whole(name: str) -> float:
+    """What magnitudes are multiplied by, so that those from the last border up are the ones from 1 up, but for rounding."""
+    return torch.tensor((1 + 2.0**-21) / formats.borders(name)[-1].item()).item()
+
+
+def bins(name: str) -> Tensor:
+    """Places for multiplied magnitudes from 2^(k - 31) up to twice that, in 65536ths: slopes and heights of two lines, of which
+    the lower counts; [4, 32]."""
     found = []
-    for k in range(BINADES + 1):
-        start = 2.0 ** (k - BINADES)
-        near = [min(lines(name), key=lambda line: line[0] * x + line[1]) for x in (start, 2 * start)]
-        found.append([max(0, int(256 * part)) for a, b in near for part in (a * start + b, a * start)])
-    return [list(row) + [0] * (31 - BINADES) for row in zip(*found, strict=True)]
+    for k in range(32):
+        ends = [2.0 ** (k - 31) / whole(name), 2.0 ** (k - 30) / whole(name)]
+        slopes, heights = zip(*_two_lines(name, ends), strict=True)
+        steep = [STEPS * slope / whole(name) for slope in slopes]
+        high = [STEPS * (height + MARGIN) - slope * OFFSET for height, slope in zip(heights, steep, strict=True)]
+        found.append([steep[0], high[0], steep[1], high[1]])
+    return torch.tensor(found).T
+
+
+def _two_lines(name: str, ends: Sequence[float]) -> list[tuple[float, float]]:
+    """For magnitudes between two ends: those of decades, where borders are late as others are or there are none."""
+    pair = [min(decades(name), key=lambda line: line[0] * x + line[1]) for x in ends]
+    if is_even(name):
+        return pair if pair[1][0] * ends[1] + pair[1][1] >= 2 else [(0.0, 1.5)] * 2  # 0 has the code of the first level
+    top, first = len(formats.levels(name)) - 1 - zero(name), formats.borders(name)[max(0, zero(name))].item()
+    if ends[0] * whole(name) == 1:
+        return [(STEEP * whole(name), top + LATE - 0.0006 - STEEP), (0.0, top + 0.5)]
+    if ends[0] <= first < ends[1]:
+        place = pair[0][0] * first + pair[0][1]
+        return [(slope, height + round(place) + LATE - place) for slope, height in pair]
+    return pair
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -88,5 +130,5 @@ def _calls(name: str) -> str:
     if name == "fp8":
         return opening
     return f"""{opening}static inline void close_{name}(char* const* at, i64 low, i64 high, float* from, const u32*, u32) {{
-  close_{way}<{zero(name)}>(at, low, high, from, codes_{name});
+  close_{way}<{zero(name)}, {str(is_even(name)).lower()}>(at, low, high, from, codes_{name});
 }}"""
