@@ -387,6 +387,20 @@ def test_a_route_by_every_kind_of_condition() -> None:
     same(run(load(optlang.build(CHOOSING, "B"), "B"))[0], run(optlang.loads(CHOOSING, "B", backend="reference"))[0])
 
 
+@pytest.mark.parametrize("condition", ["numel/fan_out < 3", "max(2, cols) == 2", "1/(numel - 3) != 0", "not (numel/rank > 2)", "rank^2 > 3"])
+def test_no_comparison_holds_of_what_has_no_value(condition: str) -> None:
+    """Sizes of nothing, divisions by 0: the module sends every parameter where the runtime does."""
+    text = f"rule R {{ w' = w - g }} rule S {{ w' = w + g }} route B {{ when {condition} use S() otherwise use R() }}"
+    found = []
+    for cls in (load(optlang.build(text, "B"), "B"), optlang.loads(text, "B", backend="reference")):
+        params = [nn.Parameter(torch.ones(shape)) for shape in [(0, 3), (3, 3), (), (5,), (3,), (0,), (2, 3, 4), (2, 2)]]
+        for param in params:
+            param.grad = torch.ones_like(param)
+        cls(params).step()
+        found.append(params)
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+
+
 def test_a_route_says_what_a_step_needs() -> None:
     nets = []
     for cls in (load(optlang.build(CHOOSING, "B"), "B"), optlang.loads(CHOOSING, "B", backend="reference")):

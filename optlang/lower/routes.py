@@ -20,7 +20,8 @@ Settings = dict[str, Setting]
 Lowered = Callable[["Module", syntax.Rule, Mapping[str, Setting]], ir.Program | None]
 DTYPES = ("float64", "float32", "bfloat16", "float16", "complex64", "complex128")
 TRUTHS = frozenset(["eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "named"])
-ARITHMETIC = frozenset(["add", "sub", "mul", "div", "neg", "maximum", "minimum"])
+ARITHMETIC = frozenset(["add", "sub", "mul", "div", "pow", "maximum", "minimum"])
+MOST_POWER = 8  # sizes are whole numbers of any length here, and nobody waits for the digits of a power
 
 
 def routing(frame: Frame, route: syntax.Route, baked: Mapping[str, Setting], program: Lowered) -> ir.Routing | None:
@@ -133,6 +134,9 @@ def _both(frame: Frame, expr: syntax.Expr, op: str, left: syntax.Expr, right: sy
     if all(isinstance(side, syntax.Binary) and side.op in COMPARISONS for side in (expr, left)):
         frame.report("R08", "comparisons cannot be chained", expr.span, "", "write `a < b and b < c`")
         return None
+    if op not in TRUTHS and op not in ARITHMETIC:
+        frame.report("R06", "matrices are not multiplied in a route", expr.span, "its facts are single numbers", "write `*`")
+        return None
     read = _truth if op in ("and", "or") else predicate
     sides = read(frame, left), read(frame, right)
     if sides[0] is None or sides[1] is None:
@@ -140,6 +144,10 @@ def _both(frame: Frame, expr: syntax.Expr, op: str, left: syntax.Expr, right: sy
     both = (sides[0], sides[1])
     if read is predicate and any(map(_is_truth, both)):
         frame.report("T01", "a truth value stands where a number is needed", expr.span, "", "combine conditions with `and`, `or` and `not`")
+        return None
+    if op == "pow" and not (both[0].op in ("const", "fact") and both[1].op == "const" and both[1].value in range(MOST_POWER + 1)):
+        frame.report("R06", f"a power in a route is of one fact, with a whole exponent of at most {MOST_POWER}", expr.span, "",
+                     "multiply, as in `rows*rows`")  # fmt: skip
         return None
     texts = [s.value for s in both if s.op == "const" and isinstance(s.value, str)]
     has_dtype = any(s.op == "dtype" for s in both)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from optlang.backends.module.layout import Lines, bracketed, documentation, indented, wrapped
 from optlang.backends.module.methods import (
@@ -134,10 +134,21 @@ def predicate(p: Predicate, facts: Mapping[str, str] = FACTS) -> Piece:
             return Piece(f"-{args[0].inside(MINUS)}", MINUS)
         case "maximum" | "minimum":
             return Piece(f"{p.op[:3]}({args[0].text}, {args[1].text})")
-        case "ne" if any(_mentions(p, fact) for fact in OF_MATRIX):
-            return Piece(f"{facts['rank']} > 1 and {args[0].inside(SUM)} != {args[1].inside(SUM)}", AND)
     level = LEVELS.get(p.op, COMPARE)
-    return chained(args[0], SIGNS[p.op], args[1], level, associates="none" if p.op not in LEVELS else "right" if p.op == "pow" else "left")
+    associates = "none" if level == COMPARE else "right" if p.op == "pow" else "left"
+    known = dict.fromkeys(_known(p, facts)) if level == COMPARE else {}
+    piece = chained(args[0], SIGNS[p.op], args[1], level, associates=associates)
+    return Piece(" and ".join([*known, piece.text]), AND) if known else piece
+
+
+def _known(p: Predicate, facts: Mapping[str, str]) -> Iterator[str]:
+    """What has to hold for the operands of a comparison to be numbers; no comparison holds of others, but Python's `!=` would."""
+    if p.op in ("ne", "maximum", "minimum") and any(_mentions(p, fact) for fact in OF_MATRIX):
+        yield f"{facts['rank']} > 1"
+    for arg in p.args:
+        yield from _known(arg, facts)
+    if p.op == "div" and (p.args[1].op != "const" or p.args[1].value == 0):
+        yield f"{predicate(p.args[1], facts).inside(SUM)} != 0"
 
 
 def _updates(writers: Sequence[Writer], more: str) -> Lines:
