@@ -1,10 +1,10 @@
-"""What the search reaches on one core: `python tests/bench/search.py [front|audit|runs|ranking|workers …] [--json docs/bench-search.json]`.
+"""What the search reaches on one core: `python tests/bench/search.py [front|audit|runs|ranking|workers|actors …] [--json docs/bench-search.json]`.
 
 Processor time is what counts, since machines are shared. `front`: children a second through mutation, types, keys, fingerprint
 and descent test, while a population evolves whose fitness is drawn by behaviour, so that there is selection and no training.
 `audit`: pairs of programs that were merged, run on gradients that no fingerprint has seen, of other sizes, too. `runs`: trainings of 200
 steps on digits. `ranking`: six known rules on the first level, each time with other seeds and a baseline of their own.
-`workers`: see `search_workers.py`. Figures of one call are put beside those that the file has.
+`workers`, `actors` (of Ray): see `search_workers.py`. Figures of one call are put beside those that the file has.
 """
 
 from __future__ import annotations
@@ -172,8 +172,14 @@ def workers() -> dict[str, Any]:
     return compared("processes", 24)
 
 
+def actors() -> dict[str, Any]:
+    from search_workers import compared
+
+    return compared("ray", 12)
+
+
 MEASURES: Mapping[str, Callable[[], dict[str, Any]]] = {
-    "front": front, "audit": audit, "runs": runs, "ranking": ranking, "workers": workers,
+    "front": front, "audit": audit, "runs": runs, "ranking": ranking, "workers": workers, "actors": actors,
 }  # fmt: skip
 
 

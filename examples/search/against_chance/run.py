@@ -1,14 +1,14 @@
 """Is evolution better than chance? Against random search and constants-only evolution, each with four times the training.
 
-    python examples/search/against_chance/run.py                  ten searches in each setting, or what is still missing of them
-    python examples/search/against_chance/run.py planted --seeds 3  fewer, in one setting
-    python examples/search/against_chance/run.py planted --only 7   the search with seed 7, to be run beside others
-    python examples/search/against_chance/run.py --draw             only the figures and the tables, from results.json
+    python examples/search/against_chance/run.py                   ten searches in each setting, or what is still missing of them
+    python examples/search/against_chance/run.py momentum --seeds 3  fewer, in one setting
+    python examples/search/against_chance/run.py momentum --only 7   the search with seed 7, to be run beside others
+    python examples/search/against_chance/run.py --draw              only the figures and the tables, from results.json
 
-All three branches of a search work on the same short tasks from the same seed rule over the same functions. In the setting
-`planted` only another structure can win; in `digits` better constants may do. The best program of each branch is then trained
-again on seeds that none has seen, since the best of many is partly luck. Results go to results.json, one figure for each
-setting and README.md; a search that is cut off goes on where it was.
+All three branches of a search work on the same short tasks from the same seed rule over the same functions. In the settings
+`momentum` and `sign`, planted tasks, another structure than AdamW's wins; in `digits` better constants may do. The best program
+of each branch is then trained again on seeds that none has seen, since the best of many is partly luck. Results go to
+results.json, one figure for each setting and README.md; a search that is cut off goes on where it was.
 """
 
 from __future__ import annotations
@@ -57,20 +57,22 @@ class Setting:
 FEW = (
     "add", "sub", "mul", "protected_div", "interp", "abs", "square", "protected_sqrt", "maximum", "minimum", "tanh", "norm_tensor", "sign",
 )  # fmt: skip
+SMALL = {"functions": dict.fromkeys(FEW, 1.0), "names": ("w", "g"), "limits": Limits(statements=14), "constants": (-10.0, 10.0)}
+TRIED = Pace(jobs=1, per_job=24, hurdle=0.0, trial=0.7)
 SETTINGS = {
-    "planted": Setting(
-        Level("search", ("planted-sign",), seeds=2, measure="loss"), "adam-bare", 500_000,
-        {"functions": dict.fromkeys(FEW, 1.0), "names": ("w", "g"), "limits": Limits(statements=14), "constants": (-10.0, 10.0)},
-        Pace(jobs=1, per_job=24, hurdle=0.0, trial=0.7),
-    ),
+    "momentum": Setting(Level("search", ("planted-momentum",), seeds=2, measure="loss"), "adam-bare", 500_000, SMALL, TRIED),
+    "sign": Setting(Level("search", ("planted-sign",), seeds=2, measure="loss"), "adam-bare", 500_000, SMALL, TRIED),
     "digits": Setting(Level("search", ("digits-mlp", "cancer-mlp"), factor=0.5, seeds=2), "adamw", 200_000, {}, Pace(jobs=1, per_job=16)),
 }  # fmt: skip
 VALUE = {"speed": "share of its steps in which tuned AdamW gets as far: 1 is AdamW", "loss": "loss at the end, its sign turned"}
 
 
 WHY = {
-    "planted": "A quadratic whose gradients are hit by rare huge noise: a rule has to bound them first and average them then, which no "
-               f"constants of AdamW do. The task was chosen because there structure matters; the space has {len(FEW)} functions.",
+    "momentum": "A quadratic whose curvatures span three decades: AdamW's square roots are in the way of momentum, and only another "
+                f"structure is without them. The task was chosen because there structure matters; the space has {len(FEW)} functions.",
+    "sign": "A quadratic whose gradients change their scale in every step and are hit by huge noise: a bound has to come first, then an "
+            "average. Here a single `sign` goes far, which random programs have soon; AdamW with decays of 0 is one. The space has "
+            f"{len(FEW)} functions.",
     "digits": "Ordinary tasks, cut short, over Lion's functions: there AdamW gains much by other constants alone, and few training steps "
               "find those first. These searches ran before programs were tried first.",
 }  # fmt: skip
