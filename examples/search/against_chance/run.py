@@ -60,7 +60,7 @@ FEW = (
 SMALL = {"functions": dict.fromkeys(FEW, 1.0), "names": ("w", "g"), "limits": Limits(statements=14), "constants": (-10.0, 10.0)}
 TRIED = Pace(jobs=1, per_job=24, hurdle=0.0, trial=0.7)
 SETTINGS = {
-    "momentum": Setting(Level("search", ("planted-momentum",), seeds=2, measure="loss"), "adam-bare", 500_000, SMALL, TRIED),
+    "momentum": Setting(Level("search", ("planted-momentum",), seeds=2, measure="loss"), "adam-bare", 250_000, SMALL, TRIED),
     "sign": Setting(Level("search", ("planted-sign",), seeds=2, measure="loss"), "adam-bare", 500_000, SMALL, TRIED),
     "digits": Setting(Level("search", ("digits-mlp", "cancer-mlp"), factor=0.5, seeds=2), "adamw", 200_000, {}, Pace(jobs=1, per_job=16)),
 }  # fmt: skip
