@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from search_jobs import fragile, greedy, square
+from test_search_hunt import evaluated, started
 
 from optlang.search.workers import cluster
 from optlang.search.workers.cluster import Cluster, ClusterError
@@ -76,6 +77,16 @@ def test_results_are_those_of_one_process(make: Make) -> None:
     assert team.workers == CORES
     tickets = [(team.submit(n), alone.submit(n)) for n in range(40)]
     assert [team.collect(a) for a, _ in reversed(tickets)] == [alone.collect(b) for _, b in reversed(tickets)]
+
+
+def test_a_search_is_the_same_on_a_cluster(running: None, tmp_path: Path) -> None:
+    found = []
+    for name, settings in (("alone", {}), ("cluster", {"ray": "local", "workers": 2})):
+        with started(tmp_path / f"{name}.db", children=700, **settings) as run:
+            assert isinstance(run.executor, Cluster) == (name == "cluster")
+            list(run)
+        found.append(evaluated(tmp_path / f"{name}.db"))
+    assert found[0] == found[1] and len(found[0]) > 5
 
 
 def test_a_job_that_raises_is_reported_and_others_go_on(make: Make) -> None:

@@ -1,4 +1,4 @@
-"""What the search reaches on one core: `python tests/bench/search.py [front|audit|runs|ranking|workers|actors …] [--json docs/bench-search.json]`.
+"""What the search reaches on one core: `python tests/bench/search.py [MEASURE …] [--json docs/bench-search.json]`.
 
 Processor time is what counts, since machines are shared. `front`: children a second through mutation, types, keys, fingerprint
 and descent test, while a population evolves whose fitness is drawn by behaviour, so that there is selection and no training.
