@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from optlang import ir
-from optlang.host import MissingFact, evaluate
+from optlang.host import HostScalars, MissingFact
 from optlang.ir import Node
 from optlang.ops import CALLS, MATRIX_OPS
 from optlang.plan import Barrier, Plan, Truth
@@ -21,14 +22,21 @@ EXAMPLES = {
 
 def truth_of(plan: Plan, facts: dict[str, int], t: int) -> Truth:
     """The conditions of a plan for a parameter with such facts at a step, hypers at their defaults."""
+    return next(truths_of(plan, facts, [t]))
+
+
+def truths_of(plan: Plan, facts: dict[str, int], steps: Iterable[int]) -> Iterator[Truth]:
+    """The same for several steps."""
     hypers = {h.name: h.default for h in plan.program.hypers}
-    found: list[bool | None] = []
-    for condition in plan.conditions:
-        try:
-            found.append(bool(evaluate(condition, hypers, t, facts)))
-        except MissingFact:
-            found.append(None)
-    return tuple(found)
+    conditions = [HostScalars([condition]) for condition in plan.conditions]
+    return (tuple(_told(condition, hypers, t, facts) for condition in conditions) for t in steps)
+
+
+def _told(condition: HostScalars, hypers: dict[str, Any], t: int, facts: dict[str, int]) -> bool | None:
+    try:
+        return bool(condition(hypers, t, facts)[0])
+    except MissingFact:
+        return None
 
 
 def describe(plan: Plan) -> str:

@@ -15,7 +15,7 @@ from math import prod
 import torch
 
 from optlang import ir
-from optlang.analysis.costs import Stage, stages, truth_of
+from optlang.analysis.costs import Stage, stages, truths_of
 from optlang.backends.base import StepError
 from optlang.backends.formats import STATE_FORMATS, Storage, applies
 from optlang.backends.passes import Passes, refuses
@@ -99,7 +99,7 @@ class Footprint:
     def truths(self) -> Mapping[Truth, int]:
         """How many steps take which blocks."""
         facts = facts_of(torch.empty(self.shape, device="meta"))
-        return Counter(truth_of(self.plan, facts, t) for t in range(1, STEPS + 1))
+        return Counter(truths_of(self.plan, facts, range(1, STEPS + 1)))
 
     @cached_property
     def _storage(self) -> Storage:
