@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from optlang.backends.cpp.blocks import Buffer, in_blocks
 from optlang.backends.cpp.layout import CHUNK, Room
 from optlang.backends.cpp.storage import storage
 from optlang.backends.formats import Packed
@@ -93,13 +94,42 @@ class Writer(Passes):
         read, written = {n for n in elements if n.op in TENSORS}, {target for _, target in writes}
         lines = [*self.pointers(elements, written | set(self.reread.values())), *map(self.definition, scalars)]
         lines += [f"  double a{self.sums[n]} = {START[n.op]}, n{self.sums[n]} = 0;" for n in sums]
-        loop = [f"  #pragma omp simd{clauses([(self.sums[n], n.op) for n in sums])}", "  for (i64 i = low; i < high; i++) {"]
-        loop += [f"  {self.definition(n)}" for n in elements]
-        loop += [f"    {self.accumulated(n)}" for n in sums]
-        loop += [f"    {self.stored(target, self.operand(node))}" for node, target in writes]
-        lines += self._in_blocks([*loop, "  }"], read, written)
+        packed = [n for n in self.types if self._is_packed(n) and n in read | written]
+        if packed:
+            lines += in_blocks([self._buffer(n, read, written) for n in packed], *self._loops(elements, sums, writes))
+        else:
+            lines += self._loop(elements, sums, writes)
         lines += [f"  partial[{self.sums[n]}] = n{self.sums[n]} ? NAN : a{self.sums[n]};" for n in sums]
         return self.function(f"pass_{number}(const Tensor& x, i64 low, i64 high, double* partial)", lines)
+
+    def _loop(
+        self, elements: Sequence[Node], sums: Sequence[Node], writes: Sequence[tuple[Node, Node]], ends: tuple[str, str] = ("low", "high")
+    ) -> list[str]:
+        """Over the elements between two ends."""
+        lines = [f"  #pragma omp simd{clauses([(self.sums[n], n.op) for n in sums])}", f"  for (i64 i = {ends[0]}; i < {ends[1]}; i++) {{"]
+        lines += [f"  {self.definition(n)}" for n in elements]
+        lines += [f"    {self.accumulated(n)}" for n in sums]
+        return [*lines, *(f"    {self.stored(target, self.operand(node))}" for node, target in writes), "  }"]
+
+    def _loops(
+        self, elements: Sequence[Node], sums: Sequence[Node], writes: Sequence[tuple[Node, Node]]
+    ) -> tuple[list[str], list[str]]:
+        """The loop over a block, and the part of it that reads new values alone of what is packed: it runs while that is closed."""
+        packed, others = ([pair for pair in writes if self._is_packed(pair[1]) is each] for each in (True, False))
+        new = dict(packed)
+        later = self.computed([*(n.args[0] for n in sums), *(node for node, _ in others)], [*self.reread, *new])
+        first = [n for n in self.computed(list(new), list(self.reread)) if n in elements]
+        again = [n for n in first if n in later and n not in new and n.op not in (*TENSORS, *QUICK)]
+        if not new or not later or again or set(new.values()) & set(later):
+            return self._loop(elements, sums, writes), []
+        loop = self._loop(first, [], packed)
+        self.reread |= new
+        return loop, self._loop([n for n in later if n in elements], sums, others, ("from", "until"))
+
+    def _buffer(self, node: Node, read: Collection[Node], written: Collection[Node]) -> Buffer:
+        kind = self.types[node]
+        assert isinstance(kind, Packed)
+        return Buffer(kind.form.name, self.tensors[node], kind.place, node in read, node in written)
 
     def begun(self, number: int) -> tuple[list[Node], list[tuple[Node, Node]]]:
         """What a pass computes, and what it writes into tensors with what."""
@@ -120,20 +150,6 @@ class Writer(Passes):
     def stored(self, target: Node, text: str) -> str:
         place, index = self.tensors[target], self.index(target.type.extent)
         return f"b{place}[i - low] = {text};" if self._is_packed(target) else f"store(p{place}[{index}], {text});"
-
-    def _in_blocks(self, loop: list[str], read: set[Node], written: set[Node]) -> list[str]:
-        """The loop over elements, block by block where tensors are packed: these are opened into buffers, and closed again."""
-        packed = [(n, kind, self.tensors[n]) for n, kind in self.types.items() if isinstance(kind, Packed) and n in read | written]
-        if not packed:
-            return loop
-        before = [f"  float b{place}[BLOCK];" for _, _, place in packed]
-        before += [f"  open_{kind.form.name}(x.pointers + {place}, low, high, b{place});" for node, kind, place in packed if node in read]
-        after = [
-            f"  close_{kind.form.name}(x.pointers + {place}, low, high, b{place}, x.counter, {kind.place});"
-            for node, kind, place in packed if node in written
-        ]  # fmt: skip
-        head = ["  for (i64 low = from; low < to; low += BLOCK) {", "  const i64 high = low + BLOCK < to ? low + BLOCK : to;"]
-        return ["  const i64 from = low, to = high;", *head, *before, *loop, *after, "  }"]
 
     def accumulated(self, node: Node) -> str:
         value, total, bad = self.operand(node.args[0]), f"a{self.sums[node]}", f"n{self.sums[node]}"
@@ -162,9 +178,8 @@ class Writer(Passes):
         return self.names[node]
 
     def spell(self, node: Node) -> str:
-        if node in self.reread:
-            return f"load(p{self.tensors[self.reread[node]]}[i])"
-        if node.op in TENSORS:
+        if node in self.reread or node.op in TENSORS:
+            node = self.reread.get(node, node)
             place = self.tensors[node]
             if self._is_packed(node):
                 return f"b{place}[i - low]"
@@ -217,6 +232,7 @@ class Writer(Passes):
         return "".join(f"const i64 {name} = {size};\n" for name, size in sizes.items())
 
 
+QUICK = ("add", "sub", "mul", "neg")  # sooner computed twice than kept
 SLOT = re.compile(r"\bs(\d+)\b")
 START = {"sum": "0", "mean": "0", "count": "0", "amax": "-INFINITY", "amin": "INFINITY"}
 ADD = {

@@ -6,7 +6,14 @@
 #define EACH _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++)
 #endif
 
-const i64 BLOCK = 256;
+const i64 BLOCK = 256, PART = 64;
+#define EACH_PART _Pragma("GCC unroll 1") for (i64 part = 0; part < BLOCK; part += PART)
+struct Whole {  // the size of a block that is full, as a constant
+  constexpr operator i64() const { return BLOCK; }
+};
+static inline i64 part_end(i64 low, i64 part, Whole) { return low + part + PART; }
+static inline i64 part_end(i64 low, i64 part, i64 size) { return low + (part + PART < size ? part + PART : size); }
+static const auto nothing = [](i64) {};  // what is done beside closing, for each part of a block
 const float SMALLEST_SCALE = 1e-12f;
 
 static inline u32 bits_of(float x) { u32 bits; std::memcpy(&bits, &x, 4); return bits; }
@@ -122,19 +129,16 @@ static __attribute__((noinline, cold)) void settle(const float* from, float scal
     to[k] = (uint8_t)code;
   }
 }
-template <i64 SIZE, int ZERO, bool EVEN> static inline void find_codes(const float* from, float scale, const Codes& codes, uint8_t* to) {
+template <int ZERO, bool EVEN> static inline void find_codes(const float* from, float scale, const Codes& codes, uint8_t* to) {
   const __m512 factor = _mm512_set1_ps(scale < 1e37f ? codes.whole / scale : NAN);  // NaN: nothing is sure
-  #pragma GCC unroll 1
-  for (i64 k = 0; k < SIZE; k += 64) {
-    const u64 unsure = likely_codes<ZERO, EVEN>(from + k, factor, codes, to + k);
-    if (__builtin_expect(unsure != 0, 0)) settle(from + k, scale, codes, to + k, unsure);
-  }
+  const u64 unsure = likely_codes<ZERO, EVEN>(from, factor, codes, to);
+  if (__builtin_expect(unsure != 0, 0)) settle(from, scale, codes, to, unsure);
 }
 #else
-template <i64 SIZE, int ZERO, bool> static inline void find_codes(const float* from, float scale, const Codes& codes, uint8_t* to) {
-  float y[SIZE];
+template <int ZERO, bool> static inline void find_codes(const float* from, float scale, const Codes& codes, uint8_t* to) {
+  float y[PART];
   #pragma omp simd
-  for (i64 k = 0; k < SIZE; k++) {
+  for (i64 k = 0; k < PART; k++) {
     y[k] = from[k] / scale;
     const float x = ZERO < 0 ? y[k] : std::abs(y[k]);
     float lowest = codes.lines[1][7];  // of slope 0
@@ -147,7 +151,7 @@ template <i64 SIZE, int ZERO, bool> static inline void find_codes(const float* f
     to[k] = (uint8_t)(near < 0 ? 0 : near);
   }
   #pragma omp simd
-  for (i64 k = 0; k < SIZE; k++) to[k] = (uint8_t)(to[k] + !(y[k] < codes.borders[to[k]]));
+  for (i64 k = 0; k < PART; k++) to[k] = (uint8_t)(to[k] + !(y[k] < codes.borders[to[k]]));
 }
 #endif
 
@@ -160,13 +164,17 @@ static inline void open_bytes(char* const* at, i64 low, i64 high, float* to, con
   #pragma omp simd
   for (i64 k = 0; k < BLOCK; k++) to[k] *= scale;
 }
-template <int ZERO, bool EVEN> static inline void close_bytes(char* const* at, i64 low, i64 high, float* from, const Codes& codes) {
+template <int ZERO, bool EVEN, class Rest>
+static inline void close_bytes(char* const* at, i64 low, i64 high, float* from, const Codes& codes, Rest rest) {
   fill(from, high - low);
   const float scale = scale_of<BLOCK>(from);
   ((float*)at[1])[low / 256] = scale;
   uint8_t found[BLOCK];
-  uint8_t* const kept = (uint8_t*)at[0] + low;
-  find_codes<BLOCK, ZERO, EVEN>(from, scale, codes, high - low < BLOCK ? found : kept);
+  uint8_t *const kept = (uint8_t*)at[0] + low, *const to = high - low < BLOCK ? found : kept;
+  EACH_PART {
+    find_codes<ZERO, EVEN>(from + part, scale, codes, to + part);
+    if (part < high - low) rest(part);
+  }
   if (high - low < BLOCK) std::memcpy(kept, found, (size_t)(high - low));
 }
 
@@ -186,13 +194,18 @@ static inline void open_halves(char* const* at, i64 low, i64 high, float* to, co
     for (i64 k = start; k < start + 128; k++) to[k] *= scale;
   }
 }
-template <int ZERO, bool EVEN> static inline void close_halves(char* const* at, i64 low, i64 high, float* from, const Codes& codes) {
+template <int ZERO, bool EVEN, class Rest>
+static inline void close_halves(char* const* at, i64 low, i64 high, float* from, const Codes& codes, Rest rest) {
   uint8_t found[BLOCK], pairs[BLOCK / 2];
   fill(from, high - low);
-  for (i64 start = 0; start < BLOCK; start += 128) {
-    const float scale = scale_of<128>(from + start);
-    if (low + start < high) ((float*)at[1])[(low + start) / 128] = scale;
-    find_codes<128, ZERO, EVEN>(from + start, scale, codes, found + start);
+  float scales[2];
+  for (i64 half = 0; half < 2; half++) {
+    scales[half] = scale_of<128>(from + 128 * half);
+    if (low + 128 * half < high) ((float*)at[1])[low / 128 + half] = scales[half];
+  }
+  EACH_PART {
+    find_codes<ZERO, EVEN>(from + part, scales[part / 128], codes, found + part);
+    if (part < high - low) rest(part);
   }
   if (high - low < BLOCK) found[high - low] = 0;  // beside the last one, if it is alone
   for (i64 k = 0; k < BLOCK / 2; k++) pairs[k] = (uint8_t)(found[2 * k] << 4 | found[2 * k + 1]);
@@ -215,20 +228,31 @@ static inline __m512i sixteen_fp8(__m512 x) {  // as `to_fp8`, but for NaN
   const __m512i code = _mm512_add_epi32(_mm512_sub_epi32(sum, far), first);
   return _mm512_ternarylogic_epi32(code, _mm512_srli_epi32(bits, 24), _mm512_set1_epi32(0x80), 0xf8);  // a | (b & c)
 }
+static inline void part_fp8(const float* from, float scale, uint8_t* to) {
+  if (!is_finite(scale)) {
+    for (i64 k = 0; k < PART; k++) to[k] = to_fp8(from[k] / scale);
+    return;
+  }
+  const __m512 divisor = _mm512_set1_ps(scale);
+  const auto codes = [&](i64 k) { return _mm512_cvtepi32_epi8(sixteen_fp8(_mm512_div_ps(_mm512_loadu_ps(from + k), divisor))); };
+  for (i64 k = 0; k < PART; k += 16) _mm_storeu_si128((__m128i*)(to + k), codes(k));
+}
+#else
+static inline void part_fp8(const float* from, float scale, uint8_t* to) {
+  #pragma omp simd
+  for (i64 k = 0; k < PART; k++) to[k] = to_fp8(from[k] / scale);
+}
 #endif
-static inline void close_fp8(char* const* at, i64 low, i64 high, float* from, const u32*, u32) {
+template <class Rest> static inline void close_fp8(char* const* at, i64 low, i64 high, float* from, const u32*, u32, Rest rest) {
   fill(from, high - low);
   const float scale = scale_of<BLOCK>(from) / 448.0f;
   ((float*)at[1])[low / 256] = scale;
   uint8_t found[BLOCK];
   uint8_t *const kept = (uint8_t*)at[0] + low, *const to = high - low < BLOCK ? found : kept;
-#ifdef WIDE
-  const __m512 divisor = _mm512_set1_ps(scale);
-  const auto codes = [&](i64 k) { return _mm512_cvtepi32_epi8(sixteen_fp8(_mm512_div_ps(_mm512_loadu_ps(from + k), divisor))); };
-  for (i64 k = 0; k < BLOCK && is_finite(scale); k += 16) _mm_storeu_si128((__m128i*)(to + k), codes(k));
-  if (!is_finite(scale))
-#endif
-  for (i64 k = 0; k < BLOCK; k++) to[k] = to_fp8(from[k] / scale);
+  EACH_PART {
+    part_fp8(from + part, scale, to + part);
+    if (part < high - low) rest(part);
+  }
   if (high - low < BLOCK) std::memcpy(kept, found, (size_t)(high - low));
 }
 
@@ -302,7 +326,7 @@ static inline bool raise_finite(const float* from, const uint16_t* drawn, uint16
   for (int k = 0; k < 32; k++) odd[k] = (uint16_t)(2 * k + 1);
   const __m512i upper = _mm512_load_si512(odd);
   __mmask16 other = 0;
-  for (i64 k = 0; k < BLOCK; k += 32) {
+  for (i64 k = 0; k < PART; k += 32) {
     const __m512 a = _mm512_loadu_ps(from + k), b = _mm512_loadu_ps(from + k + 16);
     const __m512i draws = _mm512_loadu_si512(drawn + k), first = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(draws));
     const __m512i second = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(draws, 1));
@@ -315,31 +339,37 @@ static inline bool raise_finite(const float* from, const uint16_t* drawn, uint16
 #else
 static inline bool raise_finite(const float*, const uint16_t*, uint16_t*) { return false; }
 #endif
-static inline void close_bf16(char* const* at, i64 low, i64 high, float* from, const u32* counter, u32 place) {
+template <class Rest>
+static inline void close_bf16(char* const* at, i64 low, i64 high, float* from, const u32* counter, u32 place, Rest rest) {
   uint16_t drawn[BLOCK], found[BLOCK];
   uint16_t *const kept = (uint16_t*)at[0] + low, *const to = high - low < BLOCK ? found : kept;
   draw_halves(low, counter, place, drawn);
   fill(from, high - low);
-  if (!raise_finite(from, drawn, to)) {
-    #pragma omp simd
-    for (i64 k = 0; k < BLOCK; k++) to[k] = raised(from[k], drawn[k]);
+  EACH_PART {
+    if (!raise_finite(from + part, drawn + part, to + part)) {
+      #pragma omp simd
+      for (i64 k = part; k < part + PART; k++) to[k] = raised(from[k], drawn[k]);
+    }
+    if (part < high - low) rest(part);
   }
   if (high - low < BLOCK) std::memcpy(kept, found, 2 * (size_t)(high - low));
 }
 static inline void open_stochastic(char* const* at, i64 low, i64 high, float* to) { open_bf16(at, low, high, to); }
-static inline void close_stochastic(char* const* at, i64 low, i64 high, float* from, const u32* counter, u32 place) {
-  close_bf16(at, low, high, from, counter, place);
+template <class Rest>
+static inline void close_stochastic(char* const* at, i64 low, i64 high, float* from, const u32* counter, u32 place, Rest rest) {
+  close_bf16(at, low, high, from, counter, place, rest);
 }
 
 static inline void open_compensated(char* const* at, i64 low, i64 high, float* to) {
   const bf16 *kept = (const bf16*)at[0] + low, *rest = (const bf16*)at[1] + low;
   for (i64 k = 0; k < high - low; k++) to[k] = load(kept[k]) + load(rest[k]);
 }
-static inline void close_compensated(char* const* at, i64 low, i64 high, const float* from, const u32*, u32) {
-  bf16 *kept = (bf16*)at[0] + low, *rest = (bf16*)at[1] + low;
+template <class Rest> static inline void close_compensated(char* const* at, i64 low, i64 high, const float* from, const u32*, u32, Rest rest) {
+  bf16 *kept = (bf16*)at[0] + low, *beside = (bf16*)at[1] + low;
   for (i64 k = 0; k < high - low; k++) {
     store(kept[k], from[k]);
     const float left = from[k] - load(kept[k]);
-    store(rest[k], is_finite(left) ? left : 0.0f);
+    store(beside[k], is_finite(left) ? left : 0.0f);
   }
+  for (i64 part = 0; part < high - low; part += PART) rest(part);
 }

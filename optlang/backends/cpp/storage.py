@@ -129,6 +129,7 @@ def _calls(name: str) -> str:
 """
     if name == "fp8":
         return opening
-    return f"""{opening}static inline void close_{name}(char* const* at, i64 low, i64 high, float* from, const u32*, u32) {{
-  close_{way}<{zero(name)}, {str(is_even(name)).lower()}>(at, low, high, from, codes_{name});
+    return f"""{opening}template <class Rest>
+static inline void close_{name}(char* const* at, i64 low, i64 high, float* from, const u32*, u32, Rest rest) {{
+  close_{way}<{zero(name)}, {str(is_even(name)).lower()}>(at, low, high, from, codes_{name}, rest);
 }}"""
