@@ -98,6 +98,8 @@ FINDS: list[tuple[str, str, Way, bool]] = [
      Way(), False),
     ("module", f"def f(x) {{ state l per tensor = 0 l' = norm(x)/max(l, 1) return x/max(l, 1) }} rule R {{ {LR} hyper bool b = true "
      "when b { y = lr } else { y = f(g) } every 2 { z = 0.9 } else { z = y } w' = w - lr*(g + z) }", Way(steps=3), False),
+    ("module", f"rule R {{ {LR} x = std(hvp(g) per model) every 3 from 1 {{ y = x }} else {{ y = 0.5 }} w' = w - lr*(g + y) }}",
+     Way(steps=3), False),
 ]
 
 

@@ -14,6 +14,7 @@ from optlang.backends.module.section import write
 from optlang.backends.module.shared import Shared
 from optlang.backends.module.spell import is_alone, shape_text
 from optlang.ir import Node
+from optlang.ops import CALLS
 from optlang.plan import Barrier
 from optlang.types import TENSOR
 
@@ -225,8 +226,9 @@ class Crossing(Shared):
                 use(node.args[1], (*path, (node.args[0], True, None)))
                 use(node.args[2], (*path, (node.args[0], False, None)))
             else:
+                gathered = node in self.plan.barriers and self.plan.barriers[node].op not in CALLS  # in every step
                 for arg in self._below(node):
-                    use(arg, path)
+                    use(arg, () if gathered else path)
         return paths
 
     def _below(self, node: Node) -> tuple[Node, ...]:
