@@ -1,4 +1,4 @@
-"""Several processes: every rule takes the steps of one process, whoever holds which part. 50 seconds of processors.
+"""Several processes: every rule takes the steps of one process, whoever holds which part. 60 seconds of processors.
 
 `python tests/test_home_sharded.py OUT.json` asks every rule, and its generated module, on 2 and on 4 processes and writes what was
 found (`make sharded`); what the file has already is not asked again.
