@@ -67,3 +67,12 @@ def test_what_several_processes_did_is_as_it_says() -> None:
         assert int(rules) == len(found["rules"][world].keys() - {"Clipped", "Windowed", "Drawn"})  # which are not of the library
         assert sum("refused" in row for row in found["modules"][world].values()) == 8
         assert not any("refused" in row for row in found["rules"][world].values())
+
+
+def test_what_torchs_own_tests_found_is_as_it_says() -> None:
+    rules, modules = (json.loads((ROOT / "docs" / f"torch-suite{name}.json").read_text()) for name in ("", "-modules"))
+    assert f"run with {rules['rules']} rules, pass {rules['passed']:,} times and fail nowhere" in README
+    assert f"pass {modules['passed']:,} times and fail nowhere" in README and modules["rules"] == rules["rules"]
+    reasons = " ".join(rules["left out"].values())
+    assert f"{reasons.count('for matrices')} rules for matrices" in README and f"{reasons.count('a route')} routes" in README
+    assert not rules["failed"] + modules["failed"] and not rules["not run"] and not modules["not run"]
