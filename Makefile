@@ -56,7 +56,7 @@ fuzz: $(VENV)/.ready-for-tests  ## Random programs and hostile texts for MINUTES
 
 # The tests of the front end and compiler, and how long those of one function that differ in parameters may take together, in seconds
 COMPILER = $(filter-out $(wildcard tests/test_search* tests/test_home* tests/test_race.py tests/test_bench.py tests/test_digits.py \
-  tests/test_wheel.py tests/test_torch_suite.py tests/test_torch_compiled.py tests/test_gpu_check.py),$(wildcard tests/test_*.py))
+  tests/test_wheel.py tests/test_torch_suite.py tests/test_gpu_check.py),$(wildcard tests/test_*.py)) tests/test_home_release.py
 MOST    ?= 6
 coverage: $(VENV)/.ready-for-tests ## Lines and branches of the front end and compiler that their tests reach
 	@mkdir -p build

@@ -294,6 +294,40 @@ def test_numbers_of_each_device_come_to_the_host_together() -> None:
     assert {place: float(value) for place, value in found.items()} == {0: 1, 1: 2, 2: 3}
 
 
+class Half:
+    """The first half of a parameter; another process holds the other one, with the same numbers."""
+
+    offset = 0
+    key = ("both",)
+
+    def __init__(self, *shape: int) -> None:
+        self.shape = shape
+        self.asked: list[str] = []
+
+    def reduced(self, op: str, values: Tensor) -> Tensor:
+        self.asked.append(op)
+        return 2 * values if op == "sum" else values
+
+
+def test_values_of_parts_are_reduced_with_those_of_other_processes() -> None:
+    text = ("rule R { when rank >= 2 { d = g/norm(g) } else { d = g + max(g) } n = sqrt(mean(g^2 per model)) "
+            "w' = w - 0.1*d/(1 + n) }")  # fmt: skip
+    executable, whole = TorchExecutable(program(text), parts=True), TorchExecutable(program(text))
+    full = [torch.arange(1.0, 9).reshape(4, 2), torch.arange(1.0, 4)]
+    doubled = [torch.cat([x, x]) for x in full]
+    cells = [cell(torch.zeros_like(x), x.clone(), index=i) for i, x in enumerate(full)]
+    others = [cell(torch.zeros_like(x), x.clone(), index=i) for i, x in enumerate(doubled)]
+    halves = [Half(*x.shape) for x in doubled]
+    for one, half in zip(cells, halves, strict=True):
+        one.spread = half
+    for run, some in ((executable, cells), (whole, others)):
+        run.prepare(step_of(*some))
+        run.step(step_of(*some))
+    for one, other in zip(cells, others, strict=True):
+        torch.testing.assert_close(one.weights, other.weights[: len(one.weights)])
+    assert {op for half in halves for op in half.asked} == {"sum", "amax"}
+
+
 def test_no_cells() -> None:
     executable = BACKEND.compile(program("rule R { report n = norm(g per model) w' = w - g }"), "safe")
     empty = Step([], {}, {})
