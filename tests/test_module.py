@@ -581,7 +581,7 @@ def test_parts_of_several_processes_are_refused_where_only_whole_parameters_woul
         "rule R { w' = w - loss*max(g per row) }": "asks the model",
     }
     for text, why in texts.items():
-        with pytest.raises(ValueError, match=f"several processes: this file .*{why}.*; the rule as optlang loads it takes parts"):
+        with pytest.raises(ValueError, match=f"several processes: this file .*{why}.*; the loaded rule takes parts"):
             load(optlang.build(text), optlang.Rule(text).name)([p])
     assert "several processes" not in optlang.build("adamw")
 

@@ -41,5 +41,5 @@ def on_whole(program: Program, role: Role, body: Lines, groups: str) -> Lines:
 def check_lines(program: Program, role: Role) -> Lines:
     """Refuses parts, for one parameter."""
     why = refuses_parts(program, role)
-    message = f"parts of parameters on several processes: this file {why}; the rule as optlang loads it takes parts"
+    message = f"parts of parameters on several processes: this file {why}; the loaded rule takes parts"
     return ['if hasattr(param, "device_mesh"):', f'    raise ValueError("{message}")'] if why else []
