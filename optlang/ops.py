@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from optlang.ir import Node
 
 TypeRule = Callable[[Sequence[Type], Any], Type]
-Role = Literal["leaf", "map", "select", "reduce", "matrix", "window", "draw", "model"]
+Role = Literal["leaf", "map", "select", "reduce", "spread", "matrix", "window", "draw", "model"]
 
 # How a result scales when the operands do: `same` wants equal degrees and keeps them, `product` adds, `quotient` subtracts,
 # `power` multiplies by a constant exponent, `none` wants pure numbers, `lost` forgets (sign, comparisons).
@@ -141,6 +141,8 @@ def reduction(types: Sequence[Type], value: Any) -> Type:
         raise TypeProblem("reduce the window first, as in `mean(h)`")
     if first.extent.level == "host":
         raise TypeProblem("this is one number for the whole step already; there is nothing to reduce")
+    if value.run and first.extent == ELEMENT:
+        return Type("real", value)
     if not _contains(first.extent, value):
         raise TypeProblem(f"a value per {first.extent} cannot be reduced to one per {value}")
     return Type("real", value)
@@ -169,7 +171,7 @@ def push_(types: Sequence[Type], _value: Any = None) -> Type:
 
 
 def _matrix(type_: Type) -> Extent:
-    if type_.extent.level != "array" or type_.kind == "bool" or type_.window:
+    if type_.extent.level != "array" or type_.extent.run or type_.kind == "bool" or type_.window:
         raise TypeProblem(f"a matrix is needed, this is {type_}")
     return type_.extent
 
@@ -219,6 +221,13 @@ def restored(types: Sequence[Type], _value: Any = None) -> Type:
     a = _matrix(types[0])
     if (a.rows, a.cols, a.frame) != ("rows", "cols", "flat"):
         raise TypeProblem("`as_param` undoes `as_matrix`; it takes a value of that shape")
+    return Type(types[0].kind, ELEMENT)
+
+
+def spread_(types: Sequence[Type], _value: Any = None) -> Type:
+    """A value per run, once for each of its elements."""
+    if types[0].window:
+        raise TypeProblem(f"this is {types[0]}; reduce the window first, as in `mean(h)`")
     return Type(types[0].kind, ELEMENT)
 
 
@@ -368,6 +377,7 @@ ROWS: tuple[Op, ...] = (
             latex=r"\operatorname{count}\left({0}\right)"),
     _reduce("quantile", "`quantile(x, q)`: linear interpolation, q from 0 to 1", operands=2, degree="keep",
             latex=r"\operatorname{quantile}_{{{1}}}\left({0}\right)"),
+    Op("spread", 1, "spread", spread_, "a value per run, once for each of its elements", degree="keep", surface=False, latex="{0}"),
     # matrices
     Op("matmul", 2, "matrix", product, "matrix product", infix=("@", 5), degree="product", surface=False, weight=0.3),
     Op("transpose", 1, "matrix", transposed, "transposed matrix", degree="keep", surface=False,

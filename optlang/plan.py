@@ -134,10 +134,17 @@ def _spread(side: Node, whole: Node) -> Node:
     if type_.window:
         like = next(n for n in ir.walk([whole]) if not n.args and n.type.window)
     elif type_.extent.level == "array":
-        like = ir.W if type_.extent == ELEMENT else ir.eye(type_.extent.rows, type_.extent.frame, type_.extent.cols)
+        like = _array(type_.extent)
     else:
         like = ir.fact("rank")
     return ir.make("where", (ir.TRUE, side, _like(like, type_)))
+
+
+def _array(extent: Extent) -> Node:
+    """Something of an extent, whatever its values."""
+    if extent.run:
+        return ir.make("amax", (ir.W,), extent)
+    return ir.W if extent == ELEMENT else ir.eye(extent.rows, extent.frame, extent.cols)
 
 
 def _like(leaf: Node, type_: Type) -> Node:

@@ -6,17 +6,19 @@ The extents form a ladder, from one value for everything to one value per elemen
 
 `host` is a number known before the step: a literal, a hyper, the step count. An `array` has symbolic trailing
 dimensions: `element` is rows x cols, `row` is rows x 1, `col` is 1 x cols, `matrix` is 1 x 1, and a product of matrices
-may have any others. Leading dimensions are a batch. `element` also stands for parameters of rank 0 and 1.
+may have any others. Leading dimensions are a batch. `element` also stands for parameters of rank 0 and 1. A *run* is some
+elements of any parameter that follow each other in memory; one value per run is rows x 1 where each row is a run.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Literal
 
 Kind = Literal["real", "bool", "int"]
 Level = Literal["host", "model", "group", "tensor", "array"]
-Frame = Literal["param", "flat"]  # flat: `as_matrix` view, every dimension after the first flattened into columns
+Frame = Literal["param", "flat"] | int  # flat: `as_matrix` view, every dimension after the first flattened into columns; int: runs
 Dim = str | int
 
 LEVELS: tuple[Level, ...] = ("host", "model", "group", "tensor", "array")
@@ -41,15 +43,24 @@ class Extent:
         return LEVELS.index(self.level)
 
     @property
+    def run(self) -> int:
+        """How many elements that follow each other have a value together; 0 where it is not so."""
+        return self.frame if isinstance(self.frame, int) else 0
+
+    @property
     def left(self) -> str:
         """The word behind `per` for a reduction that leaves this: the rows of any matrix are its rows."""
         if self.level != "array":
             return self.level
+        if self.run:
+            return str(self.run)
         return {(False, True): "row", (True, False): "col", (True, True): "matrix"}.get((self.rows == 1, self.cols == 1), "element")
 
     def __str__(self) -> str:
         if self.level != "array":
             return self.level
+        if self.run:
+            return f"{self.run} elements"
         word = WORD_OF.get((self.rows, self.cols), f"{self.rows}×{self.cols}")
         return word if self.frame == "param" else f"{word} of as_matrix"
 
@@ -119,4 +130,16 @@ def broadcasts_to(small: Extent, large: Extent) -> bool:
 
 def needs_matrix(extent: Extent) -> bool:
     """Whether the extent only exists for parameters of rank 2 or more."""
-    return extent.level == "array" and (extent.rows, extent.cols) != ("rows", "cols")
+    return extent.level == "array" and (extent.rows, extent.cols) != ("rows", "cols") and not extent.run
+
+
+def run_of(length: int) -> Extent:
+    """One value per so many elements that follow each other, or per the most fewer ones that divide a parameter."""
+    return Extent("array", "rows", 1, length)
+
+
+@cache
+def runs(numel: int, length: int) -> tuple[int, int]:
+    """How many runs of at most `length` elements a parameter has, all alike, and how long they are."""
+    fits = next(n for n in range(min(length, max(numel, 1)), 0, -1) if numel % n == 0)
+    return numel // fits, fits

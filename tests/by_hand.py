@@ -88,8 +88,11 @@ def randomly_scaled(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
 # ---------------------------------------------------------------------------------------------- accumulators
 
 
-def subsets(g: Array) -> list[tuple[Any, ...]]:
-    """Index of each subset: the elements of a vector, else the longer lines of each trailing matrix."""
+def subsets(g: Array, most: int) -> list[tuple[Any, ...]]:
+    """Index of each subset: as many elements as fit, of `most` at most; or the elements of a vector, the longer lines of matrices."""
+    if most:
+        length = max(n for n in range(1, most + 1) if g.size % n == 0)
+        return [np.unravel_index(range(first, first + length), g.shape) for first in range(0, g.size, length)]
     if g.ndim < 2:
         return list(np.ndindex(*g.shape))
     across = g.shape[-2] >= g.shape[-1]
@@ -101,20 +104,20 @@ def subsets(g: Array) -> list[tuple[Any, ...]]:
 
 
 def adagrad_subset_norm(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
-    """Nguyen & Nguyen 2024. h: lr, initial, eps."""
+    """Nguyen & Nguyen 2024. h: lr, initial, eps; k, or 0 for lines."""
     new = w.copy()
-    for n, at in enumerate(subsets(g)):
+    for n, at in enumerate(subsets(g, h.k)):
         s[str(n)] = s.get(str(n), h.initial) + float(np.sum(g[at] ** 2))
         new[at] -= h.lr * g[at] / (np.sqrt(s[str(n)]) + h.eps)
     return new
 
 
 def adamw_subset_norm(w: Array, g: Array, s: Memory, t: int, h: Any) -> Array:
-    """Nguyen & Nguyen 2024: eps before the correction of the second moment, decay of the new weights."""
+    """Nguyen & Nguyen 2024: eps before the correction of the second moment, decay of the new weights. h: Adam's; k, or 0 for lines."""
     m = _momentum(g, s, h.beta1)
     size = h.lr * np.sqrt(1 - h.beta2**t) / (1 - h.beta1**t)
     new = w.copy()
-    for n, at in enumerate(subsets(g)):
+    for n, at in enumerate(subsets(g, h.k)):
         s[str(n)] = h.beta2 * s.get(str(n), 0.0) + (1 - h.beta2) * float(np.sum(g[at] ** 2))
         new[at] -= size * m[at] / (np.sqrt(s[str(n)]) + h.eps)
     return new * (1 - h.lr * h.weight_decay)

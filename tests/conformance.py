@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from closed_loop import drive
 from references import Row
-from test_library import RULES, Fed, by_rule, our_side, rule_class
+from test_library import RULES, Fed, by_rule, our_side, rule_class, shaping_of
 from torch import Tensor
 
 import optlang
@@ -72,7 +72,7 @@ class Stepwise:
         settings: Mapping[str, Any] = row.ours
         if isinstance(optlang.Rule(row.rule).program, Routing):
             settings = by_rule(dict(settings))
-        optimizer = rule_class(row.rule, row.text, backend)(list(params.items()), **settings)
+        optimizer = rule_class(row.rule, row.text, backend, shaping_of(row))(list(params.items()), **settings)
         fed = optimizer if row.inputs is None else Fed(optimizer, row, params)
         return list(params.values()), optimizer, fed if row.loop is None else row.loop(fed)
 

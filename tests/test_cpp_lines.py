@@ -34,10 +34,19 @@ CONVOLVING = """rule Convolving { hyper lr = 0.01 in (0, inf)
   m' = 0.9*m + as_param(x*sum(x per col)/(1 + norm(x per row)) + mean(x per matrix))
   w' = w - lr*m'/(1 + norm(m'))
 }"""
+RUNNING = """rule Running { hyper lr = 0.01 in (0, inf)
+  state m = 0
+  state v per 24 = 1
+  state seen per 24 = 0
+  v' = 0.5*v + mean(g^2 per 24) + 0.1*max(g per 24)
+  seen' = seen + v
+  m' = 0.9*m + g*uniform()/(1 + abs(v'))
+  w' = w - lr*(m' + 0.001*seen' + tanh(mean(v') + max(v') + sum(g))*count(g per 24)/(1 + count(v')))
+}"""
 SMALL = [(4, 5), (1, 1), (40, 1), (1, 40), (3, 4, 5, 6)]
 LARGE = [(2 * LEAST_ROWS + 76, 40), (2, LEAST_ROWS + 188, 30), (3, CHUNK + 3000), (300, 7, 3, 3), (9000, 2)]
 NONE = [(0, 5), (5, 0), (2, 0, 3), (0, 2, 3)]
-LIBRARY = ("adafactor", "came", "sm3", "adamwsubsetnorm", "scioncolumns", "ranger21")
+LIBRARY = ("adafactor", "came", "sm3", "adamwsubsetnormlines", "adamwsubsetnorm", "scioncolumns", "ranger21")
 
 
 def stepped(rule: ir.Program, given: list[Tensor], steps: int = 3) -> Pair:
@@ -58,6 +67,10 @@ def test_all_kinds_of_values(text: str) -> None:
 @pytest.mark.parametrize("text", [EVERYTHING, CONVOLVING], ids=["everything", "convolving"])
 def test_nothing_in_a_parameter(text: str) -> None:
     stepped(program(text), tensors([*NONE, (3, 4)]))
+
+
+def test_elements_that_follow_each_other() -> None:
+    stepped(program(RUNNING), tensors([*SMALL, *LARGE, *NONE, (7,), (CHUNK + 1,), (2 * CHUNK,)]))
 
 
 @pytest.mark.parametrize("name", LIBRARY)
@@ -100,12 +113,12 @@ def test_an_infinite_gradient_and_one_that_is_no_number() -> None:
 def test_room_beside_a_model_is_small() -> None:
     """What rows and columns of GPT-2's matrices need is less than 1 % of the parameters."""
     shapes = [(50257, 768), (768, 50257), (3072, 768), (768, 768), (2304, 768)]
-    found = layout(Room(1, 1, 1, 1, False), shapes)
+    found = layout(Room(1, 1, 1, 1, "param"), shapes)
     assert found.lines.nbytes < 0.01 * 4 * sum(a * b for a, b in shapes)
 
 
 def test_chunks_hold_each_row_once() -> None:
     for shape in SMALL + LARGE + NONE:
-        [(batch, rows, _, per, many, chunks, *_)] = layout(Room(0, 0, 0, 1, False), [shape]).shapes.tolist()
+        [(batch, rows, _, per, many, chunks, *_)] = layout(Room(0, 0, 0, 1, "param"), [shape]).shapes.tolist()
         parts = -(-rows // per) if per < rows else 1
         assert chunks * many >= batch * parts > (chunks - 1) * many and (many == 1 or parts == 1)

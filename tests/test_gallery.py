@@ -40,7 +40,9 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "cautiouslion": "pytorch_optimizer's Lion(cautious=True)",
     "adagradnorm": "torch.optim.Adagrad on norms of gradients",
     "adagradsubsetnorm": "the transcription of the paper in `tests/by_hand.py`",
-    "adamwsubsetnorm": "pytorch_optimizer's AdamWSN and, for columns, the transcription of the paper in `tests/by_hand.py`",
+    "adagradsubsetnormlines": "the transcription of the paper in `tests/by_hand.py`",
+    "adamwsubsetnorm": "pytorch_optimizer's AdamWSN; for one subset, the transcription of the paper in `tests/by_hand.py`",
+    "adamwsubsetnormlines": "pytorch_optimizer's AdamWSN and, for columns, the transcription of the paper in `tests/by_hand.py`",
     "rmsproptf": "timm's RMSpropTF",
     "nadamw": "timm's NAdamW, that of AlgoPerf",
     "yogi": "pytorch_optimizer's Yogi(weight_decouple=False)",
@@ -148,7 +150,6 @@ AUTHORS = json.loads((ROOT / "tests" / "authors" / "results.json").read_text(enc
 ABSENT = """\
 ## What the language cannot say yet
 
-* Subset-Norm with subsets of any length: there is no view of a parameter as groups of k elements, so that subsets are rows or columns.
 * Optimistic AMSGrad's extrapolated guess: there is no small linear solve, so that the guess is the last gradient.
 * VeLO: a network of each tensor looks at all tensors, and has more weights than a table may. PerParameterMLP takes tensors of more than
   two dimensions element by element, its authors' code by their two largest dimensions.

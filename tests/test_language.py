@@ -567,6 +567,36 @@ def test_a_vector_is_no_matrix(text):
         expression("sum(w.T)" if text == "w.T" else text, VECTOR)
 
 
+# ------------------------------------------------------------------------------------------------------------- runs
+
+
+@pytest.mark.parametrize(("shape", "length"), [((4, 3, 2, 2), 12), ((5, 6), 10), ((7,), 7), ((13,), 1), ((), 1), ((1, 30), 10)])
+def test_values_of_elements_that_follow_each_other(shape, length):
+    x = np.array(RNG.normal(size=shape))
+    runs = x.reshape(-1, length)
+    for text, expected in (
+        ("w/(1 + norm(w per 12))", runs / (1 + np.linalg.norm(runs, axis=1, keepdims=True))),
+        ("w - mean(w per 12)", runs - runs.mean(1, keepdims=True)),
+        ("where(w > quantile(w, 0.3 per 12), max(w per 12), count(w per 12))",
+         np.where(runs > np.quantile(runs, 0.3, axis=1, keepdims=True), runs.max(1, keepdims=True), length)),
+        ("w*sum(norm(w per 12) per tensor)", runs * np.linalg.norm(runs, axis=1).sum()),
+    ):  # fmt: skip
+        close(expression(text, x), expected.reshape(shape))
+
+
+def test_a_state_of_runs_by_a_setting_and_a_function():
+    text = """def squares(x, n) = sum(x^2 per n)
+    rule R { hyper int k = 3 in [1, 9]  state v per k = mean(w per k)  state h[2] per 2 = 1
+      v' = v + squares(g, k)  h' = push(h, norm(v' per model))  w' = w - v' - mean(h') }"""
+    w, g = RNG.normal(size=(2, 6)), RNG.normal(size=(2, 6))
+    for k in (3, 5):
+        length = {3: 3, 5: 4}[k]
+        loop = Loop(program(text, k=k), w)
+        v = w.reshape(-1, length).mean(1) + (g.reshape(-1, length) ** 2).sum(1)
+        close(loop.step(g)[0], (w.reshape(-1, length) - v[:, None]).reshape(w.shape) - (1 + np.linalg.norm(v)) / 2)
+        close(loop.state("v"), v[:, None])
+
+
 # ------------------------------------------------------------------------------------------------ functions and rules
 
 

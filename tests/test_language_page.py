@@ -109,6 +109,7 @@ EXTENTS = {
     "matrix": ("trailing matrix; dimensions before it are a batch", "1 × 1"), "tensor": ("parameter tensor", "one number"),
     "group": ("parameter group of torch, or branch of a route", "one number"),
     "model": ("all parameters given to the optimizer", "one number"),
+    "64`, `k": ("so many elements that follow each other, row after row", "4 × 1: 50 of the 200 each"),
 }  # fmt: skip
 
 
@@ -136,7 +137,8 @@ def tables() -> dict[str, str]:
     constants += [("`true`, `false`", "truth values")]
     assert {"pi", "inf", "nan"} == set(ops.CONSTANTS)
     return {
-        "extents": table(("word", "one value per", "shape for a parameter of 10 × 20"), [(f"`{w}`", *EXTENTS[w]) for w in EXTENT_OF]),
+        "extents": table(("word", "one value per", "shape for a parameter of 10 × 20"),
+                         [(f"`{w}`", *EXTENTS[w]) for w in dict.fromkeys([*EXTENT_OF, *EXTENTS])]),
         "operators": table(("operators", "meaning"), operators()),
         "maps": table(head, maps()),
         "reductions": table(head, reductions()),

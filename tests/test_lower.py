@@ -232,6 +232,17 @@ REFUSED = {
     "windows of two lengths": ("state a[3] = 0 a' = push(a, g) state b[4] = 0 b' = push(b, g) w' = w - mean(a + b)", ["T01"]),
     "a row as a matrix": ("w' = w - as_param(as_matrix(mean(g per row)))", ["T07"]),
     "two shapes": ("w' = w - as_param(as_matrix(g) @ g.T)", ["T07"]),
+    "as many elements as a real number says": ("hyper k = 4 state v per k = 0 v' = v w' = w - v'", ["R05"]),
+    "as many elements as a state says": ("state k per tensor = 4 k' = k w' = w - sum(g per k)", ["R05"]),
+    "no elements": ("w' = w - sum(g per 0)", ["R05"]),
+    "half an element": ("w' = w - sum(g per 0.5)", ["R05"]),
+    "elements in a state of runs": ("state v per 4 = 0 v' = v + g w' = w - v'", ["T02"]),
+    "runs in runs of another length": ("state v per 4 = 0 v' = sum(g per 2) w' = w - v'", ["T02"]),
+    "runs in rows": ("state v per row = 0 v' = sum(g per 2) w' = w - v'", ["T02"]),
+    "runs of rows": ("w' = w - sum(sum(g per row) per 4)", ["T01"]),
+    "rows of runs": ("w' = w - sum(sum(g per 4) per row)", ["T01"]),
+    "a matrix of runs": ("w' = w - sum(g per 4).T", ["T07"]),
+    "a window of runs beside elements": ("state h[3] per 4 = 0 h' = push(h, sum(g per 4)) w' = w - mean(h' + g)", ["T01"]),
     "eval of the gradient elsewhere": ("w' = w - g eval = grad(w')", ["R10"]),
 }  # fmt: skip
 

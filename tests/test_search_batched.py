@@ -195,6 +195,7 @@ def test_old_values_are_read_before_anything_is_overwritten():
         ("rule R { input x per model w' = w - g*x }", "from the training loop"),
         ("rule R { w' = w - g*normal() }", "random"),
         ("rule R { w' = w - g/norm(g per group) }", "per group"),
+        ("rule R { w' = w - g/norm(g per 4) }", "elements together"),
         ("rule R { state h[3] per model = nan h' = push(h, norm(g per model)) w' = w - g*mean(h') }", "window"),
     ],
 )

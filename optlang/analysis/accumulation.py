@@ -73,7 +73,7 @@ def _linear(node: Node, args: tuple[Node | None, ...]) -> Node | None:
             return ir.add(a, b) if a and b else a or b
         case "sub", (a, b):
             return ir.sub(a, b) if a and b else a or ir.neg(b)  # type: ignore[arg-type]
-        case ("neg" | "sum" | "mean" | "transpose" | "as_matrix" | "as_param"), (Node() as a,):
+        case ("neg" | "sum" | "mean" | "transpose" | "as_matrix" | "as_param" | "spread"), (Node() as a,):
             return ir.rebuild(node, (a,))
         case ("mul" | "matmul"), (Node() as a, None):
             return ir.rebuild(node, (a, node.args[1]))

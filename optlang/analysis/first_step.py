@@ -100,4 +100,4 @@ class First:
             return np.append(args[0][1:], args[1])
         if node.op == "matmul":
             return SIZE * args[0] * args[1]
-        return args[0]  # transpose, as_matrix, as_param
+        return args[0]  # transpose, as_matrix, as_param, spread

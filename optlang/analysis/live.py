@@ -97,7 +97,7 @@ def _is_nonnegative(
             return any(a in known for a in args)
         case "where" | "branch":
             return all(a in known for a in args[1:])
-        case "sum" | "mean" | "amax" | "amin" | "quantile" | "as_matrix" | "as_param" | "transpose":
+        case "sum" | "mean" | "amax" | "amin" | "quantile" | "as_matrix" | "as_param" | "spread" | "transpose":
             return args[0] in known
     return False
 

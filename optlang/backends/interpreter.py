@@ -18,7 +18,7 @@ from optlang.backends.places import Place, Value, is_special, layout, pad, shape
 from optlang.host import MAPS, Missing, combine
 from optlang.ir import Node, fold, walk
 from optlang.ops import CALLS, MATRIX_OPS
-from optlang.types import Extent
+from optlang.types import Extent, runs
 
 Wanted = tuple[Node, Place]
 
@@ -115,7 +115,7 @@ class Run:
             return combine(node.op, args) if node in self.code.uncertain else MAPS[node.op](*args)
         args = [_known(p.values[n], p) for n, p in needed]
         if node.op in meaning.OVER_VALUES:
-            return _reduced(node, args)
+            return _reduced(node, args, place)
         return _STRUCTURAL[node.op](args, place)
 
     def _ask(self, op: str, points: list[Value]) -> list[Value]:
@@ -154,12 +154,14 @@ def _aligned(node: Node, args: list[Value], place: Place) -> list[Value]:
     return [pad(x, dims) if arg.type.window else x for x, arg in zip(args, node.args, strict=True)]
 
 
-def _reduced(node: Node, args: list[Value]) -> Value:
-    """Over the window, over rows and columns, or over everything: then `args` begins with one value per place."""
+def _reduced(node: Node, args: list[Value], place: Place) -> Value:
+    """Over the window, over runs, over rows and columns, or over everything: then `args` begins with one value per place."""
     share = args[len(args) - len(node.args) + 1 :]
     if node.value == "window":
         return meaning.OVER_WINDOW[node.op](args[0], 0, *share)[0]
     reduction = meaning.OVER_VALUES[node.op]
+    if node.value.run:
+        return reduction(np.reshape(args[0], runs(place.numel, node.value.run)), -1, *share)
     if node.value.level == "array":
         axes = tuple(axis for axis, size in ((-2, node.value.rows), (-1, node.value.cols)) if size == 1)
         return reduction(args[0], axes, *share)
@@ -169,6 +171,7 @@ def _reduced(node: Node, args: list[Value]) -> Value:
 
 _STRUCTURAL: dict[str, Callable[[list[Value], Place], Value]] = {
     "matmul": lambda args, place: np.matmul(args[0], args[1]),
+    "spread": lambda args, place: np.repeat(args[0], place.numel // len(args[0]) if len(args[0]) else 0).reshape(place.shape),
     "transpose": lambda args, place: meaning.transposed(args[0]),
     "eigenvectors": lambda args, place: meaning.eigenvectors(args[0]),
     "descending": lambda args, place: meaning.descending(args[0]),

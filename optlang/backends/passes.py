@@ -17,7 +17,7 @@ from optlang.ops import OPS
 from optlang.types import ELEMENT, TENSOR, WORD_OF, Extent
 
 REDUCTIONS = ("sum", "mean", "amax", "amin", "count")
-FRAMES = ("as_matrix", "as_param")  # the same memory in the same order
+FRAMES = ("as_matrix", "as_param", "spread")  # the same memory in the same order, or the value of the row that an element is in
 SMALLER = {"element": ("row", "col", "matrix", "tensor"), "row": ("matrix", "tensor"), "col": ("matrix", "tensor"), "matrix": ("tensor",)}
 NONE: Mapping[Node, int] = {}
 LARGEST_POWER = 8  # whole exponents up to this become multiplications
@@ -54,7 +54,7 @@ def _has_place(extent: Extent, lined: bool) -> bool:
 
 def _trouble(node: Node, lined: bool) -> str:
     """Why one expression is not for such kernels, or an empty string."""
-    if node.type.window or (is_shaped(node) and not (lined and kind(node.type.extent))):
+    if node.type.window or ((is_shaped(node) or node.type.extent.run) and not (lined and kind(node.type.extent))):
         return "treats parameters as matrices, or remembers a window"
     if node.op in TENSORS or (lined and node.op in FRAMES):
         return ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from optlang.backends import arrays
 from optlang.backends.base import Cell, Step, StepError
 from optlang.ir import Node
 from optlang.philox import MODEL_STREAM
-from optlang.types import Extent, Level, Type, needs_matrix
+from optlang.types import Extent, Level, Type, needs_matrix, runs
 
 Value = Any  # float64 or bool array or scalar of NumPy, or `host.Missing`
 Shape = tuple[int, ...]
@@ -41,6 +42,10 @@ class Place:
     at: dict[Level, Place] = field(default_factory=dict)
     below: dict[Level, tuple[Place, ...]] = field(default_factory=dict)
     beside: dict[Level, tuple[Place, ...]] = field(default_factory=dict)
+
+    @property
+    def numel(self) -> int:
+        return prod(self.shape)
 
     @property
     def cells(self) -> tuple[Place, ...]:
@@ -126,6 +131,8 @@ def shape_of(extent: Extent, shape: Shape) -> Shape:
     """The shape of one value of an extent, for a parameter of this shape."""
     if extent.level != "array":
         return ()
+    if extent.run:
+        return runs(prod(shape), extent.run)[0], 1
     if not is_special(extent):
         return shape
     if len(shape) < 2:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from optlang.ops import OPS
-from optlang.types import BOOL_HOST, ELEMENT, HOST, INT_HOST, MODEL, REAL_HOST, TENSOR, Dim, Extent, Kind, Type
+from optlang.types import BOOL_HOST, ELEMENT, HOST, INT_HOST, MODEL, REAL_HOST, TENSOR, Dim, Extent, Frame, Kind, Type, TypeProblem
 
 R = TypeVar("R")
 Value = Any  # a hashable constant that belongs to the node: a number, a name, an extent, (distribution, site)
 Key = tuple[Any, ...]
+SPREADING = ("map", "select", "window", "model")  # operators that take values per run as values per element where they must
 
 
 class Node:
@@ -50,11 +51,18 @@ _interned: weakref.WeakValueDictionary[Key, Node] = weakref.WeakValueDictionary(
 def make(op: str, args: Sequence[Node] = (), value: Value = None, type_: Type | None = None) -> Node:
     """The node `op(args)`. `type_` is given for leaves only; else the row computes it. Raises TypeProblem."""
     args = tuple(args)
+    if op == "spread" and not args[0].type.extent.run:
+        return args[0]
     # -0.0 == 0.0, True == 1 and nan != nan, so constants are told apart by how they print
     key: Key = (op, args, type(value), repr(value) if isinstance(value, float) else value, None if args else type_)
     found = _interned.get(key)
     if found is None:
-        found = Node(op, args, value, OPS[op].typing([a.type for a in args], value) if args else type_ or REAL_HOST)
+        try:
+            found = Node(op, args, value, OPS[op].typing([a.type for a in args], value) if args else type_ or REAL_HOST)
+        except TypeProblem:
+            if OPS[op].role not in SPREADING or not any(a.type.extent.run for a in args):
+                raise
+            found = make(op, [spread(a) for a in args], value)
         _interned[key] = found
     return found
 
@@ -86,7 +94,7 @@ def random(distribution: str, site: int, extent: Extent = ELEMENT) -> Node:
     return make("random", (), (distribution, site), Type("real", extent))
 
 
-def eye(rows: Dim, frame: Literal["param", "flat"] = "param", cols: Dim | None = None) -> Node:
+def eye(rows: Dim, frame: Frame = "param", cols: Dim | None = None) -> Node:
     """Ones on the diagonal, else zeros; square where nothing is said of columns."""
     cols = rows if cols is None else cols
     return make("eye", (), (rows, cols), Type("real", Extent("array", rows, cols, frame)))
@@ -104,6 +112,11 @@ LOSS = make("loss", (), None, Type("real", MODEL))
 TRUE = const(True)
 FALSE = const(False)
 assert TRUE.type == BOOL_HOST
+
+
+def spread(x: Node) -> Node:
+    """A value per run as one per element; any other as it is."""
+    return make("spread", (x,))
 
 
 def add(a: Node, b: Node) -> Node:

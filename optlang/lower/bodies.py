@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Conditions = tuple[tuple[Value, bool], ...]  # of the blocks around, outermost first; whether it is the `else` side
 NEW_WEIGHTS = ("w", True)
 GIVEN = ("w", "g", "t")
+WEIGHTS = Type("real", ELEMENT)
 
 
 def rule(frame: Frame, rule: syntax.Rule, given: dict[str, Value]) -> Value:
@@ -109,7 +110,7 @@ def _close(frame: Frame, name: str, guard: Value, conditions: Conditions) -> Non
         frame.report("N07", f"the state `{name}` has no equation `{name}' = …`", span, "never given a new value",
                      f"write `{name}' = …`; `{name}' = {name}` keeps it")  # fmt: skip
         return
-    given = frame.value(key, span)
+    given = _shaped_as(frame.value(key, span), state.type)
     init = declarations.initial(frame, name)
     if given is None or init is None or not fits(frame, given, state.type, name, key):
         return
@@ -131,6 +132,11 @@ def _held(value: ir.Node, old: ir.Node, conditions: Conditions) -> Value:
     return value
 
 
+def _shaped_as(value: Value, wanted: Type) -> Value:
+    """A value per run once for each element where one per element is wanted."""
+    return value if value is None or wanted.extent != ELEMENT else ir.spread(value)
+
+
 def fits(frame: Frame, value: ir.Node, wanted: Type, name: str, key: tuple[str, bool], span: Span | None = None) -> bool:
     """Whether a value may become the new value of a state or of `w`; reports where not, at `span` or at the equation."""
     equation, given = frame.equations.get(key), key[0] + "'" * key[1]
@@ -139,7 +145,7 @@ def fits(frame: Frame, value: ir.Node, wanted: Type, name: str, key: tuple[str, 
         frame.report("T01", f"`{given}` is {value.type}, but `{name}` is {wanted}", span)
         return False
     if not broadcasts_to(value.type.extent, wanted.extent):
-        help = f"reduce it, as in `mean(… per {wanted.extent})`, or declare `{name}` per {value.type.extent}"
+        help = f"reduce it, as in `mean(… per {wanted.extent.left})`, or declare `{name}` per {value.type.extent.left}"
         frame.report("T02", f"`{given}` is per {value.type.extent}, but `{name}` is per {wanted.extent}", span,
                      "finer than what it is kept in", help if name != "w" else "bring it into the parameter's shape")  # fmt: skip
         return False
@@ -154,8 +160,8 @@ def _new_weights(frame: Frame, rule: syntax.Rule) -> Value:
         frame.report("R01", f"the rule `{rule.name}` does not say what `w'` is", rule.name_span, "no equation for w'",
                      "write `w' = w - lr*g`, or whatever the update is")  # fmt: skip
         return None
-    value = frame.value(NEW_WEIGHTS, rule.name_span)
-    return value if value is not None and fits(frame, value, Type("real", ELEMENT), "w", NEW_WEIGHTS) else None
+    value = _shaped_as(frame.value(NEW_WEIGHTS, rule.name_span), WEIGHTS)
+    return value if value is not None and fits(frame, value, WEIGHTS, "w", NEW_WEIGHTS) else None
 
 
 def _note_reports(frame: Frame, body: Sequence[syntax.Statement]) -> None:
@@ -182,8 +188,8 @@ def _note_evaluation(frame: Frame, body: Sequence[syntax.Statement], weights: Va
         frame.report("N03", "`eval` is defined twice", extra.span, "second `eval`")
     if statements:
         frame.equation = "eval"
-        node = frame.lower(statements[0].value)
-        if node is not None and weights is not None and fits(frame, node, Type("real", ELEMENT), "w", ("eval", False), statements[0].span):
+        node = _shaped_as(frame.lower(statements[0].value), WEIGHTS)
+        if node is not None and weights is not None and fits(frame, node, WEIGHTS, "w", ("eval", False), statements[0].span):
             frame.context.evaluations.append((weights, node, frame.source, statements[0].span))
 
 

@@ -126,7 +126,7 @@ def _extent_left(frame: Frame, call: syntax.Call, value: Value) -> Extent | str 
         return "window" if value is not None and value.type.window else TENSOR
     if words[0].per == "element":
         frame.report("T05", "a reduction `per element` leaves everything as it is", words[0].span, "",
-                     "say `row`, `col`, `matrix`, `tensor`, `group` or `model`")  # fmt: skip
+                     "say `row`, `col`, `matrix`, `tensor`, `group`, `model` or how many elements")  # fmt: skip
         return None
     extent = extent_of(frame, words[0].per, words[0].span)
     return extent if extent is None or value is None else _in_the_frame_of(extent, value.type.extent)
@@ -134,7 +134,7 @@ def _extent_left(frame: Frame, call: syntax.Call, value: Value) -> Extent | str 
 
 def _in_the_frame_of(extent: Extent, whole: Extent) -> Extent:
     """`per row` of any matrix, transposed or not, leaves one value for each of its rows."""
-    if extent.level != "array" or whole.level != "array":
+    if extent.level != "array" or whole.level != "array" or extent.run or whole.run:
         return extent
     rows = whole.rows if extent.rows != 1 else 1
     cols = whole.cols if extent.cols != 1 else 1

@@ -11,7 +11,7 @@ from optlang.errors import Span, did_you_mean
 from optlang.front import syntax
 from optlang.lower.context import Context, Table, Value
 from optlang.lower.expressions import constant, whole
-from optlang.types import ELEMENT, EXTENT_OF, Dim, Extent, Kind, Type, broadcasts_to
+from optlang.types import ELEMENT, EXTENT_OF, Dim, Extent, Kind, Type, broadcasts_to, run_of
 
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame
@@ -158,14 +158,26 @@ def _enter_input(frame: Frame, statement: syntax.Input) -> None:
 
 
 def extent_of(frame: Frame, word: str, span: Span) -> Extent | None:
-    """The extent that `per WORD` names; `element` where nothing is said."""
+    """The extent that `per WORD` names, a run of as many elements as it says; `element` where nothing is said."""
     if not word:
         return ELEMENT
+    if word[0].isdigit() or (word not in EXTENT_OF and frame.holds_anywhere(word)):
+        return _run(frame, word, span)
     if word not in EXTENT_OF:
         near = did_you_mean(word, EXTENT_OF)
-        frame.report("T04", f"`per {word}`: there is no such extent", span, "",
-                     f"did you mean `{near}`?" if near else f"the words are {', '.join(EXTENT_OF)}")  # fmt: skip
+        words = f"the words are {', '.join(EXTENT_OF)}; or say how many elements, as in `per 64`"
+        frame.report("T04", f"`per {word}`: there is no such extent", span, "", f"did you mean `{near}`?" if near else words)
     return EXTENT_OF.get(word)
+
+
+def _run(frame: Frame, word: str, span: Span) -> Extent | None:
+    node = frame.lower(syntax.Number(span, word) if word[0].isdigit() else syntax.Name(span, word))
+    length = whole(frame, node)
+    if node is not None and (length is None or not 1 <= length <= 1_000_000):
+        frame.report("R05", f"`per {word}` needs a whole number of elements that is known when the rule is built", span,
+                     "from 1 to 1000000", "use a number or an `int` hyper")  # fmt: skip
+        return None
+    return None if length is None else run_of(length)
 
 
 # --------------------------------------------------------------------------------------------------------- states
@@ -253,6 +265,7 @@ def initial(frame: Frame, name: str) -> Value:
                      statement.init.span, "not known before the first step",
                      "initial values may use `w`, hypers and facts; choose with `where(t == 1, …)` in the equation")  # fmt: skip
         return None
+    node = ir.spread(node) if type_.extent == ELEMENT else node
     if not broadcasts_to(node.type.extent, type_.extent) or node.type.window or (node.type.kind == "bool") != (type_.kind == "bool"):
         frame.report("T02", f"the initial value of `{name}` is {node.type}, the state {type_}", statement.init.span, "",
                      "reduce the value, or declare the state finer")  # fmt: skip

@@ -130,6 +130,7 @@ def _is_norm(node: Node) -> bool:
 def _below(node: Node) -> str:
     """What a reduction leaves, where it is not one value for the whole parameter."""
     where = "" if node.value in ("window", None) else str(node.value)
+    where = where.replace(" ", r"\ ")
     return rf"_{{\mathrm{{{where}}}}}" if where and where != "tensor" else ""
 
 

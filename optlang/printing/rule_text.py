@@ -15,7 +15,7 @@ from optlang import ir
 from optlang.ir import Node, Program, State
 from optlang.ops import BUILTINS, CONSTANTS, DRAWS, FACTS, MACROS, OPS, REDUCTIONS
 from optlang.printing.emit import ATOM, Piece, chained
-from optlang.types import WORD_OF, Extent
+from optlang.types import ELEMENT, WORD_OF, Extent
 
 Turn = tuple[Node, bool]
 Path = tuple[Turn, ...]
@@ -96,7 +96,7 @@ class _Rule:
         if p.evaluation is not None:
             self.lines.append(((), f"eval = {self.written_out(p.evaluation, stored=True)}"))
         head = [self._hyper(h) for h in p.hypers]
-        head += [f"input {self.inputs[i.name]} per {i.type.extent}{_doc(i.doc)}" for i in p.inputs]
+        head += [f"input {self.inputs[i.name]} per {i.type.extent.left}{_doc(i.doc)}" for i in p.inputs]
         body = [*head, *self._block((), list(self.lines))]
         return "\n".join([f"rule {p.name}{_doc(p.doc)} {{", *(f"  {line}" for line in body), "}"]) + "\n"
 
@@ -163,6 +163,8 @@ def operation(node: Node, args: list[Piece], tight: str = "^") -> Piece:
         return Piece(f"not {args[0].inside(NOT)}", NOT)
     if node.op == "transpose":
         return Piece(f"{args[0].inside(POSTFIX)}.T", POSTFIX)
+    if node.op == "spread":
+        return args[0]
     texts = [a.text for a in args]
     if row.role == "reduce" and node.value != "window":
         texts[-1] += f" per {node.value.left}"
@@ -213,7 +215,7 @@ def _number(value: float | bool) -> Piece:
 def _declared(extent: Extent) -> str:
     """What stands behind the name of a state."""
     if extent.level != "array" or (extent.rows, extent.cols) in WORD_OF:
-        return "" if str(extent) == "element" else f" per {extent}"
+        return "" if extent == ELEMENT else f" per {extent.left}"
     return f"[{extent.rows}, {extent.cols}]"
 
 

@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from optlang import host, ir
-from optlang.types import Extent, needs_matrix
+from optlang.types import Extent, needs_matrix, runs
 
 Shape = tuple[int, ...]
 
@@ -30,9 +30,12 @@ def _holds(guard: ir.Node, facts: Mapping[str, int], hypers: Mapping[str, Any]) 
 
 
 def shape_of(extent: Extent, shape: Shape) -> Shape:
-    """The shape of one value of an extent: row (…, rows, 1), col (…, 1, cols), matrix (…, 1, 1), per tensor and coarser ()."""
+    """The shape of one value of an extent: row (…, rows, 1), col (…, 1, cols), matrix (…, 1, 1), run (runs, 1),
+    per tensor and coarser ()."""
     if extent.level != "array":
         return ()
+    if extent.run:
+        return runs(prod(shape), extent.run)[0], 1
     if not needs_matrix(extent) and extent.frame == "param":
         return shape
     if extent.frame == "flat":

@@ -44,6 +44,8 @@ def why_whole(program: Program, parameter: Tensor, hypers: Mapping[str, Any]) ->
         return "starts from values of all elements"
     if any(OPS[node.op].role == "matrix" or needs_matrix(node.type.extent) for node in nodes):
         return "treats parameters as matrices"
+    if any(node.type.extent.run for node in nodes):
+        return "takes elements together that follow each other"
     if any(node.op == "quantile" and node.value != "window" for node in nodes):
         return "puts elements in order"
     if any(node.op == "random" and node.type.extent.level == "array" for node in nodes) and first_place(parameter) is None:

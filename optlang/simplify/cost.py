@@ -20,7 +20,8 @@ WEIGHTS: Mapping[str, float] = {
     "div": 4.0, "sqrt": 4.0, "cbrt": 15.0, "exp": 8.0, "exp2": 8.0, "expm1": 10.0, "log": 8.0, "log2": 8.0, "log10": 8.0,
     "log1p": 10.0, "sin": 12.0, "cos": 12.0, "tan": 15.0, "asin": 15.0, "acos": 15.0, "atan": 15.0, "sinh": 12.0, "cosh": 12.0,
     "tanh": 12.0, "asinh": 15.0, "acosh": 15.0, "atanh": 15.0, "atan2": 20.0, "mod": 6.0, "random": 30.0, "matmul": 500.0,
-    "grad": 1e6, "hvp": 2e6, "loss_at": 3e5, "quantile": 50.0, "neg": 0.9, "abs": 0.9, "transpose": 0.5, "as_matrix": 0.1, "as_param": 0.1,
+    "grad": 1e6, "hvp": 2e6, "loss_at": 3e5, "quantile": 50.0, "neg": 0.9, "abs": 0.9, "transpose": 0.5, "as_matrix": 0.1,
+    "as_param": 0.1, "spread": 0.1,
 }  # fmt: skip
 POWER, SQUARE = 20.0, 0.9  # x^2 reads x once, so it beats x*x; doubling by 2*x beats x + x the same way
 DOUBLE = 0.95

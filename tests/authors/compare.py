@@ -140,9 +140,14 @@ COMPARISONS: tuple[Comparison, ...] = (
     Comparison("subspacemomentum", SUBSETS, GENERIC, lambda known, params, _: generic(
         known, params, "sm", betas=(0.8, 0.95), weight_decay=0.1),
         changes={"period": 50}),
-    Comparison("adagradsubsetnorm", SUBSETS, GENERIC, lambda known, params, _: generic(
+    Comparison("adagradsubsetnormlines", SUBSETS, GENERIC, lambda known, params, _: generic(
         known, params, "none", betas=(0.0, 1.0), correct_bias=False), changes={"lr": 0.03, "initial": 0.0, "eps": 1e-2},
         shapes=("matrix", "zero", "wide", "square")),
+    *(Comparison(f"adagradsubsetnorm-{k}", SUBSETS, GENERIC, lambda known, params, _, k=k: generic(
+        known, params, "none", k, betas=(0.0, 1.0), correct_bias=False), changes={"lr": 0.03, "initial": 0.0, "eps": 1e-2},
+        shapes=("matrix", "conv", "wide", "square")) for k in (4, 7)),
+    *(Comparison(f"adamwsubsetnorm-theirs-{k}", SUBSETS, ("adamw_sng.py",), lambda known, params, _, k=k: known.AdamWSN(
+        list(params.values()), subset_size=k, lr=0.03, betas=(0.8, 0.95), eps=1e-2, weight_decay=0.1)) for k in (1, 4, 7)),
     Comparison("powersign", "achaiah/pywick", ("pywick/optimizers/powersign.py",), lambda known, params, _: as_before(
         known.PowerSign(list(params.values()), lr=0.05, beta=0.8, alpha=2.0, sign_internal_decay=lambda step: 0.7))),
     Comparison("addsign", "achaiah/pywick", ("pywick/optimizers/addsign.py",), lambda known, params, _: as_before(
@@ -161,7 +166,7 @@ COMPARISONS: tuple[Comparison, ...] = (
         list(params.values()), lr=0.03, alpha=0.5, beta=0.7, sigma=0.9, eps=1e-2, weight_decay=0.1)),
     Comparison("zocoordinates", "OPTML-Group/DeepZero", ("algorithm/zoo/gradient_estimate.py",), from_masks),
     Comparison("unitadamw", "graphcore-research/unit-scaling", ("unit_scaling/optim.py",), unit_scaled),
-    Comparison("adamwsubsetnorm-columns", "timmytonga/sn-sm", ("adamw_sn.py",), lambda known, params, _: by_rows_or_columns(known, params),
+    Comparison("adamwsubsetnormlines-columns", SUBSETS, ("adamw_sn.py",), lambda known, params, _: by_rows_or_columns(known, params),
         shapes=("matrix", "zero", "wide", "square")),
     # their script sends a server's step sizes to no client: what stands behind its `local_lr = []` is run alone
     Comparison("fedhyperg", played.FED, ("src/federated_main.py",), lambda known, params, problem: played.Server(

@@ -175,8 +175,8 @@ def following(known: Any, params: dict[str, Tensor], problem: Problem) -> Patche
     return Patched(base, *EXACT)
 
 
-def generic(known: Any, params: dict[str, Tensor], momentum: str, **settings: Any) -> Patched:
-    group = {"params": list(params.values()), "subset_size": "heuristics", "rank": 2, "update_proj_gap": 50, "proj_type": "svd"}
+def generic(known: Any, params: dict[str, Tensor], momentum: str, subset: Any = "heuristics", **settings: Any) -> Patched:
+    group = {"params": list(params.values()), "subset_size": subset, "rank": 2, "update_proj_gap": 50, "proj_type": "svd"}
     base = known.GenericOptim([group], lr=0.03, eps=1e-2, momentum_type=momentum, second_moment_type="sn", **settings)
     return Patched(base, *EXACT)
 

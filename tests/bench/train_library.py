@@ -31,7 +31,8 @@ SEED = 1
 ENOUGH = 0.5  # the test loss that every rule must go below; at the start it is that of a guess, 2.30
 # Where the default is for another scale: of a larger model, of a few steps of many, or of a convex problem. Tried in half decades.
 OTHER_SCALE: dict[str, dict[str, Any]] = {
-    "adamwsubsetnorm": {"lr": 0.01}, "adagradsubsetnorm": {"lr": 0.1}, "adadagradnorm": {"lr": 1.0}, "sophiag": {"lr": 0.001},
+    "adamwsubsetnorm": {"lr": 0.01}, "adamwsubsetnormlines": {"lr": 0.01}, "adagradsubsetnorm": {"lr": 0.1},
+    "adagradsubsetnormlines": {"lr": 0.1}, "adadagradnorm": {"lr": 1.0}, "sophiag": {"lr": 0.001},
     "sophiah": {"lr": 0.001}, "lamb": {"lr": 0.01}, "lars": {"lr": 3.0}, "alig": {"lr": 0.3}, "inducedmetric": {"lr": 0.2},
     "inducedmetriclog": {"lr": 0.3}, "sps": {"lr": 1.0}, "saniaadagrad": {"eps": 1.0}, "saniaadam": {"eps": 1.0}, "sgd": {"lr": 0.3},
     "sgdhd": {"lr": 0.3}, "sgdp": {"lr": 0.3}, "momentum": {"lr": 0.032}, "nesterov": {"lr": 0.032}, "sgdw": {"lr": 0.032},

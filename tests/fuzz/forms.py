@@ -12,9 +12,10 @@ from itertools import product
 from typing import Any
 
 from optlang import ir, ops
-from optlang.types import COL, ELEMENT, EXTENT_OF, GROUP, HOST, MATRIX, MODEL, ROW, TENSOR, Extent, Type, TypeProblem
+from optlang.types import COL, ELEMENT, EXTENT_OF, GROUP, HOST, MATRIX, MODEL, ROW, TENSOR, Extent, Type, TypeProblem, run_of
 
 Rule = Callable[[tuple[Type, ...]], Type]
+WORDS = {**EXTENT_OF, "2": run_of(2), "3": run_of(3)}
 REAL = Type("real", ELEMENT)
 PLAIN = ("add", "sub", "mul", "mul", "div")  # drawn more often than the rest
 
@@ -35,7 +36,12 @@ class Form:
 
 
 def _by_row(row: ops.Op, value: Any = None) -> Rule:
-    return lambda types: row.typing(types, value)
+    return lambda types: made(row.name, types, value)
+
+
+def made(op: str, types: tuple[Type, ...], value: Any = None) -> Type:
+    """The type of an operator with such operands. Raises TypeProblem."""
+    return ir.make(op, [ir.make("state", (), f"x{i}", t) for i, t in enumerate(types)], value).type
 
 
 def _by_macro(macro: ops.Macro, extent: Any = None) -> Rule:
@@ -64,7 +70,7 @@ def _maps() -> Iterable[Form]:
 
 def _in_frame(extent: Extent, whole: Extent) -> Extent:
     """As the language reads `per row` of any matrix."""
-    if extent.level != "array" or whole.level != "array":
+    if extent.level != "array" or whole.level != "array" or extent.run or whole.run:
         return extent
     return Extent("array", whole.rows if extent.rows != 1 else 1, whole.cols if extent.cols != 1 else 1, whole.frame)
 
@@ -78,22 +84,22 @@ def _reduction(name: str, extent: Extent | None, per: str, matrices: bool) -> Fo
         left = "window" if types[0].window and extent is None else _in_frame(extent or TENSOR, types[0].extent)
         if macro and macro.reduces:
             return _by_macro(macro, left)(types)
-        return ops.OPS[ops.REDUCTIONS[name]].typing(types, left)
+        return made(ops.REDUCTIONS[name], types, left)
 
-    return Form(f"{name}{per}", _call(name, count, per), count, rule, matrices, extent != GROUP)
+    return Form(f"{name}{per}", _call(name, count, per), count, rule, matrices, extent != GROUP and not (extent and extent.run))
 
 
 def _reductions() -> Iterable[Form]:
     for name in ops.REDUCTIONS:
         yield _reduction(name, None, "", False)
-        for word, extent in EXTENT_OF.items():
+        for word, extent in WORDS.items():
             if word != "element":
                 yield _reduction(name, extent, f" per {word}", extent in (ROW, COL, MATRIX))
 
 
 def _draws() -> Iterable[Form]:
     for name in ops.DRAWS:
-        for word, extent in EXTENT_OF.items():
+        for word, extent in WORDS.items():
             yield Form(name, f"{name}(per {word})", 0, lambda types, e=extent: Type("real", e), extent in (ROW, COL, MATRIX), False)  # type: ignore[misc]
 
 

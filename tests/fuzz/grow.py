@@ -8,11 +8,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from optlang import ir, ops
-from optlang.types import ELEMENT, EXTENT_OF, HOST, Type, broadcasts_to, needs_matrix
+from optlang import ir
+from optlang.types import ELEMENT, HOST, Type, broadcasts_to, needs_matrix
 
 from .chance import Choices, Drawn
-from .forms import EVERY, REAL, Form, fitting, typed
+from .forms import EVERY, REAL, WORDS, Form, fitting, made, typed
 
 ASKING = ("grad", "hvp", "loss_at")
 NUMBER = Type("real", HOST)
@@ -105,9 +105,9 @@ class Scope:
             return None
         types = self.one(combinations)
         operands = [self.tamed(self.one([v for v in self.pool if v.type == type_])) for type_ in types]
-        made = typed(form, types)
-        assert made is not None
-        return Value(form.template.format(*operands), made)
+        result = typed(form, types)
+        assert result is not None
+        return Value(form.template.format(*operands), result)
 
     def called(self) -> Value | None:
         """A function of the text, of `std`, or a number."""
@@ -136,17 +136,17 @@ class Scope:
     def fits(self, type_: Type) -> list[Value]:
         """What can be stored as that, the newest first."""
         return [v for v in reversed(self.pool) if (v.type.kind == "bool") == (type_.kind == "bool") and v.type.window == 0
-                and broadcasts_to(v.type.extent, type_.extent)]  # fmt: skip
+                and (broadcasts_to(v.type.extent, type_.extent) or (v.type.extent.run and type_.extent == ELEMENT))]  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------- statements
 
     def declare(self) -> None:
-        words = [word for word, extent in EXTENT_OF.items()
-                 if (self.matrices or not needs_matrix(extent)) and not (self.alone and word == "group")]  # fmt: skip
+        words = [word for word, extent in WORDS.items() if (self.matrices or not needs_matrix(extent))
+                 and not (self.alone and (word == "group" or extent.run))]  # fmt: skip
         word, name = self.one(words), self.names.new("s")
         window = 0 if self.alone else self.one(self.windows)
         truth = not window and self.chance(6)
-        type_ = Type("bool" if truth else "real", EXTENT_OF[word], window)
+        type_ = Type("bool" if truth else "real", WORDS[word], window)
         first = "false" if truth else self.one(["0", "1", "lr", "0.5*beta"] + ["w"] * (word == "element") + ["nan"] * (window > 0))
         self.lines.append(f"state {name}{LENGTHS[window]} per {word} = {first}")
         self.waiting.append(State(name, type_))
@@ -202,7 +202,7 @@ class Scope:
         extra = [f"state {own} = 0", f"{own}' = 0.5*{own} + {a.text}"] if own else []
         self.lines.append(f"{head} {{ {'  '.join([*extra, *yes.lines, f'{name} = {a.text}'])} }} else {{ "
                           f"{'  '.join([*no.lines, f'{name} = {b.text}'])} }}")  # fmt: skip
-        self.pool.append(Value(name, REAL if ELEMENT in (a.type.extent, b.type.extent) else ops.branch((type_, a.type, b.type))))
+        self.pool.append(Value(name, REAL if ELEMENT in (a.type.extent, b.type.extent) else made("branch", (type_, a.type, b.type))))
         for state in chosen:
             if state not in yes.waiting or state not in no.waiting:
                 self.waiting.remove(state)

@@ -38,8 +38,8 @@ class LinedWriter(Writer):
     def room(self) -> Room:
         """What the reductions to lines need."""
         count = {name: sum(kind(n.value) == name and n.op != "count" for n in self.sums) for name in LINES}
-        flat = any(is_lined(n.type.extent) and n.type.extent.frame == "flat" for n in [*self.order, *self.types])
-        return Room(count["row"], count["col"], count["matrix"], len(self._beside()), flat)
+        frame = next(n.type.extent.frame for n in [*self.order, *self.types] if is_lined(n.type.extent))  # all have one
+        return Room(count["row"], count["col"], count["matrix"], len(self._beside()), frame)
 
     def _beside(self) -> list[Node]:
         """The reductions of elements to columns, which chunks leave beside."""

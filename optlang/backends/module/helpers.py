@@ -47,6 +47,23 @@ def _quantile(x: torch.Tensor, q: Any, dim: tuple[int, ...] | None = None) -> to
     place = q.clamp(0, 1).nan_to_num() * (rows.shape[-1] - 1)
     return torch.where(undefined, torch.nan, _between(ordered, place)).reshape(shape)
 ''',
+    "_run_length": '''
+@functools.cache
+def _run_length(numel: int, most: int) -> int:
+    """The largest divisor of a number of elements that is not above another number."""
+    return next(n for n in range(min(most, max(numel, 1)), 0, -1) if numel % n == 0)
+''',
+    "_runs": '''
+def _runs(x: torch.Tensor, most: int) -> torch.Tensor:
+    """Elements in their order in memory as rows of equal length, the longest of at most so many."""
+    length = _run_length(x.numel(), most)
+    return x.reshape(x.numel() // length, length)
+''',
+    "_spread": '''
+def _spread(x: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
+    """A value for each of `_runs` as one for each element."""
+    return x.expand(len(x), param.numel() // max(len(x), 1)).reshape(param.shape)
+''',
     "_window_sum": '''
 def _window_sum(window: torch.Tensor) -> torch.Tensor:
     """Sum of the remembered values; NaN marks a place that is still empty."""
@@ -355,7 +372,7 @@ def _calls(text: str, name: str) -> bool:
 
 def imports_for(text: str) -> list[str]:
     """The lines of the standard library that a module of this text imports."""
-    lines = [f"import {name}" for name in ("math", "warnings") if re.search(rf"(?<![\w.]){name}\.", text)]
+    lines = [f"import {name}" for name in ("functools", "math", "warnings") if re.search(rf"(?<![\w.]){name}\.", text)]
     for module, words in NAMED.items():
         used = [word for word in words if re.search(rf"(?<![\w.]){word}\b", text)]
         lines += [f"from {module} import {', '.join(used)}"] * bool(used)

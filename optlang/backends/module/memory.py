@@ -10,7 +10,7 @@ from optlang.backends.module.spell import reduced_dims
 from optlang.ir import Node, walk
 from optlang.ops import OPS
 
-ALIASES = frozenset(["transpose", "as_matrix", "as_param", "branch"])
+ALIASES = frozenset(["transpose", "as_matrix", "as_param", "spread", "branch"])
 
 
 class Memory:

@@ -60,7 +60,7 @@ def spell(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Pie
         return chained(args[0], symbol, args[1], level)
     if node.op in ("neg", "not"):
         return Piece(("-" if node.op == "neg" else "~") + args[0].inside(MINUS), MINUS)
-    if row.role in ("reduce", "matrix"):
+    if row.role in ("reduce", "matrix", "spread"):
         large = [arg in numbers and arg.type.extent.level == "array" for arg in node.args]
         args = [filled(*pair) if is_large else pair[1] for pair, is_large in zip(zip(node.args, args, strict=True), large, strict=True)]
     if row.infix is not None:
@@ -98,6 +98,8 @@ def _number(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
             return Piece(f"-{args[0].inside(MINUS)}", MINUS)
         case "where" | "branch":
             return ternary(*args)
+        case "spread":
+            return args[0]
         case "maximum" | "minimum":
             name = node.op[:3]
             first = args[0].text
@@ -149,6 +151,7 @@ def _reduction(node: Node, args: Sequence[Piece]) -> Piece:
     if node.value == "window":
         return call(f"_window_{node.op}", args[0].text, *more)
     dims = reduced_dims(node.args[0].type.extent, node.value)
+    args = [in_runs(node, args[0]), *args[1:]]
     if node.op == "quantile":
         if dims == ():  # a quantile of one value each: that, or NaN where there is no such quantile
             return Piece(f"_quantile({args[0].inside(ATOM)}.unsqueeze(-1), {more[0]}, (-1,)).squeeze(-1)")
@@ -157,6 +160,12 @@ def _reduction(node: Node, args: Sequence[Piece]) -> Piece:
         return args[0]
     inside = "" if dims is None else f"dim={dims[0] if len(dims) == 1 else dims}, keepdim=True"
     return Piece(f"{args[0].inside(ATOM)}.{node.op}({inside})")
+
+
+def in_runs(node: Node, value: Piece) -> Piece:
+    """What a reduction to runs takes: a row for each."""
+    is_whole = node.value.run and not node.args[0].type.extent.run
+    return call("_runs", value.text, str(node.value.run)) if is_whole else value
 
 
 def filled(node: Node, number: Piece) -> Piece:
@@ -190,6 +199,7 @@ def counted(node: Node, value: Piece) -> Piece:
     if dims is None:
         batch = f".expand({shape_text(node.args[0].type.extent)})" if is_alone(node.args[0]) else ""
         return Piece(f"{value.inside(ATOM)}{batch}.numel()")
+    value = in_runs(node, value)
     return Piece(" * ".join(f"{value.inside(ATOM)}.shape[{d}]" for d in dims) or "1", PRODUCT if len(dims) > 1 else ATOM)
 
 
@@ -202,6 +212,8 @@ def _other(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Pi
             return Piece(f"{args[0].inside(ATOM)}.flatten(1)")
         case "as_param":
             return Piece(f"{args[0].inside(ATOM)}.reshape(param.shape)")
+        case "spread":
+            return call("_spread", texts[0], "param")
         case "push" | "eigenvectors" | "orthonormal" | "descending" | "inverse":
             return call(f"_{node.op}", *texts)
         case "mod":
@@ -218,6 +230,8 @@ def shape_text(extent: Extent, tensor: str = "param") -> str:
     """The shape of one value of an extent, for a parameter."""
     if extent.level != "array":
         return "()"
+    if extent.run:
+        return f"(len(_runs({tensor}, {extent.run})), 1)"
     rows, cols = (size_text(dim, extent.frame, tensor) for dim in (extent.rows, extent.cols))
     if extent.frame == "flat":
         return f"({rows}, {cols})"

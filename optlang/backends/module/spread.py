@@ -15,7 +15,7 @@ def needs_whole(program: Program) -> bool:
     nodes = ir.walk(program.all_roots())
     windows = any(s.type.window and s.type.extent.level not in ("group", "model") for s in program.states)
     ordered = any(n.op == "quantile" and n.value != "window" for n in nodes)
-    return windows or ordered or any(n.op in ("random", *MATRIX_OPS) or needs_matrix(n.type.extent) for n in nodes)
+    return windows or ordered or any(n.op in ("random", *MATRIX_OPS) or needs_matrix(n.type.extent) or n.type.extent.run for n in nodes)
 
 
 def refuses_parts(program: Program, role: Role) -> str:

@@ -31,6 +31,17 @@ def _given(name, value, tree, params):
     values = [value] * len(params) if is_one else tree.flatten_up_to(value)
     return [jnp.broadcast_to(x, w.shape) for x, w in zip(values, params)]
 ''',
+    "_runs": '''
+def _runs(x, most):
+    """Elements in their order in memory as rows of equal length, the longest of at most so many."""
+    length = next(n for n in range(min(most, max(x.size, 1)), 0, -1) if x.size % n == 0)
+    return x.reshape(x.size // length, length)
+''',
+    "_spread": '''
+def _spread(x, w):
+    """A value for each of `_runs` as one for each element."""
+    return jnp.broadcast_to(x, (len(x), w.size // max(len(x), 1))).reshape(w.shape)
+''',
     "_draw": '''
 def _draw(distribution, site, place, t, seed, shape, dtype):
     """Draws that depend on the place in the rule, the parameter, the step and the seed alone; the numbers are JAX's own."""

@@ -104,7 +104,9 @@ def _counted(node: Node) -> Piece:
     extent = node.args[0].type.extent
     dims = reduced_dims(extent, node.value)
     if dims is None:
-        return Piece("w.size" if not needs_matrix(extent) else f"math.prod({shape_text(extent)})")
+        return Piece(f"math.prod({shape_text(extent)})" if needs_matrix(extent) or extent.run else "w.size")
+    if node.value.run and not extent.run:
+        return Piece(f"_runs(w, {node.value.run}).shape[1]")
     sizes = [size_text((extent.rows, extent.cols)[d], extent) for d in dims]
     return Piece(" * ".join(sizes) or "1", PRODUCT if len(sizes) > 1 else ATOM)
 
@@ -124,6 +126,8 @@ def _function(node: Node, args: Sequence[Piece]) -> Piece:
             return Piece(f"{args[0].inside(ATOM)}.reshape(w.shape[0], -1)")
         case "as_param":
             return Piece(f"{args[0].inside(ATOM)}.reshape(w.shape)")
+        case "spread":
+            return call("_spread", texts[0], "w")
         case op if op in OWN:
             return call(f"_{op}", *texts)
     return call(f"jnp.{NAMES.get(node.op, OPS[node.op].numpy)}", *texts)
@@ -135,6 +139,8 @@ def _reduction(node: Node, texts: list[str]) -> Piece:
     dims = reduced_dims(node.args[0].type.extent, node.value)
     if dims == ():
         return Piece(texts[0], 0)
+    if node.value.run and not node.args[0].type.extent.run:
+        texts = [f"_runs({texts[0]}, {node.value.run})", *texts[1:]]
     axis = "" if dims is None else f"axis={dims[0] if len(dims) == 1 else dims}"
     if node.op == "quantile":
         return call("_quantile", *texts, *([axis] if axis else []))
@@ -145,6 +151,8 @@ def shape_text(extent: Extent) -> str:
     """The shape of one value of an extent, for the parameter `w`."""
     if extent.level != "array":
         return "()"
+    if extent.run:
+        return f"(len(_runs(w, {extent.run})), 1)"
     rows, cols = size_text(extent.rows, extent), size_text(extent.cols, extent)
     if extent.frame == "flat":
         return f"({rows}, {cols})"

@@ -121,7 +121,8 @@ class Stage:
 
     def _reduced(self, barrier: Barrier, found: str, share: list[str]) -> str:
         extent = barrier.args[0].type.extent
-        count = f"sum({SIZES[extent.left]} for w in ws)" if extent.level == "array" else "len(ws)"
+        size = f"len(_runs(w, {extent.run}))" if extent.run else SIZES.get(extent.left, "")
+        count = f"sum({size} for w in ws)" if extent.level == "array" else "len(ws)"
         match barrier.op:
             case "sum":
                 return f"sum({found})"

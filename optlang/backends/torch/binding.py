@@ -16,6 +16,7 @@ from optlang.backends.torch.functions import Bound, Functions
 from optlang.backends.torch.work import Pass, Work, computing, input_of
 from optlang.host import MissingFact
 from optlang.ir import Node
+from optlang.types import runs
 
 
 class Binding:
@@ -33,8 +34,7 @@ class Binding:
         tensors = [self._tensor(node, work, now, states) for node in code.tensors]
         draws = code.draws or any(isinstance(x, Packed) and x.form.draws for x in tensors)
         counter = now.counter(cell) if draws else None
-        first = cell.weights.shape[0] if code.shaped else 0
-        return Bound(code, cell.weights, tensors, self._numbers(code, work, now), counter, first)
+        return Bound(code, cell.weights, tensors, self._numbers(code, work, now), counter, _first(code, cell.weights))
 
     def _tensor(self, node: Node, work: Work, now: Pass, states: Any) -> Tensor | Packed:
         cell = work.cell
@@ -112,3 +112,8 @@ def _shared(nodes: Sequence[Node], cells: Sequence[Cell], now: Pass) -> Tensor:
             rows[key] = torch.stack([value.double() for value in values])
         found.append(rows[key])
     return torch.stack(found)
+
+
+def _first(code: CellCode, weights: Tensor) -> int | tuple[int, ...]:
+    first = weights.shape[0] if code.shaped else 0
+    return (first, *(runs(weights.numel(), length)[0] for length in code.runs)) if code.runs else first

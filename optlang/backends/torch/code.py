@@ -20,7 +20,7 @@ from optlang.ops import MATRIX_OPS, OPS
 from optlang.types import ELEMENT, Dim, Extent, needs_matrix
 
 TENSORS = frozenset(["w", "g", "state", "input"])
-VIEWS = TENSORS | {"transpose", "as_matrix", "as_param"}  # their results share memory with an operand
+VIEWS = TENSORS | {"transpose", "as_matrix", "as_param", "spread"}  # their results share memory with an operand
 HEAVY = frozenset(["matmul", "eigenvectors", "orthonormal", "inverse", "quantile"])  # fusing the rest would gain little
 SYMBOLS = {"and": "&", "or": "|", "pow": "**"}
 TAKEN = frozenset(["torch", "ops", "s", "counter", "first", "inf", "nan", *keyword.kwlist])
@@ -37,7 +37,7 @@ class Output:
 @dataclass(frozen=True, eq=False)
 class CellCode:
     """`def NAME(tensors…, s, counter, first)`: `s` holds the values of `slots`, `counter` is (t, seed, stream) of draws,
-    `first` the parameter's first dimension."""
+    `first` the parameter's first dimension; with that a tuple of how many there are where there are `runs`, of such lengths."""
 
     name: str
     text: str
@@ -48,6 +48,7 @@ class CellCode:
     elementwise: bool  # may run over the elements of many parameters at once
     multiplies: bool  # products or factorisations of matrices, or sorting, take most of its time
     written: tuple[int, ...]  # the places of the tensors that it writes into
+    runs: tuple[int, ...] = ()
 
 
 def generate(
@@ -69,7 +70,9 @@ def generate(
     draws = any(n.op == "random" for n in order)
     plain = not writer.shaped and not draws and all(_is_elementwise(n) for n in [*order, *writer.tensors])
     heavy = any(n.op in HEAVY and n.value != "window" for n in order)
-    return CellCode(name, text, tuple(writer.tensors), tuple(writer.slots), writer.shaped, draws, plain, heavy, written)
+    return CellCode(
+        name, text, tuple(writer.tensors), tuple(writer.slots), writer.shaped, draws, plain, heavy, written, writer.runs,
+    )  # fmt: skip
 
 
 def _is_elementwise(node: Node) -> bool:
@@ -107,7 +110,9 @@ class _Writer:
         self.dtype = "torch.float64" if double else "torch.float32"
         roots = [o.node for o in outputs]
         self.known = ir.on_host(roots)
-        self.shaped = any(is_shaped(n) for n in _order(roots) if not self.is_slot(n))
+        computed = [n for n in _order(roots) if not self.is_slot(n)]
+        self.shaped = any(is_shaped(n) for n in computed)
+        self.runs = tuple(sorted({n.type.extent.run for n in computed if n.type.extent.run}))
         self.lines: list[str] = []
         self.spelled: dict[Node, str] = {}
         self.slots: dict[Node, int] = {}
@@ -184,7 +189,9 @@ class _Writer:
         if row.role == "reduce":
             return self._reduction(node)
         if node.op == "as_matrix":
-            return f"ops.flat({self.operand(node.args[0])}, first)"
+            return f"ops.flat({self.operand(node.args[0])}, {self._first()})"
+        if node.op == "spread":
+            return f"ops.spread({self.operand(node.args[0])}, {self.tensor(ir.W)}.shape)"
         if node.op == "as_param":
             return f"{self.operand(node.args[0])}.reshape({self.tensor(ir.W)}.shape)"
         if node.op == "push":
@@ -198,6 +205,11 @@ class _Writer:
             left, right = (self._aligned(node, arg, True) for arg in node.args)
             return f"{left} {SYMBOLS.get(node.op, row.infix[0])} {right}"
         return row.torch.format(*(self._aligned(node, arg, False) for arg in node.args))
+
+    def _first(self, run: int = 0) -> str:
+        """The first dimension of the parameter, or how many runs of such a length there are."""
+        place = self.runs.index(run) + 1 if run else 0
+        return f"first[{place}]" if self.runs else "first"
 
     def _factor(self, node: Node) -> str:
         """An operand in bfloat16, rounded once for all products that it is in."""
@@ -215,12 +227,15 @@ class _Writer:
         return f"{text}.reshape({text}.shape[0]{', 1' * missing})" if missing else text
 
     def _dims(self, node: Node) -> int:
-        return 0 if node.type.extent.level != "array" else 3 if self.shaped else 1
+        extent = node.type.extent
+        return 0 if extent.level != "array" else 2 if extent.run else 3 if self.shaped else 1
 
     def _reduction(self, node: Node) -> str:
         value, more = self.operand(node.args[0]), "".join(f", {self.operand(arg)}" for arg in node.args[1:])
         if node.value == "window":
             return f"ops.window_{node.op}({value}{more})"
+        if node.value.run and not node.args[0].type.extent.run:
+            value = f"ops.runs({value}, {self._first(node.value.run)})"
         dims = self._reduced_dims(node.args[0].type.extent, node.value)
         if dims == ():  # one value each; to torch, no dimensions are all of them
             return {"count": f"torch.ones_like({value})", "quantile": f"ops.lone({value}{more})"}.get(node.op, value)
@@ -238,6 +253,8 @@ class _Writer:
         w = self.tensor(ir.W)
         if extent.level != "array":
             return "()"
+        if extent.run:
+            return f"({self._first(extent.run)}, 1)"
         if not self.shaped or not needs_matrix(extent):
             return f"{w}.shape"
         return f"({w}.shape[0], {self._size(extent.rows)}, {self._size(extent.cols)})"

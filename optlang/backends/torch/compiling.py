@@ -27,7 +27,7 @@ OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
 }
 
 
-def first_call(code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int) -> tuple[Function, Any]:
+def first_call(code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: Any) -> tuple[Function, Any]:
     """The function for tensors like these, and its result for these. Where torch cannot compile, a warning says so."""
     name = kept.name_of(code, tensors, s, OPTIONS)
     function = kept.find(name) if name else None
@@ -44,7 +44,7 @@ def first_call(code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Te
 
 
 def _compiled_somehow(
-    code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int, name: str
+    code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: Any, name: str
 ) -> tuple[Function, Any]:
     try:
         return _compiled(code, tensors, s, counter, first, name)
@@ -55,7 +55,7 @@ def _compiled_somehow(
         return _compiled(code, tensors, s, counter, first, name)
 
 
-def _compiled(code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int, name: str) -> tuple[Function, Any]:
+def _compiled(code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: Any, name: str) -> tuple[Function, Any]:
     """Each kind has a function object of its own, so that torch never has to tell kinds apart."""
     function = torch.compile(load(code), dynamic=True, fullgraph=True, options=OPTIONS)
     for numbers in (s, counter):

@@ -24,6 +24,7 @@ from optlang.backends.torch.views import alone, flat, put_back, view
 from optlang.backends.watch import Unseen
 from optlang.host import HostScalars
 from optlang.ir import Node
+from optlang.types import runs
 
 Function = Callable[..., Any]
 SMALL = 1 << 13  # elements of a parameter, up to which copying them costs less than a call of a compiled function
@@ -52,7 +53,7 @@ class Bound:
     tensors: list[Tensor | Packed]
     s: Tensor
     counter: Tensor | None
-    first: int
+    first: int | tuple[int, ...]
 
     @property
     def is_packed(self) -> bool:
@@ -183,7 +184,7 @@ class Functions:
         sizes = [x.numel() for x in parts[0]]
         return [(place, list(joined[place].split(sizes))) for place in code.written]  # type: ignore[no-untyped-call]
 
-    def call(self, code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: int, compiled: bool) -> Any:
+    def call(self, code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: Any, compiled: bool) -> Any:
         """Runs a function, compiled for the kind of its tensors where that is wanted."""
         if not compiled or code.multiplies:
             return self._uncompiled(code)(*tensors, s, counter, first)
@@ -210,4 +211,6 @@ def joins(bound: Bound, compiled: bool) -> bool:
 def is_common(bound: Bound) -> bool:
     """Whether sizes are such as one compiled function takes all of: it would treat 0 and 1 as kinds of their own."""
     shape = bound.weights.shape
+    if any(1 in runs(bound.weights.numel(), length) for length in bound.code.runs):
+        return False
     return all(size > 1 for size in shape[-2:]) and 0 not in shape if bound.code.shaped else bound.weights.numel() > 1

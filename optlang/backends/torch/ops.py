@@ -59,6 +59,19 @@ def flat(x: Tensor, first: int) -> Tensor:
     return x.reshape(1, first, -1) if x.numel() else x.reshape(1, first, 0 if first else 1)
 
 
+def runs(x: Tensor, many: int) -> Tensor:
+    """A parameter as so many runs, a row each."""
+    return x.reshape(many, -1) if x.numel() else x.reshape(many, 1)
+
+
+def spread(x: Tensor, shape: Sequence[int]) -> Tensor:
+    """Values per run, (runs, 1), once for each element of a parameter."""
+    count = 1
+    for size in shape:
+        count = count * size
+    return x.expand(x.shape[0], count // x.shape[0] if x.shape[0] else 1).reshape(tuple(shape))
+
+
 def count(x: Tensor, dims: Dims) -> Tensor:
     """How many values are reduced."""
     return torch.ones_like(x).sum() if dims is None else torch.ones_like(x).sum(tuple(dims), keepdim=True)

@@ -1,4 +1,4 @@
-"""Tensors as the generated functions want them: flat, or as (batch, rows, cols)."""
+"""Tensors as the generated functions want them: flat, or as (batch, rows, cols); values per run as (runs, 1)."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ def view(tensor: Tensor, type_: Type, shaped: bool) -> Tensor:
     """A tensor of one parameter without a copy where its memory is in order, else a copy in order."""
     if type_.extent.level != "array":
         return tensor
+    if type_.extent.run:
+        return tensor.contiguous()
     lead, inner = (tensor.shape[:1], tensor.shape[1:]) if type_.window else ((), tensor.shape)
     seen = tensor.reshape(*lead, prod(inner[:-2]), *inner[-2:]) if shaped else tensor.reshape(*lead, prod(inner))
     return seen.contiguous()

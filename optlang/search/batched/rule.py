@@ -47,6 +47,8 @@ def refuses(program: Program) -> str:
             return REASONS[node.op]
         if node.type.window:
             return "remembers a window of values, which only whole optimizers do"
+        if node.type.extent.run:
+            return "takes elements together that follow each other, which only whole optimizers do"
         if node.type.extent.level == "group":
             return "has values per group, and the parameters of a run are not in groups; say `per model`"
     return ""
