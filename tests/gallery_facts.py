@@ -31,6 +31,7 @@ from optlang.simplify import simplify
 STORE = Path(__file__).resolve().parent.parent / "docs" / "library.json"
 MATRIX, VECTOR = (1024, 1024), (1024,)
 SHAPES = ((4, 6), (5, 3), (7,))
+LARGER = ((10, 13), *SHAPES)  # of the first, 64 elements are a part
 LOSS = 4.0  # times the loss; a power of two, so that rounding stays the same
 CLOSE = 1e-5  # of the way: what is smaller is rounding, and numbers like 1e-12 that keep others from zero
 NEAREST = 4  # rules that are compared with one in full
@@ -140,8 +141,12 @@ def put_back(x: Array) -> Array:
 
 
 def turned(x: Array) -> Array:
-    """Rows and columns in another order: both backwards."""
-    return x[tuple(slice(None, None, -1) for _ in x.shape)]
+    """Rows and columns in another order: the last of each comes first."""
+    return np.roll(x, (1,) * x.ndim, range(x.ndim))
+
+
+def turned_back(x: Array) -> Array:
+    return np.roll(x, (-1,) * x.ndim, range(x.ndim))
 
 
 def invariances(program: Program) -> Facts:
@@ -152,7 +157,8 @@ def invariances(program: Program) -> Facts:
     """
     found = degrees(program)
     small = [name for name in found.with_loss if name in found.added and (b := program.hyper(name).bounds) is not None and b.holds(0.0)]
-    shapes = shapes_for(program, SHAPES)
+    runs = any(node.type.extent.run for node in ir.walk(program.roots()))
+    shapes = shapes_for(program, LARGER if runs else SHAPES)
     plain = World(shapes, same, same, 1.0).run(program, small, found)
 
     def stays(there: Callable[[Array], Array], back: Callable[[Array], Array], loss: float = 1.0) -> bool:
@@ -161,7 +167,7 @@ def invariances(program: Program) -> Facts:
         return way > 0 and all(float(np.abs(x - y).max()) <= CLOSE * way for x, y in zip(plain, other, strict=True))
 
     draws = program.uses("random")
-    order = "draws" if draws else "elements" if stays(shuffled, put_back) else "rows and columns" if stays(turned, turned) else "no"
+    order = "draws" if draws else "elements" if stays(shuffled, put_back) else "rows and columns" if stays(turned, turned_back) else "no"
     scale = stays(same, same, LOSS)
     follow = [] if scale or found.conflicts else [name for name in found.with_loss if name not in small]
     return {

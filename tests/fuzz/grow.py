@@ -256,7 +256,7 @@ def _rule(choose: Choices, name: str, names: Names, matrices: bool, imports: set
     if not alone and scope.chance(12):
         word = scope.one(["tensor", "group", "model"])
         scope.lines.append(f"input n per {word}")
-        scope.pool.append(Value("n", Type("real", EXTENT_OF[word])))
+        scope.pool.append(Value("n", Type("real", WORDS[word])))
     if not alone and scope.chance(6):
         scope.pool.append(Value("loss", ir.LOSS.type))
     for _ in range(choose.number(0, 3)):
