@@ -29,6 +29,7 @@ MATRICES = "when rank >= 2 use S() otherwise use R()"
 
 # (what ran it, the text, how)
 FINDS: list[tuple[str, str, Way, bool]] = [
+    ("module", f"rule R {{ {LR} w' = w - lr*(g + tanh(count(g per 3))) }}", Way(), False),
     ("torch", f"rule R {{ {LR} state s per matrix = 0.5 s' = s w' = w - lr*tanh(count(s per col)) }}", FLOAT32, True),
     ("torch", f"rule R {{ {LR} state s per matrix = 0.5 s' = s w' = w - lr*quantile(s, 0.5 per col) }}", FLOAT32, True),
     ("torch", f"rule R {{ {LR} state s per group = 1 s' = s + 1 w' = w - lr*hvp(abs(s)) }}", GROUPS, False),
@@ -124,7 +125,7 @@ def test_programs_of_seeds(seed: int) -> None:
     Agreement()(grow(Dice(seed)), Way())
 
 
-@pytest.mark.parametrize(("kind", "count"), [("programs", 60), ("cpp", 40), ("texts", 500), ("touched", 30)])
+@pytest.mark.parametrize(("kind", "count"), [("programs", 60), ("cpp", 40), ("texts", 500), ("touched", 40)])
 def test_a_slice(kind: str, count: int) -> None:
     chosen = KINDS[kind]()
     made = [chosen.made(Dice(f"slice {seed}")) for seed in range(count)]

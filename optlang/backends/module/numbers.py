@@ -11,7 +11,7 @@ from optlang.ops import OPS
 from optlang.types import Extent
 
 LEAVES = frozenset(["const", "hyper", "t", "fact"])
-TOTAL = frozenset(["add", "sub", "mul", "neg", "abs", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "where", "branch",
+TOTAL = frozenset(["spread", "add", "sub", "mul", "neg", "abs", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "where", "branch",
                    "maximum", "minimum", "isnan", "isfinite", "atan", "tanh", "cbrt", "count", *LEAVES])  # fmt: skip
 Operands = Callable[[Node], tuple[Node, ...]]
 

@@ -39,8 +39,8 @@ def _runs(x, most):
 ''',
     "_spread": '''
 def _spread(x, w):
-    """A value for each of `_runs` as one for each element."""
-    return jnp.broadcast_to(x, (len(x), w.size // max(len(x), 1))).reshape(w.shape)
+    """A value for each of `_runs` as one for each element; a number stays one."""
+    return jnp.broadcast_to(x, (len(x), w.size // max(len(x), 1))).reshape(w.shape) if jnp.ndim(x) else x
 ''',
     "_draw": '''
 def _draw(distribution, site, place, t, seed, shape, dtype):
