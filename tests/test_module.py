@@ -104,7 +104,8 @@ FEATURES = {
     "a' = 2 } w' = w - 0.1*(g + a' + b') }",
     "sizes alone": "rule R { when rank >= 2 { a = var(places(cols) per tensor) + norm(eye(rows)) } else { a = 1 } w' = w - 0.01*a*g }",
     "runs": "rule R { state v per 2 = mean(w per 2) state h[3] per 3 = nan v' = 0.5*v + sum(g^2 per 2) h' = push(h, norm(g per 3)) "
-    "a = where(v' > 1, v', count(g per 2)) w' = w - 0.1*g/(1 + a*std(g per 4) + max(h') + mean(v' per model)) + 0.01*tanh(count(g per 3)) }",
+    "a = where(v' > 1, v', count(g per 2)) w' = w - 0.1*g/(1 + a*std(g per 4) + max(h') + mean(v' per model)) "
+    "+ 0.01*tanh(count(g per 3)) }",
     "two loops": "def f(x, n) { repeat n { state y = x y' = cos(y) - 0.1*y + 0.01*t } return y } rule R { hyper int n = "
     "4 in [0, 9] w' = w - 0.1*f(g, n)*f(w, n) }",
 }  # fmt: skip

@@ -172,7 +172,8 @@ FEATURES = {
     "facts": "rule R { k = abs(rank - 3) x = as_matrix(g) w' = w - 0.1*as_param(x/count(x per row) - (-k)*x/count(x)) }",
     "counts of groups": "rule R { state d per group = 1 d' = d + 1 w' = w - 0.1*g/(count(d per model) + sum(d' per model)) }",
     "runs": "rule R { state v per 2 = 0 state h[3] per 3 = nan v' = 0.5*v + sum(g^2 per 2) h' = push(h, norm(g per 3)) "
-            "a = where(v' > 1, v', count(g per 2)) w' = w - 0.1*g/(1 + a*std(g per 4) + max(h') + mean(v' per model)) + 0.01*tanh(count(g per 3)) }",
+            "a = where(v' > 1, v', count(g per 2)) w' = w - 0.1*g/(1 + a*std(g per 4) + max(h') + mean(v' per model)) "
+            "+ 0.01*tanh(count(g per 3)) }",
     "reports": "rule R { report size = norm(g per model) w' = w - 0.1*g }",
 }  # fmt: skip
 
