@@ -101,6 +101,7 @@ FINDS: list[tuple[str, str, Way, bool]] = [
      "when b { y = lr } else { y = f(g) } every 2 { z = 0.9 } else { z = y } w' = w - lr*(g + z) }", Way(steps=3), False),
     ("module", f"rule R {{ {LR} x = std(hvp(g) per model) every 3 from 1 {{ y = x }} else {{ y = 0.5 }} w' = w - lr*(g + y) }}",
      Way(steps=3), False),
+    ("module", f"rule R {{ {LR} w' = w - lr*(count(w per 2) + tanh(std(g per group))) }}", Way(), False),
 ]
 
 

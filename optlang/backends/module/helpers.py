@@ -62,6 +62,8 @@ def _runs(x: torch.Tensor, most: int) -> torch.Tensor:
     "_spread": '''
 def _spread(x: torch.Tensor, param: torch.Tensor) -> torch.Tensor:
     """A value for each of `_runs` as one for each element."""
+    if x.ndim == 0:  # the same for all
+        return x.expand(param.shape)
     return x.expand(len(x), param.numel() // max(len(x), 1)).reshape(param.shape)
 ''',
     "_window_sum": '''
