@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from optlang import diagnose, library, lower
+from optlang import library
 from optlang.errors import Diagnostic, OptError, Source
-from optlang.front.syntax import File, Route
-from optlang.front.syntax import Rule as RuleItem
 from optlang.ir import Program, Routing
 
 if TYPE_CHECKING:
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
     from optlang.backends.base import Math
     from optlang.compare.difference import Difference
     from optlang.compare.equivalence import Verdict
+    from optlang.front.syntax import File
 
 
 class Rule:
@@ -39,6 +38,8 @@ class Rule:
         return made
 
     def _set(self, source: Source, rule: str | None) -> None:
+        from optlang import diagnose, lower  # noqa: PLC0415 - a rule that an earlier process has kept is not read again
+
         file, found = diagnose.read(source)
         errors = [d for d in found if d.severity == "error"]
         if errors:
@@ -50,6 +51,8 @@ class Rule:
 
     def lowered(self, baked: dict[str, Any]) -> Program | Routing:
         """The program for other values of the whole-number and truth hypers that shape it."""
+        from optlang import lower  # noqa: PLC0415
+
         return lower.lower(self._file, self._item.name, baked)
 
     @property
@@ -111,8 +114,10 @@ def source_of(what: str | Path) -> Source:
 
 def _named_like_the_file(file: File) -> str:
     """The rule that a file is named after; empty where there is none."""
+    from optlang.front import syntax  # noqa: PLC0415
+
     stem = Path(file.source.name).stem.lower()
-    return next((item.name for item in file.items if isinstance(item, RuleItem | Route) and item.name.lower() == stem), "")
+    return next((item.name for item in file.items if isinstance(item, syntax.Rule | syntax.Route) and item.name.lower() == stem), "")
 
 
 def load(
@@ -149,14 +154,22 @@ def _compiled(
     text: str, name: str, rule: str | None, backend: str, math: Math, state: str | tuple[tuple[str, str], ...] | None = None,
     weights: str = "nearest", products: str = "fp32",
 ) -> type[Optimizer]:  # fmt: skip
+    from optlang.backends import ready  # noqa: PLC0415
+    from optlang.runtime import make_optimizer  # noqa: PLC0415 - torch is only imported when it is needed
+
+    read = cache(lambda: Rule.from_source(Source(text, name), rule))
+    program = ready.lowered(Source(text, name), rule, lambda: read().program)
     kept = dict(state) if isinstance(state, tuple) else state
-    made = Rule.from_source(Source(text, name), rule).optimizer(backend, math, kept, weights, products)
+    way: dict[str, Any] = {"backend": backend, "math": math, "state": kept, "weights": weights, "products": products}
+    made = make_optimizer(program, relower=lambda baked: read().lowered(baked), **way)
     made._origin = (_compiled, (text, name, rule, backend, math, state, weights, products))  # type: ignore[attr-defined]
     return made
 
 
 def check(text: str, *, pedantic: bool = False, name: str = "<text>") -> list[Diagnostic]:
     """Every finding about the text of a `.opt` file; an empty list where there is none. `pedantic` adds lints."""
+    from optlang import diagnose  # noqa: PLC0415
+
     return diagnose.diagnose(Source(text, name), pedantic)
 
 

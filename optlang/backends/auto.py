@@ -16,6 +16,7 @@ from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.device_scalars import DeviceScalars
 from optlang.backends.formats import PLAIN, Storage
 from optlang.backends.kernels import KernelFunctions
+from optlang.backends.ready import simplified
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.repeat import Table
 from optlang.backends.torch import TorchExecutable
@@ -23,7 +24,6 @@ from optlang.backends.torch.code import Output
 from optlang.backends.torch.functions import COMPILE_FROM, Bound
 from optlang.backends.triton.scalars import TritonScalars
 from optlang.ir import Node, Program
-from optlang.simplify import simplify
 
 
 class AutoFunctions(CppFunctions):
@@ -84,7 +84,7 @@ class AutoBackend:
 
     def compile(self, program: Program, math: Math, storage: Storage = PLAIN) -> Executable:
         """The simplified program; `math` says how freely: see `simplify`."""
-        return TorchExecutable(simplify(program, math), COMPILE_FROM, AutoFunctions(), storage)
+        return TorchExecutable(simplified(program, math), COMPILE_FROM, AutoFunctions(), storage)
 
 
 BACKEND: Backend = AutoBackend()

@@ -31,9 +31,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_one_thread)
 
 
-def named(kind: str, *decides: str) -> str:
+def named(kind: str, *decides: str, ending: str = ".so") -> str:
     """The file name of a library: its kind, and a hash of what decides about it."""
-    return f"{kind}-{hashlib.sha256(chr(0).join(decides).encode()).hexdigest()[:32]}.so"
+    return f"{kind}-{hashlib.sha256(chr(0).join(decides).encode()).hexdigest()[:32]}{ending}"
 
 
 def places(name: str) -> list[Path]:

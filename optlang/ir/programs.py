@@ -26,6 +26,10 @@ class Bounds:
         below = value < self.high if self.high_open else value <= self.high
         return above and below and not math.isnan(value)
 
+    def allows(self, name: str, value: float) -> bool:
+        """Whether a hyper may have a value. A step size may be 0 even where the rule excludes it: schedules end there."""
+        return self.holds(value) or (name == "lr" and value == 0 and self.low == 0)
+
     def __str__(self) -> str:
         return f"{'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
 

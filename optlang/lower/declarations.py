@@ -97,16 +97,11 @@ def declared_hyper(frame: Frame, statement: syntax.Hyper) -> ir.Hyper | None:
     bounds = None if statement.range is None else _bounds(frame, statement.range)
     if default is None or (statement.range is not None and bounds is None):
         return None
-    if bounds is not None and not allows(bounds, statement.name, default):
+    if bounds is not None and not bounds.allows(statement.name, default):
         frame.report("R02", f"the default of `{statement.name}` lies outside its range", statement.default.span,
                      f"not in {bounds}", "change the default or the range")  # fmt: skip
         return None
     return ir.Hyper(statement.name, statement.kind, default, bounds, statement.doc)
-
-
-def allows(bounds: ir.Bounds, name: str, value: Setting) -> bool:
-    """Whether a hyper may have a value. A step size may be 0 even where the rule excludes it: schedules end there."""
-    return bounds.holds(value) or (name == "lr" and value == 0 and bounds.low == 0)
 
 
 def setting(frame: Frame, expr: syntax.Expr, kind: Kind, what: str) -> Setting | None:

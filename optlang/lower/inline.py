@@ -9,7 +9,7 @@ from optlang.errors import Span, did_you_mean
 from optlang.front import syntax
 from optlang.lower import bodies
 from optlang.lower.context import MOST_NESTED_CALLS, TooLarge, Value
-from optlang.lower.declarations import allows, declared_hyper
+from optlang.lower.declarations import declared_hyper
 from optlang.lower.modules import Definition, Module, any_memory, is_pure
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _fits(frame: Frame, arg: syntax.Arg, value: Value, hyper: syntax.Hyper) -> b
         frame.report("T01", f"`{hyper.name}` is of kind {hyper.kind}, this is {value.type}", arg.span)
         return False
     declared = None if value.op != "const" else declared_hyper(_alone(frame), hyper)
-    if declared is not None and declared.bounds is not None and not allows(declared.bounds, hyper.name, value.value):
+    if declared is not None and declared.bounds is not None and not declared.bounds.allows(hyper.name, value.value):
         frame.report("R02", f"`{hyper.name} = {value.value:g}` lies outside its range", arg.span, f"not in {declared.bounds}",
                      "change the value")  # fmt: skip
         return False

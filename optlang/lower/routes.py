@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from optlang import ir, ops
 from optlang.errors import did_you_mean
 from optlang.front import syntax
-from optlang.lower.declarations import Setting, allows, declared_hyper, setting
+from optlang.lower.declarations import Setting, declared_hyper, setting
 from optlang.lower.expressions import COMPARISONS, OPERATORS
 from optlang.lower.modules import advice_about
 
@@ -71,7 +71,7 @@ def _settings(frame: Frame, call: syntax.Call, rule: syntax.Rule) -> Settings | 
         value = setting(frame, arg.value, hypers[arg.name].kind, f"`{arg.name}`")
         if value is None or hyper is None:
             return None
-        if hyper.bounds is not None and not allows(hyper.bounds, hyper.name, value):
+        if hyper.bounds is not None and not hyper.bounds.allows(hyper.name, value):
             frame.report("R02", f"`{arg.name} = {value:g}` lies outside its range", arg.span, f"not in {hyper.bounds}")
             return None
         settings[arg.name] = value

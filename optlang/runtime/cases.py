@@ -14,6 +14,7 @@ from optlang.backends import WHAT, backend
 from optlang.backends.base import Executable, Math
 from optlang.backends.formats import Storage
 from optlang.backends.overflow import guarded
+from optlang.backends.ready import simplified
 from optlang.backends.torch import TorchExecutable
 from optlang.errors import did_you_mean
 from optlang.ops import ASKING, CALLS
@@ -24,7 +25,6 @@ from optlang.runtime.fingerprint import fingerprint_of, text_of
 from optlang.runtime.naming import Naming
 from optlang.runtime.settings import Settings
 from optlang.runtime.sharded import reduces
-from optlang.simplify import simplify
 
 Relower = Callable[[dict[str, Any]], "ir.Program | ir.Routing"]
 MATH = ("safe", "strict", "fast")
@@ -47,7 +47,7 @@ class Way:
     def compiled(self, program: ir.Program, guard: Guard = None, parts: bool = False) -> Executable:
         wanted = program if guard is None else guarded(program, guard == "scaled")
         if parts:
-            return TorchExecutable(simplify(wanted, self.math), parts=True)
+            return TorchExecutable(simplified(wanted, self.math), parts=True)
         return backend(self.backend).compile(wanted, self.math, self.storage(program))
 
     @property

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from optlang import ir, library, lower
+from optlang import ir, library
 from optlang.analysis.live import without_dead
-from optlang.front import parser
 from optlang.runtime.cases import Case
 from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.fingerprint import FINGERPRINT, fingerprint_of
@@ -90,6 +89,9 @@ def _takes(origin: Origin, states: Mapping[Any, dict[str, Any]]) -> bool:
 
 @cache
 def _library_fingerprint(name: str) -> str:
+    from optlang import lower  # noqa: PLC0415 - only who loads checkpoints of others reads rules again
+    from optlang.front import parser  # noqa: PLC0415
+
     file, _ = parser.parse(library.find(name))
     program = lower.lower(file, name, {})
     return fingerprint_of(without_dead(program)) if isinstance(program, ir.Program) else ""

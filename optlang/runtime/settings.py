@@ -10,7 +10,6 @@ import torch
 
 from optlang.errors import did_you_mean
 from optlang.ir import Hyper
-from optlang.lower.declarations import allows
 from optlang.runtime.naming import CYCLED, OF_SCHEDULERS, Group, Naming
 from optlang.runtime.options import OPTIONS
 from optlang.runtime.tables import Tables
@@ -104,7 +103,7 @@ class Settings:
             raise TypeError(f"{self.what}: {name} must be {KINDS[hyper.kind]}, not {value!r}{where}")
         if hyper.kind == "int":
             number = self._whole(name, number, where)
-        outside = hyper.bounds is not None and not allows(hyper.bounds, name.rpartition(".")[2], number)
+        outside = hyper.bounds is not None and not hyper.bounds.allows(name.rpartition(".")[2], number)
         if outside or number != number:
             raise ValueError(f"{self.what}: {name} = {number!r} is outside its range {hyper.bounds or 'of numbers'}{where}")
         return number

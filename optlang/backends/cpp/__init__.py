@@ -10,11 +10,11 @@ from __future__ import annotations
 from optlang.backends.base import Backend, Executable, Math
 from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.formats import PLAIN, Storage
+from optlang.backends.ready import simplified
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.torch import TorchExecutable
 from optlang.backends.torch.functions import COMPILE_FROM
 from optlang.ir import Program
-from optlang.simplify import simplify
 
 
 class CppBackend:
@@ -25,7 +25,7 @@ class CppBackend:
 
     def compile(self, program: Program, math: Math, storage: Storage = PLAIN) -> Executable:
         """The simplified program; `math` says how freely: see `simplify`."""
-        return TorchExecutable(simplify(program, math), COMPILE_FROM, CppFunctions(always=True), storage)
+        return TorchExecutable(simplified(program, math), COMPILE_FROM, CppFunctions(always=True), storage)
 
 
 BACKEND: Backend = CppBackend()

@@ -24,6 +24,7 @@ from optlang.backends.formats import PLAIN, REST, Storage
 from optlang.backends.interpreter import Code, Run
 from optlang.backends.overflow import SCALE, unscaled_gradient
 from optlang.backends.places import Place
+from optlang.backends.ready import simplified
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.reference import exists
 from optlang.backends.repeat import same
@@ -38,7 +39,6 @@ from optlang.backends.writing import write_all
 from optlang.host import HostScalars
 from optlang.ir import Node, Program
 from optlang.plan import Barrier, Plan, Truth, plan
-from optlang.simplify import simplify
 from optlang.types import ELEMENT, Type
 
 WEIGHTS = Type("real", ELEMENT)
@@ -261,7 +261,7 @@ def source(what: Program | ir.Routing) -> str:
     from optlang.backends.torch.listing import listing  # noqa: PLC0415 - only `build --to torch` needs it
 
     programs = [case.program for case in what.cases] if isinstance(what, ir.Routing) else [what]
-    return "\n\n".join(listing(plan(simplify(program))) for program in programs)
+    return "\n\n".join(listing(plan(simplified(program, "safe"))) for program in programs)
 
 
 class TorchBackend:
@@ -275,7 +275,7 @@ class TorchBackend:
 
     def compile(self, program: Program, math: Math, storage: Storage = PLAIN) -> Executable:
         """The simplified program; `math` says how freely: see `simplify`."""
-        return TorchExecutable(simplify(program, math), self.compile_from, storage=storage)
+        return TorchExecutable(simplified(program, math), self.compile_from, storage=storage)
 
 
 BACKEND: Backend = TorchBackend()

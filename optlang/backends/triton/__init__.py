@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from optlang.backends.base import Backend, Executable, Math
 from optlang.backends.formats import PLAIN, Storage
+from optlang.backends.ready import simplified
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.torch import TorchExecutable
 from optlang.backends.torch.functions import COMPILE_FROM
 from optlang.ir import Program
-from optlang.simplify import simplify
 
 
 class TritonBackend:
@@ -26,7 +26,7 @@ class TritonBackend:
         """The simplified program; `math` says how freely: see `simplify`."""
         from optlang.backends.triton.kernels import TritonFunctions  # noqa: PLC0415
 
-        return TorchExecutable(simplify(program, math), COMPILE_FROM, TritonFunctions(always=True), storage)
+        return TorchExecutable(simplified(program, math), COMPILE_FROM, TritonFunctions(always=True), storage)
 
 
 BACKEND: Backend = TritonBackend()

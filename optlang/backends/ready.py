@@ -1,0 +1,87 @@
+"""Rules on disk as programs, and programs as they are simplified: a new process need not read and simplify them again.
+
+A file lies beside the kernels (see `stored`), under a hash of all that decides about it: the texts of the rule and of all that
+it imports, and the files of this package, by their sizes and dates. What cannot be read is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+
+from optlang import library
+from optlang.backends import stored
+from optlang.errors import OptError, Source
+from optlang.ir import Program, Routing
+from optlang.ir.written import from_json, to_json
+from optlang.resources import PACKAGE, folder
+
+IMPORT = re.compile(r"\bfrom\s+(\w+)\s+import\b")
+UNREADABLE = (ValueError, TypeError, KeyError, IndexError)
+
+
+def lowered(source: Source, rule: str | None, make: Callable[[], Program | Routing]) -> Program | Routing:
+    """The program of a rule, which `make` makes. Raises what that raises."""
+    try:
+        texts = [part for one in _sources(source, {}) for part in (one.name, one.text)]
+    except OptError:  # an import that is not there, for which `make` has words
+        return make()
+    return _kept(stored.named("rule", _ours(), *texts, repr(rule), ending=".json"), make)
+
+
+def simplified(program: Program, math: str) -> Program:
+    """See `simplify`."""
+
+    def make() -> Program:
+        from optlang.simplify import simplify  # noqa: PLC0415 - only who simplifies pays for it
+
+        return simplify(program, math)
+
+    try:
+        found = _kept(stored.named("simple", _ours(), to_json(program), math, ending=".json"), make)
+    except TypeError:
+        return make()
+    assert isinstance(found, Program)
+    return found
+
+
+def _kept(name: str, make: Callable[[], Program | Routing]) -> Program | Routing:
+    for place in stored.places(name):
+        content = stored.content(place)
+        if content is not None:
+            with contextlib.suppress(*UNREADABLE):
+                return from_json(content.decode())
+    made = make()
+    for place in stored.places(name):
+        with contextlib.suppress(OSError, TypeError):  # no room, no right to write, or a value that has no form
+            stored.store(to_json(made).encode(), place)
+            break
+    return made
+
+
+@cache
+def _ours() -> str:
+    """The files that make programs: names, sizes and dates."""
+    found = [(entry.path, entry.stat()) for place in (PACKAGE, folder("grammar")) for entry in _files(str(place))]
+    return repr(sorted((path, about.st_size, about.st_mtime_ns) for path, about in found))
+
+
+def _files(place: str) -> Iterator[os.DirEntry[str]]:
+    for entry in os.scandir(place):
+        if entry.is_dir():
+            yield from _files(entry.path)
+        elif entry.name.endswith((".py", ".lark")):
+            yield entry
+
+
+def _sources(source: Source, seen: dict[str, Source]) -> list[Source]:
+    """A text and all that it imports, and these; what only looks like an import is one, too."""
+    seen[source.name] = source
+    for name in IMPORT.findall(source.text):
+        found = library.find_import(name, source)
+        if found.name not in seen:
+            _sources(found, seen)
+    return list(seen.values())

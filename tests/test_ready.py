@@ -1,0 +1,128 @@
+"""Programs that are kept on disk: the same as those that are read anew, and never of another text."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from stepping import program
+
+import optlang
+from optlang import library, rules
+from optlang.backends import ready, stored
+from optlang.errors import OptError, Source
+from optlang.ir import Program, Routing
+from optlang.ir.written import from_json, to_json
+
+HALVES = "rule Halves { w' = w/2 }"
+QUARTERS = "rule Quarters { w' = w/4 }"
+SCRIPT = """
+import sys, torch, optlang
+w = torch.nn.Parameter(torch.ones(5))
+w.grad = torch.ones(5)
+optlang.load("adamw")([w]).step()
+assert not {"lark", "optlang.front.parser", "optlang.lower", "optlang.simplify"} & set(sys.modules)
+"""
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "optlang"
+
+
+def nothing() -> Program:
+    raise AssertionError("it was made again")
+
+
+def read(text: str, name: str = "<text>") -> Program | Routing:
+    return optlang.Rule.from_source(Source(text, name)).program
+
+
+@pytest.mark.parametrize("name", library.names())
+def test_a_program_comes_back_as_it_was(name: str) -> None:
+    found = optlang.Rule(name).program
+    assert from_json(to_json(found)) == found
+
+
+def test_numbers_keep_all_digits() -> None:
+    found = program("rule R { hyper lr = 0.1 in (0, inf) w' = w - lr*0.1*g - 1e-45*g + 16777217*g }")
+    assert from_json(to_json(found)) == found
+
+
+def test_what_is_kept_is_not_made_again(cache: Path) -> None:
+    source = Source(HALVES)
+    made = ready.lowered(source, None, lambda: read(HALVES))
+    assert ready.lowered(source, None, nothing) == made
+    assert isinstance(made, Program) and ready.simplified(made, "safe") == ready.simplified(made, "safe")
+    assert len(list(cache.glob("rule-*.json"))) == len(list(cache.glob("simple-*.json"))) == 1
+    for other in (Source(QUARTERS), Source(HALVES, "another.opt")):
+        with pytest.raises(AssertionError):
+            ready.lowered(other, None, nothing)
+    with pytest.raises(AssertionError):
+        ready.lowered(source, "Halves", nothing)
+
+
+def test_an_import_that_has_changed_is_read_again(cache: Path, tmp_path: Path) -> None:
+    parts, text = tmp_path / "parts.opt", "from parts import part\nrule R { w' = part(w) }"
+    source = Source(text, str(tmp_path / "r.opt"))
+    found = []
+    for factor in (2, 4):
+        parts.write_text(f"def part(x) = x/{factor}\n", encoding="utf-8")
+        found.append(ready.lowered(source, None, lambda: read(text, source.name)))
+    assert found[0] != found[1] and ready.lowered(source, None, nothing) == found[1]
+
+
+def test_an_import_that_is_missing_has_its_message(cache: Path) -> None:
+    with pytest.raises(OptError, match="there is no file `nowhere.opt`"):
+        optlang.loads("from nowhere import part\nrule R { w' = part(w) }")
+
+
+@pytest.mark.parametrize("way", ["half", "another's", "of zeros"])
+def test_a_damaged_file_is_made_again(way: str, cache: Path) -> None:
+    source = Source(HALVES)
+    made = ready.lowered(source, None, lambda: read(HALVES))
+    [kept] = cache.glob("rule-*.json")
+    ready.lowered(Source(QUARTERS), None, lambda: read(QUARTERS))
+    [other] = set(cache.glob("rule-*.json")) - {kept}
+    whole = kept.read_bytes()
+    kept.write_bytes({"half": whole[: len(whole) // 2], "another's": other.read_bytes(), "of zeros": bytes(len(whole))}[way])
+    with pytest.raises(AssertionError):
+        ready.lowered(source, None, nothing)
+    assert ready.lowered(source, None, lambda: read(HALVES)) == made and kept.read_bytes() == whole
+
+
+def test_whole_files_of_another_form_are_made_again(cache: Path) -> None:
+    source = Source(HALVES)
+    made = ready.lowered(source, None, lambda: read(HALVES))
+    [kept] = cache.glob("rule-*.json")
+    for text in ("", "[]", "[[], {}]", '[[["add", [7], null, null]], {}]', '[[], {"cases": [1]}]'):
+        stored.store(text.encode(), kept)
+        assert ready.lowered(source, None, lambda: read(HALVES)) == made
+
+
+def test_a_full_disk_keeps_nothing_and_changes_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(stored, "store", full)
+    assert ready.lowered(Source(HALVES), None, lambda: read(HALVES)) == read(HALVES)
+    assert not list(cache.glob("*.json"))
+
+
+def test_a_wrong_text_is_told_every_time(cache: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(OptError, match="wrong"):
+            optlang.loads("rule R { w' = wrong }")
+    assert not list(cache.glob("*.json"))
+
+
+def test_a_new_process_neither_reads_nor_simplifies(cache: Path) -> None:
+    source = library.find("adamw")
+    w = torch.nn.Parameter(torch.ones(5))
+    w.grad = torch.ones(5)
+    rules._compiled.__wrapped__(source.text, source.name, None, "auto", "safe")([w]).step()
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True, cwd=Path(__file__).parent.parent, timeout=300)
