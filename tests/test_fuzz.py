@@ -140,10 +140,10 @@ def test_a_slice(kind: str, count: int) -> None:
     assert done > count / 2 or chosen.counted["texts"] == count
 
 
-WORDS = re.compile(r"""[A-Za-z_]\w*|[=!<>]=|[-+*/^@<>]|\.T|\[(?:3|k)\]""")
+WORDS = re.compile(r"""per [23]|[A-Za-z_]\w*|[=!<>]=|[-+*/^@<>]|\.T|\[(?:3|k)\]""")
 SIGNS = {row.infix[0] for row in ops.ROWS if row.infix} | {"not", ".T"}
 STATEMENTS = {"state", "[3]", "[k]", "when", "every", "repeat", "def", "return", "import", "route", "use", "input", "report", "eval",
-              "named", "dtype", "loss", "t", "g", "w", "true", "false", "int", "bool", "table", "Inner"}  # fmt: skip
+              "named", "dtype", "per 2", "per 3", "loss", "t", "g", "w", "true", "false", "int", "bool", "table", "Inner"}  # fmt: skip
 
 
 def test_random_programs_are_of_the_whole_language() -> None:
