@@ -33,7 +33,7 @@ from optlang.search.training.assess import Job, assess
 from optlang.search.training.levels import Level
 
 HERE = Path(__file__).parent
-COMMIT = "6b2aafb"  # at which the searches in results.json ran
+COMMIT = "6b2aafb"  # at which the searches for sign-momentum ran
 RESULTS, RUNS = HERE / "results.json", HERE / "runs"
 FUNCTIONS = (
     "add", "sub", "mul", "protected_div", "interp", "abs", "square", "protected_sqrt", "maximum", "minimum", "tanh", "norm_tensor",
@@ -137,15 +137,16 @@ def page(kept: dict[str, Any]) -> str:
     older = ("On an earlier planted-sign, whose gradients kept their scale, had noise in one element of fifty and a step size that stayed, "
              "four of seven searches found averages of signs within 0.2 CPU minutes; three found rules that end lower than those, which "
              "let large gradients shrink to nothing or shrink by themselves. The task of today is one where a bound has to know no scale.")
-    again = ("A population in which nothing has improved for 1,500 children starts again, from the seed or from the best. While children of "
-             "the old population still got into the new one, the search with seed 2 started again 34 times in 5,664 trained programs and "
-             f"found nothing; all searches were made anew without. They ran at commit {COMMIT}; since then what is the same in theory "
-             "alone is not merged any more, so that a new search takes another course.")
+    again = ("A population in which nothing has improved for 1,500 children starts again, from the seed or from the best. While children "
+             "of the old population still got into the new one, the search for sign-momentum with seed 2 started again 34 times in 5,664 "
+             f"trained programs and found nothing; all of these searches were made anew without, at commit {COMMIT}. Since then what "
+             "is the same in theory alone is not merged any more, so that a new search takes another course.")
     return "\n".join([
         "# Found again", "",
         "Searches on planted tasks, from rules that lack the idea that wins there. Found is what behaves like the family up to scale,",
         "whatever its text. The interval is Wilson's. Made by `python examples/search/rediscovery/run.py`; everything is in",
-        "[results.json](results.json).", "", *lines, "", *cut, *missing, older, "", again, "", "![CPU minutes of every search](figure.svg)", "",
+        "[results.json](results.json).", "", *lines, "", *cut, *missing, older, "", again, "",
+        "![CPU minutes of every search](figure.svg)", "",
         "## How known rules rank there", "",
         "Tuned alike, from 8 seeds; the value is the loss at the end with its sign turned, so more is better.", "",
         *ranks, "", "## What was found", "", *found, "",
