@@ -69,7 +69,8 @@ VALUE = {"speed": "share of its steps in which tuned AdamW gets as far: 1 is Ada
 
 WHY = {
     "momentum": "A quadratic whose curvatures span three decades: AdamW's square roots are in the way of momentum, and only another "
-                f"structure is without them. The task was chosen because there structure matters; the space has {len(FEW)} functions.",
+                "structure is without them. The setting was chosen because there structure matters, after evolution had lost in the "
+                f"setting `sign`. The space has {len(FEW)} functions.",
     "sign": "A quadratic whose gradients change their scale in every step and are hit by huge noise: a bound has to come first, then an "
             "average. Here a single `sign` goes far, which random programs have soon; AdamW with decays of 0 is one. The space has "
             f"{len(FEW)} functions.",
@@ -158,11 +159,12 @@ def section(name: str, runs: list[dict[str, Any]]) -> str:
     setting, level = SETTINGS[name], SETTINGS[name].level
     counts = {name: round(statistics.median(one[name]["trained"] for one in runs)) for name in BRANCHES}
     trained = ", ".join(f"{title}: {counts[name]}" for name, title in BRANCHES.items())
-    few = "With so few searches the intervals are no more than a range." if len(runs) < 6 else ""
+    few = " With so few searches the intervals are no more than a range." if len(runs) < 6 else ""
+    searches = f"{len(runs)} searches" if len(runs) > 1 else "One search"
     return (
-        f"## {name}\n\n{WHY[name]} {len(runs)} searches from `{setting.start}` on {' and '.join(level.tasks)} (at {level.factor:g} of "
+        f"## {name}\n\n{WHY[name]} {searches} from `{setting.start}` on {' and '.join(level.tasks)} (at {level.factor:g} of "
         f"the usual steps), {setting.steps:,} training steps for evolution. Fitness is the {VALUE[level.measure]}. Programs trained in "
-        f"a search, median: {trained}. {few}\n\n{table(runs)}\n\n![best fitness over training steps](figure_{name}.svg)\n"
+        f"a search, median: {trained}.{few}\n\n{table(runs)}\n\n![best fitness over training steps](figure_{name}.svg)\n"
     )
 
 
