@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -111,6 +112,19 @@ def test_a_full_disk_keeps_nothing_and_changes_nothing(cache: Path, monkeypatch:
     monkeypatch.setattr(stored, "store", full)
     assert ready.lowered(Source(HALVES), None, lambda: read(HALVES)) == read(HALVES)
     assert not list(cache.glob("*.json"))
+
+
+def test_the_oldest_are_forgotten(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ready, "MOST", 3)
+    monkeypatch.setattr(ready, "EVERY", 1)
+    texts = [f"rule R {{ w' = w/{n} }}" for n in range(2, 9)]
+    for place, text in enumerate(texts):
+        ready.lowered(Source(text), None, lambda text=text: read(text))  # type: ignore[misc]
+        [new] = [kept for kept in cache.glob("rule-*.json") if kept.stat().st_mtime > 1e9]
+        os.utime(new, (place, place))
+    assert len(list(cache.glob("rule-*.json"))) == 3
+    for text in texts[-3:]:
+        ready.lowered(Source(text), None, nothing)
 
 
 def test_a_wrong_text_is_told_every_time(cache: Path) -> None:

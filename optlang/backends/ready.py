@@ -1,7 +1,7 @@
 """Rules on disk as programs, and programs as they are simplified: a new process need not read and simplify them again.
 
 A file lies beside the kernels (see `stored`), under a hash of all that decides about it: the texts of the rule and of all that
-it imports, and the files of this package, by their sizes and dates. What cannot be read is made again.
+it imports, and the files of this package, by their sizes and dates. What cannot be read is made again; the oldest are forgotten.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import count
+from pathlib import Path
 
 from optlang import library
 from optlang.backends import stored
@@ -20,6 +22,8 @@ from optlang.ir.written import from_json, to_json
 from optlang.resources import PACKAGE, folder
 
 IMPORT = re.compile(r"\bfrom\s+(\w+)\s+import\b")
+MOST, EVERY = 2000, 100  # files of a kind that are kept, and after how many new ones that is looked at
+_STORED = count()
 UNREADABLE = (ValueError, TypeError, KeyError, IndexError)
 
 
@@ -58,8 +62,19 @@ def _kept(name: str, make: Callable[[], Program | Routing]) -> Program | Routing
     for place in stored.places(name):
         with contextlib.suppress(OSError, TypeError):  # no room, no right to write, or a value that has no form
             stored.store(to_json(made).encode(), place)
+            _make_room(place)
             break
     return made
+
+
+def _make_room(new: Path) -> None:
+    """Forgets the oldest: a search for rules makes programs without end, and few of them are asked for again."""
+    if next(_STORED) % EVERY:
+        return
+    kind = new.name.partition("-")[0]
+    dated = sorted((entry.stat().st_mtime_ns, entry.path) for entry in os.scandir(new.parent) if entry.name.startswith(f"{kind}-"))
+    for _, path in dated[:-MOST]:
+        Path(path).unlink(missing_ok=True)
 
 
 @cache
