@@ -18,7 +18,7 @@ from optlang.simplify import simplify
 
 EXACT = frozenset([
     "neg", "abs", "sign", "where", "branch", "floor", "ceil", "round", "maximum", "minimum", "amax", "amin", "transpose", "as_matrix",
-    "as_param", "push", "count", "descending", "eye", "places", "fact", "t", "w", "g", "state", "input", "isnan", "isfinite",
+    "as_param", "spread", "push", "count", "descending", "eye", "places", "fact", "t", "w", "g", "state", "input", "isnan", "isfinite",
 ])  # fmt: skip
 
 AMPLIFYING = frozenset(["orthonormal", "eigenvectors", "inverse"])  # of exact values, too: those of a matrix without full rank are chance
