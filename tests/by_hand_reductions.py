@@ -117,6 +117,19 @@ def accelerated_dog(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch)
     return np.asarray(share * s["z"] + (1 - share) * y)
 
 
+def lora_ggpo(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
+    """Chang et al. 2025, what is added to a frozen matrix in the forward pass. h: sigma, beta, estimated; draw, told."""
+    s.setdefault("home", w)
+    told, noise = h.told(h.problem, t - 1), []
+    for place, home in enumerate(batch.parts(s["home"])):
+        product, slope = (told[name][place].numpy() for name in ("product", "slope"))
+        lengths = [math.hypot(np.mean([np.linalg.norm(row) for row in home]), np.linalg.norm(more)) if h.estimated
+                   else np.linalg.norm(own + more) for own, more in zip(home, product, strict=True)]  # fmt: skip
+        sizes = [h.sigma * length + h.beta * np.linalg.norm(row) ** 2 for length, row in zip(lengths, slope, strict=True)]
+        noise.append(np.array(sizes)[:, None] / np.sqrt(len(home)) * h.draw(t, place, home.shape))
+    return np.asarray(s["home"] + batch.whole(noise))
+
+
 def universal_dog(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
     """Kreisler et al. 2024, algorithm 1 with the step sizes of section G.1: m at odd steps, g at even ones. h: lr, reps_rel, eps."""
     if t == 1:

@@ -15,7 +15,7 @@ import torch
 from adamp import AdamP  # type: ignore[import-untyped]
 from by_hand import Array
 from by_hand_reductions import all_by_hand
-from closed_loop import AT_REST, EVERYTHING, Maker, Params, Problem
+from closed_loop import AT_REST, EVERYTHING, SHAPES, Maker, Params, Problem
 from dadaptation import DAdaptSGD  # type: ignore[import-untyped]
 from dog import DoG, LDoG  # type: ignore[import-untyped]
 from dowg import CDoWG, DoWG  # type: ignore[import-untyped]
@@ -54,6 +54,7 @@ GAM: dict[str, Any] = {"near": 0.1, "rho": 0.4, "beta0": 0.3, "beta1": 0.7, "gam
 ENTROPY: dict[str, Any] = {"lr": 0.8, "inner_lr": 0.03, "steps": 4, "decay": 0.6}
 ROUND: dict[str, Any] = {"gamma": 0.5, "scoping": 0.2, "noise": 0.01, "momentum": 0.5, "weight_decay": 0.1}
 QSR: dict[str, Any] = {"lr": 0.2, "alpha": 0.2315, "fewest": 2, "warmup": 4, "total": 18}
+GGPO: dict[str, Any] = {"sigma": 0.4, "beta": 0.3}
 DAO: dict[str, Any] = {"lr": 0.02, "beta1": 0.9, "beta2": 0.95, "omega": 0.7, "eps": 0.1, "limit": 4.0, "period": 7, "period_u": 4,
                        "period_v": 5}
 BATCHES: dict[str, Any] = {"lr": 0.1, "eps": 0.1, "eta": 0.5, "first": 40}
@@ -100,6 +101,19 @@ def outcome(optimizer: Any) -> Params:
     """The mean of all x of U-DoG, which it returns."""
     mean = np.average(optimizer.memory["x"][1:], axis=0, weights=optimizer.memory["omega"])
     return [torch.from_numpy(part) for part in hand.Batch(optimizer.params, None).parts(mean)]
+
+
+def factors(problem: Problem, step: int) -> list[tuple[Tensor, ...]]:
+    """B, A and their gradients, of rank 2, beside each matrix."""
+    source = torch.Generator().manual_seed(step)
+    sizes = [((m, 2), (2, n), (m, 2), (2, n)) for m, n in (SHAPES[name] for name in problem.shapes)]
+    return [tuple(0.5 * torch.randn(size, generator=source) for size in four) for four in sizes]
+
+
+def products(problem: Problem, step: int) -> dict[str, Params]:
+    """What the factors add to each matrix, and what their gradients tell of its gradient."""
+    four = factors(problem, step)
+    return {"product": [b @ a for b, a, _, _ in four], "slope": [slope_b @ a + b @ slope_a for b, a, slope_b, slope_a in four]}
 
 
 def homes(optimizer: Any) -> Params:
@@ -249,6 +263,9 @@ RULES: tuple[Row, ...] = (
         "plain", average=homes),
     Row("entropysgd", {**ENTROPY, **ROUND, "nesterov": True},
         all_by_hand(hand.entropy_sgd, draw=normals("entropysgd"), nesterov=True, **ENTROPY, **ROUND), "nesterov", average=homes),
+    *(Row("loraggpo", {**GGPO, **more}, all_by_hand(hand.lora_ggpo, draw=normals("loraggpo"), told=products, estimated=bool(more), **GGPO),
+        label, inputs=products, average=homes, shapes=("matrix", "zero", "tall", "wide"))
+        for label, more in (("whole", {}), ("estimated", {"estimated": True}))),
     Row("localsgd", {**QSR, **of("Momentum", {"momentum": 0.8, "weight_decay": 0.1})},
         lambda params, _: hand.Rounds(list(params.values()), momentum=0.8, weight_decay=0.1, **QSR), loop=Worker),
     Row("mtdao", DAO, all_by_hand(hand.mt_dao, corrected=False, **DAO), "paper", loop=Slow),

@@ -97,6 +97,7 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "fedhypersl": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "oasis": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "oasismomentum": "the transcription of the paper in `tests/by_hand_reductions.py`",
+    "loraggpo": "the transcription of the paper in `tests/by_hand_reductions.py`, given our draws",
     "asam": "two passes by hand around torch's AdamW",
     "ranger21": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "gam": "four passes by hand around torch's AdamW",
@@ -150,11 +151,12 @@ AUTHORS = json.loads((ROOT / "tests" / "authors" / "results.json").read_text(enc
 ABSENT = """\
 ## What the language cannot say yet
 
-* Optimistic AMSGrad's extrapolated guess: there is no small linear solve, so that the guess is the last gradient.
+* Optimistic AMSGrad's extrapolated guess solves a small system of products of the last gradients with each other, and the values of a
+  window have no numbers; the guess is the last gradient.
 * VeLO: a network of each tensor looks at all tensors, and has more weights than a table may. PerParameterMLP takes tensors of more than
   two dimensions element by element, its authors' code by their two largest dimensions.
-* LoRA-GGPO, LoRA-Pro: a rule is of one parameter, and theirs are of the two factors of a matrix; the noise of LoRA-GGPO is added in the
-  forward pass to the product of both and a frozen matrix, which the optimizer never sees.
+* LoRA-Pro: a rule is of one parameter, and it is of the two factors of a matrix. LoRA-GGPO's noise is here; what is of both factors
+  comes from the loop.
 * MT-DAO with several slow means: means have no numbers, so that there is the one which its authors recommend. FedHyper's server with
   momentum stands only in its script.
 * K-FAC: it needs the inputs of a layer and the gradients of its outputs, and an `input` has no sizes but those of the parameter.

@@ -95,6 +95,7 @@ class Fed:
     def __init__(self, base: Any, row: Row, params: dict[str, Tensor]) -> None:
         self.base, self.row, self.params, self.count = base, row, list(params.values()), 0
         self.zero_grad, self.param_groups = base.zero_grad, base.param_groups
+        self.eval = getattr(base, "eval", None)
 
     @property
     def reports(self) -> dict[str, Any]:

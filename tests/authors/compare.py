@@ -180,6 +180,7 @@ COMPARISONS: tuple[Comparison, ...] = (
     Comparison("oasis", "bogdantoader/simplecryoem", ("src/simplecryoem/optimization/oasis.py",), lambda known, params, problem:
         played.Adaptive(known, classes("fxrshed/ScaledSPS", ("utils.py",)), params, problem)),
     # theirs leaves all tensors but the first out of its first step
+    Comparison("loraggpo-estimated", "kohya-ss/sd-scripts", ("networks/lora_flux.py",), played.Shaken),
     *(Comparison(f"adog-{row}", "ittaikr/open_lm_fork", ("accele_dog.py",), partial(played.accelerated, **settings), shapes=("conv",),
         at="e9075e820e3d74ba6fc444a65a1953e35de591ad") for row, settings in (
             ("near", {**A_DOG, "opt_ver": 3}), ("long", {**LONG, "opt_ver": 3}), ("halved", LONG))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from hands import With, old_signatures
 from references import gradient
 from references_learned import draws
 from references_matrix import Patched
-from references_reductions import DAO, OASIS, ONE_CLIENT, last_round, signs
+from references_reductions import DAO, GGPO, OASIS, ONE_CLIENT, factors, last_round, normals, signs
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
@@ -203,6 +204,32 @@ class Adaptive(Held):
 
 
 # ------------------------------------------------------------------------------------------------------ parts and surroundings
+
+
+class Shaken(Held):
+    """Frozen matrices with the noise that a forward pass of kohya's LoRA adds, in float64, without its cast to bfloat16, with our draws."""
+
+    def __init__(self, known: Any, params: dict[str, Tensor], problem: Problem) -> None:
+        super().__init__(params, problem)
+        self.homes = [p.detach().clone() for p in self.params]
+        self.known, self.draw = known, normals("loraggpo")
+
+    def move(self) -> None:
+        for place, (p, home, four) in enumerate(zip(self.params, self.homes, factors(self.problem, self.t - 1), strict=True)):
+            linear = torch.nn.Linear(home.shape[1], home.shape[0], bias=False)
+            linear.weight.data = home
+            module = self.known.LoRAModule("frozen", linear, lora_dim=2, alpha=2, ggpo_sigma=GGPO["sigma"], ggpo_beta=GGPO["beta"])
+            module.org_weight_norm_estimate = home.norm(dim=1).mean()
+            module.apply_to()
+            (module.lora_up.weight.data, module.lora_down.weight.data), slopes = four[:2], four[2:]
+            module.lora_up.weight.grad, module.lora_down.weight.grad = slopes
+            with mock.patch.object(torch, "autocast", lambda kind: contextlib.nullcontext()):
+                module.update_grad_norms()
+            module.update_norms()
+            drawn = torch.from_numpy(self.draw(self.t, place, tuple(home.shape)))
+            with mock.patch.object(torch, "randn", lambda shape, drawn=drawn, **how: drawn):
+                whole = module(torch.eye(home.shape[1])).T
+            p.copy_(whole - four[0] @ four[1])
 
 
 def accelerated(known: Any, params: dict[str, Tensor], problem: Problem, **settings: Any) -> Any:

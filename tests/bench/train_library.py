@@ -56,6 +56,7 @@ SHORT = {  # what does not get there in these steps, and why
     "unitadamw": "it is for weights that start at variance 1, which is the model's business",
     "perparametermlp": "its network is all zero until one is given that somebody has trained",
     "mulo": "its network is all zero until one is given that somebody has trained",
+    "loraggpo": "it shakes a matrix that is frozen; what learns are factors beside it",
     "l2opa": "its inputs are the outputs of a trained network",
 }
 
@@ -166,11 +167,13 @@ def curvature(model: nn.Module, x: Tensor, y: Tensor) -> Inputs:
 
 
 def nothing(model: nn.Module, x: Tensor, y: Tensor) -> Inputs:
-    """A first round, before which the server's weights did not change."""
+    """A first round, before which the server's weights did not change; factors that add nothing yet."""
     return {p: torch.zeros_like(p) for p in model.parameters()}
 
 
-INPUTS: dict[str, Callable[..., Inputs]] = {"variance": variance, "curvature": curvature, "drift": nothing}
+INPUTS: dict[str, Callable[..., Inputs]] = {
+    "variance": variance, "curvature": curvature, "drift": nothing, "product": nothing, "slope": nothing,
+}  # fmt: skip
 
 
 # --------------------------------------------------------------------------------------------------------------- results
