@@ -108,7 +108,7 @@ class World:
             points = loop.weights
             for one, g in zip(loop.cells, self.gradients(number, points), strict=True):
                 powers = {i.name: (degree.inputs.get(i.name) or (2, 0))[0] for i in program.inputs}
-                one.inputs = {name: 0.3 * (g / self.scale) ** 2 * self.scale ** float(power) for name, power in powers.items()}
+                one.inputs = {name: 0.3 * np.tanh(g / self.scale) ** 2 * self.scale ** float(power) for name, power in powers.items()}
             loop.step(
                 *self.gradients(number, points), loss=self.loss(number, points), loss_at=lambda at, number=number: self.loss(number, at),
                 grad=lambda at, number=number: self.gradients(number, at),

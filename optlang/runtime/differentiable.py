@@ -16,6 +16,7 @@ from torch import Tensor
 from optlang import ir
 from optlang.backends.base import Cell, Step, StepError, Way
 from optlang.backends.places import shape_of
+from optlang.backends.torch.binding import first_of
 from optlang.backends.torch.code import CellCode, Output, generate
 from optlang.backends.torch.loading import load
 from optlang.backends.torch.views import view
@@ -161,8 +162,7 @@ class Differentiable:
             raise StepError(f"{cell.name} has shape {tuple(cell.weights.shape)}, but rule `{self.plan.program.name}` needs a matrix")
         tensors = [view(_tensor(node, site), node.type, code.shaped) for node in code.tensors]
         counter = torch.tensor([cell.t, step.seed & 0xFFFFFFFF, cell.index & 0xFFFFFFFF, 0], device=cell.weights.device)
-        first = cell.weights.shape[0] if code.shaped else 0
-        values = function(*tensors, _rates(code.slots, site), counter, first)
+        values = function(*tensors, _rates(code.slots, site), counter, first_of(code, cell.weights))
         return [_like(room, value, type_, code.shaped) for (room, type_), value in zip(rooms, values, strict=True)]
 
 

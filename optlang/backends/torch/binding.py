@@ -34,7 +34,7 @@ class Binding:
         tensors = [self._tensor(node, work, now, states) for node in code.tensors]
         draws = code.draws or any(isinstance(x, Packed) and x.form.draws for x in tensors)
         counter = now.counter(cell) if draws else None
-        return Bound(code, cell.weights, tensors, self._numbers(code, work, now), counter, _first(code, cell.weights))
+        return Bound(code, cell.weights, tensors, self._numbers(code, work, now), counter, first_of(code, cell.weights))
 
     def _tensor(self, node: Node, work: Work, now: Pass, states: Any) -> Tensor | Packed:
         cell = work.cell
@@ -114,6 +114,7 @@ def _shared(nodes: Sequence[Node], cells: Sequence[Cell], now: Pass) -> Tensor:
     return torch.stack(found)
 
 
-def _first(code: CellCode, weights: Tensor) -> int | tuple[int, ...]:
+def first_of(code: CellCode, weights: Tensor) -> int | tuple[int, ...]:
+    """What a function calls `first`."""
     first = weights.shape[0] if code.shaped else 0
     return (first, *(runs(weights.numel(), length)[0] for length in code.runs)) if code.runs else first
