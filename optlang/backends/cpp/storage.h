@@ -6,7 +6,12 @@
 #define EACH _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++)
 #endif
 
-const i64 BLOCK = 256, PART = 64;
+const i64 BLOCK = 256;
+#ifdef WIDE
+const i64 PART = 64;
+#else
+const i64 PART = 128;
+#endif
 #define EACH_PART _Pragma("GCC unroll 1") for (i64 part = 0; part < BLOCK; part += PART)
 struct Whole {  // the size of a block that is full, as a constant
   constexpr operator i64() const { return BLOCK; }
@@ -212,14 +217,15 @@ static inline void close_halves(char* const* at, i64 low, i64 high, float* from,
   std::memcpy((uint8_t*)at[0] + low / 2, pairs, (size_t)(high - low + 1) / 2);
 }
 
-static inline uint8_t to_fp8(float x) {  // e4m3: to nearest, halves to even; from 2^-6 down steps stay as wide
-  const u32 bits = bits_of(x), size = bits & 0x7fffffffu, least = 121u << 23;
-  const u32 far = ((size > least ? size : least) & 0x7f800000u) + (20u << 23);  // beside it, a step of x is the last bit
-  const u32 steps = bits_of(float_of(size) + float_of(far)) - far;
-  return (uint8_t)((bits >> 24 & 0x80u) | (size > 0x7f800000u ? 0x7fu : steps + (far >> 20) - (141u << 3)));
+static inline uint8_t to_fp8(float x) {  // e4m3: to nearest, halves to even
+  const u32 bits = bits_of(x), sign = (bits >> 24) & 0x80u, size = bits & 0x7fffffffu;
+  const float small = float_of(size) + 16384.0f;  // below 2^-6 the sum has the right last bit
+  const u32 normal = (size - (120u << 23) + 0x7ffffu + ((size >> 20) & 1u)) >> 20;
+  const u32 found = size < (121u << 23) ? bits_of(small) - (141u << 23) : normal;
+  return (uint8_t)(sign | (size > 0x7f800000u || found > 0x7eu ? 0x7fu : found));
 }
 #ifdef WIDE
-static inline __m512i sixteen_fp8(__m512 x) {  // as `to_fp8`, but for NaN
+static inline __m512i sixteen_fp8(__m512 x) {  // but for NaN as `to_fp8`; a step is the last bit of a sum with `far`
   const __m512i bits = _mm512_castps_si512(x), size = _mm512_castps_si512(_mm512_abs_ps(x));
   const __m512i power = _mm512_and_si512(_mm512_max_epu32(size, _mm512_set1_epi32(121 << 23)), _mm512_set1_epi32(0x7f800000));
   const __m512i far = _mm512_add_epi32(power, _mm512_set1_epi32(20 << 23));
