@@ -129,7 +129,7 @@ def page(kept: dict[str, Any]) -> str:
              for n, one in kept.items()]  # fmt: skip
     found = [f"- {n}, seed {s['seed']}: `{s['program'].replace(chr(10), '; ')}`, which is {s['settings']} (cosine {s['cosine']:.3f})"
              for n, one in kept.items() for s in one["searches"][:2] if s["found"]]  # fmt: skip
-    cut = [f"Of {n}, {len(short)} searches ({', '.join(str(c['seed']) for c in short)}) were ended unfinished after at most "
+    cut = [f"Of {n}, {len(short)} searches ({', '.join(str(c['seed']) for c in short)}) were not begun or ended after at most "
            f"{max(c['cpu minutes'] for c in short):g} CPU minutes each; they count as nothing found."
            for n, one in kept.items() if (short := one.get("cut off", ()))]  # fmt: skip
     missing = [f"{SUITES[n].task} ({SUITES[n].family} from AdamW) has not been searched to the end yet."
