@@ -70,7 +70,7 @@ CONDITIONS = [
     ("rows > cols", (3,), False), ("not rows > cols", (3,), True), ("numel >= 6 and rank == 2", (3, 2), True),
     ("numel == 0", (0, 4), True), ("fan_in == 8", (3, 2, 2, 2), True), ("fan_out == 12", (3, 2, 2, 2), True),
     ("max(rows, cols)/2 == 2", (4, 2), True), ("rank == 1 or rank == 2 and rows == 5", (5, 1), True),
-    ("2^rank == 4", (1, 1), True), ("rows - cols < 0", (1, 2), True),
+    ("rank^2 == 4", (1, 1), True), ("rows - cols < 0", (1, 2), True),
 ]  # fmt: skip
 
 
