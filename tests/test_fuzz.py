@@ -92,6 +92,7 @@ FINDS: list[tuple[str, str, Way, bool]] = [
      Way(), False),
     ("module", f"rule R {{ {LR} input n per tensor w' = w - lr*(g + n) }} rule S {{ {LR} input n per model w' = w - lr*n }} "
      f"route B {{ {MATRICES} }}", Way(), False),
+    ("module", f"rule R {{ {LR} w' = w - lr*dot(places(rows), count(g per 2) per model) }}", Way(shapes=1), True),
     ("module", f"rule R {{ {LR} w' = w - lr*(max(g) + g/numel + log(numel)) }}", Way(shapes=3), False),
     ("module", f"rule R {{ w' = w - g report r = 2 }} rule S {{ w' = w - g report r = pi }} route B {{ {MATRICES} }}", Way(), False),
     ("module", f"rule R {{ {LR} w' = w - lr*(g + quantile(tanh(places(cols)), 0.5 per model)) }}", Way(shapes=2), True),

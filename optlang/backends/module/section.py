@@ -168,9 +168,16 @@ class _Section:
             self._known(node, piece, reads)
 
     def aligned(self, node: Node, pieces: list[Piece]) -> list[Piece]:
-        """A window of single values beside values per element gets their dimensions."""
-        if not node.type.window or node.type.extent.level != "array" or OPS[node.op].role not in ("map", "select"):
+        """A window of single values beside values per element gets their dimensions; a number that alone has all that a value
+        has, as a count per run beside a value per row, becomes as many."""
+        if node.type.extent.level != "array" or OPS[node.op].role not in ("map", "select"):
             return pieces
+        if not node.type.window:
+            numbers = self.scene.numbers
+            if node in numbers or any(arg.type.extent == node.type.extent and arg not in numbers for arg in node.args):
+                return pieces
+            large = [arg in numbers and arg.type.extent.level == "array" for arg in node.args]
+            return [filled(arg, p) if fill else p for arg, p, fill in zip(node.args, pieces, large, strict=True)]
         small = [arg.type.window and arg.type.extent.level != "array" for arg in node.args]
         return [Piece(f"{p.inside(ATOM)}.reshape(-1, *[1] * param.ndim)") if s else p for p, s in zip(pieces, small, strict=True)]
 
