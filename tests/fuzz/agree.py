@@ -150,7 +150,7 @@ class Trial:
         """So many runs of the reference with rounding errors, made when they are asked for."""
         dtype, straight = self.way.dtype, replace(self.way, halfway=False)
         for seed in range(len(self.noise), count):
-            with known({"noisy": NoisyBackend(SIZES[dtype], dtype != torch.float64, seed)}):
+            with known({"noisy": NoisyBackend(SIZES[dtype], dtype != torch.float64, seed, self.way.math != "strict")}):
                 self.noise.append(run(made(self.rule, "noisy"), self.grown, straight, asks(self.rule.program)))
         return self.noise[:count]
 

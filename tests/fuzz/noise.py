@@ -25,10 +25,12 @@ AMPLIFYING = frozenset(["orthonormal", "eigenvectors", "inverse"])  # of exact v
 
 
 class NoisyRun(Run):
-    """`size` is the largest relative error of one operation; `single`: results are rounded to float32, with its range."""
+    """`size` is the largest relative error of one operation; `single`: results are rounded to float32, with its range; `signs`: a
+    zero may have either, as only `strict` mathematics keeps them."""
 
     size = 0.0
     single = False
+    signs = False
     random: np.random.Generator
 
     def _value(self, node: Node, place: Any, needed: Any) -> Value:
@@ -43,7 +45,8 @@ class NoisyRun(Run):
         return value.astype(np.float32).astype(np.float64) if self.single else value
 
     def _noisy(self, value: Value) -> Value:
-        return value * (1 + self.size * self.random.uniform(-1, 1, value.shape))
+        moved = value * (1 + self.size * self.random.uniform(-1, 1, value.shape))
+        return np.where(moved == 0, np.copysign(0.0, self.random.uniform(-1, 1, value.shape)), moved) if self.signs else moved
 
     def _moved(self, needed: Any) -> Any:
         """Operands at places of their own, each value moved a little."""
@@ -51,19 +54,19 @@ class NoisyRun(Run):
 
 
 class Noisy(Reference):
-    def __init__(self, program: Program, size: float, single: bool, seed: int) -> None:
+    def __init__(self, program: Program, size: float, single: bool, seed: int, signs: bool = False) -> None:
         super().__init__(program)
-        self.size, self.single, self.random = size, single, np.random.default_rng(seed)
+        self.size, self.single, self.random, self.signs = size, single, np.random.default_rng(seed), signs
 
     def _run(self, step: Step) -> Run:
         run = NoisyRun(self.program.name, self.code, step)
-        run.size, run.single, run.random = self.size, self.single, self.random
+        run.size, run.single, run.random, run.signs = self.size, self.single, self.random, self.signs
         return run
 
 
 class NoisyBackend:
-    def __init__(self, size: float, single: bool, seed: int) -> None:
-        self.way = size, single, seed
+    def __init__(self, size: float, single: bool, seed: int, signs: bool) -> None:
+        self.way = size, single, seed, signs
 
     def refuses(self, program: Program) -> str:
         return ""
