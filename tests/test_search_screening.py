@@ -194,6 +194,8 @@ def test_a_factor_is_no_other_behaviour_nor_hides_one() -> None:
     form = Form()
     texts = [f"m = protected_div(g, m)\nu = mul(m, {factor})" for factor in (1.0, 2.48, 1e-5)]
     assert len({named(text, form) for text in texts}) == 1
+    overflows = [f"a = sinh(g)\nu = mul(a, {factor})" for factor in (1.0, 8.01, 1e4, 1e-5)]
+    assert len({named(text, form) for text in overflows}) == 1
     huge = [f"a = mul(g, {rate})\na = exp(a)\nu = {of}" for rate in (0.2, 0.3) for of in ("add(a, g)", "mul(a, g)")]
     assert len({named(text, form) for text in huge}) == 4
 

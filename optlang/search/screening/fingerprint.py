@@ -33,6 +33,7 @@ LOUDNESS = (1.0, 30.0, 0.1, 3.0, 0.3, 10.0, 0.03, 1.7, 0.6, 5.0)  # of the probe
 STEPS, PROBES, MORE = 5, 10, 100
 LOUD = slice(PROBES, None, 20)  # some of those in a fingerprint are a thousand times as loud: there exp(g) is 0 or infinite
 SCALE_RTOL = 1e-2  # an epsilon of 1e-8 beside the smallest gradient is no dependence on the scale
+HUGE = 1e100  # infinite: factors that do not count shall not decide what overflows
 NOTHING = 1e-12  # of the largest value of a step: below this, all is rounding
 DROPPED = 29  # bits of a float64: 7 decimal digits are left
 HALF_CELL = 199_004_321  # short binary fractions and whole numbers shall not lie at the edge of what is rounded to one
@@ -100,7 +101,7 @@ def _rounded(values: Array) -> Array:
     """Updates as whole numbers that are alike where only the order of additions differs. The values are changed."""
     sizes = np.abs(values)
     largest = sizes.max()
-    lost = None if largest < np.inf else ~(sizes < np.inf)
+    lost = None if largest < HUGE else ~(sizes < HUGE)
     if lost is not None:
         sizes[lost] = values[lost] = 0.0
         largest = sizes.max()
