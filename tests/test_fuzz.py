@@ -104,6 +104,9 @@ FINDS: list[tuple[str, str, Way, bool]] = [
     ("module", f"rule R {{ {LR} x = std(hvp(g) per model) every 3 from 1 {{ y = x }} else {{ y = 0.5 }} w' = w - lr*(g + y) }}",
      Way(steps=3), False),
     ("module", f"rule R {{ {LR} w' = w - lr*(count(w per 2) + tanh(std(g per group))) }}", Way(), False),
+    ("module", f"def f(x) {{ when rank >= 2 {{ z = as_param(as_matrix(x)*norm(as_matrix(w) per row)) }} "
+     f"else {{ z = x*norm(w) }} return z }} rule R "
+     f" {{ {LR} every 2 {{ y = 0 }} else {{ y = f(w) }} w' = w - lr*(f(g) + y) }}", Way(steps=3), False),
 ]
 
 

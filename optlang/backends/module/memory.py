@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from optlang.backends.module.placing import Places
+from optlang.backends.module.placing import Places, is_static
 from optlang.backends.module.scene import Path, Scene
 from optlang.backends.module.spell import reduced_dims
-from optlang.ir import Node, walk
+from optlang.ir import Node
 from optlang.ops import OPS
 
 ALIASES = frozenset(["transpose", "as_matrix", "as_param", "spread", "branch"])
@@ -49,7 +49,7 @@ class Memory:
         """Whether a branch holds a state where a static condition fails: there it may not exist at all."""
         if not (self.guarded and self.scene.is_if(node) and leaf in node.args[1:]):
             return False
-        return all(n.args or n.op in ("const", "fact", "hyper") for n in walk(node.args[:1]))
+        return is_static(node.args[0])
 
     def is_fresh(self, node: Node) -> bool:
         """Whether a value has memory of its own."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from optlang.backends.module.scene import Path, Scene, TooDeep, Turn, Want, common
-from optlang.ir import Node
+from optlang.ir import Node, walk
 
 Sharing = Literal["all", "phase", "none"]  # which branches of one condition stand under one `if`
 DEEPEST = 60
@@ -47,7 +47,14 @@ class Places:
         paths: dict[Node, Path] = {}
 
         def use(node: Node, path: Path) -> None:
-            paths[node] = path if node not in paths else common(paths[node], path)
+            if node not in paths:
+                paths[node] = path
+                return
+            shared = common(paths[node], path)
+            guards = _guards(paths[node][len(shared) :], path[len(shared) :])
+            paths[node] = (*shared, *guards)
+            for part in walk([condition for condition, _, _ in guards]):  # which are known as far out
+                paths[part] = common(paths.get(part, shared), shared)
 
         for want in wants:
             use(want.node, ())
@@ -63,3 +70,15 @@ class Places:
                 for arg in self.scene.operands(node):
                     use(arg, path)
         return paths
+
+
+def _guards(a: Path, b: Path) -> Path:
+    """What holds in both of two blocks that differ and is known before the step: elsewhere a value may have no meaning, as a product
+    of vectors, or read a state that is not there."""
+    others = {turn[:2] for turn in b}
+    return tuple(turn for turn in a if turn[:2] in others and is_static(turn[0]))
+
+
+def is_static(condition: Node) -> bool:
+    """Whether shapes and settings decide."""
+    return all(node.args or node.op in ("const", "fact", "hyper") for node in walk([condition]))
