@@ -7,6 +7,7 @@ does not fit, `advice` finds the words for it and `recovery` reads on.
 from __future__ import annotations
 
 import sys
+import zlib
 from collections.abc import Sequence
 from functools import cache
 
@@ -30,9 +31,9 @@ LEVELLING = frozenset(["PLUS", "MINUS", "TIMES", "OVER", "MATMUL", "COMPARE", "A
 
 @cache
 def grammar() -> Lark:
-    """The LALR tables; made once in 0.3 s, then kept in the user's cache under a hash of the grammar and Lark's version."""
+    """The LALR tables; made once in 0.3 s, then kept in the user's cache, where Lark checks them against the grammar and its version."""
     text = (folder("grammar") / "opt.lark").read_text(encoding="utf-8")
-    kept = cache_file(f"grammar-{sys.version_info.major}.{sys.version_info.minor}.lark")
+    kept = cache_file(f"grammar-{sys.version_info.major}.{sys.version_info.minor}-{zlib.crc32(text.encode()):08x}.lark")
     cached = str(kept) if kept is not None else False
     return Lark(text, parser="lalr", lexer="basic", transformer=Builder(), keep_all_tokens=True, cache=cached)
 
