@@ -126,6 +126,19 @@ class Interrupting:
                 os.kill(os.getpid(), self.signal)
 
 
+def test_an_interrupt_while_torch_leaves_the_step_leaves_gradients_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    params, optimizer = model("adamw", "torch")
+    closure_of(params, optimizer)()
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch.no_grad, "__exit__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step()
+    assert torch.is_grad_enabled()
+
+
 @pytest.mark.parametrize(
     ("name", "backend", "signal_"),
     [("adamw", "torch", signal.SIGINT), ("adamw", "cpp", signal.SIGINT), ("lamb", "reference", signal.SIGINT),
@@ -154,6 +167,7 @@ def test_interrupts_leave_whole_steps(name: str, backend: str, signal_: signal.S
                     optimizer.step()
             except KeyboardInterrupt:
                 caught += 1
+                assert torch.is_grad_enabled(), "what is trained next has gradients"
                 taken = {int(optimizer.state[p]["step"]) for p in params if "step" in optimizer.state.get(p, {})}
                 assert len(taken) <= 1, "all or none"
                 if (count := max(taken, default=0)) > 0:

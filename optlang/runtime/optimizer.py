@@ -71,9 +71,17 @@ class RuleOptimizer(Gathered):
         return self.take(closure)
 
     @_disable_dynamo  # the rule is compiled, what surrounds it is not
-    @torch.no_grad()
     def take(self, closure: Closure | None = None) -> Any:
         """`step` without hooks, and as it is outside of functions that are compiled."""
+        mode = torch.is_grad_enabled()
+        try:
+            return self._take(closure)
+        except BaseException:  # an interrupt may come while torch itself is about to switch gradients on again
+            torch.set_grad_enabled(mode)
+            raise
+
+    @torch.no_grad()
+    def _take(self, closure: Closure | None) -> Any:
         self._check_mode()
         if closure is None and self._wants_states_alone():
             self._prepare()
