@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-from optlang.search.workers.jobs import JobFailed, Team, Work, attempt, one_thread, told
+from optlang.search.workers.jobs import JobFailed, Team, Work, attempt, in_one_thread, one_thread, told
 
 __all__ = ["Executor", "JobFailed", "Processes", "Serial"]
 
@@ -54,7 +54,8 @@ class Serial:
 
     def collect(self, ticket: int) -> Any:
         try:
-            return self.work(self.jobs.pop(ticket))
+            with in_one_thread():
+                return self.work(self.jobs.pop(ticket))
         except Exception as problem:
             raise JobFailed(told(problem)) from problem
 
