@@ -123,14 +123,15 @@ def one_thread() -> None:
 def in_one_thread() -> Iterator[None]:
     """For work in a process that is not a worker: its sums are those of workers in here."""
     torch = sys.modules.get("torch")
-    before = torch.get_num_threads() if torch else 0
-    if torch:
-        torch.set_num_threads(1)
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
         yield
     finally:
-        if torch:
-            torch.set_num_threads(before)
+        torch.set_num_threads(before)
 
 
 def told(problem: BaseException) -> str:
