@@ -8,12 +8,15 @@ RULES  ?= adamw lion examples/my.opt
 TASK   ?= digits
 MINUTES ?= 10
 
-.PHONY: race test torch-suite lint format bench optax resume sharded authors gpu-check clean conformance digits gallery fuzz faults accuracy coverage mutants
+.PHONY: race test properties torch-suite lint format bench optax resume sharded authors gpu-check clean conformance digits gallery fuzz faults accuracy coverage mutants
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
 test: $(VENV)/.ready-for-tests  ## All tests
 	$(PY) -m pytest -n 2 -q
+
+properties: $(VENV)/.ready-for-tests ## The tests of properties on examples that no run has seen
+	OPTLANG_ANEW=1 $(PY) -m pytest -n 2 -q $(shell grep -ls "@given" tests/*.py)
 
 torch-suite: $(VENV)/.ready-for-tests ## torch's own tests of optimizers with every rule and every module; counts in docs
 	$(PY) tests/torch_suite/run.py

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from optlang import ir
@@ -177,6 +177,7 @@ def genomes(draw: st.DrawFn) -> Genome:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(genomes())
+@example((Statement("square", "m", ("w",)), Statement("interp", "m", ("w", 1.0, -1.0)), Statement("add", "u", ("g", "m"))))
 def test_random_programs_keep_their_meaning_and_get_no_longer(genome: Genome) -> None:
     before = to_program(genome, FORM)
     after, steps = exact(before, True)

@@ -20,11 +20,10 @@ from optlang.printing.rule_text import to_opt
 from optlang.search.distil.ablation import Ablation, Evaluate
 from optlang.search.distil.listing import calls, listing
 from optlang.search.distil.naming import absorbed, named
-from optlang.search.distil.proof import exact, step
+from optlang.search.distil.proof import begun, exact, step
 from optlang.search.distil.protections import bounded
 from optlang.search.distil.trace import Step, Trace
 from optlang.search.programs.genome import UPDATE, Form, Genome, backwards, line, live, slots_used, to_program
-from optlang.search.programs.moves import folded
 
 MOST_ROUNDS = 40
 
@@ -95,7 +94,7 @@ class _Work:
     """A simplification under way."""
 
     def __init__(self, program: Program, form: Form, ablation: Ablation | None) -> None:
-        self.program, self.scaled, self.form, self.ablation = folded(program), form.scaled, form, ablation
+        self.program, self.scaled, self.form, self.ablation = begun(program, form.scaled), form.scaled, form, ablation
         self.steps: list[Step] = []
         self.seconds = 0.0
 

@@ -44,9 +44,15 @@ def exact(program: Program, scaled: bool = False) -> tuple[Program, list[Step]]:
 LOOP = f"program as found and result agree in closed loop ({STEPS} steps in each of 7 worlds, reference interpreter)"
 
 
+def begun(program: Program, scaled: bool) -> Program:
+    """The live part of a program, its literals computed where that takes no more assignments (`interp(w, 1, -1)` is one, 2·w - 1 two)."""
+    alive = without_dead(program)
+    return min(folded(alive), alive, key=lambda one: measure(one, scaled))
+
+
 def _descended(program: Program, scaled: bool, allowed: Callable[[Program, Program], bool]) -> tuple[Program, list[Step]]:
     steps: list[Step] = []
-    program = folded(without_dead(program))
+    program = begun(program, scaled)
     while len(steps) < MOST_STEPS:
         now = measure(program, scaled)
         better = [(size, move) for move in moves(program, scaled) if (size := measure(move.program, scaled)) < now and size[1] <= now[1]]
