@@ -417,6 +417,50 @@ def refusals(world: int) -> None:
         assert len(optimizer.param_groups) == 1
 
 
+def copies_that_disagree(world: int) -> None:
+    """Under DDP the process that comes last says by which rule another one steps; stages, models apart and lone optimizers go on."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    rank, last, data = distributed.get_rank(), world - 1, some(8, 6, seed=distributed.get_rank())
+
+    def model() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+
+    def stepped(net: nn.Module, optimizer: Any) -> None:
+        optimizer.zero_grad()
+        (net(data) ** 2).mean().backward()
+        for turn in (False, True):  # the last one comes last
+            if (rank == last) == turn:
+                optimizer.step()
+            distributed.barrier()
+
+    for settings, problem in (({}, RuntimeError), ({"lr": 0.02}, UserWarning)):
+        net = DistributedDataParallel(model())
+        rule = "lion" if problem is RuntimeError and rank == last else "adamw"
+        optimizer = load(rule)(net.parameters(), **(settings if rank == last else {"lr": 0.01}))
+        stepped(net, optimizer)
+        if rank != last:
+            stepped(net, optimizer)
+            continue
+        optimizer.zero_grad()
+        (net(data) ** 2).mean().backward()
+        distributed.barrier()
+        with warnings.catch_warnings(), pytest.raises(problem, match=r"rank \d steps the same gradients (by another rule|with lr = 0.01)"):
+            warnings.simplefilter("error")
+            optimizer.step()
+        distributed.barrier()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        apart, stage = model(), nn.Linear(6, 5 + rank)
+        data = some(8, 6)
+        for net in (apart, stage):
+            optimizer = load("adamw" if rank else "lion")(net.parameters())
+            for _ in range(4):
+                stepped(net, optimizer)
+        alone("lamb", 4 if rank == 0 else 0)
+
+
 def hessians_and_losses(world: int) -> None:
     """With layers cut by columns and rows, and with copies of DDP that see a batch each; FSDP2's gradients are not differentiated."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -462,7 +506,7 @@ def hessians_and_losses(world: int) -> None:
 
 TASKS = {f.__name__: f for f in (
     every_rule, every_module, loaded_from_one_process, descriptions, evaluation, other_meshes, models, tensor_parallel, there_and_back,
-    refusals, hessians_and_losses,
+    refusals, copies_that_disagree, hessians_and_losses,
 )}  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------- the processes

@@ -34,12 +34,12 @@ def _bare(program: ir.Program) -> ir.Program:
     return replace(program, doc="", hypers=hypers, inputs=inputs, reports=None)
 
 
-def differences(saved: str, here: str) -> str:
-    """What a saved text has that this one has not, and the other way round, one line each."""
-    found = list(unified_diff(_lines(saved), _lines(here), n=0, lineterm=""))[2:]
+def differences(there: str, here: str, where: str = "as saved") -> str:
+    """What another text has that this one has not, and the other way round, one line each."""
+    found = list(unified_diff(_lines(there), _lines(here), n=0, lineterm=""))[2:]
     changed = [f"    {line[0]} {line[1:].strip()}" for line in found if line[0] in "+-"]
     more = [f"    … and {len(changed) - MOST_LINES} lines more"] if len(changed) > MOST_LINES else []
-    return "\n".join(["    - as saved, + as it is here", *changed[:MOST_LINES], *more])
+    return "\n".join([f"    - {where}, + as it is here", *changed[:MOST_LINES], *more])
 
 
 def _lines(text: str) -> list[str]:

@@ -13,7 +13,7 @@ from torch._compile import _disable_dynamo
 from optlang.backends.base import Cell, Executable, Step, StepError
 from optlang.backends.device_scalars import is_on_device
 from optlang.ops import CALLS
-from optlang.runtime import captured, traced
+from optlang.runtime import agreement, captured, traced
 from optlang.runtime.batch import Batch, Closure, as_number, exactly
 from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.gathering import Gathered
@@ -39,6 +39,7 @@ class RuleOptimizer(Gathered):
         """What is not part of a checkpoint; `reports` outlive loading one."""
         super()._begin()
         self.reports: dict[str, Any] = self.__dict__.get("reports", {})  # what the rule reported in the last step
+        self._taken: int = self.__dict__.get("_taken", 0)  # steps, as long as other processes are looked at
         self.number = traced.numbered(self)
         self._list_parameters()
 
@@ -95,6 +96,9 @@ class RuleOptimizer(Gathered):
         again = any(case.asks & CALLS.keys() for case in self.cases)
         batch = None if closure is None else Batch(closure, [p for group in self.param_groups for p in group["params"]], again)
         captured.check_capture(self, settings)
+        if self._taken < agreement.LOOKS[-1]:
+            agreement.check(self, settings, self._taken)
+            self._taken += 1
         if self._guards or not overflowed(self):
             with exactly(), nullcontext() if again else uncollected():  # a model that is asked again may leave much of it
                 self._update(settings, batch)
