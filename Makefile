@@ -16,7 +16,7 @@ test: $(VENV)/.ready-for-tests  ## All tests
 	$(PY) -m pytest -n 2 -q
 
 properties: $(VENV)/.ready-for-tests ## The tests of properties on examples that no run has seen
-	OPTLANG_ANEW=1 $(PY) -m pytest -n 2 -q $(shell grep -ls "@given" tests/*.py)
+	OPTLANG_ANEW=1 $(PY) -m pytest -n 2 -q -m hypothesis
 
 torch-suite: $(VENV)/.ready-for-tests ## torch's own tests of optimizers with every rule and every module; counts in docs
 	$(PY) tests/torch_suite/run.py

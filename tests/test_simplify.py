@@ -163,6 +163,18 @@ def test_guard_refuses(left: str, right: str, positive: str) -> None:
     assert not allowed(left, right, positive)
 
 
+def test_samples_of_the_guard_are_of_all_sizes() -> None:
+    """Of ordinary numbers each of ten powers of ten has its tenth; settings without an upper bound go beyond 1, and up to it."""
+    x, a, b, rows = LETTERS["x"], ir.hyper("a"), ir.hyper("b"), ir.fact("rows")
+    root = ir.mul(ir.mul(x, rows), ir.mul(a, b))
+    options = (("a", 0.05, ir.Bounds(0, float("inf"), True), "real"), ("b", 0.9, ir.Bounds(0, 1), "real"))
+    made = Samples(root, root, frozenset([x]), options, frozenset()).leaves
+    sizes = np.log10(np.abs(made[x][: guard.ROWS // 2]))
+    assert all(0.07 < np.mean((sizes >= k) & (sizes < k + 1)) < 0.13 for k in range(-6, 4))
+    assert made[a].min() < 0.001 and made[a].max() > 2 and made[b].max() > 0.999 and made[b].min() < 0.4
+    assert 2**11.5 < made[rows].max() < 2**12 and made[rows].min() == 1
+
+
 def test_guard_judges_arrays() -> None:
     truth = np.array([1.0, 2.0, np.inf, np.nan])
     good = truth.astype(np.float32)

@@ -21,6 +21,7 @@ from .grow import Grown, grow
 from .training import Way, asks
 
 DTYPES = (torch.float64, torch.float64, torch.float32, torch.bfloat16)
+TYPES = tuple(dict.fromkeys(DTYPES))
 MATHS = ("strict", "safe", "safe", "fast")
 SHAPES = (0, 0, 1, 1, 1, 2, 2, 3)
 MORE = {"text": 3, "simplified": 8, "reference": 8}  # ways for one program of so many
@@ -93,7 +94,7 @@ def _texts() -> Kind:
 
 
 def _sm_90() -> Kind:
-    """Triton kernels compiled down to machine code of a GPU that need not be here. Wants `tests` on the path."""
+    """Triton kernels in each number type, compiled down to machine code of a GPU that need not be here. Wants `tests` on the path."""
     counts: Counter[str] = Counter()
 
     def tried(one: Program) -> None:
@@ -104,12 +105,14 @@ def _sm_90() -> Kind:
         if what is None or not isinstance(what, ir.Program) or what.inputs or asks(what):
             counts["not for it"] += 1
             return
-        loaded = compiled_kernels.kernels_of(one.grown.text, one.way.dtype, rule=one.grown.name)
-        functions = [function for kernel in loaded for function, _ in kernel.launches]
-        for function in functions:
-            counts["bytes spilled"] += compiled_kernels.machine_code(function, 90, one.way.dtype == torch.float64)["spilled"]
-        counts["kernels"] += len(functions)
-        counts["compiled" if functions else "without kernels"] += 1
+        for dtype in TYPES:
+            loaded = compiled_kernels.kernels_of(one.grown.text, dtype, rule=one.grown.name)
+            functions = [function for kernel in loaded for function, _ in kernel.launches]
+            for function in functions:
+                counts["bytes spilled"] += compiled_kernels.machine_code(function, 90, dtype == torch.float64)["spilled"]
+            kind = str(dtype).removeprefix("torch.")
+            counts[f"kernels of {kind}"] += len(functions)
+            counts[f"compiled in {kind}" if functions else f"without kernels in {kind}"] += 1
 
     text, like = (lambda one: one.grown.text), (lambda one, text: replace(one, grown=replace(one.grown, text=text)))
     return Kind("sm_90", counts, few_steps, tried, text, like, bout=2, seconds=600)
