@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import accuracy
+import numpy as np
 import pytest
 import torch
 from fuzz.agree import Agreement, Found
@@ -14,6 +16,7 @@ from fuzz.chance import Dice
 from fuzz.grow import Grown, grow
 from fuzz.kinds import KINDS
 from fuzz.training import Way
+from stepping import program
 
 from optlang import diagnose, ops
 from optlang.errors import Source
@@ -197,3 +200,11 @@ def test_a_wrong_result_is_found(error: float, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(TorchExecutable, "begin", begin)
     with pytest.raises(Found, match="torch parts from the reference"):
         Agreement(["torch"])(Grown(f"rule R {{ {LR} w' = w - lr*g }}", "R", False), Way())
+
+
+def test_rounding_alone_puts_no_noise_into_settings() -> None:
+    """0.9 times a number of 24 bits ends half-way between two such numbers one time in ten: chance would decide there."""
+    made = program("rule R { hyper a = 0.9  w' = a*w }")
+    weights, gradient = accuracy.given(1, "normal", (40, 40))
+    found = accuracy.rounded(made, made, weights, [gradient], {"a": 0.9})
+    assert np.array_equal(found, (0.9 * weights).astype(np.float32).ravel())

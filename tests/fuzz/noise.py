@@ -38,7 +38,7 @@ class NoisyRun(Run):
         if isinstance(value, Missing) or node.type.kind != "real" or (OPS[node.op].role == "leaf" and node.op == "const"):
             return value
         if node.type.extent.level == "host":
-            return value * (1 + 1e-15 * self.random.uniform(-1, 1)) if node.op not in EXACT else value
+            return value * (1 + 1e-15 * self.random.uniform(-1, 1)) if self.size and node.op not in EXACT else value
         value = np.asarray(value, dtype=np.float64)
         if node.op not in EXACT:
             value = self._noisy(value)
