@@ -8,7 +8,7 @@ RULES  ?= adamw lion examples/my.opt
 TASK   ?= digits
 MINUTES ?= 10
 
-.PHONY: race test properties torch-suite lint format bench optax resume sharded authors gpu-check clean conformance digits gallery fuzz faults accuracy coverage mutants
+.PHONY: race test properties torch-suite lint format bench optax resume sharded authors gpu-check played-gpu clean conformance digits gallery fuzz faults accuracy coverage mutants
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
@@ -41,6 +41,9 @@ resume: $(VENV)/.ready-for-tests ## Runs that are cut and gone on with: every ru
 
 gpu-check: $(VENV)/.ready-for-tests ## What only an NVIDIA GPU can tell: right numbers, CUDA graphs, speed; JSON in tests/bench/results
 	$(PY) tests/gpu/check.py
+
+played-gpu: $(VENV)/.ready-for-tests ## Every rule and module with tensors that only say they are on a GPU: devices, number types, waiting; 2 minutes
+	OPTLANG_EVERYTHING=1 $(PY) -m pytest -q tests/test_on_a_gpu.py
 
 sharded: $(VENV)/.ready-for-tests ## Every rule on 2 and 4 processes beside one, what was found into docs/sharded.json
 	PYTHONPATH=tests $(PY) tests/test_home_sharded.py docs/sharded.json

@@ -21,6 +21,8 @@ BACKENDS = ["torch", "cpp", pytest.param("triton", marks=INTERPRETS)]
 EVERY = "rule E { hyper lr = 0.1 in (0, inf)  state m = 0  every 3 { m' = 0.5*m + g } else { m' = m }  w' = w - lr*m'*sqrt(1 - 0.9^t) }"
 WHEN = "rule R { hyper lr = 0.1 in (0, inf)  hyper warm = 4 in [0, inf)  when t <= warm { u = sign(g) } else { u = g }  w' = w - lr*u }"
 FACTS = "rule F { hyper lr = 0.1 in (0, inf)  w' = w - lr/sqrt(numel)*g*(1 - exp(-t)) }"
+TRUTHS = """rule T { hyper lr = 0.1 in (0, inf) hyper bool on = true hyper int k = 1 in [1, inf)
+  when on and mod(t, k) == 0 { u = g } else { u = 2*g } w' = w - lr*u/sqrt(numel) }"""
 SHARED = """rule S { hyper lr = 0.1 in (0, inf) n = norm(g per group) a = max(n per model) - min(n per model) + count(n per model)
   b = max(g per model) - min(g per model) + quantile(g, 0.3 per model) w' = w - lr*g/(1 + a + b) }"""
 DRAWS = "rule D { hyper lr = 0.1 in (0, inf)  w' = w - lr*g*uniform() }"
@@ -77,7 +79,9 @@ class Twin:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["adamw", "radam", "lamb", "adafactor", EVERY, WHEN, FACTS, SHARED, DRAWS], ids=lambda x: x.split(" {")[0])
+@pytest.mark.parametrize(
+    "name", ["adamw", "radam", "lamb", "adafactor", EVERY, WHEN, FACTS, TRUTHS, SHARED, DRAWS], ids=lambda x: x.split(" {")[0]
+)  # fmt: skip
 def test_values_are_those_of_the_reference_while_rates_are_written_into(name: str, backend: str) -> None:
     program = Rule(name).program if " " not in name else rule(name).rule
     there = {h.name: h.default for h in program.hypers}

@@ -102,9 +102,10 @@ class DeviceScalars:
             return list(rows[0])
         found = []
         for column in zip(*(host(cell.hypers, 0, cell.facts) for cell in cells), strict=True):
-            key = (column, device)
+            dtype = torch.bool if isinstance(column[0], bool) else torch.float64
+            key = (column, dtype, device)  # to Python, truths are equal to numbers
             if key not in self._facts:
-                self._facts[key] = sent(column, device, torch.bool if isinstance(column[0], bool) else torch.float64)
+                self._facts[key] = sent(column, device, dtype)
             found.append(self._facts[key])
         return found
 

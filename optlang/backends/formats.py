@@ -96,6 +96,12 @@ def borders(name: str) -> Tensor:
     return (found[1:] + found[:-1]) / 2
 
 
+@cache
+def _there(name: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Levels and borders on a device, sent once: a graph that is captured cannot fetch them, and goes on reading them."""
+    return levels(name).to(device), borders(name).to(device)
+
+
 # ------------------------------------------------------------------------------------------------------ to and from
 
 
@@ -113,7 +119,7 @@ def encoded(x: Tensor, form: Format, counter: Tensor | None = None, place: int =
         codes = (blocks / scale[:, None]).to(torch.float8_e4m3fn)
     else:
         scale = largest.clamp(min=SMALLEST_SCALE)
-        codes = torch.bucketize(blocks / scale[:, None], borders(form.name).to(x.device), right=True).to(torch.uint8)
+        codes = torch.bucketize(blocks / scale[:, None], _there(form.name, x.device)[1], right=True).to(torch.uint8)
     codes = codes.reshape(-1)[: x.numel()]
     return (_paired(codes) if form.bits == 4 else codes.reshape(x.shape)), scale
 
@@ -138,7 +144,7 @@ def decoded(parts: tuple[Tensor, ...], form: Format, shape: torch.Size) -> Tenso
         return parts[0].float() + parts[1].float()
     codes, scale = parts
     flat = _single(codes, shape.numel()) if form.bits == 4 else codes.reshape(-1)
-    values = flat.float() if form.name == "fp8" else levels(form.name).to(codes.device)[flat.long()]
+    values = flat.float() if form.name == "fp8" else _there(form.name, codes.device)[0][flat.long()]
     return (_blocks(values, form.block) * scale[:, None]).reshape(-1)[: shape.numel()].reshape(shape)
 
 

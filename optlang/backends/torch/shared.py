@@ -85,7 +85,8 @@ class SharedRun(Run):
                 raise StepError(f"rule `{self.rule}` reads the loss; call `optimizer.step(closure)` with a closure that returns it")
             case _:
                 found = self._given(node, place)
-        return self._number(found, node.type.kind == "bool")
+        given = self._number(found, node.type.kind == "bool")
+        return given if node.op == "state" else given.reshape(())  # a rate, or a scaler's finding, may be a row of one
 
     def _number(self, found: Any, is_bool: bool) -> Tensor:
         """By a kernel where the host knows it: copies from there cannot be captured."""

@@ -1,0 +1,293 @@
+"""Steps on a GPU that is only said to be there (see `elsewhere`): devices, number types and what the host waits for. 15 seconds.
+
+Some of the rules in each way; all of them with OPTLANG_EVERYTHING=1, 2 minutes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from elsewhere import GPU, OnAGPU, There, held, on_a_gpu
+from stepping import shapes_for
+from torch import Tensor
+
+import optlang
+from optlang import Rule, library
+from optlang.ir import Routing
+from optlang.runtime import captured
+
+EVERYTHING = "OPTLANG_EVERYTHING" in os.environ
+INTERPRETS = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="Triton does not interpret")
+SHAPES = [(6, 5), (7,), (), (3, 2, 2, 2)]
+LARGE = [(70, 80), (7,)]  # the first in blocks of 256, the last of them short
+Put = Callable[[Tensor], Tensor]
+
+
+def some(shape: Any, seed: int) -> Tensor:
+    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed))
+
+
+def part(names: list[str], first: int, each: int) -> list[str]:
+    return names if EVERYTHING else names[first::each]
+
+
+def programs(name: str) -> list[Any]:
+    made = Rule(name).program
+    return [case.program for case in made.cases] if isinstance(made, Routing) else [made]
+
+
+CAPTURABLE = [name for name in library.names() if not any(map(captured.refuses, programs(name)))]
+
+
+@dataclass
+class Run:
+    """Some steps of an optimizer, the same here and there. `captures`: the steps from this one on."""
+
+    cls: Any
+    like: Any  # the class of ours, where `cls` is a generated one
+    settings: Callable[[Put], dict[str, Any]] = lambda put: {}
+    shapes: list[tuple[int, ...]] = field(default_factory=lambda: SHAPES)
+    dtype: torch.dtype = torch.float32
+    captures: int | None = None
+    before: Callable[[Any, Put, int], None] = lambda optimizer, put, step: None
+    after: Callable[[Any], None] = lambda optimizer: None
+    steps: int = 2
+
+    def take(self, puts: list[Put], mode: OnAGPU | None = None) -> tuple[Any, list[Tensor]]:
+        shapes = shapes_for(self.like.rule, self.shapes)
+        where = [puts[i % len(puts)] for i in range(len(shapes))]
+        params = [put(some(s, i).to(self.dtype)).requires_grad_() for i, (s, put) in enumerate(zip(shapes, where, strict=True))]
+        optimizer = self.cls([(f"p{i}", p) for i, p in enumerate(params)], **self.settings(puts[0]))
+        for step in range(self.steps):
+            self._give(optimizer, params, where, step)
+            self.before(optimizer, puts[0], step)
+            if mode is not None:
+                mode.captures = self.captures is not None and step >= self.captures
+            optimizer.step(*([lambda: self._loss(optimizer, params, where, step)] if self.like.asks_again else []))  # noqa: B023
+            if mode is not None:
+                mode.captures = False
+        self.after(optimizer)
+        return optimizer, params
+
+    def _give(self, optimizer: Any, params: list[Tensor], where: list[Put], step: int) -> None:
+        for i, (p, put) in enumerate(zip(params, where, strict=True)):
+            p.grad = put(some(p.shape, 100 + 10 * step + i).to(self.dtype))
+        for wanted in [i.name for case in self.like.cases for i in case.program.inputs]:
+            optimizer.inputs[wanted] = {p: put(some(p.shape, 9 + step) ** 2) for p, put in zip(params, where, strict=True)}
+
+    @staticmethod
+    def _loss(optimizer: Any, params: list[Tensor], where: list[Put], step: int) -> Tensor:
+        optimizer.zero_grad()
+        parts = [((p - put(some(p.shape, 100 + 10 * step + i))) ** 3).sum() for i, (p, put) in enumerate(zip(params, where, strict=True))]
+        loss = torch.stack(parts).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def compare(self, puts: list[Put] | None = None, around: Any = nullcontext, tolerance: float = 0) -> OnAGPU:
+        """Numbers and number types as on the CPU, and all of it where it belongs."""
+        here, params = self.take([lambda x: x])
+        with on_a_gpu() as mode, around():
+            there, others = self.take(puts or [There], mode)
+        for p, q in zip(params, others, strict=True):
+            torch.testing.assert_close(held(q).detach(), p.detach(), rtol=tolerance, atol=tolerance, equal_nan=True)
+            assert list(there.state[q]) == list(here.state[p])
+            for name, wanted in here.state[p].items():
+                found = there.state[q][name]
+                torch.testing.assert_close(held(found), wanted, rtol=tolerance, atol=tolerance, equal_nan=True)
+                assert found.dtype == wanted.dtype
+                assert found.device == self._place(there, name, q, others[0]), name
+        return mode
+
+    def _place(self, optimizer: Any, name: str, parameter: Tensor, first: Tensor) -> torch.device:
+        """Where a state belongs: counts and, in modules, values of all parameters are the host's business."""
+        if name == "step":
+            there = optimizer.param_groups[0].get("capturable") or hasattr(optimizer, "found_inf")
+            return parameter.device if there else torch.device("cpu")
+        of_all = any(name in names for case in self.like.cases for names in case.shared.values())
+        return parameter.device if not of_all else first.device if self.cls is self.like else torch.device("cpu")
+
+
+def ours(name: str, backend: str = "torch", **formats: Any) -> Any:
+    return optlang.loads(name, backend=backend, **formats) if " " in name else optlang.load(name, backend=backend, **formats)
+
+
+def run(name: str, settings: dict[str, Any] | None = None, *, backend: str = "torch", formats: Any = None, **more: Any) -> Run:
+    cls = ours(name, backend, **(formats or {}))
+    return Run(cls, cls, lambda put: settings or {}, **more)
+
+
+# -------------------------------------------------------------------------------------------------------- the library
+
+
+@pytest.mark.parametrize("name", part(library.names(), 0, 7))
+def test_rules(name: str) -> None:
+    run(name).compare()
+
+
+@pytest.mark.parametrize("name", part(CAPTURABLE, 1, 7))
+def test_rules_in_a_graph(name: str) -> None:
+    """After a first step the host neither waits nor sends anything."""
+    assert run(name, {"capturable": True}, captures=1).compare().looks == []
+
+
+@pytest.mark.parametrize("name", part(library.names(), 3, 16))
+def test_modules(name: str) -> None:
+    space: dict[str, Any] = {"__name__": "made"}
+    exec(compile(optlang.build(name), "made", "exec"), space)
+    Run(space[Rule(name).name], ours(name)).compare()
+
+
+def test_what_goes_element_by_element_waits_for_nothing() -> None:
+    for name in ("adamw", "lion", "lamb", "adafactor", "muon"):
+        assert run(name).compare().looks == []
+
+
+# --------------------------------------------------------------------------------------------------------- the runtime
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["adamw", "lamb", "muon", "prodigy"])
+def test_number_types(name: str, dtype: torch.dtype) -> None:
+    run(name, dtype=dtype).compare()
+
+
+@pytest.mark.parametrize("state", ["bf16", "fp8", "int8", "int4"])
+def test_states_in_fewer_bits(state: str) -> None:
+    run("adamw", formats={"state": state}, shapes=LARGE).compare()
+    run("adamw", {"capturable": True}, formats={"state": state}, shapes=LARGE, captures=1).compare()
+
+
+@pytest.mark.parametrize("weights", ["stochastic", "compensated"])
+def test_weights_of_16_bits(weights: str) -> None:
+    run("adamw", formats={"weights": weights}, shapes=LARGE, dtype=torch.bfloat16).compare()
+    run("adamw", {"capturable": True}, formats={"weights": weights}, shapes=LARGE, dtype=torch.bfloat16, captures=1).compare()
+
+
+def scaled(optimizer: Any, put: Put, step: int) -> None:
+    """As torch's GradScaler gives them: the scale a single number, what it found a row of one."""
+    optimizer.grad_scale, optimizer.found_inf = put(torch.tensor(64.0)), put(torch.tensor([float(step == 1)]))
+
+
+@pytest.mark.parametrize("name", ["adamw", "lamb", "prodigy", "dog"])
+def test_overflows(name: str) -> None:
+    """Of a scaler on the device, also in a graph; beside steps on the CPU that are told the same."""
+    run(name, {"capturable": True}, captures=1, before=scaled, steps=4).compare()
+    assert run("adamw", {"fused": True}, before=scaled, steps=4).compare(tolerance=1e-6).looks == []
+
+
+@pytest.mark.parametrize("name", ["adamw", "prodigy"])
+def test_rates_on_the_device(name: str) -> None:
+    """One-element tensors, as torch takes them, with and without dimensions."""
+    for shape in ((), (1,)):
+        cls = ours(name)
+        more: dict[str, Any] = {"captures": 1, "steps": 3}
+        assert Run(cls, cls, lambda put, shape=shape: {"lr": put(torch.full(shape, 0.1)), "capturable": True}, **more).compare()  # type: ignore[misc]
+
+
+def test_groups_and_devices_of_several_kinds() -> None:
+    """Parameters on the host beside those on the device; values of all of them meet on the host."""
+    for name in ("adamw", "lamb", "prodigy", "muon"):
+        run(name, steps=3).compare([There, lambda x: x])
+
+
+def test_weights_to_evaluate_with_and_checkpoints() -> None:
+    def turned(optimizer: Any) -> None:
+        optimizer.eval()
+        optimizer.train()
+
+    def again(optimizer: Any) -> None:
+        saved = optimizer.state_dict()
+        optimizer.load_state_dict(saved)
+        optimizer.step()
+
+    run("schedulefreeadamw", after=turned).compare()
+    for name in ("adamw", "prodigy"):
+        run(name, after=again).compare()
+        run(name, {"capturable": True}, after=again).compare()
+
+
+# -------------------------------------------------------------------------------------------------------------- Triton
+
+
+@contextmanager
+def kernels_there() -> Iterator[None]:
+    """Triton's interpreter finds the numbers of tensors that are said to be on the device."""
+    from optlang.backends.triton import kernels, prelude, scalars
+
+    plain, launched = kernels.run, scalars.TritonScalars._launched
+    with (
+        mock.patch.object(kernels, "build", lambda functions, like: None),
+        mock.patch.object(kernels, "run", lambda loaded, arguments, *counts: plain(loaded, list(map(held, arguments)), *counts)),
+        mock.patch.object(scalars.TritonScalars, "_launched", lambda self, kernel, *given: launched(self, Kernel(kernel), *given)),
+        mock.patch.object(prelude, "fetch", Kernel(prelude.fetch)),
+    ):
+        yield
+
+
+class Kernel:
+    def __init__(self, kernel: Any) -> None:
+        self.kernel = kernel
+
+    def __getitem__(self, grid: Any) -> Any:
+        return lambda *args: self.kernel[grid](*map(held, args))
+
+
+@INTERPRETS
+@pytest.mark.parametrize(
+    ("name", "backend"), [("adamw", "triton"), ("prodigy", "triton"), ("lamb", "auto"), ("muonwithadamw", "auto"), ("adafactor", "auto")]
+)  # fmt: skip
+def test_kernels(name: str, backend: str) -> None:
+    """The tables and numbers that kernels read, uncaptured and in a graph."""
+    run(name, backend=backend, steps=3).compare(around=kernels_there, tolerance=1e-5)
+    mode = run(name, {"capturable": True}, backend=backend, steps=4, captures=2).compare(around=kernels_there, tolerance=1e-5)
+    assert mode.looks == []
+
+
+@INTERPRETS
+@pytest.mark.parametrize("state", ["bf16", "int8"])
+def test_kernels_of_states_in_fewer_bits(state: str) -> None:
+    shapes = LARGE if state == "int8" else SHAPES
+    given: dict[str, Any] = {"formats": {"state": state}, "backend": "triton", "shapes": shapes, "captures": 2, "steps": 3}
+    run("adamw", {"capturable": True}, **given).compare(around=kernels_there, tolerance=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------ what would be noticed
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda x: x + torch.ones(3), lambda x: torch.cat([x, torch.ones(3)]), lambda x: torch.ones(()).add_(x[0]),
+              lambda x: torch._foreach_add([x], [torch.ones(3)]), lambda x: torch.stack([x[0], torch.ones(())])],
+)  # fmt: skip
+def test_two_devices_in_one_operator(wrong: Any) -> None:
+    with on_a_gpu(), pytest.raises(AssertionError, match="cpu.*cuda|cuda.*cpu"):
+        wrong(There(torch.ones(3)))
+
+
+@pytest.mark.parametrize("looks", [float, lambda x: x.cpu(), lambda x: bool(x > 0), lambda x: torch.zeros(()).copy_(x)])
+def test_looks_of_the_host(looks: Any) -> None:
+    with on_a_gpu() as mode:
+        x = There(torch.ones(()))
+        looks(x)
+        assert len(mode.looks) == 1
+        mode.captures = True
+        with pytest.raises(AssertionError, match="the host waits for"):
+            looks(x)
+
+
+def test_what_a_graph_could_not_fetch() -> None:
+    with on_a_gpu() as mode:
+        x = There(torch.ones(3))
+        mode.captures = True
+        assert torch.equal(held(x * torch.full((), 2.0, device=GPU)), torch.full((3,), 2.0))
+        for wrong in (lambda: torch.ones(3).to(GPU), lambda: x.copy_(torch.ones(3)), lambda: x * torch.ones(())):
+            with pytest.raises(AssertionError, match="in a capture"):
+                wrong()
+        mode.captures = False
+        assert (x * torch.ones(())).device == torch.ones(3).to(GPU).device == GPU
