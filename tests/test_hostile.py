@@ -8,7 +8,9 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from fuzz import hostile, together
 from hypothesis import HealthCheck, given, settings
@@ -162,8 +164,9 @@ def test_strings_stay_strings(text: str) -> None:
         rule = rules.Rule(with_text(text))
     except OptError:
         return
-    expected = ast.dump(ast.parse(bare(rules.Rule(with_text("x")).module())))
-    assert ast.dump(ast.parse(bare(rule.module()))) == expected
+    plain = rules.Rule(with_text("x"))
+    for to in ("module", "optax"):
+        assert bare(rules.generate(rule, to)) == bare(rules.generate(plain, to))
     compile(rules.generate(rule, "torch"), "torch.py", "exec")
     card = rule.markdown()
     assert not re.search(r"(?<!\\)<(script|img)", card), card
@@ -231,29 +234,43 @@ NAMES = ["self", "torch", "param", "lambda", "class", "None", "__import__", "__c
          "float", "auto", "asm", "std", "main", "n", "i", "define", "NULL", "select", "where_", "frac", "β1", "ß", "ﬁ", "_",
          "__", "step_", "loss_", "grad_",
          "params_", "data", "__init__", "state_", "super", "isinstance", "Optimizer", "closure", "template", "operator", "and_",
-         "unsigned", "volatile", "typename"]  # fmt: skip
+         "unsigned", "volatile", "typename", "jax", "jnp", "optax", "init", "update", "updates", "params", "NamedTuple"]  # fmt: skip
 
 
-@pytest.mark.parametrize("backend", ["module", "torch"])
+@pytest.mark.parametrize("backend", ["module", "torch", "optax"])
 @pytest.mark.parametrize("name", NAMES)
 def test_names_stay_names(name: str, backend: str) -> None:
     """A rule means the same whatever its names are."""
-    import torch
-
     head = "hyper lr = 0.1 in (0, 1) hyper {0}_ = 0.5 state {0} = 0"
     text = f"rule A {{{{ {head} {{0}}' = {{0}}_*{{0}} + g x{{0}} = {{0}}'*norm({{0}}') w' = w - lr*x{{0}} }}}}"
-    results = []
-    for word in (name, "plain"):
-        source = text.format(word)
-        if any(d.severity == "error" for d in rules.check(source)):
-            pytest.skip("not a name of this language")
-        p = torch.tensor([1.0, -2.0, 0.5], requires_grad=True)
-        scope: dict[str, type] = {}
-        if backend == "module":
-            exec(compile(optlang.build(source), "generated.py", "exec"), scope)
-        optimizer = (scope["A"] if backend == "module" else optlang.loads(source, backend=backend))([p])  # type: ignore[operator]
-        for _ in range(3):
-            p.grad = p.detach() * 2
-            optimizer.step()
-        results.append(p.detach())
-    assert torch.equal(*results)
+    sources = [text.format(word) for word in (name, "plain")]
+    if any(d.severity == "error" for source in sources for d in rules.check(source)):
+        pytest.skip("not a name of this language")
+    assert np.array_equal(*(by_optax(source) if backend == "optax" else by_torch(source, backend) for source in sources))
+
+
+def by_torch(source: str, backend: str) -> Any:
+    """The weights after three steps, each with twice the weights as gradient."""
+    import torch
+
+    p = torch.tensor([1.0, -2.0, 0.5], requires_grad=True)
+    scope: dict[str, Any] = {}
+    if backend == "module":
+        exec(compile(optlang.build(source), "generated.py", "exec"), scope)
+    optimizer: Any = (scope["A"] if backend == "module" else optlang.loads(source, backend=backend))([p])
+    for _ in range(3):
+        p.grad = p.detach() * 2
+        optimizer.step()
+    return p.detach().numpy()
+
+
+def by_optax(source: str) -> Any:
+    jnp = pytest.importorskip("jax.numpy")
+    scope: dict[str, Any] = {}
+    exec(compile(rules.generate(rules.Rule(source), "optax"), "generated.py", "exec"), scope)
+    p, made = jnp.array([1.0, -2.0, 0.5]), scope["a"]()
+    state = made.init(p)
+    for _ in range(3):
+        change, state = made.update(2 * p, state, p)
+        p = p + change
+    return p
