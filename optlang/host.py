@@ -7,9 +7,9 @@ that is not taken, or beside the `false` of an `and`. Elsewhere it is an error t
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from optlang.ir import Node, on_host, walk
 from optlang.meaning import OVER_VALUES, maps, number
 
 Scalar = float | bool
-Work = tuple[Node, int, list[int]]  # a node, its place among the values, and those of its operands
+Array = Any  # numpy.ndarray
+Work = tuple[Callable[..., Any], int, list[int]]  # an operator, the place of its value, and those of its operands
 MAPS = maps()
 OF_NUMBERS = {**MAPS, "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv}  # the same, and quicker
 
@@ -68,6 +69,7 @@ class HostScalars:
 
     `scalars(hypers, t, facts)` gives their values in order, as Python numbers. The last `size` different settings are
     remembered; only the hypers and facts that are read count as settings. Raises `MissingFact`, and `KeyError` for a hyper.
+    `alone`: the places of hypers that are values as they are and of which no other value is made.
     """
 
     def __init__(self, nodes: Iterable[Node], size: int = 256) -> None:
@@ -78,11 +80,18 @@ class HostScalars:
         self.facts = _leaves(self._order, "fact")
         self.reads_t = any(node.op == "t" for node in self._order)
         slots = {node: slot for slot, node in enumerate(self._order)}
-        self._places = [slots[node] for node in self.nodes]
-        self._work = [(node, slot, [slots[arg] for arg in node.args]) for node, slot in slots.items()]
         moving = _moving(self._order)
-        self._moving = [one for one in self._work if one[0] in moving]
-        self._still = [one for one in self._work if one[0] not in moving]
+        self._constants = [number(node.value) if node.op == "const" else None for node in self._order]
+        self._given = [(node, slot) for node, slot in slots.items() if node.op in ("hyper", "fact")]
+        self._t = [slot for node, slot in slots.items() if node.op == "t"]
+        self._still, self._moving = ([_work(slots, moving, each, lacks) for lacks in (False, True)] for each in (False, True))
+        self._goes_ahead = all(node.op == "t" or node.op in MAPS for node in moving)
+        self._places = [slots[node] for node in self.nodes]
+        self._moved = [place for place, node in enumerate(self.nodes) if node in moving]
+        used = {arg for node in self._order for arg in node.args}
+        self.alone = {
+            node.value: [place for place, other in enumerate(self.nodes) if other is node] for node, _ in self._given if node not in used
+        }  # fmt: skip
         self._evaluate = lru_cache(size)(self._compute)
         self._settled = lru_cache(8)(self._settle)  # what `t` does not change
 
@@ -90,17 +99,44 @@ class HostScalars:
         read_hypers = tuple(hypers[name] for name in self.hypers)
         return self._evaluate(read_hypers, t if self.reads_t else 0, tuple(facts.get(name) for name in self.facts))
 
-    def _compute(self, hypers: tuple[Any, ...], t: int, facts: tuple[int | None, ...]) -> tuple[Scalar, ...]:
-        values = self._settled(hypers, facts).copy()
-        _fill(values, self._moving, {("t", None): t}, None in facts)
-        return tuple(_plain(values[place]) for place in self._places)
+    def ahead(self, hypers: Mapping[str, Any], t: int, facts: Mapping[str, int], count: int) -> Array | None:
+        """[count, values]: from `t` on, all at once and the same as one by one; None where facts are missing or `t` chooses a branch."""
+        known = tuple(facts.get(name) for name in self.facts)
+        if not self._goes_ahead or None in known:
+            return None
+        with np.errstate(all="ignore"):
+            settled, _ = self._settled(tuple(hypers[name] for name in self.hypers), known)
+            values = self._at(np.arange(t, t + count), settled, False)
+        found = [np.broadcast_to(values[place], count) for place in self._places]
+        return np.array(found, dtype=np.float64).reshape(len(found), count).T
 
-    def _settle(self, hypers: tuple[Any, ...], facts: tuple[int | None, ...]) -> list[Any]:
+    def _compute(self, hypers: tuple[Any, ...], t: int, facts: tuple[int | None, ...]) -> tuple[Scalar, ...]:
+        with np.errstate(all="ignore"):
+            settled, known = self._settled(hypers, facts)
+            values = self._at(t, settled, None in facts)
+        found = known.copy()
+        for place in self._moved:
+            found[place] = _plain(values[self._places[place]])
+        return tuple(found)
+
+    def _at(self, t: Any, settled: list[Any], lacks: bool) -> list[Any]:
+        """All values at one `t`, or at several."""
+        values = settled.copy()
+        for slot in self._t:
+            values[slot] = number(t)
+        _fill(values, self._moving[lacks])
+        return values
+
+    def _settle(self, hypers: tuple[Any, ...], facts: tuple[int | None, ...]) -> tuple[list[Any], list[Any]]:
+        """What `t` does not change: values, and those of them that are asked for."""
         leaves: dict[tuple[str, Any], Any] = {("hyper", name): value for name, value in zip(self.hypers, hypers, strict=True)}
         leaves |= {("fact", name): value for name, value in zip(self.facts, facts, strict=True)}
-        values: list[Any] = [None] * len(self._order)
-        _fill(values, self._still, leaves, None in facts)
-        return values
+        values, lacks = self._constants.copy(), None in facts
+        for node, slot in self._given:
+            value = leaves[node.op, node.value]
+            values[slot] = np.float64(value) if type(value) is float else _leaf(node, value)
+        _fill(values, self._still[lacks])
+        return values, [None if k in self._moved else _plain(values[place]) for k, place in enumerate(self._places)]
 
 
 def _moving(order: Sequence[Node]) -> set[Node]:
@@ -112,16 +148,22 @@ def _moving(order: Sequence[Node]) -> set[Node]:
     return found
 
 
-def _fill(values: list[Any], work: Sequence[Work], leaves: Mapping[tuple[str, Any], Any], lacks: bool) -> None:
-    """The values of some nodes, in order, each into its place. `lacks`: facts are missing, so values may be."""
+def _work(slots: Mapping[Node, int], moving: set[Node], each: bool, lacks: bool) -> list[Work]:
+    """What is computed of nodes that move, or of those that do not. `lacks`: facts are missing, so values may be."""
     maps = {} if lacks else OF_NUMBERS  # where nothing is missing, there is nothing to look for
-    with np.errstate(all="ignore"):
-        for node, place, slots in work:
-            args = [values[slot] for slot in slots]
-            values[place] = maps[node.op](*args) if node.op in maps else _value(node, args) if args else _leaf(node, leaves)
+    return [
+        (maps[node.op] if node.op in maps else partial(_value, node), slot, [slots[arg] for arg in node.args])
+        for node, slot in slots.items() if node.args and (node in moving) is each
+    ]  # fmt: skip
 
 
-def _value(node: Node, args: Sequence[Any]) -> Any:
+def _fill(values: list[Any], work: Sequence[Work]) -> None:
+    """Values in order, each into its place."""
+    for function, place, slots in work:
+        values[place] = function(*[values[slot] for slot in slots])
+
+
+def _value(node: Node, *args: Any) -> Any:
     if node.op in OVER_VALUES:  # one number only: the mean of a number is the number
         lacking = next((a for a in args if isinstance(a, Missing)), None)
         return lacking or OVER_VALUES[node.op](args[0], (), *args[1:])
@@ -139,10 +181,8 @@ def _leaves(order: Sequence[Node], op: str) -> tuple[str, ...]:
     return tuple(sorted({node.value for node in order if node.op == op}))
 
 
-def _leaf(node: Node, leaves: Mapping[tuple[str, Any], Any]) -> Any:
-    if node.op == "const":
-        return number(node.value)
-    value = leaves[node.op, node.value]
+def _leaf(node: Node, value: Any) -> Any:
+    """A hyper or fact as a value."""
     if value is None:
         return Missing(node.value)
     return np.bool_(value) if node.type.kind == "bool" else number(float(value) if isinstance(value, bool) else value)
@@ -151,7 +191,8 @@ def _leaf(node: Node, leaves: Mapping[tuple[str, Any], Any]) -> Any:
 def _plain(value: Any) -> Scalar:
     if isinstance(value, Missing):
         raise MissingFact(value.fact)
-    return bool(value) if value.dtype == bool else float(value)
+    plain: Scalar = value.item()
+    return plain
 
 
 def evaluate(node: Node, hypers: Mapping[str, Any], t: int = 1, facts: Mapping[str, int] | None = None) -> Scalar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,19 @@ from hypothesis import strategies as st
 from optlang import ir
 from optlang.host import HostScalars, Missing, MissingFact, combine, evaluate
 from optlang.ops import ROWS
+from optlang.rules import Rule
 from optlang.types import GROUP, MODEL, TENSOR
 
+LIBRARY = Path(__file__).parent.parent / "library"
 LR, BETA, RANK, ROWS_OF = ir.hyper("lr"), ir.hyper("beta"), ir.fact("rank"), ir.fact("rows")
 NESTEROV, K = ir.hyper("nesterov", "bool"), ir.hyper("k", "int")
 MATRIX = ir.make("ge", (RANK, ir.const(2)))
+
+
+def library() -> list[ir.Program]:
+    """The rules that come along."""
+    found = [Rule(path.stem).program for path in sorted(LIBRARY.rglob("*.opt")) if path.stem != "std"]
+    return [program for program in found if isinstance(program, ir.Program)]
 
 
 def correction() -> ir.Node:
@@ -60,6 +69,33 @@ def test_the_same_setting_is_computed_once():
     assert (info.misses, info.hits) == (1, 2)
     scalars({"beta": 0.9}, 6, {})
     assert scalars._evaluate.cache_info().misses == 2
+
+
+def test_steps_ahead_are_the_same_as_one_by_one():
+    facts = {"rank": 2, "numel": 48, "rows": 6, "cols": 8, "fan_in": 8, "fan_out": 6}
+    together = 0
+    for program in library():
+        known = ir.on_host(program.all_roots())
+        scalars = HostScalars([node for node in ir.walk(program.all_roots()) if known[node]])
+        hypers = {h.name: h.default for h in program.hypers}
+        if (ahead := scalars.ahead(hypers, 3, facts, 70)) is not None:
+            one_by_one = np.array([scalars(hypers, t, facts) for t in range(3, 73)], dtype=np.float64)
+            assert np.array_equal(ahead, one_by_one.reshape(ahead.shape), equal_nan=True), program.name
+            together += 1
+    assert together > 100
+
+
+def test_what_chooses_by_t_is_not_computed_ahead():
+    early = HostScalars([ir.make("branch", (ir.make("lt", (ir.T, ir.const(3))), LR, ir.const(0)))])
+    assert early.ahead({"lr": 0.1}, 1, {}, 4) is None
+    assert HostScalars([ROWS_OF]).ahead({}, 1, {}, 4) is None
+    assert HostScalars([]).ahead({}, 1, {}, 4).shape == (4, 0)
+    assert HostScalars([NESTEROV, LR]).ahead({"lr": 0.5, "nesterov": True}, 1, {}, 2).tolist() == [[1, 0.5], [1, 0.5]]
+
+
+def test_hypers_that_are_values_alone():
+    scalars = HostScalars([LR, ir.mul(BETA, ir.T), BETA, LR, K])
+    assert scalars.alone == {"lr": [0, 3], "k": [4]}
 
 
 def test_a_step_count_that_is_not_read_is_no_setting():

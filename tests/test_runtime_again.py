@@ -25,9 +25,9 @@ def some(*shape: int, seed: int = 0) -> Tensor:
 class Twin:
     """An optimizer that remembers its last step, and one that is made to forget it before every step."""
 
-    def __init__(self, backend: str = "cpp", **settings: Any) -> None:
+    def __init__(self, backend: str = "cpp", rule: str = "adamw", **settings: Any) -> None:
         self.params = [[some(*s, seed=i).requires_grad_() for i, s in enumerate(SHAPES)] for _ in range(2)]
-        cls: Any = optlang.load("adamw", backend=backend)
+        cls: Any = optlang.load(rule, backend=backend)
         groups = [[{"params": params[:2]}, {"params": params[2:], "lr": 0.2}] for params in self.params]
         self.both = [cls(some, lr=0.1, **settings) for some in groups]
         self.taken = 0
@@ -98,6 +98,10 @@ CHANGES: dict[str, Change] = {
     "up": lambda o, p: o.param_groups[1].update(maximize=True),
     "on the device": lambda o, p: [g.update(capturable=True) for g in o.param_groups],  # type: ignore[list-item]
     "other settings": lambda o, p: o.param_groups[0].update(lr=0.5, betas=(0.5, 0.7)),
+    "one rate": lambda o, p: o.param_groups[1].update(lr=0.03),
+    "one rate of another kind": lambda o, p: o.param_groups[1].update(lr=1),
+    "a rate and an exponent": lambda o, p: o.param_groups[0].update(lr=0.04, eps=1e-3, betas=(0.5, 0.9)),
+    "lists replaced": lambda o, p: [g.update(params=list(g["params"])) for g in o.param_groups],  # type: ignore[list-item]
     "swapped": lambda o, p: torch.utils.swap_tensors(p[0], torch.nn.Parameter(some(6, 5, seed=9))),
     "another shape": lambda o, p: setattr(p[3], "data", p[3].data.view(2, 3, 2)),
     "group turned around": lambda o, p: o.param_groups[0]["params"].reverse(),
@@ -121,6 +125,31 @@ def test_what_changes_between_two_steps_counts(name: str, backend: str) -> None:
     twin.change(CHANGES[name])
     for _ in range(3):
         twin.step()
+    twin.check()
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "lion"])
+def test_rates_that_change_in_every_step(name: str) -> None:
+    """`lr` is a number by itself for some of them, and one with `t` for others; more steps than are computed ahead."""
+    twin = Twin(rule=name)
+    for taken in range(150):
+        twin.change(lambda o, p, t=taken: o.param_groups[t % 2].update(lr=0.1 / (1 + t // 2)) if 20 < t < 90 else None)  # type: ignore[misc]
+        twin.step()
+    twin.check()
+    assert twin.both[0]._again is not None
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf"), "0.1", None, True])
+def test_a_rate_that_is_none_is_refused_in_the_middle_of_steps(value: Any) -> None:
+    twin = Twin()
+    for _ in range(4):
+        twin.step()
+    twin.change(lambda o, p: o.param_groups[1].update(lr=value))
+    for optimizer in twin.both:
+        with pytest.raises((TypeError, ValueError), match=r"AdamW: lr .*\(group 1\)"):
+            optimizer.step()
+    twin.change(lambda o, p: o.param_groups[1].update(lr=0.2))
+    twin.step()
     twin.check()
 
 

@@ -10,13 +10,26 @@ import pytest
 import torch
 
 from optlang.backends import watch
-from optlang.backends.watch import Belongings, Unseen, Versions, Watch
+from optlang.backends.watch import Belongings, Counts, Unseen, Versions, Watch
 
 
 def test_only_tensors_in_order_are_watched() -> None:
     assert Watch([torch.ones(3, 2)], [False]).holds()
     with pytest.raises(Unseen):
         Watch([torch.ones(3, 2).T], [False])
+
+
+def test_counts_lie_in_a_row() -> None:
+    row = torch.tensor([3.0, 3.0, 3.0])
+    counts = Counts(row.unbind(), row.numpy())
+    assert counts.hold() == 2
+    row[1] = 4
+    assert counts.hold() == 1
+    counts._tensors[2].data = torch.tensor(3.0)
+    assert counts.hold() == 0
+    for tensors, numbers in ((row.clone().unbind(), row), (row[:2].flip(0).unbind(), row), (row.double().unbind(), row.double())):
+        with pytest.raises(Unseen):
+            Counts(tensors, numbers.numpy())
 
 
 def test_tensors_of_inference_have_no_versions() -> None:

@@ -59,8 +59,9 @@ class Cell:
 class Repeat(Protocol):
     """A step to be taken again, of the same cells."""
 
-    def ready(self, hypers: Sequence[Mapping[str, Any]], counts: Array, seed: int) -> Callable[[], None] | None:
-        """What writes it, from the hypers of each group and the number of each cell's update; None where memory has changed."""
+    def ready(self, hypers: Sequence[Mapping[str, Any]], counts: Array | int, seed: int) -> Callable[[], None] | None:
+        """What writes it, from the hypers of each group and the number of each cell's update, one where all have the same; None where
+        memory has changed."""
 
 
 @dataclass(slots=True)

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from optlang.backends.torch.functions import Bound
 
 Array = Any  # numpy.ndarray
+Counts = Any  # numpy.ndarray or int: [cells]: the number of each one's update, or one for all of them
 Hypers = Sequence[Mapping[str, Any]]  # of each group
+AHEAD = 64  # steps whose numbers are computed at once where hypers do not change
 WEIGHTS, GRADIENT = "@weights", "@gradient"  # no state is called so
 
 
@@ -51,22 +53,53 @@ class Table:
         self.watch = Watch(tensors, [key == GRADIENT for key in keys] * len(cells))
         self.pointers = self.watch.pointers.reshape(len(cells), len(keys))
         self.versions = Versions([cell.weights for cell in cells])
+        self._hypers: Hypers = ()  # those of the last step
+        self._first, self._ahead = 0, np.empty(0)  # numbers of this step and later ones
 
     @abstractmethod
-    def ready(self, hypers: Hypers, counts: Array, seed: int) -> Callable[[], None]:
-        """A step that only has to be taken; `counts` [cells]: the numbers of the updates. Raises MissingFact."""
+    def ready(self, hypers: Hypers, counts: Counts, seed: int) -> Callable[[], None]:
+        """A step that only has to be taken. Raises MissingFact."""
 
-    def counters(self, counts: Array, seed: int) -> Array:
+    def counters(self, counts: Counts, seed: int) -> Array:
         """[cells, 3]: (t, seed, stream) of each parameter."""
-        return np.stack([counts, np.full_like(counts, seed & 0xFFFFFFFF), self.streams], 1) & 0xFFFFFFFF
+        return np.stack([np.broadcast_to(x, self.count) for x in (counts, seed & 0xFFFFFFFF, self.streams)], 1) & 0xFFFFFFFF
 
-    def rows(self, hypers: Hypers, counts: Array) -> tuple[Array, Array]:
+    def rows(self, hypers: Hypers, counts: Counts) -> tuple[Array, Array]:
         """The different rows of numbers, and which of them each parameter has."""
-        first = int(counts[0])
-        if (counts == first).all():
-            return self._numbers(hypers, [(kind, first) for kind in self.kinds]), self.kind
+        if isinstance(counts, int):
+            return self._rows_at(hypers, counts), self.kind
         pairs, places = np.unique(np.stack([self.kind, counts]), axis=1, return_inverse=True)
         return self._numbers(hypers, [(self.kinds[kind], t) for kind, t in pairs.T.tolist()]), places.reshape(-1)
+
+    def _rows_at(self, hypers: Hypers, t: int) -> Array:
+        """The row of each kind."""
+        if hypers is not self._hypers and not self._is_patched(hypers):
+            self._hypers, self._ahead = hypers, self._numbers(hypers, [(kind, t) for kind in self.kinds])[None]
+            self._first = t
+        elif not 0 <= t - self._first < len(self._ahead):
+            self._first, self._ahead = t, self._numbers_ahead(hypers, t)
+        return self._ahead[t - self._first]
+
+    def _is_patched(self, hypers: Hypers) -> bool:
+        """Whether hypers differ in nothing but values that are numbers by themselves: these are put where they belong."""
+        known, self._hypers = self._hypers, ()
+        for place, (group, _) in enumerate(self.kinds) if known else ():
+            old, new = known[group], hypers[group]
+            for name in [name for name in self.slots.hypers if new[name] is not old[name]]:
+                if name not in self.slots.alone:
+                    return False
+                for column in self.slots.alone[name]:
+                    self._ahead[:, place, column] = new[name]
+        self._hypers = hypers if known else ()
+        return bool(known)
+
+    def _numbers_ahead(self, hypers: Hypers, t: int) -> Array:
+        """[steps, kinds, numbers]"""
+        found: list[Any] = [self.slots.ahead(hypers[group], t, dict(facts), AHEAD) for group, facts in self.kinds]
+        if any(rows is None for rows in found):
+            return self._numbers(hypers, [(kind, t) for kind in self.kinds])[None]
+        with np.errstate(over="ignore"):
+            return np.stack(found, 1).astype(self.number)
 
     def _numbers(self, hypers: Hypers, rows: Sequence[tuple[tuple[int, Any], int]]) -> Array:
         found = [self.slots(hypers[group], t, dict(facts)) for (group, facts), t in rows]
@@ -79,12 +112,13 @@ class Tables:
     def __init__(self, tables: Sequence[tuple[Table, Sequence[int]]]) -> None:
         self._tables = [(table, np.array(places, dtype=np.int64)) for table, places in tables]
 
-    def ready(self, hypers: Hypers, counts: Array, seed: int) -> Callable[[], None] | None:
+    def ready(self, hypers: Hypers, counts: Counts, seed: int) -> Callable[[], None] | None:
         """The step of the same parameters, if nothing but gradients, hypers and counts has changed."""
         if not all(table.watch.holds() for table, _ in self._tables):
             return None
         try:
-            steps = [table.ready(hypers, counts[places], seed) for table, places in self._tables]
+            each = [counts if isinstance(counts, int) else counts[places] for _, places in self._tables]
+            steps = [table.ready(hypers, some, seed) for (table, _), some in zip(self._tables, each, strict=True)]
         except (MissingFact, MemoryError, RuntimeError) as problem:
             if not isinstance(problem, MissingFact) and not is_of_memory(problem):
                 raise

@@ -10,6 +10,7 @@ import ctypes
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import chain
+from operator import is_
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,21 @@ class Watch:
         return bool(self._library.hold(*self._given))
 
 
+class Counts:
+    """Tensors of one number each that lie in `numbers`, one behind the other. Raises Unseen."""
+
+    def __init__(self, tensors: Sequence[Tensor], numbers: Array) -> None:
+        self._library, outside = _library()
+        self._tensors, self._objects, self._numbers = tensors, _places(tensors), numbers
+        self._given = outside, ctypes.c_int64(len(tensors)), pointer(self._objects), pointer(numbers)
+        if numbers.dtype != np.float32 or not self.hold():
+            raise Unseen
+
+    def hold(self) -> int:
+        """0 where one of them lies elsewhere; else 1, or 2 where all are the same number."""
+        return int(self._library.counted(*self._given))
+
+
 class Versions:
     """What autograd knows tensors by: it must hear of what is written behind its back. Raises Unseen."""
 
@@ -79,18 +95,24 @@ class Belongings:
         tensors = list(chain.from_iterable(lists))
         rows = [(key, value, *chain.from_iterable(value.items())) for key, value in state.items()]
         with_gradient = [p.grad is not None for p in tensors]
-        self._objects, self._count = (tensors, rows), len(lists)
+        self._objects, self._lists = (tensors, rows), list(lists)
+        self._ids = _places(lists)
         self._arrays = (_numbers(map(len, lists)), _places(tensors), np.array(with_gradient, dtype=np.bool_))
         self._kept = (_places(chain.from_iterable(rows)), _numbers(map(len, state.values())))
-        self._of_lists, self._of_state = list(map(pointer, self._arrays)), [ctypes.c_int64(len(rows)), *map(pointer, self._kept)]
+        self._of_lists = [self._outside, ctypes.c_int64(len(lists)), *map(pointer, (self._ids, *self._arrays))]
+        self._of_state = [ctypes.c_int64(len(rows)), *map(pointer, self._kept)]
 
     def hold(self, lists: Sequence[list[Tensor]], state: Mapping[Any, Any]) -> bool:
         """Whether nothing has come or gone."""
-        if len(lists) != self._count or not all(type(x) is list for x in lists):
+        if len(lists) != len(self._lists) or not (all(map(is_, lists, self._lists)) or self._takes(lists)):
             return False
-        ids = (ctypes.c_void_p * len(lists))(*map(id, lists))
-        same = self._library.listed(self._outside, ctypes.c_int64(len(lists)), ids, *self._of_lists)
+        same = self._library.listed(*self._of_lists)
         return bool(same and self._library.kept(self._outside, ctypes.c_void_p(id(state)), *self._of_state))
+
+    def _takes(self, lists: Sequence[Any]) -> bool:
+        """Whether other lists may stand for those that were."""
+        self._lists, self._ids[:] = list(lists), _places(lists)
+        return all(type(x) is list for x in lists)
 
 
 def sees() -> bool:

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from optlang.backends.base import Cell, Executable, Repeat, Step
-from optlang.backends.watch import Belongings, Watch, sees
+from optlang.backends.watch import Belongings, Counts, sees
 from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.naming import Group
 
 Key = tuple[Any, ...]
 Work = dict[Key, tuple[Executable, list[Cell]]]  # by rule and shape
+Settings = Sequence[Mapping[str, Any]]  # the hypers of each group
 Begun = tuple[Work, list[Callable[[], None]]]  # what is left of a step to begin, and what writes the rest
+SAME = 2  # what counts are found to be that are all one number
 SPECIAL = ("maximize", "differentiable", "capturable")
 
 
@@ -34,9 +36,9 @@ class Part:
     again: Repeat | None
     first: int
 
-    def given(self, hypers: Sequence[Mapping[str, Any]], counts: Sequence[int]) -> bool:
+    def given(self, hypers: Settings, counts: Any) -> bool:
         """Cells with what is new in this step; whether their gradients are such as can be taken as they are."""
-        for cell, t in zip(self.cells, counts, strict=True):
+        for cell, t in zip(self.cells, np.broadcast_to(counts, len(self.cells)).tolist(), strict=True):
             cell.gradient, cell.hypers, cell.t = cell.weights.grad, hypers[cell.group], t
         return all(cell.gradient.layout == torch.strided and not cell.gradient.is_neg() for cell in self.cells)
 
@@ -44,8 +46,10 @@ class Part:
 class Again:
     """A step that has been taken, to be taken again. Its counts share memory from now on. Raises Unseen."""
 
-    def __init__(self, groups: Sequence[Group], state: Mapping[Any, Any], keys: Sequence[Key], work: Work, steps: Sequence[Step]) -> None:
-        self.keys, self.parts, cells = list(keys), list[Part](), list[Cell]()
+    def __init__(
+        self, groups: Sequence[Group], state: Mapping[Any, Any], settings: Settings, keys: Sequence[Key], work: Work, steps: Sequence[Step],
+    ) -> None:  # fmt: skip
+        self.settings, self.keys, self.parts, cells = settings, list(keys), list[Part](), list[Cell]()
         for (key, (executable, some)), step in zip(work.items(), steps, strict=True):
             self.parts.append(Part(key, executable, list(some), step.again, len(cells)))
             cells += some
@@ -55,26 +59,28 @@ class Again:
         self.after = self.counts  # when this step is over
         for cell, count in zip(cells, each, strict=True):
             cell.state[COUNT] = count
-        self.watch = Watch(each, [False] * len(cells))
+        self.watch = Counts(each, self.counts)
         self.belongings = Belongings([group["params"] for group in groups], state)
 
-    def holds(self, groups: Sequence[Group], state: Mapping[Any, Any], keys: Sequence[Key]) -> bool:
-        """Whether the same parameters are to be stepped, with the same states, by the same programs."""
-        return keys == self.keys and self.belongings.hold([group["params"] for group in groups], state) and self.watch.holds()
+    def holds(self, groups: Sequence[Group], state: Mapping[Any, Any]) -> bool:
+        """Whether the same parameters are to be stepped, with the same states."""
+        return self.belongings.hold([group["params"] for group in groups], state)
 
-    def begun(self, groups: Sequence[Group], hypers: Sequence[Mapping[str, Any]]) -> Begun | None:
+    def begun(self, groups: Sequence[Group]) -> Begun | None:
         """The next step, as far as it can be begun here; None where one of the parameters has to be looked at."""
+        if not (seen := self.watch.hold()):
+            return None
         self.after = self.counts + 1
-        counts = self.after.astype(np.int64)
+        counts = int(self.after[0]) if seen == SAME else self.after.astype(np.int64)
         work: Work = {}
         writes = []
         for part in self.parts:
-            mine = counts[part.first : part.first + len(part.cells)]
+            mine = counts if isinstance(counts, int) else counts[part.first : part.first + len(part.cells)]
             if part.again is None:
-                if not part.given(hypers, mine.tolist()):
+                if not part.given(self.settings, mine):
                     return None
                 work[part.key] = part.executable, part.cells
-            elif (write := part.again.ready(hypers, mine, groups[part.cells[0].group].get("seed", 0))) is not None:
+            elif (write := part.again.ready(self.settings, mine, groups[part.cells[0].group].get("seed", 0))) is not None:
                 writes.append(write)
             else:
                 return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -106,11 +106,13 @@ def as_number(loss: Any) -> Any:
 
 def autocasting() -> list[str]:
     """The kinds of devices for which automatic casts are on."""
-    return [kind for kind in CASTING if torch.is_autocast_enabled(kind)]
+    return [kind for kind in CASTING if torch.is_autocast_enabled(kind)] if torch._C._is_any_autocast_enabled() else []
 
 
-def exactly() -> ExitStack:
+def exactly() -> AbstractContextManager[Any]:
     """Rules compute in the number types that they say, whatever casts are on around the step."""
+    if not autocasting():
+        return nullcontext()
     around = ExitStack()
     for kind in autocasting():
         around.enter_context(torch.autocast(kind, enabled=False))

@@ -11,7 +11,7 @@ import torch
 
 from optlang import ir
 from optlang.backends.base import Math
-from optlang.ops import ASKING
+from optlang.ops import ASKING, CALLS
 from optlang.runtime.cases import Case, Relower, Way, cases_of
 from optlang.runtime.evaluating import Evaluating
 from optlang.runtime.optimizer import RuleOptimizer
@@ -41,6 +41,8 @@ def make_optimizer(
         "cases": cases,
         "rule": what,
         "asks_again": any(case.program.uses(op) for case in cases for op in ASKING),
+        "calls_model": any(case.asks & CALLS.keys() for case in cases),
+        "reads_inputs": frozenset(i.name for case in cases for i in case.program.inputs),
     }
     return cast(type[torch.optim.Optimizer], RuleClass(what.name, (base,), members))
 

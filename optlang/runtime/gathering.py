@@ -69,18 +69,26 @@ class Gathered(Saved):
 
     def _once_more(self, settings: list[dict[str, Any]]) -> Begun | None:
         """This step, begun as the last one was; None where it may be another one, which is then forgotten."""
-        if self._again is None or self._is_special():
+        again = self._again
+        if again is None or self._is_special():
             return None
-        keys = [self._executable(group, hypers)[0] for group, hypers in zip(self.param_groups, settings, strict=True)]
-        holds = self._again.holds(self.param_groups, self.state, keys)
-        begun = self._again.begun(self.param_groups, settings) if holds else None
+        fits = again.settings is settings or self._fits(again, settings)
+        begun = again.begun(self.param_groups) if fits and again.holds(self.param_groups, self.state) else None
         if begun is None:
             self._again = None
         return begun
 
+    def _fits(self, again: Again, settings: list[dict[str, Any]]) -> bool:
+        """Whether settings are for the programs of the last step; as long as groups hold the same they are the same: see `Written`."""
+        again.settings = settings
+        return not is_special(self.param_groups) and self._keys(settings) == again.keys
+
+    def _keys(self, settings: list[dict[str, Any]]) -> list[Key]:
+        return [self._executable(group, hypers)[0] for group, hypers in zip(self.param_groups, settings, strict=True)]
+
     def _is_special(self) -> bool:
-        """Whether something about this step has to be done for each parameter."""
-        return bool(self.inputs or self._guards or self._parts) or scale_of(self) is not None or is_special(self.param_groups)
+        """Whether something about this step has to be done for each parameter, whatever the groups say."""
+        return bool(self.inputs or self._guards or self._parts) or scale_of(self) is not None
 
     @property
     def _guard(self) -> Guard:
@@ -205,14 +213,13 @@ class Gathered(Saved):
     def _comes_again(self, work: Work) -> bool:
         """Whether a step is like the last one, so that the next may be like it, too; what is kept for that takes as long as it saves."""
         cells, last = [cell for _, some in work.values() for cell in some], self._last
-        self._last = [] if self._is_special() else cells
+        self._last = [] if self._is_special() or is_special(self.param_groups) else cells
         return bool(self._last) and same(cells, last) and repeats(self.param_groups, cells)
 
     def _remember(self, settings: list[dict[str, Any]], work: Work, steps: Sequence[Step]) -> None:
         """What the next step need not find out, if it is one like this."""
-        keys = [self._executable(group, hypers)[0] for group, hypers in zip(self.param_groups, settings, strict=True)]
         with suppress(MemoryError, torch.OutOfMemoryError, Unseen):  # the step is over
-            self._again = Again(self.param_groups, self.state, keys, work, steps)
+            self._again = Again(self.param_groups, self.state, settings, self._keys(settings), work, steps)
 
     def _forget(self, known: int) -> None:
         """Parameters that a failed step was to be the first of have no state: all but the first ones."""

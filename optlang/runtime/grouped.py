@@ -202,17 +202,18 @@ class Grouped(torch.optim.Optimizer):
 
         `unread`: tensors stay on the device; None: only in groups with `capturable`.
         """
-        if self._written is not None and not unread and self._written.holds(self.param_groups):
-            return self._written.settings
+        if self._written is not None and not unread and (known := self._written.read(self.param_groups)) is not None:
+            return known
         for group in self.param_groups:
             check_options(type(self).__name__, group)
         on_device = [g.get("capturable", False) if unread is None else unread for g in self.param_groups]
         groups = list(zip(self.param_groups, on_device, strict=True))
-        settings = [self.case_of(g).settings.read(g, f" (group {i})", there) for i, (g, there) in enumerate(groups)]
+        of = [self.case_of(group).settings for group in self.param_groups]
+        settings = [one.read(g, f" (group {i})", there) for i, (one, (g, there)) in enumerate(zip(of, groups, strict=True))]
         for case in self.cases:
             mine = [i for i, group in enumerate(self.param_groups) if self.case_of(group) is case]
             case.check_together([settings[i] for i in mine], [self.param_groups[i] for i in mine])
-        self._written = None if any(on_device) else Written(self.param_groups, settings)
+        self._written = None if any(on_device) else Written(self.param_groups, settings, of)
         return settings
 
     def routes(self) -> Routes:

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch._C._dynamo.eval_frame import get_eval_frame_callback
 from torch._compile import _disable_dynamo
 
 from optlang.backends.base import Cell, Executable, Step, StepError
 from optlang.backends.device_scalars import is_on_device
-from optlang.ops import CALLS
 from optlang.runtime import agreement, captured, traced
 from optlang.runtime.batch import Batch, Closure, as_number, exactly
 from optlang.runtime.checkpoint import COUNT
@@ -29,6 +29,8 @@ class RuleOptimizer(Gathered):
     """What all optimizers made from rules share."""
 
     asks_again: ClassVar[bool]  # reads the loss, or gradients at other points: `step` needs a closure
+    calls_model: ClassVar[bool]  # and calls the model again
+    reads_inputs: ClassVar[frozenset[str]]  # what the training loop is to set
     released: Any = None  # what steps parameters inside `backward`, where that was asked for: see `release`
 
     def __init__(self, /, *args: Any, **settings: Any) -> None:
@@ -67,21 +69,23 @@ class RuleOptimizer(Gathered):
 
         Raises before anything has changed: ValueError for a setting outside its range, RuntimeError for a missing closure.
         """
-        if torch.compiler.is_compiling() and closure is None and self.is_traced:
-            return traced.step(self.stepped, self.number, self.is_captured)
-        return self.take(closure)
+        if torch.compiler.is_compiling():
+            return traced.step(self.stepped, self.number, self.is_captured) if closure is None and self.is_traced else self.take(closure)
+        return self._without_gradients(closure) if get_eval_frame_callback() is None else self.take(closure)
 
     @_disable_dynamo  # the rule is compiled, what surrounds it is not
     def take(self, closure: Closure | None = None) -> Any:
         """`step` without hooks, and as it is outside of functions that are compiled."""
+        return self._without_gradients(closure)
+
+    def _without_gradients(self, closure: Closure | None) -> Any:
         mode = torch.is_grad_enabled()
         try:
+            torch._C._set_grad_enabled(False)  # by itself: an interrupt may come inside of `torch.no_grad`, and leave it off
             return self._take(closure)
-        except BaseException:  # an interrupt may come while torch itself is about to switch gradients on again
-            torch.set_grad_enabled(mode)
-            raise
+        finally:
+            torch._C._set_grad_enabled(mode)
 
-    @torch.no_grad()
     def _take(self, closure: Closure | None) -> Any:
         self._check_mode()
         if closure is None and self._wants_states_alone():
@@ -93,14 +97,13 @@ class RuleOptimizer(Gathered):
         self._guards = captured.guards(self)
         settings = self.read_settings(self._guards or None)
         self._check_inputs()
-        again = any(case.asks & CALLS.keys() for case in self.cases)
-        batch = None if closure is None else Batch(closure, [p for group in self.param_groups for p in group["params"]], again)
+        batch = None if closure is None else Batch(closure, [p for group in self.param_groups for p in group["params"]], self.calls_model)
         captured.check_capture(self, settings)
         if self._taken < agreement.LOOKS[-1]:
             agreement.check(self, settings, self._taken)
             self._taken += 1
         if self._guards or not overflowed(self):
-            with exactly(), nullcontext() if again else uncollected():  # a model that is asked again may leave much of it
+            with exactly(), uncollected() if self._again is None and not self.calls_model else nullcontext():  # models may leave much of it
                 self._update(settings, batch)
                 if self.released is not None:
                     self.released.finish()
@@ -173,8 +176,7 @@ class RuleOptimizer(Gathered):
             cell.gradient = None  # gradients are not kept alive
 
     def _check_inputs(self) -> None:
-        wanted = {i.name for case in self.cases for i in case.program.inputs}
-        if missing := sorted(wanted - set(self.inputs)):
+        if missing := sorted(self.reads_inputs - self.inputs.keys()):
             raise RuntimeError(f"{type(self).__name__} needs optimizer.inputs[{missing[0]!r}]: set it before each step")
 
     def step_one(self, number: int, place: int, index: int, chosen: Executable | None = None, again: bool = False) -> None:

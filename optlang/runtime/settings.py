@@ -29,6 +29,7 @@ class Settings:
         self.naming = Naming(self.hypers, as_betas)
         self.defaults = {h.name: (changed or {}).get(h.name, h.default) for h in hypers}
         self.tables = Tables(what, hypers)
+        self.alone = self.naming.alone(h.name for h in hypers if h.kind == "real" and not (h.baked or h.table))
 
     # ------------------------------------------------------------------------------------------------ given
 
@@ -163,19 +164,35 @@ class Settings:
 
 
 class Written:
-    """Settings that groups were found to have; these are the same as long as the groups hold the same objects."""
+    """Settings that groups were found to have; these are the same as long as the groups hold the same objects. `of`: those of each."""
 
-    def __init__(self, groups: Sequence[Group], settings: list[dict[str, Any]]) -> None:
-        self.settings = settings
+    def __init__(self, groups: Sequence[Group], settings: list[dict[str, Any]], of: Sequence[Settings]) -> None:
+        self.settings, self._of = settings, of
         self._kept = [(list(group), list(group.values())) for group in groups]
         self._is_fixed = all(key in NO_SETTINGS or _is_fixed(value) for group in groups for key, value in group.items())
 
-    def holds(self, groups: Sequence[Group]) -> bool:
-        return self._is_fixed and len(groups) == len(self._kept) and all(map(_is_same, groups, self._kept))
+    def read(self, groups: Sequence[Group]) -> list[dict[str, Any]] | None:
+        """The same object where nothing is new; None where more is new than numbers that stand alone. Raises as `Settings.read`."""
+        if not self._is_fixed or len(groups) != len(self._kept):
+            return None
+        for number, (group, (keys, values)) in enumerate(zip(groups, self._kept, strict=True)):
+            if len(group) != len(keys) or not all(map(is_, group, keys)):
+                return None
+            if not all(map(is_, group.values(), values)) and not self._renewed(number, group):
+                return None
+        return self.settings
 
-
-def _is_same(group: Group, kept: tuple[list[str], list[Any]]) -> bool:
-    return len(group) == len(kept[0]) and all(map(is_, group, kept[0])) and all(map(is_, group.values(), kept[1]))
+    def _renewed(self, number: int, group: Group) -> bool:
+        """Whether all new values of a group could be taken by themselves."""
+        of, (keys, values), found = self._of[number], self._kept[number], self.settings[number].copy()
+        for place, key in enumerate(keys):
+            if (value := group[key]) is not values[place]:
+                if type(value) is not float or key not in of.alone:
+                    return False
+                found[of.alone[key]] = of.checked(of.alone[key], value, f" (group {number})")
+        values[:] = group.values()
+        self.settings = [*self.settings[:number], found, *self.settings[number + 1 :]]
+        return True
 
 
 def _is_fixed(value: Any) -> bool:

@@ -28,16 +28,16 @@ static inline Tensor tensor_at(const All& all, i64 n) {
 template <class F> static void all_chunks(const All& all, F pass) {
   const i64 chunks = all.starts[all.count];
   double* const partial = all.room + all.count * SUMS;
-  #pragma omp parallel for schedule(dynamic) if (chunks > 3)
-  for (i64 c = 0; c < chunks; c++) {
-    i64 below = 0, above = all.count;  // the tensor of this chunk
-    while (above - below > 1) {
-      const i64 middle = (below + above) / 2;
-      if (all.starts[middle] <= c) below = middle; else above = middle;
+  #pragma omp parallel if (chunks > 3)
+  {
+    i64 n = 0;
+    #pragma omp for schedule(dynamic)
+    for (i64 c = 0; c < chunks; c++) {
+      n = tensor_of(c, n, all.starts, all.count);
+      const Shape& shape = all.shapes[n];
+      const i64 place = c - all.starts[n];
+      pass(tensor_at(all, n), chunk_at(shape, place), partial + c * SUMS, all.lines + shape.beside + place * BESIDE * shape.cols);
     }
-    const Shape& shape = all.shapes[below];
-    const i64 place = c - all.starts[below];
-    pass(tensor_at(all, below), chunk_at(shape, place), partial + c * SUMS, all.lines + shape.beside + place * BESIDE * shape.cols);
   }
 }
 template <class F> static void all_tensors(const All& all, F gather) {

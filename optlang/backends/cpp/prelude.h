@@ -72,6 +72,18 @@ static inline double draw_normal(Words x) {
   return std::sqrt(-2.0 * std::log(unit(x.a))) * std::cos(6.283185307179586 * unit(x.b));
 }
 
+// The tensor of a chunk: in most cases that of the chunk before, or the next one.
+static inline i64 tensor_of(i64 chunk, i64 before, const i64* starts, i64 count) {
+  for (i64 n = before; n < before + 2 && n < count; n++)
+    if (starts[n] <= chunk && chunk < starts[n + 1]) return n;
+  i64 below = 0, above = count;
+  while (above - below > 1) {
+    const i64 middle = (below + above) / 2;
+    if (starts[middle] <= chunk) below = middle; else above = middle;
+  }
+  return below;
+}
+
 // One tensor of a step. `row` holds the numbers known before, `sums` its finished reductions, `lines` those to rows and columns.
 template <class number> struct Of {
   i64 size;

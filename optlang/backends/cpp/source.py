@@ -256,15 +256,15 @@ extern "C" void step(i64 count, const i64* sizes, const i64* starts, char* const
   for (i64 n = 0; n < count; n++) finish(tensor_at(n, sizes, pointers, rows, counters, room), results + n * RETURNED);
 }
 """
-PASS = """  #pragma omp parallel for schedule(dynamic, 4) if (chunks > 3)
-  for (i64 c = 0; c < chunks; c++) {
-    i64 below = 0, above = count;  // the tensor of this chunk
-    while (above - below > 1) {
-      const i64 middle = (below + above) / 2;
-      if (starts[middle] <= c) below = middle; else above = middle;
+PASS = """  #pragma omp parallel if (chunks > 3)
+  {
+    i64 n = 0;
+    #pragma omp for schedule(dynamic, 4)
+    for (i64 c = 0; c < chunks; c++) {
+      n = tensor_of(c, n, starts, count);
+      const i64 low = (c - starts[n]) * CHUNK, high = low + CHUNK < sizes[n] ? low + CHUNK : sizes[n];
+      pass_@NUMBER(tensor_at(n, sizes, pointers, rows, counters, room), low, high, partial + c * SUMS);
     }
-    const i64 low = (c - starts[below]) * CHUNK, high = low + CHUNK < sizes[below] ? low + CHUNK : sizes[below];
-    pass_@NUMBER(tensor_at(below, sizes, pointers, rows, counters, room), low, high, partial + c * SUMS);
   }"""
 GATHER = """  for (i64 n = 0; n < count; n++) {
     double total = @START;

@@ -10,7 +10,7 @@ import numpy as np
 
 from optlang.backends.base import Cell
 from optlang.backends.cpp.layout import layout
-from optlang.backends.repeat import Hypers, Table, key_of
+from optlang.backends.repeat import Counts, Hypers, Table, key_of
 from optlang.backends.torch.functions import Bound
 from optlang.backends.watch import pointer
 from optlang.host import HostScalars
@@ -38,7 +38,7 @@ class CppTable(Table):
         given = (self.sizes, found.starts, self.pointers, self.row_of, self.drawn, self.room, self.results, found.shapes, found.lines)
         self.given = [ctypes.c_int64(len(calls)), *map(pointer, given)]
 
-    def ready(self, hypers: Hypers, counts: Array, seed: int) -> Callable[[], None]:
+    def ready(self, hypers: Hypers, counts: Counts, seed: int) -> Callable[[], None]:
         """A step that only has to be taken. Raises MissingFact."""
         rows, places = self.rows(hypers, counts)
         if rows.shape == self.numbers.shape and places is self.places:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import sent
-from optlang.backends.repeat import GRADIENT, WEIGHTS, Hypers, Table, key_of
+from optlang.backends.repeat import GRADIENT, WEIGHTS, Counts, Hypers, Table, key_of
 from optlang.backends.torch.views import flat
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Joined(Table):
         return [flat((cell.weights if key == WEIGHTS else cell.state[key]).detach()) for cell, _ in calls]
 
     @torch.no_grad()
-    def ready(self, hypers: Hypers, counts: Array, seed: int) -> Callable[[], None]:
+    def ready(self, hypers: Hypers, counts: Counts, seed: int) -> Callable[[], None]:
         """All is computed, and what this returns writes it; that asks for no memory. Raises MissingFact."""
         rows, places = self.rows(hypers, counts)
         gradients: list[Tensor] = [flat(p.grad) for p in self.weights]

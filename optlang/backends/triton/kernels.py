@@ -17,7 +17,7 @@ from optlang.backends.base import Cell
 from optlang.backends.device_scalars import DeviceScalars, joined, sent
 from optlang.backends.formats import Packed
 from optlang.backends.kernels import Array, KernelFunctions, after, in_order, part_of, warn
-from optlang.backends.repeat import Hypers, Table, key_of
+from optlang.backends.repeat import Counts, Hypers, Table, key_of
 from optlang.backends.torch.code import Output
 from optlang.backends.torch.functions import Bound
 from optlang.backends.triton import source
@@ -96,7 +96,7 @@ class TritonTable(Table):
         self.loaded, self.device = loaded, calls[0][1].weights.device
         self.placed = loaded.placed(tuple(self.sizes.tolist()), self.device)
 
-    def ready(self, hypers: Hypers, counts: Array, seed: int) -> Callable[[], None]:
+    def ready(self, hypers: Hypers, counts: Counts, seed: int) -> Callable[[], None]:
         """A step that only has to be taken. Raises MissingFact."""
         rows, places = self.rows(hypers, counts)
         numbers = sent(rows if rows.size else np.zeros(1, dtype=self.number), self.device)
