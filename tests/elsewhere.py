@@ -1,15 +1,19 @@
 """Tensors that say they are on a GPU and compute here: what torch would refuse on a GPU is refused, what a host would wait for is counted.
 
 Operands on two devices are refused but for single numbers of the host in pointwise operators, as torch does. Transfers and other looks
-of the host at what lies on the device are written down, and refused while a CUDA graph is said to be captured.
+of the host at what lies on the device are written down, and refused while a CUDA graph is captured. A graph takes down what is done on
+the device, and does that again when it is replayed: whatever the host had to do with it stays as it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -23,6 +27,10 @@ LOOKING = {  # the host waits for what they find
     aten._linalg_eigh.default, aten.linalg_qr.default, aten.unique_consecutive.default, aten._unique2.default,
 }  # fmt: skip
 COPYING = {aten.copy_.default, aten._foreach_copy_.default}  # from wherever
+
+
+_alive: WeakValueDictionary[int, There] = WeakValueDictionary()
+_numbers = count()
 
 
 class There(Tensor):
@@ -40,6 +48,7 @@ class There(Tensor):
             cls, held.size(), strides=held.stride(), storage_offset=held.storage_offset(), dtype=held.dtype, device="meta"
         )
         made.held = held
+        _alive[next(_numbers)] = made
         return made  # type: ignore[no-any-return]
 
     def data_ptr(self) -> int:
@@ -66,13 +75,16 @@ class There(Tensor):
 
 
 class OnAGPU(TorchDispatchMode):
-    """`looks`: what the host has waited for; `sent`: how often something went to the device."""
+    """`looks`: what the host has waited for; `graph`: what is captured, if anything is."""
 
     def __init__(self) -> None:
         super().__init__()
         self.looks: list[str] = []
-        self.sent = 0
-        self.captures = False
+        self.graph: Graph | None = None
+
+    @property
+    def captures(self) -> bool:
+        return self.graph is not None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -87,8 +99,15 @@ class OnAGPU(TorchDispatchMode):
         if wanted is not None:
             kwargs["device"] = torch.device("cpu")
         known = {id(x.held): x for x in there}
-        found = func(*tree_map(held, args), **tree_map(held, kwargs))
+        args, kwargs = tree_map(held, args), tree_map(held, kwargs)
+        found = func(*args, **kwargs)
+        self.note(lambda: _again(func(*args, **kwargs), found))
         return tree_map(lambda x: known.get(id(x), There(x) if goes else x) if isinstance(x, Tensor) else x, found)
+
+    def note(self, action: Callable[[], Any]) -> None:
+        """Something that the device has done."""
+        if self.graph is not None:
+            self.graph.actions.append(action)
 
     def _look(self, func: Any, given: list[Tensor], there: list[There], goes: bool) -> None:
         if func in LOOKING or (there and not goes) or (func in COPYING and not isinstance(given[0], There)):
@@ -98,7 +117,6 @@ class OnAGPU(TorchDispatchMode):
         if len(there) == len(given):
             return
         if func in COPYING or not there:
-            self.sent += func in COPYING or bool(given)
             assert not (self.captures and given), f"{func} copies from the host in a capture"
             return
         alone = torch.Tag.pointwise in func.tags and all(x.ndim == 0 for x in given if not isinstance(x, There))
@@ -112,14 +130,107 @@ def held(x: Any) -> Any:
     return x.held if isinstance(x, There) else x
 
 
+def _again(now: Any, before: Any) -> None:
+    """What was computed again lies where it lay."""
+    for new, old in zip(tree_leaves(now), tree_leaves(before), strict=True):
+        if isinstance(old, Tensor) and old is not new:
+            old.copy_(new)
+
+
+class Graph:
+    """As `torch.cuda.CUDAGraph`."""
+
+    def __init__(self) -> None:
+        self.actions: list[Callable[[], Any]] = []
+
+    def replay(self) -> None:
+        for action in self.actions:
+            action()
+
+
+class Event:
+    """As `torch.cuda.Event`: a millisecond passes between any two."""
+
+    def __init__(self, **options: Any) -> None:
+        self.record = lambda: None
+
+    def elapsed_time(self, other: Any) -> float:
+        return 1.0
+
+
+class Generator(torch.Generator):
+    """Of the host, whatever it is asked for."""
+
+    def __new__(cls, device: Any = "cpu") -> Generator:
+        return super().__new__(cls)
+
+
+def _cuda(mode: OnAGPU) -> dict[str, Any]:
+    """What there is of `torch.cuda`."""
+
+    @contextmanager
+    def graph(graph: Graph) -> Iterator[None]:
+        before = [(x.held, x.held.clone()) for x in _alive.values()]
+        mode.graph = graph
+        try:
+            yield
+        finally:
+            mode.graph = None
+            for now, then in before:
+                now.copy_(then)
+
+    @contextmanager
+    def around(*given: Any) -> Iterator[None]:
+        yield
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    return {
+        "_lazy_init": lambda: None, "is_initialized": lambda: True, "is_current_stream_capturing": lambda: mode.captures, "graph": graph,
+        "CUDAGraph": Graph, "Event": Event, "synchronize": lambda *given: None, "empty_cache": lambda: None, "Stream": lambda: stream,
+        "stream": around, "current_stream": lambda: stream, "device": around, "current_device": lambda: 0,
+        "memory_allocated": lambda: 0, "max_memory_allocated": lambda: 0, "reset_peak_memory_stats": lambda: None,
+    }  # fmt: skip
+
+
 @contextmanager
 def on_a_gpu() -> Iterator[OnAGPU]:
     """In here tensors can be made on `GPU` and moved there."""
     mode, before = OnAGPU(), torch._C._only_lift_cpu_tensors()
-    said = {"_lazy_init": lambda: None, "is_initialized": lambda: mode.captures, "is_current_stream_capturing": lambda: mode.captures}
     torch._C._set_only_lift_cpu_tensors(True)  # numbers become tensors here first
     try:
-        with mock.patch.multiple(torch.cuda, **said), mock.patch.object(Tensor, "pin_memory", lambda x: x), mode:
+        with (
+            mock.patch.multiple(torch.cuda, **_cuda(mode)), mock.patch.object(Tensor, "pin_memory", lambda x: x),
+            mock.patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
+            mock.patch.object(torch, "Generator", Generator), mode,
+        ):  # fmt: skip
             yield mode
     finally:
         torch._C._set_only_lift_cpu_tensors(before)
+
+
+class _Kernel:
+    def __init__(self, kernel: Any, mode: OnAGPU) -> None:
+        self.kernel, self.mode = kernel, mode
+
+    def __getitem__(self, grid: Any) -> Any:
+        return lambda *args: _run(self.mode, lambda: self.kernel[grid](*map(held, args)))
+
+
+def _run(mode: OnAGPU, action: Callable[[], Any]) -> None:
+    action()
+    mode.note(action)
+
+
+@contextmanager
+def interpreted(mode: OnAGPU) -> Iterator[None]:
+    """In here Triton's interpreter, which must be on, finds the numbers of such tensors."""
+    from optlang.backends.triton import kernels, prelude, scalars
+
+    run, launched = kernels.run, scalars.TritonScalars._launched
+    with (
+        mock.patch.object(kernels, "build", lambda functions, like: None),
+        mock.patch.object(kernels, "run", lambda kernel, args, *n: _run(mode, lambda: run(kernel, list(map(held, args)), *n))),
+        mock.patch.object(scalars.TritonScalars, "_launched", lambda self, kernel, *n: launched(self, _Kernel(kernel, mode), *n)),
+        mock.patch.object(prelude, "fetch", _Kernel(prelude.fetch, mode)),
+    ):
+        yield

@@ -1,7 +1,8 @@
-"""The script for machines with a GPU, tried without one. 15 seconds."""
+"""The script for machines with a GPU, tried without one. 25 seconds."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -11,9 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from elsewhere import GPU as GPU_0
+from elsewhere import interpreted, on_a_gpu
 
 GPU = Path(__file__).parent / "gpu"
-SOME = ["copy", "graph", "large bf16", "overflow", "formats", "extra memory", "library"]
+SOME = ["copy", "graph", "large bf16", "formats", "modules", "long", "sharded", "library"]
+PLAYED = ["first rules", "torch backend", "graph", "new gradients in a graph", "overflow", "modules", "extra memory", "held by graphs"]
 
 
 @pytest.fixture
@@ -32,6 +36,13 @@ def test_without_a_gpu_it_says_so() -> None:
     assert not done.stdout
 
 
+def test_an_unknown_part_is_no_part(tmp_path: Path) -> None:
+    command = [sys.executable, str(GPU / "check.py"), "--cpu", "--out", str(tmp_path / "gpu.json"), "--parts", "graphs"]
+    done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "0"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "gpu-check: there is no part 'graphs'; parts are copy, first rules, " in done.stderr
+
+
 def test_its_parts_run_on_tiny_tensors(tmp_path: Path) -> None:
     pytest.importorskip("triton")
     out = tmp_path / "gpu.json"
@@ -41,10 +52,54 @@ def test_its_parts_run_on_tiny_tensors(tmp_path: Path) -> None:
     assert done.returncode == 0, (done.stderr[-2000:], found["failed"])
     assert set(found) == {"here", "bytes/s", "failed", *SOME}
     assert found["here"].keys() >= {"date", "device", "torch", "triton"}
+    assert found["long"]["result"] == {"elements": 3 * 4096}
     assert found["graph"]["result"]["captured"]["ms"] > 0
     assert found["large bf16"]["result"]["optlang"].keys() >= {"ms", "host us", "of copy", "to fused", "bytes"}
     assert "troubles" not in found["large bf16"]["result"]
     assert min(found["formats"]["result"].values()) > 0.98
+
+
+def test_its_parts_run_on_a_gpu_that_is_only_said_to_be_there(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they do where there is a GPU, but for their kernels and clocks."""
+    pytest.importorskip("triton")
+    if os.environ.get("TRITON_INTERPRET") != "1":
+        pytest.skip("Triton does not interpret")
+    import parts
+    import torch_pairs
+
+    for name, value in {"FIRST": ("adamw",), "MODULES": ("lamb",), "SHAPES": ((3, 4), (5,), (0,), (2, 3, 2, 2)), "STEPS": 1}.items():
+        monkeypatch.setattr(parts, name, value)
+    monkeypatch.setattr(torch_pairs, "COMPILED", torch_pairs.EAGER)
+    check.sizes = parts.sizes(True)
+    with on_a_gpu() as mode, interpreted(mode):
+        check.device = GPU_0
+        for name in PLAYED:
+            check.run(name, parts.PARTS[name][0], 0)
+    found = json.loads(check.out.read_text())
+    assert not check.failed, [found[name] for name in check.failed]
+    assert found["held by graphs"]["result"]["eigh"].startswith("AssertionError: the host waits")
+    assert found["held by graphs"]["result"]["inv_ex"] == "yes"
+
+
+def test_another_process_goes_on_where_one_dies(check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import check as module
+
+    begun = []
+
+    def run(command: list[str], **more: Any) -> Any:
+        begun.append(after := command[command.index("--after") + 1])
+        found = json.loads(check.out.read_text()) if check.out.exists() else {"failed": []}
+        new = {"": {"first": 1, "running": "second"}, "second": {"third": {"result": {"failed": "an illegal access"}}, "running": "third"}}
+        module.write(check.out, found | new.get(after, {"last": 1}))
+        return subprocess.CompletedProcess(command, {"": -11, "second": 3}.get(after, 1))
+
+    monkeypatch.setattr(module.subprocess, "run", run)
+    assert module.supervised(argparse.Namespace(minutes=1.0, cpu=False, parts=None), check.out) == 1
+    found = json.loads(check.out.read_text())
+    assert begun == ["", "second", "third"]
+    assert found["second"]["result"]["failed"] == "its process ended with exit code -11: it hung, or died"
+    assert found["third"]["result"]["failed"] == "an illegal access"
+    assert (found["first"], found["last"], found["failed"], "running" in found) == (1, 1, ["second", "third"], False)
 
 
 def test_a_part_that_fails_loses_nothing_of_the_others(check: Any) -> None:

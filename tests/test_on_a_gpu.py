@@ -6,15 +6,15 @@ Some of the rules in each way; all of them with OPTLANG_EVERYTHING=1, 2 minutes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
-from elsewhere import GPU, OnAGPU, There, held, on_a_gpu
+from elsewhere import GPU, Graph, OnAGPU, There, held, interpreted, on_a_gpu
 from stepping import shapes_for
 from torch import Tensor
 
@@ -68,11 +68,11 @@ class Run:
         for step in range(self.steps):
             self._give(optimizer, params, where, step)
             self.before(optimizer, puts[0], step)
-            if mode is not None:
-                mode.captures = self.captures is not None and step >= self.captures
+            if mode is not None and self.captures is not None and step >= self.captures:
+                mode.graph = Graph()
             optimizer.step(*([lambda: self._loss(optimizer, params, where, step)] if self.like.asks_again else []))  # noqa: B023
             if mode is not None:
-                mode.captures = False
+                mode.graph = None
         self.after(optimizer)
         return optimizer, params
 
@@ -90,10 +90,10 @@ class Run:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    def compare(self, puts: list[Put] | None = None, around: Any = nullcontext, tolerance: float = 0) -> OnAGPU:
+    def compare(self, puts: list[Put] | None = None, around: Any = lambda mode: nullcontext(), tolerance: float = 0) -> OnAGPU:
         """Numbers and number types as on the CPU, and all of it where it belongs."""
         here, params = self.take([lambda x: x])
-        with on_a_gpu() as mode, around():
+        with on_a_gpu() as mode, around(mode):
             there, others = self.take(puts or [There], mode)
         for p, q in zip(params, others, strict=True):
             torch.testing.assert_close(held(q).detach(), p.detach(), rtol=tolerance, atol=tolerance, equal_nan=True)
@@ -213,40 +213,31 @@ def test_weights_to_evaluate_with_and_checkpoints() -> None:
         run(name, {"capturable": True}, after=again).compare()
 
 
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [*((name, "torch") for name in ("adamw", "adafactor", "muonwithadamw", "psgdkron", "DRAWN")),
+     *(pytest.param(name, "auto", marks=INTERPRETS) for name in ("adamw", "prodigy", "DRAWN"))],
+)  # fmt: skip
+def test_replays(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `make gpu-check` asks for them."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent / "gpu"))
+    import parts
+
+    with on_a_gpu() as mode, interpreted(mode) if backend == "auto" else nullcontext():
+        parts.replayed(getattr(parts, name, name), GPU, backend)
+
+
 # -------------------------------------------------------------------------------------------------------------- Triton
-
-
-@contextmanager
-def kernels_there() -> Iterator[None]:
-    """Triton's interpreter finds the numbers of tensors that are said to be on the device."""
-    from optlang.backends.triton import kernels, prelude, scalars
-
-    plain, launched = kernels.run, scalars.TritonScalars._launched
-    with (
-        mock.patch.object(kernels, "build", lambda functions, like: None),
-        mock.patch.object(kernels, "run", lambda loaded, arguments, *counts: plain(loaded, list(map(held, arguments)), *counts)),
-        mock.patch.object(scalars.TritonScalars, "_launched", lambda self, kernel, *given: launched(self, Kernel(kernel), *given)),
-        mock.patch.object(prelude, "fetch", Kernel(prelude.fetch)),
-    ):
-        yield
-
-
-class Kernel:
-    def __init__(self, kernel: Any) -> None:
-        self.kernel = kernel
-
-    def __getitem__(self, grid: Any) -> Any:
-        return lambda *args: self.kernel[grid](*map(held, args))
 
 
 @INTERPRETS
 @pytest.mark.parametrize(
-    ("name", "backend"), [("adamw", "triton"), ("prodigy", "triton"), ("lamb", "auto"), ("muonwithadamw", "auto"), ("adafactor", "auto")]
+    ("name", "backend"), [("adamw", "triton"), ("lamb", "auto"), ("muonwithadamw", "auto"), ("adafactor", "auto")]
 )  # fmt: skip
 def test_kernels(name: str, backend: str) -> None:
     """The tables and numbers that kernels read, uncaptured and in a graph."""
-    run(name, backend=backend, steps=3).compare(around=kernels_there, tolerance=1e-5)
-    mode = run(name, {"capturable": True}, backend=backend, steps=4, captures=2).compare(around=kernels_there, tolerance=1e-5)
+    run(name, backend=backend, steps=3).compare(around=interpreted, tolerance=1e-5)
+    mode = run(name, {"capturable": True}, backend=backend, steps=4, captures=2).compare(around=interpreted, tolerance=1e-5)
     assert mode.looks == []
 
 
@@ -255,7 +246,7 @@ def test_kernels(name: str, backend: str) -> None:
 def test_kernels_of_states_in_fewer_bits(state: str) -> None:
     shapes = LARGE if state == "int8" else SHAPES
     given: dict[str, Any] = {"formats": {"state": state}, "backend": "triton", "shapes": shapes, "captures": 2, "steps": 3}
-    run("adamw", {"capturable": True}, **given).compare(around=kernels_there, tolerance=1e-5)
+    run("adamw", {"capturable": True}, **given).compare(around=interpreted, tolerance=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------ what would be noticed
@@ -276,7 +267,7 @@ def test_looks_of_the_host(looks: Any) -> None:
         x = There(torch.ones(()))
         looks(x)
         assert len(mode.looks) == 1
-        mode.captures = True
+        mode.graph = Graph()
         with pytest.raises(AssertionError, match="the host waits for"):
             looks(x)
 
@@ -284,10 +275,10 @@ def test_looks_of_the_host(looks: Any) -> None:
 def test_what_a_graph_could_not_fetch() -> None:
     with on_a_gpu() as mode:
         x = There(torch.ones(3))
-        mode.captures = True
+        mode.graph = Graph()
         assert torch.equal(held(x * torch.full((), 2.0, device=GPU)), torch.full((3,), 2.0))
         for wrong in (lambda: torch.ones(3).to(GPU), lambda: x.copy_(torch.ones(3)), lambda: x * torch.ones(())):
             with pytest.raises(AssertionError, match="in a capture"):
                 wrong()
-        mode.captures = False
+        mode.graph = None
         assert (x * torch.ones(())).device == torch.ones(3).to(GPU).device == GPU

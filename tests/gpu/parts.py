@@ -28,6 +28,11 @@ STEPS = 5  # between two looks at the clock
 SHAPES = ((3, 4), (5,), (1,), (), (0,), (2, 3, 2, 2), (4, 2075), (70, 200))
 FIRST = ("adamw", "lion", "lamb", "adam", "sgd", "momentum", "adafactor", "muon", "prodigy", "radam", "adan", "ademamix", "came")
 
+MODULES = ("adamw", "lamb", "adafactor", "muon", "prodigy", "soap", "schedulefreeadamw", "muonwithadamw")
+DRAWN = "rule Drawn { hyper lr = 0.1 in (0, 1)  state s per model = 0  s' = s + normal(per model)  w' = w - lr*uniform()*g*exp(-s'^2) }"
+GRAPHED = ("adamw", DRAWN, "radam", "lamb", "adafactor", "prodigy", "muon", "muonwithadamw", "randomscaledadamw", "psgdkron", "liontopk",
+           "trion", "schedulefreeadamw")  # fmt: skip
+
 
 def sizes(tiny: bool) -> dict[str, models.Shapes]:
     """The shapes of the models that are timed."""
@@ -39,7 +44,7 @@ def sizes(tiny: bool) -> dict[str, models.Shapes]:
 # ---------------------------------------------------------------------------------------------------------- correctness
 
 
-def conforms(check: Check, name: str, dtype: torch.dtype = torch.float32, steps: int = 3) -> None:
+def conforms(check: Check, name: str, dtype: torch.dtype = torch.float32, steps: int = 3, backends: Sequence[Any] = ()) -> None:
     """Steps of a rule on the device, each beside the reference from the very same numbers. Raises AssertionError."""
     from stepping import shapes_for
     from torch_pairs import Pair, tensors
@@ -49,7 +54,7 @@ def conforms(check: Check, name: str, dtype: torch.dtype = torch.float32, steps:
 
     program = optlang.Rule(name).program
     shapes = shapes_for(program, SHAPES[-3:] if check.is_cpu else SHAPES)
-    for backend in [TRITON] if check.is_cpu else [TRITON, AUTO]:
+    for backend in backends or ([TRITON] if check.is_cpu else [TRITON, AUTO]):
         given = [x.to(check.device) for x in tensors(shapes, dtype)]
         both = Pair(program, given, executable=backend.compile(program, "safe"))
         both.tolerance *= 30
@@ -57,26 +62,113 @@ def conforms(check: Check, name: str, dtype: torch.dtype = torch.float32, steps:
             both.step()
 
 
-def _each(check: Check, names: Sequence[str], dtypes: Sequence[torch.dtype]) -> dict[str, Any]:
+def _each(check: Check, names: Sequence[str], ask: Callable[[str], Any]) -> dict[str, Any]:
     """Which rules are right; all of them are tried before anything is raised."""
     wrong, right = {}, []
     for name in names:
         if not check.is_cpu and check.left < 30:
             break
+        check.watch(90)
         try:
-            for dtype in dtypes:
-                conforms(check, name, dtype)
+            ask(name)
             right.append(name)
         except Exception as problem:
             wrong[name] = f"{type(problem).__name__}: {problem}"[:300]
     if wrong:
         raise AssertionError(f"{len(right)} right, wrong: {wrong}")
-    return {"right": len(right), "tried": list(names)[: len(right)]}
+    return {"right": len(right), "tried": right}
 
 
 def first_rules(check: Check) -> dict[str, Any]:
     names = FIRST[:2] if check.is_cpu else FIRST
-    return _each(check, names, [torch.float32, torch.bfloat16])
+    return _each(check, names, lambda name: [conforms(check, name, dtype) for dtype in (torch.float32, torch.bfloat16)])
+
+
+def torch_backend(check: Check) -> dict[str, Any]:
+    """Single operators for some rules, and what torch's compiler makes of two."""
+    from torch_pairs import COMPILED, EAGER
+
+    _each(check, FIRST[:1] if check.is_cpu else FIRST, lambda name: conforms(check, name, backends=[EAGER]))
+    return _each(check, ["adamw", "lamb"], lambda name: conforms(check, name, backends=[EAGER if check.is_cpu else COMPILED]))
+
+
+def modules(check: Check) -> dict[str, Any]:
+    """Generated modules, beside the same on the CPU."""
+    return _each(check, MODULES[:2] if check.is_cpu else MODULES, lambda name: module(check, name))
+
+
+def module(check: Check, name: str) -> None:
+    from stepping import shapes_for
+
+    space: dict[str, Any] = {"__name__": "made"}
+    exec(compile(optlang.build(name), "made", "exec"), space)
+    shapes, found = shapes_for(optlang.Rule(name).program, SHAPES[:-1]), []
+    for device in (torch.device("cpu"), check.device):
+        params = [torch.nn.Parameter(p.detach().to(device)) for p in models.parameters(shapes, torch.device("cpu"))]
+        optimizer = space[optlang.Rule(name).name]([(f"p{i}", p) for i, p in enumerate(params)])
+        for step in range(3):
+            _give(params, step)
+            optimizer.step()
+        found.append([p.detach().cpu() for p in params])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def _give(params: Sequence[Tensor], step: int) -> None:
+    """Gradients of a step, in the memory of the last ones: the same on every device."""
+    for i, p in enumerate(params):
+        new = torch.randn(p.shape, generator=torch.Generator().manual_seed(100 * step + i)).to(p.device, p.dtype)
+        p.grad = new if p.grad is None else p.grad.copy_(new)
+
+
+def long(check: Check) -> dict[str, Any]:
+    """A weight of more than 2^31 elements: its last ones are stepped like its first, and nothing else is."""
+    size, ends = (3 * 4096 if check.is_cpu else (1 << 31) + 3 * 4096), 4096
+    for name in ("adamw", "lion"):
+        weight = torch.nn.Parameter(torch.zeros(size, device=check.device, dtype=torch.bfloat16))
+        weight.grad = torch.zeros_like(weight)
+        given = torch.linspace(-1, 1, ends, device=check.device, dtype=torch.bfloat16)
+        weight.grad[:ends], weight.grad[-ends:] = given, given
+        optimizer = _ours(name)([weight], lr=0.5)
+        optimizer.step()
+        optimizer.step()
+        first, last = weight.detach()[:ends], weight.detach()[-ends:]
+        assert torch.equal(first, last), f"{name}: the ends differ"
+        assert bool((first[given != 0] != 0).all()), f"{name}: elements have not moved"
+        assert not weight.detach()[ends:-ends].any(), f"{name}: elements in the middle have moved"
+        del optimizer, weight
+    return {"elements": size}
+
+
+def sharded(check: Check) -> dict[str, Any]:
+    """FSDP2 in one process, whose parameters are DTensors on the device."""
+    from torch import distributed
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    with tempfile.TemporaryDirectory() as folder:
+        distributed.init_process_group("gloo" if check.is_cpu else "nccl", init_method=f"file://{folder}/store", rank=0, world_size=1)
+        try:
+            mesh = init_device_mesh(check.device.type, (1,))
+            for name in ("adamw", "lamb", "muonwithadamw"):
+                spread, plain = (_net(check) for _ in range(2))
+                fully_shard(spread, mesh=mesh)
+                for net in (spread, plain):
+                    optimizer = _ours(name)(net.named_parameters())
+                    for _ in range(3):
+                        optimizer.zero_grad()
+                        (net(torch.ones(4, 16, device=check.device)) ** 2).mean().backward()
+                        optimizer.step()
+                for p, q in zip(spread.parameters(), plain.parameters(), strict=True):
+                    whole: Any = p
+                    torch.testing.assert_close(whole.full_tensor().detach(), q.detach(), rtol=1e-4, atol=1e-5)
+        finally:
+            distributed.destroy_process_group()
+    return {"agrees": True}
+
+
+def _net(check: Check) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.GELU(), torch.nn.Linear(32, 4)).to(check.device)
 
 
 def library(check: Check) -> dict[str, Any]:
@@ -88,7 +180,7 @@ def library(check: Check) -> dict[str, Any]:
 
     made = {name: optlang.Rule(name).program for name in (names() if not check.is_cpu else ["sgd", "signum"])}
     wanted = [n for n, p in made.items() if n not in FIRST and isinstance(p, Program) and not is_ambiguous(p)]
-    return _each(check, wanted, [torch.float32])
+    return _each(check, wanted, lambda name: conforms(check, name))
 
 
 def formats(check: Check) -> dict[str, Any]:
@@ -166,11 +258,70 @@ def graph(check: Check) -> dict[str, Any]:
     return _rows(check, {"captured": replay, "plain": other.step}, {})
 
 
+def rules_in_graphs(check: Check) -> dict[str, Any]:
+    """Replays of rules of many kinds."""
+    return _each(check, GRAPHED[:2] if check.is_cpu else GRAPHED, lambda name: replayed(name, check.device, "auto"))
+
+
+def replayed(name: str, device: torch.device, backend: str) -> None:
+    """Steps in a graph beside plain ones on the CPU: counts, rates, draws and values of all go on from replay to replay."""
+    from stepping import shapes_for
+
+    classes = [_load(name, backend), _load(name, "torch")]
+    shapes, settings = shapes_for(classes[0].rule, SHAPES[:-2]), [case.settings.defaults["lr"] for case in classes[0].cases]
+    there, here = (models.parameters(shapes, torch.device("cpu")) for _ in range(2))
+    there = [torch.nn.Parameter(p.detach().to(device)) for p in there]
+    rates = [torch.tensor(rate, dtype=torch.float64).to(device) for rate in settings]
+    ours, plain = (cls([(f"p{i}", p) for i, p in enumerate(params)], **more) for cls, params, more in zip(
+        classes, (there, here), ({"capturable": True}, {}), strict=True))  # fmt: skip
+    cases = [case.label for case in classes[0].cases]
+    replay: Step = ours.step
+    for step in range(6):
+        for optimizer in (ours, plain):
+            for group in optimizer.param_groups:
+                place = cases.index(group.get("rule", ""))
+                if optimizer is ours:
+                    rates[place].fill_(settings[place] / (1 + step))
+                group["lr"] = rates[place] if optimizer is ours else settings[place] / (1 + step)
+        _give(there, step)
+        _give(here, step)
+        if step == 2 and device.type == "cuda":
+            held = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(held):
+                ours.step()
+            replay = held.replay
+        replay()
+        plain.step()
+        torch.testing.assert_close([p.detach().cpu() for p in there], [p.detach() for p in here], rtol=1e-4, atol=1e-5)
+    assert {float(ours.state[p]["step"]) for p in there} == {6.0}
+
+
+def _load(rule: str, backend: str) -> Any:
+    return optlang.loads(rule, backend=backend) if " " in rule else optlang.load(rule, backend=backend)
+
+
+def held_by_graphs(check: Check) -> dict[str, str]:
+    """Which factorisations a graph can hold: rules that take others are refused with `capturable`."""
+    a = torch.eye(6, device=check.device) * torch.arange(1, 7, device=check.device)
+    asked = {"eigh": torch.linalg.eigh, "qr": torch.linalg.qr, "inv_ex": torch.linalg.inv_ex, "cholesky_ex": torch.linalg.cholesky_ex}
+    found = {}
+    for name, call in {} if check.is_cpu else asked.items():
+        call(a)
+        try:
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                call(a)
+            graph.replay()
+            torch.cuda.synchronize()
+            found[name] = "yes"
+        except Exception as problem:
+            found[name] = f"{type(problem).__name__}: {problem}"[:200]
+    return found
+
+
 def new_gradients(check: Check) -> dict[str, Any]:
     """Forward, backward and step in one graph: the gradients lie in memory of the graph's own."""
-    torch.manual_seed(0)
-    nets = [torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.GELU(), torch.nn.Linear(32, 4)).to(check.device) for _ in range(2)]
-    nets[1].load_state_dict(nets[0].state_dict())
+    nets = [_net(check) for _ in range(2)]
     ours, other = _ours()(nets[0].parameters(), lr=0.01, capturable=True), _ours()(nets[1].parameters(), lr=0.01)
     x = torch.zeros(8, 16, device=check.device)
 
@@ -390,7 +541,7 @@ def first_step(check: Check) -> dict[str, float]:
     model, backend = ("tiny", "triton") if check.is_cpu else ("gpt2", "auto")
     with tempfile.TemporaryDirectory() as cache:
         command = [sys.executable, "-c", FRESH, str(check.device), model, backend]
-        environment = _environment() | {"TRITON_CACHE_DIR": cache, "TORCHINDUCTOR_CACHE_DIR": cache}
+        environment = _environment() | dict.fromkeys(("TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME"), cache)
         told = [subprocess.run(command, env=environment, capture_output=True, text=True, check=False) for _ in range(2)]
     if bad := [one for one in told if one.returncode]:
         raise RuntimeError(bad[0].stderr[-1500:])
@@ -420,9 +571,10 @@ def extra_memory(check: Check) -> dict[str, float]:
 
 
 PARTS: dict[str, tuple[Callable[[Check], Any], float]] = {  # with about how many seconds they take
-    "copy": (memory, 2), "first rules": (first_rules, 60), "large": (large, 20), "graph": (graph, 15), "many": (many, 20),
-    "large bf16": (large_bf16, 15), "new gradients in a graph": (new_gradients, 5), "compiled step": (compiled, 40),
-    "overflow": (overflow, 8), "small": (small, 15), "small bf16": (small_bf16, 8), "first step": (first_step, 25),
-    "formats": (formats, 25), "fewer bits": (fewer_bits, 20), "extra memory": (extra_memory, 3), "peers": (peers, 60),
-    "torch compiled": (torch_compiled, 110), "library": (library, 30),
+    "copy": (memory, 2), "first rules": (first_rules, 60), "large": (large, 20), "graph": (graph, 15), "torch backend": (torch_backend, 40),
+    "rules in graphs": (rules_in_graphs, 40), "many": (many, 20), "large bf16": (large_bf16, 15), "modules": (modules, 8),
+    "new gradients in a graph": (new_gradients, 5), "compiled step": (compiled, 40), "overflow": (overflow, 8), "long": (long, 15),
+    "sharded": (sharded, 10), "small": (small, 15), "small bf16": (small_bf16, 8), "first step": (first_step, 25),
+    "formats": (formats, 25), "fewer bits": (fewer_bits, 20), "extra memory": (extra_memory, 3), "held by graphs": (held_by_graphs, 3),
+    "peers": (peers, 60), "torch compiled": (torch_compiled, 110), "library": (library, 30),
 }  # fmt: skip
