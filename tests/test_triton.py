@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from stepping import is_ambiguous, program, shapes_for
+from stepping import cell, is_ambiguous, program, shapes_for
 from test_torch_layouts import shelf
 from torch import Tensor
 from torch_pairs import Pair, tensors
@@ -19,7 +19,7 @@ from torch_pairs import Pair, tensors
 import optlang
 from optlang import ir
 from optlang.backends import passes
-from optlang.types import needs_matrix
+from optlang.types import TENSOR, needs_matrix
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="Triton does not interpret")
@@ -149,6 +149,26 @@ def test_tables_are_sent_again_where_something_moved() -> None:
     both.step()
     [[sizes, _]] = loaded.tables.values()
     assert sizes == (40,)
+
+
+def test_parameters_without_elements_alone_launch_nothing() -> None:
+    both = pair(optlang.Rule("adamw").program, tensors([(0,), (0, 4)]))
+    both.step()
+    assert kernels(both)
+
+
+def test_numbers_of_the_device_as_its_base_has_them() -> None:
+    """Of a count and a setting that are tensors, also where a single one is counted and summed."""
+    from optlang.backends.device_scalars import DeviceScalars
+    from optlang.backends.triton.scalars import TritonScalars
+
+    moving = [ir.power(ir.hyper("k"), ir.T), ir.mul(ir.hyper("lr"), ir.mul(ir.fact("numel"), ir.T))]
+    nodes = [*moving, *(ir.make(op, (moving[1],), TENSOR) for op in ("count", "sum", "amax"))]
+    cells = [cell(torch.ones(2), torch.ones(2), lr=torch.tensor(0.1), k=3.0) for _ in range(3)]
+    for place, one in enumerate(cells):
+        one.t = torch.tensor(float(place + 1))  # type: ignore[assignment]
+    found, expected = (made(cells, torch.device("cpu")) for made in (TritonScalars(nodes, True), DeviceScalars(nodes)))
+    assert torch.allclose(found, expected, rtol=1e-14) and found.shape == (3, len(nodes))
 
 
 def test_a_graph_keeps_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from optlang.types import TypeProblem
 
 OPERATORS: dict[str, str] = {row.infix[0]: row.name for row in ops.ROWS if row.infix is not None}
 COMPARISONS = frozenset(["<", "<=", ">", ">=", "==", "!="])
-MOST_DIGITS = 400
 
 
 class Scope(Protocol):
@@ -56,12 +55,11 @@ def lower(scope: Scope, expr: syntax.Expr) -> Value:
 def number(scope: Scope, expr: syntax.Number) -> Value:
     """A literal; whole numbers without point or exponent are of kind int."""
     text = expr.text
-    if len(text) <= MOST_DIGITS:
-        value: float | int = int(text) if text.isdigit() else float(text)
-        if isinstance(value, int) and value < 2**53:
-            return ir.const(value)
-        if float(value) != float("inf"):
-            return ir.const(float(value))
+    value: float | int = int(text) if text.isdigit() else float(text)
+    if isinstance(value, int) and value < 2**53:
+        return ir.const(value)
+    if float(value) != float("inf"):
+        return ir.const(float(value))
     scope.context.report(scope.source, "L03", "the number is too large for a float64", expr.span, "at most about 1.8e308",
                          "write `inf` for infinity")  # fmt: skip
     return None
