@@ -42,7 +42,7 @@ resume: $(VENV)/.ready-for-tests ## Runs that are cut and gone on with: every ru
 gpu-check: $(VENV)/.ready-for-tests ## What only an NVIDIA GPU can tell: right numbers, CUDA graphs, speed; JSON in tests/bench/results
 	$(PY) tests/gpu/check.py
 
-played-gpu: $(VENV)/.ready-for-tests ## Every rule and module with tensors that only say they are on a GPU: devices, number types, waiting; 2 minutes
+played-gpu: $(VENV)/.ready-for-tests ## Every rule and module with tensors that only say they are on a GPU: devices, number types, waiting; 3 minutes
 	OPTLANG_EVERYTHING=1 $(PY) -m pytest -q tests/test_on_a_gpu.py
 
 sharded: $(VENV)/.ready-for-tests ## Every rule on 2 and 4 processes beside one, what was found into docs/sharded.json

@@ -61,7 +61,11 @@ def machine_code(function: Any, architecture: int, double: bool = False) -> dict
     types |= {"rows": "*fp64" if double else "*fp32", "levels": "*fp32", "below": "*u8"}
     target = GPUTarget("cuda", architecture, 32)
     made = triton.compile(ASTSource(function, types, {}, {}), target=target, options={"num_warps": kernels.WARPS})
-    text = made.asm["ptx"]
+    return assembled(made.asm["ptx"], architecture)
+
+
+def assembled(text: str, architecture: int) -> dict[str, int]:
+    """What NVIDIA's assembler says about a program."""
     with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
         file.write(text)
         file.flush()

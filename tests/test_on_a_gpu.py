@@ -1,11 +1,14 @@
-"""Steps on a GPU that is only said to be there (see `elsewhere`): devices, number types and what the host waits for. 15 seconds.
+"""Steps on a GPU that is only said to be there (see `elsewhere`): devices, number types and what the host waits for. 25 seconds.
 
-Some of the rules in each way; all of them with OPTLANG_EVERYTHING=1, 2 minutes.
+Some of the rules in each way; all of them with OPTLANG_EVERYTHING=1, 3 minutes.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -247,6 +250,21 @@ def test_kernels_of_states_in_fewer_bits(state: str) -> None:
     shapes = LARGE if state == "int8" else SHAPES
     given: dict[str, Any] = {"formats": {"state": state}, "backend": "triton", "shapes": shapes, "captures": 2, "steps": 3}
     run("adamw", {"capturable": True}, **given).compare(around=interpreted, tolerance=1e-5)
+
+
+COMPILED = ["adamw"] + ["lamb", "adafactor", "radam", "prodigy", "sm3", "adamcm", "core", "came", "adamp"] * EVERYTHING
+
+
+def test_what_torchs_compiler_makes_for_a_gpu() -> None:
+    """Kernels that the tools for sm_90 take, one for a rule that goes element by element, and nothing left to torch."""
+    pytest.importorskip("triton")
+    command = [sys.executable, str(Path(__file__).with_name("inductor_kernels.py")), "90", *COMPILED]
+    done = subprocess.run(command, env=os.environ | {"TRITON_INTERPRET": "0"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert {one["rule"] for one in found} == set(COMPILED)
+    assert all(one["kernels"] >= 1 and one["left to torch"] == 0 for one in found), found
+    assert [(one["kernels"], one["spilled"]) for one in found if one["rule"] == "adamw"] == [(1, 0)]
 
 
 # ------------------------------------------------------------------------------------------------ what would be noticed
