@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from elsewhere import GPU, Graph, OnAGPU, There, held, interpreted, on_a_gpu
@@ -23,8 +24,10 @@ from torch import Tensor
 
 import optlang
 from optlang import Rule, library
+from optlang.backends import repeat
+from optlang.backends.repeat import Tables
 from optlang.ir import Routing
-from optlang.runtime import captured
+from optlang.runtime import captured, gathering
 
 EVERYTHING = "OPTLANG_EVERYTHING" in os.environ
 INTERPRETS = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="Triton does not interpret")
@@ -250,6 +253,37 @@ def test_kernels_of_states_in_fewer_bits(state: str) -> None:
     shapes = LARGE if state == "int8" else SHAPES
     given: dict[str, Any] = {"formats": {"state": state}, "backend": "triton", "shapes": shapes, "captures": 2, "steps": 3}
     run("adamw", {"capturable": True}, **given).compare(around=interpreted, tolerance=1e-5)
+
+
+class Watch:
+    """As ours, which looks at memory that these tensors do not have."""
+
+    def __init__(self, tensors: list[Tensor], are_gradients: list[bool]) -> None:
+        self.given = list(zip(tensors, are_gradients, strict=True))
+        self.pointers = np.empty(len(tensors), dtype=np.int64)
+        self.holds()
+
+    def holds(self) -> bool:
+        self.pointers[:] = [(x.grad if is_gradient else x).data_ptr() for x, is_gradient in self.given]  # type: ignore[union-attr]
+        return True
+
+
+@INTERPRETS
+@pytest.mark.parametrize(("name", "backend"), [("adamw", "auto"), ("lion", "torch")])
+def test_steps_that_come_again(name: str, backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables that stay on the device, with rates that change between steps."""
+    again: list[Any] = []
+    taken = Tables.ready
+    monkeypatch.setattr(Tables, "ready", lambda self, *given: again.append(self) or taken(self, *given))
+    monkeypatch.setattr(repeat, "Watch", Watch)
+    monkeypatch.setattr(gathering, "repeats", lambda groups, cells: not groups[0]["params"][0].is_cpu)
+
+    def slower(optimizer: Any, put: Put, step: int) -> None:
+        optimizer.param_groups[0]["lr"] = 0.01 / (1 + step // 3)
+
+    mode = run(name, backend=backend, steps=8, before=slower).compare(around=interpreted, tolerance=1e-5)
+    assert len(again) == 6
+    assert mode.looks == []
 
 
 COMPILED = ["adamw"] + ["lamb", "adafactor", "radam", "prodigy", "sm3", "adamcm", "core", "came", "adamp"] * EVERYTHING
