@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -359,5 +360,9 @@ def test_most_of_the_library_is_capturable() -> None:
         for program in [c.program for c in made.cases] if isinstance(made, ir.Routing) else [made]:
             if why := captured.refuses(program):
                 refused[name] = why
-    assert len(refused) < 30, refused
-    assert all(why.startswith("it ") for why in refused.values())
+    again = [name for name, why in refused.items() if why.startswith("it asks the model again, and a graph cannot draw")]
+    waits = [name for name, why in refused.items() if why.startswith("it takes ") and why.endswith(", for which the host waits")]
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert f"for the {len(again)} rules that ask the model again" in readme
+    assert f"and the {len(waits)} that take eigenvectors or orthonormal bases" in readme
+    assert len(again) + len(waits) == len(refused), refused

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from optlang.runtime.gathering import Gathered
     from optlang.runtime.grouped import Grouped
 
-WAITING = {"eigenvectors": "eigenvectors", "orthonormal": "orthonormal bases"}  # torch's functions look at what they found
+WAITING = {"eigenvectors": "eigenvectors", "orthonormal": "orthonormal bases"}  # torch looks at what it found; see its issue 188355
 
 
 def refuses(program: ir.Program) -> str:
