@@ -157,6 +157,20 @@ def test_parameters_without_elements_alone_launch_nothing() -> None:
     assert kernels(both)
 
 
+def test_steps_that_come_again_read_the_numbers_of_their_step() -> None:
+    """Numbers of many steps are computed at once; from the fourth step on one of them is read."""
+    found = []
+    for backend in ("triton", "reference"):
+        params = [x.requires_grad_() for x in tensors([(40,), (9,)])]
+        optimizer: Any = optlang.load("adamw", backend=backend)(params, lr=0.1)
+        for _ in range(5):
+            for p in params:
+                p.grad = p.detach() + 1
+            optimizer.step()
+        found.append(torch.cat([p.detach() for p in params]))
+    torch.testing.assert_close(*found)
+
+
 def test_numbers_of_the_device_as_its_base_has_them() -> None:
     """Of a count and a setting that are tensors, also where a single one is counted and summed."""
     from optlang.backends.device_scalars import DeviceScalars

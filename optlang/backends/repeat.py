@@ -99,7 +99,7 @@ class Table:
         if any(rows is None for rows in found):
             return self._numbers(hypers, [(kind, t) for kind in self.kinds])[None]
         with np.errstate(over="ignore"):
-            return np.stack(found, 1).astype(self.number)
+            return np.stack(found, 1).astype(self.number, order="C")  # kernels read each step as it lies in memory
 
     def _numbers(self, hypers: Hypers, rows: Sequence[tuple[tuple[int, Any], int]]) -> Array:
         found = [self.slots(hypers[group], t, dict(facts)) for (group, facts), t in rows]
