@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from test_search_hunt import SHORT, started
 
+from optlang.cli import main
 from optlang.rules import Rule
+from optlang.search import api, finals
 from optlang.search.evolution.settings import SettingsError
 from optlang.search.finals import Piece, decided, ending, table, work
 from optlang.search.programs.genome import Form
+from optlang.search.store.database import Store
 from optlang.search.training.levels import Level
 from optlang.search.training.profile import Budget, standings
 from optlang.search.training.tasks import task
@@ -46,6 +50,24 @@ def test_finals(tmp_path: Path) -> None:
     assert all(name in shown for name in rules) and "tuned with 4 trials each" in shown
 
 
+def test_from_a_seed_to_the_finals_and_the_report_in_one_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(api, "FUNNEL", (SHORT, PLANTED))
+    monkeypatch.setattr(finals, "decided", partial(decided, workloads=("planted-normalized",), budget=LITTLE))
+    store = tmp_path / "run.db"
+    words = ["sgd-bare", "--store", str(store), "--children", "600", "--population", "20", "--baselines", "--workers", "1", "--quiet"]
+    assert main(["search", *words, "--finals"]) == 0
+    shown = capsys.readouterr().out
+    best = {Rule(path).name: path for path in Path(f"{store}.best").glob("*.opt")}
+    assert best and all(name in shown and str(path) in shown for name, path in best.items())
+    with Store.read(store) as kept:
+        rates = dict(kept.events("middles of the finals")[-1])
+    page = Path(f"{store}.html").read_text()
+    assert set(best) < set(rates) and all(f">{name}</td>" in page for name in (*best, "adamw", "signum"))
+    assert "random reached" in page and "Against known rules" in page
+
+
 def refused(piece: Piece) -> None:
     raise AssertionError(piece)
 
@@ -53,6 +75,13 @@ def refused(piece: Piece) -> None:
 def test_a_search_without_programs_has_no_finals(tmp_path: Path) -> None:
     with started(tmp_path / "run.db") as run, pytest.raises(SettingsError, match="has no program yet"):
         decided(run.store, run.hunt.settings, (), LITTLE)
+
+
+def test_a_search_of_one_level_has_no_finals(tmp_path: Path) -> None:
+    with started(tmp_path / "run.db", children=300) as run:
+        list(run)
+        with pytest.raises(SettingsError, match="no task that selection has not seen"):
+            decided(run.store, run.hunt.settings, (), LITTLE)
 
 
 def test_the_better_rule_wins_both() -> None:

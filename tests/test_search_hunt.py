@@ -313,6 +313,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["search", "adamw", "--store", "{store}", "--minutes", "1"], "is there already"),
         (["search", "adamw", "--store", "{new}", "--children", "-5"], "a budget is negative"),
         (["search", "adamw", "--store", "{new}", "--minutes", "0"], "the budget is zero"),
+        (["search", "adamw", "--store", "{new}", "--finals", "--no-funnel"], "leave --no-funnel out"),
         (["search", "adamw", "--store", "{new}", "--tasks", "diggits"], "there is no task 'diggits'"),
         (["search", "adamw", "--store", "{new}", "--functions", "addd"], "there is no function `addd`"),
         (["search", "adamw", "--store", "{new}", "--population", "1"], "a population of 1 cannot evolve"),

@@ -46,7 +46,7 @@ def test_the_view_of_a_terminal(tmp_path: Path) -> None:
         console.print(Group(*view._parts(last), front(run)))
         best = run.best()
     shown = console.file.getvalue()  # type: ignore[attr-defined]
-    for text in (best.text.splitlines()[0], f"fitness {best.fitness:.4f}", "canonical", "trained", "statements", "Ctrl-C ends"):
+    for text in (best.text.splitlines()[0], f"fitness {best.fitness:.4f}", "canonical", "trained", "bytes/element", "Ctrl-C ends"):
         assert text in shown
     assert line(last).startswith("100%") or "%" in line(last)
     assert left(last, 60.0) == "" or "minutes left" in left(last, 60.0)

@@ -8,6 +8,7 @@ import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 import torch
@@ -65,7 +66,8 @@ def checked(text: str) -> Tags:
     assert not tags.open
     assert not {tag for tag, _ in tags.seen} & {"script", "link", "img", "iframe", "object"}
     for _, attributes in tags.seen:
-        assert not any(name.startswith("on") or name in ("src", "href", "action") for name in attributes)
+        assert not any(name.startswith("on") or name in ("src", "action") for name in attributes)
+        assert (attributes.get("href") or "data:text/plain").startswith("data:text/plain"), "files are in the page itself"
     assert not re.search(r"url\(|@import", text)
     assert len(text) < 2_000_000
     return tags
@@ -81,6 +83,8 @@ def test_a_search_with_everything(store: Path, tmp_path: Path, capsys: pytest.Ca
     for branch in ("evolution", "random", "constants"):
         assert f">{branch}</text>" in text
     assert "<math" in text and "rule Found" in text
+    files = re.findall(r'<a download="(Found\d+)\.opt" href="data:text/plain;charset=utf-8,([^"]+)">', text)
+    assert len(files) > 1 and all(Rule(unquote(rule)).name == name for name, rule in files)
 
 
 def test_the_data_are_those_of_the_store(store: Path) -> None:

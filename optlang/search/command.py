@@ -19,6 +19,7 @@ ABOUT = """\
 Searches the space of update rules, as the search that found Lion did, from one rule or several.
 
   optlang search adamw --minutes 30 --store run.db      evolve AdamW; everything goes into run.db at once
+  optlang search adamw --minutes 120 --baselines --finals   from AdamW to tuned and shortened rules, and a report, in one go
   optlang search my.opt lion --children 50000           two seeds; ends after so many children
   optlang search adamw --baselines --minutes 60         beside random search and constants-only evolution, 4 times the budget each
   optlang search adamw --space lion --limit statements=15 --never t
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, help="processes; default: one for each core")
     parser.add_argument("--ray", metavar="ADDRESS", nargs="?", const="local", help="train on a Ray cluster; alone: one on this machine")
     parser.add_argument("--no-funnel", action="store_true", help="end after the first level")
+    parser.add_argument("--finals", action="store_true", help="then the finals, the best as FILE.best/*.opt, and FILE.html, the report")
     parser.add_argument("-o", "--output", metavar="OUT", help="of report and export")
     parser.add_argument("--to", default="opt", choices=["opt", "module", "latex"], help="of export; default: opt")
     parser.add_argument("--quiet", action="store_true", help="print the end only")
@@ -95,6 +97,8 @@ def _store_named(arguments: argparse.Namespace, least: int, most: int) -> list[s
 def _search(arguments: argparse.Namespace) -> int:
     from optlang.search import api
 
+    if arguments.finals and arguments.no_funnel:
+        raise ValueError("--finals are on tasks of the funnel's last level; leave --no-funnel out")
     seeds = arguments.words or ["adamw"]
     given = {name: getattr(arguments, name) for name in ("minutes", "children", "steps")}
     budget = {name: value for name, value in given.items() if value is not None} or {"minutes": 30.0}
@@ -168,7 +172,25 @@ def _followed(search: Search, arguments: argparse.Namespace) -> int:
         first = results[0]
         print(f"{level.name}: {len(results)} programs, best {first.assessment.fitness:.4f} ± {first.assessment.error:.4f}", flush=True)
     print(f"the hall of fame is in {search.store.path}.hall; see `optlang search report {search.store.path}`")
+    if arguments.finals:
+        _decided(search.store, arguments.workers)
+        _reported(search.store, f"{search.store.path}.html")
     return 0
+
+
+def _decided(store: Store, workers: int | None) -> None:
+    """The finals, and who was in them as files: shortened, with the step size around which all were tuned."""
+    from optlang.search import finals
+    from optlang.search.evolution.settings import Settings
+    from optlang.search.store.found import write_best
+    from optlang.search.workers.executor import Processes
+
+    settings = Settings.from_json(store.meta("settings"))
+    with closing(Processes(finals.work, workers or os.cpu_count() or 1, finals.TIMEOUT)) as team:
+        print(finals.table(finals.decided(store, settings, executor=team)), flush=True)
+    best = finals.centred_finalists(store, settings)
+    for path in write_best(best, settings.space.form, Path(f"{store.path}.best")):
+        print(f"written to {path}")
 
 
 @contextmanager
@@ -214,26 +236,25 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _finals(arguments: argparse.Namespace) -> int:
-    from optlang.search.evolution.settings import Settings
-    from optlang.search.finals import TIMEOUT, decided, table, work
     from optlang.search.store.database import Store
-    from optlang.search.workers.executor import Processes
 
     [path] = _store_named(arguments, 1, 1)
-    with Store.open_(path) as store, closing(Processes(work, arguments.workers or os.cpu_count() or 1, TIMEOUT)) as team:
-        print(table(decided(store, Settings.from_json(store.meta("settings")), executor=team)))
+    with Store.open_(path) as store:
+        _decided(store, arguments.workers)
     return 0
 
 
 def _report(arguments: argparse.Namespace) -> int:
+    [path] = _store_named(arguments, 1, 1)
+    with _opened(path) as (store, _, _):
+        _reported(store, arguments.output or f"{path}.html")
+    return 0
+
+
+def _reported(store: Store, output: str) -> None:
     from optlang.search.report import page
 
-    [path] = _store_named(arguments, 1, 1)
-    output = arguments.output or f"{path}.html"
-    with _opened(path) as (store, _, _):
-        Path(output).write_text(page(store), encoding="utf-8")
-    print(f"written to {output}")
-    return 0
+    _written(page(store), output)
 
 
 @contextmanager

@@ -58,6 +58,12 @@ def finalists(store: Store, settings: Settings) -> list[Found]:
     raise SettingsError(f"{store.path} has no program yet; go on with `optlang search resume {store.path}`")
 
 
+def centred_finalists(store: Store, settings: Settings) -> list[Found]:
+    """The finalists with the step sizes around which they were tuned."""
+    rates = dict(middles(store, settings))
+    return [replace(one, lr=rates[one.name]) for one in finalists(store, settings)]
+
+
 @dataclass(frozen=True)
 class Piece:
     """One part of the comparison, done by whoever is free: a rule's end on a task, or the times of all rules on a workload."""
@@ -112,6 +118,8 @@ def middles(store: Store, settings: Settings) -> list[tuple[str, float]]:
 def pieces(store: Store, settings: Settings, workloads: Sequence[str], budget: Budget) -> list[Piece]:
     """All parts: every rule on every task of the last level, then every workload."""
     found = tuple(finalists(store, settings))
+    if len(settings.funnel) < 2:
+        raise SettingsError(f"{store.path} has one level and so no task that selection has not seen; search with the funnel")
     level, rivals = settings.funnel[-1], tuple(settings.rivals)
     common = (found, settings.space.form, rivals, settings.trials, budget, tuple(middles(store, settings)))
     names = [*(one.name for one in found), *rivals]

@@ -104,10 +104,10 @@ def screening(search: Search, branch: str, seconds: float) -> Table:
 def front(search: Search) -> Table:
     """Fitness against size."""
     made = Table(box=None, pad_edge=False)
-    for word in ("rule", "fitness", "statements", "slots"):
+    for word in ("rule", "fitness", "statements", "slots", "bytes/element"):
         made.add_column(word, justify="left" if word == "rule" else "right")
     for one in search.pareto()[:ROWS]:
-        made.add_row(one.name, f"{one.fitness:.4f}", str(one.statements), str(one.slots))
+        made.add_row(one.name, f"{one.fitness:.4f}", str(one.statements), str(one.slots), str(one.size))
     return made
 
 

@@ -95,7 +95,7 @@ def from_store(store: Store) -> ReportData:
         funnel=tuple(row for one in settings.funnel if (row := _level(store, one)) is not None),
         points=tuple(points), overfits_from=onset(points),
         front=tuple(pareto(store, level.name)),
-        hall=tuple(_ranked(found, form, _as_written(found, form) if place == 0 else found.rule(form)) for place, found in enumerate(best)),
+        hall=tuple(_ranked(found, form, found.written(form) if place == 0 else found.rule(form)) for place, found in enumerate(best)),
         lineage=_lineage(store, best[0], level) if best else (),
         finals=(store.events("finals") or [{}])[-1], settings=store.meta("settings"), versions=store.meta("versions"),
     )  # fmt: skip
@@ -120,14 +120,6 @@ def _level(store: Store, level: Level) -> LevelRow | None:
 
 def _ranked(found: Found, form: Form, rule: str) -> Ranked:
     return Ranked(found, rule, latex(found.program(form)))
-
-
-def _as_written(found: Found, form: Form) -> str:
-    """As a person would write it, which takes a second; quickly where that is not possible."""
-    try:
-        return found.distilled(form).opt()
-    except ValueError:  # it diverges where the proof has to compare
-        return found.rule(form)
 
 
 def _lineage(store: Store, winner: Found, level: Level) -> tuple[Ancestor, ...]:

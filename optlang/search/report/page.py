@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from html import escape
+from urllib.parse import quote
 
 from latex2mathml.converter import convert
 
@@ -31,7 +32,7 @@ th:first-child, td:first-child { text-align: left }
 pre { background: var(--card); padding: .7rem .9rem; border-radius: 6px; overflow-x: auto; margin: .4rem 0;
   font: 13px/1.45 ui-monospace, monospace }
 .gone { color: var(--gone) } .came { color: var(--came) } summary { cursor: pointer } details { margin: .4rem 0 }
-math { font-size: 1.05rem } .equations { overflow-x: auto; padding: .3rem 0 }
+a { color: var(--c1) } math { font-size: 1.05rem } .equations { overflow-x: auto; padding: .3rem 0 }
 """
 
 MEASURES = {
@@ -91,7 +92,9 @@ def _winner(data: ReportData) -> str:
 
 
 def _rule(ranked: Ranked) -> str:
-    return f'<div class="equations">{equations(ranked.equations)}</div><pre>{escape(ranked.rule)}</pre>'
+    name = escape(f"{ranked.found.name}.opt")
+    link = f'<p><a download="{name}" href="data:text/plain;charset=utf-8,{quote(ranked.rule)}">{name}</a></p>'
+    return f'<div class="equations">{equations(ranked.equations)}</div><pre>{escape(ranked.rule)}</pre>{link}'
 
 
 def equations(latex: str) -> str:

@@ -57,6 +57,13 @@ class Found:
         doc = f"found by optlang search, branch {self.branch}, program {self.number}"
         return distil(from_text(self.text), form, name=self.name, doc=doc, lr=self.lr)
 
+    def written(self, form: Form) -> str:
+        """The text of a `.opt` file as a person would write it; quickly where it diverges, so that no proof can compare."""
+        try:
+            return self.distilled(form).opt()
+        except ValueError:
+            return self.rule(form)
+
 
 def hall_of_fame(store: Store, level: str, count: int = 10, branch: str = "evolution") -> list[Found]:
     """The fittest programs of a level, best first. Of those that trained alike to the last bit, the shortest: they are one rule."""
@@ -111,6 +118,15 @@ def write_hall(store: Store, level: str, form: Form, folder: Path, count: int = 
         path = folder / f"{rank:02}.opt"
         path.write_text(f"# fitness {one.fitness:.4f} ± {one.error:.4f}; program {one.number}\n{one.rule(form)}", encoding="utf-8")
         paths.append(path)
+    return paths
+
+
+def write_best(best: Sequence[Found], form: Form, folder: Path) -> list[Path]:
+    """Rules as `.opt` files under their own names, as a person would write them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{one.name}.opt" for one in best]
+    for path, one in zip(paths, best, strict=True):
+        path.write_text(one.written(form), encoding="utf-8")
     return paths
 
 
