@@ -10,14 +10,18 @@ import re
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import torch
 import triton
 from stepping import cell, step_of
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.runtime.driver import driver
 
 import optlang
 from optlang.backends.triton import BACKEND, kernels, source
@@ -79,7 +83,20 @@ def assembled(text: str, architecture: int) -> dict[str, int]:
     return {name: len(re.findall(what, text)) for name, what in WIDE.items()} | {"registers": int(registers), "spilled": spilled}
 
 
+def built(loaded: kernels.Loaded, architecture: int) -> None:
+    """As the runtime has them compiled before the first launch, by a Triton that is told of such a GPU."""
+    target = GPUTarget("cuda", architecture, 32)
+    driver.set_active(SimpleNamespace(get_current_target=lambda: target, get_current_device=lambda: 0, get_current_stream=lambda device: 0))
+    with mock.patch.object(torch.cuda, "device", lambda device: nullcontext()):
+        like: Any = SimpleNamespace(s=torch.zeros(1), weights=torch.zeros(1))
+        kernels.build([function for function, _ in loaded.launches], like)
+    for function, _ in loaded.launches:
+        [made] = function.device_caches[0][0].values()
+        assert "cubin" in made.asm
+
+
 def main() -> None:
+    built(*kernels_of("adamw", torch.float32), int(sys.argv[1]))
     wanted = [(name, dtype, None, "nearest") for name, dtype in PLAIN]
     for name, dtype, *stored in wanted + [("adamw", dtype, state, weights) for state, dtype, weights in PACKED]:
         for loaded in kernels_of(name, dtype, *stored):
