@@ -134,7 +134,7 @@ def test_programs_of_seeds(seed: int) -> None:
     Agreement()(grow(Dice(seed)), Way())
 
 
-@pytest.mark.parametrize(("kind", "count"), [("programs", 60), ("cpp", 40), ("texts", 500), ("touched", 40)])
+@pytest.mark.parametrize(("kind", "count"), [("programs", 60), ("cpp", 40), ("triton", 20), ("texts", 500), ("touched", 40)])
 def test_a_slice(kind: str, count: int) -> None:
     chosen = KINDS[kind]()
     made = [chosen.made(Dice(f"slice {seed}")) for seed in range(count)]

@@ -43,7 +43,7 @@ def program(dice: Dice) -> Program:
     """Half of them run in one group in float64 with all gradients, which is the search's way; more of those it takes."""
     grown = grow(dice)
     more = tuple(name for name, of in MORE.items() if dice.number(1, of) == 1)
-    way = Way(halfway=dice.one([True, False]), steps=dice.one([2, 3, 3, 4]), math=dice.one(MATHS), shapes=dice.one(SHAPES))
+    way = Way(halfway=dice.one([True, False]), steps=dice.one([2, 3, 4, 6]), math=dice.one(MATHS), shapes=dice.one(SHAPES))
     if dice.number(1, 6) > 3 + grown.alone:
         dtype = dice.one(DTYPES)
         way = replace(way, dtype=dtype, groups=dice.one([True, False]), missing=dice.one([True, False]),
@@ -52,9 +52,9 @@ def program(dice: Dice) -> Program:
 
 
 def few_steps(dice: Dice) -> Program:
-    """Two steps, for what is slow or costly to set up; no halts."""
+    """Two steps, or five, of which the last come from kept tables; for what is slow or costly to set up; no halts."""
     made = program(dice)
-    return Program(made.grown, replace(made.way, halfway=False, steps=2), ())
+    return Program(made.grown, replace(made.way, halfway=False, steps=dice.one([2, 5])), ())
 
 
 def _programs(name: str, ways: Sequence[str], made: Callable[[Dice], Program] = program, **more: Any) -> Kind:
