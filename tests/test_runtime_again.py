@@ -128,12 +128,16 @@ def test_what_changes_between_two_steps_counts(name: str, backend: str) -> None:
     twin.check()
 
 
-@pytest.mark.parametrize("name", ["adamw", "adam", "lion"])
-def test_rates_that_change_in_every_step(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "backend", "steps"),
+    [("adamw", "cpp", 90), ("adam", "cpp", 90), ("lion", "cpp", 30), ("adam", "torch", 30), ("adamw", "triton", 12)],
+)
+def test_rates_that_change_in_every_step(name: str, backend: str, steps: int) -> None:
     """`lr` is a number by itself for some of them, and one with `t` for others; more steps than are computed ahead."""
-    twin = Twin(rule=name)
-    for taken in range(150):
-        twin.change(lambda o, p, t=taken: o.param_groups[t % 2].update(lr=0.1 / (1 + t // 2)) if 20 < t < 90 else None)  # type: ignore[misc]
+    twin = Twin(backend, rule=name)
+    for taken in range(steps):
+        changes = steps // 3 < taken < steps // 2
+        twin.change(lambda o, p, t=taken: o.param_groups[t % 2].update(lr=0.1 / (1 + t // 2)) if changes else None)  # type: ignore[misc]  # noqa: B023
         twin.step()
     twin.check()
     assert twin.both[0]._again is not None

@@ -65,7 +65,7 @@ class Table:
         return np.stack([np.broadcast_to(x, self.count) for x in (counts, seed & 0xFFFFFFFF, self.streams)], 1) & 0xFFFFFFFF
 
     def rows(self, hypers: Hypers, counts: Counts) -> tuple[Array, Array]:
-        """The different rows of numbers, and which of them each parameter has."""
+        """The different rows of numbers, to be read only until the next step, and which of them each parameter has."""
         if isinstance(counts, int):
             return self._rows_at(hypers, counts), self.kind
         pairs, places = np.unique(np.stack([self.kind, counts]), axis=1, return_inverse=True)

@@ -44,8 +44,8 @@ class CppTable(Table):
         if rows.shape == self.numbers.shape and places is self.places:
             self.numbers[:] = rows
         else:
-            self.numbers, self.places = rows, places
-            self.row_of[:] = rows.ctypes.data + rows.strides[0] * places
+            self.numbers, self.places = rows.copy(), places
+            self.row_of[:] = self.numbers.ctypes.data + self.numbers.strides[0] * places
         if self.draws:
             self.drawn[:] = self.counters(counts, seed)
         return self._take
