@@ -2,9 +2,10 @@
 
 Processor time is what counts, since machines are shared. `front`: children a second through mutation, types, keys, fingerprint
 and descent test, while a population evolves whose fitness is drawn by behaviour, so that there is selection and no training.
-`audit`: pairs of programs that were merged, run on gradients that no fingerprint has seen, of other sizes, too. `runs`: trainings of 200
-steps on digits. `ranking`: six known rules on the first level, each time with other seeds and a baseline of their own.
-`workers`, `actors` (of Ray): see `search_workers.py`. Figures of one call are put beside those that the file has.
+`audit`: pairs of programs that were merged, run on gradients that no fingerprint has seen, of other sizes, too. `runs`: trainings
+of 200 steps on digits. `ranking`: six known rules on the first level, each time with other seeds and a baseline of their own.
+`levels`: one program on every level of the funnel. `workers`, `actors` (of Ray): see `search_workers.py`. Figures of one call are
+put beside those that the file has.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from optlang.search.programs.mutation import Mutator
 from optlang.search.screening import fingerprint as behaviour
 from optlang.search.screening.sieve import Screen
 from optlang.search.training.fitness import baseline, fitness, tune
-from optlang.search.training.levels import SEARCH
+from optlang.search.training.levels import FUNNEL, SEARCH
 from optlang.search.training.tasks import task
 
 CHILDREN, COURSES = 20_000, 3
@@ -166,6 +167,21 @@ def kendall(one: Sequence[float], other: Sequence[float]) -> float:
     return sum(float(np.sign((one[i] - one[j]) * (other[i] - other[j]))) for i, j in pairs) / len(pairs)
 
 
+def levels() -> dict[str, Any]:
+    """AdamW tuned on each level near a step size that is known, as children are."""
+    program, seconds = Rule("adamw").program, {}
+    for level in FUNNEL:
+        places = [task(name).longer(level.factor) for name in level.tasks]
+        for one in places:
+            tune([program], one.longer(0.05 / level.factor), (0,), starts=(-5,))  # data are there
+        started = time.process_time()
+        for one in places:
+            tune([program], one, tuple(range(level.seeds)), starts=(-5,))
+        seconds[level.name] = time.process_time() - started
+    least = seconds[SEARCH.name]
+    return {"seconds": {name: round(s, 2) for name, s in seconds.items()}, "times": {name: round(s / least) for name, s in seconds.items()}}
+
+
 def workers() -> dict[str, Any]:
     from search_workers import compared
 
@@ -179,7 +195,7 @@ def actors() -> dict[str, Any]:
 
 
 MEASURES: Mapping[str, Callable[[], dict[str, Any]]] = {
-    "front": front, "audit": audit, "runs": runs, "ranking": ranking, "workers": workers, "actors": actors,
+    "front": front, "audit": audit, "runs": runs, "ranking": ranking, "levels": levels, "workers": workers, "actors": actors,
 }  # fmt: skip
 
 
