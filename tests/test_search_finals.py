@@ -36,7 +36,7 @@ def test_finals(tmp_path: Path) -> None:
         list(run)
         list(run.promote())
         made = decided(run.store, run.hunt.settings, ("planted-normalized",), LITTLE)
-        again = decided(run.store, run.hunt.settings, ("planted-normalized",), LITTLE)
+        again, report = run.finals(), run.report()
         with run.store.transaction() as do:
             do.execute("DELETE FROM events WHERE kind = 'finals'")
         pieces = decided(run.store, run.hunt.settings, ("planted-normalized",), LITTLE, Serial(refused))
@@ -47,7 +47,7 @@ def test_finals(tmp_path: Path) -> None:
     assert {one["rule"] for one in made["endings"]} == rules
     assert all(0 <= one["low"] <= one["score"] <= one["high"] <= 1 for one in made["standings"])
     shown = table(made)
-    assert all(name in shown for name in rules) and "tuned with 4 trials each" in shown
+    assert all(name in shown and f">{name}<" in report for name in rules) and "tuned with 4 trials each" in shown
 
 
 def test_from_a_seed_to_the_finals_and_the_report_in_one_command(

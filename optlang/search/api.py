@@ -8,6 +8,8 @@
     for level, results in run.promote():       # longer tasks, then the hold-out, opened once
         print(level.name, results[0].assessment.fitness)
     print(run.best().rule(run.form))           # a `.opt` file
+    run.finals()                               # the best against AdamW and others, all tuned alike
+    Path("report.html").write_text(run.report())
 
 Tasks are names of built-in ones, or Python files with a class as `optlang race` takes it.
 """
@@ -87,6 +89,18 @@ class Search:
         """The hall of fame as `.opt` files beside the store."""
         self._hall_due = time.monotonic() + HALL_EVERY
         return write_hall(self.store, self.level, self.form, Path(f"{self.store.path}.hall"))
+
+    def finals(self) -> dict[str, Any]:
+        """The best against known rules, all tuned alike, as plain values: see `optlang.search.finals`. Raises SettingsError."""
+        from optlang.search.finals import decided
+
+        return decided(self.store, self.hunt.settings)
+
+    def report(self) -> str:
+        """One page with everything, as HTML."""
+        from optlang.search.report import page
+
+        return page(self.store)
 
     def close(self) -> None:
         """Ends the workers and frees the store."""
