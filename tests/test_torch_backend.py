@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from optlang import ir
 from optlang.analysis import live
 from optlang.backends.base import Step, StepError
 from optlang.backends.reference import BACKEND as REFERENCE
-from optlang.backends.torch import BACKEND, TorchExecutable, barriers
+from optlang.backends.torch import BACKEND, TorchExecutable, barriers, ops
 from optlang.ops import OPS, Op
 from optlang.types import TypeProblem
 
@@ -397,6 +398,30 @@ def test_a_rule_of_many_operators_and_a_chain_of_doublings() -> None:
         one = cell(torch.ones(2, dtype=torch.float64))
         TorchExecutable(plain(value)).step(step_of(one))
         assert one.weights.tolist() == [expected] * 2
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (10,), (3, 11), (2, 5000)])
+@pytest.mark.parametrize("special", [None, torch.nan, torch.inf, -torch.inf])
+def test_quantiles_by_selection_are_those_by_sorting(shape: tuple[int, ...], special: float | None) -> None:
+    for source in (torch.randn(shape), torch.randint(0, 3, shape).double()):
+        x = source if special is None else source.index_fill(-1, torch.tensor([shape[-1] // 2]), special)
+        for q in (0.0, 0.1, 0.5, 0.9, 1.0, 1.5, -1.0, torch.nan):
+            selected = ops._quantile(x, torch.tensor(q))
+            ordered = ops._quantile(x, torch.full(shape[:-1], q).reshape(-1)) if len(shape) > 1 else None
+            followed = ops._quantile(x.clone().requires_grad_(), torch.tensor(q)).detach()
+            assert torch.equal(selected.nan_to_num(7), followed.nan_to_num(7)), q
+            assert ordered is None or torch.equal(selected.nan_to_num(7), ordered.nan_to_num(7)), q
+
+
+def test_what_is_of_no_more_use_gives_its_name_away() -> None:
+    """So a step of a long rule holds few tensors at a time."""
+    turning = " ".join(f"a{k} = a{k - 1} + 0.5*(a{k - 1} @ a{k - 1}.T) @ a{k - 1}" for k in range(1, 20))
+    rule = program(f"rule R {{ hyper lr = 0.1 in (0, inf) a0 = g.T {turning} w' = w - lr*a19.T }}")
+    made: Any = TorchExecutable(replace(rule, names=()))
+    made.step(step_of(cell(torch.ones(6, 4), torch.full((6, 4), 0.01), lr=0.1)))
+    [code] = [code for code in made._functions._codes.values() if code.name == "final"]
+    names = {line.split(" = ")[0] for line in code.text.splitlines() if " = " in line}
+    assert len(names) < 12 and code.text.count(" @ ") == 38
 
 
 def test_names_of_states_harm_nobody() -> None:

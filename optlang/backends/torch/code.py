@@ -60,8 +60,10 @@ def generate(
     writer = _Writer(outputs, {node: text for text, node in names}, low, double)
     writer.rounds = rounds and not double
     order = [n for n in _order([o.node for o in outputs]) if not writer.is_slot(n)]
+    last = _last_uses(order)
     for node in order:
         writer.write(node)
+        writer.forget(last.get(node, ()))
     lines = writer.results()
     head = f"def {name}({', '.join([*writer.tensors.values(), 's', 'counter', 'first'])}):"
     text = "\n".join([head, *(f"    {line}" for line in [*writer.lines, *lines])]) + "\n"
@@ -102,22 +104,41 @@ def _order(roots: Sequence[Node]) -> list[Node]:
     return ir.walk(roots, operands)
 
 
+def _last_uses(order: Sequence[Node]) -> dict[Node, list[Node]]:
+    """Under each expression the operands that nothing later needs; what is multiplied transposed is needed itself."""
+    last: dict[Node, Node] = {}
+    for node in order:
+        for arg in node.args:
+            last[arg] = node
+            while arg.op == "transpose":
+                arg = arg.args[0]
+                last[arg] = node
+    found: dict[Node, list[Node]] = {}
+    for arg, node in last.items():
+        found.setdefault(node, []).append(arg)
+    return found
+
+
 class _Writer:
     """One function being written, one operator a line."""
 
     def __init__(self, outputs: Sequence[Output], names: Mapping[Node, str], low: bool, double: bool) -> None:
         self.outputs, self.names, self.low = outputs, names, low
+        self.results_of = {o.node for o in outputs}
         self.dtype = "torch.float64" if double else "torch.float32"
         roots = [o.node for o in outputs]
         self.known = ir.on_host(roots)
         computed = [n for n in _order(roots) if not self.is_slot(n)]
         self.shaped = any(is_shaped(n) for n in computed)
+        self.in_order = {arg for n in computed if n.op not in ("matmul", "transpose") for arg in n.args if arg.op == "transpose"}
         self.runs = tuple(sorted({n.type.extent.run for n in computed if n.type.extent.run}))
         self.lines: list[str] = []
         self.spelled: dict[Node, str] = {}
         self.slots: dict[Node, int] = {}
         self.tensors: dict[Node, str] = {}
         self.used = set(TAKEN)
+        self.nameless: set[Node] = set()
+        self.spare: dict[str, list[str]] = {}  # names of theirs that others can have, by how they begin
         self.rounds = False
         self.factors: dict[Node, str] = {}
 
@@ -136,6 +157,11 @@ class _Writer:
             name = f"{base}_{number}"
         self.used.add(name)
         return name
+
+    def _nameless(self, wish: str) -> str:
+        """For what no equation names: a name whose value is of no more use, so that its memory is free from then on."""
+        spare = self.spare.setdefault(wish, [])
+        return spare.pop(spare.index(min(spare, key=lambda name: (len(name), name)))) if spare else self.fresh(wish)
 
     def tensor(self, node: Node) -> str:
         """The argument that holds `w`, `g`, a state, an input or a window."""
@@ -160,8 +186,18 @@ class _Writer:
             self.spelled[node] = self._read(node)
             return
         text = self._spell(node)
-        self.spelled[node] = self.fresh(self.names.get(node, "x"))
+        self.spelled[node] = self.fresh(self.names[node]) if node in self.names else self._nameless("x")
+        if node not in self.names and node not in self.results_of:
+            self.nameless.add(node)
         self.lines.append(f"{self.spelled[node]} = {text}")
+
+    def forget(self, nodes: Iterable[Node]) -> None:
+        """These are of no more use."""
+        for node in nodes:
+            if node in self.nameless:
+                self.spare["x"].append(self.spelled[node])
+            if node in self.factors:
+                self.spare["x_bf16"].append(self.factors.pop(node))
 
     def _read(self, node: Node) -> str:
         """A tensor to compute with: those of 16 bits in 32."""
@@ -198,13 +234,19 @@ class _Writer:
             return f"ops.push({self.operand(node.args[0])}, {self.operand(node.args[1])})"
         if node.op == "branch":
             return f"torch.where({', '.join(self._aligned(node, arg, False) for arg in node.args)})"
-        if node.op == "matmul" and self.rounds:
-            left, right = map(self._factor, node.args)
-            return f"({left} @ {right}).to({self.dtype})"
+        if node in self.in_order or (node.op == "matmul" and self.rounds):
+            return self._of_matrices(node)
         if row.infix is not None:
             left, right = (self._aligned(node, arg, True) for arg in node.args)
             return f"{left} {SYMBOLS.get(node.op, row.infix[0])} {right}"
         return row.torch.format(*(self._aligned(node, arg, False) for arg in node.args))
+
+    def _of_matrices(self, node: Node) -> str:
+        """Beside other matrices, one whose memory is turned would slow down each operator that follows."""
+        if node.op == "transpose":
+            return f"{self.operand(node.args[0])}.mT.contiguous()"
+        left, right = map(self._factor, node.args)
+        return f"ops.product({left}, {right}).to({self.dtype})"
 
     def _first(self, run: int = 0) -> str:
         """The first dimension of the parameter, or how many runs of such a length there are."""
@@ -216,7 +258,7 @@ class _Writer:
         if node.op == "transpose":
             return f"{self._factor(node.args[0])}.mT"
         if node not in self.factors:
-            self.factors[node] = self.fresh(f"{self.spelled[node]}_bf16")
+            self.factors[node] = self._nameless("x_bf16")
             self.lines.append(f"{self.factors[node]} = {self.operand(node)}.to(torch.bfloat16)")
         return self.factors[node]
 
