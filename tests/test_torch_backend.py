@@ -410,6 +410,7 @@ def test_quantiles_by_selection_are_those_by_sorting(shape: tuple[int, ...], spe
             ordered = ops._quantile(x, torch.full(shape[:-1], q).reshape(-1)) if len(shape) > 1 else None
             followed = ops._quantile(x.clone().requires_grad_(), torch.tensor(q)).detach()
             assert torch.equal(selected.nan_to_num(7), followed.nan_to_num(7)), q
+            assert torch.equal(selected.nan_to_num(7), ops._quantile(torch._neg_view(-x), torch.tensor(q)).nan_to_num(7)), q
             assert ordered is None or torch.equal(selected.nan_to_num(7), ordered.nan_to_num(7)), q
 
 
