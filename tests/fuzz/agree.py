@@ -85,7 +85,7 @@ class Agreement:
 
 def aspects(way: Way) -> list[str]:
     """What is said about a run in the record."""
-    asked = [name for name in ("groups", "missing", "halfway") if getattr(way, name)]
+    asked = [name for name in ("groups", "missing", "rates", "halfway") if getattr(way, name)]
     return [f"with {name}" for name in (str(way.dtype).removeprefix("torch."), *asked, f"{way.math} math")]
 
 
@@ -131,7 +131,7 @@ class Trial:
     def search(self) -> str:
         """Weights alone, for one group in float64; halts are nothing to it."""
         program, way = self.rule.program, self.way
-        if isinstance(program, Routing) or way.groups or way.missing or way.dtype != torch.float64 or refuses(program):
+        if isinstance(program, Routing) or way.groups or way.missing or way.rates or way.dtype != torch.float64 or refuses(program):
             return "search: not for it"
         if self.is_empty:
             return "search: not with parameters without elements"

@@ -46,7 +46,7 @@ def program(dice: Dice) -> Program:
     way = Way(halfway=dice.one([True, False]), steps=dice.one([2, 3, 4, 6]), math=dice.one(MATHS), shapes=dice.one(SHAPES))
     if dice.number(1, 6) > 3 + grown.alone:
         dtype = dice.one(DTYPES)
-        way = replace(way, dtype=dtype, groups=dice.one([True, False]), missing=dice.one([True, False]),
+        way = replace(way, dtype=dtype, groups=dice.one([True, False]), missing=dice.one([True, False]), rates=dice.one([True, False]),
                       steps=2 if dtype == torch.bfloat16 else way.steps)  # fmt: skip
     return Program(grown, way, more)
 

@@ -21,7 +21,7 @@ Stored = list[tuple[str, Tensor]]
 @dataclass(frozen=True)
 class Way:
     """How the optimizers are run: number type, groups with settings of their own, missing gradients, a halt half-way, how
-    freely they are simplified, and the number of the set of shapes."""
+    freely they are simplified, the number of the set of shapes, and step sizes that change after every other step."""
 
     dtype: torch.dtype = torch.float64
     groups: bool = False
@@ -30,6 +30,7 @@ class Way:
     steps: int = 4
     math: str = "safe"
     shapes: int = 0
+    rates: bool = False
 
 
 def asks(what: Program | Routing) -> bool:
@@ -53,6 +54,8 @@ def run(make: Any, grown: Grown, way: Way, closures: bool) -> list[Stored]:
         taking = {i: p for i, p in enumerate(params) if not (way.missing and step == 1 == i)}
         (_step_of_a_model if closures else _step)(made, taking, step)
         rows.append(_stored(made, params))
+        for group in made.param_groups if way.rates and step % 2 else ():
+            group["lr"] *= 0.7
     return [*rows, _evaluated(made, params)] if hasattr(made, "train") else rows
 
 
