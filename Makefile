@@ -18,9 +18,9 @@ test: $(VENV)/.ready-for-tests  ## All tests
 properties: $(VENV)/.ready-for-tests ## The tests of properties on examples that no run has seen
 	OPTLANG_ANEW=1 $(PY) -m pytest -n 2 -q -m hypothesis
 
-torch-suite: $(VENV)/.ready-for-tests ## torch's own tests of optimizers with every rule and every module; counts in docs
-	$(PY) tests/torch_suite/run.py
-	$(PY) tests/torch_suite/run.py --modules
+torch-suite: $(VENV)/.ready-for-tests ## torch's own tests of optimizers with every rule and every module, SUITE=--missing: those not counted; counts in docs
+	$(PY) tests/torch_suite/run.py $(SUITE)
+	$(PY) tests/torch_suite/run.py --modules $(SUITE)
 
 lint: $(VENV)/.ready-for-tests  ## Style, types and the direction of imports
 	$(VENV)/bin/ruff check .
@@ -78,7 +78,7 @@ mutants: coverage               ## Mutants of the compiler, an hour: which tests
 faults: $(VENV)/.ready-for-tests ## Faults of every kind, searches and races killed 100 times: counts in docs/faults.json
 	$(PY) -m tests.faults --record docs/faults.json
 
-accuracy: $(VENV)/.ready-for-tests ## Errors of the float32 step of every rule in ulp, into docs/accuracy.json
+accuracy: $(VENV)/.ready-for-tests ## Errors of the float32 step of every rule in ulp, what is missing in docs/accuracy.json
 	$(PY) tests/accuracy.py docs/accuracy.json
 
 clean:

@@ -1,5 +1,5 @@
 """`python tests/accuracy.py docs/accuracy.json`: errors of the float32 step in ulp, as written and simplified, for every rule of the
-library, those that only a route uses included.
+library, those that only a route uses included; of rules that the file has no more is asked.
 
 Three steps are taken from the same numbers as float64 takes them, in two ways: with each operation rounded to float32 (what
 correctly rounded single precision gives; numbers known before the step stay in float64), and by the torch backend, eager. Gradients
@@ -261,13 +261,17 @@ def _beside(one: Measured, forms: dict[str, Program], way: Way) -> dict[str, Any
 
 
 def main() -> None:
-    """With a number in place of the file: so many random programs."""
+    """What the file does not have yet; with a number in place of it, so many random programs."""
     if sys.argv[1].isdecimal():
         for line in drawn(int(sys.argv[1])):
             print(json.dumps(line), flush=True)
         return
-    record = {"date": datetime.date.today().isoformat(), "roots": list(roots()), "rules": list(map(measured, rules()))}
-    Path(sys.argv[1]).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    out = Path(sys.argv[1])
+    kept = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"rules": []}
+    known = {row["rule"]: row for row in kept["rules"]}
+    rows = [known.get(one.name) or measured(one) for one in rules()]
+    record = {"date": datetime.date.today().isoformat(), "roots": kept.get("roots") or list(roots()), "rules": rows}
+    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from digits_runs import ALL, ENOUGH, Run, run_of
 from firing import OPEN
 from gallery_facts import Facts, gathered, is_route, programs, rule_of
 
@@ -31,7 +32,7 @@ its default (`tests/test_library.py`; where a repository on GitHub is named, its
 Each does so on every backend and as a generated module, in float64, float32 and with parameters in bfloat16
 (`tests/test_conformance.py`, [all figures](../docs/conformance.json)). On the way both sides of all its choices are taken, of
 `when`, `every`, `where`, `max`, `min` and `clip`, with [few exceptions](#sides-that-were-not-taken). And each has trained the
-[digits](../docs/digits.json) of `optlang race` below a loss of {enough}, or its card says why not; a guess has 2.30.
+[digits](../docs/digits.json) of `optlang race` below a stated loss, {enough} unless its card says another; a guess has 2.30.
 
 What the columns say, all of it found by the machine:
 
@@ -43,8 +44,8 @@ What the columns say, all of it found by the machine:
 * **± w**: mirrored weights and gradients take mirrored steps.
 * **order**: in any order of the *elements* of a tensor steps are the same, or in any order of *rows* and columns.
   `~` where a rule draws at random.
-* **digits**: loss on held-out digits after 600 steps, from one start, with defaults unless the card says otherwise. Nothing is
-  tuned: it shows that a rule works, not which is best; [races](../README.md#a-race) do that.
+* **digits**: loss on held-out digits after 600 steps of 64 images, from one start, with defaults unless the card says otherwise.
+  It shows that a rule works, not which is best; [races](../README.md#a-race) do that.
 * **error**: the largest difference from the implementation that it is compared with.
 
 This page is made from the files: `python tests/test_gallery.py`.
@@ -57,7 +58,7 @@ class Known:
         self.against = against
         self.facts = gathered()
         digits, conformance = (json.loads((DOCS / name).read_text(encoding="utf-8")) for name in ("digits.json", "conformance.json"))
-        self.enough, self.trained, self.short, self.measured = digits["enough"], digits["rules"], digits["short"], conformance["rules"]
+        self.trained, self.measured = digits["rules"], conformance["rules"]
         self.later: dict[str, list[str]] = {}
         for name, facts in self.facts.items():
             if facts["relative"]:
@@ -72,7 +73,7 @@ def page(against: dict[str, str], outside: int, absent: str) -> str:
         families.setdefault(library.index()[name].parent.name, []).append(name)
     lengths = sorted(map(lines_of, library.names()))
     rest = ", and for the rest a transcription of the paper alone" if outside < len(lengths) else ""
-    head = HEAD.format(count=len(lengths), median=lengths[len(lengths) // 2], enough=known.enough, rest=rest,
+    head = HEAD.format(count=len(lengths), median=lengths[len(lengths) // 2], enough=ENOUGH, rest=rest,
                        outside=f"{outside} of them" if rest else "all of them")  # fmt: skip
     parts = [head, *_tables(families, known)]
     parts += [f"## {family}\n\n" + "\n".join(_card(name, known) for name in names) for family, names in families.items()]
@@ -100,7 +101,7 @@ def _row(rule: str, known: Known) -> str:
         _each(f"{f['moved']:.3g}" for f in facts), _each(map(asks, facts)), _each(map(_scale, facts)),
         _each({True: "✓", False: "no", "draws": "~"}[f["sign"]] for f in facts),
         _each(f["order"].removesuffix(" and columns").replace("draws", "~") for f in facts),
-        "-" if rule in known.short else _loss(known.trained.get(rule)), _error(rule, known),
+        _loss(known.trained.get(rule)), _error(rule, known),
     ]  # fmt: skip
     return f"| {' | '.join(columns)} |"
 
@@ -190,13 +191,25 @@ def _tested(rule: str, known: Known) -> str:
 
 
 def _trained(rule: str, known: Known) -> str:
-    if rule in known.short:
-        return f"Digits: not below {known.enough} in these steps: {known.short[rule]}."
     entry = known.trained.get(rule)
     if entry is None:
         return f"Digits: {MISSING}."
-    settings = ", ".join(f"`{name} = {value}`" for name, value in entry["settings"].items())
-    return f"Digits: loss {entry['loss']:.3f}, {entry['accuracy']:.1%} right" + (f", with {settings}." if settings else ".")
+    limit = "" if entry["below"] == ENOUGH else f" (stated: below {entry['below']})"
+    told = ", ".join([f"loss {entry['loss']:.3f}{_steps(entry)}{limit}", f"{entry['accuracy']:.1%} right", *_changes(entry)])
+    return f"Digits: {told}." + (f" Why: {why}." if (why := run_of(rule).why) else "")
+
+
+def _steps(entry: dict[str, Any]) -> str:
+    images = "all images" if entry["batch"] == ALL else f"{entry['batch']} images"
+    return "" if (entry["steps"], entry["batch"]) == (Run.steps, Run.batch) else f" after {entry['steps']:,} steps of {images}"
+
+
+def _changes(entry: dict[str, Any]) -> list[str]:
+    """The model, settings and inputs, where they are not the usual ones; tables are told in the reason."""
+    settings = {**entry["settings"], **entry["inputs"]}
+    shown = ", ".join(f"`{name} = {value}`" for name, value in settings.items() if "[[" not in str(value))
+    model = [] if entry["model"] == Run.model else [f"model: {entry['model']}"]
+    return model + ([f"with {shown}"] if shown else [])
 
 
 def _sides() -> str:

@@ -34,3 +34,24 @@ def test_the_counts_in_docs_add_up_and_name_no_failure(file: Path) -> None:
     rules = counts["by rule"].values()
     assert counts["failed"] == 0 and counts["rules"] == len(rules)
     assert all(counts[key] == sum(rule[key] for rule in rules) for key in ("passed", "failed", "skipped"))
+
+
+def test_what_counts_lack_is_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = json.loads(run.RESULTS.read_text())
+    gone = kept["by rule"].pop("Lion")
+    for key in ("passed", "failed", "skipped"):
+        kept[key] -= gone[key]
+    kept["rules"] -= 1
+    (tmp_path / "counts.json").write_text(json.dumps(kept))
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "counts.json")
+    asked: list[list[str]] = []
+    found = {"outcomes": {"Lion": {"a": "passed", "b": "Only runs on cuda"}}, "left out": {}}
+    monkeypatch.setattr(run, "run", lambda rules, modules: (found, asked.append(list(rules)) or ""))
+    monkeypatch.setattr(run, "CACHE", tmp_path)
+    (tmp_path / run.SUITE).mkdir()
+    (tmp_path / run.SUITE / "archive.txt").write_text("archive")
+    run.add_missing(False)
+    added = json.loads((tmp_path / "counts.json").read_text())
+    assert asked == [["lion"]] and added["by rule"]["Lion"] == {"passed": 1, "failed": 0, "skipped": 1}
+    assert added["passed"] == kept["passed"] + 1 and added["rules"] == kept["rules"] + 1 == len(added["by rule"])
+    assert added["why skipped"]["Only runs on cuda"] == kept["why skipped"]["Only runs on cuda"] + 1

@@ -1,15 +1,17 @@
 """Every rule of the library trains the digits of `optlang race` with its defaults: `make digits`, or this file with names of rules.
 
-One run each from the same start on the same batches, judged on data that nothing was tuned on. Entries of `docs/digits.json` are
-kept where the equations and settings are those of the entry, so that a run that was cut short goes on where it was.
+One run each, judged on data that nothing was tuned on: on which model, how long and with what is in `digits_runs.py`. Entries of
+`docs/digits.json` are kept where the equations and the run are those of the entry, so that what was cut short goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -26,40 +28,12 @@ from optlang.race.tasks import Problem, load
 from optlang.runtime.facts import lacks_rank
 from optlang.runtime.fingerprint import fingerprint_of
 
-RESULTS = Path(__file__).resolve().parents[2] / "docs" / "digits.json"
-SEED = 1
-ENOUGH = 0.5  # the test loss that every rule must go below; at the start it is that of a guess, 2.30
-# Where the default is for another scale: of a larger model, of a few steps of many, or of a convex problem. Tried in half decades.
-OTHER_SCALE: dict[str, dict[str, Any]] = {
-    "adamwsubsetnorm": {"lr": 0.01}, "adamwsubsetnormlines": {"lr": 0.01}, "adagradsubsetnorm": {"lr": 0.1},
-    "adagradsubsetnormlines": {"lr": 0.1}, "adadagradnorm": {"lr": 1.0}, "sophiag": {"lr": 0.001},
-    "sophiah": {"lr": 0.001}, "lamb": {"lr": 0.01}, "lars": {"lr": 3.0}, "alig": {"lr": 0.3}, "inducedmetric": {"lr": 0.2},
-    "inducedmetriclog": {"lr": 0.3}, "sps": {"lr": 1.0}, "saniaadagrad": {"eps": 1.0}, "saniaadam": {"eps": 1.0}, "sgd": {"lr": 0.3},
-    "sgdhd": {"lr": 0.3}, "sgdp": {"lr": 0.3}, "momentum": {"lr": 0.032}, "nesterov": {"lr": 0.032}, "sgdw": {"lr": 0.032},
-    "randomscaledmomentum": {"lr": 0.32}, "xgradmomentum": {"lr": 0.032}, "fedhyperg": {"lr": 3.0},
-    "fedhypercl": {"lr": 0.1}, "cdowg": {"first": 1e-06},
-    "adalomo": {"lr": 0.01}, "shampoo": {"Shampoo": {"lr": 0.32}}, "gravity": {"lr": 0.1}, "cautiouslion": {"lr": 0.001},
-    "lion": {"lr": 0.001}, "liondeadzone": {"lr": 0.001}, "lionhuber": {"lr": 0.001}, "lionp": {"lr": 0.032},
-    "liontopk": {"lr": 0.001}, "ranger21": {"lr": 0.01}, "dctadamw": {"DCTAdamW": {"r": 8, "lr": 0.003}},
-    "trion": {"Trion": {"r": 8}}, "psgdkron": {"lr": 0.001}, "scion": {"lr": 0.01, "radius": 10.0},
-    "scionsign": {"ScionSign": {"lr": 0.01, "radius": 30.0}},
-    "scioncolumns": {"ScionColumns": {"lr": 0.01, "radius": 30.0}}, "scionrows": {"ScionRows": {"lr": 0.003, "radius": 50.0}},
-    "entropysgd": {"inner_lr": 0.3}, "adog": {"reps_rel": 3.2e-4}, "udog": {"reps_rel": 1e-4},
-}  # fmt: skip
-SHORT = {  # what does not get there in these steps, and why
-    "rprop": "the signs of gradients of small batches change by chance",
-    "dowg": "its estimate of the distance outgrows what this model stands",
-    "dadaptsgd": "its estimate of the distance outgrows what this model stands",
-    "mezo": "two losses a step say too little about 10,000 weights",
-    "zocoordinates": "ten losses a step say too little about 10,000 weights",
-    "zoranksgd": "four losses a step say too little about 10,000 weights",
-    "unitadamw": "it is for weights that start at variance 1, which is the model's business",
-    "perparametermlp": "its network is all zero until one is given that somebody has trained",
-    "mulo": "its network is all zero until one is given that somebody has trained",
-    "loraggpo": "it shakes a matrix that is frozen; what learns are factors beside it",
-    "l2opa": "its inputs are the outputs of a trained network",
-}
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+from digits_runs import MODELS, Adapted, run_of  # noqa: E402
 
+RESULTS = ROOT / "docs" / "digits.json"
+SEED = 1
 Closure = Callable[[], Tensor]
 
 
@@ -79,6 +53,8 @@ def programs(rule: str) -> list[Program]:
 def optimizer_class(rule: str) -> Any:
     """The rule's own; of one for matrices alone a route that sends all else to AdamW."""
     [program, *more] = programs(rule)
+    if lines := run_of(rule).route:
+        return optlang.loads(f"from {rule} import {program.name}  from adamw import AdamW  route Run {{ {lines} }}", "Run")
     defaults = {h.name: h.default for h in program.hypers}
     if more or not (rule == "scionsign" or lacks_rank(program, {"rank": 1, "numel": 128}, defaults)):
         return optlang.load(rule)
@@ -87,34 +63,37 @@ def optimizer_class(rule: str) -> Any:
     return optlang.loads(f"from {rule} import {name}  from adamw import AdamW  {route}", f"With{name}")
 
 
-def settings_of(rule: str) -> dict[str, Any]:
-    """What differs from the rule's defaults, which were made for models of another size."""
-    return OTHER_SCALE.get(rule, {})
-
-
 def fingerprint(rule: str) -> str:
     return " ".join(fingerprint_of(program) for program in programs(rule))
 
 
 def train(rule: str) -> dict[str, Any]:
     """The entry of a rule: losses before and after, accuracy, what it was trained with, and when."""
-    problem = digits()
+    run = run_of(rule)
+    problem = replace(digits(), batch_size=run.batch)
     with torch.random.fork_rng(devices=[]):
-        model = problem.model(SEED)
-        optimizer = optimizer_class(rule)(list(model.named_parameters()), **settings_of(rule))
+        torch.manual_seed(SEED)
+        model = MODELS[run.model](problem.data.train)
+        optimizer = optimizer_class(rule)(list(model.named_parameters()), **run.settings)
         before = problem.evaluate(model, problem.data.test).loss
         start = time.process_time()
-        for _, batch in zip(range(problem.steps), problem.batches(SEED), strict=False):
+        for _, batch in zip(range(run.steps), problem.batches(SEED), strict=False):
             step(rule, model, optimizer, batch)
         seconds = time.process_time() - start
         if hasattr(optimizer, "eval"):
             optimizer.eval()
         after = problem.evaluate(model, problem.data.test)
     return {
-        "loss": round(after.loss, 4), "accuracy": round(after.accuracy or 0.0, 4), "start": round(before, 4), "steps": problem.steps,
-        "lr": lr_of(rule, optimizer), "settings": settings_of(rule), "seconds": round(seconds, 1), "date": date.today().isoformat(),
-        "fingerprint": fingerprint(rule),
+        "loss": round(after.loss, 4), "accuracy": round(after.accuracy or 0.0, 4), "start": round(before, 4), **told(rule),
+        "lr": lr_of(rule, optimizer), "seconds": round(seconds, 1), "date": date.today().isoformat(),
     }  # fmt: skip
+
+
+def told(rule: str) -> dict[str, Any]:
+    """What a run is, as its entry says it; `fingerprint` stands for the equations."""
+    run = run_of(rule)
+    return {"below": run.below, "steps": run.steps, "batch": run.batch, "model": run.model, "settings": run.settings, "inputs": run.inputs,
+            "fingerprint": fingerprint(rule)}  # fmt: skip
 
 
 def lr_of(rule: str, optimizer: Any) -> Any:
@@ -131,7 +110,8 @@ def step(rule: str, model: nn.Module, optimizer: Any, batch: tuple[Tensor, ...])
         return loss
 
     for wanted in {i.name for program in programs(rule) for i in program.inputs}:
-        optimizer.inputs[wanted] = INPUTS[wanted](model, *batch)
+        constant = run_of(rule).inputs.get(wanted)
+        optimizer.inputs[wanted] = INPUTS[wanted](model, *batch) if constant is None else everywhere(model, constant)
     if optimizer.asks_again:
         optimizer.step(closure)
     else:
@@ -166,13 +146,25 @@ def curvature(model: nn.Module, x: Tensor, y: Tensor) -> Inputs:
     return {p: len(x) * g**2 for p, g in zip(model.parameters(), mean, strict=True)}
 
 
-def nothing(model: nn.Module, x: Tensor, y: Tensor) -> Inputs:
-    """A first round, before which the server's weights did not change; factors that add nothing yet."""
-    return {p: torch.zeros_like(p) for p in model.parameters()}
+def everywhere(model: nn.Module, value: float) -> Inputs:
+    return {p: torch.full_like(p, value) for p in model.parameters()}
+
+
+def first_round(model: nn.Module, x: Tensor, y: Tensor) -> Inputs:
+    """Before it the server's weights did not change."""
+    return everywhere(model, 0.0)
+
+
+def products(model: nn.Module, x: Tensor, y: Tensor) -> Inputs:
+    return {layer.base: layer.product() for layer in model.modules() if isinstance(layer, Adapted)}
+
+
+def slopes(model: nn.Module, x: Tensor, y: Tensor) -> Inputs:
+    return {layer.base: layer.slope() for layer in model.modules() if isinstance(layer, Adapted)}
 
 
 INPUTS: dict[str, Callable[..., Inputs]] = {
-    "variance": variance, "curvature": curvature, "drift": nothing, "product": nothing, "slope": nothing,
+    "variance": variance, "curvature": curvature, "drift": first_round, "product": products, "slope": slopes,
 }  # fmt: skip
 
 
@@ -186,13 +178,13 @@ def entries() -> dict[str, dict[str, Any]]:
 
 
 def is_of_today(rule: str, entry: dict[str, Any] | None) -> bool:
-    """Whether an entry is about the rule as it is."""
-    return entry is not None and entry["fingerprint"] == fingerprint(rule) and entry["settings"] == settings_of(rule)
+    """Whether an entry is about the rule and the run as they are."""
+    return entry is not None and {key: entry.get(key) for key in told(rule)} == told(rule)
 
 
 def save(found: dict[str, dict[str, Any]]) -> None:
     lines = ",\n".join(f"    {json.dumps(rule)}: {json.dumps(found[rule])}" for rule in library.names() if rule in found)
-    head = {"task": "digits", "about": digits().about, "enough": ENOUGH, "seed": SEED, "torch": torch.__version__, "short": SHORT}
+    head = {"task": "digits", "about": digits().about, "seed": SEED, "torch": torch.__version__}
     text = ",\n".join(f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items())
     RESULTS.write_text(f"{{\n{text},\n  \"rules\": {{\n{lines}\n  }}\n}}\n", encoding="utf-8")
 
@@ -202,12 +194,12 @@ def main(names: Iterable[str]) -> int:
     torch.set_num_threads(1)
     found, short = entries(), 0
     wanted = list(names)
-    for rule in wanted or [name for name in library.names() if name not in SHORT and not is_of_today(name, found.get(name))]:
+    for rule in wanted or [name for name in library.names() if not is_of_today(name, found.get(name))]:
         found[rule] = train(rule)
-        short += not found[rule]["loss"] < ENOUGH
+        short += not found[rule]["loss"] < found[rule]["below"]
         print(f"{rule:<22} loss {found[rule]['loss']:<8} accuracy {found[rule]['accuracy']:<8} {found[rule]['seconds']} s", flush=True)
         save(found)
-    print(f"{len(found)} rules, {short} of those trained now not below {ENOUGH}")
+    print(f"{len(found)} rules, {short} of those trained now not below what is stated")
     return int(short > 0)
 
 
