@@ -146,7 +146,7 @@ OTHER_SCALE: dict[str, dict[str, Any]] = {
     "scioncolumns": {"ScionColumns": {"lr": 0.01, "radius": 30.0}}, "scionrows": {"ScionRows": {"lr": 0.003, "radius": 50.0}},
 }  # fmt: skip
 
-FEW_LOSSES = "a few losses a step say little about many weights: papers begin at trained models or train few; lr is tuned in the paper"
+FEW_LOSSES = "a few losses a step say little about many weights"
 RUNS: dict[str, Run] = {
     **{rule: Run(why="the defaults are for longer runs", steps=steps) for rule, steps in LONGER.items()},
     **{rule: Run(settings, "the defaults are for another scale and do not get there") for rule, settings in OTHER_SCALE.items()},
@@ -158,14 +158,14 @@ RUNS: dict[str, Run] = {
                      steps=2000),
     "unitadamw": Run({rule: {"lr": 1.0} for rule in ("UnitVectorAdamW", "UnitHiddenAdamW", "UnitOutputAdamW")},
                      "a model in u-muP; the best lr of its authors' demo, which sweeps it as the paper does", model="u-muP"),
-    "mezo": Run({"lr": 0.01}, FEW_LOSSES, steps=10_000, model=LINE, below=1.2),
-    "zoranksgd": Run({"lr": 0.03}, FEW_LOSSES, steps=3000, model=LINE, below=1.2),
+    "mezo": Run({"lr": 0.01}, f"{FEW_LOSSES}, and the default is for a trained model of billions", steps=10_000, model=LINE, below=1.1),
+    "zoranksgd": Run(why=FEW_LOSSES, steps=8000, model=LINE, below=1.0),
     "zocoordinates": Run({"k": 65}, "a tenth of the weights in each step, as in the paper; few weights, as each costs a loss", steps=600,
-                         model=LINE, below=1.4),
-    "perparametermlp": Run(network(), "a network set by hand to say a direction like Adam's: trained ones are not to be had"),
+                         model=LINE, below=1.2),
+    "perparametermlp": Run(network(), "a network set by hand to say a direction like Adam's: its authors' repository holds no trained one"),
     "mulo": Run({"HiddenMLP": {**network(), "hidden": NARROW}, "PerParameterMLP": network()}, "a model in muP four times as wide as that "
-                "of the network, which is set by hand: trained ones are not to be had", model="muP"),
-    "l2opa": Run(why="told p = 1 and a = 0.9: the outputs of a trained network are not to be had", steps=2000,
+                "of the network, which is set by hand: its authors' repository holds no trained one", model="muP"),
+    "l2opa": Run(why="told p = 1 and a = 0.9, in place of a trained network, of which its authors' repository holds none", steps=2000,
                  inputs={"p": 1.0, "a": 0.9}),
     "loraggpo": Run(why="AdamW trains the factors, and this rule shakes the matrices", steps=1200, model=LOW_RANK,
                     route='when named("*.base") use LoRAGGPO()  otherwise use AdamW()'),

@@ -1,4 +1,4 @@
-"""Every rule trains: `docs/digits.json` has a run of each on the digits of `optlang race`, and a few run here again. (15 s)"""
+"""Every rule trains: `docs/digits.json` has a run of each on the digits of `optlang race`, and a few run here again. (20 s)"""
 
 from __future__ import annotations
 
