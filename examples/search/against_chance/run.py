@@ -78,11 +78,11 @@ WHY = {
     "sign": "A quadratic whose gradients change their scale in every step and are hit by huge noise: a bound has to come first, then an "
             "average. Here a single `sign` goes far, which random programs have soon; AdamW with decays of 0 is one. The space has "
             f"{len(FEW)} functions.",
-    "digits": "Ordinary tasks, cut short, over Lion's functions: there AdamW gains much by other constants alone. Run on 2026-11-29, at "
-              "commit 5ff0632; setting and budget were fixed before the first of these searches. On 2026-11-28, before programs were "
-              "tried first as in the settings above (one seed and three step sizes, after which seven of ten go no further), evolution trained 168 programs "
-              "with this budget, and ended in two searches at 1.346 and 1.193 on fresh seeds: ahead of random search (1.000 and 0.960), "
-              "behind constants (1.415 and 1.397).",
+    "digits": "Ordinary tasks, cut short, over Lion's functions: there AdamW gains much by other constants alone. Run on 2026-11-29, "
+              "at commit 5ff0632; setting and budget were fixed before the first of these searches. On 2026-11-28, before programs "
+              "were tried first as in the settings above (one seed and three step sizes, after which seven of ten go no further), "
+              "evolution trained 168 programs with this budget, and ended in two searches at 1.346 and 1.193 on fresh seeds: ahead of "
+              "random search (1.000 and 0.960), behind constants (1.415 and 1.397).",
 }  # fmt: skip
 
 
