@@ -131,7 +131,9 @@ def _ordered(x: Tensor, at: Tensor) -> Tensor:
     traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x) or x.requires_grad
     if traced or at.ndim or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return x.sort(-1).values
-    return torch.from_numpy(np.partition(x.resolve_neg().numpy(), sorted({int(at.floor()), int(at.ceil())}), axis=-1))
+    place = at.detach().numpy()
+    beside = sorted({int(np.floor(place)), int(np.ceil(place))})
+    return torch.from_numpy(np.partition(x.resolve_neg().numpy(), beside, axis=-1))
 
 
 def _between(ordered: Tensor, at: Tensor) -> Tensor:
