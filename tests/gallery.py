@@ -45,7 +45,7 @@ What the columns say, all of it found by the machine:
 * **order**: in any order of the *elements* of a tensor steps are the same, or in any order of *rows* and columns.
   `~` where a rule draws at random.
 * **digits**: loss on held-out digits after 600 steps of 64 images, from one start, with defaults unless the card says otherwise.
-  It shows that a rule works, not which is best; [races](../README.md#a-race) do that.
+  What cards say otherwise was chosen by this loss: it shows that a rule works, not which is best; [races](../README.md#a-race) do that.
 * **error**: the largest difference from the implementation that it is compared with.
 
 This page is made from the files: `python tests/test_gallery.py`.

@@ -1,6 +1,6 @@
 """Every rule of the library trains the digits of `optlang race` with its defaults: `make digits`, or this file with names of rules.
 
-One run each, judged on data that nothing was tuned on: on which model, how long and with what is in `digits_runs.py`. Entries of
+One run each, judged on held-out data: on which model, how long and with what is in `digits_runs.py`. Entries of
 `docs/digits.json` are kept where the equations and the run are those of the entry, so that what was cut short goes on where it was.
 """
 
