@@ -164,8 +164,12 @@ def test_the_funnel_takes_the_best_and_the_seeds(tmp_path: Path) -> None:
         points = run.hunt.points
     with resume(tmp_path / "run.db", workers=1) as run:
         assert run.hunt.points == points
-        [(level, results)] = list(run.promote())
+        heard: list[str] = []
+        [(level, results)] = list(run.promote(heard.append))
+        assert re.fullmatch(r"validation: (\d+) of \1 programs trained", heard[-1]), heard
+        heard.clear()
         again = list(run.promote())
+        assert not heard
     assert level.name == "validation" and len(results) == LONGER.enter + 1
     assert 1 in [one.number for one in results], "the seed goes along"
     assert [one.assessment.fitness for one in results] == sorted((one.assessment.fitness for one in results), reverse=True)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -70,9 +70,9 @@ class Search:
         return (f"{', '.join(strands)} on {', '.join(self.hunt.search_level.tasks)}; {len(settings.space.functions)} functions; "
                 f"seeds have {seeds}; {self.executor.workers} workers")  # fmt: skip
 
-    def promote(self) -> Iterator[tuple[Level, list[Promoted]]]:
-        """The best of the search through the levels of the funnel."""
-        return self.hunt.promote()
+    def promote(self, tell: Callable[[str], None] | None = None) -> Iterator[tuple[Level, list[Promoted]]]:
+        """The best of the search through the levels of the funnel, which takes long: `tell` hears what is under way."""
+        return self.hunt.promote(tell)
 
     def best(self) -> Found:
         """The fittest program so far."""

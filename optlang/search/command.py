@@ -168,7 +168,7 @@ def _followed(search: Search, arguments: argparse.Namespace) -> int:
         return 130
     best = search.best()
     print(f"best of the search: {best.name}, fitness {best.fitness:.4f} ± {best.error:.4f}\n{best.text}", flush=True)
-    for level, results in search.promote():
+    for level, results in search.promote(None if arguments.quiet else lambda text: print(text, flush=True)):
         first = results[0]
         print(f"{level.name}: {len(results)} programs, best {first.assessment.fitness:.4f} ± {first.assessment.error:.4f}", flush=True)
     print(f"the hall of fame is in {search.store.path}.hall; see `optlang search report {search.store.path}`")

@@ -52,9 +52,9 @@ def program(dice: Dice) -> Program:
 
 
 def few_steps(dice: Dice) -> Program:
-    """Two steps, or five, of which the last come from kept tables; for what is slow or costly to set up; no halts."""
-    made = program(dice)
-    return Program(made.grown, replace(made.way, halfway=False, steps=dice.one([2, 5])), ())
+    """Two steps, or five with a halt among them or the last from kept tables; for what is slow or costly to set up."""
+    made, steps = program(dice), dice.one([2, 5])
+    return Program(made.grown, replace(made.way, halfway=made.way.halfway and steps > 2, steps=steps), ())
 
 
 def _programs(name: str, ways: Sequence[str], made: Callable[[Dice], Program] = program, **more: Any) -> Kind:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,6 +54,7 @@ class Hunt:
         self.store, self.executor = store, executor
         self.settings = settings or Settings.from_json(store.meta("settings"))
         self.settings.check()
+        self._tell: Callable[[str], None] | None = None
         self._finished: list[str] = []  # jobs of the round under way
         self._failed = 0  # rounds in a row
         self.before = store.meta("seconds") if store.has_meta("seconds") else 0.0
@@ -86,6 +87,7 @@ class Hunt:
         for name in level.tasks if level.measure == "speed" else ():
             key = level.key(name)
             if key not in self.baselines:
+                self._say(f"{level.name}: AdamW is tuned on {name}, {level.factor:g} times as long")
                 self.baselines[key] = _baseline(name, level, seeds_of(level, place, self.settings.seed))
                 self.store.save_meta("baselines", self.baselines)
 
@@ -216,8 +218,9 @@ class Hunt:
 
     # ------------------------------------------------------------------------------------------------- the funnel
 
-    def promote(self) -> Iterator[tuple[Level, list[Promoted]]]:
-        """The best of the search through the levels after the first, each with its results."""
+    def promote(self, tell: Callable[[str], None] | None = None) -> Iterator[tuple[Level, list[Promoted]]]:
+        """The best of the search through the levels after the first, each with its results. `tell` hears what is under way."""
+        self._tell = tell
         most = self.settings.funnel[1].enter if len(self.settings.funnel) > 1 else 0
         numbers = [one.number for one in hall_of_fame(self.store, self.search_level.name, most)]
         for place, level in enumerate(self.settings.funnel[1:], 1):
@@ -249,8 +252,15 @@ class Hunt:
         return judge(programs, self.settings.space.form, level, seeds, self.baselines, self._all, per_job)
 
     def _all(self, jobs: Sequence[Job]) -> list[Sequence[Assessment]]:
-        tickets = [self._submit(job) for job in jobs]
-        return [self._collect(ticket) for ticket in tickets]
+        tickets, found, programs = [self._submit(job) for job in jobs], list[Sequence[Assessment]](), sum(len(job.genomes) for job in jobs)
+        for ticket in tickets:
+            found.append(self._collect(ticket))
+            self._say(f"{ticket[1].level.name}: {sum(map(len, found))} of {programs} programs trained")
+        return found
+
+    def _say(self, text: str) -> None:
+        if self._tell is not None:
+            self._tell(text)
 
     def _submit(self, job: Job) -> tuple[str, Job, int | None]:
         """A job on its way. One that was finished before the search was cut off is not done again."""
