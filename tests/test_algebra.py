@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import time
@@ -145,6 +146,27 @@ def test_deadline_ends_and_leaves_nothing_behind() -> None:
         while True:
             len(str(0))
     assert time.monotonic() - start < 2 and sys.getprofile() is before
+
+
+def test_a_deadline_does_not_pass_in_what_the_garbage_collector_calls() -> None:
+    """An exception there is swallowed: the callback would be broken off, and what is timed go on."""
+    seen = []
+
+    def slow(phase: str, _info: dict[str, int]) -> None:
+        end = time.monotonic() + 0.3
+        while time.monotonic() < end:
+            len(str(0))
+        seen.append(phase)
+
+    gc.callbacks.append(slow)
+    try:
+        with pytest.raises(TooHard), deadline(0.1):
+            gc.collect()
+            while True:
+                len(str(0))
+    finally:
+        gc.callbacks.remove(slow)
+    assert seen[:2] == ["start", "stop"]
 
 
 def test_a_hard_expression_ends_in_time() -> None:

@@ -141,6 +141,22 @@ def test_a_store_that_does_not_answer_changes_nothing(processes: Processes, stor
     take(processes, [made("adamw"), made("lion")])
 
 
+def test_what_differs_by_rounding_alone_is_let_alone(processes: Processes) -> None:
+    """Rules that begin alike, as SWATS and AdamP do: the gradient of a bowl at 1 does not show how far apart small weights are."""
+    sides, first = [made("adamw", lr=0.1), made("swats", lr=0.1)], list[Tensor]()
+
+    def given(params: list[Tensor], step: int) -> None:
+        averaged(params, step)
+        if params is sides[0][1]:
+            first[:] = [p.detach().clone() for p in params]
+        else:
+            with torch.no_grad():
+                for p, x in zip(params, first, strict=True):
+                    p.copy_(torch.nextafter(x, torch.tensor(9.0)))
+
+    take(processes, sides, 5, given)
+
+
 def test_it_looks_in_few_steps(processes: Processes, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
     monkeypatch.setattr(agreement, "_sample", lambda parameters: taken.append(optimizer._taken))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,11 +20,13 @@ class TooHard(BaseException):
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Raises TooHard inside when the time is over: every call of a Python function looks at the clock."""
+    """Raises TooHard inside when the time is over: every call of a Python function looks at the clock.
+
+    Not in what the garbage collector calls, where it would be swallowed."""
     end, before = time.monotonic() + seconds, sys.getprofile()
 
     def look(frame: Any, _event: str, _arg: Any) -> None:  # pragma: no cover - nothing is traced in here
-        if time.monotonic() > end and not _importing(frame):
+        if time.monotonic() > end and not _importing(frame) and not _collecting(frame):
             raise TooHard
 
     sys.setprofile(look)
@@ -37,6 +40,16 @@ def _importing(frame: Any) -> bool:  # pragma: no cover - nor here
     """Whether a module is being loaded further up; broken off, it would stay broken."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _collecting(frame: Any) -> bool:  # pragma: no cover - nor here
+    """Whether the garbage collector calls this, as a callback or to finish an object."""
+    watchers = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame is not None:
+        if frame.f_code in watchers or frame.f_code.co_name == "__del__":
             return True
         frame = frame.f_back
     return False

@@ -3,7 +3,8 @@
 Nothing fails where they do not: the copies drift apart. So in a few early steps each process leaves in the store of the default
 process group, under a digest of some of its gradients, by which rule it steps and where its weights are; who comes later compares.
 That is one request to the store, and nobody waits for anybody: stages of a pipeline leave other digests, and a process without
-an optimizer leaves none. Equal gradients at other weights can only be averages, so models that are trained apart are let alone.
+an optimizer leaves none. Equal gradients at weights that differ by more than rounding can only be averages, so models that are
+trained apart are let alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 LOOKS = (2, 4, 8, 16, 32)  # in the first step all weights may still be equal
 PARAMETERS, EACH = 4, 16  # how many are looked at, and how many elements of each
 ENOUGH = 8  # different gradients, to tell one model from another
+ROUNDING, MOST = 64, 0.02  # units in the last place of the largest weight that gradients may not show, at most this share of it
 _seen: Counter[str] = Counter()  # of digests: optimizers that are given the same gradients are told apart by their order
 
 
@@ -37,7 +39,8 @@ def check(optimizer: Grouped, settings: Sequence[Mapping[str, Any]], taken: int)
     by another rule. Other settings may be meant, so they are worth a warning."""
     if taken + 1 not in LOOKS or is_capturing() or (company := _company()) is None:
         return
-    if (sample := _sample([p for group in optimizer.param_groups for p in group["params"]])) is None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    if (sample := _sample(parameters)) is None:
         return
     gradients, weights = sample
     digest = sha256(repr((taken, gradients)).encode()).hexdigest()
@@ -46,7 +49,8 @@ def check(optimizer: Grouped, settings: Sequence[Mapping[str, Any]], taken: int)
     rank, store = company
     mine = {"rank": rank, "weights": weights, "rules": _rules(optimizer), "settings": _settings(optimizer, settings)}
     found = _first(store, place, mine)
-    if found["rank"] != rank and found["weights"] != weights:
+    eps = max(torch.finfo(p.dtype).eps for p in parameters if p.grad is not None)
+    if found["rank"] != rank and _are_apart(found["weights"], weights, eps):
         _compare(type(optimizer).__name__, found, mine, taken)
 
 
@@ -85,6 +89,12 @@ def _sample(parameters: Sequence[Tensor]) -> tuple[list[float], list[float]] | N
     gradients, weights = together[: len(together) // 2], together[len(together) // 2 :]
     told = {x for x in gradients if x - x == 0 and x != 0}
     return (gradients, weights) if len(told) >= ENOUGH else None
+
+
+def _are_apart(there: Sequence[float], here: Sequence[float], eps: float) -> bool:
+    """Whether weights differ by more than what rounding makes of like rules: so little may not show in gradients."""
+    size = max((abs(x) for x in (*there, *here)), default=0.0)
+    return len(there) == len(here) and any(abs(a - b) > min(ROUNDING * eps, MOST) * size for a, b in zip(there, here, strict=True))
 
 
 def _rules(optimizer: Grouped) -> dict[str, str]:
