@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -70,6 +71,14 @@ def test_from_a_seed_to_the_finals_and_the_report_in_one_command(
 
 def refused(piece: Piece) -> None:
     raise AssertionError(piece)
+
+
+def test_the_hold_out_chooses_nobody(tmp_path: Path) -> None:
+    with started(tmp_path / "run.db", children=400, funnel=(SHORT, replace(PLANTED, enter=1)), finalists=2) as run:
+        list(run)
+        before = finals.finalists(run.store, run.hunt.settings)
+        list(run.promote())
+        assert finals.finalists(run.store, run.hunt.settings) == before and len(before) == 2
 
 
 def test_a_search_without_programs_has_no_finals(tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ class Ending:
 
 
 def finalists(store: Store, settings: Settings) -> list[Found]:
-    """The best of the deepest level that the funnel has reached, seeds left out."""
-    for level in reversed(settings.funnel):
+    """The best of the deepest level that the funnel has reached, seeds left out. The hold-out chooses nobody."""
+    for level in reversed(settings.funnel[:-1] or settings.funnel):
         found = [one for one in hall_of_fame(store, level.name, settings.finalists + len(settings.space.seeds)) if one.change != "seed"]
         if found:
             return found[: settings.finalists]

@@ -4,8 +4,8 @@
     python examples/search/digits_and_chars/run.py --minutes 20   a new search of at most so long
     python examples/search/digits_and_chars/run.py --search       only the search; Ctrl-C ends it in good order
 
-The store is runs/run.db. When the search has ended, its best are trained on the validation tasks, and the best three of those
-meet the rivals (`optlang.search.finals`). Then found_1.opt to found_3.opt, report.html, results.json, figure.svg and README.md
+The store is runs/run.db. When the search has ended, its best go through the levels of the funnel, and the best three meet the
+rivals (`optlang.search.finals`). Then found_1.opt to found_3.opt, report.html, results.json, figure.svg and README.md
 are written beside this file.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import signal
 from contextlib import closing
@@ -30,14 +29,12 @@ from optlang.search.live_view import line
 from optlang.search.report import page as report
 from optlang.search.store.database import Store
 from optlang.search.store.found import Found, hall_of_fame
-from optlang.search.training.levels import FUNNEL, SEARCH, VALIDATION
 from optlang.search.training.profile import Budget
 from optlang.search.workers.executor import Processes
 
 HERE = Path(__file__).parent
 CHILDREN, SEED, MAIN = 1_500_000, 1, "evolution"
-LEVELS = (SEARCH, replace(VALIDATION, seeds=2, enter=16), *FUNNEL[2:])
-BUDGET, TRIALS, SHORTER = Budget(target_trials=64), 8, 0.5  # of the hold-out's steps
+BUDGET, TRIALS = Budget(target_trials=64), 16
 
 
 # --------------------------------------------------------------------------------------------------------- searching
@@ -52,7 +49,7 @@ def searching(store: Path, minutes: float, workers: int) -> api.Search:
     space = api.space_of("lion", ["adamw"], names=("w", "g"), series=True, constraints=("loss scale",))
     return api.search(
         store=store, space=space, children=CHILDREN, minutes=minutes, workers=workers, seed=SEED, validate_every=50, until_onset=False,
-        funnel=LEVELS, ageing=Ageing(population=1_000, tournament=3, islands=4, patience=20_000),
+        ageing=Ageing(population=1_000, tournament=3, islands=4, patience=20_000),
         pace=Pace(jobs=1, per_job=48, hurdle=0.5, trial=0.85),
     )  # fmt: skip
 
@@ -75,15 +72,12 @@ def cpu_minutes() -> float:
 
 
 def compare(path: Path, workers: int) -> None:
-    """The best on the validation tasks, then the best three of those against the rivals. What the store has is not done again."""
+    """The best through the levels of the funnel, then the best three against the rivals. What the store has is not done again."""
     with api.resume(path, workers=workers) as run:
-        run.hunt.settings = replace(run.hunt.settings, funnel=LEVELS)
-        level, results = next(run.promote())
-        print(f"{level.name}: best {results[0].assessment.fitness:.4f} of {len(results)}", flush=True)
+        for level, results in run.promote(lambda text: print(text, flush=True)):
+            print(f"{level.name}: best {results[0].assessment.fitness:.4f} of {len(results)}", flush=True)
     with Store.open_(path) as store:
-        settings = Settings.from_json(store.meta("settings"))
-        sealed = replace(settings.funnel[-1], factor=SHORTER)
-        settings = replace(settings, trials=TRIALS, funnel=(*settings.funnel[:-1], sealed))
+        settings = replace(Settings.from_json(store.meta("settings")), trials=TRIALS)
         with closing(Processes(finals.work, workers, finals.TIMEOUT)) as team:
             print(finals.table(finals.decided(store, settings, budget=BUDGET, executor=team)), flush=True)
 
@@ -94,7 +88,7 @@ def compare(path: Path, workers: int) -> None:
 def told(store: Store) -> dict[str, Any]:
     """All figures of the search."""
     settings = Settings.from_json(store.meta("settings"))
-    first, second = settings.funnel[:2]
+    first = settings.funnel[0]
     state = store.state(MAIN)
     assert state is not None
     children, trained, steps, *_ = state["counts"]
@@ -110,7 +104,7 @@ def told(store: Store) -> dict[str, Any]:
         "trained until": dict(store.query("SELECT status, COUNT(*) FROM assessments WHERE level = ? AND branch = ? GROUP BY status "
                                           "ORDER BY COUNT(*) DESC", first.name, MAIN)),
         "hall of fame": [shown(one) for one in hall_of_fame(store, first.name)],
-        "on validation tasks": [shown(one) for one in hall_of_fame(store, second.name, 20)],
+        "funnel": {level.name: [shown(one) for one in hall_of_fame(store, level.name, 20)] for level in settings.funnel[1:]},
         "finals": next(reversed(store.events("finals")), None),
     }  # fmt: skip
 
@@ -161,7 +155,9 @@ all figures are in [results.json](results.json), and [report.html](report.html) 
 ![best fitness over training steps](figure.svg)
 
 Fitness is the share of its steps in which tuned AdamW gets as far: 1 is AdamW. On the tasks of the search the best has
-{made["hall of fame"][0]["fitness"]:.2f}. {validated(made)}
+{made["hall of fame"][0]["fitness"]:.2f}.
+
+{promoted(made, settings)}
 
 {against_rivals(made, settings) if made["finals"] else NO_FINALS}
 
@@ -169,27 +165,39 @@ Fitness is the share of its steps in which tuned AdamW gets as far: 1 is AdamW. 
 
 
 NO_FINALS = """The comparison with tuned rivals on other tasks has not been made for these rules yet: `run.py --finish` does it. An
-[earlier search](earlier/README.md) of 3,519 children has been taken to its end; on its hold-out nothing found was better than AdamW."""
+[earlier search](earlier/README.md) of 782,984 children has met them; on its hold-out nothing found was better than AdamW."""
 
 
-def validated(made: dict[str, Any]) -> str:
-    """What the validation tasks say."""
-    best = made["on validation tasks"][:1]
-    if not best:
-        return "The validation tasks, which selection does not see, have not been trained yet."
-    return (f"Of those that were trained on the validation tasks, which selection does not see, {best[0]['rule']} is best with "
-            f"{best[0]['fitness']:.2f}, and the AdamW that the search began with has {seed_fitness(made):.2f}.")  # fmt: skip
+def promoted(made: dict[str, Any], settings: Settings) -> str:
+    """What every level after the first says, of the programs that were trained there."""
+    reached = [level for level in settings.funnel[1:] if made["funnel"][level.name]]
+    if not reached:
+        return "No level of the funnel, whose tasks selection does not see, has been trained yet."
+    rows = ["| level | tasks | horizon × | seeds | fitness, best first |", "|---|---|---|---|---|"]
+    for level in reached:
+        each = ", ".join(f"{ranked(one)} {one['fitness']:.2f} ± {one['error']:.2f}" for one in made["funnel"][level.name])
+        rows.append(f"| {level.name} | {', '.join(level.tasks)} | {level.factor:g} | {level.seeds} | {each} |")
+    return f"""## The funnel
+
+Selection sees none of these tasks. The best of each level go on to the next, and the AdamW that the search began with goes along.
+
+{chr(10).join(rows)}"""
+
+
+def ranked(one: dict[str, Any]) -> str:
+    return "the AdamW of the start" if one["rule"] == "Found1" else str(one["rule"])
 
 
 def against_rivals(made: dict[str, Any], settings: Settings) -> str:
     """The last comparison."""
     return f"""## Against tuned rivals
 
-The best three on the validation tasks, and four known rules. Left: a miniature AlgoPerf on {len(made["finals"]["workloads"])} workloads
-({", ".join(made["finals"]["workloads"])}; the search selected by the first three, the funnel by the next two),
+The best three of the level before the hold-out, and four known rules. Left: a miniature AlgoPerf on
+{len(made["finals"]["workloads"])} workloads ({", ".join(made["finals"]["workloads"])};
+the search selected by the first three, the funnel by the others),
 targets from {BUDGET.target_trials} trials of each rival, {BUDGET.studies} studies of
 {BUDGET.trials} trials, score from performance profiles up to a factor of 4, interval from resampled studies. Right: loss at the end on
-{", ".join(settings.funnel[-1].tasks)} (at {SHORTER:g} of its steps), which no part of the search has seen,
+{", ".join(settings.funnel[-1].tasks)}, which no part of the search has seen,
 tuned with {made["finals"]["trials"]} trials each, mean over
 {len(finals.FRESH_SEEDS)} fresh seeds with its standard error. Every rule is tuned around the step size that is best on the tasks of
 the search; of the rivals decays and weight decay are tuned, too, of what was found the step size alone.
@@ -197,10 +205,6 @@ the search; of the rivals decays and weight decay are tuned, too, of what was fo
 {table(made)}
 
 {verdict(made)}"""
-
-
-def seed_fitness(made: dict[str, Any]) -> float:
-    return float(next((one["fitness"] for one in made["on validation tasks"] if one["rule"] == "Found1"), math.nan))
 
 
 def table(made: dict[str, Any]) -> str:
