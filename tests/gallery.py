@@ -44,8 +44,9 @@ What the columns say, all of it found by the machine:
 * **± w**: mirrored weights and gradients take mirrored steps.
 * **order**: in any order of the *elements* of a tensor steps are the same, or in any order of *rows* and columns.
   `~` where a rule draws at random.
-* **digits**: loss on held-out digits after 600 steps of 64 images, from one start, with defaults unless the card says otherwise.
-  What cards say otherwise was chosen by this loss: it shows that a rule works, not which is best; [races](../README.md#a-race) do that.
+* **digits**: loss on held-out digits after 600 steps of 64 images, from one start, with defaults unless the card says otherwise;
+  then it tells what the defaults reach, too. What cards say otherwise was chosen by this loss: it shows that a rule works, not which
+  is best; [races](../README.md#a-race) do that.
 * **error**: the largest difference from the implementation that it is compared with.
 
 This page is made from the files: `python tests/test_gallery.py`.
@@ -196,7 +197,17 @@ def _trained(rule: str, known: Known) -> str:
         return f"Digits: {MISSING}."
     limit = "" if entry["below"] == ENOUGH else f" (stated: below {entry['below']})"
     told = ", ".join([f"loss {entry['loss']:.3f}{_steps(entry)}{limit}", f"{entry['accuracy']:.1%} right", *_changes(entry)])
-    return f"Digits: {told}." + (f" Why: {why}." if (why := run_of(rule).why) else "")
+    return f"Digits: {told}." + _beside(entry) + (f" Why: {why}." if (why := run_of(rule).why) else "")
+
+
+def _beside(entry: dict[str, Any]) -> str:
+    """What other settings reach."""
+    if "beside" not in entry:
+        return ""
+    run, reached = {"inputs": {}, **entry["beside"]}, entry["beside_reached"]
+    changes = ", ".join(_changes(run) + ([] if run["settings"] else ["with the defaults"]))
+    after = _steps(run) or f" after {run['steps']} steps"
+    return f" Beside it, {changes}: loss {reached['loss']:.3f}{after}, {reached['accuracy']:.1%} right."
 
 
 def _steps(entry: dict[str, Any]) -> str:

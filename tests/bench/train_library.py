@@ -30,7 +30,7 @@ from optlang.runtime.fingerprint import fingerprint_of
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))
-from digits_runs import MODELS, Adapted, run_of  # noqa: E402
+from digits_runs import MODELS, Adapted, Run, run_of  # noqa: E402
 
 RESULTS = ROOT / "docs" / "digits.json"
 SEED = 1
@@ -50,11 +50,11 @@ def programs(rule: str) -> list[Program]:
 
 
 @cache
-def optimizer_class(rule: str) -> Any:
+def optimizer_class(rule: str, route: str = "") -> Any:
     """The rule's own; of one for matrices alone a route that sends all else to AdamW."""
     [program, *more] = programs(rule)
-    if lines := run_of(rule).route:
-        return optlang.loads(f"from {rule} import {program.name}  from adamw import AdamW  route Run {{ {lines} }}", "Run")
+    if route:
+        return optlang.loads(f"from {rule} import {program.name}  from adamw import AdamW  route Run {{ {route} }}", "Run")
     defaults = {h.name: h.default for h in program.hypers}
     if more or not (rule == "scionsign" or lacks_rank(program, {"rank": 1, "numel": 128}, defaults)):
         return optlang.load(rule)
@@ -68,13 +68,19 @@ def fingerprint(rule: str) -> str:
 
 
 def train(rule: str) -> dict[str, Any]:
-    """The entry of a rule: losses before and after, accuracy, what it was trained with, and when."""
+    """The entry of a rule: losses before and after, accuracy, what it was trained with, when, and what other settings reach."""
     run = run_of(rule)
+    entry = {**trained(rule, run), **told(rule), "date": date.today().isoformat()}
+    return {**entry, "beside_reached": trained(rule, run.beside)} if run.beside else entry
+
+
+def trained(rule: str, run: Run) -> dict[str, Any]:
+    """What one run of a rule reaches."""
     problem = replace(digits(), batch_size=run.batch)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         model = MODELS[run.model](problem.data.train)
-        optimizer = optimizer_class(rule)(list(model.named_parameters()), **run.settings)
+        optimizer = optimizer_class(rule, run.route)(list(model.named_parameters()), **run.settings)
         before = problem.evaluate(model, problem.data.test).loss
         start = time.process_time()
         for _, batch in zip(range(run.steps), problem.batches(SEED), strict=False):
@@ -84,16 +90,20 @@ def train(rule: str) -> dict[str, Any]:
             optimizer.eval()
         after = problem.evaluate(model, problem.data.test)
     return {
-        "loss": round(after.loss, 4), "accuracy": round(after.accuracy or 0.0, 4), "start": round(before, 4), **told(rule),
-        "lr": lr_of(rule, optimizer), "seconds": round(seconds, 1), "date": date.today().isoformat(),
+        "loss": round(after.loss, 4), "accuracy": round(after.accuracy or 0.0, 4), "start": round(before, 4),
+        "lr": lr_of(rule, optimizer), "seconds": round(seconds, 1),
     }  # fmt: skip
 
 
 def told(rule: str) -> dict[str, Any]:
     """What a run is, as its entry says it; `fingerprint` stands for the equations."""
     run = run_of(rule)
-    return {"below": run.below, "steps": run.steps, "batch": run.batch, "model": run.model, "settings": run.settings, "inputs": run.inputs,
-            "fingerprint": fingerprint(rule)}  # fmt: skip
+    beside = {"beside": said(run.beside)} if run.beside else {}
+    return {**said(run), "inputs": run.inputs, "fingerprint": fingerprint(rule), **beside}
+
+
+def said(run: Run) -> dict[str, Any]:
+    return {"below": run.below, "steps": run.steps, "batch": run.batch, "model": run.model, "settings": run.settings}
 
 
 def lr_of(rule: str, optimizer: Any) -> Any:
