@@ -26,6 +26,8 @@ def fragile(job: tuple[str, str]) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
     if what.endswith("hang"):
         time.sleep(600)
+    if what == "slow":
+        time.sleep(4)
     return "fine"
 
 

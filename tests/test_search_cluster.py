@@ -105,6 +105,11 @@ def test_an_actor_lost_once_is_replaced(make: Make, tmp_path: Path, what: str) -
     assert team.collect(good) == "fine"
 
 
+def test_a_job_that_may_take_longer_is_not_taken_to_hang(make: Make) -> None:
+    team = make(fragile, 1, timeout=2.0)
+    assert team.collect(team.submit(("slow", ""), timeout=120.0)) == "fine"
+
+
 def test_a_job_that_kills_every_actor_is_given_up_and_those_in_line_are_not(make: Make) -> None:
     team = make(fragile, 1)
     tickets = [team.submit((what, "")) for what in ("fine", "kill", "fine", "fine")]

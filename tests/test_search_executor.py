@@ -50,6 +50,16 @@ def test_a_worker_lost_once_is_replaced(tmp_path: Path, what: str) -> None:
         team.close()
 
 
+def test_a_job_that_may_take_longer_is_not_taken_to_hang() -> None:
+    team = Processes(fragile, 1, timeout=2.0)
+    try:
+        assert team.collect(team.submit(("slow", ""), timeout=120.0)) == "fine"
+        with pytest.raises(JobFailed, match="took more than 2 seconds, 3 times"):
+            team.collect(team.submit(("slow", "")))
+    finally:
+        team.close()
+
+
 def test_a_job_that_kills_every_worker_is_given_up() -> None:
     team = Processes(fragile, 1)
     try:

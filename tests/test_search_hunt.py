@@ -28,8 +28,9 @@ from optlang.search.programs.genome import from_text
 from optlang.search.programs.space import Space
 from optlang.search.store.database import Store, StoreError
 from optlang.search.training import tasks
+from optlang.search.training.assess import Job
 from optlang.search.training.levels import Level, Point, onset
-from optlang.search.workers.executor import Processes, Serial
+from optlang.search.workers.executor import LONG, Processes, Serial
 
 SHORT = Level("search", ("planted-momentum",), factor=0.1, seeds=2, measure="loss")
 LONGER = Level("validation", ("planted-normalized", "planted-sign"), factor=0.1, seeds=2, enter=4, measure="loss")
@@ -174,6 +175,23 @@ def test_the_funnel_takes_the_best_and_the_seeds(tmp_path: Path) -> None:
     assert 1 in [one.number for one in results], "the seed goes along"
     assert [one.assessment.fitness for one in results] == sorted((one.assessment.fitness for one in results), reverse=True)
     assert again[0][1] == results, "what is in the store is not trained again"
+
+
+def test_programs_of_later_levels_are_jobs_of_their_own_that_may_take_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def noted(executor: Serial, job: Job, timeout: float | None = None) -> int:
+        given.append((job.level.name, len(job.genomes), timeout))
+        return submit(executor, job, timeout)
+
+    submit = Serial.submit
+    monkeypatch.setattr(Serial, "submit", noted)
+    with started(tmp_path / "run.db", funnel=(SHORT, LONGER)) as run:
+        list(run)
+        assert {(name, timeout) for name, _, timeout in given} == {("search", None)}
+        given.clear()
+        list(run.promote())
+    assert given == [("validation", 1, LONG)] * (LONGER.enter + 1)
 
 
 def test_what_is_held_out_stays_closed_until_the_end(tmp_path: Path) -> None:

@@ -186,7 +186,7 @@ def _decided(store: Store, workers: int | None) -> None:
     from optlang.search.workers.executor import Processes
 
     settings = Settings.from_json(store.meta("settings"))
-    with closing(Processes(finals.work, workers or os.cpu_count() or 1, finals.TIMEOUT)) as team:
+    with closing(Processes(finals.work, workers or os.cpu_count() or 1)) as team:
         print(finals.table(finals.decided(store, settings, executor=team)), flush=True)
     best = finals.centred_finalists(store, settings)
     for path in write_best(best, settings.space.form, Path(f"{store.path}.best")):

@@ -27,12 +27,11 @@ from optlang.search.training import profile
 from optlang.search.training.funnel import seeds_of
 from optlang.search.training.profile import Budget, standings
 from optlang.search.training.tuning import columns, tune
-from optlang.search.workers.executor import Executor, Serial
+from optlang.search.workers.executor import LONG, Executor, Serial
 
 if TYPE_CHECKING:
     from optlang.search.training.tasks import Task
 
-TIMEOUT = 7_200.0  # seconds for a piece
 WORKLOADS = ("cancer-mlp", "digits-mlp", "photo-autoencoder", "digits-cnn", "chars-mlp", "digits-vit")
 TUNING_SEEDS = (900_001, 900_002)
 FRESH_SEEDS = tuple(range(910_001, 910_009))
@@ -176,7 +175,7 @@ def decided(
 def _done(store: Store, wanted: Sequence[Piece], executor: Executor) -> dict[str, Any]:
     """What every piece shows, by its key."""
     done: dict[str, Any] = dict(store.events("piece of the finals"))
-    tickets = {piece.key: executor.submit(piece) for piece in wanted if piece.key not in done}
+    tickets = {piece.key: executor.submit(piece, LONG) for piece in wanted if piece.key not in done}
     for key, ticket in tickets.items():
         done[key] = json.loads(json.dumps(executor.collect(ticket)))
         store.note("piece of the finals", [key, done[key]])

@@ -78,7 +78,7 @@ def compare(path: Path, workers: int) -> None:
             print(f"{level.name}: best {results[0].assessment.fitness:.4f} of {len(results)}", flush=True)
     with Store.open_(path) as store:
         settings = replace(Settings.from_json(store.meta("settings")), trials=TRIALS)
-        with closing(Processes(finals.work, workers, finals.TIMEOUT)) as team:
+        with closing(Processes(finals.work, workers)) as team:
             print(finals.table(finals.decided(store, settings, budget=BUDGET, executor=team)), flush=True)
 
 

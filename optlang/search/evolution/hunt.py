@@ -23,7 +23,7 @@ from optlang.search.store.found import hall_of_fame
 from optlang.search.training.assess import Assessment, Job
 from optlang.search.training.funnel import Promoted, judge, seeds_of
 from optlang.search.training.levels import Level, Point, onset, validated
-from optlang.search.workers.executor import Executor, JobFailed
+from optlang.search.workers.executor import LONG, Executor, JobFailed
 from optlang.search.workers.jobs import told
 
 SEED_NUMBERS = 1  # seeds have the first numbers of every branch, from 1
@@ -248,7 +248,8 @@ class Hunt:
     # ---------------------------------------------------------------------------------------------------- the jobs
 
     def _judged(self, programs: Mapping[int, Genome], level: Level, seeds: Sequence[int]) -> list[Promoted]:
-        per_job = max(1, self.settings.pace.per_job // max(1, round(level.factor)))
+        # a program of a later level takes minutes: each is a job of its own, so that all workers have some
+        per_job = self.settings.pace.per_job if level == self.search_level else 1
         return judge(programs, self.settings.space.form, level, seeds, self.baselines, self._all, per_job)
 
     def _all(self, jobs: Sequence[Job]) -> list[Sequence[Assessment]]:
@@ -265,7 +266,8 @@ class Hunt:
     def _submit(self, job: Job) -> tuple[str, Job, int | None]:
         """A job on its way. One that was finished before the search was cut off is not done again."""
         digest = hashlib.sha256(pickle.dumps((job.genomes, job.form, job.level, job.seeds, job.hurdles, job.starts, job.trial))).hexdigest()
-        return digest, job, None if self.store.job(digest) is not None else self.executor.submit(job)
+        timeout = None if job.level == self.search_level else LONG
+        return digest, job, None if self.store.job(digest) is not None else self.executor.submit(job, timeout)
 
     def _collect(self, ticket: tuple[str, Job, int | None]) -> Sequence[Assessment]:
         digest, job, number = ticket

@@ -50,10 +50,10 @@ class Cluster(Team):
     """
 
     def __init__(self, work: Work, workers: int | None = None, address: str | None = None, timeout: float = TIMEOUT) -> None:
-        super().__init__()
+        super().__init__(timeout)
         if workers is not None and workers < 1:
             raise ValueError(f"{workers} workers cannot work; give at least 1")
-        self.work, self.timeout = work, timeout
+        self.work = work
         self.ray = _imported()
         self._ours = _joined(self.ray, workers, address)  # a Ray that somebody else has started is left running
         self.workers = workers or int(self.ray.cluster_resources().get("CPU", 1))
@@ -122,8 +122,8 @@ class Cluster(Team):
     def _watch(self) -> None:
         now = time.monotonic()
         for place, actor in enumerate(self._team):
-            if actor.line and now - actor.since > self.timeout:
-                self._lost(place, f"took more than {self.timeout:g} seconds")
+            if actor.line and (reason := self._desk.overdue(actor.line[0][0], now - actor.since)):
+                self._lost(place, reason)
         if not any(actor.ready for actor in self._team) and now - self._started > START:
             raise ClusterError(
                 f"no actor could be started within {START:g} seconds: has the cluster free cores, and has every machine the same "

@@ -21,7 +21,8 @@ from optlang.search.workers.jobs import JobFailed, Team, Work, attempt, in_one_t
 __all__ = ["Executor", "JobFailed", "Processes", "Serial"]
 
 OUT_OF_MEMORY = 77  # the exit code of a worker that noticed it itself
-TIMEOUT = 600.0  # seconds for one job: a hundred times what a batch of programs takes
+TIMEOUT = 600.0  # seconds for a job of the search: a hundred times what a batch of programs takes
+LONG = 7_200.0  # for one program on a later level, and for a piece of the finals: minutes, and more where others use the cores, too
 
 
 class Executor(Protocol):
@@ -29,7 +30,8 @@ class Executor(Protocol):
 
     workers: int
 
-    def submit(self, job: Any) -> int: ...
+    def submit(self, job: Any, timeout: float | None = None) -> int:
+        """The ticket of a job. Who has been at it for `timeout` seconds is taken to hang."""
 
     def collect(self, ticket: int) -> Any:
         """The result of a job, once. Raises JobFailed."""
@@ -47,7 +49,7 @@ class Serial:
         self.jobs: dict[int, Any] = {}
         self.count = 0
 
-    def submit(self, job: Any) -> int:
+    def submit(self, job: Any, timeout: float | None = None) -> int:
         self.count += 1
         self.jobs[self.count] = job
         return self.count
@@ -75,10 +77,10 @@ class Processes(Team):
     """Fresh processes of this machine, started once. `work` must be a function that can be imported."""
 
     def __init__(self, work: Work, workers: int = 2, timeout: float = TIMEOUT) -> None:
-        super().__init__()
+        super().__init__(timeout)
         if workers < 1:
             raise ValueError(f"{workers} workers cannot work; give at least 1")
-        self.work, self.workers, self.timeout = work, workers, timeout
+        self.work, self.workers = work, workers
         self._team = [self._hired() for _ in range(workers)]
 
     def close(self) -> None:
@@ -118,8 +120,8 @@ class Processes(Team):
             except (EOFError, OSError):
                 self._lost(place, _epitaph(self._team[place]))
         for place, worker in enumerate(self._team):
-            if worker.ticket and time.monotonic() - worker.since > self.timeout:
-                self._lost(place, f"took more than {self.timeout:g} seconds")
+            if worker.ticket and (reason := self._desk.overdue(worker.ticket, time.monotonic() - worker.since)):
+                self._lost(place, reason)
         self._hand_out()
 
     def _done(self, place: int, value: Any, problem: str) -> None:

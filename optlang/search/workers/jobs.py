@@ -25,15 +25,16 @@ class Desk:
     """The jobs of a team: what waits, what is under way, and what has come back."""
 
     _jobs: dict[int, Any] = field(default_factory=dict)
+    _timeouts: dict[int, float] = field(default_factory=dict)
     _tries: dict[int, int] = field(default_factory=dict)
     _waiting: deque[int] = field(default_factory=deque)
     _results: dict[int, tuple[Any, str]] = field(default_factory=dict)
     _count: int = 0
 
-    def add(self, job: Any) -> int:
-        """A new job's ticket."""
+    def add(self, job: Any, timeout: float) -> int:
+        """A new job's ticket. Who has been at it for `timeout` seconds is taken to hang."""
         self._count += 1
-        self._jobs[self._count] = job
+        self._jobs[self._count], self._timeouts[self._count] = job, timeout
         self._waiting.append(self._count)
         return self._count
 
@@ -44,13 +45,18 @@ class Desk:
     def job(self, ticket: int) -> Any:
         return self._jobs[ticket]
 
+    def overdue(self, ticket: int, seconds: float) -> str:
+        """Why to give up who has been at a job for so many seconds; empty while it may go on."""
+        timeout = self._timeouts[ticket]
+        return f"took more than {timeout:g} seconds" if seconds > timeout else ""
+
     def back(self, ticket: int) -> None:
         """A job that was not begun waits again, before all others."""
         self._waiting.appendleft(ticket)
 
     def done(self, ticket: int, value: Any, problem: str = "") -> None:
         self._results[ticket] = (value, problem)
-        del self._jobs[ticket]
+        del self._jobs[ticket], self._timeouts[ticket]
         self._tries.pop(ticket, None)
 
     def lost(self, ticket: int, reason: str) -> None:
@@ -76,14 +82,17 @@ class Desk:
 
 
 class Team(ABC):
-    """Workers around one desk. A subclass hands out what waits, and takes what comes back."""
+    """Workers around one desk. A subclass hands out what waits, and takes what comes back.
 
-    def __init__(self) -> None:
-        self._desk = Desk()
+    `timeout`: seconds after which a job is taken to hang, where its own `submit` does not say.
+    """
 
-    def submit(self, job: Any) -> int:
+    def __init__(self, timeout: float) -> None:
+        self._desk, self.timeout = Desk(), timeout
+
+    def submit(self, job: Any, timeout: float | None = None) -> int:
         """The ticket of a job that is now waiting or under way."""
-        ticket = self._desk.add(job)
+        ticket = self._desk.add(job, timeout or self.timeout)
         self._hand_out()
         return ticket
 
