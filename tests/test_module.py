@@ -666,3 +666,10 @@ def test_sparse_and_complex_are_refused() -> None:
     embed(torch.tensor([1])).sum().backward()
     with pytest.raises(RuntimeError, match="sparse"):
         cls(embed.parameters()).step()
+
+
+@pytest.mark.parametrize("power", ["2^2^2^2^2^2", "2^(99999*99999*99999)", "2^(3*2^40)"])
+def test_towers_of_whole_numbers_are_infinite_in_time(power: str) -> None:
+    text = optlang.build(f"rule A {{ w' = w - {power}*g }}", to="module")
+    step = f"{text}\np = torch.nn.Parameter(torch.ones(2))\np.grad = torch.ones(2)\nA([p]).step()\nassert p.isinf().all()\n"
+    subprocess.run([sys.executable, "-c", step], check=True, timeout=60)

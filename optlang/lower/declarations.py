@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from optlang.lower.frames import Frame
 
 OF_CHECKPOINTS = ("step", "weights_in_training")  # every optimizer keeps these beside the states
-OF_GROUPS = ("params", "param_names", "maximize", "foreach", "capturable", "differentiable", "fused", "seed", "betas")  # and these beside the hypers
+# and these beside the hypers
+OF_GROUPS = ("params", "param_names", "maximize", "foreach", "capturable", "differentiable", "fused", "seed", "betas")
 MOST_CELLS = 10_000
 Body = Sequence[syntax.Statement]
 Setting = float | int | bool

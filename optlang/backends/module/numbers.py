@@ -145,5 +145,9 @@ class Numbers:
             return True
         if exponent.op == "const" and isinstance(exponent.value, int):
             return 0 <= exponent.value <= 64
-        grows = any(node.op == "t" for node in ir.walk([exponent]))
-        return base in self.positive and not grows
+        return base in self.positive and not any(map(_grows, ir.walk([exponent])))
+
+
+def _grows(node: Node) -> bool:
+    """Whether an exponent made of it may be large: Python's integers would fill the memory where floats are infinite."""
+    return node.op in ("t", "pow", "exp", "mul") or (node.op == "const" and abs(node.value) > 64)
