@@ -672,4 +672,4 @@ def test_sparse_and_complex_are_refused() -> None:
 def test_towers_of_whole_numbers_are_infinite_in_time(power: str) -> None:
     text = optlang.build(f"rule A {{ w' = w - {power}*g }}", to="module")
     step = f"{text}\np = torch.nn.Parameter(torch.ones(2))\np.grad = torch.ones(2)\nA([p]).step()\nassert p.isinf().all()\n"
-    subprocess.run([sys.executable, "-c", step], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", step], check=True, timeout=200)
