@@ -17,6 +17,11 @@ from optlang.backends.repeat import Tables
 SHAPES = ((6, 5), (4,), (), (0,), (3, 2, 2))
 DRAWING = "rule D { hyper lr = 0.1 in (0, inf) state m = 0 m' = 0.9*m + g*uniform() w' = w - lr*m' + lr*normal() }"
 BY_FACTS = "rule F { hyper lr = 0.1 in (0, inf) state m = 0 m' = 0.9*m + g w' = w - lr*m'/sqrt(numel) }"
+DECIDED = """rule B { hyper lr = 0.1 in (0, inf) state m = 0
+  when t > 4 and numel > 5 { d = 0.8 } else { d = 0.9 }
+  when lr > 0.03 { u = d*m + g } else { u = d*m - g }
+  m' = u
+  every 5 { w' = w - lr } else { w' = w - lr*u } }"""
 TWO_SETTINGS = [{"lr": 0.05}, {"lr": 0.01}]
 EVENTS = (
     "moved weights", "moved state", "moved in place", "turned weights", "turned gradient", "no gradient", "other rate", "loaded",
@@ -94,7 +99,7 @@ class Run:
         return [x.detach().clone() for x in [*self.params, *states]]
 
 
-@pytest.mark.parametrize("rule", ["adamw", "lamb", DRAWING, BY_FACTS], ids=["adamw", "lamb", "drawing", "facts"])
+@pytest.mark.parametrize("rule", ["adamw", "lamb", DRAWING, BY_FACTS, DECIDED], ids=["adamw", "lamb", "drawing", "facts", "decided"])
 @settings(max_examples=15, deadline=None)
 @given(events=st.lists(st.sampled_from(["", "", *EVENTS]), min_size=3, max_size=10))
 @example(events=[part for event in EVENTS for part in ("", "", event)])
@@ -115,6 +120,33 @@ def test_tables_are_used(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for event in ["", "", "", "other rate", "", "moved state", "", ""]:
         run.step(event)
     assert [one is not None for one in used] == [True] * 5  # all but the first two, and the one that found a state moved
+
+
+def test_tables_are_used_until_a_block_is_decided_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, used = [], []
+    make, plain = Tables.__init__, Tables.ready
+    monkeypatch.setattr(Tables, "__init__", lambda *given: made.append(ours.taken) or make(*given))
+    monkeypatch.setattr(Tables, "ready", lambda *given: used.append(ours.taken) or plain(*given))
+    ours, anew = Run(DECIDED, anew=False), Run(DECIDED, anew=True)
+    for number in range(1, 21):
+        for run in (ours, anew):
+            run.step("other rate" if number == 18 else "")
+        assert all(map(torch.equal, ours.stored(), anew.stored())), number
+    assert made == [2, 6, 11, 16, 18]  # every fifth step is another one, for which nothing is kept; so is the 18th, like the next
+    assert used == [3, 4, 7, 8, 9, 12, 13, 14, 17, 19]
+
+
+def test_tables_are_given_up_where_a_setting_decides_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = "rule S { hyper lr = 0.1 in (0, inf) when lr > 0.02 { w' = w - lr*g } else { w' = w + lr*g } }"
+    used = []
+    plain = Tables.ready
+    monkeypatch.setattr(Tables, "ready", lambda *given: used.append(ours.taken) or plain(*given))
+    ours, anew = Run(rule, anew=False), Run(rule, anew=True)
+    for number in range(1, 9):
+        for run in (ours, anew):
+            run.step("other rate" if number in (4, 6) else "")
+        assert all(map(torch.equal, ours.stored(), anew.stored())), number
+    assert used == [3, 4, 5, 7, 8]
 
 
 def test_autograd_hears_of_repeated_steps() -> None:

@@ -87,6 +87,7 @@ class Step:
     beside: Sequence[Cell] = ()
     left: Sequence[Cell] = ()  # what was not stepped because memory ended: these are as they were
     comes_again: bool = False  # another one like it is expected
+    passes: bool = False  # `t` decides the next one otherwise: nothing is to be kept for it
     again: Repeat | None = None  # what takes that, found by `begin` where little has to be looked at
 
     def asked(self, op: str) -> Callable[[list[Array]], Any] | None:

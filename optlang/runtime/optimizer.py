@@ -151,7 +151,7 @@ class RuleOptimizer(Gathered):
                 self._count([cell for step, _ in taken for cell in step.cells if cell not in left])
             else:
                 self._again.count(left)
-        if comes_again and not left:
+        if comes_again and not left and not any(step.passes for step, _ in taken):
             self._remember(settings, work, [step for step, _ in taken])
         _tell(left)
 

@@ -31,6 +31,7 @@ from optlang.backends.repeat import same
 from optlang.backends.torch.barriers import cross
 from optlang.backends.torch.binding import Binding
 from optlang.backends.torch.code import CellCode, Output, generate
+from optlang.backends.torch.decided import Decided, lasts
 from optlang.backends.torch.functions import COMPILE_FROM, Bound, Functions
 from optlang.backends.torch.shared import SharedRun, first_value, of_shape
 from optlang.backends.torch.views import like
@@ -65,9 +66,7 @@ class TorchExecutable:
         self._own = [s for s in self.plan.program.states if s.name not in self.plan.shared]
         self._shared = [s for s in self.plan.program.states if s.name in self.plan.shared]
         self._shares = parts or bool(self._shared) or any(n.type.extent.level in ("group", "model") for n in ir.walk(roots))
-        self._is_plain = not (self.plan.barriers or self._shares or program.reports) and not any(
-            c.hypers or c.reads_t for c in self._conditions
-        )
+        self._is_plain = not (self.plan.barriers or self._shares or program.reports)
         self._gradient = [unscaled_gradient()] if any(h.name == SCALE for h in program.hypers) else []  # goes where it came from
         self._ways: dict[int, Way] = {}
         self._prepared: tuple[list[Cell], list[int]] = [], []  # the cells of the last step, and how many states they had
@@ -139,7 +138,7 @@ class TorchExecutable:
             reports = self._reports(now)
             calls = [self._final(work, now) for work in now.works]
         if step.comes_again and self._is_plain and not is_on_device(step.cells[0]):
-            step.again = self._functions.tables(step.cells, calls, now.compiled)
+            self._expect(step, calls, now.compiled)
 
         @torch.no_grad()
         def finish() -> None:
@@ -150,6 +149,13 @@ class TorchExecutable:
             step.reports.update(reports)
 
         return finish
+
+    def _expect(self, step: Step, calls: Sequence[Bound], compiled: bool) -> None:
+        """Finds what takes the same step again, if another one is like it."""
+        changing = [c for c in self._conditions if c.hypers or c.reads_t]
+        step.passes = not lasts(changing, step.cells)
+        tables = None if step.passes else self._functions.tables(step.cells, calls, compiled)
+        step.again = Decided(tables, changing, step.cells) if tables and changing else tables
 
     def _begin(self, step: Step, compiled: bool) -> Pass:
         run = self._run(step) if self._shares else None
