@@ -60,6 +60,17 @@ def test_a_job_that_may_take_longer_is_not_taken_to_hang() -> None:
         team.close()
 
 
+def test_what_is_done_first_can_be_collected_first() -> None:
+    team, alone = Processes(fragile, 2), Serial(fragile)
+    try:
+        slow, quick = team.submit(("slow", "")), team.submit(("fine", ""))
+        assert team.first([slow, quick]) == quick and team.collect(quick) == "fine"
+        assert team.first([slow]) == slow and team.collect(slow) == "fine"
+    finally:
+        team.close()
+    assert alone.first([alone.submit(("fine", "")), alone.submit(("hang", ""))]) == 1, "this process does one after the other"
+
+
 def test_a_job_that_kills_every_worker_is_given_up() -> None:
     team = Processes(fragile, 1)
     try:

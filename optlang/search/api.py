@@ -31,7 +31,7 @@ from optlang.search.programs.seeds import seed as seed_genome
 from optlang.search.programs.space import Space
 from optlang.search.store.database import Store
 from optlang.search.store.found import Found, find, hall_of_fame, pareto, write_hall
-from optlang.search.training.assess import assess
+from optlang.search.training.assess import work
 from optlang.search.training.funnel import Promoted
 from optlang.search.training.levels import FUNNEL, Level
 from optlang.search.training.tasks import task
@@ -158,9 +158,9 @@ def team(workers: int | None, ray: str | None = None) -> Executor:
     if ray is not None:
         from optlang.search.workers.cluster import Cluster
 
-        return Cluster(assess, workers, None if ray == "local" else ray)
+        return Cluster(work, workers, None if ray == "local" else ray)
     count = workers or os.cpu_count() or 1
-    return Serial(assess) if count == 1 else Processes(assess, count)
+    return Serial(work) if count == 1 else Processes(work, count)
 
 
 def space_of(name: str, seeds: Sequence[str], **fields: Any) -> Space:

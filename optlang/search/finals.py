@@ -175,8 +175,10 @@ def decided(
 def _done(store: Store, wanted: Sequence[Piece], executor: Executor) -> dict[str, Any]:
     """What every piece shows, by its key."""
     done: dict[str, Any] = dict(store.events("piece of the finals"))
-    tickets = {piece.key: executor.submit(piece, LONG) for piece in wanted if piece.key not in done}
-    for key, ticket in tickets.items():
+    going = {executor.submit(piece, LONG): piece.key for piece in wanted if piece.key not in done}
+    while going:
+        ticket = executor.first(going)
+        key = going.pop(ticket)
         done[key] = json.loads(json.dumps(executor.collect(ticket)))
         store.note("piece of the finals", [key, done[key]])
     return done

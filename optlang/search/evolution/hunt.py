@@ -20,11 +20,10 @@ from optlang.search.programs.mutation import Mutator, RandomPrograms
 from optlang.search.screening.sieve import Screen
 from optlang.search.store.database import Store
 from optlang.search.store.found import hall_of_fame
-from optlang.search.training.assess import Assessment, Job
+from optlang.search.training.assess import Assessment, Curve, Job
 from optlang.search.training.funnel import Promoted, judge, seeds_of
 from optlang.search.training.levels import Level, Point, onset, validated
 from optlang.search.workers.executor import LONG, Executor, JobFailed
-from optlang.search.workers.jobs import told
 
 SEED_NUMBERS = 1  # seeds have the first numbers of every branch, from 1
 MAIN = "evolution"  # the branch whose best go into the funnel
@@ -84,12 +83,24 @@ class Hunt:
         """
         level = self.settings.funnel[place]
         self.store.check_tasks({name: _digest(name) for name in level.tasks})
-        for name in level.tasks if level.measure == "speed" else ():
-            key = level.key(name)
-            if key not in self.baselines:
-                self._say(f"{level.name}: AdamW is tuned on {name}, {level.factor:g} times as long")
-                self.baselines[key] = _baseline(name, level, seeds_of(level, place, self.settings.seed))
-                self.store.save_meta("baselines", self.baselines)
+        wanted = [name for name in level.tasks if level.key(name) not in self.baselines] if level.measure == "speed" else []
+        seeds = seeds_of(level, place, self.settings.seed)
+        tickets = {self.executor.submit(Curve(name, level, seeds), LONG): name for name in wanted}
+        if wanted:
+            self._say(f"{level.name}: AdamW is tuned on {' and '.join(wanted)}, {level.factor:g} times as long")
+        while tickets:
+            ticket = self.executor.first(tickets)
+            self._keep_curve(tickets.pop(ticket), level, ticket)
+
+    def _keep_curve(self, name: str, level: Level, ticket: int) -> None:
+        """What AdamW did on a task, as soon as it is known. Raises TaskError."""
+        from optlang.search.training.tasks import TaskError
+
+        try:
+            self.baselines[level.key(name)] = self.executor.collect(ticket)
+        except JobFailed as problem:
+            raise TaskError(f"task {name}: AdamW cannot be trained on it: {problem}") from problem
+        self.store.save_meta("baselines", self.baselines)
 
     @property
     def search_level(self) -> Level:
@@ -253,11 +264,20 @@ class Hunt:
         return judge(programs, self.settings.space.form, level, seeds, self.baselines, self._all, per_job)
 
     def _all(self, jobs: Sequence[Job]) -> list[Sequence[Assessment]]:
-        tickets, found, programs = [self._submit(job) for job in jobs], list[Sequence[Assessment]](), sum(len(job.genomes) for job in jobs)
-        for ticket in tickets:
-            found.append(self._collect(ticket))
-            self._say(f"{ticket[1].level.name}: {sum(map(len, found))} of {programs} programs trained")
-        return found
+        tickets, programs = [self._submit(job) for job in jobs], sum(len(job.genomes) for job in jobs)
+        found: dict[int, Sequence[Assessment]] = {}
+        for place in self._as_they_come(tickets):
+            found[place] = self._collect(tickets[place])
+            self._say(f"{jobs[place].level.name}: {sum(map(len, found.values()))} of {programs} programs trained")
+        return [found[place] for place in range(len(jobs))]
+
+    def _as_they_come(self, tickets: Sequence[tuple[str, Job, int | None]]) -> Iterator[int]:
+        """The places of jobs in the order in which they are finished: none waits for a slower one to be kept."""
+        numbers = [number for _, _, number in tickets]
+        yield from (place for place, number in enumerate(numbers) if number is None)
+        going = {number: place for place, number in enumerate(numbers) if number is not None}
+        while going:
+            yield going.pop(self.executor.first(going))
 
     def _say(self, text: str) -> None:
         if self._tell is not None:
@@ -280,16 +300,6 @@ class Hunt:
             found = [Assessment(job.level.worst, status=f"failed: {problem}") for _ in job.genomes]
         self.store.save_job(digest, [asdict(one) for one in found])
         return found
-
-
-def _baseline(name: str, level: Level, seeds: Sequence[int]) -> Any:
-    from optlang.search.training import fitness, tasks
-
-    task = tasks.task(name).longer(level.factor)
-    try:
-        return fitness.baseline(task, seeds).to_json()
-    except Exception as problem:
-        raise tasks.TaskError(f"task {name}: AdamW cannot be trained on it: {told(problem)}") from problem
 
 
 def _digest(name: str) -> str:

@@ -54,6 +54,26 @@ class Assessment:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Curve:
+    """Another kind of job: AdamW's curve on a task at the horizon of a level. What comes back is `Baseline.to_json`."""
+
+    task: str
+    level: Level
+    seeds: tuple[int, ...]
+
+
+def work(job: Job | Curve) -> Any:
+    """What a worker of a search does."""
+    return assess(job) if isinstance(job, Job) else curve(job)
+
+
+def curve(job: Curve) -> dict[str, Any]:
+    from optlang.search.training import fitness, tasks
+
+    return fitness.baseline(tasks.task(job.task).longer(job.level.factor), job.seeds).to_json()
+
+
 def assess(job: Job) -> list[Assessment]:
     """One assessment for each genome. A program that cannot be trained gets the worst, and says why in `status`."""
     from optlang.search.training import tasks

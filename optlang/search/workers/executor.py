@@ -12,6 +12,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
@@ -36,6 +37,9 @@ class Executor(Protocol):
     def collect(self, ticket: int) -> Any:
         """The result of a job, once. Raises JobFailed."""
 
+    def first(self, tickets: Collection[int]) -> int:
+        """Of some jobs one whose result has come, as soon as there is one."""
+
     def close(self) -> None: ...
 
 
@@ -53,6 +57,9 @@ class Serial:
         self.count += 1
         self.jobs[self.count] = job
         return self.count
+
+    def first(self, tickets: Collection[int]) -> int:
+        return next(iter(tickets))
 
     def collect(self, ticket: int) -> Any:
         try:

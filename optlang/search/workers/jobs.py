@@ -7,7 +7,7 @@ import sys
 import traceback
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -98,9 +98,13 @@ class Team(ABC):
 
     def collect(self, ticket: int) -> Any:
         """The result of a job, once. Raises JobFailed."""
-        while not self._desk.has(ticket):
+        return self._desk.take(self.first([ticket]))
+
+    def first(self, tickets: Collection[int]) -> int:
+        """Of some jobs one whose result has come, as soon as there is one."""
+        while not (come := [ticket for ticket in tickets if self._desk.has(ticket)]):
             self._attend(1.0)
-        return self._desk.take(ticket)
+        return come[0]
 
     @abstractmethod
     def _hand_out(self) -> None:
