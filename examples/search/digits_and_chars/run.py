@@ -4,9 +4,9 @@
     python examples/search/digits_and_chars/run.py --minutes 20   a new search of at most so long
     python examples/search/digits_and_chars/run.py --search       only the search; Ctrl-C ends it in good order
 
-The store is runs/run.db. When the search has ended, its best go through the levels of the funnel, and the best three meet the
-rivals (`optlang.search.finals`). Then found_1.opt to found_3.opt, report.html, results.json, figure.svg and README.md
-are written beside this file.
+The store is runs/run.db; with --finish or --draw, where there is none, what store.db.xz has kept of it (`kept`). When the search
+has ended, its best go through the levels of the funnel, and the best three meet the rivals (`optlang.search.finals`). Then
+found_1.opt to found_3.opt, store.db.xz, report.html, results.json, figure.svg and README.md are written beside this file.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kept import keep, trained_until, unpack
 
 from optlang.search import api, finals
 from optlang.search.evolution.population import Ageing
@@ -33,6 +34,7 @@ from optlang.search.training.profile import Budget
 from optlang.search.workers.executor import Processes
 
 HERE = Path(__file__).parent
+KEPT = HERE / "store.db.xz"
 CHILDREN, SEED, MAIN = 1_500_000, 1, "evolution"
 BUDGET, TRIALS = Budget(target_trials=64), 16
 
@@ -101,8 +103,7 @@ def told(store: Store) -> dict[str, Any]:
         "share never trained": round(1 - trained / children, 4),
         "curve": store.query("SELECT children, spent, fitness FROM curve WHERE branch = ? ORDER BY spent", MAIN),
         "validation curve": [event[:3] for event in store.events("validation")],
-        "trained until": dict(store.query("SELECT status, COUNT(*) FROM assessments WHERE level = ? AND branch = ? GROUP BY status "
-                                          "ORDER BY COUNT(*) DESC", first.name, MAIN)),
+        "trained until": trained_until(store, MAIN, first.name),
         "hall of fame": [shown(one) for one in hall_of_fame(store, first.name)],
         "funnel": {level.name: [shown(one) for one in hall_of_fame(store, level.name, 20)] for level in settings.funnel[1:]},
         "finals": next(reversed(store.events("finals")), None),
@@ -127,6 +128,7 @@ def write(path: Path) -> None:
         (HERE / "report.html").write_text(report(store), encoding="utf-8")
     (HERE / "results.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
     draw(made)
+    keep(path, KEPT)
     (HERE / "README.md").write_text(page(made, rules, settings), encoding="utf-8")
 
 
@@ -147,6 +149,8 @@ counts, and is not trained. Of those that were trained,
 Seed {made["seed"]}; tasks {", ".join(settings.funnel[0].tasks)}; constants are 1, 2 or 5 times a power of ten or 1 less
 such a number, and updates do not depend on the scale of the loss. Made by `python examples/search/digits_and_chars/run.py`;
 all figures are in [results.json](results.json), and [report.html](report.html) has the lineage of the best, equation by equation.
+The best hundred with their ancestors, and all that is needed to go on, are in store.db.xz (`xz -dk store.db.xz`, then
+`optlang search pick store.db`).
 
 | level | children seen | merged | rejected | passed on |
 |---|---|---|---|---|
@@ -237,6 +241,7 @@ def draw(made: dict[str, Any]) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "the same names in every run"
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 4))
@@ -264,6 +269,8 @@ def main() -> None:
     torch.set_num_threads(1)
     arguments.runs.mkdir(parents=True, exist_ok=True)
     path = arguments.runs / "run.db"
+    if (arguments.finish or arguments.draw) and not path.exists():
+        unpack(KEPT, path)
     if not arguments.finish and not arguments.draw:
         search(path, arguments.minutes, arguments.workers)
     if not arguments.search and not arguments.draw:
