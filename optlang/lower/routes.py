@@ -47,6 +47,10 @@ def _case(frame: Frame, branch: syntax.Branch, baked: Mapping[str, Setting], pro
     if not isinstance(branch.call, syntax.Call):  # it could not be read
         return None
     found = frame.module.find(branch.call.func)
+    if found is not None and isinstance(found[0], syntax.Route):
+        frame.report("N09", f"`{branch.call.func}` is a route, which sends parameters to rules", branch.call.func_span,
+                     "cannot be used in another route", "write its branches here")  # fmt: skip
+        return None
     if found is None or not isinstance(found[0], syntax.Rule):
         frame.report("N09", f"unknown rule `{branch.call.func}`", branch.call.func_span, "not a rule that is defined or imported here",
                      advice_about(branch.call.func, frame.module))  # fmt: skip
