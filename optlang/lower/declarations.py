@@ -122,6 +122,8 @@ def _of_kind(frame: Frame, value: Setting, kind: Kind, what: str, span: Span) ->
         help = "write `true` or `false`" if kind == "bool" else "write a number, or declare it with `hyper bool`"
     elif kind == "int" and (value != value or abs(value) == float("inf") or value != int(value)):
         help = "write a whole number, or declare it with `hyper` alone"
+    elif value != value:
+        help = "write a number: no setting is NaN"
     else:
         return int(value) if kind == "int" else value if kind == "bool" else float(value)
     frame.report("R04", f"{what} does not fit its kind `{kind}`", span, "", help)
