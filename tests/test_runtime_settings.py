@@ -147,12 +147,22 @@ def test_betas_wherever_a_pair_is_natural() -> None:
 
 
 @pytest.mark.parametrize("given", [{"beta1": 0.25, "betas": (0.5, 0.75)}, {"betas": (0.5, 0.75), "beta1": 0.25}])
-def test_beta1_counts_more_than_betas(given: Any) -> None:
+def test_betas_and_another_beta1_are_refused(given: Any) -> None:
     p = parameter(1.0)
-    assert AdamW([p], **given).param_groups[0]["betas"] == (0.25, 0.75)
-    assert AdamW([{"params": [p], **given}]).param_groups[0]["betas"] == (0.25, 0.75)
+    for make in (lambda: AdamW([p], **given), lambda: AdamW([{"params": [p], **given}])):
+        with pytest.raises(ValueError, match=r"`betas` gives beta1 = 0\.5, `beta1` gives 0\.25; leave one out"):
+            make()
+    assert AdamW([p], betas=(0.5, 0.75), beta1=0.5).param_groups[0]["betas"] == (0.5, 0.75)
     optimizer = AdamW([p])
-    optimizer.param_groups[0].update(given)
+    with pytest.raises(ValueError, match="leave one out"):
+        optimizer.add_param_group({"params": [parameter(2.0)], **given})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_a_beta1_written_into_a_group_counts() -> None:
+    p = parameter(1.0)
+    optimizer = AdamW([p])
+    optimizer.param_groups[0].update(beta1=0.25, betas=(0.5, 0.75))
     stepped(optimizer, p)
     assert optimizer.param_groups[0]["betas"] == (0.25, 0.75)
 

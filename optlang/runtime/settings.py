@@ -36,15 +36,18 @@ class Settings:
     def taken(self, given: Mapping[str, Any], lenient: bool = False) -> Group:
         """Given settings by their whole names, checked. Raises TypeError for an unknown name or kind, ValueError for a range.
 
-        `betas` gives way to `beta1` and `beta2`. `lenient`: keys of schedulers, and those that look like no hyper, are left
-        alone, as torch does with extra keys of groups.
+        `betas` may stand beside `beta1` and `beta2` that are the same. `lenient`: keys of schedulers, and those that look
+        like no hyper, are left alone, as torch does with extra keys of groups.
         """
         values: Group = {}
         for name in sorted(given, key=lambda name: name != "betas"):
             for full, part in self._meant(name, given[name], lenient).items():
                 if name != full and full in given and name != "betas":
                     raise TypeError(f"{self.what}: `{name}` and `{full}` are the same setting, given twice")
-                values[full] = self.checked(full, part)
+                checked = self.checked(full, part)
+                if full in values and plain(values[full]) != plain(checked):
+                    raise ValueError(f"{self.what}: `betas` gives {full} = {values[full]!r}, `{name}` gives {checked!r}; leave one out")
+                values[full] = checked
         return values
 
     def _meant(self, name: str, value: Any, lenient: bool) -> Group:
