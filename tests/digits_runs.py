@@ -153,6 +153,9 @@ OTHER_SCALE: dict[str, dict[str, Any]] = {
 WITH_DEFAULTS: dict[str, Run] = {
     "adagradsubsetnorm": Run(why="the defaults are for longer runs", steps=20_000),
     "sgd": Run(why="the default is torch's, for longer runs; no paper gives one", steps=20_000, below=1.8),
+    "sgdp": Run(why="no paper gives a default lr, and this one is for longer runs", steps=20_000, model=LINE, below=1.6),
+    "sgdhd": Run(why="the defaults are for longer runs", steps=20_000, model=LINE, below=1.5),
+    "lionp": Run(why="the defaults are for longer runs", steps=20_000, model=LINE, below=1.8),
     "saniaadagrad": Run(why="the defaults are for logistic regression", steps=1200, model=LINE, below=0.8),
     "saniaadam": Run(why="the defaults are for logistic regression", steps=1200, model=LINE, below=1.5),
     **{rule: Run(why="a matrix that the default rank, 128, is for; AdamW trains the others", model=WIDE,
@@ -163,7 +166,7 @@ WITH_DEFAULTS: dict[str, Run] = {
 
 # What the defaults of others were given before it was left at that, 2,000 steps where nothing is said.
 GIVEN_UP: dict[str, Run] = {
-    "sgdhd": Run(steps=4000), "lionp": Run(steps=4000), "sps": Run(steps=1200, model=LINE), "adadagradnorm": Run(steps=2000, model=LINE),
+    "sps": Run(steps=1200, model=LINE), "adadagradnorm": Run(steps=2000, model=LINE),
 }  # fmt: skip
 
 
