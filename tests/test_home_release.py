@@ -215,3 +215,23 @@ def test_a_step_that_fails_inside_backward_leaves_its_parameter_as_it_was() -> N
     with pytest.raises(RuntimeError, match="R: parameter . of group 0: `rows` is needed"):
         loss_of(model, 0).backward()
     assert torch.equal(model[-2].bias, bias) and model[-2].bias not in optimizer.state
+
+
+def test_several_processes_are_refused_also_where_they_meet_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a released model goes into DistributedDataParallel afterwards: every process would step by its own gradients."""
+    distributed = pytest.importorskip("torch.distributed")
+    if not distributed.is_available():
+        pytest.skip("torch was built without processes that work together")
+    model = net()
+    optimizer: Any = optlang.load("adamw")(model.parameters())
+    release = optlang.release_gradients(optimizer)
+    before = [p.detach().clone() for p in model.parameters()]
+    monkeypatch.setattr(distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
+    with pytest.raises(RuntimeError, match=r"AdamW cannot step inside backward with several processes: .*: call `remove\(\)`"):
+        loss_of(model, 0).backward()
+    assert all(map(torch.equal, model.parameters(), before)) and not optimizer.state
+    release.remove()
+    with pytest.raises(ValueError, match="AdamW cannot step inside backward with several processes: gradients are not yet"):
+        optlang.release_gradients(optimizer)
+    assert optimizer.released is None

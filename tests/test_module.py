@@ -668,6 +668,13 @@ def test_sparse_and_complex_are_refused() -> None:
         cls(embed.parameters()).step()
 
 
+@pytest.mark.parametrize("option", ["foreach", "fused", "capturable", "differentiable"])
+def test_ways_of_stepping_that_a_module_does_not_have_are_refused_by_name(option: str) -> None:
+    for rule, name in (("adamw", "AdamW"), ("muonwithadamw", "MuonWithAdamW")):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{option}'"):
+            load(optlang.build(rule), name)([("weight", nn.Parameter(torch.ones(2, 2)))], **{option: True})
+
+
 @pytest.mark.parametrize("power", ["2^2^2^2^2^2", "2^(99999*99999*99999)", "2^(3*2^40)"])
 def test_towers_of_whole_numbers_are_infinite_in_time(power: str) -> None:
     text = optlang.build(f"rule A {{ w' = w - {power}*g }}", to="module")

@@ -17,6 +17,7 @@ from optlang.runtime.naming import Group
 from optlang.runtime.optimizer import RuleOptimizer
 
 Place = tuple[int, int, int]  # group, place in it, place among all parameters
+COMPANY = "cannot step inside backward with several processes: gradients are not yet those of all of them"
 
 
 def release_gradients(optimizer: Optimizer, *, accumulate: bool = False) -> Release:
@@ -64,6 +65,8 @@ class Release:
                                "call `step()` before")  # fmt: skip
 
     def _hook(self, parameter: Tensor) -> None:
+        if _in_company():
+            raise RuntimeError(f"{type(self.optimizer).__name__} {COMPANY}: call `remove()` of what `release_gradients` returned")
         with self._lock, torch.no_grad(), exactly():
             self._came(parameter)
             parameter.grad = None
@@ -130,6 +133,11 @@ def _check(optimizer: RuleOptimizer) -> None:
         raise ValueError(f"{name} is differentiable: autograd cannot go through steps that are taken inside of backward")
     if any(group.get("capturable") for group in optimizer.param_groups):
         raise ValueError(f"{name} is capturable: its counts stay on the device, and steps inside backward are counted on the host")
+    if _in_company():
+        raise ValueError(f"{name} {COMPANY}")
+
+
+def _in_company() -> bool:
+    """Whether this is one of several processes; they may have met after gradients were released."""
     distributed = torch.distributed
-    if distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1:
-        raise ValueError(f"{name} cannot step inside backward with several processes: gradients are not yet those of all of them")
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
