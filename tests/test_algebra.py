@@ -6,6 +6,7 @@ import gc
 import subprocess
 import sys
 import time
+import weakref
 from functools import reduce
 
 import numpy as np
@@ -167,6 +168,20 @@ def test_a_deadline_does_not_pass_in_what_the_garbage_collector_calls() -> None:
     finally:
         gc.callbacks.remove(slow)
     assert seen[:2] == ["start", "stop"]
+
+
+def test_a_deadline_does_not_pass_in_what_is_told_of_the_end_of_an_object() -> None:
+    """As above: an exception there is swallowed, and the deadline with it."""
+    held: weakref.WeakValueDictionary[int, Node] = weakref.WeakValueDictionary()
+    one, begun, count = node("w + 123.5"), iter(letter for letter in "ab"), 0
+    held[0] = one
+    next(begun)  # a generator that is closed before its end
+    with pytest.raises(TooHard), deadline(0.05):
+        while count < 10_000_000:  # without a call, at which the clock would be looked at
+            count += 1
+        del one, begun
+        len(str(0))
+    assert not held
 
 
 def test_a_hard_expression_ends_in_time() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 from closed_loop import Maker, Problem, Trace, drive
-from firing import OPEN, watched
+from firing import OPEN, ROUNDING, watched
 from references import DEFINITIONS as FIRST_DEFINITIONS
 from references import RULES as FIRST_RULES
 from references import SCHEDULES, Row, Schedule, Setting, probe
@@ -155,7 +155,9 @@ def test_takes_the_steps_of_its_reference_and_both_sides_of_every_choice(rule: s
         for row in ROWS:
             if row.rule == rule:
                 compared(row, "reference")
-    assert set(watch.one_sided()) == set(OPEN.get(rule, {}))
+    found, known = set(watch.one_sided()), OPEN.get(rule, {})
+    assert found <= set(known), "a side that nothing has taken"
+    assert {choice for choice, why in known.items() if why is not ROUNDING} <= found, "what rounds otherwise is another processor's"
 
 
 def test_a_side_that_is_not_taken_is_seen() -> None:

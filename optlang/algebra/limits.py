@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import sys
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,13 +22,11 @@ class TooHard(BaseException):
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Raises TooHard inside when the time is over: every call of a Python function looks at the clock.
-
-    Not in what the garbage collector calls, where it would be swallowed."""
+    """Raises TooHard inside when the time is over: every call of a Python function looks at the clock."""
     end, before = time.monotonic() + seconds, sys.getprofile()
 
     def look(frame: Any, _event: str, _arg: Any) -> None:  # pragma: no cover - nothing is traced in here
-        if time.monotonic() > end and not _importing(frame) and not _collecting(frame):
+        if time.monotonic() > end and not _importing(frame) and not _swallowing(frame):
             raise TooHard
 
     sys.setprofile(look)
@@ -45,11 +45,15 @@ def _importing(frame: Any) -> bool:  # pragma: no cover - nor here
     return False
 
 
-def _collecting(frame: Any) -> bool:  # pragma: no cover - nor here
-    """Whether the garbage collector calls this, as a callback or to finish an object."""
+def _swallowing(frame: Any) -> bool:  # pragma: no cover - nor here
+    """Whether an exception would be swallowed here, and the deadline with it: in what the garbage collector calls, in what
+    finishes an object or is told of its end, and in a generator, which may be at its end, too; its calls look at the clock."""
+    if frame.f_code.co_flags & inspect.CO_GENERATOR:
+        return True
     watchers = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:
-        if frame.f_code in watchers or frame.f_code.co_name == "__del__":
+        code = frame.f_code
+        if code in watchers or code.co_name == "__del__" or code.co_filename == weakref.__file__:
             return True
         frame = frame.f_back
     return False

@@ -104,11 +104,12 @@ def run(rules: Sequence[str], modules: bool = False) -> tuple[Found, str]:
     folder = tests()
     path = os.pathsep.join(map(str, (ROOT, folder, site(), HERE)))
     with tempfile.TemporaryDirectory(prefix="optlang-torch-suite-") as work:
-        results = Path(work) / "results.json"
+        results, settings = Path(work) / "results.json", Path(work) / "pytest.ini"
+        settings.write_text("[pytest]\n")  # not ours
         environment = {**os.environ, "PYTHONPATH": path, "OPTLANG_SUITE_RULES": " ".join(rules), "OPTLANG_SUITE_RESULTS": str(results)}
         environment |= {"OPTLANG_SUITE_MODULES": "1"} if modules else {}
-        command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(folder), "-p", "no:cacheprovider", "-p", "plug", "-q",
-                   "--tb=short", "-k", "TestOptimRenewedCPU", "test_optim.py"]  # fmt: skip
+        command = [sys.executable, "-m", "pytest", "-c", str(settings), "--rootdir", str(folder), "-p", "no:cacheprovider", "-p", "plug",
+                   "-q", "--tb=short", "-k", "TestOptimRenewedCPU", "test_optim.py"]  # fmt: skip
         done = subprocess.run(command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if not results.exists():
             raise RuntimeError(f"torch's tests did not run to their end:\n{done.stdout[-4000:]}")
