@@ -1,4 +1,4 @@
-"""Steps that autograd goes through: gradients of every rule, of its hypers, and learning to learn. 12 seconds.
+"""Steps that autograd goes through: gradients of every rule and its module, of hypers, and learning to learn. 30 seconds.
 
 OPTLANG_EVERYTHING=1 asks all rules that autograd can go through, most of them away from their kinks.
 """
@@ -33,6 +33,7 @@ SMOOTH = {  # which no operator keeps from having a derivative everywhere, but a
     "adamwsubsetnormlines",
 }  # fmt: skip
 SETTINGS = {"dion": {"r": 1}}  # of a matrix of two rows
+OPEN = {name: {"growth": 1e6} for name in ("dadaptadam", "dadaptsgd", "prodigy")}  # modules multiply by a bound that is left open, infinity
 STATED = {"shampoo"}  # whose states are positive definite: no random numbers in their place
 
 
@@ -69,6 +70,21 @@ def test_every_rule_is_smooth_or_it_is_known_why_not() -> None:
     assert (len(SMOOTH), len(asking)) == (37, 22)
 
 
+def class_of(name: str, kind: str) -> Any:
+    """The optimizer of a rule, loaded or of a module of its own."""
+    if kind == "loaded":
+        return optlang.load(name)
+    space: dict[str, Any] = {"__name__": f"module_of_{name}"}
+    exec(compile(optlang.build(name, baked=SETTINGS.get(name)), space["__name__"], "exec"), space)
+    cls = space[PROGRAMS[name].name]
+    cls.rule = PROGRAMS[name]
+    return cls
+
+
+def settings_of(name: str, kind: str) -> dict[str, Any]:
+    return SETTINGS.get(name, {}) if kind == "loaded" else OPEN.get(name, {})
+
+
 def some(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
@@ -100,22 +116,41 @@ def step(cls: Any, settings: dict[str, Any], state: dict[str, Tensor], p: Tensor
     p.grad = gradient
     optimizer = cls([p], **settings, differentiable=True)
     reals = [name for name, value in state.items() if value.is_floating_point() and name != "step"] if moving else []
-    optimizer.state[p].update(state | dict(zip(reals, moving, strict=True)))
-    optimizer.state[p]["step"] = state["step"].clone()
+    given = [value.clone() for value in moving]  # modules write into what is no leaf
+    optimizer.state[p].update({key: value.clone() for key, value in state.items()} | dict(zip(reals, given, strict=True)))
     give_inputs(optimizer, p)
     optimizer.step()
     after = optimizer.state[p]
     return (p, *(after[name] for name in reals if after[name].requires_grad))
 
 
+@pytest.mark.parametrize("kind", ["loaded", "module"])
 @pytest.mark.parametrize("name", rules())
-def test_gradients_of_every_rule(name: str) -> None:
-    cls: Any = optlang.load(name)
+def test_gradients_of_every_rule(name: str, kind: str) -> None:
+    cls, settings = class_of(name, kind), settings_of(name, kind)
     shape = (2, 2)
-    state = started(cls, some(*shape, seed=5).requires_grad_(), **SETTINGS.get(name, {}))
+    state = started(cls, some(*shape, seed=5).requires_grad_(), **settings)
     p, gradient = some(*shape, seed=6).requires_grad_(), some(*shape, seed=7).requires_grad_()
     moving = [] if name in STATED else moving_of(state)
-    assert torch.autograd.gradcheck(lambda *given: step(cls, SETTINGS.get(name, {}), state, *given), (p, gradient, *moving), atol=1e-6)
+    assert torch.autograd.gradcheck(lambda *given: step(cls, settings, state, *given), (p, gradient, *moving), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", rules())
+def test_modules_carry_gradients_through_many_steps(name: str) -> None:
+    """Each step writes over what the graph of those before was made of."""
+    found = []
+    for kind in ("loaded", "module"):
+        start = some(3, 2, seed=1).requires_grad_()
+        p = start.clone()
+        optimizer = class_of(name, kind)([p], differentiable=True, **(OPEN.get(name, {}) | settings_of(name, kind)))
+        gradients = [some(3, 2, seed=10 + seed).requires_grad_() for seed in range(3)]
+        for gradient in gradients:
+            p.grad = gradient
+            give_inputs(optimizer, p)
+            optimizer.step()
+        found.append(torch.autograd.grad((p * some(3, 2, seed=2)).sum(), [start, *gradients], allow_unused=True, materialize_grads=True))
+    for theirs, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", [*rules(), *(n for n in ["dowg"] if n not in rules())])

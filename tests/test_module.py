@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import pickle
 import random
@@ -668,11 +669,49 @@ def test_sparse_and_complex_are_refused() -> None:
         cls(embed.parameters()).step()
 
 
-@pytest.mark.parametrize("option", ["foreach", "fused", "capturable", "differentiable"])
-def test_ways_of_stepping_that_a_module_does_not_have_are_refused_by_name(option: str) -> None:
-    for rule, name in (("adamw", "AdamW"), ("muonwithadamw", "MuonWithAdamW")):
-        with pytest.raises(TypeError, match=f"unexpected keyword argument '{option}'"):
-            load(optlang.build(rule), name)([("weight", nn.Parameter(torch.ones(2, 2)))], **{option: True})
+@pytest.mark.parametrize("rule", ["adamw", "muonwithadamw", "sam"])
+def test_options_are_those_of_torch(rule: str) -> None:
+    """Names, order and defaults; what speeds torch up changes nothing, and what a module cannot have is refused when it is made."""
+    cls = load(optlang.build(rule), optlang.Rule(rule).name)
+    taken = inspect.signature(cls).parameters
+    theirs = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}
+    assert [(name, p.default) for name, p in taken.items() if name in theirs] == list(theirs.items())
+
+    def made(**options: bool) -> tuple[Any, Tensor]:
+        p = nn.Parameter(torch.eye(2))
+        return cls([{"params": [("weight", p)], **options}]), p
+
+    def weights(**options: bool) -> Tensor:
+        optimizer, p = made(**options)
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = (p**2).sum()
+            loss.backward()
+            return loss
+
+        for _ in range(2):
+            closure()
+            optimizer.step(closure)
+        return p.detach()
+
+    for option in ("foreach", "fused"):
+        assert torch.equal(weights(**{option: True}), weights())
+    with pytest.raises(ValueError, match="cannot be capturable: its rates are computed on the host"):
+        made(capturable=True)
+
+
+def test_what_autograd_cannot_go_through_is_refused() -> None:
+    with pytest.raises(ValueError, match="SAM cannot be differentiable: it asks the model again"):
+        load(optlang.build("sam"), "SAM")([nn.Parameter(torch.ones(2))], differentiable=True)
+    start = torch.ones(2, requires_grad=True)
+    cls = load(optlang.build("adamw"), "AdamW")
+    for lr, p, words in ((0.1, start, "give clones of parameters"), (torch.tensor(0.1).requires_grad_(), start.clone(), "not of settings")):
+        optimizer = cls([p], lr=lr, differentiable=True)
+        p.grad = torch.ones(2)
+        with pytest.raises(RuntimeError, match=f"differentiable: .*{words}"):
+            optimizer.step()
+        assert p.tolist() == [1, 1] and not optimizer.state
 
 
 @pytest.mark.parametrize("power", ["2^2^2^2^2^2", "2^(99999*99999*99999)", "2^(3*2^40)"])

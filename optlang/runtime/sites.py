@@ -104,7 +104,11 @@ def value(wanted: Node, site: Site) -> Tensor:
 
 
 def _settled(op: str, args: list[Tensor]) -> list[Tensor]:
-    """What is multiplied by a number that is infinite, as a bound that is left open, stays so: no slope, where autograd has NaN."""
+    """Operands without a slope where autograd would have NaN: those of a product with an infinite number, as a bound that is left
+    open, which stays so, and the side that a choice does not take, as the root of a distance that is 0 at first."""
+    if op in ("where", "branch") and args[0].numel() == 1:
+        yes, no = args[1:]
+        return [args[0], yes, no.detach()] if args[0] else [args[0], yes.detach(), no]
     is_open = op == "mul" and any(not x.requires_grad and bool(x.isinf().any()) for x in args)
     return [x.detach() for x in args] if is_open else args
 

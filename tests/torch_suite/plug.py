@@ -165,7 +165,7 @@ def module_of(name: str, cls: Any) -> Any:
 
 def impls(cls: Any) -> tuple[str, ...]:
     """The ways of stepping beside the plain one."""
-    if MODULES or cls.asks_again:
+    if cls.asks_again:
         return ()
     return ("foreach", "fused") if refuses(cls.rule) else ("foreach", "fused", "differentiable")
 
@@ -183,8 +183,8 @@ def info(name: str, cls: Any) -> theirs.OptimizerInfo:
         optim_inputs_func=inputs(cls),
         optim_error_inputs_func=errors(cls),
         supported_impls=impls(cls),
-        supports_fused_on=() if MODULES else ("cpu",),
-        not_og_supported_flags=("maximize",) if MODULES else ("foreach", "fused", "differentiable", "maximize", "capturable"),
+        supports_fused_on=() if MODULES else ("cpu",),  # modules take the word, and have no such kernel
+        not_og_supported_flags=("foreach", "fused", "differentiable", "maximize", "capturable"),
         supports_complex=not MODULES and elementwise and not cls.rule.uses("random"),  # the suite's two real parameters draw other numbers
         supports_sparse=not MODULES and name in SPARSE,
         metadata_for_sparse=(SPARSE.get(name, {}), [lambda o: StepLR(o, gamma=0.9999, step_size=300), ReduceLROnPlateau]),

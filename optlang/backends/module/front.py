@@ -10,11 +10,13 @@ from optlang.backends.module.methods import (
     ATTRIBUTE,
     CLOSURE,
     EVAL,
-    STEP,
     attributes,
     input_lines,
     load_lines,
+    option_arguments,
+    option_entries,
     set_state_lines,
+    step_lines,
     train_lines,
 )
 from optlang.backends.module.spell import AND, COMPARE, LEVELS, MINUS, NOT, SUM, literal, quoted
@@ -58,11 +60,9 @@ def _documentation(routing: Routing, classes: Sequence[str]) -> Lines:
 
 
 def _init(routing: Routing, classes: Sequence[str], draws: bool) -> Lines:
-    arguments = ["self", "params: ParamsT", "*", *(f"{cls}: dict[str, Any] | None = None" for cls in classes), "maximize: bool = False",
-                 *(["seed: int = 0"] * draws)]  # fmt: skip
+    arguments = ["self", "params: ParamsT", "*", *(f"{cls}: dict[str, Any] | None = None" for cls in classes), *option_arguments(draws)]
     settings = "{" + ", ".join(f"{quoted(cls)}: {cls} or {{}}" for cls in classes) + "}"
-    defaults = '{"maximize": maximize' + (', "seed": seed}' if draws else "}")
-    body = [f"self.settings = {settings}", f"super().__init__(params, {defaults})"]
+    body = [f"self.settings = {settings}", *bracketed("super().__init__(params, {", option_entries(draws), "})")]
     body = [*attributes([case.program for case in routing.cases], ATTRIBUTE), *body]
     return [*wrapped(f"def __init__({', '.join(arguments)}) -> None:"), *indented(body)]
 
@@ -91,7 +91,7 @@ def _defaults(cls: str, draws: Mapping[str, bool]) -> str:
     """Those that a rule's class takes: a rule that draws nothing has no seed."""
     if draws[cls] or not any(draws.values()):
         return "**self.defaults"
-    return '"maximize": self.defaults["maximize"]'
+    return '**{key: value for key, value in self.defaults.items() if key != "seed"}'
 
 
 def _rule_of(routing: Routing, name: str, classes: Sequence[str]) -> Lines:
@@ -182,4 +182,4 @@ def _step(routing: Routing, writers: Sequence[Writer]) -> Lines:
     lines += ["", *_updates(writers, ", closure, loss, random_state" if asks else "")]
     groups = ["def _groups(self, rule: str) -> list[dict[str, Any]]:",
               '    return [group for group in self.param_groups if group["rule"] == rule]', ""]  # fmt: skip
-    return [*groups, "@torch.no_grad()", STEP, *indented([*lines, "", "return loss"])]
+    return [*groups, *step_lines([*lines, "", "return loss"], not asks)]

@@ -5,6 +5,27 @@ from __future__ import annotations
 import re
 
 HELPERS: dict[str, str] = {
+    "_with_gradients": '''
+def _with_gradients(step: Callable[..., Any]) -> Any:
+    """A step that autograd goes through with `differentiable`, and else does not record. It is written in place, so autograd
+    keeps copies of what it needs again."""
+
+    @functools.wraps(step)
+    def stepped(self: Any, closure: Callable[[], Any] | None = None) -> Any:
+        if not any(group["differentiable"] for group in self.param_groups):
+            with torch.no_grad():
+                return step(self, closure)
+        params = [p for group in self.param_groups for p in group["params"]]
+        if any(p.is_leaf and p.requires_grad and p.grad is not None for p in params):
+            raise RuntimeError("differentiable: autograd cannot go through a leaf in place; give clones of parameters")
+        settings = [x for group in self.param_groups for value in group.values() for x in (value if type(value) is tuple else [value])]
+        if any(isinstance(x, torch.Tensor) and x.requires_grad for x in settings):
+            raise RuntimeError("differentiable: steps of this file have gradients of weights and states, not of settings")
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda kept: kept):
+            return step(self, closure)
+
+    return stepped
+''',
     "_ieee": '''
 def _ieee(function: Callable[..., torch.Tensor], *numbers: float) -> float:
     """A torch function of Python numbers: infinite or NaN where Python would raise."""
@@ -261,6 +282,8 @@ def _mean_loss(loss: Any, params: Iterable[torch.Tensor]) -> torch.Tensor:
 def _whole_parameters(optimizer: Any, groups: list[dict[str, Any]]) -> Iterator[None]:
     """In here parameters that several processes hold parts of are whole; of their states each process keeps all."""
     parts = [(group, i, p) for group in groups for i, p in enumerate(group["params"]) if hasattr(p, "device_mesh")]
+    if parts and torch.is_grad_enabled():
+        raise RuntimeError("differentiable: parts of parameters on several processes are gathered without gradients")
     for group, i, part in parts:
         whole = group["params"][i] = part.full_tensor()
         whole.grad = None if part.grad is None else part.grad.full_tensor()

@@ -12,7 +12,8 @@ from optlang.printing.emit import Names
 RESERVED = (
     "w", "g", "t", "self", "param", "params", "group", "groups", "number", "state", "step", "closure", "loss", "cell", "cells",
     "team", "teams", "others", "everyone", "all_teams", "dtype", "random_state", "places", "defaults",
-    "maximize", "seed", "betas", "torch", "math", "warnings", "Optimizer", "SimpleNamespace", "contextmanager", "fnmatchcase",
+    "maximize", "foreach", "capturable", "differentiable", "fused", "seed", "betas",
+    "torch", "math", "functools", "warnings", "Optimizer", "SimpleNamespace", "contextmanager", "fnmatchcase",
     "max", "min", "abs", "round", "float", "int", "bool", "len", "range", "sum", "any", "all", "zip", "set", "list", "dict",
     "isinstance", "super", "enumerate", "name", "names", "inf", "nan", "print", "type", "tuple", "str", "RuntimeError",
     "ValueError", "TypeError", "math_", "rule", "copy", "asked", "param_groups", "Any", "Callable", "Iterable", "Iterator",

@@ -1,4 +1,4 @@
-"""What the class of a rule and that of a route have alike: evaluation and back, inputs, checkpoints."""
+"""What the class of a rule and that of a route have alike: options, evaluation and back, inputs, checkpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,23 @@ EVAL = [
     "def eval(self) -> None:",
     '    """Puts the weights to evaluate with into the model; call `train` before the next step."""',
 ]
+OPTIONS = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}  # in torch's order
 CLOSURE = ["loss = None", "if closure is not None:", "    with torch.enable_grad():", "        loss = closure()"]
+
+
+def option_arguments(draws: bool) -> Lines:
+    """The arguments that optimizers of torch have, and the seed of those that draw."""
+    kinds = {False: "bool", None: "bool | None"}
+    return [f"{name}: {kinds[default]} = {default}" for name, default in OPTIONS.items()] + ["seed: int = 0"] * draws
+
+
+def option_entries(draws: bool) -> Lines:
+    return [f"{quoted(name)}: {name}" for name in [*OPTIONS, *["seed"] * draws]]
+
+
+def step_lines(body: Lines, differentiable: bool) -> Lines:
+    """`step`, which autograd goes through where it is asked to and can."""
+    return ["@_with_gradients" if differentiable else "@torch.no_grad()", STEP, *indented(body)]
 
 
 def train_lines() -> Lines:
@@ -87,7 +103,9 @@ def attributes(programs: Sequence[Program], form: str) -> Lines:
 
 
 def set_state_lines(programs: Sequence[Program]) -> Lines:
-    """Checkpoints of torch's older optimizers have no `maximize`, and copies no attributes of ours."""
+    """Checkpoints of older optimizers lack options, and copies attributes of ours."""
     lines = attributes(programs, 'self.__dict__.setdefault("{0}", {{}})')
-    lines += ["for group in self.param_groups:", '    group.setdefault("maximize", False)']
+    lines += ["options = {" + ", ".join(f"{quoted(name)}: {default}" for name, default in OPTIONS.items()) + "}",
+              "for group in self.param_groups:", "    for option, default in options.items():",
+              "        group.setdefault(option, default)"]  # fmt: skip
     return ["def __setstate__(self, state: dict[str, Any]) -> None:", *indented(["super().__setstate__(state)", *lines])]

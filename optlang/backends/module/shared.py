@@ -145,13 +145,16 @@ class Shared(Update):
         if not reports:
             return []
         before = self._for_all([n for n in reports.values() if n not in self.numbers])
-        wants = [Want(n, template=f"self.reports[{quoted(name)}] = {_plain(n)}({{}})") for name, n in reports.items()]
+        wants = [Want(n, template=f"self.reports[{quoted(name)}] = {_report(n, n in self.numbers)}") for name, n in reports.items()]
         lines, _ = write(wants, self._shared_scene("model", reports.values()), self.names)
         return [*before, *lines]
 
 
-def _plain(node: Node) -> str:
-    return "bool" if node.type.kind == "bool" else "float"
+def _report(node: Node, is_number: bool) -> str:
+    """The template of a value as Python's own; of a tensor by `item`, as gradients may end there without torch's warning of it."""
+    if node.type.kind == "real" and not is_number:
+        return "torch.as_tensor({}).item()"
+    return "bool({})" if node.type.kind == "bool" else "float({})"
 
 
 def _dtype(s: ir.State) -> str:

@@ -12,12 +12,14 @@ from optlang.backends.module.methods import (
     ATTRIBUTE,
     CLOSURE,
     EVAL,
-    STEP,
     TRAINING,
     attributes,
     input_lines,
     load_lines,
+    option_arguments,
+    option_entries,
     set_state_lines,
+    step_lines,
     train_lines,
 )
 from optlang.backends.module.phases import Phases
@@ -31,7 +33,7 @@ from optlang.ops import ASKING, CALLS
 EVAL_OF_ROUTE = ["def _evaluate(self: Any, groups: list[dict[str, Any]]) -> None:", '    """`eval` for groups of another optimizer."""']
 KINDS = {"bool": "bool", "int": "int", "real": "float"}
 SPARSE = [
-    "if param.grad is not None and param.grad.layout != torch.strided:",
+    "if param.is_leaf and param.grad is not None and param.grad.layout != torch.strided:",
     '    raise RuntimeError("sparse gradients: use dense ones, as with torch.nn.Embedding(..., sparse=False)")',
 ]
 BETAS_OF_GROUP = [
@@ -39,6 +41,8 @@ BETAS_OF_GROUP = [
     '    first, second = param_group.get("betas", self.defaults["betas"])',
     '    param_group["betas"] = (param_group.pop("beta1", first), param_group.pop("beta2", second))',
 ]
+OPTIONS_DOC = "Options are torch's; `foreach` and `fused` change nothing."
+THROUGH = "With `differentiable`, give clones of parameters."
 TENSOR_LR = ["if isinstance(lr, torch.Tensor) and lr.numel() != 1:", '    raise ValueError("Tensor lr must be 1-element")']
 
 
@@ -84,6 +88,7 @@ class Writer:
         for h in self.program.hypers:
             words = ", ".join(part for part in (documentation(h.doc), f"in {h.bounds}" if h.bounds else "") if part)
             lines += textwrap.wrap(f"{self.words.hypers[h.name]}: {words}".rstrip(": "), 110, subsequent_indent="    ")
+        lines += ["", OPTIONS_DOC if self.asks else f"{OPTIONS_DOC} {THROUGH}"]
         if self.program.inputs:
             lines.append("")
             lines += [f'inputs["{documentation(i.name)}"]: {documentation(i.doc)} (set before each step)' for i in self.program.inputs]
@@ -97,13 +102,13 @@ class Writer:
         words, full = self.words.hypers, self._full_names()
         given = [f"{words[h.name]}: {_kind(h)} = {literal(h.default).text}" for h in self.program.hypers]
         arguments = ["self", "params: ParamsT", *given, "*", *["betas: tuple[float, float] | None = None"] * self.words.has_betas]
-        arguments += ["maximize: bool = False"] + ["seed: int = 0"] * self.update.draws + ["**full_names: Any"] * bool(full)
+        arguments += [*option_arguments(self.update.draws), *["**full_names: Any"] * bool(full)]
         line = f"def __init__({', '.join(arguments)}) -> None:"
         body = ["if betas is not None:", "    beta1, beta2 = betas"] if self.words.has_betas else []
         body += TENSOR_LR if "lr" in words.values() else []
         entries = [f"{quoted(w)}: {w}" for w in words.values() if not self.words.has_betas or full or w not in BETAS]
         entries += ['"betas": (beta1, beta2)'] if self.words.has_betas and not full else []
-        body += bracketed("defaults: dict[str, Any] = {", [*entries, '"maximize": maximize', *['"seed": seed'] * self.update.draws], "}")
+        body += bracketed("defaults: dict[str, Any] = {", [*entries, *option_entries(self.update.draws)], "}")
         body += self._taking_full_names(full) if full else []
         return [*wrapped(line), *indented([*body, *attributes([self.program], ATTRIBUTE), "super().__init__(params, defaults)"])]
 
@@ -125,7 +130,12 @@ class Writer:
 
     def _check_group(self) -> Lines:
         """Every group is checked when it is added, and again before each step: settings may be changed at any time."""
-        checks = ['beta1, beta2 = group["betas"]'] * self.words.has_betas
+        checks = ['if group["capturable"]:',
+                  f'    raise ValueError("{self.name} of this file cannot be capturable: its rates are computed on the host")']  # fmt: skip
+        if self.asks:
+            message = f"{self.name} cannot be differentiable: it asks the model again, in the middle of the step"
+            checks += ['if group["differentiable"]:', f'    raise ValueError("{message}")']
+        checks += ['beta1, beta2 = group["betas"]'] * self.words.has_betas
         checks += [line for h in self.program.hypers for line in self._check(h)]
         own = ["if param.is_complex():", '    raise ValueError("complex parameters: give torch.view_as_real of them")', *SPARSE]
         own += check_lines(self.program, self.role)
@@ -172,7 +182,7 @@ class Writer:
         checked = ["for group in self.param_groups:", "    self._check(group)"]
         body = [*self._before(), *called, *checked, "", *self._body("self.param_groups"), "", "return loss"]
         about = "One update of every parameter that has a gradient."
-        return ["@torch.no_grad()", STEP, *indented([f'"""{about}"""', *body])]
+        return step_lines([f'"""{about}"""', *body], not self.asks)
 
     def _before(self) -> Lines:
         lines: Lines = []
