@@ -271,6 +271,27 @@ def test_a_task_that_fails_while_it_is_trained_on(tmp_path: Path, capsys: pytest
     assert re.search(r"own.py: AdamW cannot be trained on it: AssertionError: enough \(own.py, line \d+\)", capsys.readouterr().err)
 
 
+def test_a_task_on_which_adamw_learns_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its gradient has the wrong sign. The store is free afterwards."""
+    own, store = tmp_path / "own.py", tmp_path / "run.db"
+    text = (HERE.parent / "examples" / "my_task.py").read_text().replace("steps = 200", "steps = 8")
+    call = "F.cross_entropy(model(x), y)"
+    own.write_text(text.replace(f"return {call}", f"found = {call}\n        return 2 * found.detach() - found"))
+    assert main(["search", "adamw", "--tasks", str(own), "--children", "20", "--workers", "1", "--store", str(store)]) == 2
+    assert "own.py: tuned AdamW ends no lower than it began" in capsys.readouterr().err
+    Store.open_(store).close()
+
+
+def test_a_template_is_filled_by_evolution(tmp_path: Path) -> None:
+    """The seed, a library rule, stands in the template but for its holes."""
+    template = tmp_path / "template.txt"
+    template.write_text("? 0-2\nu = mul(?, ?)")
+    words = ["--tasks", "planted-momentum", "--children", "300", "--no-funnel", "--workers", "1", "--template", str(template)]
+    assert main(["search", "sgd-bare", "--store", str(tmp_path / "run.db"), *words]) == 0
+    texts = [row[2].splitlines() for row in evaluated(tmp_path / "run.db")]
+    assert len(texts) > 10 and all(len(text) <= 3 and text[-1].startswith("u = mul(") for text in texts)
+
+
 def test_overfitting_is_seen() -> None:
     rising = [Point(n, float(n), float(n)) for n in range(6)]
     assert onset(rising) is None
@@ -335,25 +356,29 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["search", "adamw", "--store", "{store}", "--minutes", "1"], "is there already"),
         (["search", "adamw", "--store", "{new}", "--children", "-5"], "a budget is negative"),
         (["search", "adamw", "--store", "{new}", "--minutes", "0"], "the budget is zero"),
+        (["search", "adamw", "--store", "{new}", "--minutes", "nan"], "no finite number"),
         (["search", "adamw", "--store", "{new}", "--finals", "--no-funnel"], "leave --no-funnel out"),
         (["search", "adamw", "--store", "{new}", "--tasks", "diggits"], "there is no task 'diggits'"),
-        (["search", "adamw", "--store", "{new}", "--functions", "addd"], "there is no function `addd`"),
+        (["search", "adamw", "--store", "{new}", "--functions", "addd"], "there is no function `addd`: did you mean `add`?"),
         (["search", "adamw", "--store", "{new}", "--population", "1"], "a population of 1 cannot evolve"),
         (["search", "adamw", "--store", "{new}", "--limit", "size=3"], "there are limits of statements, slots and depth"),
         (["search", "adamw", "--store", "{new}", "--limit", "depth=deep"], "there are limits of statements, slots and depth"),
         (["search", "adamw", "--store", "{new}", "--template", "{new}"], "no template can be read there"),
         (["search", "adamw", "--store", "{new}", "--template", "{store}"], "no template can be read there"),
-        (["search", "adamw", "--store", "{new}", "--template", "{template}"], "`u = transpose(u)` is missing; change one of them"),
+        (["search", "adamw", "--store", "{new}", "--template", "{empty}"], "is empty; write statements, and `?` where"),
+        (["search", "sgd", "--store", "{new}", "--template", "{template}"], "is missing; change one of them; it is\nu = mul(g, 1.0)"),
         (["search", "muonwithadamw", "--store", "{new}"], "is a route"),
         (["search", "resume", "{new}"], "there is no store"),
         (["search", "export", "{store}", "Found99999"], "has no rule"),
+        (["search", "report", "{store}", "-o", "{new}/report.html"], "What was finished is in the store"),
         (["search", "pick"], "wants a store"),
     ],
 )
 def test_what_cannot_be_done_is_told(words: list[str], told: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    before, template = whole.read_bytes(), tmp_path / "template.txt"
+    before, template, empty = whole.read_bytes(), tmp_path / "template.txt", tmp_path / "empty.txt"
     template.write_text("? 1\nu = transpose(u)")
-    assert main([word.format(store=whole, new=tmp_path / "new.db", template=template) for word in words]) in (1, 2)
+    empty.touch()
+    assert main([word.format(store=whole, new=tmp_path / "new.db", template=template, empty=empty) for word in words]) in (1, 2)
     assert told in capsys.readouterr().err
     assert whole.read_bytes() == before and not (tmp_path / "new.db").exists()
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
@@ -133,7 +134,7 @@ def search(
     made.check()
     for name in made.funnel[0].tasks:
         task(name)  # one that is wrong leaves no store behind
-    return Search(Store.create(store, made.to_json()), team(workers, ray))
+    return _begun(Store.create(store, made.to_json()), workers, ray)
 
 
 def resume(
@@ -142,15 +143,21 @@ def resume(
     """A search that was stopped or cut off, to go on with as if nothing had happened; `tasks` are added to a later level."""
     for name in tasks:
         task(name)
-    found = Store.open_(store)
-    try:
+    return _begun(Store.open_(store), workers, ray, tasks, level)
+
+
+def _begun(store: Store, workers: int | None, ray: str | None, tasks: Sequence[str] = (), level: str = "") -> Search:
+    """A search on a store; where setting it up fails, the store is free again and the workers are gone."""
+    with ExitStack() as stack:
+        stack.callback(store.close)
         if tasks:
-            settings = Settings.from_json(found.meta("settings"))
-            found.save_meta("settings", reduce(lambda made, name: made.with_task(name, level), tasks, settings).to_json())
-        return Search(found, team(workers, ray))
-    except BaseException:
-        found.close()
-        raise
+            settings = Settings.from_json(store.meta("settings"))
+            store.save_meta("settings", reduce(lambda made, name: made.with_task(name, level), tasks, settings).to_json())
+        executor = team(workers, ray)
+        stack.callback(executor.close)
+        found = Search(store, executor)
+        stack.pop_all()
+    return found
 
 
 def team(workers: int | None, ray: str | None = None) -> Executor:

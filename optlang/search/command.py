@@ -23,6 +23,7 @@ Searches the space of update rules, as the search that found Lion did, from one 
   optlang search my.opt lion --children 50000           two seeds; ends after so many children
   optlang search adamw --baselines --minutes 60         beside random search and constants-only evolution, 4 times the budget each
   optlang search adamw --space lion --limit statements=15 --never t
+  optlang search sgd --template t.txt                   t.txt has what stays, `?` where to search: m = interp(g, m, ?)
   optlang search resume run.db                          go on where it stopped, or was killed
   optlang search resume run.db --tasks my_task.py       from now on with one more validation task; or --level hold-out
   optlang search pick run.db                            fitness against size: the programs that nothing beats in both
@@ -80,6 +81,11 @@ def run(arguments: argparse.Namespace) -> int:
         return _RUN[action](arguments)
     except (StoreError, ClusterError, TaskError, JobFailed, ValueError) as problem:
         print(f"optlang search: {problem}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `optlang search pick run.db | head`
+        raise
+    except OSError as problem:  # a full disk, say, under the hall of fame
+        print(f"optlang search: {problem}. What was finished is in the store", file=sys.stderr)
         return 2
 
 
@@ -142,9 +148,12 @@ def _limit(given: str) -> tuple[str, int]:
 
 def _template(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as problem:
         raise ValueError(f"--template {path}: no template can be read there ({problem})") from None
+    if not text.strip():
+        raise ValueError(f"--template {path} is empty; write statements, and `?` where the search is to fill in something")
+    return text
 
 
 def _resume(arguments: argparse.Namespace) -> int:

@@ -94,12 +94,17 @@ class Hunt:
 
     def _keep_curve(self, name: str, level: Level, ticket: int) -> None:
         """What AdamW did on a task, as soon as it is known. Raises TaskError."""
+        from optlang.search.training.fitness import Baseline
         from optlang.search.training.tasks import TaskError
 
         try:
-            self.baselines[level.key(name)] = self.executor.collect(ticket)
+            made = self.executor.collect(ticket)
         except JobFailed as problem:
             raise TaskError(f"task {name}: AdamW cannot be trained on it: {problem}") from problem
+        if not Baseline.from_json(made).learns:
+            raise TaskError(f"task {name}: tuned AdamW ends no lower than it began, so that nothing can be measured by it: "
+                            "look for NaN, or give the task more steps")  # fmt: skip
+        self.baselines[level.key(name)] = made
         self.store.save_meta("baselines", self.baselines)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -25,8 +26,8 @@ class Budget:
     minutes: float = 0.0
 
     def problem(self) -> str:
-        if min(self.children, self.steps, self.minutes) < 0:
-            return "a budget is negative"
+        if not all(0 <= one < math.inf for one in (self.children, self.steps, self.minutes)):
+            return "a budget is negative or no finite number"
         if not (self.children or self.steps or self.minutes):
             return "the budget is zero: give a number of children, of training steps, or of minutes"
         return ""

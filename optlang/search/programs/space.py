@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from optlang.errors import did_you_mean
 from optlang.search.programs.constraints import BEHAVIOURAL, Check, limit_checks, reach, structural, untyped
 from optlang.search.programs.constraints import Limits as Limits
 from optlang.search.programs.functions import FUNCTIONS, LION
@@ -49,6 +50,8 @@ class Space:
         problems = [*_wrong_fields(self), *_wrong_constraints(self)]
         if problems:
             raise GenomeError("\n".join(problems))
+        if self.filled is not None:  # what stands in the template is left alone in seeds, too
+            object.__setattr__(self, "seeds", tuple(map(self.filled.marked, self.seeds)))
         problems = [*_contradictions(self), *_wrong_seeds(self)]
         if problems:
             raise GenomeError("\n".join(problems))
@@ -130,7 +133,7 @@ PRESETS: dict[str, Callable[[], dict[str, float]]] = {
 def _wrong_fields(space: Space) -> list[str]:
     found = []
     unknown = [name for name in (*space.functions, *space.limits.functions) if name not in FUNCTIONS]
-    found += [f"there is no function `{name}`; `optlang.search.programs.functions.FUNCTIONS` has them all" for name in unknown]
+    found += [f"there is no function `{name}`{_near(name)}; there are {', '.join(FUNCTIONS)}" for name in unknown]
     if not any(weight > 0 for weight in space.functions.values()):
         found.append("the set of functions is empty; give at least one a weight above 0, as in functions={'add': 1}")
     if any(not weight >= 0 or math.isinf(weight) for weight in space.functions.values()):
@@ -148,6 +151,11 @@ def _wrong_fields(space: Space) -> list[str]:
     odd = [name for name in space.names if name not in space.form.inputs() and name != "lr"]
     found += [f"`{name}` is not an input; these are {', '.join(space.form.inputs())}" for name in odd]
     return found
+
+
+def _near(name: str) -> str:
+    near = did_you_mean(name, FUNCTIONS)
+    return f": did you mean `{near}`?" if near else ""
 
 
 _NAMED = {"once": "a function, as in `once sign`", "reads": "a name, as in `reads g`", "never": "a name, as in `never t`"}
@@ -206,10 +214,9 @@ def _wrong_seeds(space: Space) -> list[str]:
     found = []
     low, high = space.constants
     for number, seed in enumerate(space.seeds, 1):
-        marked = seed if space.filled is None else space.filled.marked(seed)
-        if problem := space.problem(marked):
-            found.append(f"seed {number} {problem}")
-        free = [arg for s in marked if not s.frozen for arg in s.args if isinstance(arg, float)]
+        if problem := space.problem(seed):
+            found.append(f"seed {number} {problem}; it is\n{to_text(seed)}")
+        free = [arg for s in seed if not s.frozen for arg in s.args if isinstance(arg, float)]
         outside = [c for c in free if not low <= c <= high]
         found += [f"seed {number} has the constant {c:g}, which is not from {low:g} to {high:g}; widen the range" for c in outside]
     return found

@@ -152,6 +152,12 @@ class Baseline:
     runs: int
     steps: int
 
+    @property
+    def learns(self) -> bool:
+        """Whether AdamW ends below the loss at the start with any number of steps."""
+        curve = self.curve(self.seeds)
+        return bool(curve[-1] < curve[0])
+
     def curve(self, seeds: Sequence[int]) -> Array:
         """C at the marks, from the mean over some seeds. Raises ValueError for seeds it was not measured with."""
         missing = sorted(set(seeds) - set(self.seeds))

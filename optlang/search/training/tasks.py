@@ -23,7 +23,6 @@ Batch normalisation in such a model needs `track_running_stats=False`: copies sh
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -34,6 +33,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from optlang.errors import did_you_mean
 from optlang.race import tasks as race
 from optlang.race.errors import RaceError
 from optlang.race.tasks import Part, Split
@@ -234,8 +234,8 @@ def _built_in(name: str) -> Task:
 
 
 def _unknown(name: str, known: Sequence[str]) -> TaskError:
-    near = difflib.get_close_matches(name, known, 1)
-    advice = f"did you mean {near[0]!r}? " if near else ""
+    near = did_you_mean(name, known)
+    advice = f"did you mean {near!r}? " if near else ""
     return TaskError(f"there is no task {name!r}: {advice}There are {', '.join(known)}, or a path that ends in .py")
 
 
