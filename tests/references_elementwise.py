@@ -367,11 +367,11 @@ RULES: tuple[Row, ...] = (
     Row("adagradnorm", {**NORM, "whole": False}, plain(OnNorms, whole=False, **NORM), "tensor"),
     Row("adagradnorm", NORM, plain(OnNorms, whole=True, **NORM), "whole"),
     *(Row("adagradsubsetnorm", {"lr": 0.1, "k": k, "initial": 0.2, "eps": 1e-2},
-        by_hand(hand.adagrad_subset_norm, k=k, lr=0.1, initial=0.2, eps=1e-2), f"{k}") for k in (4, 7)),
+        by_hand(hand.adagrad_subset_norm, k=k, lr=0.1, initial=0.2, eps=1e-2), f"k = {k}") for k in (4, 7)),
     Row("adagradsubsetnormlines", {"lr": 0.1, "initial": 0.2, "eps": 1e-2},
         by_hand(hand.adagrad_subset_norm, k=0, lr=0.1, initial=0.2, eps=1e-2)),
     *(Row("adamwsubsetnorm", {**ADAM, "k": k}, lambda params, _, k=k: po.AdamWSN(
-        [{"params": list(params.values()), "sn": True}], subset_size=k, **TORCH), f"theirs-{k}", shapes=EVERYTHING[:3]) for k in (1, 4, 7)),
+        [{"params": list(params.values()), "sn": True}], subset_size=k, **TORCH), f"k = {k}", shapes=EVERYTHING[:3]) for k in (1, 4, 7)),
     Row("adamwsubsetnorm", {**ADAM, "k": 26}, by_hand(hand.adamw_subset_norm, k=26, **ADAM), "whole"),
     Row("adamwsubsetnormlines", ADAM, by_subset, "theirs", shapes=("matrix", "vector", "conv", "one", "embed")),
     Row("adamwsubsetnormlines", ADAM, by_hand(hand.adamw_subset_norm, k=0, **ADAM), "columns"),

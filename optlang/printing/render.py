@@ -6,7 +6,7 @@ from optlang import ir
 from optlang.ir import Node, Predicate, Program, Routing
 from optlang.ops import CALLS
 from optlang.printing.equations import definitions
-from optlang.printing.latex import Printer, at, symbol
+from optlang.printing.latex import WORDS, Printer, at, symbol
 
 # ---------------------------------------------------------------------------------------------------------- LaTeX
 
@@ -14,14 +14,23 @@ from optlang.printing.latex import Printer, at, symbol
 def equations(program: Program) -> list[str]:
     """One line of LaTeX for each equation, in an order in which they can be computed."""
     lines = [(_symbol(name), node) for name, node in definitions(program)]
-    names: dict[Node, str] = {}
+    known = signs(program)
+    clashing = [node for node in ir.walk(program.roots()) if node.op == "hyper" and node.value in WORDS and node.value not in known]
+    names: dict[Node, str] = {node: rf"\mathrm{{{node.value}}}" for node in clashing}
     printer = Printer(names)
     written = []
     for name, node in lines:
-        written.append(f"{name} = {printer.text(node) if node in names or not node.args else printer.define(node)}")
-        if node.args:
+        named = bool(node.args) or node.op == "random"  # a draw has no operands, and is one draw wherever its name stands
+        written.append(f"{name} = {printer.define(node) if named and node not in names else printer.text(node)}")
+        if named:
             names.setdefault(node, name)
     return written
+
+
+def signs(program: Program) -> dict[str, str]:
+    """The hypers that equations have under another sign than their name, which none of the others has."""
+    others = {symbol(hyper.name) for hyper in program.hypers if hyper.name not in WORDS}
+    return {h.name: WORDS[h.name] for h in program.hypers if h.name in WORDS and WORDS[h.name] not in others}
 
 
 def _symbol(name: str) -> str:

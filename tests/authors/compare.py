@@ -143,10 +143,10 @@ COMPARISONS: tuple[Comparison, ...] = (
     Comparison("adagradsubsetnormlines", SUBSETS, GENERIC, lambda known, params, _: generic(
         known, params, "none", betas=(0.0, 1.0), correct_bias=False), changes={"lr": 0.03, "initial": 0.0, "eps": 1e-2},
         shapes=("matrix", "zero", "wide", "square")),
-    *(Comparison(f"adagradsubsetnorm-{k}", SUBSETS, GENERIC, lambda known, params, _, k=k: generic(
+    *(Comparison(f"adagradsubsetnorm-k = {k}", SUBSETS, GENERIC, lambda known, params, _, k=k: generic(
         known, params, "none", k, betas=(0.0, 1.0), correct_bias=False), changes={"lr": 0.03, "initial": 0.0, "eps": 1e-2},
         shapes=("matrix", "conv", "wide", "square")) for k in (4, 7)),
-    *(Comparison(f"adamwsubsetnorm-theirs-{k}", SUBSETS, ("adamw_sng.py",), lambda known, params, _, k=k: known.AdamWSN(
+    *(Comparison(f"adamwsubsetnorm-k = {k}", SUBSETS, ("adamw_sng.py",), lambda known, params, _, k=k: known.AdamWSN(
         list(params.values()), subset_size=k, lr=0.03, betas=(0.8, 0.95), eps=1e-2, weight_decay=0.1)) for k in (1, 4, 7)),
     Comparison("powersign", "achaiah/pywick", ("pywick/optimizers/powersign.py",), lambda known, params, _: as_before(
         known.PowerSign(list(params.values()), lr=0.05, beta=0.8, alpha=2.0, sign_internal_decay=lambda step: 0.7))),
