@@ -219,7 +219,7 @@ def _trained(rule: str, known: Known) -> str:
     if entry is None:
         return f"Digits: {MISSING}."
     limit = "" if entry["below"] == ENOUGH else f" (stated: below {entry['below']})"
-    again = f", from another start {entry['second']['loss']:.3f}" if "second" in entry else ""
+    again = f", from another start {entry['second']['loss']:.3f}"
     told = ", ".join([f"loss {entry['loss']:.3f}{again}{_steps(entry)}{limit}", f"{entry['accuracy']:.1%} right", *_changes(entry)])
     run = run_of(rule)
     whose = f" Settings: {run.whose}." if run.whose else ""

@@ -13,7 +13,7 @@ from optlang import library
 from optlang.ir import Program
 from optlang.ops import OPS
 from optlang.printing.latex import at, symbol
-from optlang.printing.render import equations, graph, latex, listing, markdown, predicate
+from optlang.printing.render import equations, graph, latex, listing, markdown, predicate, signs
 from optlang.rules import Rule
 
 GOLDEN = Path(__file__).parent / "golden" / "render"
@@ -70,6 +70,14 @@ def test_names_are_written_as_in_papers() -> None:
         r"\beta_{1}", r"\eta", "m", r"\mathrm{slow}", r"\beta_{2}^{\mathrm{fast}}", r"\mathrm{weight\_lr\_power}",
     ]  # fmt: skip
     assert (at("m", "t"), at("m1", "t-1"), at("fast.m", "t")) == ("m_{t}", "m_{1,t-1}", r"m_{t}^{\mathrm{fast}}")
+
+
+def test_a_sign_stands_for_one_thing() -> None:
+    """The step size is not called as another setting is, and one draw is not written as if there were several."""
+    [adadagrad], [mezo] = programs("adadagrad"), programs("mezo")
+    assert r"\eta" in latex(adadagrad) and r"\mathrm{lr} \, g_{t}" in latex(adadagrad)
+    assert "lr" not in signs(adadagrad) and signs(mezo)["lr"] == r"\eta"
+    assert latex(mezo).count("normal") == 1 and latex(mezo).count("z") == 4
 
 
 def test_brackets_only_where_they_are_needed() -> None:
