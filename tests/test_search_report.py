@@ -137,7 +137,8 @@ def test_overfitting_is_marked() -> None:
     points = (Point(1, 1.0, 1.0), Point(2, 2.0, 2.0), Point(3, 3.0, 1.0))
     text = render(replace(EMPTY, points=points, overfits_from=1))
     assert "overfitting begins" in text and "The search has begun to overfit" in text.replace("the search", "The search")
-    assert "no overfitting was seen" in render(replace(EMPTY, points=points))
+    text = render(replace(EMPTY, points=points))
+    assert "no onset of overfitting was seen" in text and "at the end 3.00 and 1.00" in text
 
 
 @pytest.mark.parametrize("name", LIBRARY)
@@ -157,6 +158,16 @@ def test_charts_of_odd_values() -> None:
     ticks = re.findall(r'class="tick">([^<]+)<', alone)
     assert alone.count("<circle") == 1 and len(set(ticks)) == len(ticks), "a point alone is drawn, with ticks that differ"
     checked(scatter([(1.0, 2.0, EVIL)], "x", "y"))
+
+
+def test_names_of_points_lie_on_no_point_and_no_name() -> None:
+    text = scatter([(float(n), 2.0 + n / 1000, f"Found{n}") for n in range(10, 26)], "statements", "fitness")
+    points = [(float(a), float(b)) for a, b in re.findall(r'<circle cx="([^"]+)" cy="([^"]+)"', text)]
+    names = [(float(a), float(b)) for a, b in re.findall(r'<text x="([^"]+)" y="([^"]+)">Found', text)]
+    assert len(points) == 16 and 4 <= len(names) <= 16
+    for left, base in names:
+        assert not any(left < a < left + 60 and base - 10 < b < base for a, b in points)
+        assert sum(abs(left - a) < 60 and abs(base - b) < 12 for a, b in names) == 1
 
 
 def test_in_a_browser(store: Path, tmp_path: Path) -> None:

@@ -98,6 +98,8 @@ class Printer:
         first, second = self.text(left, precedence), self.text(right, tighter)
         numbers = node.op == "mul" and second[:1].isdigit()
         sign = r"\cdot" if numbers else INFIX[node.op]
+        if second.startswith("-"):  # two signs never stand side by side
+            second = rf"\left({second}\right)"
         return f"{first} {sign} {second}"
 
     def _norm(self, mean: Node) -> str:

@@ -35,22 +35,25 @@ def curves(lines: Mapping[str, Sequence[XY]], x: str, y: str, *, steps: bool = T
 
 
 def scatter(points: Sequence[tuple[float, float, str]], x: str, y: str) -> str:
-    """Points with their names beside them."""
+    """Points with their names beside, above or below them, where there is room for a name."""
     frame = _Frame([(a, b) for a, b, _ in points])
     parts = [frame.axes(x, y)]
+    places = sorted((*frame.at((a, b)), name) for a, b, name in points)
     labels: list[XY] = []
-    for h, v, name in sorted((*frame.at((a, b)), name) for a, b, name in points):
+    for h, v, name in places:
         parts.append(f'<circle cx="{h:.1f}" cy="{v:.1f}" r="4" fill="var(--c1)"/>')
-        labels.append((h + 7, _free(labels, h + 7, v + 4)))
-        parts.append(f'<text x="{labels[-1][0]:.1f}" y="{labels[-1][1]:.1f}">{escape(name)}</text>')
+        free = [at for at in ((h + 7, v + 4), (h - 4, v - 9), (h - 4, v + 18)) if not _covers(at, labels, places)]
+        if free:
+            labels.append(free[0])
+            parts.append(f'<text x="{free[0][0]:.1f}" y="{free[0][1]:.1f}">{escape(name)}</text>')
     return _svg(parts)
 
 
-def _free(labels: Sequence[XY], h: float, v: float) -> float:
-    """The height nearest below or above at which a label covers none of the others."""
-    near = [height for left, height in labels if abs(left - h) < LABEL[0]]
-    tried = (v + sign * LABEL[1] * step for step in range(len(near) + 1) for sign in (1, -1))
-    return next(height for height in tried if all(abs(height - other) >= LABEL[1] for other in near))
+def _covers(label: XY, others: Sequence[XY], points: Sequence[tuple[float, float, str]]) -> bool:
+    """Whether a label that begins there lies on another or on a point."""
+    (left, base), (width, height) = label, LABEL
+    on_label = any(abs(left - a) < width and abs(base - b) < height for a, b in others)
+    return on_label or any(left - 4 < a < left + width + 4 and base - height < b < base + 6 for a, b, _ in points)
 
 
 class _Frame:

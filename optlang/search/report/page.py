@@ -28,7 +28,7 @@ svg { width: 100%; height: auto; font: 13px system-ui, sans-serif; fill: current
 .wide { overflow-x: auto } table { border-collapse: collapse; font-variant-numeric: tabular-nums }
 th, td { text-align: right; padding: .15rem .8rem .15rem 0; border-bottom: 1px solid var(--faint) }
 th { color: var(--soft); font-weight: 500 }
-th:first-child, td:first-child { text-align: left }
+.words { text-align: left }
 pre { background: var(--card); padding: .7rem .9rem; border-radius: 6px; overflow-x: auto; margin: .4rem 0;
   font: 13px/1.45 ui-monospace, monospace }
 .gone { color: var(--gone) } .came { color: var(--came) } summary { cursor: pointer } details { margin: .4rem 0 }
@@ -88,7 +88,8 @@ def _winner(data: ReportData) -> str:
     if not data.hall:
         return ""
     best = data.hall[0]
-    return _section("The best rule", escape(f"{best.found.name}, fitness {best.found.fitness:.4f} ± {best.found.error:.4f}."), _rule(best))
+    says = f"{best.found.name}, fitness {best.found.fitness:.4f} ± {best.found.error:.4f} on the tasks that it was selected by."
+    return _section("The best rule", escape(says), _rule(best))
 
 
 def _rule(ranked: Ranked) -> str:
@@ -107,19 +108,25 @@ def _validation(data: ReportData) -> str:
     if not data.points:
         return ""
     lines = {"in the search": [(p.spent, p.search) for p in data.points], "on validation": [(p.spent, p.validation) for p in data.points]}
-    mark = data.points[data.overfits_from] if data.overfits_from is not None else None
-    says = "The best program of the moment, on the tasks it is selected by and on others. " + (
+    mark, last = data.points[data.overfits_from] if data.overfits_from is not None else None, data.points[-1]
+    says = (f"The best program of the moment, on the tasks it is selected by and on others: at the end {last.search:.2f} and "
+            f"{last.validation:.2f}. ") + (
         "From the marked point on only the former rises: the search has begun to overfit, and ended." if mark else
-        "Both rise or stand: no overfitting was seen.")  # fmt: skip
+        "The former has not gone on rising while the latter stood: no onset of overfitting was seen.")  # fmt: skip
     chart = curves(lines, "training steps spent", "fitness", steps=False, mark=None if mark is None else (mark.spent, mark.validation),
                    marked="overfitting begins")  # fmt: skip
     return _section("Meta-validation", says, chart)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    cells = "".join(f"<th>{escape(word)}</th>" for word in head)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{cells}</tr>{body}</table></div>'
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
+    """`words`: how many of the first columns hold words; the others hold numbers."""
+    lines = [(tag, row) for tag, some in (("th", [head]), ("td", rows)) for row in some]
+    body = "".join(f"<tr>{''.join(_cell(tag, cell, place < words) for place, cell in enumerate(row))}</tr>" for tag, row in lines)
+    return f'<div class="wide"><table>{body}</table></div>'
+
+
+def _cell(tag: str, text: str, is_words: bool) -> str:
+    return f"<{tag}{' class=words' if is_words else ''}>{escape(text)}</{tag}>"
 
 
 def _funnel(data: ReportData) -> str:
@@ -131,7 +138,8 @@ def _funnel(data: ReportData) -> str:
     if not rows:
         return ""
     says = "Each level trains fewer programs on longer or other tasks. The seed goes along, to be compared with."
-    return _section("Funnel", says, _table(["level", "tasks", "horizon ×", "seeds", "trained", "best", "median", "seed rule"], rows))
+    head = ["level", "tasks", "horizon ×", "seeds", "trained", "best", "median", "seed rule"]
+    return _section("Funnel", says, _table(head, rows, words=2))
 
 
 def _finals(data: ReportData) -> str:
@@ -147,7 +155,7 @@ def _finals(data: ReportData) -> str:
     held = f"<p>Held-out loss at the end, on tasks opened once, each rule tuned with {int(data.finals['trials'])} trials:</p>"
     return _section(
         "Against known rules", says, curves(lines, "factor of the quickest rule's time", "share of workloads"),
-        _table(["rule", "score", "95 % interval", *workloads], rows), held, _table(["rule", "task", "loss"], ends),
+        _table(["rule", "score", "95 % interval", *workloads], rows), held, _table(["rule", "task", "loss"], ends, words=2),
     )  # fmt: skip
 
 
@@ -165,7 +173,7 @@ def _front(data: ReportData) -> str:
         return ""
     rows = [[f.name, f"{f.fitness:.4f} ± {f.error:.4f}", str(f.statements), str(f.slots), str(f.size)] for f in data.front]
     chart = scatter([(f.statements, f.fitness, f.name) for f in data.front], "statements", "fitness")
-    says = "Programs that no other beats in fitness without having more statements or more slots."
+    says = "Programs that no other beats in fitness without having more statements or more slots; those without room for a name are below."
     return _section("Fitness against size", says, chart, _table(["rule", "fitness", "statements", "slots", "bytes per element"], rows))
 
 
@@ -194,7 +202,8 @@ def _lineage(data: ReportData) -> str:
 def _ancestor(step: Ancestor) -> str:
     lines = [f'<span class="gone">- {escape(x)}</span>' for x in step.gone]
     lines += [f'<span class="came">+ {escape(x)}</span>' for x in step.came]
-    return f"<p><b>{step.number}</b> · fitness {step.fitness:.4f} · {escape(step.change)}</p><pre>{chr(10).join(lines)}</pre>"
+    change = re.sub("`([^`]*)`", r"<code>\1</code>", escape(step.change))
+    return f"<p><b>Found{step.number}</b> · fitness {step.fitness:.4f} · {change}</p><pre>{chr(10).join(lines)}</pre>"
 
 
 def _made(data: ReportData) -> str:
