@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 import os
@@ -335,6 +336,16 @@ def test_a_route_sends_parameters_and_keeps_their_settings() -> None:
         results.append([round(x, 9) for p in net.parameters() for x in p.flatten().tolist()])
     assert results[0] == results[2]
     assert results[1] == results[3]
+
+
+def test_copies_of_a_route_know_their_settings() -> None:
+    optimizer = load(optlang.build("muonwithadamw"), "MuonWithAdamW")([("weight", nn.Parameter(torch.eye(2)))], Muon={"lr": 0.5})
+    again = copy.deepcopy(optimizer)
+    again.add_param_group({"params": [("more", nn.Parameter(torch.eye(2)))]})
+    assert [group["lr"] for group in again.param_groups] == [0.5, 0.5]
+    for mixed in ([("weight", nn.Parameter(torch.eye(2))), nn.Parameter(torch.eye(2))], [nn.Parameter(torch.eye(2)), ("a", torch.eye(2))]):
+        with pytest.raises(ValueError, match="with/without names. Some param names are missing"):
+            type(optimizer)(mixed)
 
 
 def test_rules_of_a_route_may_be_called_as_its_own_variables_are() -> None:

@@ -33,10 +33,15 @@ OWN_SCALE = "the size of its steps is not proportional to lr"
 ONE_MODEL = "its values per model are of one lr for all groups"
 NO_CLOSURE = "the test steps without a closure"
 NO_GRAPH = "the test's closure has no graph"
+GROUPS = "a route splits groups by rule, and the test takes the first for all parameters"
+NAMES = "the route looks at names, which this test's parameters may lack"
 FINDS_ITS_OWN = "the rule finds the size of its steps from the loss, from distances or from earlier steps"
 FINDING = ["ADoG", "AdamHD", "ALIG", "CDoWG", "DAdaptSGD", "DoG", "DoWG", "FedHyperG", "FedHyperSL", "InducedMetric", "InducedMetricLog",
            "InducedMetricRMS", "LDoG", "SANIAAdagrad", "SANIAAdam", "SGDHD", "SGDSaI", "SPS", "SPSSmooth"]  # fmt: skip
 SKIPPED = {
+    "test_can_load_from_to_named_state_dict": {"routes": GROUPS},
+    "test_state_dict_deterministic": {"by name": NAMES},
+    "test_errors": {"by name": NAMES, "modules of routes": "a module's route looks at parameters first, and the test has none"},
     "test_forloop_goes_right_direction": dict.fromkeys(FINDING, FINDS_ITS_OWN) | {"Scion": "its steps shrink weights, also upwards"},
     "test_tensor_lr": {"no lr": "the rule has no lr"},
     "test_load_state_dict_post_hook": {"no lr": "the rule has no lr"},
@@ -53,7 +58,7 @@ SKIPPED = {
         **dict.fromkeys(FINDING, FINDS_ITS_OWN), "Gravity": OWN_SCALE,
         **dict.fromkeys(["DAdaptAdam", "Prodigy", "LocalSGD", "OASIS"], ONE_MODEL),
         **dict.fromkeys(["AddSign", "PowerSign", "ScheduleFreeSGD", "QHM"], "its default lr is too large for the test's bowl"),
-        "PerParameterMLP": "the test gives it no network",
+        **dict.fromkeys(["PerParameterMLP", "MuLO"], "the test gives it no network"),
         **dict.fromkeys(["MeZO", "ZOCoordinates"], "along drawn directions the test's lr is too large"),
     },
     "test_param_groups_weight_decay": {**dict.fromkeys(FINDING, FINDS_ITS_OWN), "Scion": OWN_SCALE, "closures": NO_CLOSURE},
@@ -69,35 +74,42 @@ NETWORK = {"first[26,1]": 1.0, "first[26,2]": -1.0, "second[1,1]": 1.0, "second[
 TUNED: dict[str, dict[str, Any]] = {
     "AddSign": {"lr": 0.01}, "PowerSign": {"lr": 0.01}, "ScheduleFreeSGD": {"lr": 0.01}, "QHM": {"lr": 0.01},
     "ZOCoordinates": {"lr": 1e-3}, "Gravity": {"lr": 0.1, "alpha": 0.0},
-    "PerParameterMLP": {"lr": 0.01, **{identifier(name) if MODULES else name: x for name, x in NETWORK.items()}},
+    **{name: {"lr": 0.01, **{identifier(n) if MODULES else n: x for n, x in NETWORK.items()}} for name in ("PerParameterMLP", "MuLO")},
+    "MuSGD": {"lr": 0.01},
     "EntropySGD": {"inner_lr": 0.01}, "Ranger21": {"total": 1000, "rise": 1e-3},
     "DAdaptAdam": {"d0": 1e-2, "growth": 1.1}, "Prodigy": {"d0": 1e-2, "growth": 1.1},
-    **{name: {"lr": 0.002} for name in ("MARSAdamW", "MARSAdamWExact", "MARSLion", "MARSLionExact")},  # 0.003 is the suite's own
+    **{name: {"lr": 0.002} for name in ("MARSAdamW", "MARSAdamWExact", "MARSLion", "MARSLionExact", "SOAP")},  # 0.003 is the suite's own
 }  # fmt: skip
 SPARSE: dict[str, Any] = {  # rules that leave elements without gradient as they are, with settings for the suite's valley
     "SGD": {"lr": 4.8e-3, "weight_decay": 0, "maximize": False}, "SignSGD": {"lr": 1e-3, "weight_decay": 0, "maximize": False},
     "Adagrad": {"lr": 0.1, "weight_decay": 0},
 }  # fmt: skip
-DECAY = {"LaProp": 1e-4, "Ranger21": 1e-4}  # a share of the weights, not times lr; over a root of the clipped gradient's square
+DECAY = {"LaProp": 1e-4, "Ranger21": 1e-4, "UnitAdamW": 1e-4}  # not times lr; over a root of the clipped square
 
 
-LEFT_OUT: dict[str, str] = {}  # by class name
-FILES: dict[str, str] = {}  # by class name, what the library calls it
+BESIDE = """from {file} import {name}
+from adamw import AdamW
+route {name}Route {{ when rank >= 2 use {name}({rank}) otherwise use AdamW() }}
+"""
+RANK = "r = 2"  # the suite's matrices have 5 columns
+TEXTS: dict[str, str] = {}  # by class name, what the library calls it, or the text of a route
+BESIDE_ADAMW: list[str] = []  # the rules that are in a route of their own
 
 
 def claims() -> dict[str, Any]:
-    """The rules by class name, without those that cannot take the suite's parameters or settings."""
+    """The rules by class name; the suite has vectors, so those for matrices alone are in a route with AdamW for vectors."""
     chosen = os.environ.get("OPTLANG_SUITE_RULES", "").split() or library.names()
-    classes: dict[str, Any] = {cls.__name__: cls for cls in map(optlang.load, chosen)}
-    FILES.update(zip(classes, chosen, strict=True))
-    LEFT_OUT.update({name: reason for name, cls in classes.items() if (reason := _left_out(cls))})
-    return {name: cls for name, cls in classes.items() if name not in LEFT_OUT}
-
-
-def _left_out(cls: Any) -> str:
-    if isinstance(cls.rule, Routing):
-        return "a route takes settings by rule"
-    return "" if _takes_vectors(cls) else "for matrices alone, and the suite has vectors"
+    classes: dict[str, Any] = {}
+    for file in chosen:
+        cls: Any = optlang.load(file)
+        name = cls.__name__
+        TEXTS[name], classes[name] = file, cls
+        if not isinstance(cls.rule, Routing) and not _takes_vectors(cls):
+            has_rank = "r" in cls.cases[0].settings.group_defaults()
+            TEXTS[name] = BESIDE.format(file=file, name=name, rank=RANK if has_rank else "")
+            classes[name] = optlang.loads(TEXTS[name], f"{name}Route")
+            BESIDE_ADAMW.append(name)
+    return classes
 
 
 def _takes_vectors(cls: Any) -> bool:
@@ -111,6 +123,44 @@ def _takes_vectors(cls: Any) -> bool:
     except (ValueError, RuntimeError):
         return False
     return True
+
+
+def programs(cls: Any) -> list[Any]:
+    return [case.program for case in cls.cases]
+
+
+def flat(base: Any, cls: Any) -> Any:
+    """A route that takes settings as a rule does, giving each rule those that it has, and names to parameters where it looks at them."""
+    if not isinstance(cls.rule, Routing):
+        return base
+    taken = {case.label: {*case.settings.group_defaults(), *case.settings.naming.short} for case in cls.cases}
+
+    def begin(self: Any, params: Any, **settings: Any) -> None:
+        of_rules = {label: {key: value for key, value in settings.items() if key in names} for label, names in taken.items()}
+        rest = {key: value for key, value in settings.items() if not any(key in names for names in taken.values())}
+        base.__init__(self, params, **of_rules, **rest)
+
+    def add(self: Any, group: dict[str, Any]) -> None:
+        params = [group["params"]] if isinstance(group["params"], torch.Tensor) else list(group["params"])
+        first = sum(len(other["params"]) for other in self.param_groups)
+        named = [p if isinstance(p, tuple) else (f"layer{first + i}", p) for i, p in enumerate(params)]
+        base.add_param_group(self, group if "param_names" in group else {**group, "params": named})
+
+    return type(base)(base.__name__, (base,), {"__init__": begin} | ({"add_param_group": add} if by_name(cls) else {}))
+
+
+def by_name(cls: Any) -> bool:
+    """Whether a route looks at the names of parameters."""
+    conditions = [case.condition for case in cls.rule.cases if case.condition] if isinstance(cls.rule, Routing) else []
+    for condition in conditions:
+        conditions += condition.args
+    return any(condition.op == "named" for condition in conditions)
+
+
+def defaults_of(cls: Any) -> dict[str, Any]:
+    """What groups have at first, of a route those of its first rule; `lr` only where all rules have it."""
+    groups = [case.settings.group_defaults() for case in cls.cases]
+    return {key: value for key, value in groups[0].items() if key != "lr" or all(key in group for group in groups)}
 
 
 def supplied(cls: Any, rule: Any) -> Any:
@@ -128,14 +178,14 @@ def supplied(cls: Any, rule: Any) -> Any:
     return type(cls)(cls.__name__, (cls,), {"step": step})
 
 
-def inputs(cls: Any) -> Any:
+def inputs(name: str, cls: Any) -> Any:
     """Settings to test a rule with: as it is, with other step sizes, with decay, upwards."""
-    settings = cls.cases[0].settings.group_defaults()
-    has_decay = "weight_decay" in {*settings, *cls.cases[0].settings.naming.short}
-    plain = {**TUNED.get(cls.__name__, {}), **({"weight_decay": 0.0} if has_decay else {})}
+    settings = defaults_of(cls)
+    has_decay = any("weight_decay" in {*case.settings.group_defaults(), *case.settings.naming.short} for case in cls.cases)
+    plain = {**TUNED.get(name, {}), **({"weight_decay": 0.0} if has_decay else {})}
     found = [(plain, "as it is"), ({**plain, "maximize": True}, "upwards")]
     if has_decay:
-        decayed = {**plain, "weight_decay": DECAY.get(cls.__name__, 0.1)}
+        decayed = {**plain, "weight_decay": DECAY.get(name, 0.1)}
         found += [(decayed, "decay"), ({**decayed, "maximize": True}, "decay, upwards")]
     if "lr" in settings:
         lr = plain.get("lr", settings["lr"])
@@ -147,7 +197,7 @@ def inputs(cls: Any) -> Any:
 
 def errors(cls: Any) -> Any:
     """What every optimizer must refuse; rules without a step size need not know it."""
-    has_lr = "lr" in cls.cases[0].settings.group_defaults()
+    has_lr = "lr" in defaults_of(cls)
 
     def given(device: Any, dtype: Any) -> list[Any]:
         found = theirs.get_error_inputs_for_all_optims(device, dtype)
@@ -159,33 +209,35 @@ def errors(cls: Any) -> Any:
 def module_of(name: str, cls: Any) -> Any:
     """The class of a rule in a module of its own, as a user has it in a file."""
     space: dict[str, Any] = {"__name__": f"module_of_{name}"}
-    exec(compile(optlang.build(FILES[name]), space["__name__"], "exec"), space)
-    return space[name]
+    exec(compile(optlang.build(TEXTS[name]), space["__name__"], "exec"), space)
+    return space[cls.rule.name]
 
 
 def impls(cls: Any) -> tuple[str, ...]:
     """The ways of stepping beside the plain one."""
     if cls.asks_again:
         return ()
-    return ("foreach", "fused") if refuses(cls.rule) else ("foreach", "fused", "differentiable")
+    return ("foreach", "fused") if any(map(refuses, programs(cls))) else ("foreach", "fused", "differentiable")
 
 
 def info(name: str, cls: Any) -> theirs.OptimizerInfo:
-    base: Any = supplied(module_of(name, cls) if MODULES else cls, cls.rule)
+    base: Any = flat(supplied(module_of(name, cls) if MODULES else cls, cls.rule), cls)
     named: Any = type(base)(f"Rule{name}", (base,), {})  # the suite knows some names of torch's and treats them apart
     defaults = cls.cases[0].settings.defaults
-    elementwise = not any(mixes_elements(cls.rule, facts_of(torch.zeros(shape)), defaults) for shape in ((), (3,), (3, 2)))
-    has_lr = "lr" in cls.cases[0].settings.group_defaults()
-    known = [name, *(["closures"] if cls.asks_again else []), *(["hvp"] if cls.rule.uses("hvp") else []), *([] if has_lr else ["no lr"])]
+    plain = not isinstance(cls.rule, Routing)
+    elementwise = plain and not any(mixes_elements(cls.rule, facts_of(torch.zeros(shape)), defaults) for shape in ((), (3,), (3, 2)))
+    hvp = any(program.uses("hvp") for program in programs(cls))
+    known = [name, *["closures"] * cls.asks_again, *["hvp"] * hvp, *["no lr"] * ("lr" not in defaults_of(cls)), *["routes"] * (not plain),
+             *["by name"] * by_name(cls), *["modules of routes"] * (MODULES and not plain)]  # fmt: skip
     reasons = {test: reason for test, rules in SKIPPED.items() for who, reason in rules.items() if who in known}
     return theirs.OptimizerInfo(
         named,
-        optim_inputs_func=inputs(cls),
+        optim_inputs_func=inputs(name, cls),
         optim_error_inputs_func=errors(cls),
         supported_impls=impls(cls),
         supports_fused_on=() if MODULES else ("cpu",),  # modules take the word, and have no such kernel
         not_og_supported_flags=("foreach", "fused", "differentiable", "maximize", "capturable"),
-        supports_complex=not MODULES and elementwise and not cls.rule.uses("random"),  # the suite's two real parameters draw other numbers
+        supports_complex=not MODULES and elementwise and not programs(cls)[0].uses("random"),  # as two real ones they draw others
         supports_sparse=not MODULES and name in SPARSE,
         metadata_for_sparse=(SPARSE.get(name, {}), [lambda o: StepLR(o, gamma=0.9999, step_size=300), ReduceLROnPlateau]),
         step_requires_closure=cls.asks_again,
@@ -211,7 +263,7 @@ def pytest_runtest_logreport(report: Any) -> None:
 
 def pytest_sessionfinish() -> None:
     if path := os.environ.get("OPTLANG_SUITE_RESULTS"):
-        Path(path).write_text(json.dumps({"outcomes": OUTCOMES, "left out": LEFT_OUT}))
+        Path(path).write_text(json.dumps({"outcomes": OUTCOMES, "beside AdamW": BESIDE_ADAMW}))
 
 
 torch.set_num_threads(1)

@@ -36,6 +36,7 @@ OF_MATRIX = {
     "fan_out": "param.shape[0] * math.prod(param.shape[2:])",
 }  # fmt: skip
 
+GET_STATE = ["def __getstate__(self) -> dict[str, Any]:", '    return {**super().__getstate__(), "settings": self.settings}']
 WORDS = ("own", "settings", "named", "rules", "chosen", "update", "updates", "rows", "cols", "fan_in", "fan_out")  # besides RESERVED
 
 
@@ -49,7 +50,7 @@ def front(routing: Routing, name: str, writers: Sequence[Writer]) -> str:
     evaluated = [cls for cls, program in zip(classes, programs, strict=True) if program.evaluation is not None]
     methods += [_eval(evaluated), train_lines()] if evaluated else []
     methods += [input_lines(name, inputs)] if inputs else []
-    methods += [load_lines(name, programs), set_state_lines(programs)]
+    methods += [load_lines(name, programs), GET_STATE, set_state_lines(programs)]
     return "\n".join([f"class {name}(Optimizer):", "\n\n".join("\n".join(indented(m)) for m in methods)])
 
 

@@ -365,7 +365,10 @@ def _others(optimizer: Optimizer, groups: list[dict[str, Any]]) -> list[Any]:
 def _flattened(params: Any, names: list[str] | None) -> tuple[list[torch.Tensor], list[str]]:
     """Parameters and their names, from tensors or from pairs of name and tensor."""
     params = [params] if isinstance(params, torch.Tensor) else list(params)
-    if params and isinstance(params[0], tuple):
+    pairs = [isinstance(p, tuple) for p in params]
+    if any(pairs) and not all(pairs):
+        raise ValueError("all optimizer params should be with/without names. Some param names are missing")
+    if any(pairs):
         return [p for _, p in params], [name for name, _ in params]
     return params, names or [""] * len(params)
 ''',
