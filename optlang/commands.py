@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import os
 import re
 import shutil
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optlang import diagnose, forms, ir, library, lower, ops
-from optlang.errors import Diagnostic, OptError, Source, did_you_mean
+from optlang.errors import MOST_FINDINGS, Diagnostic, OptError, Source, did_you_mean
 from optlang.front import parser
 from optlang.front.syntax import File, Route
 from optlang.front.syntax import Rule as RuleItem
@@ -38,7 +39,7 @@ rule {name} "what it is and where it comes from" {{
 
 def is_a_rule_file(word: str) -> bool:
     """Whether a first word that is no command may be a file to check."""
-    return word == "-" or word.endswith(".opt") or Path(word).exists() or word.lower() in library.index()
+    return word == "-" or word.endswith(".opt") or os.path.exists(word) or word.lower() in library.index()
 
 
 def unknown_command(word: str, known: list[str]) -> int:
@@ -58,7 +59,7 @@ def read(name: str) -> Source:
 def expand(names: list[str]) -> Iterator[str]:
     """Folders become the `.opt` files below them."""
     for name in names:
-        if name != "-" and Path(name).is_dir():
+        if name != "-" and os.path.isdir(name):
             yield from map(str, sorted(Path(name).rglob("*.opt")))
         else:
             yield name
@@ -78,6 +79,7 @@ def check(arguments: argparse.Namespace) -> int:
             file, about = diagnose.read(read(name), arguments.pedantic)
             found.extend(about)
             notes.extend([] if about else extra_passes(file))
+            notes.extend([f"{name}: reading stopped after {MOST_FINDINGS} findings"] * (len(about) == MOST_FINDINGS))
         except OptError as error:
             found.extend(error.diagnostics)
             unread = True
@@ -169,14 +171,27 @@ def _write(arguments: argparse.Namespace, name: str, source: Source, text: str) 
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Writes beside the file, then moves: what was there is never half overwritten."""
+    """What was there is never half overwritten. Links stay links; devices and pipes are written into."""
+    path = Path(os.path.realpath(path))
+    try:
+        if path.exists() and not path.is_file():
+            path.write_text(text, encoding="utf-8", newline="\n")
+        else:
+            _write_beside(path, text)
+    except OSError as error:
+        raise library.problem("U02", f"the file cannot be written: {error.strerror or error}", "", str(path)) from None
+
+
+def _write_beside(path: Path, text: str) -> None:
+    """Writes another file, then moves it."""
     beside = path.with_name(f".{path.name}.new")
     try:
         beside.write_text(text, encoding="utf-8", newline="\n")
+        if path.exists():
+            shutil.copymode(path, beside)
         beside.replace(path)
-    except OSError as error:
+    finally:
         beside.unlink(missing_ok=True)
-        raise library.problem("U02", f"the file cannot be written: {error.strerror or error}", "", str(path)) from None
 
 
 # ----------------------------------------------------------------------------------------------------------- show
@@ -214,7 +229,7 @@ def diff(arguments: argparse.Namespace) -> int:
 
 def _split(word: str) -> tuple[str, str | None]:
     """`my.opt:Rule` is a rule of a file that may have several."""
-    path, _, name = word.rpartition(":") if ".opt:" in word and not Path(word).exists() else (word, "", "")
+    path, _, name = word.rpartition(":") if ".opt:" in word and not os.path.exists(word) else (word, "", "")
     return path, name or None
 
 

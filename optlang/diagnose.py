@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from optlang import lower
-from optlang.errors import Diagnostic, Source
+from optlang.errors import MOST_FINDINGS, Diagnostic, Source
 from optlang.front import parser
 from optlang.front.syntax import File
 
@@ -18,12 +18,12 @@ def diagnose(source: Source, pedantic: bool = False) -> list[Diagnostic]:
 
 
 def read(source: Source, pedantic: bool = False) -> tuple[File, list[Diagnostic]]:
-    """The tree of all that can be read, and the findings."""
+    """The tree of all that can be read, and the findings, MOST_FINDINGS of them at most."""
     file, found = parser.parse(source)
     broken = _words_of_lines(source, found)
     deeper = lower.check(file, pedantic and not found)  # lints would speak of what could not be read
     findings = [*found, *(d for d in deeper if not (found and _follows(d, broken)))]
-    return file, sorted(findings, key=lambda d: (d.source is not source, d.span))
+    return file, sorted(findings, key=lambda d: (d.source is not source, d.span))[:MOST_FINDINGS]
 
 
 def _words_of_lines(source: Source, found: list[Diagnostic]) -> set[str]:

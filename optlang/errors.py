@@ -11,9 +11,13 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import Any, Literal
 
 Severity = Literal["error", "warning", "lint"]
+BYTE_ORDER_MARK = "\ufeff"  # some editors write it before a text
+MOST_FINDINGS = 50  # about one file; what comes after so many is noise
+MOST_COMPARED = 500  # names that a wrong one is compared with, 10 µs each
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -34,6 +38,9 @@ class Source:
 
     text: str
     name: str = "<text>"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", self.text.removeprefix(BYTE_ORDER_MARK))
 
     @cached_property
     def _line_starts(self) -> list[int]:
@@ -95,7 +102,7 @@ class Diagnostic:
                 rows.extend(_excerpt(self.source, span, mark, words, gutter, width))
         more = f"{self.help}  (optlang explain {self.code})" if self.help else f"optlang explain {self.code}"
         rows.append(" " * gutter + f"= help: {more}")
-        return "\n".join(rows)
+        return "\n".join(rows).encode(errors="replace").decode()  # names of files may be no text
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary; lines and columns count from 1, offsets from 0."""
@@ -146,7 +153,10 @@ class OptError(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The closest known name, whatever its case, or an empty string."""
+    """The closest known name, whatever its case, or an empty string. Of very many only some that begin alike are looked at."""
     by_lower = {k.lower(): k for k in known if k != name}
-    found = difflib.get_close_matches(name[:80].lower(), by_lower, n=1, cutoff=0.6)
+    likely: Iterable[str] = by_lower
+    if len(by_lower) > MOST_COMPARED:
+        likely = islice((k for k in by_lower if k[:1] == name[:1].lower() and abs(len(k) - len(name)) <= 2), MOST_COMPARED)
+    found = difflib.get_close_matches(name[:80].lower(), likely, n=1, cutoff=0.6)
     return by_lower[found[0]] if found else ""

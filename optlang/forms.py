@@ -43,11 +43,15 @@ def _cost(rule: Rule, math: Math) -> str:
 
 def _planned(program: Program, math: Math) -> str:
     from optlang.analysis.costs import describe  # noqa: PLC0415
-    from optlang.analysis.degrees import degrees  # noqa: PLC0415
+    from optlang.analysis.degrees import TooManyTerms, degrees  # noqa: PLC0415
     from optlang.plan import plan  # noqa: PLC0415
     from optlang.simplify import report, simplify  # noqa: PLC0415
 
-    return "\n\n".join([describe(plan(simplify(program, math))), report(program, math).to_text(), degrees(program).to_text()])
+    try:
+        scaling = degrees(program).to_text()
+    except TooManyTerms:
+        scaling = f"scaling of {program.name}: too many settings and states to say"
+    return "\n\n".join([describe(plan(simplify(program, math))), report(program, math).to_text(), scaling])
 
 
 FORMS: dict[str, Callable[[Rule, Math], str]] = {

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import select
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 from optlang.errors import Diagnostic, OptError, Source, Span, did_you_mean
 from optlang.resources import folder
 
 MOST_BYTES = 1_000_000
+PATIENCE = 1.5  # seconds
 
 
 def problem(code: str, message: str, help: str = "", name: str = "<optlang>") -> OptError:
@@ -32,7 +36,7 @@ def find(name: str) -> Source:
     if name.lower() in index():
         return read(index()[name.lower()])
     path = Path(name)
-    if path.suffix == ".opt" or path.exists():
+    if path.suffix == ".opt" or os.path.exists(name):
         return read(path)
     near = did_you_mean(name.lower(), index())
     raise problem("U01", f"there is no rule `{name[:80]}` in the library, and no such file",
@@ -55,11 +59,23 @@ def read(path: Path) -> Source:
     try:
         if path.is_dir():
             raise problem("U02", "this is a directory, not a file", "name a .opt file in it", str(path))
-        with path.open("rb") as file:
+        with _opened(path) as file:
             data = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise problem("U02", f"the file cannot be read: {error.strerror or error}", "", str(path)) from None
+    except (OSError, ValueError) as error:
+        raise problem("U02", f"the file cannot be read: {getattr(error, 'strerror', None) or error}", "", str(path)) from None
     return decode(data, str(path))
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file to read. A pipe that nobody writes into would be waited for without an end."""
+    if not path.is_fifo():
+        return path.open("rb")
+    pipe = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    if not select.select([pipe], [], [], PATIENCE)[0]:
+        pipe.close()
+        raise problem("U02", "this is a pipe, and nothing comes out of it", "write into it, or name a .opt file", str(path))
+    os.set_blocking(pipe.fileno(), True)
+    return pipe
 
 
 def decode(data: bytes, name: str) -> Source:
@@ -67,7 +83,7 @@ def decode(data: bytes, name: str) -> Source:
     if len(data) > MOST_BYTES:
         raise problem("L02", f"the file is larger than {MOST_BYTES // 1_000_000} MB", "a rule file has a few hundred lines", name)
     try:
-        return Source(data.decode("utf-8-sig"), name)
+        return Source(data.decode(), name)
     except UnicodeDecodeError as error:
         raise problem("U02", f"this is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}",
                       "save the file as UTF-8", name) from None  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
-from optlang.analysis.degrees import degrees, equation_of
+from optlang.analysis.degrees import TooManyTerms, degrees, equation_of
 from optlang.analysis.first_step import First
 from optlang.analysis.live import live_states, outputs
 from optlang.errors import Diagnostic, Source, Span
@@ -111,7 +111,11 @@ def undefined_start(program: Program) -> Iterator[Finding]:
 def unnormalised(program: Program) -> Iterator[Finding]:
     """P05: in a term of the update what depends on the gradient is divided by what does, and the loss does not cancel."""
     host = on_host(program.roots())
-    learnt, powers = _learnt(program), _loss_degrees(program, host)
+    try:
+        powers = _loss_degrees(program, host)
+    except TooManyTerms:
+        return
+    learnt = _learnt(program)
     for term in _steps(program.weights, host):
         if term in learnt and powers[term] and any(_half_normalised(n, powers, learnt) for n in walk([term])):
             yield ("P05", equation_of(program, term), "the update divides by a size of the gradient and still scales with the loss",

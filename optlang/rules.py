@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from optlang.compare.equivalence import Verdict
     from optlang.front.syntax import File
 
-BYTE_ORDER_MARK = "\ufeff"  # some editors write it before a text
-
 
 class Rule:
     """One rule or route, checked: its meaning as `program`, its printed forms, and the optimizers made from it.
@@ -110,7 +108,7 @@ class Rule:
 def source_of(what: str | Path) -> Source:
     """A library name, a path or a text as a source. What has a brace or a line break is a text."""
     if isinstance(what, str) and any(mark in what for mark in "{\n"):
-        return Source(what.removeprefix(BYTE_ORDER_MARK))
+        return Source(what)
     return library.find(str(what))
 
 
@@ -144,7 +142,7 @@ def loads(
     state: str | Mapping[str, str] | None = None, weights: str = "nearest", products: str = "fp32",
 ) -> type[Optimizer]:  # fmt: skip
     """Like `load`, for the text of a `.opt` file."""
-    return _compiled(text.removeprefix(BYTE_ORDER_MARK), "<text>", rule, backend, math, _hashable(state), weights, products)
+    return _compiled(text, "<text>", rule, backend, math, _hashable(state), weights, products)
 
 
 def _hashable(state: str | Mapping[str, str] | None) -> str | tuple[tuple[str, str], ...] | None:
@@ -172,7 +170,7 @@ def check(text: str, *, pedantic: bool = False, name: str = "<text>") -> list[Di
     """Every finding about the text of a `.opt` file; an empty list where there is none. `pedantic` adds lints."""
     from optlang import diagnose  # noqa: PLC0415
 
-    return diagnose.diagnose(Source(text.removeprefix(BYTE_ORDER_MARK), name), pedantic)
+    return diagnose.diagnose(Source(text, name), pedantic)
 
 
 def build(what: str | Path, rule: str | None = None, *, to: str = "module", baked: Mapping[str, Any] | None = None) -> str:

@@ -10,6 +10,7 @@ import ast
 import json
 import re
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
@@ -34,6 +35,7 @@ from triton.compiler import ASTSource
 from triton.runtime.driver import driver
 
 import optlang
+from optlang import library
 from optlang.backends.torch import functions
 from optlang.backends.torch.code import CellCode
 from optlang.backends.torch.loading import load
@@ -124,26 +126,54 @@ def asked(name: str) -> list[tuple[CellCode, list[Any]]]:
     with mock.patch.object(functions, "first_call", first_call), mock.patch("optlang.backends.torch.BACKEND.compile_from", 0):
         cls: Any = optlang.load(name, backend="torch")
         params = [torch.randn(shape).requires_grad_() for shape in shapes_for(cls.rule, [(90, 110), (9000,)])]
-        optimizer = cls(params)
+        optimizer = cls([(f"p{i}", p) for i, p in enumerate(params)])
+        for wanted in (i.name for case in cls.cases for i in case.program.inputs):
+            optimizer.inputs[wanted] = {p: torch.rand_like(p) for p in params}
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = torch.stack([((p - 1) ** 3).sum() for p in params]).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+
         for _ in range(2):
-            for p in params:
-                p.grad = torch.randn_like(p)
-            optimizer.step()
+            closure()
+            optimizer.step(*([closure] if cls.asks_again else []))
     return found
 
 
-def main(architecture: int, names: Sequence[str]) -> None:
-    for name in names:
-        for code, given in asked(name):
-            torch._dynamo.reset()
-            graph = graph_of(code, given)
-            with said_to_be_there(architecture):
-                text = lowered(graph)
-            codes = [machine_code(kernel, architecture) for kernel in KERNEL.findall(text)]
-            about = {"rule": name, "function": code.name, "kernels": len(codes), "left to torch": text.count("extern_kernels.")}
-            most = {key: max((one[key] for one in codes), default=0) for key in ("registers", "spilled")}
-            print(json.dumps(about | most), flush=True)
+def about(code: CellCode, given: Sequence[Any], architecture: int) -> dict[str, int]:
+    """What becomes of one function: its kernels, what they leave to torch, and the most that one of them needs."""
+    torch._dynamo.reset()
+    graph = graph_of(code, given)
+    with said_to_be_there(architecture):
+        text = lowered(graph)
+    codes = [machine_code(kernel, architecture) for kernel in KERNEL.findall(text)]
+    most = {key: max((one[key] for one in codes), default=0) for key in ("registers", "spilled")}
+    return {"kernels": len(codes), "left to torch": text.count("extern_kernels."), **most}
+
+
+def lines(name: str, architecture: int) -> Iterator[dict[str, Any]]:
+    """What is printed of a rule: one line where none of its functions is compiled."""
+    calls = asked(name)
+    for code, given in calls:
+        yield {"rule": name, "function": code.name, **about(code, given, architecture)}
+    if not calls:
+        yield {"rule": name, "function": None}
+
+
+def main(architecture: int, names: Sequence[str]) -> int:
+    failed = 0
+    for name in names or library.names():
+        try:
+            for line in lines(name, architecture):
+                print(json.dumps(line), flush=True)
+        except Exception as problem:  # of any stage: the others are still of interest
+            traceback.print_exc()
+            print(json.dumps({"rule": name, "failed": f"{type(problem).__name__}: {str(problem)[:300]}"}), flush=True)
+            failed += 1
+    return int(failed > 0)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2:])
+    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))

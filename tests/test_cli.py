@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
-from optlang import commands, forms
+from optlang import commands, forms, library
 from optlang.cli import COMMANDS, main
+from optlang.errors import MOST_FINDINGS
 
 GOOD = "rule Good { hyper lr = 0.1 in (0, inf) w' = w - lr*g }\n"
 BAD = "rule Bad {\n  w' = w - lrr*g\n  m' = 3\n}\n"
@@ -77,6 +80,44 @@ def test_what_cannot_be_read_is_said(
     assert main([command, name, *more]) == 2
     text = "".join(capsys.readouterr())
     assert "error[" in text and name in text
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a" * 5000 + ".opt", "a\0b.opt", "\udcff.opt"])
+def test_what_no_file_can_be_called(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert main(["check", name]) == 2
+    assert "error[U0" in capsys.readouterr().out
+
+
+def test_a_pipe_is_read_and_not_waited_for_without_an_end(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo("pipe.opt")
+    monkeypatch.setattr(library, "PATIENCE", 0.05)
+    assert main(["pipe.opt"]) == 2
+    assert "nothing comes out of it" in capsys.readouterr().out
+    monkeypatch.setattr(library, "PATIENCE", 60)
+    writer = threading.Thread(target=Path("pipe.opt").write_text, args=(GOOD,))
+    writer.start()
+    assert main(["pipe.opt"]) == 0
+    writer.join()
+
+
+def test_a_device_or_a_pipe_beside_a_file_is_no_module(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "zero.opt").symlink_to("/dev/zero")
+    os.mkfifo("pipe.opt")
+    for name in ("zero", "pipe"):
+        (here / "imports.opt").write_text(f"from {name} import x\n{GOOD}")
+        assert main(["imports.opt"]) == 1
+        assert "N08" in capsys.readouterr().out
+    assert main(["zero.opt"]) == 2
+    assert "L02" in capsys.readouterr().out
+
+
+def test_reading_stops_after_many_findings(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "many.opt").write_text("rule A {\n" + "\n".join(f"y{i} = u{i}" for i in range(200)) + "\nw' = w - g\n}")
+    assert main(["many.opt"]) == 1
+    out = capsys.readouterr().out
+    assert out.count("error[N02]") == MOST_FINDINGS and "stopped after 50 findings" in out
 
 
 def test_an_empty_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,6 +186,20 @@ def test_formatting_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     stdin(monkeypatch, GOOD.encode())
     assert main(["fmt", "-"]) == 0
     assert capsys.readouterr().out.startswith("rule Good {\n")
+
+
+def test_links_stay_links_and_files_keep_their_mode(here: Path) -> None:
+    (here / "link.opt").symlink_to("good.opt")
+    (here / "good.opt").chmod(0o640)
+    assert main(["fmt", "link.opt"]) == 0
+    assert (here / "link.opt").is_symlink() and (here / "good.opt").read_text() != GOOD
+    assert (here / "good.opt").stat().st_mode & 0o777 == 0o640
+
+
+def test_devices_and_pipes_are_written_into(here: Path) -> None:
+    assert main(["build", "lion", "--to", "torch", "-o", "/dev/null"]) == 0
+    assert Path("/dev/null").is_char_device()
+    assert sorted(path.name for path in here.iterdir()) == ["bad.opt", "good.opt"]
 
 
 def test_codes_are_explained(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,10 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optlang import library
-from optlang.errors import Diagnostic, Source
+from optlang.errors import MOST_FINDINGS, Diagnostic, Source
 from optlang.front import syntax as s
 from optlang.front.parser import MOST_NESTING, MOST_STATEMENTS, parse
-from optlang.front.scan import MOST_FINDINGS
 from optlang.lower import check
 
 LIBRARY = {name: library.find(name).text for name in library.index()}

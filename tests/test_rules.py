@@ -76,13 +76,15 @@ def test_check_gives_findings_after_a_syntax_error_but_not_what_follows_from_it(
     assert any(d.code.startswith("S") for d in found)
 
 
-def test_a_text_may_begin_with_a_byte_order_mark_as_a_file_may() -> None:
+def test_a_text_may_begin_with_a_byte_order_mark_as_a_file_may(tmp_path: Path) -> None:
     text = f"\ufeff{MOMENTUM}"
     assert optlang.check(text) == []
     assert stepped(optlang.loads(text)) == stepped(optlang.loads(MOMENTUM))
     assert optlang.Rule(text).program == optlang.Rule(MOMENTUM).program
     [wrong] = optlang.check(f"\ufeff{MOMENTUM} ?")
     assert wrong.span.start == len(MOMENTUM) + 1
+    (tmp_path / "marked.opt").write_text(text, encoding="utf-8")
+    assert optlang.Rule(tmp_path / "marked.opt").program == optlang.Rule(MOMENTUM).program
 
 
 def test_check_is_pedantic_when_asked() -> None:

@@ -16,6 +16,7 @@ from optlang.ir import Node, Program, on_host, walk
 from optlang.ops import OPS
 
 SMALL = 1e-3
+MOST_TERMS = 1_000_000  # of all degrees together: five times those of the largest rule of the library
 LOSS: Pair = (Fraction(1), Fraction(0))
 PARAMETER: Pair = (Fraction(0), Fraction(1))
 GRADIENT: Pair = (Fraction(1), Fraction(-1))
@@ -26,6 +27,10 @@ WORDS: Mapping[Pair, str] = {
     (Fraction(0), Fraction(-1)): "has units of 1/parameter", (Fraction(-1), Fraction(2)): "has units of 1/curvature",
     (Fraction(0), Fraction(2)): "has squared parameter units", (Fraction(-1), Fraction(1)): "has units of 1/gradient",
 }  # fmt: skip
+
+
+class TooManyTerms(Exception):
+    """A program that no person wrote, of which solving the equations would take long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +104,7 @@ def words(pair: Pair | None) -> str:
 
 
 def degrees(program: Program) -> Degrees:
-    """The degrees of everything that a program reads. Conflicts are reported, not raised."""
+    """The degrees of everything that a program reads. Conflicts are reported, not raised. Raises TooManyTerms."""
     return System(program).solved()
 
 
@@ -118,8 +123,12 @@ class System:
         # states first: their equations are simple, and say best what is meant when others conflict with them
         roots = [*self.program.updates.values(), *(s.init for s in self.program.states), *self.program.roots()]
         self.host = on_host(roots)
+        terms = 0
         for node in walk(roots):
             self.degree[node] = self._of(node)
+            terms += len(self.degree[node].unknown) + len(self.equations.solution)
+            if terms > MOST_TERMS:
+                raise TooManyTerms
         for state in self.program.states:
             own = Degree(ZERO, {("state", state.name): Fraction(1)})
             self._same(state.node, own, self.program.updates[state.name])
@@ -267,7 +276,10 @@ def equation_of(program: Program, node: Node) -> str:
     equations = [*program.names, *((f"{name}'", new) for name, new in program.updates.items()), ("w'", program.weights)]
     if program.evaluation is not None:
         equations.append(("eval", program.evaluation))
+    seen: set[Node] = set()
     for name, root in equations:
-        if node in walk([root]):
+        found = walk([root], lambda x: () if x in seen else x.args)
+        if node in found:
             return name
+        seen.update(found)
     return next((s.name for s in program.states if node in walk([s.init])), "w'")

@@ -7,14 +7,13 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from optlang.errors import Diagnostic, Fix, Source, Span
+from optlang.errors import MOST_FINDINGS, Diagnostic, Fix, Source, Span
 from optlang.front.foreign import SMART_PRIMES
 from optlang.front.syntax import Comment
 
 LONGEST_NAME = 100
 LONGEST_NUMBER = 60
 MOST_LEXEMES = 100_000
-MOST_FINDINGS = 50
 PRIMES = "'" + SMART_PRIMES
 
 

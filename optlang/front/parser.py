@@ -13,10 +13,10 @@ from functools import cache
 
 from lark import Lark
 
-from optlang.errors import Diagnostic, Fix, Source, Span, did_you_mean
+from optlang.errors import MOST_FINDINGS, Diagnostic, Fix, Source, Span, did_you_mean
 from optlang.front.advice import ENDS_VALUE, NO_DEFAULT, ORDER
 from optlang.front.recovery import CLOSING, OPENING, Reader, pair_brackets
-from optlang.front.scan import MOST_FINDINGS, MOST_LEXEMES, Lexeme, scan
+from optlang.front.scan import MOST_LEXEMES, Lexeme, scan
 from optlang.front.syntax import File
 from optlang.front.tree import Builder
 from optlang.resources import cache_file, folder

@@ -15,10 +15,10 @@ from lark import Lark
 from lark.exceptions import UnexpectedToken
 from lark.parsers.lalr_analysis import Shift
 
-from optlang.errors import Diagnostic, Source
+from optlang.errors import MOST_FINDINGS, Diagnostic, Source
 from optlang.front.advice import ITEM_WORDS, Trouble, advise, begins_statement
 from optlang.front.foreign import STATEMENTS
-from optlang.front.scan import MOST_FINDINGS, Lexeme
+from optlang.front.scan import Lexeme
 from optlang.front.syntax import Item
 
 Place = Literal["item", "statement", "branch"]

@@ -6,13 +6,12 @@ import re
 from collections.abc import Mapping
 
 from optlang import numbers
-from optlang.errors import Source, Span
+from optlang.errors import MOST_FINDINGS, Source, Span
 from optlang.front import signs
 from optlang.front.foreign import LIBRARIES, OWNERS, SAID_HERE, SUPERSCRIPTS, TRANSPOSED
 from optlang.front.lexemes import (
     LONGEST_NAME,
     LONGEST_NUMBER,
-    MOST_FINDINGS,
     MOST_LEXEMES,
     PRIMES,
     Lexeme,
@@ -22,7 +21,7 @@ from optlang.front.lexemes import (
 )
 from optlang.front.syntax import Comment
 
-__all__ = ["LONGEST_NAME", "LONGEST_NUMBER", "MOST_FINDINGS", "MOST_LEXEMES", "Lexeme", "scan"]
+__all__ = ["LONGEST_NAME", "LONGEST_NUMBER", "MOST_LEXEMES", "Lexeme", "scan"]
 
 NAME = r"[^\W\d][\w\u0300-\u036f]*"  # with combining marks, which normalisation joins to their letters
 SHAPES = re.compile(

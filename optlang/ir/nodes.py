@@ -157,18 +157,17 @@ def branch(condition: Node, a: Node, b: Node) -> Node:
 
 def walk(roots: Iterable[Node], operands: Callable[[Node], Sequence[Node]] = attrgetter("args")) -> list[Node]:
     """Every node below the roots once, operands before their users. `operands`: what of a node is entered, by default all."""
-    order: list[Node] = []
-    seen: set[Node] = set()
-    stack: list[tuple[Node, bool]] = [(root, False) for root in reversed(list(roots))]
+    order: dict[Node, None] = {}
+    entered: set[Node] = set()
+    stack = list(reversed(list(roots)))
     while stack:
-        node, ready = stack.pop()
-        if ready:
-            order.append(node)
-        elif node not in seen:
-            seen.add(node)
-            stack.append((node, True))
-            stack.extend((arg, False) for arg in reversed(operands(node)) if arg not in seen)
-    return order
+        node = stack[-1]
+        if node in entered:  # all below it are done
+            order[stack.pop()] = None
+        else:
+            entered.add(node)
+            stack.extend(reversed(operands(node)))
+    return list(order)
 
 
 def fold(roots: Iterable[Node], combine: Callable[[Node, tuple[R, ...]], R]) -> dict[Node, R]:

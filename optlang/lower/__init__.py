@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from optlang import ir
 from optlang.analysis.lone import without_lone
-from optlang.errors import Diagnostic, OptError, Span, did_you_mean
+from optlang.errors import MOST_FINDINGS, Diagnostic, OptError, Span, did_you_mean
 from optlang.front import syntax
 from optlang.lower import bodies, modules, routes
 from optlang.lower.context import Context, Spent, TooLarge, deep_recursion
@@ -63,11 +63,13 @@ def check(file: syntax.File, pedantic: bool = False) -> list[Diagnostic]:
     with deep_recursion():
         module = modules.read(file)
         found = list(module.diagnostics)
+        if len(found) >= MOST_FINDINGS:
+            return found
         if not file.items:
             found.append(_no_rule(file))
         spent = Spent()
         for item in module.own.values():
-            if any(d.code == "L01" for d in found):
+            if spent.findings >= MOST_FINDINGS or any(d.code == "L01" for d in found):
                 break
             if isinstance(item, syntax.Def):
                 found.extend(_check_function(module, item, spent))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from optlang import ir
-from optlang.errors import Diagnostic, Label, Source, Span
+from optlang.errors import MOST_FINDINGS, Diagnostic, Label, Source, Span
 
 MOST_CALLS = 5_000  # inlined calls and turns of loops: functions that double would otherwise fill the machine
 MOST_NODES = 100_000
@@ -42,6 +42,7 @@ class Spent:
 
     calls: int = 0
     nodes: int = 0
+    findings: int = 0
 
 
 @dataclass
@@ -68,7 +69,8 @@ class Context:
     def report(
         self, source: Source, code: str, message: str, span: Span, pointer: str = "", help: str = ""
     ) -> None:
-        """Adds a finding, once for each place and code. One in an inlined body says where the call stands."""
+        """Adds a finding, once for each place and code. One in an inlined body says where the call stands. After MOST_FINDINGS
+        it is enough."""
         if any(d.code == code and d.span == span and d.source is source for d in self.diagnostics):
             return
         labels: tuple[Label, ...] = ()
@@ -80,6 +82,9 @@ class Context:
                 line, column = caller.position(place.start)
                 message += f" (in `{name}`, called at {caller.name}:{line}:{column})"
         self.diagnostics.append(Diagnostic(code, message, span, pointer, help, labels=labels, source=source))
+        self.spent.findings += 1
+        if self.spent.findings >= MOST_FINDINGS:
+            raise TooLarge
 
     @contextmanager
     def inside(self, name: str, caller: Source, place: Span) -> Iterator[None]:

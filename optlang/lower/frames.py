@@ -206,7 +206,8 @@ class Frame:
             self.report("N04", f"`{name}` is {what} and cannot be defined again", span, "", "choose another name")
             return False
         for frame in self.outward():
-            if name in (*frame.given, *frame.states, *frame.tables) or (frame is not self and (name, False) in frame.equations):
+            declared = any(name in names for names in (frame.given, frame.states, frame.tables))
+            if declared or (frame is not self and (name, False) in frame.equations):
                 advice = f"for its new value write `{name}' = …`" if name in frame.states else "there is no shadowing; use another name"
                 self.report("N03", f"`{name}` is defined twice", span, "already a hyper, state, input or equation", advice)
                 return False

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from optlang import library, ops
-from optlang.errors import Diagnostic, OptError, Source, Span, did_you_mean
+from optlang.errors import MOST_FINDINGS, Diagnostic, OptError, Source, Span, did_you_mean
 from optlang.front import parser, syntax
 
 Definition = syntax.Rule | syntax.Def | syntax.Route
@@ -40,6 +40,8 @@ def read(file: syntax.File, loading: tuple[str, ...] = ()) -> Module:
     """The module of a parsed file, its imports resolved. Findings are in `diagnostics`, those of imported files left out."""
     module = Module(file)
     for item in file.items:
+        if len(module.diagnostics) >= MOST_FINDINGS:
+            break
         if isinstance(item, syntax.Import):
             _import(module, item, loading)
         else:
@@ -68,7 +70,8 @@ def _import(module: Module, item: syntax.Import, loading: tuple[str, ...]) -> No
                       error.diagnostics[0].help)  # fmt: skip
         return
     for name in item.names:
-        _bring(module, other, item.module, name)
+        if len(module.diagnostics) < MOST_FINDINGS:
+            _bring(module, other, item.module, name)
 
 
 def _bring(module: Module, other: Module, where: str, name: syntax.Name) -> None:
