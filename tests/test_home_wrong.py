@@ -56,6 +56,92 @@ def test_gradients_of_another_device_or_shape_are_refused_by_torch() -> None:
             p.grad = gradient
 
 
+SHAPE = (64, 70)
+
+
+def _smaller(state: dict[str, torch.Tensor], p: torch.Tensor) -> None:
+    state["m"] = torch.zeros(3)
+
+
+def _smaller_in_place(state: dict[str, torch.Tensor], p: torch.Tensor) -> None:
+    state["m"].data = torch.zeros(3)
+
+
+def _elsewhere(state: dict[str, torch.Tensor], p: torch.Tensor) -> None:
+    state["m"] = state["m"].to("meta")
+
+
+def _larger_weights(state: dict[str, torch.Tensor], p: torch.Tensor) -> None:
+    p.data, p.grad = torch.ones(64, 700), None
+    p.grad = torch.ones(64, 700)
+
+
+def _fewer_scales(state: dict[str, torch.Tensor], p: torch.Tensor) -> None:
+    state["m.int8"] = state["m.int8"][:1]
+
+
+def _stepped_often(backend: str, name: str = "adamw", **settings: Any) -> tuple[Any, torch.Tensor]:
+    """Until steps are repeated from tables."""
+    p = torch.ones(SHAPE, requires_grad=True)
+    optimizer: Any = optlang.load(name, backend=backend, **settings)([p])
+    p.grad = torch.ones(SHAPE)
+    for _ in range(4):
+        optimizer.step()
+    return optimizer, p
+
+
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+@pytest.mark.parametrize("change", [_smaller, _smaller_in_place, _elsewhere, _larger_weights, _fewer_scales])
+def test_states_that_do_not_fit_their_weights_are_refused_before_memory_is_touched(change: Any, backend: str) -> None:
+    optimizer, p = _stepped_often(backend, **({"state": "int8"} if change is _fewer_scales else {}))
+    change(optimizer.state[p], p)
+    before = p.detach().clone()
+    with pytest.raises(RuntimeError, match="parameter 0 of group 0: the state `m` has .* which does not fit .* delete their entry"):
+        optimizer.step()
+    assert torch.equal(p, before)
+    del optimizer.state[p]
+    optimizer.step()
+    assert bool((p < before).all())
+
+
+def test_values_per_row_that_do_not_fit_their_weights_are_refused() -> None:
+    optimizer, p = _stepped_often("cpp", "came")
+    optimizer.state[p]["s"] = torch.zeros(60, 1)
+    with pytest.raises(RuntimeError, match=r"the state `s` has shape \(60, 1\) on cpu, which does not fit \(64, 1\)"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_weights_may_get_another_number_type_between_steps(dtype: torch.dtype, backend: str) -> None:
+    """States stay as they are; the numbers are those of the reference."""
+    sides = []
+    for way in (backend, "reference"):
+        optimizer, p = _stepped_often(way, "lamb")
+        p.data, p.grad = p.data.to(dtype), None
+        for _ in range(4):
+            p.grad = (p.detach() - 0.5).to(dtype)
+            optimizer.step()
+        sides.append(p.detach())
+    torch.testing.assert_close(*sides, rtol=1e-6 if dtype == torch.float64 else 1e-2, atol=0)
+
+
+def test_tied_weights_are_stepped_once() -> None:
+    """Two layers with one parameter: as torch has it, by the sum of both gradients."""
+    sides = []
+    for make in (optlang.load("adamw", backend="cpp"), torch.optim.AdamW):
+        torch.manual_seed(0)
+        one, other = torch.nn.Linear(6, 6, bias=False), torch.nn.Linear(6, 6, bias=False)
+        other.weight = one.weight
+        optimizer: Any = make(torch.nn.Sequential(one, other).parameters(), lr=0.1, weight_decay=0.01)
+        for _ in range(4):
+            optimizer.zero_grad()
+            other(one(torch.ones(2, 6))).square().sum().backward()
+            optimizer.step()
+        sides.append(one.weight.detach())
+    torch.testing.assert_close(*sides)
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
 def test_a_file_that_is_cut_short_leaves_the_optimizer_as_it_was(kept: float) -> None:
     optimizer, p = stepped()

@@ -194,6 +194,10 @@ class Packed:
         """What a kernel for it depends on."""
         return self.form.name, self.place
 
+    def fits(self) -> bool:
+        """Whether the parts have the memory that so many elements take."""
+        return sum(part.nbytes for part in self.parts) == self.form.bytes_of(self.shape.numel())
+
     def open(self) -> Tensor:
         return decoded(self.parts, self.form, self.shape)
 

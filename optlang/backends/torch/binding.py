@@ -11,12 +11,15 @@ from torch import Tensor
 from optlang.backends.base import Cell, StepError
 from optlang.backends.device_scalars import is_on_device, sent
 from optlang.backends.formats import Packed, Storage
+from optlang.backends.places import full_shape
 from optlang.backends.torch.code import CellCode
 from optlang.backends.torch.functions import Bound, Functions
 from optlang.backends.torch.work import Pass, Work, computing, input_of
 from optlang.host import MissingFact
 from optlang.ir import Node
-from optlang.types import runs
+from optlang.types import ELEMENT, Type, runs
+
+PER_ELEMENT = Type("real", ELEMENT)
 
 
 class Binding:
@@ -57,7 +60,21 @@ class Binding:
             return input_of(node, cell)
         if node.value not in states:
             raise StepError(f"{cell.name or f'parameter {cell.index}'}: the state `{node.value}` is not there; call `prepare` before")
-        return self.storage.state(node.value, states, cell.weights)
+        return self._state(node, cell, states)
+
+    def _state(self, node: Node, cell: Cell, states: Any) -> Tensor | Packed:
+        """A state as large as its kind and the weights make it, beside these: kernels trust in that."""
+        weights, found = cell.weights, self.storage.state(node.value, states, cell.weights)
+        shape = weights.shape if node.type == PER_ELEMENT else full_shape(node.type, tuple(weights.shape))
+        parts = found.parts if isinstance(found, Packed) else (found,)
+        fits = found.fits() if isinstance(found, Packed) else found.shape == shape
+        if fits and all(part.device == weights.device for part in parts):
+            return found
+        raise StepError(
+            f"{cell.name or f'parameter {cell.index}'}: the state `{node.value}` has shape {_shapes(parts)} on {parts[0].device}, which "
+            f"does not fit {tuple(shape)} on {weights.device}; where weights got another shape or device after a step, delete their "
+            "entry of `optimizer.state`, and their states begin anew"
+        )
 
     def _numbers(self, code: CellCode, work: Work, now: Pass) -> Tensor:
         """The values of a function's slots, in float64 until here."""
@@ -95,6 +112,10 @@ class Binding:
                 rows = torch.stack([columns[place] for place in slots.order], 1)
             now.scalars[key] = dict(zip(map(id, cells), rows.to(computing(cell.weights.dtype)).unbind(), strict=True))
         return now.scalars[key][id(cell)]  # type: ignore[no-any-return]
+
+
+def _shapes(parts: Sequence[Tensor]) -> str:
+    return " and ".join(str(tuple(part.shape)) for part in parts)
 
 
 def _shared(nodes: Sequence[Node], cells: Sequence[Cell], now: Pass) -> Tensor:
