@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,11 +26,16 @@ from triton.runtime.driver import driver
 
 import optlang
 from optlang.backends.triton import BACKEND, kernels, source
+from optlang.backends.triton.layout import CHUNKS, layout
 from optlang.runtime.precision import storage
+from optlang.types import ELEMENT
 
 PLAIN = [("adamw", torch.float32), ("adamw", torch.bfloat16), ("lion", torch.float32), ("lamb", torch.float32), ("adan", torch.float32)]
 PACKED = [("int8", torch.float32, "nearest"), ("fp8", torch.float32, "nearest"), ("bf16", torch.bfloat16, "stochastic"),
           ("int4", torch.bfloat16, "compensated")]  # fmt: skip
+LINED = ("adafactor", "came", "sm3", "adamp", "ranger21")
+SHAPES = ((64, 256), (8, 16))  # tiles of one matrix, and of several
+NONE: Mapping[str, int] = {}
 WIDE = {"wide reads": r"ld\.global(\.\w+)*\.v4", "wide writes": r"st\.global(\.\w+)*\.v4"}
 
 
@@ -43,7 +49,7 @@ def kernels_of(
         def fits(self, bound: Any) -> bool:
             return True
 
-        def launch(self, kernel: kernels.Loaded, calls: Any) -> torch.Tensor:
+        def launch(self, kernel: kernels.Loaded, calls: Any, fresh: Any = ()) -> torch.Tensor:
             found.append(kernel)
             return torch.zeros(len(calls), kernel.kernel.returned, dtype=torch.float64)
 
@@ -58,13 +64,15 @@ def kernels_of(
     return found
 
 
-def machine_code(function: Any, architecture: int, double: bool = False) -> dict[str, int]:
+def machine_code(
+    kernel: source.Kernel, function: Any, architecture: int, double: bool = False, constants: Mapping[str, int] = NONE
+) -> dict[str, int]:
     """What the compilers say about a kernel. `double`: it computes in 64 bits, and is given the step's numbers so."""
-    types = {name.strip(): "*i64" for name in source.ARGUMENTS.split(",")}
-    types |= dict.fromkeys(("sums", "partial", "results"), "*fp64")
+    types = {name.strip(): "*i64" for name in kernel.arguments.split(",")} | dict.fromkeys(constants, "constexpr")
+    types |= {name: "*fp64" for name in ("sums", "partial", "results", "lines") if name in types}
     types |= {"rows": "*fp64" if double else "*fp32", "levels": "*fp32", "below": "*u8"}
     target = GPUTarget("cuda", architecture, 32)
-    made = triton.compile(ASTSource(function, types, {}, {}), target=target, options={"num_warps": kernels.WARPS})
+    made = triton.compile(ASTSource(function, types, dict(constants), {}), target=target, options={"num_warps": kernels.WARPS})
     return assembled(made.asm["ptx"], architecture)
 
 
@@ -89,7 +97,7 @@ def built(loaded: kernels.Loaded, architecture: int) -> None:
     driver.set_active(SimpleNamespace(get_current_target=lambda: target, get_current_device=lambda: 0, get_current_stream=lambda device: 0))
     with mock.patch.object(torch.cuda, "device", lambda device: nullcontext()):
         like: Any = SimpleNamespace(s=torch.zeros(1), weights=torch.zeros(1))
-        kernels.build([function for function, _ in loaded.launches], like)
+        kernels.build(loaded.kernel, {function.__name__: function for function, _ in loaded.launches}, like)
     for function, _ in loaded.launches:
         [made] = function.device_caches[0][0].values()
         assert "cubin" in made.asm
@@ -98,14 +106,32 @@ def built(loaded: kernels.Loaded, architecture: int) -> None:
 def main() -> None:
     built(*kernels_of("adamw", torch.float32), int(sys.argv[1]))
     wanted = [(name, dtype, None, "nearest") for name, dtype in PLAIN]
+    wanted += [(name, torch.float32, None, "nearest") for name in LINED]
     for name, dtype, *stored in wanted + [("adamw", dtype, state, weights) for state, dtype, weights in PACKED]:
         for loaded in kernels_of(name, dtype, *stored):
-            for place, (function, by_chunk) in enumerate(loaded.launches):
-                last = by_chunk and place == max(i for i, (_, each) in enumerate(loaded.launches) if each)
-                written = len(loaded.kernel.written) if stored == [None, "nearest"] else 1  # codes and scales are narrower
-                counts = {"tensors read": 2 if by_chunk else 0, "tensors written": written if last else 0}
-                found = {"rule": name, "type": str(dtype), "stored": stored, "kernel": function.__name__} | counts
-                print(json.dumps(found | machine_code(function, int(sys.argv[1]))), flush=True)
+            for code in codes(loaded, int(sys.argv[1]), packed=stored != [None, "nearest"]):
+                print(json.dumps({"rule": name, "type": str(dtype), "stored": stored} | code), flush=True)
+
+
+def codes(loaded: kernels.Loaded, architecture: int, double: bool = False, packed: bool = False) -> Iterator[dict[str, Any]]:
+    """What the compilers say about each kernel, and how many tensors it should read and write 16 bytes at a time, at the least."""
+    kernel = loaded.kernel
+    written = sum(kernel.columns[place][0].type.extent == ELEMENT for place in kernel.written)
+    last = [function for function, over in loaded.launches if over == CHUNKS][-1:]
+    for function, over in loaded.launches:
+        few = 1 if kernel.room else 2
+        counts = {"tensors read": few if over == CHUNKS else 0, "tensors written": 0}
+        if function in last:
+            counts["tensors written"] = 1 if packed else written  # codes and scales are narrower
+        for constants in constants_of(kernel, over):
+            found = machine_code(kernel, function, architecture, double, constants)
+            yield {"kernel": function.__name__, "tiles": dict(constants)} | counts | found
+
+
+def constants_of(kernel: source.Kernel, over: str) -> list[Mapping[str, int]]:
+    """What a kernel is compiled for, for parameters of some shapes."""
+    found = [grid.constants for shape in SHAPES for grid in layout(kernel.room, [shape]).grids[over]]
+    return [constants for place, constants in enumerate(found) if constants not in found[:place]]
 
 
 if __name__ == "__main__":

@@ -221,6 +221,10 @@ def _run(mode: OnAGPU, action: Callable[[], Any]) -> None:
     mode.note(action)
 
 
+def _held_grids(grids: Any) -> Any:
+    return {over: [(held(table), *more) for table, *more in some] for over, some in grids.items()}
+
+
 @contextmanager
 def interpreted(mode: OnAGPU) -> Iterator[None]:
     """In here Triton's interpreter, which must be on, finds the numbers of such tensors."""
@@ -228,8 +232,10 @@ def interpreted(mode: OnAGPU) -> Iterator[None]:
 
     run, launched = kernels.run, scalars.TritonScalars._launched
     with (
-        mock.patch.object(kernels, "build", lambda functions, like: None),
-        mock.patch.object(kernels, "run", lambda kernel, args, *n: _run(mode, lambda: run(kernel, list(map(held, args)), *n))),
+        mock.patch.object(kernels, "build", lambda kernel, functions, like: None),
+        mock.patch.object(
+            kernels, "run", lambda kernel, args, grids: _run(mode, lambda: run(kernel, list(map(held, args)), _held_grids(grids)))
+        ),
         mock.patch.object(scalars.TritonScalars, "_launched", lambda self, kernel, *n: launched(self, _Kernel(kernel, mode), *n)),
         mock.patch.object(prelude, "fetch", _Kernel(prelude.fetch, mode)),
     ):

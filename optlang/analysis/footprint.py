@@ -7,7 +7,7 @@ what a backend moves beyond it are passes that wait for a reduction. Steps that 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -17,11 +17,12 @@ import torch
 from optlang import ir
 from optlang.analysis.costs import Stage, stages, truths_of
 from optlang.backends.base import StepError
-from optlang.backends.formats import STATE_FORMATS, Storage, applies
-from optlang.backends.passes import Passes, refuses
+from optlang.backends.formats import STATE_FORMATS, Format, Storage, applies
+from optlang.backends.handed import stored
+from optlang.backends.passes import Passes, kind, refuses
 from optlang.backends.places import full_shape
 from optlang.backends.torch.code import TENSORS, Output, is_slot
-from optlang.backends.triton.source import generate
+from optlang.backends.triton.lines import generate
 from optlang.ir import Node
 from optlang.plan import Plan, Truth
 from optlang.runtime.facts import facts_of
@@ -82,14 +83,18 @@ class Footprint:
     @property
     def launches(self) -> float:
         """Kernels that Triton launches for the whole model, whatever its number of parameters; 0 where it launches none."""
-        found = {truth: sum(map(_launches, stages(self.plan, truth))) for truth in self.truths}
+        found = {truth: sum(map(self._launches, stages(self.plan, truth))) for truth in self.truths}
         return self._average(found) * self.count
 
     @property
     def refused(self) -> str:
         """Why kernels cannot be generated for a stage, so that torch computes it; else empty."""
-        reasons = (refuses(_outputs(stage)) for truth in self.truths for stage in stages(self.plan, truth))
+        reasons = (self._refuses(_outputs(stage)) for truth in self.truths for stage in stages(self.plan, truth))
         return next(filter(None, reasons), "")
+
+    def _refuses(self, outputs: Sequence[Output]) -> str:
+        """Blocks of packed states do not end where rows do."""
+        return refuses(outputs, lined=not any(self._form_of(node) for node in _types(outputs)))
 
     @cached_property
     def count(self) -> int:
@@ -113,10 +118,13 @@ class Footprint:
         if node.op not in ("state", "w", "g", "input"):
             return 0
         count = prod(full_shape(node.type, self.shape))
+        form = self._form_of(node)
+        return form.bytes_of(count) if form else count * WIDTHS.get(node.type.kind, NUMBER)
+
+    def _form_of(self, node: Node) -> Format | None:
+        """The format in fewer bits that a tensor is kept in, if any."""
         form = self._storage.states.get(str(node.value)) if node.op == "state" else None
-        if form is not None and applies(form, torch.empty(self.shape, device="meta")):
-            return form.bytes_of(count)
-        return count * WIDTHS.get(node.type.kind, NUMBER)
+        return form if form is not None and applies(form, torch.empty(self.shape, device="meta")) else None
 
     def _once(self, stage: Stage) -> float:
         return sum(map(self._bytes, [*_read(ir.walk(node for node, _ in stage.results)), *_written(stage)]))
@@ -127,17 +135,25 @@ class Footprint:
     def _passes(self, stage: Stage, ahead: bool = False) -> list[set[Node]]:
         """What each pass over the parameter reads. `ahead`: states are written by the first pass that has them."""
         outputs = _outputs(stage)
-        if refuses(outputs):
+        if self._refuses(outputs):
             return [_read(ir.walk(o.node for o in outputs))] if outputs else []
         made = Passes(outputs, (), _types(outputs))
         early = made.early(lambda target: target.type.kind == "real") if ahead else {}
         found = [_read(made.body(number, early)) | made.read_again(number, early) for number in range(made.passes)]
-        return [read for read in found if read]
+        return [read for read in found if any(kind(n.type.extent) == "element" for n in read)]
+
+    def _launches(self, stage: Stage) -> int:
+        outputs = _outputs(stage)
+        if self._refuses(outputs) or not outputs:
+            return 0
+        nodes = ir.walk(o.node for o in outputs)
+        known = ir.on_host([o.node for o in outputs])
+        return len(generate(outputs, [n for n in nodes if is_slot(n, known)], _types(outputs), False).launches)
 
 
 def _outputs(stage: Stage) -> list[Output]:
     known = ir.on_host([node for node, _ in stage.results])
-    return [Output(node, target) for node, target in stage.results if target is not None or not known[node]]
+    return stored([Output(node, target) for node, target in stage.results if target is not None or not known[node]])
 
 
 def _read(nodes: Iterable[Node]) -> set[Node]:
@@ -149,18 +165,9 @@ def _written(stage: Stage) -> Iterable[Node]:
     return [target for _, target in stage.results if target is not None and target.type.extent.level == "array"]
 
 
-def _types(outputs: list[Output]) -> dict[Node, str]:
+def _types(outputs: Sequence[Output]) -> dict[Node, str]:
     nodes = [*ir.walk(o.node for o in outputs), *(o.target for o in outputs if o.target is not None)]
     return {n: "float32" for n in nodes if n.op in TENSORS}
-
-
-def _launches(stage: Stage) -> int:
-    outputs = _outputs(stage)
-    if refuses(outputs) or not outputs:
-        return 0
-    nodes = ir.walk(o.node for o in outputs)
-    known = ir.on_host([o.node for o in outputs])
-    return len(generate(outputs, [n for n in nodes if is_slot(n, known)], _types(outputs), False).launches)
 
 
 # --------------------------------------------------------------------------------------------------------------- text
@@ -184,7 +191,7 @@ def _of_shape(plan: Plan, shape: tuple[int, ...]) -> str:
     rows = [("state", "kept", "floor", "moved", "of fp32")]
     for form in STATE_FORMATS:
         one = Footprint(plan, shape, form)
-        moved = "?" if plain.refused else f"{one.moved:.2f}"
+        moved = "?" if one.refused else f"{one.moved:.2f}"
         rows.append((form, f"{one.kept:.2f}", f"{one.floor:.2f}", moved, f"{one.floor / plain.floor:.2f}"))
     rows = rows[:2] if all(row[1:] == rows[1][1:] for row in rows[1:]) else rows
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]

@@ -55,11 +55,8 @@ class AutoFunctions(CppFunctions):
         self.trouble = self._triton.trouble or self.trouble
         return found
 
-    def launch(self, kernel: Any, calls: Sequence[Bound]) -> Tensor:
-        return self._triton.launch(kernel, calls) if _is_on_cuda(calls[0]) else super().launch(kernel, calls)
-
-    def handed(self, kernel: Any, calls: Sequence[Bound]) -> list[Sequence[Tensor]]:
-        return self._triton.handed(kernel, calls) if _is_on_cuda(calls[0]) else super().handed(kernel, calls)
+    def launch(self, kernel: Any, calls: Sequence[Bound], fresh: Sequence[Sequence[Tensor]] = ()) -> Tensor:
+        return self._triton.launch(kernel, calls, fresh) if _is_on_cuda(calls[0]) else super().launch(kernel, calls, fresh)
 
     def table(self, kernel: Any, calls: Sequence[tuple[Cell, Bound]]) -> Table:
         return self._triton.table(kernel, calls) if _is_on_cuda(calls[0][1]) else super().table(kernel, calls)

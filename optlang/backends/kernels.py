@@ -15,6 +15,7 @@ from torch import Tensor
 from optlang.backends import passes
 from optlang.backends.base import Cell, Way
 from optlang.backends.formats import Packed
+from optlang.backends.handed import stored
 from optlang.backends.repeat import Table, Tables, fits
 from optlang.backends.torch.code import CellCode, Output
 from optlang.backends.torch.functions import COMPILE_FROM, Bound, Functions
@@ -46,19 +47,21 @@ class KernelFunctions(Functions):
 
     def refuses(self, bound: Bound, outputs: Sequence[Output]) -> str:
         """Why no kernel does what a function does, or an empty string."""
-        return passes.refuses(outputs)
+        return passes.refuses(stored(outputs))
 
     @abstractmethod
     def made(self, bound: Bound, outputs: Sequence[Output]) -> Any:
         """The kernel of a function for tensors of such types; None where there is none."""
 
     @abstractmethod
-    def launch(self, kernel: Any, calls: Sequence[Bound]) -> Tensor:
-        """One call for many parameters; [parameters, returned] numbers."""
+    def launch(self, kernel: Any, calls: Sequence[Bound], fresh: Sequence[Sequence[Tensor]] = ()) -> Tensor:
+        """One call for many parameters; [parameters, returned] numbers. `fresh`: see `Handed`."""
 
-    def handed(self, kernel: Any, calls: Sequence[Bound]) -> list[Sequence[Tensor]]:
+    def _handed(self, kernel: Any, calls: Sequence[Bound]) -> list[Sequence[Tensor]]:
         """One call for many parameters; what the function hands out for each."""
-        return [row.unbind() for row in self.launch(kernel, calls).unbind()]
+        made = kernel.handed.fresh(calls)
+        found: list[Sequence[Tensor]] = kernel.handed.merged(made, self.launch(kernel, calls, made))
+        return found
 
     @abstractmethod
     def table(self, kernel: Any, calls: Sequence[tuple[Cell, Bound]]) -> Table:
@@ -88,7 +91,7 @@ class KernelFunctions(Functions):
     def run(self, bound: Bound, compiled: bool) -> Any:
         """One function with one parameter."""
         kernel = self.kernel(bound) if self.wants(bound, compiled) else None
-        return super().run(bound, compiled) if kernel is None else self.handed(kernel, [bound])[0]
+        return super().run(bound, compiled) if kernel is None else self._handed(kernel, [bound])[0]
 
     def run_all(self, calls: Sequence[Bound], compiled: bool) -> None:
         """All parameters that share a kernel are stepped by one call."""
@@ -104,7 +107,7 @@ class KernelFunctions(Functions):
         rest = together.pop(None, [])
         found: dict[int, Sequence[Any]] = dict(zip(rest, super().answers([calls[place] for place in rest], compiled), strict=True))
         for (kernel, _), places in together.items():
-            found |= zip(places, self.handed(kernel, [calls[place] for place in places]), strict=True)
+            found |= zip(places, self._handed(kernel, [calls[place] for place in places]), strict=True)
         return [found[place] for place in range(len(calls))]
 
     def _together(self, calls: Sequence[Bound], compiled: bool) -> dict[Any, list[int]]:

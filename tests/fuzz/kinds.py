@@ -107,12 +107,12 @@ def _sm_90() -> Kind:
             return
         for dtype in TYPES:
             loaded = compiled_kernels.kernels_of(one.grown.text, dtype, rule=one.grown.name)
-            functions = [function for kernel in loaded for function, _ in kernel.launches]
-            for function in functions:
-                counts["bytes spilled"] += compiled_kernels.machine_code(function, 90, dtype == torch.float64)["spilled"]
             kind = str(dtype).removeprefix("torch.")
-            counts[f"kernels of {kind}"] += len(functions)
-            counts[f"compiled in {kind}" if functions else f"without kernels in {kind}"] += 1
+            for one_of in loaded:
+                for found in compiled_kernels.codes(one_of, 90, dtype == torch.float64):
+                    counts[f"kernels of {kind}"] += 1
+                    counts["bytes spilled"] += found["spilled"]
+            counts[f"compiled in {kind}" if loaded else f"without kernels in {kind}"] += 1
 
     text, like = (lambda one: one.grown.text), (lambda one, text: replace(one, grown=replace(one.grown, text=text)))
     return Kind("sm_90", counts, few_steps, tried, text, like, bout=2, seconds=600)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from optlang import ir
 from optlang.backends import build, passes
 from optlang.backends.base import Cell
 from optlang.backends.cpp import source
@@ -18,12 +17,12 @@ from optlang.backends.cpp.layout import layout
 from optlang.backends.cpp.lines import generate
 from optlang.backends.cpp.tables import CppTable
 from optlang.backends.formats import Packed
+from optlang.backends.handed import Handed, handed, stored
 from optlang.backends.kernels import Array, KernelFunctions, after, counters, in_order, part_of, warn
 from optlang.backends.repeat import Table
 from optlang.backends.torch.code import Output
 from optlang.backends.torch.functions import Bound
 from optlang.backends.watch import pointer
-from optlang.types import ELEMENT
 
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16", torch.float16: "_Float16", torch.bool: "bool"}
 
@@ -31,14 +30,12 @@ TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16"
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """A kernel ready to be called. `places`: where the tensor of each column lies among those of the torch function, and which
-    part of it the column is; behind those of the function lie `fresh` ones, of such types, for what is handed out element by
-    element. `order`: whether what is handed out is such a tensor, or a number of the results."""
+    part of it the column is; behind those of the function lie those of what is `handed` out."""
 
     kernel: source.Kernel
     step: Any
     places: tuple[tuple[int, int], ...]
-    fresh: tuple[torch.dtype, ...]
-    order: tuple[bool, ...]
+    handed: Handed
 
 
 class CppFunctions(KernelFunctions):
@@ -53,17 +50,16 @@ class CppFunctions(KernelFunctions):
 
     def refuses(self, bound: Bound, outputs: Sequence[Output]) -> str:
         """Blocks of packed tensors do not end where rows do."""
-        return passes.refuses(outputs, lined=not bound.is_packed)
+        return passes.refuses(stored(outputs), lined=not bound.is_packed)
 
     def made(self, bound: Bound, outputs: Sequence[Output]) -> Loaded | None:
         code, double = bound.code, bound.s.dtype == torch.float64
         types = {n: x if isinstance(x, Packed) else TYPES.get(x.dtype, "") for n, x in zip(code.tensors, bound.tensors, strict=True)}
-        outputs = stored(outputs)
         if self.refuses(bound, outputs) or not all(types.values()):
             return None
-        handed = [o.target for o in outputs if o.target is not None and _is_handed(o)]
-        fresh = tuple(torch.bool if node.type.kind == "bool" else bound.s.dtype for node in handed)
-        types |= {node: TYPES[dtype] for node, dtype in zip(handed, fresh, strict=True)}
+        outputs = stored(outputs)
+        out = handed(outputs, bound.s.dtype)
+        types |= {node: TYPES[dtype] for node, dtype in zip(out.nodes, out.types, strict=True)}
         kernel = generate(outputs, code.slots, types, double)
         try:
             step = build.library(kernel.text).step
@@ -71,41 +67,14 @@ class CppFunctions(KernelFunctions):
             self.trouble = str(problem)
             warn("C++", self.trouble)
             return None
-        tensors = [*code.tensors, *handed]
-        order = tuple(_is_handed(o) for o in outputs if o.target is None or _is_handed(o))
-        return Loaded(kernel, step, tuple((tensors.index(node), part) for node, part in kernel.columns), fresh, order)
+        tensors = [*code.tensors, *out.nodes]
+        return Loaded(kernel, step, tuple((tensors.index(node), part) for node, part in kernel.columns), out)
 
-    def launch(self, kernel: Loaded, calls: Sequence[Bound]) -> torch.Tensor:
-        return torch.from_numpy(call(kernel, calls, []))
-
-    def handed(self, kernel: Loaded, calls: Sequence[Bound]) -> list[Sequence[torch.Tensor]]:
-        """With new flat tensors for what is handed out element by element."""
-        made = [[torch.empty(bound.weights.numel(), dtype=dtype) for dtype in kernel.fresh] for bound in calls]
-        numbers = torch.from_numpy(call(kernel, calls, made))
-        return [_merged(kernel.order, row, single.unbind()) for row, single in zip(made, numbers, strict=True)]
+    def launch(self, kernel: Loaded, calls: Sequence[Bound], fresh: Sequence[Sequence[torch.Tensor]] = ()) -> torch.Tensor:
+        return torch.from_numpy(call(kernel, calls, fresh))
 
     def table(self, kernel: Any, calls: Sequence[tuple[Cell, Bound]]) -> Table:
         return CppTable(kernel, self.scalars(calls[0][1].code).host, calls)
-
-
-HANDED = "handed out"
-
-
-def stored(outputs: Sequence[Output]) -> list[Output]:
-    """Outputs with a tensor to write into for what is handed out element by element."""
-    return [
-        Output(o.node, ir.input_(f"{HANDED} {place}", o.node.type)) if o.target is None and o.node.type.extent == ELEMENT else o
-        for place, o in enumerate(outputs)
-    ]
-
-
-def _is_handed(output: Output) -> bool:
-    return output.target is not None and str(output.target.value).startswith(HANDED)
-
-
-def _merged(order: Sequence[bool], tensors: Sequence[torch.Tensor], numbers: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    left, right = iter(tensors), iter(numbers)
-    return tuple(next(left if is_tensor else right) for is_tensor in order)
 
 
 def call(loaded: Loaded, calls: Sequence[Bound], fresh: Sequence[Sequence[torch.Tensor]]) -> Array:

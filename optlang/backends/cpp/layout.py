@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from optlang.types import Frame, runs
+from optlang.backends.lined import matrices
+from optlang.types import Frame
 
 Array = Any  # numpy.ndarray
 CHUNK = 1 << 14  # elements: what a chunk touches stays in the second-level cache
@@ -19,7 +20,7 @@ LEAST_ROWS = 512  # of a chunk that leaves values per column beside: they are fe
 @dataclass(frozen=True)
 class Room:
     """How many numbers a kernel keeps for each row, column and matrix of a tensor, and `beside` for each column of a chunk. `frame`:
-    what rows are: those of trailing matrices, slices along the first dimension as `as_matrix` has them, or runs of such a length."""
+    what rows are, see `frame_of`."""
 
     rows: int
     cols: int
@@ -45,7 +46,7 @@ def layout(room: Room | None, shapes: Sequence[tuple[int, ...]]) -> Layout:
         return Layout(_starts(-(-sizes // CHUNK)), np.zeros(1, dtype=np.int64), np.zeros(1))
     found, used = [], 0
     for shape in shapes:
-        batch, rows, cols = _matrices(room.frame, shape)
+        batch, rows, cols = matrices(room.frame, shape)
         per, many = _chunk(rows, cols, LEAST_ROWS if room.beside else 1)
         parts = -(-rows // per) if per < rows else 1
         chunks = -(-batch * parts // many)
@@ -54,13 +55,6 @@ def layout(room: Room | None, shapes: Sequence[tuple[int, ...]]) -> Layout:
         used = beside + (chunks * cols * room.beside if parts > 1 else 0)
     numbers = np.array(found, dtype=np.int64)
     return Layout(_starts(numbers[:, 5]), numbers, np.empty(used + 1))
-
-
-def _matrices(frame: Frame, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """How many matrices a parameter is, and their rows and columns."""
-    if frame == "param":
-        return prod(shape[:-2]), shape[-2], shape[-1]
-    return (1, shape[0], prod(shape[1:])) if frame == "flat" else (1, *runs(prod(shape), frame))
 
 
 def _chunk(rows: int, cols: int, least: int) -> tuple[int, int]:

@@ -14,15 +14,11 @@ from optlang.backends.cpp import source
 from optlang.backends.cpp.layout import Room
 from optlang.backends.cpp.source import ADD, START, Kernel, Writer, clauses, header
 from optlang.backends.formats import Packed
+from optlang.backends.lined import DIMENSIONS, LINES, frame_of, over, way
 from optlang.backends.passes import FRAMES, REDUCTIONS, is_lined, kind
 from optlang.backends.torch.code import Output
 from optlang.ir import Node
 from optlang.types import Extent
-
-LINES = ("row", "col", "matrix")
-LENGTHS = {"element": "x.size", "row": "x.batch * x.rows", "col": "x.batch * x.cols", "matrix": "x.batch"}
-SHARE = {("element", "row"): "x.cols", ("element", "col"): "x.rows", ("element", "matrix"): "x.rows * x.cols", ("row", "matrix"): "x.rows",
-         ("col", "matrix"): "x.cols"}  # of how many values a mean per line is  # fmt: skip
 
 
 def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], double: bool) -> Kernel:
@@ -38,12 +34,11 @@ class LinedWriter(Writer):
     def room(self) -> Room:
         """What the reductions to lines need."""
         count = {name: sum(kind(n.value) == name and n.op != "count" for n in self.sums) for name in LINES}
-        frame = next(n.type.extent.frame for n in [*self.order, *self.types] if is_lined(n.type.extent))  # all have one
-        return Room(count["row"], count["col"], count["matrix"], len(self._beside()), frame)
+        return Room(count["row"], count["col"], count["matrix"], len(self._beside()), frame_of([*self.order, *self.types]))
 
     def _beside(self) -> list[Node]:
         """The reductions of elements to columns, which chunks leave beside."""
-        return [n for n in self.sums if _way(n) == ("element", "col") and n.op != "count"]
+        return [n for n in self.sums if way(n) == ("element", "col") and n.op != "count"]
 
     # ------------------------------------------------------------------------------------------------ places
 
@@ -55,7 +50,7 @@ class LinedWriter(Writer):
         if node.op in FRAMES:
             return self.operand(node.args[0])
         if node.op == "count":
-            return f"(number)({self._share(node)})"
+            return f"(number)({_product(over(node))})"
         if node.op in REDUCTIONS and kind(node.value) in LINES:
             return f"(number){self._line(node)}[at_{kind(node.value)}]"
         return super().spell(node)
@@ -70,22 +65,17 @@ class LinedWriter(Writer):
 
     def _start(self, node: Node) -> str:
         before = [kind(n.value) for n in list(self.sums)[: self.sums[node]] if kind(n.value) in LINES and n.op != "count"]
-        terms = [f"{before.count(name)} * {LENGTHS[name]}" for name in LINES if name in before]
+        terms = [f"{before.count(name)} * {_product(DIMENSIONS[name])}" for name in LINES if name in before]
         return " + ".join(["x.lines", *terms])
 
-    def _share(self, node: Node) -> str:
-        """Of how many values a reduction is."""
-        whole, left = _way(node)
-        return LENGTHS[whole] if left == "tensor" else SHARE[whole, left]
-
     def _finished(self, node: Node, text: str) -> str:
-        return f"{text} / (double)({self._share(node)})" if node.op == "mean" else text
+        return f"{text} / (double)({_product(over(node))})" if node.op == "mean" else text
 
     # ---------------------------------------------------------------------------------------------- one pass
 
     def found(self, number: int) -> list[Node]:
         """Those of elements only."""
-        return [n for n in super().found(number) if _way(n)[0] == "element"]
+        return [n for n in super().found(number) if way(n)[0] == "element"]
 
     def pass_(self, number: int) -> str:
         """`pass_K`: the rows of one chunk of one tensor."""
@@ -94,11 +84,11 @@ class LinedWriter(Writer):
         used = [*self.reread.values(), *(target for _, target in writes)]
         lines = [*self.pointers(body, used), *self._defined(body, "tensor"), *self._begun(sums, "tensor")]
         matrix = [*self._defined(body, "matrix"), *self._begun(sums, "matrix")]
-        for n in [n for n in sums if _way(n)[1] == "col"]:
+        for n in [n for n in sums if way(n)[1] == "col"]:
             beside = f"beside + {self._beside().index(n)} * x.cols"
             matrix.append(f"  double* const c{self.sums[n]} = k.split ? {beside} : {self._line(n)} + b * x.cols;")
             matrix.append(f"  for (i64 c = 0; c < x.cols; c++) c{self.sums[n]}[c] = {START[n.op]};")
-        inner = [n for n in sums if _way(n)[1] != "col"]
+        inner = [n for n in sums if way(n)[1] != "col"]
         element = [*self._defined(body, "col"), *self._defined(body, "element"), *map(self._added, sums)]
         element += [f"  {self.stored(target, self.operand(node))}" for node, target in writes]
         row = ["  const i64 at_row = b * x.rows + r;", *self._defined(body, "row"), *self._begun(sums, "row")]
@@ -106,32 +96,32 @@ class LinedWriter(Writer):
         row += ["  const i64 i = at_row * x.cols + c, at_col = b * x.cols + c;", *element, "  }", *self._left(sums, "row", "at_row")]
         lines += ["  for (i64 b = k.first; b < k.last; b++) {", "  const i64 at_matrix = b;", *matrix]
         lines += ["  for (i64 r = k.low; r < k.high; r++) {", *row, "  }", *self._left_of_matrix(sums), "  }"]
-        lines += [f"  partial[{self.sums[n]}] = {_total(n, self.sums[n])};" for n in sums if _way(n)[1] == "tensor"]
+        lines += [f"  partial[{self.sums[n]}] = {_total(n, self.sums[n])};" for n in sums if way(n)[1] == "tensor"]
         return self.function(f"pass_{number}(const Tensor& x, const Chunk& k, double* partial, double* beside)", lines)
 
     def _defined(self, body: Sequence[Node], name: str) -> list[str]:
         return [self.definition(n) for n in body if kind(n.type.extent) == name]
 
     def _begun(self, sums: Sequence[Node], name: str) -> list[str]:
-        return [f"  double a{self.sums[n]} = {START[n.op]}, n{self.sums[n]} = 0;" for n in sums if _way(n)[1] == name]
+        return [f"  double a{self.sums[n]} = {START[n.op]}, n{self.sums[n]} = 0;" for n in sums if way(n)[1] == name]
 
     def _left(self, sums: Sequence[Node], name: str, place: str) -> list[str]:
         """The finished reductions of one line."""
         return [
-            f"  {self._line(n)}[{place}] = {self._finished(n, _total(n, self.sums[n]))};" for n in sums if _way(n)[1] == name
+            f"  {self._line(n)}[{place}] = {self._finished(n, _total(n, self.sums[n]))};" for n in sums if way(n)[1] == name
         ]  # fmt: skip
 
     def _left_of_matrix(self, sums: Sequence[Node]) -> list[str]:
         lines = []
-        for n in [n for n in sums if _way(n)[1] == "matrix"]:
+        for n in [n for n in sums if way(n)[1] == "matrix"]:
             place, total = self.sums[n], _total(n, self.sums[n])
             lines.append(f"  if (k.split) partial[{place}] = {total}; else {self._line(n)}[b] = {self._finished(n, total)};")
-        for n in [n for n in sums if _way(n)[1] == "col" and n.op == "mean"]:
+        for n in [n for n in sums if way(n)[1] == "col" and n.op == "mean"]:
             lines.append(f"  if (!k.split) for (i64 c = 0; c < x.cols; c++) c{self.sums[n]}[c] /= (double)x.rows;")
         return lines
 
     def _added(self, node: Node) -> str:
-        if _way(node)[1] != "col":
+        if way(node)[1] != "col":
             return f"  {self.accumulated(node)}"
         value, total = f"(double)({self.operand(node.args[0])})", f"c{self.sums[node]}[c]"
         return f"  {total} = {ADD[node.op].format(total=total, y=value)};"
@@ -143,16 +133,16 @@ class LinedWriter(Writer):
         lines = []
         for n in self.found(number):
             lines += self._of_chunks(n)
-        wanted = [n for n in super().found(number) if _way(n)[0] in LINES]
+        wanted = [n for n in super().found(number) if way(n)[0] in LINES]
         for name in LINES:
-            some = [n for n in wanted if _way(n)[0] == name]
+            some = [n for n in wanted if way(n)[0] == name]
             lines += self._of_lines(some, name) if some else []
         head = f"gather_{number}(const Tensor& x, const Shape& shape, const double* partial, const double* beside, double* sums)"
         return self.function(head, lines)
 
     def _of_chunks(self, node: Node) -> list[str]:
-        place, left = self.sums[node], _way(node)[1]
-        arguments = f"{START[node.op]}, {self._share(node) if node.op == 'mean' else '1'}"
+        place, left = self.sums[node], way(node)[1]
+        arguments = f"{START[node.op]}, {_product(over(node)) if node.op == 'mean' else '1'}"
         add = f"[](double total, double y) {{ return {ADD[node.op].format(total='total', y='y')}; }}"
         if left == "tensor":
             return [f"  sums[{place}] = of_chunks(partial + {place}, shape.chunks, {arguments}, {add});"]
@@ -171,7 +161,7 @@ class LinedWriter(Writer):
         lines += [*([] if name == "matrix" else self._defined(body, "matrix")), *self._begun(sums, "matrix"), *loop]
         lines += [*self._left(sums, "matrix", "b"), "  }"]
         lines += [
-            f"  sums[{self.sums[n]}] = {self._finished(n, _total(n, self.sums[n]))};" for n in sums if _way(n)[1] == "tensor"
+            f"  sums[{self.sums[n]}] = {self._finished(n, _total(n, self.sums[n]))};" for n in sums if way(n)[1] == "tensor"
         ]  # fmt: skip
         return ["  {", *lines, "  }"]
 
@@ -224,9 +214,8 @@ extern "C" void step(i64 count, const i64* sizes, const i64* starts, char* const
 """
 
 
-def _way(node: Node) -> tuple[str, str]:
-    """From which extent to which a reduction goes."""
-    return kind(node.args[0].type.extent), kind(node.value)
+def _product(dimensions: Sequence[str]) -> str:
+    return " * ".join(f"x.{name}" for name in dimensions)
 
 
 def _total(node: Node, place: int) -> str:

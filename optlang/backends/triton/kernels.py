@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -13,39 +13,45 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optlang.backends import passes
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import DeviceScalars, joined, sent
 from optlang.backends.formats import Packed
+from optlang.backends.handed import Handed, handed, stored
 from optlang.backends.kernels import Array, KernelFunctions, after, in_order, part_of, warn
 from optlang.backends.repeat import Counts, Hypers, Table, key_of
 from optlang.backends.torch.code import Output
 from optlang.backends.torch.functions import Bound
-from optlang.backends.triton import source
+from optlang.backends.triton import lines, source
+from optlang.backends.triton.layout import layout
 from optlang.backends.triton.scalars import TritonScalars
-from optlang.backends.triton.tables import Tables, table_of
+from optlang.backends.triton.tables import Grids, Tables, table_of
 from optlang.host import HostScalars
 from optlang.ir import Node
 
 TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16", torch.bool: "int8"}
-KINDS = {"sums": torch.float64, "partial": torch.float64, "results": torch.float64, "levels": torch.float32, "below": torch.uint8}
+KINDS = {"sums": torch.float64, "partial": torch.float64, "results": torch.float64, "levels": torch.float32, "below": torch.uint8,
+         "lines": torch.float64}  # fmt: skip
 WARPS = 4
+Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """Kernels ready to be launched, in order. `places`: where the tensor of each column lies among those of the torch function,
-    and which part of it the column is."""
+    and which part of it the column is; behind those of the function lie those of what is `handed` out."""
 
     kernel: source.Kernel
-    launches: tuple[tuple[Any, bool], ...]
+    launches: tuple[tuple[Any, str], ...]
     places: tuple[tuple[int, int], ...]
-    tables: dict[Any, tuple[tuple[int, ...], Tables]] = field(default_factory=dict)  # of the parameters of the last launch, by their device
+    handed: Handed
+    tables: dict[Any, tuple[Shapes, Tables]] = field(default_factory=dict)  # of the parameters of the last launch, by their device
 
-    def placed(self, sizes: tuple[int, ...], device: torch.device) -> Tables:
-        """The tables for parameters of some sizes."""
+    def placed(self, shapes: Shapes, device: torch.device) -> Tables:
+        """The tables for parameters of some shapes."""
         kept = self.tables.get(device)
-        if kept is None or kept[0] != sizes:
-            kept = self.tables[device] = sizes, Tables(self.kernel, sizes, device)
+        if kept is None or kept[0] != shapes:
+            kept = self.tables[device] = shapes, Tables(self.kernel, shapes, device)
         return kept[1]
 
 
@@ -60,29 +66,37 @@ class TritonFunctions(KernelFunctions):
             part.is_contiguous() for x in bound.tensors if isinstance(x, Packed) for part in x.parts
         )
 
+    def refuses(self, bound: Bound, outputs: Sequence[Output]) -> str:
+        """Blocks of packed tensors do not end where rows do."""
+        return passes.refuses(stored(outputs), lined=not bound.is_packed)
+
     def made(self, bound: Bound, outputs: Sequence[Output]) -> Loaded | None:
         code = bound.code
         types = {n: x if isinstance(x, Packed) else TYPES.get(x.dtype, "") for n, x in zip(code.tensors, bound.tensors, strict=True)}
         if self.refuses(bound, outputs) or not all(types.values()):
             return None
-        kernel = source.generate(outputs, code.slots, types, bound.s.dtype == torch.float64)
+        outputs = stored(outputs)
+        out = handed(outputs, bound.s.dtype)
+        types |= {node: TYPES[dtype] for node, dtype in zip(out.nodes, out.types, strict=True)}
+        kernel = lines.generate(outputs, code.slots, types, bound.s.dtype == torch.float64)
         try:
             functions = load(kernel.text)
             if bound.weights.device.type == "cuda":
-                build([functions[name] for name, _ in kernel.launches], bound)
+                build(kernel, functions, bound)
         except Exception as problem:  # Triton is not there, or some tool that it needs: it has many ways to say so
             self.trouble = f"{type(problem).__name__}: {problem}".strip().splitlines()[0]
             warn("Triton", self.trouble)
             return None
-        launches = tuple((functions[name], by_chunk) for name, by_chunk in kernel.launches)
-        return Loaded(kernel, launches, tuple((code.tensors.index(node), part) for node, part in kernel.columns))
+        launches = tuple((functions[name], over) for name, over in kernel.launches)
+        tensors = [*code.tensors, *out.nodes]
+        return Loaded(kernel, launches, tuple((tensors.index(node), part) for node, part in kernel.columns), out)
 
     def on_device(self, nodes: Sequence[Node]) -> DeviceScalars:
         """By one launch."""
         return TritonScalars(nodes, _interprets())
 
-    def launch(self, kernel: Loaded, calls: Sequence[Bound]) -> Tensor:
-        return launch(kernel, calls)
+    def launch(self, kernel: Loaded, calls: Sequence[Bound], fresh: Sequence[Sequence[Tensor]] = ()) -> Tensor:
+        return launch(kernel, calls, fresh)
 
     def table(self, kernel: Loaded, calls: Sequence[tuple[Cell, Bound]]) -> Table:
         return TritonTable(kernel, self.scalars(calls[0][1].code).host, calls)
@@ -94,7 +108,7 @@ class TritonTable(Table):
     def __init__(self, loaded: Loaded, slots: HostScalars, calls: Sequence[tuple[Cell, Bound]]) -> None:
         super().__init__([key_of(calls[0][1], place, part) for place, part in loaded.places], slots, calls)
         self.loaded, self.device = loaded, calls[0][1].weights.device
-        self.placed = loaded.placed(tuple(self.sizes.tolist()), self.device)
+        self.placed = loaded.placed(tuple(self.shapes), self.device)
 
     def ready(self, hypers: Hypers, counts: Counts, seed: int) -> Callable[[], None]:
         """A step that only has to be taken. Raises MissingFact."""
@@ -110,12 +124,13 @@ class TritonTable(Table):
         return take
 
 
-def launch(loaded: Loaded, calls: Sequence[Bound]) -> Tensor:
+def launch(loaded: Loaded, calls: Sequence[Bound], fresh: Sequence[Sequence[Tensor]] = ()) -> Tensor:
     """All parameters at once, one launch for each pass; [parameters, returned] numbers on their device. Nothing is waited for."""
     kernel, count, device = loaded.kernel, len(calls), calls[0].weights.device
-    given = [[part_of(bound.tensors[place], part) for place, part in loaded.places] for bound in calls]
+    tensors = [[*bound.tensors, *row] for bound, row in zip(calls, fresh or [()] * count, strict=True)]
+    given = [[part_of(row[place], part) for place, part in loaded.places] for row in tensors]
     seen = [[in_order(x, node) for x, (node, _) in zip(row, kernel.columns, strict=True)] for row in given]
-    placed = loaded.placed(tuple(bound.weights.numel() for bound in calls), device)
+    placed = loaded.placed(tuple(tuple(bound.weights.shape) for bound in calls), device)
     rows, places = _rows(calls)
     pointers = np.array([[x.data_ptr() for x in row] for row in seen], dtype=np.int64).reshape(count, len(kernel.columns))
     drawn = [bound.counter for bound in calls if bound.counter is not None]
@@ -128,31 +143,34 @@ def start(loaded: Loaded, placed: Tables, pointers: Tensor, rows: Tensor, drawn:
     """Starts the kernels; the numbers that they will return, if any."""
     kernel = loaded.kernel
     results = placed.room(placed.count * kernel.returned)
-    arguments = (
-        *placed.fixed, pointers, rows, placed.fixed[0] if drawn is None else drawn, placed.room(placed.count * kernel.sums),
+    arguments = [
+        placed.starts, placed.sizes, pointers, rows, placed.starts if drawn is None else drawn, placed.room(placed.count * kernel.sums),
         placed.room(placed.chunks * kernel.sums), results, placed.levels, placed.below,
-    )  # fmt: skip
-    run(loaded, arguments, placed.chunks, placed.count)
+    ]  # fmt: skip
+    arguments += [placed.shapes, placed.room(placed.lines)] if kernel.room else []
+    run(loaded, arguments, placed.grids)
     return results
 
 
-def build(functions: Sequence[Any], like: Bound) -> None:
+def build(kernel: source.Kernel, functions: Mapping[str, Any], like: Bound) -> None:
     """Compiles kernels for the GPU of a tensor, before anything is launched. Raises whatever Triton raises."""
-    kinds = [KINDS.get(name, torch.int64) for name in source.ARGUMENTS.split(", ")]
-    kinds[source.ARGUMENTS.split(", ").index("rows")] = like.s.dtype
+    kinds = [like.s.dtype if name == "rows" else KINDS.get(name, torch.int64) for name in kernel.arguments.split(", ")]
+    grids = layout(kernel.room, [tuple(like.weights.shape)]).grids
     with torch.cuda.device(like.weights.device):
-        for function in functions:
-            function.warmup(*kinds, grid=(1,), num_warps=WARPS)
+        for name, over in kernel.launches:
+            for grid in grids[over]:
+                functions[name].warmup(*kinds, grid=(1,), num_warps=WARPS, **grid.constants)
 
 
-def run(loaded: Loaded, arguments: Sequence[Tensor], chunks: int, count: int) -> None:
+def run(loaded: Loaded, arguments: Sequence[Tensor], grids: Grids) -> None:
     """The launches, one behind the other."""
     device = arguments[0].device
     elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
     with torch.cuda.device(device) if elsewhere else nullcontext(), np.errstate(all="ignore"):  # errors of the interpreter
-        for function, by_chunk in loaded.launches:
-            if programs := chunks if by_chunk else count:
-                function[(programs,)](*arguments, num_warps=WARPS)
+        for function, over in loaded.launches:
+            for table, programs, constants in grids[over]:
+                if programs:
+                    function[(programs,)](table, *arguments, num_warps=WARPS, **constants)
 
 
 def _rows(calls: Sequence[Bound]) -> tuple[Tensor, Array]:

@@ -45,6 +45,23 @@ def smaller(a: tl.tensor, b: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
+def total(x: tl.tensor, axis: tl.constexpr, keeps: tl.constexpr) -> tl.tensor:
+    return tl.sum(x, axis, keep_dims=keeps)
+
+
+@triton.jit
+def largest(x: tl.tensor, axis: tl.constexpr, keeps: tl.constexpr) -> tl.tensor:
+    """NaN if there is one."""
+    bad = tl.sum((x != x).to(tl.int32), axis, keep_dims=keeps)
+    return tl.where(bad > 0, float("nan"), tl.max(tl.where(x != x, float("-inf"), x), axis, keep_dims=keeps))
+
+
+@triton.jit
+def smallest(x: tl.tensor, axis: tl.constexpr, keeps: tl.constexpr) -> tl.tensor:
+    return -largest(-x, axis, keeps)
+
+
+@triton.jit
 def is_finite(x: tl.tensor) -> tl.tensor:
     return (x - x) == 0
 

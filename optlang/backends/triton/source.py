@@ -8,22 +8,21 @@ writes states per tensor and what is handed out. Nothing of a `.opt` file enters
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from optlang.backends.formats import Packed
 from optlang.backends.passes import REDUCTIONS, Passes, whole_power
 from optlang.backends.torch.code import TENSORS, Output, is_slot
 from optlang.backends.triton import packed
+from optlang.backends.triton.layout import BLOCK, CHUNK, CHUNKS, EACH, Room
 from optlang.backends.triton.packed import Tables
 from optlang.ir import Node
 from optlang.ops import OPS
-from optlang.types import ELEMENT, TENSOR
+from optlang.types import ELEMENT, TENSOR, Extent
 
-BLOCK = 1 << 10  # elements: what four warps hold at once, eight for each thread
-CHUNK = 1 << 13
 GATHERED = 1 << 7  # chunks whose results are added at once
-ARGUMENTS = "chunks, starts, sizes, pointers, rows, counters, sums, partial, results, levels, below"
+ARGUMENTS = "work, starts, sizes, pointers, rows, counters, sums, partial, results, levels, below"
 BESIDE = 2  # columns behind those of pointers: whether all of these are aligned, and the place of the row of numbers
 IMPORTED = "".join(f"from optlang.backends.triton.{name} import *\n" for name in ("prelude", "storage"))
 HEAD = f"import triton\nimport triton.language as tl\n\n{IMPORTED}"
@@ -31,28 +30,30 @@ HEAD = f"import triton\nimport triton.language as tl\n\n{IMPORTED}"
 
 @dataclass(frozen=True)
 class Kernel:
-    """`text` defines `pass_0`, `gather_0`, …, and `finish`, all of which take ARGUMENTS.
+    """`text` defines `pass_0`, `gather_0`, …, and `finish`, which take `arguments`.
 
-    `launches`: these in order, each with whether it runs for each chunk or for each tensor. `tables`: what `levels` and `below`
-    point to. For the rest see `cpp.source`.
+    `launches`: these in order, each with what there is a program for, such as chunks or tensors (see `layout`). `tables`: what
+    `levels` and `below` point to. For the rest see `cpp.source`.
     """
 
     text: str
-    launches: tuple[tuple[str, bool], ...]
+    launches: tuple[tuple[str, str], ...]
     columns: tuple[tuple[Node, int], ...]
     written: tuple[int, ...]
     sums: int
     returned: int
     tables: Tables
+    arguments: str = ARGUMENTS
+    room: Room | None = None
 
 
 def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], double: bool) -> Kernel:
     """The kernels for outputs. `types`: Triton's name for the elements of each tensor, or the `Packed` that it comes as;
     `double`: arithmetic in 64 bits."""
-    return _Writer(outputs, slots, types, "tl.float64" if double else "tl.float32").kernel()
+    return Writer(outputs, slots, types, "tl.float64" if double else "tl.float32").kernel()
 
 
-class _Writer(Passes):
+class Writer(Passes):
     """Kernels being written."""
 
     def __init__(self, outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], number: str) -> None:
@@ -63,89 +64,105 @@ class _Writer(Passes):
         self.returned = sum(o.target is None for o in self.outputs)
 
     def kernel(self) -> Kernel:
-        texts, launches = [HEAD], []
+        made = self.functions()
+        text = "\n\n".join([HEAD, *(text for _, _, text in made)])
+        launches = tuple((name, each) for name, each, _ in made)
+        return Kernel(text, launches, tuple(self.columns), self.written, len(self.sums), self.returned, self.looked_into)
+
+    def functions(self) -> list[tuple[str, str, str]]:
+        """Names and texts of the kernels in order, and what there is a program for."""
+        made = []
         for number in range(self.passes):
-            if self.found(number) or (number == self.passes - 1 and self.writes()):
-                texts.append(self._pass(number))
-                launches.append((f"pass_{number}", True))
+            if self.goes_over_elements(number):
+                made.append((f"pass_{number}", CHUNKS, self.pass_(number)))
             if any(self.depth[n] == number + 1 for n in self.sums):
-                texts.append(self._gather(number))
-                launches.append((f"gather_{number}", False))
-        if any(o.target is None or o.target.type.extent == TENSOR for o in self.outputs):
-            texts.append(self._finish())
-            launches.append(("finish", False))
-        text = "\n\n".join(texts)
-        return Kernel(text, tuple(launches), tuple(self.columns), self.written, len(self.sums), self.returned, self.looked_into)
+                made.append((f"gather_{number}", EACH, self.gather(number)))
+        return made + self.last()
+
+    def goes_over_elements(self, number: int) -> bool:
+        return bool(self.found(number) or (number == self.passes - 1 and self.writes()))
+
+    def last(self) -> list[tuple[str, str, str]]:
+        """What writes values per tensor, if there are any."""
+        wanted = any(o.target is None or o.target.type.extent == TENSOR for o in self.outputs)
+        return [("finish", EACH, self._finish())] if wanted else []
 
     # ----------------------------------------------------------------------------------------------- kernels
 
-    def _pass(self, number: int) -> str:
+    def pass_(self, number: int) -> str:
         """One chunk of one tensor."""
         sums, writes = self.found(number), self.writes() if number == self.passes - 1 else []
         body = self.computed([*(n.args[0] for n in sums), *(node for node, _ in writes)])
         scalars = [n for n in body if n.type.extent != ELEMENT]
-        lines = ["chunk = tl.program_id(0).to(tl.int64)", "n = tl.load(chunks + 3 * chunk)"]
-        lines += [*self._numbers(), *map(self._definition, scalars)]
-        for n in sums:
-            place = self.sums[n]
-            lines.append(f"a{place} = tl.full([{BLOCK}], {_START[n.op]}, tl.float64)")
-            lines += [f"n{place} = tl.zeros([{BLOCK}], tl.float64)"] if n.op in ("amax", "amin") else []
-        lines.append(f"aligned = tl.load(pointers + n * {self.width} + {len(self.columns)})")
-        lines.append("if (tl.load(chunks + 3 * chunk + 2) != 0) & (aligned != 0):")
-        lines += _deeper(self._chunk(body, sums, writes, whole=True))
-        lines.append("else:")
-        lines += _deeper(self._chunk(body, sums, writes, whole=False))
-        lines += [f"tl.store(partial + chunk * {len(self.sums)} + {self.sums[n]}, {_reduced(n.op, self.sums[n])})" for n in sums]
-        return _function(f"pass_{number}", lines)
+        lines = ["chunk = tl.program_id(0).to(tl.int64)", "n = tl.load(work + 3 * chunk)"]
+        lines += [*self.numbers(), *map(self.definition, scalars)]
+        lines += [self.begun(n, f"[{BLOCK}]") for n in sums]
+        lines += self.either("tl.load(work + 3 * chunk + 2)", lambda whole: self._chunk(body, sums, writes, whole))
+        lines += [self.left_of_chunk(n, reduced(n.op, f"a{self.sums[n]}", 0)) for n in sums]
+        return function(f"pass_{number}", lines)
+
+    def either(self, whole: str, lines: Callable[[bool], Sequence[str]]) -> list[str]:
+        """Lines for chunks that are whole, of memory that is aligned, and for others."""
+        aligned = f"tl.load(pointers + n * {self.width} + {len(self.columns)})"
+        return [f"if ({whole} != 0) & ({aligned} != 0):", *deeper(lines(True)), "else:", *deeper(lines(False))]
+
+    def begun(self, node: Node, shape: str) -> str:
+        return f"a{self.sums[node]} = tl.full({shape}, {START[node.op]}, tl.float64)"
+
+    def left_of_chunk(self, node: Node, text: str) -> str:
+        return f"tl.store(partial + chunk * {len(self.sums)} + {self.sums[node]}, {text})"
 
     def _chunk(self, body: Sequence[Node], sums: Sequence[Node], writes: Sequence[tuple[Node, Node]], whole: bool) -> list[str]:
         """The blocks of a chunk. Pointers are told to be aligned only where they are."""
         used = {n for n in body if n.op in TENSORS and n.type.extent == ELEMENT} | {target for _, target in writes}
-        lines = [line for node in self.types if node in used for line in self._pointers(node, whole)]
-        start = "tl.load(chunks + 3 * chunk + 1)"
+        lines = [line for node in self.types if node in used for line in self.pointers(node, whole)]
+        start = "tl.load(work + 3 * chunk + 1)"
         lines.append(f"low = tl.multiple_of({start}, {CHUNK})" if whole else f"low = {start}")
         elements = [n for n in body if n.type.extent == ELEMENT]
         inside = [] if whole else ["inside = i < size"]
         block = ["at = low + step", f"i = at + tl.arange(0, {BLOCK})", *inside]
-        block += [f"{self.names[n]} = {self._spell(n, whole)}" for n in elements]
-        block += [line for n in sums for line in self._accumulated(n, whole)]
+        block += [f"{self.names[n]} = {self.spell(n, whole)}" for n in elements]
+        block += [line for n in sums for line in self.accumulated(n, f"[{BLOCK}]", "" if whole else "inside")]
         block += packed.drawn([self.types[target] for _, target in writes])
-        block += [self._stored(target, node, whole) for node, target in writes]
+        block += [self.stored(target, node, whole) for node, target in writes]
         if whole:
-            return [*lines, f"for step in range(0, {CHUNK}, {BLOCK}):", *_deeper(block)]
-        return [*lines, "step = 0", f"while (step < {CHUNK}) & (low + step < size):", *_deeper([*block, f"step += {BLOCK}"])]
+            return [*lines, f"for step in range(0, {CHUNK}, {BLOCK}):", *deeper(block)]
+        return [*lines, "step = 0", f"while (step < {CHUNK}) & (low + step < size):", *deeper([*block, f"step += {BLOCK}"])]
 
-    def _gather(self, number: int) -> str:
+    def gather(self, number: int) -> str:
         """The reductions of one tensor, when all of its chunks have been passed."""
-        lines = ["n = tl.program_id(0).to(tl.int64)", "size = tl.load(sizes + n)"]
-        lines += ["first = tl.load(starts + n)", "last = tl.load(starts + n + 1)"]
+        lines = []
         for node in [n for n in self.sums if self.depth[n] == number + 1]:
-            place = self.sums[node]
-            to = f"sums + n * {len(self.sums)} + {place}"
-            if node.op == "count":
-                lines.append(f"tl.store({to}, size.to(tl.float64))")
-                continue
-            lines.append(f"a{place} = tl.full([{GATHERED}], {_START[node.op]}, tl.float64)")
-            lines += [f"n{place} = tl.zeros([{GATHERED}], tl.float64)"] if node.op in ("amax", "amin") else []
-            lines += ["c = first", "while c < last:"]
-            read = f"tl.load(partial + i * {len(self.sums)} + {place}, mask=i < last, other={_START[node.op]})"
-            lines += _deeper([f"i = c + tl.arange(0, {GATHERED})", f"y = {read}", *_added(node.op, place), f"c += {GATHERED}"])
-            found = _reduced(node.op, place)
-            lines.append(f"tl.store({to}, {f'{found} / size.to(tl.float64)' if node.op == 'mean' else found})")
-        return _function(f"gather_{number}", lines)
+            lines += [self.gathered(node, "size.to(tl.float64)")] if node.op == "count" else self.of_chunks(node, "size")
+        return self.of_tensors(f"gather_{number}", lines)
+
+    def of_chunks(self, node: Node, size: str) -> list[str]:
+        """What the chunks of a tensor have left is added in order."""
+        place = self.sums[node]
+        lines = ["c = tl.load(starts + n)", "last = tl.load(starts + n + 1)", self.begun(node, f"[{GATHERED}]"), "while c < last:"]
+        read = f"tl.load(partial + i * {len(self.sums)} + {place}, mask=i < last, other={START[node.op]})"
+        lines += deeper([f"i = c + tl.arange(0, {GATHERED})", f"y = {read}", added(node.op, place), f"c += {GATHERED}"])
+        return [*lines, self.gathered(node, finished(node, reduced(node.op, f"a{place}", 0), size))]
+
+    def gathered(self, node: Node, text: str) -> str:
+        return f"tl.store(sums + n * {len(self.sums)} + {self.sums[node]}, {text})"
 
     def _finish(self) -> str:
         rest = [o for o in self.outputs if o.target is None or o.target.type.extent == TENSOR]
-        lines = ["n = tl.program_id(0).to(tl.int64)", *self._numbers(), *map(self._definition, self.computed([o.node for o in rest]))]
-        for target, text in [(o.target, self._operand(o.node)) for o in rest if o.target is not None]:
-            lines += [*self._pointers(target, False), f"tl.store(p{self.tensors[target]}, {self._fitting(target, text)})"]
-        handed = [self._operand(o.node) for o in rest if o.target is None]
+        lines = [self.definition(n) for n in self.computed([o.node for o in rest])]
+        for target, text in [(o.target, self.operand(o.node)) for o in rest if o.target is not None]:
+            lines += [*self.pointers(target, False), f"tl.store(p{self.tensors[target]}, {self._fitting(target, text)})"]
+        handed = [self.operand(o.node) for o in rest if o.target is None]
         lines += [f"tl.store(results + n * {self.returned} + {place}, ({text}).to(tl.float64))" for place, text in enumerate(handed)]
-        return _function("finish", lines)
+        return self.of_tensors("finish", lines)
+
+    def of_tensors(self, name: str, lines: Sequence[str]) -> str:
+        """A kernel with a program for each tensor."""
+        return function(name, ["n = tl.program_id(0).to(tl.int64)", *self.numbers(), *lines])
 
     # --------------------------------------------------------------------------------------------- expressions
 
-    def _numbers(self) -> list[str]:
+    def numbers(self) -> list[str]:
         """What is known of a tensor before the pass."""
         place = f"tl.load(pointers + n * {self.width} + {len(self.columns) + 1})"
         lines = ["size = tl.load(sizes + n)", f"row = rows + {place} * {len(self.slots)}"]
@@ -158,7 +175,7 @@ class _Writer(Passes):
         """Of the table of pointers."""
         return len(self.columns) + BESIDE
 
-    def _pointers(self, node: Node, aligned: bool) -> list[str]:
+    def pointers(self, node: Node, aligned: bool) -> list[str]:
         """Those of a tensor, one for each part that it is stored in."""
         kind, first = self.types[node], self.tensors[node]
         words = [packed.pointer(kind, part) for part in range(len(kind.parts))] if isinstance(kind, Packed) else [kind]
@@ -168,79 +185,91 @@ class _Writer(Passes):
             lines.append(f"p{place} = tl.multiple_of({pointer}, 16)" if aligned else f"p{place} = {pointer}")
         return lines
 
-    def _definition(self, node: Node) -> str:
+    def definition(self, node: Node) -> str:
         """A value per tensor."""
         if node.op in TENSORS:
-            [pointer] = self._pointers(node, False)
+            [pointer] = self.pointers(node, False)
             return f"{pointer}\n    {self.names[node]} = {self._read(node, f'tl.load(p{self.tensors[node]})')}"
-        return f"{self.names[node]} = {self._spell(node, True)}"
+        return f"{self.names[node]} = {self.spell(node, True)}"
 
     def _read(self, node: Node, text: str) -> str:
         return f"{text} != 0" if node.type.kind == "bool" else f"{text}.to({self.number})"
 
-    def _operand(self, node: Node) -> str:
+    def operand(self, node: Node) -> str:
         if node.op == "const" and not isinstance(node.value, bool):
             return f"tl.full((), {literal(float(node.value))}, {self.number})"
         if is_slot(node, self.known):
             return f"(s{self.slots[node]} != 0)" if node.type.kind == "bool" else f"s{self.slots[node]}"
         return self.names[node]
 
-    def _spell(self, node: Node, whole: bool) -> str:
+    def spell(self, node: Node, whole: bool) -> str:
         if node.op in TENSORS and isinstance(kind := self.types[node], Packed):
             return packed.opened(kind, self.tensors[node], self.looked_into, _block(whole))
         if node.op in TENSORS:
-            mask = "" if whole else ", mask=inside, other=0"
-            return self._read(node, f"tl.load(p{self.tensors[node]} + i{mask})")
+            at, inside = self.place(node.type.extent)
+            mask = "" if whole else f", mask={inside}, other=0"
+            return self._read(node, f"tl.load(p{self.tensors[node]} + {at}{mask})")
         if node.op in REDUCTIONS:
             return f"tl.load(sums + n * {len(self.sums)} + {self.sums[node]}).to({self.number})"
         if node.op == "random":
             distribution, site = node.value
             return f"draw_{distribution}(*philox(i, t, {site}, seed, stream)).to({self.number})"
         if node.op == "pow" and (exponent := whole_power(node.args[1])):
-            return f"whole_power({self._operand(node.args[0])}, {exponent})"
-        return OPS[node.op].triton.format(*(self._operand(arg) for arg in node.args))
+            return f"whole_power({self.operand(node.args[0])}, {exponent})"
+        return OPS[node.op].triton.format(*(self.operand(arg) for arg in node.args))
 
-    def _accumulated(self, node: Node, whole: bool) -> list[str]:
-        value = f"({self._operand(node.args[0])}).to(tl.float64) + tl.zeros([{BLOCK}], tl.float64)"  # of one number, too
-        return [f"y = {value if whole else f'tl.where(inside, {value}, {_START[node.op]})'}", *_added(node.op, self.sums[node])]
+    def place(self, extent: Extent) -> tuple[str, str]:
+        """Where values of an extent are in their tensor, and which of them exist."""
+        return "i", "inside"
 
-    def _stored(self, target: Node, node: Node, whole: bool) -> str:
-        text = self._operand(node)
-        mask = "" if whole else ", mask=inside"
+    def accumulated(self, node: Node, shape: str, inside: str) -> list[str]:
+        """Values are added to those of earlier blocks; `inside`: which of them exist, if not all."""
+        value = f"({self.operand(node.args[0])}).to(tl.float64) + tl.zeros({shape}, tl.float64)"  # of one number, too
+        return [f"y = {f'tl.where({inside}, {value}, {START[node.op]})' if inside else value}", added(node.op, self.sums[node])]
+
+    def stored(self, target: Node, node: Node, whole: bool) -> str:
+        text = self.operand(node)
+        at, inside = self.place(target.type.extent)
+        mask = "" if whole else f", mask={inside}"
         if isinstance(kind := self.types[target], Packed):
             value = text if node.type.extent == ELEMENT else f"{text} + tl.zeros([{BLOCK}], tl.float32)"
             return packed.closed(kind, self.tensors[target], self.looked_into, _block(whole), value)
-        return f"tl.store(p{self.tensors[target]} + i, {self._fitting(target, text)}{mask})"
+        return f"tl.store(p{self.tensors[target]} + {at}, {self._fitting(target, text)}{mask})"
 
     def _fitting(self, target: Node, text: str) -> str:
         return f"to_bf16({text})" if self.types[target] == "bfloat16" else f"({text}).to(tl.{self.types[target]})"
 
 
-_START = {"sum": "0.0", "mean": "0.0", "amax": 'float("-inf")', "amin": 'float("inf")'}
+START = {"sum": "0.0", "mean": "0.0", "amax": 'float("-inf")', "amin": 'float("inf")'}
+ADD = {"sum": "a{0} + y", "mean": "a{0} + y", "amax": "larger(a{0}, y)", "amin": "smaller(a{0}, y)"}
+REDUCE = {"sum": "total", "mean": "total", "amax": "largest", "amin": "smallest"}
 
 
-def _added(op: str, place: int) -> list[str]:
-    if op in ("sum", "mean"):
-        return [f"a{place} += y"]
-    sign = ">" if op == "amax" else "<"
-    return [f"a{place} = tl.where(y {sign} a{place}, y, a{place})", f"n{place} += (y != y).to(tl.float64)"]
+def added(op: str, place: int) -> str:
+    return f"a{place} = {ADD[op].format(place)}"
 
 
-def _reduced(op: str, place: int) -> str:
-    if op in ("sum", "mean"):
-        return f"tl.sum(a{place}, 0)"
-    return f'tl.where(tl.sum(n{place}, 0) > 0, float("nan"), tl.{"max" if op == "amax" else "min"}(a{place}, 0))'
+def reduced(op: str, text: str, *axes: int, keeps: bool = False) -> str:
+    """Values reduced along some axes, the last one first."""
+    for axis in axes:
+        text = f"{REDUCE[op]}({text}, {axis}, {keeps})"
+    return text
+
+
+def finished(node: Node, text: str, count: str) -> str:
+    """A reduction of so many values."""
+    return f"{text} / ({count}).to(tl.float64)" if node.op == "mean" else text
 
 
 def _block(whole: bool) -> str:
     return f"at, size, {whole}, {BLOCK}"
 
 
-def _function(name: str, lines: Sequence[str]) -> str:
-    return "\n".join(["@triton.jit", f"def {name}({ARGUMENTS}):", *_deeper(lines)])
+def function(name: str, lines: Sequence[str], arguments: str = ARGUMENTS) -> str:
+    return "\n".join(["@triton.jit", f"def {name}({arguments}):", *deeper(lines)])
 
 
-def _deeper(lines: Sequence[str]) -> list[str]:
+def deeper(lines: Sequence[str]) -> list[str]:
     return [f"    {line}" for line in lines]
 
 

@@ -6,7 +6,7 @@ that both can read, at every replay. So whatever a graph reads is kept for good,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,25 +16,31 @@ from torch import Tensor
 from optlang.backends.base import StepError
 from optlang.backends.device_scalars import is_capturing
 from optlang.backends.triton import source
+from optlang.backends.triton.layout import layout
 
 Array = Any  # numpy.ndarray
 BLOCK = 1024
 SPARES = 2  # captures without an ordinary step between them
+Grids = dict[str, list[tuple[Tensor, int, Mapping[str, int]]]]  # the table of each, its programs, and what kernels are compiled for
 _held: list[Any] = []  # what captured graphs read
 
 
 class Tables:
-    """Those of one kernel over parameters of some sizes."""
+    """Those of one kernel over parameters of some shapes."""
 
-    def __init__(self, kernel: source.Kernel, sizes: Sequence[int], device: torch.device) -> None:
+    def __init__(self, kernel: source.Kernel, shapes: Sequence[tuple[int, ...]], device: torch.device) -> None:
         if is_capturing():
             raise StepError("a CUDA graph is being captured, but these parameters have not been stepped together before: take an "
                             "ordinary step first, with the same parameters")  # fmt: skip
-        self.device, self.count = device, len(sizes)
-        numbers = np.array(sizes, dtype=np.int64)
-        starts = np.concatenate([[0], np.cumsum(-(-numbers // source.CHUNK))])
-        self.chunks = int(starts[-1])
-        self.fixed = _on(device, [_chunks(numbers), starts, numbers])
+        self.device, self.count = device, len(shapes)
+        found = layout(kernel.room, shapes)
+        self.chunks, self.lines = int(found.starts[-1]), found.room
+        grids = [(over, grid) for over, grids in found.grids.items() for grid in grids]
+        sent = _on(device, [found.starts, found.sizes, found.shapes, *(grid.table for _, grid in grids)])
+        self.starts, self.sizes, self.shapes, *tables = sent
+        self.grids: Grids = {over: [] for over in found.grids}
+        for (over, grid), table in zip(grids, tables, strict=True):
+            self.grids[over].append((table, len(grid.table), grid.constants))
         self.levels, self.below = kernel.tables.numbers.to(device), kernel.tables.below.to(device)
         self.nothing = torch.zeros(1, dtype=torch.float64, device=device)
         self.width = len(kernel.columns) + source.BESIDE
@@ -75,13 +81,6 @@ def table_of(pointers: Array, places: Array) -> Array:
     """[tensors, columns + 2]: pointers, whether all of them are aligned, and the place of the row of numbers."""
     aligned = (pointers % 16 == 0).all(1)
     return np.concatenate([pointers, aligned[:, None], places[:, None]], 1).astype(np.int64)
-
-
-def _chunks(sizes: Array) -> Array:
-    """[chunks, 3]: the tensor of each, its first element, and whether it is whole."""
-    owner = np.repeat(np.arange(len(sizes)), -(-sizes // source.CHUNK))
-    first = np.concatenate([np.arange(0, size, source.CHUNK) for size in sizes])
-    return np.stack([owner, first, first + source.CHUNK <= sizes[owner] if len(owner) else owner], 1).astype(np.int64)
 
 
 def _on(device: torch.device, tables: Sequence[Array]) -> list[Tensor]:

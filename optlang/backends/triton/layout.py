@@ -1,0 +1,150 @@
+"""What the programs of Triton kernels are for: chunks of elements, tiles of rows and columns, lines, matrices, or whole tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from optlang.backends.lined import LINES, matrices
+from optlang.types import Frame
+
+Array = Any  # numpy.ndarray
+BLOCK = 1 << 10  # elements: what four warps hold at once, eight for each thread
+CHUNK = 1 << 13
+SEVERAL = 1 << 9  # of a tile of several matrices: where elements are takes more registers then
+WIDE = 1 << 8  # the columns of a tile; wider ones would have few rows for sums per column
+LINES_EACH = 1 << 8  # rows, columns or matrices of one program
+MOST_ROWS = 1 << 10  # of a chunk that leaves values per column beside: these are few beside its elements
+MANY = 1 << 9  # chunks, where that is more important
+CHUNKS, EACH, ALONG, MATRICES = "chunks", "tensors", "lines", "matrices"
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many values for rows, columns and matrices are of `elements`, which each chunk leaves its share of, and how many are
+    of `lines`. `frame`: see `frame_of`."""
+
+    elements: Mapping[str, int]
+    lines: Mapping[str, int]
+    frame: Frame
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A row of `table` for each program; `constants`: what the kernel is compiled for."""
+
+    table: Array
+    constants: Mapping[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """`starts`: the first chunk of each tensor, and behind the last one their number. `shapes`: see `lines`; `room`: for values
+    per row, column and matrix. `grids`: what kernels are launched over."""
+
+    starts: Array
+    sizes: Array
+    shapes: Array
+    room: int
+    grids: Mapping[str, Sequence[Grid]]
+
+
+def layout(room: Room | None, shapes: Sequence[tuple[int, ...]]) -> Layout:
+    """For tensors of some shapes; `room` where rows and columns matter."""
+    sizes = np.array([prod(shape) for shape in shapes], dtype=np.int64)
+    each = [Grid(np.arange(len(shapes), dtype=np.int64)[:, None], {})]
+    if room is None:
+        counts = -(-sizes // CHUNK)
+        return Layout(_starts(counts), sizes, np.zeros(0, dtype=np.int64), 0, {CHUNKS: [Grid(_chunks(sizes), {})], EACH: each})
+    tiled = [_Tiled.of(*matrices(room.frame, shape), _rows(room, sizes)) for shape in shapes]
+    starts = _starts(np.array([prod(one.chunks) for one in tiled], dtype=np.int64))
+    ends = np.cumsum([0, *(one.room(room) for one in tiled)])
+    numbers = np.array([(*one.numbers, end) for one, end in zip(tiled, ends[:-1].tolist(), strict=True)], dtype=np.int64)
+    along = [(n, first) for n, one in enumerate(tiled) for first in range(0, max(one.counts.values()), LINES_EACH)]
+    grids = {CHUNKS: _tiles(tiled, starts), EACH: each, ALONG: [Grid(np.array(along, dtype=np.int64), {})], MATRICES: _matrices(tiled)}
+    return Layout(starts, sizes, numbers, int(ends[-1]), grids)
+
+
+def tile(rows: int, cols: int) -> tuple[int, int, int]:
+    """Powers of two: how many matrices at once, of small ones several, and how many of their rows and columns."""
+    high, wide = (1 << max(size - 1, 0).bit_length() for size in (rows, cols))
+    if high * wide <= SEVERAL:
+        return SEVERAL // (high * wide), high, wide
+    high = min(high, BLOCK // min(wide, WIDE))
+    return 1, high, BLOCK // high
+
+
+@dataclass(frozen=True)
+class _Tiled:
+    """A tensor in tiles. `numbers`: how many matrices, rows, columns, chunks from top to bottom, from left to right, and how many
+    tiles of one chunk lie below each other."""
+
+    numbers: tuple[int, int, int, int, int, int]
+    tile: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, batch: int, rows: int, cols: int, least: int) -> _Tiled:
+        found = _, high, wide = tile(rows, cols)
+        deep = max(CHUNK // BLOCK, least // high)
+        return cls((batch, rows, cols, max(1, -(-rows // (high * deep))), max(1, -(-cols // wide)), deep), found)
+
+    @property
+    def chunks(self) -> tuple[int, int, int]:
+        batch, rows, cols, down, across, _ = self.numbers
+        return -(-batch // self.tile[0]) if rows * cols else 0, down, across
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows, columns and matrices."""
+        batch, rows, cols, *_ = self.numbers
+        return dict(zip(LINES, (batch * rows, batch * cols, batch), strict=True))
+
+    def room(self, room: Room) -> int:
+        down, across = self.numbers[3:5]
+        parts = dict(zip(LINES, (across, down, down * across), strict=True))
+        return sum(count * (room.elements[name] * parts[name] + room.lines[name]) for name, count in self.counts.items())
+
+    def table(self, n: int, start: int) -> Array:
+        """[chunks, 6]: the number of each, its tensor, the first matrix, row and column of it, and whether its tiles are whole."""
+        (batch, rows, cols, _, _, deep), (many, high, wide) = self.numbers, self.tile
+        first, top, left = (axis.reshape(-1) for axis in np.indices(self.chunks, dtype=np.int64))
+        first, top, left = first * many, top * (high * deep), left * wide
+        whole = (first + many <= batch) & (rows % high == 0) & (left + wide <= cols) & (cols % 16 == 0)
+        number = start + np.arange(len(first))
+        return np.stack([number, np.full_like(number, n), first, top, left, whole], 1)
+
+
+def _rows(room: Room, sizes: Array) -> int:
+    """The least rows of a chunk: of large models many, so that values beside are few; of small ones few, so that chunks are many."""
+    return min(MOST_ROWS, int(sizes.sum()) // (MANY * WIDE)) if room.elements["col"] else 1
+
+
+def _tiles(tiled: Sequence[_Tiled], starts: Array) -> list[Grid]:
+    """The chunks of tensors whose tiles are alike, together."""
+    found: dict[tuple[int, int, int], list[Array]] = {}
+    for n, one in enumerate(tiled):
+        found.setdefault(one.tile, []).append(one.table(n, int(starts[n])))
+    return [Grid(np.concatenate(tables), dict(zip(("many", "high", "wide"), tile, strict=True))) for tile, tables in found.items()]
+
+
+def _matrices(tiled: Sequence[_Tiled]) -> list[Grid]:
+    found: dict[int, list[tuple[int, int]]] = {}
+    for n, one in enumerate(tiled):
+        many = one.tile[0]
+        found.setdefault(many, []).extend((n, first) for first in range(0, one.numbers[0], many))
+    return [Grid(np.array(table, dtype=np.int64), {"many": many}) for many, table in found.items()]
+
+
+def _chunks(sizes: Array) -> Array:
+    """[chunks, 3]: the tensor of each, its first element, and whether it is whole."""
+    owner = np.repeat(np.arange(len(sizes)), -(-sizes // CHUNK))
+    first = np.concatenate([np.arange(0, size, CHUNK) for size in sizes])
+    return np.stack([owner, first, first + CHUNK <= sizes[owner] if len(owner) else owner], 1).astype(np.int64)
+
+
+def _starts(counts: Array) -> Array:
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -1,0 +1,115 @@
+"""Rows, columns and matrices in Triton's interpreter beside the reference: shapes of every kind of tile."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from stepping import program
+from test_cpp_lines import CONVOLVING, EVERYTHING, RUNNING
+from torch import Tensor
+from torch_pairs import Pair, tensors
+
+pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="Triton does not interpret")
+
+from optlang.backends.triton.layout import BLOCK, CHUNKS, MANY, WIDE, Room, layout, tile  # noqa: E402 - which wants no Triton
+
+SMALL = [(4, 5), (1, 1), (3, 2, 5, 6), (0, 5), (5, 0), (2, 0, 3)]  # several matrices in a tile
+LARGE = [(70, 300), (2, 40, 33), (600, 2), (1, 1500), (36, 512)]  # chunks below and beside each other, whole ones and others
+
+
+def stepped(text: str, given: list[Tensor], steps: int = 2) -> Pair:
+    """Steps compared one by one, all in Triton."""
+    from optlang.backends.triton import BACKEND
+
+    both = Pair(program(text), given, executable=BACKEND.compile(program(text), "safe"))
+    both.tolerance = 1e-5
+    for _ in range(steps):
+        both.step()
+    assert {both.ours.way(cell.index).backend for cell in both.taken.cells} == {"triton"}
+    return both
+
+
+@pytest.mark.parametrize("given", [SMALL, LARGE], ids=["small", "large"])
+@pytest.mark.parametrize("text", [EVERYTHING, CONVOLVING], ids=["everything", "convolving"])
+def test_all_kinds_of_values(text: str, given: list[tuple[int, ...]]) -> None:
+    stepped(text, tensors(given))
+
+
+def test_elements_that_follow_each_other() -> None:
+    stepped(RUNNING, tensors([(4, 5), (40, 30), (7,), (0,), (), (1037,)]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_number_types(dtype: torch.dtype) -> None:
+    stepped(EVERYTHING, tensors([(4, 5), (70, 300)], dtype))
+
+
+def test_memory_in_any_order() -> None:
+    whole = tensors([(33, 512)])[0]
+    stepped(EVERYTHING, [tensors([(40, 70)])[0].T, whole[1:], tensors([(1, 16 * 32 + 1)])[0][0, 1:].view(16, 32)])
+
+
+def test_a_step_repeats_itself() -> None:
+    found = [stepped(EVERYTHING, tensors([*SMALL, (70, 30)])).weights for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_an_infinite_gradient_and_one_that_is_no_number() -> None:
+    from optlang.backends.triton import BACKEND
+
+    both = Pair(program(EVERYTHING), tensors([(40, 300), (4, 5)]), executable=BACKEND.compile(program(EVERYTHING), "safe"))
+    for value in (torch.inf, torch.nan):
+        both.gradient = lambda like, value=value: torch.full_like(like, 0.5).index_fill_(0, torch.tensor([3]), value)  # type: ignore[method-assign]
+        both.step()
+
+
+def test_packed_states_beside_rows_go_the_torch_way() -> None:
+    """Blocks do not end where rows do."""
+    import optlang
+
+    w = torch.nn.Parameter(torch.ones(64, 128))
+    w.grad = torch.ones(64, 128)
+    optimizer = optlang.load("came", backend="triton", state="int8")([w])  # type: ignore[call-arg]
+    optimizer.step()
+    assert "has a state real per row" in optimizer.backends()[0].reason  # type: ignore[attr-defined]
+
+
+# ------------------------------------------------------------------------------------------------------------- layout
+
+EACH = {"row": 1, "col": 1, "matrix": 1}
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 100, 3000])
+@pytest.mark.parametrize("cols", [0, 1, 2, 3, 100, 3000])
+def test_tiles(rows: int, cols: int) -> None:
+    """No larger than a block, whole matrices if there are several, and at least as high as wide ones allow."""
+    many, high, wide = tile(rows, cols)
+    assert many * high * wide <= BLOCK
+    assert many == 1 or (high >= rows and wide >= cols)
+    assert wide <= WIDE or high * wide >= BLOCK // 2
+
+
+@pytest.mark.parametrize("shape", [*SMALL, *LARGE, (70000, 3), (3, 70000)])
+def test_chunks_hold_each_element_once(shape: tuple[int, ...]) -> None:
+    found = layout(Room(EACH, EACH, "param"), [(2, 2), shape])
+    _, [batch, rows, cols, _, _, deep, _] = found.shapes.tolist()
+    seen = torch.zeros(batch, rows, cols)
+    for grid in found.grids[CHUNKS]:
+        many, high, wide = (grid.constants[name] for name in ("many", "high", "wide"))
+        for number, n, first, top, left, whole in grid.table.tolist():
+            assert found.starts[n] <= number < found.starts[n + 1]
+            part = seen[first : first + many, top : top + high * deep, left : left + wide]
+            assert not whole or (part.shape[0], part.shape[2], part.shape[1] % high) == (many, wide, 0)
+            part += n
+    assert torch.equal(seen, torch.ones(batch, rows, cols))
+
+
+def test_room_beside_a_model_is_small() -> None:
+    """What rows and columns of GPT-2's matrices need for means of squares, as in Adafactor, is about 1 % of the parameters."""
+    shapes = [(50257, 768), *[(3072, 768), (768, 3072), (768, 768), (2304, 768)] * 12]
+    found = layout(Room({"row": 1, "col": 1, "matrix": 0}, {"row": 0, "col": 0, "matrix": 1}, "param"), shapes)
+    assert 8 * found.room < 0.011 * 4 * sum(a * b for a, b in shapes)
+    assert found.starts[-1] >= MANY - len(shapes)
