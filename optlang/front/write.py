@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from optlang.front import syntax as s
 from optlang.ops import ROWS
 
@@ -77,8 +75,9 @@ def _chain(expr: s.Binary) -> str:
     links.reverse()
     parts = [_inside(links[0].left, _left_least(links[0]))]
     ops = [link.op for link in links]
+    apart = ops.count("/") >= 2
     for number, link in enumerate(links):
-        parts += [_spaced(ops, number), _right(link)]
+        parts += [_spaced(link.op, apart and (link.op == "*" or (number > 0 and ops[number - 1] == "/"))), _right(link)]
     return "".join(parts)
 
 
@@ -101,17 +100,12 @@ def _right(link: s.Binary) -> str:
     return _inside(link.right, level if level == POWER else level + 1)
 
 
-def _spaced(ops: Sequence[str], number: int) -> str:
+def _spaced(op: str, apart: bool) -> str:
     """The operator with its spaces. Products are set tight, except where two or more divisions need to be told apart:
     `lr/(1 - beta1^t) * m'/h'`, `m'/(1 - beta1^t) / (sqrt(v') + eps)`."""
-    op = ops[number]
-    if op == "^":
+    if op == "^" or (op in "*/" and not apart):
         return op
-    if op not in "*/":
-        return f"{BREAK}{op} "
-    if ops.count("/") >= 2 and (op == "*" or (number and ops[number - 1] == "/")):
-        return f"{BREAK}{op} "
-    return op
+    return f"{BREAK}{op} "
 
 
 # ------------------------------------------------------------------------------------------------------ statements
