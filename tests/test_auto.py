@@ -45,7 +45,7 @@ def test_small_steps_are_torch() -> None:
 
 def test_rules_for_matrices_are_torch() -> None:
     [(name, reason)] = ways("muon", LARGE)
-    assert name == "torch" and "treats parameters as matrices" in reason
+    assert name == "torch" and "has values real per cols×rows" in reason
 
 
 def test_parameters_of_a_route_go_their_own_ways() -> None:

@@ -99,7 +99,15 @@ def test_states_that_are_not_there_have_one_row() -> None:
     forms = [line.split()[0] for line in table(planned("sgd")).splitlines() if line.startswith("  ")]
     assert forms[:2] == ["state", "fp32"] and "int8" not in forms
     assert all(form in table(planned("adamw")) for form in STATE_FORMATS)
-    assert "torch computes it, for the rule" in table(planned("muon"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason"), [("muon", "has values real per cols×rows"), ("shampoo", "has a state real per rows×rows"), ("adafactor", "")]
+)
+def test_what_has_no_kernels_says_why(rule: str, reason: str) -> None:
+    text = table(planned(rule))
+    assert (f"torch computes it: the rule {reason}, for which C++ and Triton have no kernels" in text) == bool(reason)
+    assert ("passes over each parameter" in text) == (not reason)
 
 
 def test_a_route_is_planned_rule_by_rule(capsys: pytest.CaptureFixture[str]) -> None:

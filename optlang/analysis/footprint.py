@@ -201,7 +201,7 @@ def _of_shape(plan: Plan, shape: tuple[int, ...]) -> str:
 
 def _way(one: Footprint) -> str:
     if one.refused:
-        return f"torch computes it, for the rule {one.refused}"
+        return f"torch computes it: the rule {one.refused}, for which C++ and Triton have no kernels"
     less = f" ({one.moved_by_cpp:.2f} bytes moved by C++)" if one.passes > 1 and one.moved_by_cpp != one.moved else ""
     launches = f"{_counted(one.launches, 'launch', 'es')} of Triton for a whole model"
     return f"{_counted(one.passes, 'pass', 'es')} over each parameter{less}, {launches}"

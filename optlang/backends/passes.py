@@ -54,8 +54,10 @@ def _has_place(extent: Extent, lined: bool) -> bool:
 
 def _trouble(node: Node, lined: bool) -> str:
     """Why one expression is not for such kernels, or an empty string."""
-    if node.type.window or ((is_shaped(node) or node.type.extent.run) and not (lined and kind(node.type.extent))):
-        return "treats parameters as matrices, or remembers a window"
+    if node.type.window:
+        return "remembers a window"
+    if (is_shaped(node) or node.type.extent.run) and not (lined and kind(node.type.extent)):
+        return f"has values {node.type}" if lined else "treats parameters as matrices"
     if node.op in TENSORS or (lined and node.op in FRAMES):
         return ""
     if OPS[node.op].role == "reduce":
