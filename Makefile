@@ -8,7 +8,7 @@ RULES  ?= adamw lion examples/my.opt
 TASK   ?= digits
 MINUTES ?= 10
 
-.PHONY: race test properties torch-suite lint format bench optax resume sharded authors gpu-check played-gpu clean conformance digits gallery fuzz faults accuracy coverage mutants
+.PHONY: race test properties torch-suite lint format bench optax resume sharded authors gpu-check played-gpu inductor clean conformance digits gallery fuzz faults accuracy coverage mutants
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
@@ -44,6 +44,9 @@ gpu-check: $(VENV)/.ready-for-tests ## What only an NVIDIA GPU can tell: right n
 
 played-gpu: $(VENV)/.ready-for-tests ## Every rule and module with tensors that only say they are on a GPU: devices, number types, waiting; 3 minutes
 	OPTLANG_EVERYTHING=1 $(PY) -m pytest -q tests/test_on_a_gpu.py
+
+inductor: $(VENV)/.ready-for-tests ## What torch's compiler writes of every rule for sm_90, without a GPU: what is missing in docs/inductor.json, two hours
+	PYTHONPATH=tests TRITON_INTERPRET=0 $(PY) tests/inductor_kernels.py 90 --record docs/inductor.json
 
 sharded: $(VENV)/.ready-for-tests ## Every rule on 2 and 4 processes beside one, what was found into docs/sharded.json
 	PYTHONPATH=tests $(PY) tests/test_home_sharded.py docs/sharded.json

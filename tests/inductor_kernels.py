@@ -2,10 +2,12 @@
 
 The functions that a step calls are traced on the CPU; their graphs are moved to a GPU of that architecture, of which torch and
 Triton are told, and lowered. Prints a line of JSON for each function: its kernels, operators left to torch, registers, bytes spilled.
+`--record FILE` writes them into a file as well, and of rules that are there as they are now it asks no more (`make inductor`).
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import json
 import re
@@ -13,6 +15,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -20,6 +23,7 @@ from unittest import mock
 import torch
 import triton
 from compiled_kernels import assembled
+from gallery_facts import mark
 from stepping import shapes_for
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
@@ -162,18 +166,40 @@ def lines(name: str, architecture: int) -> Iterator[dict[str, Any]]:
         yield {"rule": name, "function": None}
 
 
-def main(architecture: int, names: Sequence[str]) -> int:
-    failed = 0
-    for name in names or library.names():
+def recorded(path: Path | None) -> dict[str, Any]:
+    """By rule."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else {}
+    return found
+
+
+def save(path: Path, found: dict[str, Any]) -> None:
+    entries = ",\n".join(f"{json.dumps(name)}: {json.dumps(found[name])}" for name in library.names() if name in found)
+    path.write_text(f"{{\n{entries}\n}}\n", encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("architecture", type=int)
+    parser.add_argument("rules", nargs="*")
+    parser.add_argument("--record", type=Path)
+    given = parser.parse_args()
+    found, failed = recorded(given.record), 0
+    for name in given.rules or [name for name in library.names() if found.get(name, {}).get("mark") != mark(name)]:
+        entry: dict[str, Any] = {"mark": mark(name), "functions": []}
         try:
-            for line in lines(name, architecture):
+            for line in lines(name, given.architecture):
                 print(json.dumps(line), flush=True)
+                entry["functions"] += [{key: value for key, value in line.items() if key != "rule"}] if line["function"] else []
         except Exception as problem:  # of any stage: the others are still of interest
             traceback.print_exc()
             print(json.dumps({"rule": name, "failed": f"{type(problem).__name__}: {str(problem)[:300]}"}), flush=True)
             failed += 1
+            continue
+        if given.record is not None:
+            found[name] = entry
+            save(given.record, found)
     return int(failed > 0)
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), sys.argv[2:]))
+    sys.exit(main())
