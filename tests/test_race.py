@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import math
@@ -15,7 +16,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from optlang.race import Entrant, Estimate, RaceError, Results, Run, Split, load, race
+from optlang.cli import main
+from optlang.race import Entrant, Estimate, RaceError, Results, Run, Split, load, race, show
 from optlang.race.builtin import TASKS, Chars
 from optlang.race.contest import GRID, beyond
 from optlang.race.show import estimate
@@ -218,6 +220,49 @@ def test_a_log_gets_a_line_per_run_and_a_plain_table(capsys: pytest.CaptureFixtu
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     race([SGD], Line, seeds=1, grid=[0.1], quiet=True)
     assert capsys.readouterr() == ("", "")
+
+
+def test_on_a_terminal_a_bar_counts_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    bars: list[show.Bar] = []
+
+    class Kept(show.Bar):
+        def __init__(self, progress: Any) -> None:
+            super().__init__(progress)
+            bars.append(self)
+
+    monkeypatch.setattr(show, "Bar", Kept)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    results = race([SGD], Line, seeds=2, grid=[0.1, 1e6])  # the second step size ends its run early
+    [entry] = results.entries
+    assert any(run.diverged for run in entry.tuning)
+    [task] = bars[0].progress.tasks
+    assert task.completed == task.total == (len(entry.tuning) + len(entry.finals)) * Line.steps
+    assert "steps" in sys.stderr.getvalue()  # type: ignore[attr-defined]
+
+
+def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A rule of the library, one of several in a file, and one of torch; a wrong rule and a wrong word start nothing."""
+    (tmp_path / "two.opt").write_text("".join(f"rule {name} {{ hyper lr = 1 in (0, inf)  w' = w - lr*g }}\n" for name in ("One", "Other")))
+    rules = ["lion", f"{tmp_path / 'two.opt'}:Other", "torch:AdamW"]
+    short = ["--task", str(EXAMPLE), "--steps", "3", "--seeds", "2", "--grid", "0.01", "0.1", "--out", str(tmp_path / "out")]
+    assert main(["race", *rules, *short]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"\n{name} " in shown for name in ("lion", "two:Other", "torch:AdamW"))
+    assert len(list((tmp_path / "out").glob("*.png"))) == 1
+    [file] = (tmp_path / "out").glob("*.json")
+    results = Results.from_json(file.read_text())
+    assert [entry.name for entry in results.entries] == ["lion", "two:Other", "torch:AdamW"]
+    assert all(len(entry.finals) == 2 for entry in results.entries)
+    (tmp_path / "two.opt").write_text("rule One { w' = w - gg }")
+    assert main(["race", str(tmp_path / "two.opt"), *short]) == 1
+    assert "unknown name `gg`" in capsys.readouterr().err
+    assert main(["race", "torch:Adamw", *short]) == 2
+    assert "did you mean `AdamW`?" in capsys.readouterr().err
+    assert len(list((tmp_path / "out").iterdir())) == 2
 
 
 def test_the_table_ranks_by_test_loss_and_pairs_by_seed() -> None:

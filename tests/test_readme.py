@@ -44,6 +44,12 @@ def test_the_commands_are_those_of_the_makefile() -> None:
         assert re.search(rf"^{target}:", made, re.MULTILINE)
 
 
+def test_what_must_pass_on_a_clean_checkout_is_the_command_for_tests() -> None:
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    assert "set -euo pipefail" in lines and lines[-1] == "make test"
+    assert re.search(r"^make test +# all tests", README, re.MULTILINE)
+
+
 def test_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         assert (ROOT / target).exists(), target
