@@ -494,6 +494,66 @@ def test_settings_are_checked_and_named_as_in_torch() -> None:
     assert p.tolist() == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "kind", "message"),
+    [
+        ({"lr": True}, TypeError, "lr must be a number, not True"),
+        ({"betas": (0.9, False)}, TypeError, "beta2 must be a number, not False"),
+        ({"lr": -1e-9}, ValueError, r"lr is outside \(0, inf\): -1e-09"),
+        ({"weight_decay": float("nan")}, ValueError, "weight_decay is outside"),
+        ({"beta1": 1.0}, ValueError, "beta1 is outside"),
+        ({"capturable": True}, ValueError, "cannot be capturable"),
+    ],
+)
+def test_wrong_settings_are_refused_and_leave_no_group(wrong: dict[str, Any], kind: type[Exception], message: str) -> None:
+    cls = load(optlang.build("adamw"), "AdamW")
+    p, q = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
+    with pytest.raises(kind, match=message):
+        cls([p], **wrong)
+    with pytest.raises(kind, match=message):
+        cls([{"params": [p], **wrong}])
+    optimizer = cls([p])
+    with pytest.raises(kind, match=message):
+        optimizer.add_param_group({"params": [q], **wrong})
+    assert len(optimizer.param_groups) == 1
+
+
+def test_whole_numbers_and_unbounded_ones_are_no_truths_either() -> None:
+    text = "rule R { hyper int k = 2 in [1, 9] hyper a = 1 w' = w - 0.1*a*k*g }"
+    cls = load(optlang.build(text), "R")
+    for name in ("k", "a"):
+        with pytest.raises(TypeError, match=f"{name} must be a number, not True"):
+            cls([nn.Parameter(torch.ones(2))], **{name: True})
+    assert cls([nn.Parameter(torch.ones(2))], k=1, a=0).param_groups[0]["a"] == 0
+
+
+def test_unknown_settings_and_parameters_given_twice_are_refused_as_by_torch() -> None:
+    cls = load(optlang.build("adamw"), "AdamW")
+    p = nn.Parameter(torch.ones(2))
+    with pytest.raises(TypeError, match="unexpected keyword argument 'weight_decy'"):
+        cls([p], weight_decy=0.1)
+    with pytest.warns(UserWarning, match="a parameter group with duplicate parameters"):
+        cls([p, p])
+    with pytest.raises(ValueError, match="some parameters appear in more than one parameter group"):
+        cls([{"params": [p]}, {"params": [p]}])
+    with pytest.raises(TypeError, match="params argument given to the optimizer should be an iterable of Tensors or dicts"):
+        cls(p)
+
+
+def test_a_route_refuses_a_group_as_a_whole() -> None:
+    """Also where the first of its rules would have taken its part."""
+    route = f"rule A {{ w' = w - 0.1*g }} rule B {{ hyper lr = 0.1 in (0, inf) w' = w - lr*g }} {MATRICES}"
+    cls = load(optlang.build(route, "R"), "R")
+    for wrong, kind in ((True, TypeError), (-1.0, ValueError)):
+        with pytest.raises(kind, match="lr "):
+            cls([nn.Parameter(torch.ones(2))], B={"lr": wrong})
+    first, matrix = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, 2))
+    optimizer = cls([first])
+    with pytest.raises(ValueError, match="more than one parameter group"):
+        optimizer.add_param_group({"params": [matrix, first]})
+    assert len(optimizer.param_groups) == 1
+
+
 def test_the_length_of_a_loop_stays_a_hyper() -> None:
     text = FEATURES["two loops"]
     ours, theirs = load(optlang.build(text), "R"), optlang.loads(text, backend="reference")

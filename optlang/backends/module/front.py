@@ -70,12 +70,14 @@ def _init(routing: Routing, classes: Sequence[str], draws: bool) -> Lines:
 
 def _add_param_group(routing: Routing, classes: Sequence[str], draws: Mapping[str, bool]) -> Lines:
     """A group becomes one for each rule that some of its parameters go to; the rule's own class fills in and checks its settings."""
-    lines = [
+    head = [
         'own = {key: value for key, value in param_group.items() if key not in ("params", "param_names")}',
         'params, names = _flattened(param_group["params"], param_group.get("param_names"))',
         "rules = [self._rule_of(param, name) for param, name in zip(params, names)]",
         "named: list[Any] = list(zip(names, params)) if any(names) else params",
+        "before = len(self.param_groups)",
     ]
+    lines: Lines = []
     for case, cls in zip(routing.cases, classes, strict=True):
         settings = "".join(f"{quoted(key)}: {literal(value).text}, " for key, value in case.settings.items())
         lines += [
@@ -85,7 +87,8 @@ def _add_param_group(routing: Routing, classes: Sequence[str], draws: Mapping[st
             f"    group = {cls}(chosen, **settings).param_groups[0]",
             f'    super().add_param_group({{**group, "params": chosen, "rule": {quoted(cls)}}})',
         ]
-    return ["def add_param_group(self, param_group: dict[str, Any]) -> None:", *indented(lines)]
+    body = [*head, "try:", *indented(lines), "except Exception:", "    del self.param_groups[before:]", "    raise"]
+    return ["def add_param_group(self, param_group: dict[str, Any]) -> None:", *indented(body)]
 
 
 def _defaults(cls: str, draws: Mapping[str, bool]) -> str:

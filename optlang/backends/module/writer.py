@@ -124,7 +124,8 @@ class Writer:
         return lines + (['defaults["betas"] = (defaults.pop("beta1"), defaults.pop("beta2"))'] if self.words.has_betas else [])
 
     def _add_param_group(self) -> Lines:
-        lines = ["super().add_param_group(param_group)", "self._check(self.param_groups[-1])"]
+        lines = ["super().add_param_group(param_group)", "try:", "    self._check(self.param_groups[-1])",
+                 "except Exception:", "    del self.param_groups[-1]", "    raise"]  # fmt: skip
         body = [*BETAS_OF_GROUP * self.words.has_betas, *lines]
         return ["def add_param_group(self, param_group: dict[str, Any]) -> None:", *indented(body)]
 
@@ -136,6 +137,7 @@ class Writer:
             message = f"{self.name} cannot be differentiable: it asks the model again, in the middle of the step"
             checks += ['if group["differentiable"]:', f'    raise ValueError("{message}")']
         checks += ['beta1, beta2 = group["betas"]'] * self.words.has_betas
+        checks += self._check_kinds()
         checks += [line for h in self.program.hypers for line in self._check(h)]
         own = ["if param.is_complex():", '    raise ValueError("complex parameters: give torch.view_as_real of them")', *SPARSE]
         own += check_lines(self.program, self.role)
@@ -144,6 +146,17 @@ class Writer:
             own += ["if param.ndim < 2:", f'    raise ValueError(f"{message}")']
         body = [*checks, 'for param in group["params"]:', *indented(own)]
         return ["@staticmethod", "def _check(group: dict[str, Any]) -> None:", *indented(body)]
+
+    def _check_kinds(self) -> Lines:
+        """Python takes True for 1, and so for a rate."""
+        names = [quoted(self.words.hypers[h.name]) for h in self.program.hypers if h.kind != "bool"]
+        if not names:
+            return []
+        betas = self.words.has_betas
+        value = "numbers[name]" if betas else "group[name]"
+        return [*['numbers = {**group, "beta1": beta1, "beta2": beta2}'] * betas,
+                *wrapped(f"for name in ({', '.join(names)}{',' * (len(names) == 1)}):"), f"    if isinstance({value}, bool):",
+                f'        raise TypeError(f"{{name}} must be a number, not {{{value}}}")']  # fmt: skip
 
     def _check(self, h: Hyper) -> Lines:
         word = self.words.hypers[h.name]
