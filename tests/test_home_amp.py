@@ -166,6 +166,51 @@ def test_closures_keep_the_autocast_that_is_around_them(name: str) -> None:
     assert seen[-1][0] is False
 
 
+# ---------------------------------------------------------------------------------------------- masters of 32 bits
+
+
+def trained(dtype: torch.dtype, make: Any, masters: bool) -> tuple[list[Tensor], Any]:
+    """Weights after 40 small steps with gradients of 16 bits, of a loop that keeps masters in float32 or of one without."""
+    net = model(dtype)
+    kept = [p.detach().float().requires_grad_() for p in net.parameters()] if masters else list(net.parameters())
+    optimizer = make(kept, lr=1e-4)
+    for seed in range(40):
+        net.zero_grad()
+        loss_of(net, seed).backward()
+        for master, p in zip(kept, net.parameters(), strict=True):
+            master.grad = p.grad if p.grad is None else p.grad.to(master.dtype)
+        optimizer.step()
+        with torch.no_grad():
+            for master, p in zip(kept, net.parameters(), strict=True):
+                p.copy_(master)
+    return [p.detach().double() for p in kept], optimizer
+
+
+def distance(some: list[Tensor], others: list[Tensor]) -> float:
+    return sum(float((x - y).square().sum()) for x, y in zip(some, others, strict=True)) ** 0.5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_loop_may_keep_masters_of_32_bits(dtype: torch.dtype) -> None:
+    """The steps of torch's AdamW in the same loop."""
+    theirs, _ = trained(dtype, torch.optim.AdamW, masters=True)
+    ours, optimizer = trained(dtype, optlang.load("adamw"), masters=True)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert all(value.dtype == torch.float32 for state in optimizer.state.values() for value in state.values())
+
+
+def test_weights_and_what_rounding_took_away_stand_for_masters() -> None:
+    """In bfloat16, where a step is less than half a digit of most weights."""
+    start = [p.detach().double() for p in model(torch.bfloat16).parameters()]
+    masters, _ = trained(torch.bfloat16, optlang.load("adamw"), masters=True)
+    plain, _ = trained(torch.bfloat16, optlang.load("adamw"), masters=False)
+    rounded, optimizer = trained(torch.bfloat16, optlang.load("adamw", weights="compensated"), masters=False)
+    rests = [optimizer.state[p]["w.rest"] for p in optimizer.param_groups[0]["params"]]
+    kept = [w + rest.double() for w, rest in zip(rounded, rests, strict=True)]
+    way = distance(masters, start)
+    assert distance(kept, masters) < 0.01 * way < 0.5 * way < distance(plain, masters)
+
+
 # ------------------------------------------------------------------------------------------------- inside of backward
 
 
