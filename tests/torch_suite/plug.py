@@ -76,6 +76,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "ZOCoordinates": {"lr": 1e-3}, "Gravity": {"lr": 0.1, "alpha": 0.0},
     **{name: {"lr": 0.01, **{identifier(n) if MODULES else n: x for n, x in NETWORK.items()}} for name in ("PerParameterMLP", "MuLO")},
     "MuSGD": {"lr": 0.01},
+    "FRUGAL": {"signs": False},  # the bowl's gradients have rank 1: outside of the subspace is rounding, with signs
     "EntropySGD": {"inner_lr": 0.01}, "Ranger21": {"total": 1000, "rise": 1e-3},
     "DAdaptAdam": {"d0": 1e-2, "growth": 1.1}, "Prodigy": {"d0": 1e-2, "growth": 1.1},
     **{name: {"lr": 0.002} for name in ("MARSAdamW", "MARSAdamWExact", "MARSLion", "MARSLionExact", "SOAP")},  # 0.003 is the suite's own
