@@ -86,6 +86,12 @@ def added(optimizer: Any, params: list[Tensor]) -> None:
     optimizer.add_param_group({"params": [params[-1]]})
 
 
+def another_shape(optimizer: Any, params: list[Tensor]) -> None:
+    """Of weights; their states, which would not fit, begin anew."""
+    params[3].data = params[3].data.view(2, 3, 2)
+    del optimizer.state[params[3]]
+
+
 CHANGES: dict[str, Change] = {
     "nothing": lambda o, p: None,
     "no gradient": without_gradient,
@@ -103,7 +109,7 @@ CHANGES: dict[str, Change] = {
     "a rate and an exponent": lambda o, p: o.param_groups[0].update(lr=0.04, eps=1e-3, betas=(0.5, 0.9)),
     "lists replaced": lambda o, p: [g.update(params=list(g["params"])) for g in o.param_groups],  # type: ignore[list-item]
     "swapped": lambda o, p: torch.utils.swap_tensors(p[0], torch.nn.Parameter(some(6, 5, seed=9))),
-    "another shape": lambda o, p: setattr(p[3], "data", p[3].data.view(2, 3, 2)),
+    "another shape": another_shape,
     "group turned around": lambda o, p: o.param_groups[0]["params"].reverse(),
     "group without its last": lambda o, p: o.param_groups[0]["params"].pop(),
     "weights elsewhere": lambda o, p: setattr(p[0], "data", p[0].data.clone()),

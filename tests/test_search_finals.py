@@ -103,6 +103,13 @@ def test_the_better_rule_wins_both() -> None:
     assert first.rule == "momentum" and first.score > second.score
 
 
+def test_no_ending_is_lost_for_want_of_trials() -> None:
+    """Trials around a step size that does not fit the task find nothing; the grid goes on beyond its edge."""
+    one, program = task("planted-momentum"), finals.centred(Rule("momentum").program, 1e-9)  # type: ignore[arg-type]
+    end, alone = ending(one, "momentum", program, 1), tune(one, program, 24, (1, 2)).best
+    assert end.loss < alone.loss - 1 and alone.settings["lr"] < 1e-7 and end.settings["lr"] > 1
+
+
 def test_tuning_learns_and_repeats() -> None:
     one, program = task("planted-momentum").longer(0.3), Rule("momentum").program
     found = tune(one, program, 40, (1, 2), seed=3)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from optlang.rules import Rule
-from optlang.search.training.profile import factors, scattered, standings
+from optlang.search.training.profile import factors, scattered, standings, tried
 from optlang.search.training.tuning import columns, ranges
 
 
@@ -43,14 +43,22 @@ def test_the_area_under_a_profile_is_the_score() -> None:
 
 def test_points_fill_the_ranges_and_repeat() -> None:
     program = Rule("adamw").program
-    points = scattered(program, 64, seed=3)
-    assert points == scattered(program, 64, seed=3) != scattered(program, 64, seed=4)
-    for name, space in ranges(program).items():
+    spaces = ranges(program)
+    points = scattered(spaces, 64, seed=3)
+    assert points == scattered(spaces, 64, seed=3) != scattered(spaces, 64, seed=4)
+    for name, space in spaces.items():
         values = sorted(point[name] for point in points)
         low, high = sorted((space.value(0.0), space.value(1.0)))
         assert low <= values[0] and values[-1] <= high
         middle = space.value(0.5)
         assert sum(v < middle for v in values) == 32, name
+
+
+def test_the_step_size_is_also_tried_alone() -> None:
+    """Whoever has four settings is not to lose for want of trials."""
+    points = tried(Rule("adamw").program, 5, seed=3)
+    assert [len(point) for point in points] == [4] * 5 + [1] * 5 and len({point["lr"] for point in points[5:]}) == 5
+    assert [list(point) for point in tried(Rule("adagradnorm").program, 5, seed=3)] == [["lr"]] * 5
 
 
 def test_what_is_tuned_is_read_off_the_rule() -> None:

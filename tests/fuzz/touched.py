@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 
-from optlang.analysis.costs import truth_of
+from optlang import ir
+from optlang.analysis.costs import stages, truth_of
 from optlang.analysis.footprint import Footprint
 from optlang.backends.base import StepError
+from optlang.backends.passes import is_lined
 from optlang.ir import Program
 from optlang.plan import plan
 from optlang.rules import Rule
@@ -66,7 +68,7 @@ def compared(rule: Rule, math: Any, matrix: bool, read: Callable[[], Touched | N
     said = Footprint(plan(simplify(program, math)), shape)
     param = torch.ones(shape).requires_grad_()
     try:
-        if said.refused:
+        if said.refused or _has_lines(said):
             return "not for such kernels"
         made: Any = make_optimizer(program, relower=rule.lowered, backend="cpp", math=math)([param])
         for t in range(1, steps + 1):
@@ -78,6 +80,13 @@ def compared(rule: Rule, math: Any, matrix: bool, read: Callable[[], Touched | N
     except (StepError, ValueError, RuntimeError):
         return "not runnable"
     return "compared"
+
+
+def _has_lines(said: Footprint) -> bool:
+    """Whether kernels load by rows, columns or runs, which are not counted here."""
+    nodes = ir.walk(node for truth in said.truths for stage in stages(said.plan, truth) for node, _ in stage.results)
+    targets = [target for truth in said.truths for stage in stages(said.plan, truth) for _, target in stage.results if target is not None]
+    return any(is_lined(node.type.extent) for node in (*nodes, *targets))
 
 
 def _agree(said: Footprint, t: int, found: Touched) -> None:
