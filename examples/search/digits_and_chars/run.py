@@ -201,10 +201,10 @@ The best three of the level before the hold-out, and four known rules. Left: a m
 the search selected by the first three, the funnel by the others),
 targets from {BUDGET.target_trials} trials of each rival, {BUDGET.studies} studies of
 {BUDGET.trials} trials, score from performance profiles up to a factor of 4, interval from resampled studies. Right: loss at the end on
-{", ".join(settings.funnel[-1].tasks)}, which no part of the search has seen,
-tuned with {made["finals"]["trials"]} trials each, mean over
-{len(finals.FRESH_SEEDS)} fresh seeds with its standard error. Every rule is tuned around the step size that is best on the tasks of
-the search; of the rivals decays and weight decay are tuned, too, of what was found the step size alone.
+{", ".join(settings.funnel[-1].tasks)}, which no part of the search has seen:
+mean over {len(finals.FRESH_SEEDS)} fresh seeds with its standard error, with the best settings of a grid of step sizes, extended where
+the best lies at its edge, and of {made["finals"]["trials"]} trials around it. Decays and weight decay of the rivals are tuned, too; what
+was found has the step size alone.
 
 {table(made)}
 
