@@ -207,12 +207,12 @@ def _finite(places: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def table(made: Mapping[str, Any]) -> str:
     """Both comparisons for a terminal."""
     budget = made["budget"]
-    tried = f"{budget['trials']} random trials, {budget['studies']} studies"
+    tried = f"{budget['trials']} random trials, as many of the step size alone, {budget['studies']} studies"
     lines = [f"rule             score (95 % interval)   reached soonest with {tried}; 1 is best"]
     for one in made["standings"]:
         missed = sum(t is None for t in one["times"].values())
         text = f" ({missed} of {len(one['times'])} targets missed)" if missed else ""
         lines.append(f"{one['rule']:<16} {one['score']:.3f} ({one['low']:.3f} to {one['high']:.3f}){text}")
-    lines += ["", f"rule             held-out loss at the end, tuned with {made['trials']} trials each"]
+    lines += ["", f"rule             held-out loss at the end, tuned with {made['trials']} trials each around the best step size of a grid"]
     lines += [f"{one['rule']:<16} {one['task']:<20} {one['loss']:.4f} ± {one['error']:.4f}" for one in made["endings"]]
     return "\n".join(lines)

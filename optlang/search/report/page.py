@@ -152,7 +152,10 @@ def _finals(data: ReportData) -> str:
     ends = [[one["rule"], one["task"], f"{one['loss']:.4f} ± {one['error']:.4f}"] for one in data.finals["endings"]]
     says = ("A miniature AlgoPerf: how soon each rule reaches targets set by the known ones, with a few random trials; the curve says on "
             "which share of the workloads a rule is within a factor of the quickest. Below, steps to the target.")  # fmt: skip
-    held = f"<p>Held-out loss at the end, on tasks opened once, each rule tuned with {int(data.finals['trials'])} trials:</p>"
+    held = (
+        f"<p>Held-out loss at the end, on tasks opened once, each rule tuned with {int(data.finals['trials'])} trials "
+        "around the best of a grid of step sizes:</p>"
+    )
     return _section(
         "Against known rules", says, curves(lines, "factor of the quickest rule's time", "share of workloads"),
         _table(["rule", "score", "95 % interval", *workloads], rows), held, _table(["rule", "task", "loss"], ends, words=2),
