@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import optlang
 from optlang import library
-from optlang.runtime.fingerprint import fingerprint_of
+from optlang.printing.fingerprint import fingerprint_of
 
 Params = list[tuple[str, Tensor]]
 ADAMW = library.find("adamw").text
@@ -139,7 +139,7 @@ def test_rules_have_fingerprints_of_their_own() -> None:
 
 
 def test_fingerprints_are_the_same_in_every_process() -> None:
-    code = "import optlang, optlang.runtime.fingerprint as f; print(f.fingerprint_of(optlang.Rule('sophiah').program))"
+    code = "import optlang, optlang.printing.fingerprint as f; print(f.fingerprint_of(optlang.Rule('sophiah').program))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "7"}).stdout
     assert found.strip() == fingerprint_of(optlang.Rule("sophiah").program)  # type: ignore[arg-type]
 

@@ -637,10 +637,10 @@ def test_states_of_another_rule_are_refused_before_anything_changes() -> None:
     _, optimizer = run(load(optlang.build("adafactor"), "Adafactor"), matrices=True, steps=1)
     net, adamw = run(load(optlang.build("adamw"), "AdamW"), steps=1)
     before = [value.clone() for p in net.parameters() for value in adamw.state[p].values()]
-    for other, words in ((theirs, "AdamW keeps no exp_avg, exp_avg_sq"), (optimizer, "AdamW keeps no")):
-        with pytest.raises(ValueError, match=f"these are states of another rule: {words}"):
+    for other, words in ((theirs, "this is a state of another rule: AdamW keeps no exp_avg"), (optimizer, "AdamW keeps no|another rule")):
+        with pytest.raises(ValueError, match=words):
             adamw.load_state_dict(other.state_dict())
-    with pytest.raises(ValueError, match="Lion keeps no v"):
+    with pytest.raises(ValueError, match="group 0: saved by another rule"):
         lion.load_state_dict(adamw.state_dict())
     assert all(torch.equal(x, y) for x, y in zip(before, (v for p in net.parameters() for v in adamw.state[p].values()), strict=True))
 

@@ -155,6 +155,19 @@ def test_wrong_settings(options: dict[str, Any], said: str) -> None:
         optlang.load("adamw", **options)
 
 
+@pytest.mark.parametrize("weights", ["stochastic", "compensated"])
+def test_weights_of_float16_are_refused_where_they_would_be_rounded_to_nearest(weights: str) -> None:
+    """Float32 and float64 lose nothing, so that models of several number types are taken."""
+    make: Any = optlang.load("adamw", weights=weights)
+    half, others = torch.ones(2, dtype=torch.float16).requires_grad_(), [torch.ones(2, dtype=d) for d in (torch.float32, torch.bfloat16)]
+    with pytest.raises(ValueError, match=f"weights='{weights}' are for parameters of bfloat16, and parameter 0 of group 0 is"):
+        make([half])
+    optimizer = make([("w", others[0]), ("v", others[1])])
+    with pytest.raises(ValueError, match="and half is torch.float16: give bfloat16 ones, or leave weights='nearest' and keep masters"):
+        optimizer.add_param_group({"params": [("half", half)]})
+    assert len(optimizer.param_groups) == 1
+
+
 def test_differentiable_steps_keep_float32() -> None:
     make: Any = optlang.load("adamw", state="bf16")
     with pytest.raises(ValueError, match="rounding has no gradient"):

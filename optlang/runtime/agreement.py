@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, distributed
 
 from optlang.backends.device_scalars import is_capturing
-from optlang.runtime.fingerprint import differences
+from optlang.printing.fingerprint import differences
 from optlang.runtime.parameters import real
 from optlang.runtime.settings import plain
 

@@ -19,9 +19,9 @@ from optlang.backends.torch import TorchExecutable
 from optlang.errors import did_you_mean
 from optlang.ops import ASKING, CALLS
 from optlang.plan import refuses_others, sees_all
+from optlang.printing.fingerprint import fingerprint_of, text_of
 from optlang.runtime import captured, precision
 from optlang.runtime.differentiable import Differentiable
-from optlang.runtime.fingerprint import fingerprint_of, text_of
 from optlang.runtime.naming import Naming
 from optlang.runtime.settings import Settings
 from optlang.runtime.sharded import reduces
@@ -145,6 +145,10 @@ class Case:
         """Raises ValueError for a rule that needs the host in the middle of a step."""
         if self.waits:
             raise ValueError(f"{self.program.name} cannot be capturable: {self.waits}. Leave capturable=False and step outside of graphs")
+
+    def check_weights(self, named: Sequence[tuple[str, Any]]) -> None:
+        """Raises ValueError for parameters whose number type the format of weights is not for."""
+        precision.check_weights(self._way.weights, named)
 
     @property
     def keeps_float32(self) -> bool:

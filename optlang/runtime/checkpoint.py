@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from optlang import ir
+from optlang.printing.fingerprint import FINGERPRINT, RULES, differences
 from optlang.runtime import precision
 from optlang.runtime.facts import facts_of
-from optlang.runtime.fingerprint import FINGERPRINT, RULES, differences
 from optlang.runtime.naming import OWN_KEYS, Group
 from optlang.runtime.options import OF_THE_MACHINE
 from optlang.runtime.parameters import real

@@ -9,9 +9,9 @@ from typing import Any
 
 from optlang import ir, library
 from optlang.analysis.live import without_dead
+from optlang.printing.fingerprint import FINGERPRINT, fingerprint_of
 from optlang.runtime.cases import Case
 from optlang.runtime.checkpoint import COUNT
-from optlang.runtime.fingerprint import FINGERPRINT, fingerprint_of
 from optlang.runtime.naming import OF_SCHEDULERS
 
 ADAM = {"exp_avg": "m", "exp_avg_sq": "v"}

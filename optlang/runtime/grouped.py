@@ -154,6 +154,7 @@ class Grouped(torch.optim.Optimizer):
         number = len(self.param_groups)
         named = list(zip(names or [f"parameter {i} of group {number}" for i in range(len(params))], params, strict=True))
         check_parameters(program, named, hypers)
+        case.check_weights(named)
         for name, parameter in named:
             self._check_spread(case, parameter, name, {**self.defaults, **group})
         if case.label:

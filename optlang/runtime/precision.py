@@ -6,7 +6,7 @@ itself how it is to be read, and loads into an optimizer that stores its states 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -50,6 +50,14 @@ def check(rule: str, programs: list[Program], asked: Asked, weights: str, produc
             raise ValueError(f"{rule} has no state {name!r} to be stored as {form}: {there}")
     if backend == "reference" and (wanted or weights != "nearest" or products != "fp32"):
         raise ValueError("the backend 'reference' keeps float64 alone: choose another one for states and products in fewer bits")
+
+
+def check_weights(weights: str, named: Iterable[tuple[str, Any]]) -> None:
+    """Raises ValueError for a parameter that would be rounded to nearest whatever `weights` says."""
+    for name, parameter in named if weights != "nearest" else ():
+        if isinstance(parameter, Tensor) and parameter.dtype in (torch.float16, torch.complex32):
+            raise ValueError(f"weights={weights!r} are for parameters of bfloat16, and {name} is {parameter.dtype}: give bfloat16 ones, "
+                             "or leave weights='nearest' and keep masters of float32 in the training loop")  # fmt: skip
 
 
 def storage(program: Program, asked: Asked, weights: str, products: str = "fp32") -> Storage:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from optlang.printing.fingerprint import FINGERPRINT, RULES
 from optlang.runtime import checkpoint, foreign
-from optlang.runtime.fingerprint import FINGERPRINT, RULES
 from optlang.runtime.grouped import Grouped
 
 

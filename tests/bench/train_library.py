@@ -24,9 +24,9 @@ from torch.func import functional_call, grad, vmap
 import optlang
 from optlang import library
 from optlang.ir import Case, Program, Routing
+from optlang.printing.fingerprint import fingerprint_of
 from optlang.race.tasks import Problem, load
 from optlang.runtime.facts import lacks_rank
-from optlang.runtime.fingerprint import fingerprint_of
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests"))

@@ -15,6 +15,7 @@ from optlang.backends.module.methods import (
     load_lines,
     option_arguments,
     option_entries,
+    saved_lines,
     set_state_lines,
     step_lines,
     train_lines,
@@ -50,7 +51,7 @@ def front(routing: Routing, name: str, writers: Sequence[Writer]) -> str:
     evaluated = [cls for cls, program in zip(classes, programs, strict=True) if program.evaluation is not None]
     methods += [_eval(evaluated), train_lines()] if evaluated else []
     methods += [input_lines(name, inputs)] if inputs else []
-    methods += [load_lines(name, programs), GET_STATE, set_state_lines(programs)]
+    methods += [saved_lines(_fingerprint(classes)), load_lines(programs), GET_STATE, set_state_lines(programs)]
     return "\n".join([f"class {name}(Optimizer):", "\n\n".join("\n".join(indented(m)) for m in methods)])
 
 
@@ -83,8 +84,8 @@ def _add_param_group(routing: Routing, classes: Sequence[str], draws: Mapping[st
         lines += [
             f"chosen = [param for param, rule in zip(named, rules) if rule == {quoted(cls)}]",
             "if chosen:",
-            f"    settings = {{{settings}{_defaults(cls, draws)}, **self.settings[{quoted(cls)}], **own}}",
-            f"    group = {cls}(chosen, **settings).param_groups[0]",
+            f"    settings = {{{settings}{_defaults(cls, draws)}, **self.settings[{quoted(cls)}]}}",
+            f'    group = {cls}([{{**own, "params": chosen}}], **settings).param_groups[0]',
             f'    super().add_param_group({{**group, "params": chosen, "rule": {quoted(cls)}}})',
         ]
     body = [*head, "try:", *indented(lines), "except Exception:", "    del self.param_groups[before:]", "    raise"]
@@ -165,6 +166,11 @@ def _updates(writers: Sequence[Writer], more: str) -> Lines:
              "for update in updates.values():",
              "    next(update, None)  # what they need of all parameters and of the model, before anything moves"]  # fmt: skip
     return [*lines, *(f"next(updates[{quoted(cls)}], None)" if cls in waiting else call for cls, call in calls.items())]
+
+
+def _fingerprint(classes: Sequence[str]) -> Lines:
+    marks = [f"{quoted(cls)}: {cls}._fingerprint" for cls in classes]
+    return [*bracketed("fingerprints = {", marks, "}"), 'return fingerprints[group["rule"]](group)']
 
 
 def _eval(evaluated: Sequence[str]) -> Lines:

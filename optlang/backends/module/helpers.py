@@ -26,6 +26,69 @@ def _with_gradients(step: Callable[..., Any]) -> Any:
 
     return stepped
 ''',
+    "_check_options": '''
+def _check_options(group: dict[str, Any]) -> None:
+    """The options of torch's optimizers, as torch checks them."""
+    for name in ("maximize", "capturable", "differentiable"):
+        if not isinstance(group[name], bool):
+            raise TypeError(f"{name} must be True or False, not {group[name]!r}")
+    for name in ("foreach", "fused"):
+        if group[name] is not None and not isinstance(group[name], bool):
+            raise TypeError(f"{name} must be True, False or None, not {group[name]!r}")
+    if group["fused"] and group["foreach"]:
+        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
+    if group["fused"] and group["differentiable"]:
+        raise RuntimeError("`fused` does not support `differentiable`")
+''',
+    "_check_keys": '''
+def _check_keys(group: dict[str, Any], known: Iterable[str]) -> None:
+    """A key that looks like a setting was misspelled; others, and those of schedulers, are left alone, as torch does."""
+    others = {"params", "param_names", "rule", "betas", "momentum", "initial_lr", "max_lr", "min_lr", "base_lr", "swa_lr",
+              "base_momentum", "max_momentum"}
+    for key in group.keys() - others - {*known}:
+        if close := get_close_matches(str(key).lower(), known, n=1):
+            raise TypeError(f"there is no setting {key!r}; did you mean {close[0]!r}?")
+''',
+    "_sign": '''
+def _sign(state_dict: dict[str, Any], fingerprint: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
+    """Writes into a state dict by which equations each group is stepped."""
+    for group in state_dict["param_groups"]:
+        if mark := fingerprint(group):
+            group["fingerprint"] = mark
+    return state_dict
+''',
+    "_check_saved": '''
+def _check_saved(optimizer: Any, state_dict: dict[str, Any], kept: set[str], of_elements: set[str]) -> None:
+    """Raises ValueError for what another rule saved, or another model, before anything changes. `kept` are the states of the
+    rule, and those `of_elements` have the shape of their parameter."""
+    for number, (group, saved) in enumerate(zip(optimizer.param_groups, state_dict["param_groups"])):
+        if saved.get("rule", group.get("rule")) != group.get("rule"):
+            raise ValueError(f"group {number}: saved by rule {saved['rule']}, here it is {group['rule']}")
+        here = optimizer._fingerprint({**group, **saved})
+        there = saved.get("fingerprint", here)
+        if here and there != here:
+            raise ValueError(f"group {number}: saved by another rule, whose equations have the fingerprint {there}, not {here}; if they "
+                             "mean the same, delete `fingerprint` from the saved group")
+        names, others = group.get("param_names") or [], saved.get("param_names") or []
+        for name, other in zip(names, others):
+            if _plain_name(name) != _plain_name(other):
+                raise ValueError(f"{other} was saved where {name} is here; delete `param_names` from the saved groups to load by place")
+        for place, (param, key) in enumerate(zip(group["params"], saved["params"])):
+            where = names[place] if names else f"parameter {place} of group {number}"
+            for name, value in state_dict["state"].get(key, {}).items():
+                if name not in kept:
+                    raise ValueError(f"{where}: this is a state of another rule: {type(optimizer).__name__} keeps no {name}")
+                shape = tuple(getattr(value, "shape", ()))
+                if name in of_elements and shape != tuple(param.shape):
+                    raise ValueError(f"{where}: {name} has shape {shape}, not {tuple(param.shape)}")
+
+
+def _plain_name(name: str) -> str:
+    """Without what torch's wrappers put before the names of parameters."""
+    for wrapper in ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."):
+        name = name.replace(wrapper, "")
+    return name.removeprefix("module.")
+''',
     "_ieee": '''
 def _ieee(function: Callable[..., torch.Tensor], *numbers: float) -> float:
     """A torch function of Python numbers: infinite or NaN where Python would raise."""
@@ -374,7 +437,8 @@ def _flattened(params: Any, names: list[str] | None) -> tuple[list[torch.Tensor]
 ''',
 }  # fmt: skip
 
-NAMED = {"collections.abc": ("Callable", "Iterable", "Iterator"), "contextlib": ("contextmanager",), "fnmatch": ("fnmatchcase",),
+NAMED = {"collections.abc": ("Callable", "Iterable", "Iterator"), "contextlib": ("contextmanager",),
+         "difflib": ("get_close_matches",), "fnmatch": ("fnmatchcase",),
          "types": ("SimpleNamespace",), "typing": ("Any",)}  # fmt: skip
 NEEDS = re.compile(r"(?<![\w.])_[a-z]\w*")
 

@@ -14,6 +14,7 @@ RESERVED = (
     "team", "teams", "others", "everyone", "all_teams", "dtype", "random_state", "places", "defaults",
     "maximize", "foreach", "capturable", "differentiable", "fused", "seed", "betas",
     "torch", "math", "functools", "warnings", "Optimizer", "SimpleNamespace", "contextmanager", "fnmatchcase",
+    "get_close_matches",
     "max", "min", "abs", "round", "float", "int", "bool", "len", "range", "sum", "any", "all", "zip", "set", "list", "dict",
     "isinstance", "super", "enumerate", "name", "names", "inf", "nan", "print", "type", "tuple", "str", "RuntimeError",
     "ValueError", "TypeError", "math_", "rule", "copy", "asked", "param_groups", "Any", "Callable", "Iterable", "Iterator",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from optlang.backends.module.layout import Lines, bracketed, indented
 from optlang.backends.module.spell import quoted
 from optlang.ir import Input, Program
+from optlang.types import ELEMENT
 
 TRAINING = "weights_in_training"
 STEP = "def step(self, closure: Callable[[], Any] | None = None) -> Any:"
@@ -76,24 +77,44 @@ def input_lines(name: str, inputs: Sequence[Input]) -> Lines:
     return lines
 
 
-def load_lines(name: str, programs: Sequence[Program]) -> Lines:
-    kept = sorted({"step", *(s.name for p in programs for s in p.states), *([TRAINING] if any(p.evaluation for p in programs) else [])})
+def saved_lines(fingerprint: Lines) -> Lines:
+    """`state_dict`, and the method that tells rules apart in it; `fingerprint` is its body."""
+    return [
+        "def state_dict(self) -> dict[str, Any]:",
+        '    """As in torch; each group says by which equations it is stepped."""',
+        "    return _sign(super().state_dict(), self._fingerprint)",
+        "",
+        *fingerprint_lines(fingerprint),
+    ]
+
+
+def fingerprint_lines(body: Lines) -> Lines:
+    about = '"""Of the equations that step a group; empty where nobody knows."""'
+    return ["@staticmethod", "def _fingerprint(group: dict[str, Any]) -> str:", *indented([about, *body])]
+
+
+def load_lines(programs: Sequence[Program]) -> Lines:
+    states = [s for p in programs for s in p.states]
+    kept = {"step", *(s.name for s in states), *([TRAINING] if any(p.evaluation for p in programs) else [])}
+    others = {s.name for s in states if s.type.extent != ELEMENT or s.type.window}
+    arguments = ["self", "state_dict", _names("kept", kept), _names("of_elements", {s.name for s in states} - others)]
     return [
         "def load_state_dict(self, state_dict: dict[str, Any]) -> None:",
-        '    """As in torch, but states keep their type, and those of another rule are refused: ValueError."""',
-        *indented(bracketed("kept = {", [quoted(state) for state in kept], "}")),
-        '    for saved in state_dict["param_groups"]:',
-        '        for key in saved["params"]:',
-        '            if other := sorted(set(state_dict["state"].get(key, {})) - kept):',
-        f'                raise ValueError(f"these are states of another rule: {name} keeps no {{\', \'.join(other)}}")',
+        '    """As in torch, but states keep their type, and what another rule or model saved is refused: ValueError."""',
+        *indented(bracketed("_check_saved(", arguments, ")")),
         "    super().load_state_dict(state_dict)",
         '    for group, saved in zip(self.param_groups, state_dict["param_groups"]):',
+        '        group.pop("fingerprint", None)',
         '        for param, key in zip(group["params"], saved["params"]):',
         '            for name, value in state_dict["state"].get(key, {}).items():',
         "                if isinstance(value, torch.Tensor):",
         '                    device = "cpu" if name == "step" else param.device',
         "                    self.state[param][name] = value.detach().to(device, copy=True)",
     ]
+
+
+def _names(argument: str, names: set[str]) -> str:
+    return f"{argument}={{{', '.join(map(quoted, sorted(names)))}}}" if names else f"{argument}=set()"
 
 
 def attributes(programs: Sequence[Program], form: str) -> Lines:

@@ -14,10 +14,12 @@ from optlang.backends.module.methods import (
     EVAL,
     TRAINING,
     attributes,
+    fingerprint_lines,
     input_lines,
     load_lines,
     option_arguments,
     option_entries,
+    saved_lines,
     set_state_lines,
     step_lines,
     train_lines,
@@ -50,9 +52,10 @@ class Writer:
     """Writes the class. `short` is the program with its loops rolled up, `counts` the hypers that are the lengths of loops."""
 
     def __init__(
-        self, program: Program, short: Program, name: str, loops: Mapping[Node, Loop], counts: Collection[str], role: Role
+        self, program: Program, short: Program, name: str, loops: Mapping[Node, Loop], counts: Collection[str], role: Role,
+        fingerprint: str = "",
     ) -> None:
-        self.program, self.name, self.role = program, name, role
+        self.program, self.name, self.role, self.fingerprint = program, name, role, fingerprint
         self.words = Words(program)
         self.counts = counts
         loops = {node: _counted(loop, self.words) for node, loop in loops.items()}
@@ -74,7 +77,10 @@ class Writer:
         methods += [self._eval()] if self.evaluates else []
         methods += [train_lines()] if self.evaluates and self.role == "alone" else []
         methods += [input_lines(self.name, self.program.inputs)] if self.program.inputs else []
-        methods += [load_lines(self.name, [self.program]), set_state_lines([self.program])]
+        if self.role == "alone":
+            methods += [saved_lines(self._fingerprint()), load_lines([self.program]), set_state_lines([self.program])]
+        else:
+            methods += [fingerprint_lines(self._fingerprint())]
         blocks = [self._documentation(), *methods]
         return "\n".join([f"class {self.name}(Optimizer):", "\n\n".join("\n".join(indented(b)) for b in blocks if b)])
 
@@ -124,14 +130,14 @@ class Writer:
         return lines + (['defaults["betas"] = (defaults.pop("beta1"), defaults.pop("beta2"))'] if self.words.has_betas else [])
 
     def _add_param_group(self) -> Lines:
-        lines = ["super().add_param_group(param_group)", "try:", "    self._check(self.param_groups[-1])",
-                 "except Exception:", "    del self.param_groups[-1]", "    raise"]  # fmt: skip
+        lines = ["super().add_param_group(param_group)", "try:", "    _check_keys(self.param_groups[-1], self.defaults)",
+                 "    self._check(self.param_groups[-1])", "except Exception:", "    del self.param_groups[-1]", "    raise"]  # fmt: skip
         body = [*BETAS_OF_GROUP * self.words.has_betas, *lines]
         return ["def add_param_group(self, param_group: dict[str, Any]) -> None:", *indented(body)]
 
     def _check_group(self) -> Lines:
         """Every group is checked when it is added, and again before each step: settings may be changed at any time."""
-        checks = ['if group["capturable"]:',
+        checks = ["_check_options(group)", 'if group["capturable"]:',
                   f'    raise ValueError("{self.name} of this file cannot be capturable: its rates are computed on the host")']  # fmt: skip
         if self.asks:
             message = f"{self.name} cannot be differentiable: it asks the model again, in the middle of the step"
@@ -149,7 +155,7 @@ class Writer:
 
     def _check_kinds(self) -> Lines:
         """Python takes True for 1, and so for a rate."""
-        names = [quoted(self.words.hypers[h.name]) for h in self.program.hypers if h.kind != "bool"]
+        names = [quoted(self.words.hypers[h.name]) for h in self.program.hypers if h.kind != "bool"] + ['"seed"'] * self.update.draws
         if not names:
             return []
         betas = self.words.has_betas
@@ -173,6 +179,13 @@ class Writer:
             fixed = literal(h.default).text
             lines += [f"if {value} != {fixed}:", f'    raise ValueError("{word} was fixed at {fixed} when this was generated")']
         return lines
+
+    def _fingerprint(self) -> Lines:
+        """Where the length of a loop is a setting, the equations of another length are others."""
+        given = {h.name: h.default for h in self.program.hypers if h.name in self.counts}
+        fixed = [f"{self.words.setting(name)} == {literal(value).text}" for name, value in given.items()]
+        known = f"return {quoted(self.fingerprint)}"
+        return [f'{known} if {" and ".join(fixed)} else ""'] if fixed else [known]
 
     @staticmethod
     def _needs_matrix(program: Program) -> bool:
