@@ -47,7 +47,7 @@ def undotted(p: Program) -> Program:
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_rule_comes_back(rule: Program) -> None:
     assume(not any(n.op == "neg" and n.args[0].op == "const" for n in ir.walk(rule.all_roots())))  # read as one number
-    assert parts(program(to_opt(rule))) == parts(rule)
+    assert parts(program(to_opt(rule))) == parts(rule) == parts(program(to_opt(rule, by_hand=True)))
 
 
 SHELF = [name for name in library.names() if isinstance(Rule(name).program, Program)]
@@ -58,6 +58,7 @@ def test_the_library_comes_back(name: str) -> None:
     rule = Rule(name).program
     assert isinstance(rule, Program)
     again = program(to_opt(rule))
+    assert rule.uses("random") or parts(program(to_opt(rule, by_hand=True))) == parts(again)
     if rule.uses("random"):  # draws are written anew
         assert again.uses("random") and [s.name for s in again.states] == [s.name for s in undotted(rule).states]
     elif any(h.baked for h in rule.hypers):  # an unrolled loop has no length, nor has a window or a matrix
@@ -78,7 +79,17 @@ def test_the_library_comes_back(name: str) -> None:
 ])  # fmt: skip
 def test_features_come_back(text: str) -> None:
     rule = program(text)
-    assert parts(program(to_opt(rule))) == parts(rule)
+    assert parts(program(to_opt(rule))) == parts(rule) == parts(program(to_opt(rule, by_hand=True)))
+
+
+def test_by_hand() -> None:
+    """What is kept is read by its name, and what is made of settings alone is written where it is read."""
+    text = to_opt(program("""rule R { hyper b = 0.9 in [0, 1) hyper e = 1e-08 in [0, inf) state m = 0 state v = 0
+        c = 1 - b x = b*m + c*g m' = x y = x^2 v' = b*v + c*y u = y + x/(v' + e) w' = w - u }"""), by_hand=True)  # fmt: skip
+    assert [line.strip() for line in text.splitlines()[5:-1]] == [
+        "m' = b * m + (1 - b) * g", "y = m'^2", "v' = b * v + (1 - b) * y", "u = y + m' / (v' + e)", "w' = w - u",
+    ]  # fmt: skip
+    assert "e = 1e-8 in" in text
 
 
 def test_shared_expressions_are_written_once() -> None:

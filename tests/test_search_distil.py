@@ -18,11 +18,13 @@ from optlang.compare.equivalence import equivalent
 from optlang.compare.trial import refute
 from optlang.ir import Program
 from optlang.rules import Rule, loads
-from optlang.search.distil.ablation import Ablation, Trained, paired, removals
+from optlang.search.distil.ablation import Ablation, Asked, paired
 from optlang.search.distil.distillation import Distilled, distil
 from optlang.search.distil.listing import listing, measure
 from optlang.search.distil.naming import absorbed, named
+from optlang.search.distil.removals import removals
 from optlang.search.distil.trace import Trace
+from optlang.search.distil.trained import Trained
 from optlang.search.programs.genome import Form, Genome, from_text, to_program
 
 RAW = from_text((Path(__file__).parents[1] / "examples" / "search" / "raw_lion" / "raw_lion.txt").read_text(encoding="utf-8"))
@@ -75,12 +77,24 @@ def test_raw_lion_is_shortened_by_algebra_alone() -> None:
     assert {step.kind for step in found.trace.steps} == {"exact", "bounded"}
 
 
-class Table:
-    """An evaluator for which everything trains alike but what lacks the sign, the averages, the decay or the step size."""
+class Told:
+    """A trainer that is told what a rule's loss is: `loss(program, seed, task)`."""
 
-    def __call__(self, programs, seeds):
+    def __init__(self, loss, tasks=("task",)) -> None:
+        self.loss, self.tasks = loss, tasks
+        self.asked: list[Asked] = []
+
+    def losses(self, asked):
+        self.asked += asked
+        return [np.array([[self.loss(program, seed, one.task) for seed in one.seeds] for program in one.programs]) for one in asked]
+
+
+class Table(Told):
+    """A trainer for which everything trains alike but what lacks the sign, the averages, the decay or the step size."""
+
+    def __init__(self) -> None:
         noise = np.random.default_rng(0).normal(size=1000)
-        return np.array([[0.001 * noise[seed] + self.worse(p) for seed in seeds] for p in programs])
+        super().__init__(lambda program, seed, _: 0.001 * noise[seed] + self.worse(program))
 
     @staticmethod
     def worse(program: Program) -> float:
@@ -91,7 +105,7 @@ class Table:
 
 
 def test_raw_lion_becomes_lion_where_training_does_not_miss_clip_and_arcsin() -> None:
-    found = distil(RAW, LION, name="LionFound", evaluate=Table(), seeds=range(8))
+    found = distil(RAW, LION, name="LionFound", trainer=Table(), seeds=range(8))
     assert len(listing(found.plain)) == 6 and len(found.program.states) == 1
     measured = {step.name for step in found.trace.steps if step.kind == "measured"}
     assert measured == {"`clip_global_norm` left out", "`asin` left out", "literals rounded to 2 digits"}
@@ -252,10 +266,10 @@ def test_intervals_of_paired_differences() -> None:
 def test_what_matters_is_kept_and_what_does_not_goes() -> None:
     program = to_program(from_text("a = tanh(g)\nm = interp(a, m, 0.9)\nu = sign(m)"), FORM)
 
-    def evaluate(programs, seeds):
-        return np.array([[0.01 * (seed % 3) + ("sign(" not in "".join(listing(p, True))) for seed in seeds] for p in programs])
+    def loss(program, seed, _):
+        return 0.01 * (seed % 3) + ("sign(" not in "".join(listing(program, True)))
 
-    kept = Ablation(program, evaluate, range(8), scaled=True)
+    kept = Ablation(program, Told(loss), range(8), scaled=True)
     move, results = kept.next(program) or pytest.fail("nothing could go")
     assert "sign(" in "".join(listing(move.program, True)) and results[0].mean == 0
     assert measure(move.program, True) < measure(program, True)
@@ -264,27 +278,50 @@ def test_what_matters_is_kept_and_what_does_not_goes() -> None:
 def test_better_is_not_left_out_either() -> None:
     """A simplification does not change what a rule does, for short tasks are no judge of it."""
     program = to_program(from_text("a = tanh(g)\nu = sign(a)"), FORM)
-
-    def evaluate(programs, seeds):
-        return np.array([[1.0 - 0.2 * (p is not program) + 0.001 * seed for seed in seeds] for p in programs])
-
-    assert Ablation(program, evaluate, range(8), scaled=True).next(program) is None
+    trainer = Told(lambda p, seed, _: 1.0 - 0.2 * (p is not program) + 0.001 * seed)
+    assert Ablation(program, trainer, range(8), scaled=True).next(program) is None
 
 
 def test_every_task_has_to_agree() -> None:
     """Better on one and worse on the other is not the same on both."""
     program = to_program(from_text("a = tanh(g)\nu = sign(a)"), FORM)
+    trainer = Told(lambda p, _, task: task * 0.2 * (p is not program), (-1, 1))
+    assert Ablation(program, trainer, range(8), scaled=True).next(program) is None
 
-    def evaluate(programs, seeds):
-        return np.array([[[s * 0.2 * (p is not program) for _ in seeds] for s in (-1, 1)] for p in programs])
 
-    assert Ablation(program, evaluate, range(8), scaled=True).next(program) is None
+def test_what_is_clearly_needed_is_tried_with_one_seed_on_one_task() -> None:
+    program = to_program(from_text("a = tanh(g)\nm = interp(a, m, 0.9)\nu = sign(m)"), FORM)
+    trainer = Told(lambda p, seed, _: 9.0 * (p is not program) + 0.001 * seed, ("first", "second"))
+    ablation = Ablation(program, trainer, range(8), scaled=True)
+    before = len(trainer.asked)
+    assert ablation.next(program) is None
+    [look] = trainer.asked[before:]
+    assert (look.task, len(look.seeds)) == ("first", 1) and len(look.programs) > 1
+    assert ablation.next(program) is None and trainer.asked[-1].programs == look.programs, "once more, where nothing else is left"
+
+
+def test_what_looks_far_off_at_first_is_tried_again_when_the_rest_has_gone() -> None:
+    """A sine that is needed as long as there is a hyperbolic tangent below it."""
+    genome = from_text("a = mul(g, m)\nb = tanh(a)\nm = interp(g, m, 0.9)\nu = sin(b)")
+
+    def loss(p, seed, _):
+        text = "".join(listing(p, True))
+        return 5.0 * ("interp" not in text or "mul" not in text or ("sin(" not in text and "tanh" in text)) + 0.001 * seed
+
+    found = distil(genome, FORM, trainer=Told(loss), seeds=range(8))
+    assert [step.name for step in found.trace.steps if step.kind == "measured"] == ["`tanh` left out", "`sin` left out"]
+
+
+def test_nothing_is_tried_after_the_deadline() -> None:
+    genome = from_text("a = tanh(g)\nm = interp(a, m, 0.9)\nu = sin(m)")
+    found = distil(genome, FORM, trainer=Told(lambda *_: 0.0), seeds=range(8), seconds=-1.0)
+    assert all(step.kind != "measured" for step in found.trace.steps) and len(listing(found.plain, True)) == 3
 
 
 def test_a_program_that_diverges_is_refused() -> None:
     program = to_program(from_text("u = mul(g, 2.0)"), FORM)
-    with pytest.raises(ValueError, match="diverges on 3 of 8"):
-        Ablation(program, lambda _, seeds: np.array([[np.inf if seed < 3 else 0.0 for seed in seeds]]), range(8))
+    with pytest.raises(ValueError, match="diverges on 3 of 8 runs"):
+        Ablation(program, Told(lambda _p, seed, _t: np.inf if seed < 3 else 0.0), range(8))
 
 
 def test_shorter_rules_are_legal_and_read_the_gradient() -> None:
@@ -295,10 +332,10 @@ def test_shorter_rules_are_legal_and_read_the_gradient() -> None:
         assert any(n is ir.G for n in ir.walk(option.program.roots()))
 
 
-def test_the_real_evaluator_drops_what_training_does_not_miss() -> None:
+def test_the_real_trainer_drops_what_training_does_not_miss() -> None:
     """A sign of a hyperbolic sine, and a decay too small to be seen, on breast cancer."""
     genome = from_text("m = interp(g, m, 0.9)\na = sign(m)\nb = mul(w, 1e-7)\nu = add(a, b)")
-    evaluate = Trained(to_program(genome, FORM), ("cancer-mlp",), factor=0.2)
-    found = distil(genome, FORM, evaluate=evaluate, seeds=range(8), lr=evaluate.lr["cancer-mlp"])
+    trainer = Trained.tuned(to_program(genome, FORM), ("cancer-mlp",), factor=0.2)
+    found = distil(genome, FORM, trainer=trainer, seeds=range(8), lr=trainer.rates["cancer-mlp"])
     assert "b = mul" not in found.trace.end and "sign(" in found.trace.end
     assert any(step.kind == "measured" and "cancer-mlp" in step.evidence for step in found.trace.steps)

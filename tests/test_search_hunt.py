@@ -272,14 +272,38 @@ def test_a_task_that_fails_while_it_is_trained_on(tmp_path: Path, capsys: pytest
 
 
 def test_a_task_on_which_adamw_learns_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its gradient has the wrong sign. The store is free afterwards."""
+    """Its gradient has the wrong sign. No store is left behind, so that the same command goes once the task is mended."""
     own, store = tmp_path / "own.py", tmp_path / "run.db"
     text = (HERE.parent / "examples" / "my_task.py").read_text().replace("steps = 200", "steps = 8")
     call = "F.cross_entropy(model(x), y)"
     own.write_text(text.replace(f"return {call}", f"found = {call}\n        return 2 * found.detach() - found"))
-    assert main(["search", "adamw", "--tasks", str(own), "--children", "20", "--workers", "1", "--store", str(store)]) == 2
+    words = ["search", "sgd", "--tasks", str(own), "--children", "20", "--workers", "1", "--store", str(store), "--no-funnel"]
+    assert main(words) == 2
     assert "own.py: tuned AdamW ends no lower than it began" in capsys.readouterr().err
-    Store.open_(store).close()
+    assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} == {"own.py"}
+    own.write_text(text)
+    tasks.task.cache_clear()
+    assert main(words) == 0 and evaluated(store)
+
+
+def test_what_is_ended_while_it_is_set_up_can_be_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while AdamW is tuned: what has been tuned is kept."""
+    keep, store = Hunt._keep_curve, tmp_path / "run.db"
+    task = str(HERE.parent / "examples" / "my_task.py")
+    level = Level("search", (task, "digits-mlp"), factor=0.02, seeds=1)
+
+    def pressed(hunt: Hunt, *rest: Any) -> None:
+        keep(hunt, *rest)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Hunt, "_keep_curve", pressed)
+        optlang.search("sgd", store=store, children=20, workers=1, funnel=(level,))
+    with Store.read(store) as kept:
+        assert list(kept.meta("baselines")) == [level.key(task)]
+    with resume(store, workers=1) as run:
+        list(run)
+    assert evaluated(store)
 
 
 def test_a_template_is_filled_by_evolution(tmp_path: Path) -> None:

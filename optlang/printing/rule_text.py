@@ -29,14 +29,16 @@ TAKEN = frozenset([
 ])  # fmt: skip
 
 
-def to_opt(program: Program) -> str:
-    """The text of a rule with this meaning."""
-    return _Rule(program).text()
+def to_opt(program: Program, by_hand: bool = False) -> str:
+    """The text of a rule with this meaning. `by_hand`: as a person writes it, with `1 - beta` wherever it is read, and with `m'`
+    for what is read after it was kept in `m`, and `1e-8`."""
+    text = _Rule(program, by_hand).text()
+    return re.sub(r"(\de-)0(\d)", r"\1\2", text) if by_hand else text
 
 
 class _Rule:
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, by_hand: bool = False) -> None:
+        self.program, self.by_hand = program, by_hand
         self.taken = set(TAKEN)
         self.hypers = {h.name: self.fresh(h.name) for h in program.hypers}
         self.inputs = {i.name: self.fresh(i.name) for i in program.inputs}
@@ -47,6 +49,7 @@ class _Rule:
             ("w'", program.weights, ()),
             *((f"report {name}", node, ()) for name, node in (program.reports or {}).items()),
         ]
+        self.kept = self._kept() if by_hand else {}
         self.order = ir.walk([node for _, node, _ in self.roots])
         self.paths = self._places()
         self.uses = Counter(arg for node in self.order for arg in node.args)
@@ -64,6 +67,11 @@ class _Rule:
             name = f"{base}_{number}"
         self.taken.add(name)
         return name
+
+    def _kept(self) -> dict[Node, str]:
+        """The new values of states that can be read by the names of these."""
+        ends = [(s, self.homes[s.name][1]) for s in reversed(self.program.states) if s.guard is None and not s.type.window]
+        return {end: f"{self.states[s.name]}'" for s, end in ends if end.args and end.op != "branch" and end.type == s.type}
 
     def _places(self) -> dict[Node, Path]:
         """For each expression the innermost block around all its uses."""
@@ -92,7 +100,8 @@ class _Rule:
         for node in self.order:
             self._define(node)
         for target, node, path in self.roots:
-            self.lines.append((path, f"{target} = {self.pieces[node].text}"))
+            if self.kept.get(node) != target:
+                self.lines.append((path, f"{target} = {self.pieces[node].text}"))
         if p.evaluation is not None:
             self.lines.append(((), f"eval = {self.written_out(p.evaluation, stored=True)}"))
         head = [self._hyper(h) for h in p.hypers]
@@ -133,7 +142,13 @@ class _Rule:
             return
         piece = self.piece(node, [self.pieces[arg] for arg in node.args])
         self.pieces[node] = piece
+        if node in self.kept:
+            self.lines.append(((), f"{self.kept[node]} = {piece.text}"))
+            self.pieces[node] = Piece(self.kept[node])
+            return
         computed = bool(node.args) or node.op == "random"
+        if self.by_hand and node.args and all(arg.op in ("hyper", "const") for arg in node.args):
+            return
         if computed and (node in self.labels or self.uses[node] > 1 or node.op == "random" or len(piece.text) > LONG):
             name = self.fresh(self.labels.get(node, "x"))
             self.lines.append((self.paths[node], f"{name} = {piece.text}"))

@@ -8,6 +8,7 @@
     for level, results in run.promote():       # longer tasks, then the hold-out, opened once
         print(level.name, results[0].assessment.fitness)
     print(run.best().rule(run.form))           # a `.opt` file
+    print(run.shortened().text)                # without what training over paired seeds does not miss; `.trace` says what went
     run.finals()                               # the best against AdamW and others, all tuned alike
     Path("report.html").write_text(run.report())
 
@@ -16,6 +17,7 @@ Tasks are names of built-in ones, or Python files with a class as `optlang race`
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +32,7 @@ from optlang.search.evolution.settings import EVOLUTION, WITH_BASELINES, Budget,
 from optlang.search.programs.genome import Form, GenomeError
 from optlang.search.programs.seeds import seed as seed_genome
 from optlang.search.programs.space import Space
+from optlang.search.shortening import Short, by_training
 from optlang.search.store.database import Store
 from optlang.search.store.found import Found, find, hall_of_fame, pareto, write_hall
 from optlang.search.training.assess import work
@@ -91,6 +94,10 @@ class Search:
         self._hall_due = time.monotonic() + HALL_EVERY
         return write_hall(self.store, self.level, self.form, Path(f"{self.store.path}.hall"))
 
+    def shortened(self, name: str = "best", minutes: float = math.inf, tell: Callable[[str], None] | None = None) -> Short:
+        """A rule by algebra and by training on the tasks of the search, some minutes, once: see `optlang.search.shortening`."""
+        return by_training(self.store, find(self.store, name, self.level), self.hunt.settings, tell=tell, seconds=60 * minutes)
+
     def finals(self) -> dict[str, Any]:
         """The best against known rules, all tuned alike, as plain values: see `optlang.search.finals`. Raises SettingsError."""
         from optlang.search.finals import decided
@@ -134,7 +141,15 @@ def search(
     made.check()
     for name in made.funnel[0].tasks:
         task(name)  # one that is wrong leaves no store behind
-    return _begun(Store.create(store, made.to_json()), workers, ray)
+    fresh = Store.create(store, made.to_json())
+    try:
+        return _begun(fresh, workers, ray)
+    except Exception:
+        fresh.discard()  # what cannot be set up would fail again
+        raise
+    except BaseException:  # Ctrl-C: `resume` goes on setting it up
+        fresh.close()
+        raise
 
 
 def resume(
@@ -143,13 +158,17 @@ def resume(
     """A search that was stopped or cut off, to go on with as if nothing had happened; `tasks` are added to a later level."""
     for name in tasks:
         task(name)
-    return _begun(Store.open_(store), workers, ray, tasks, level)
+    kept = Store.open_(store)
+    try:
+        return _begun(kept, workers, ray, tasks, level)
+    except BaseException:
+        kept.close()
+        raise
 
 
 def _begun(store: Store, workers: int | None, ray: str | None, tasks: Sequence[str] = (), level: str = "") -> Search:
-    """A search on a store; where setting it up fails, the store is free again and the workers are gone."""
+    """A search on a store; where setting it up fails, the workers are gone again."""
     with ExitStack() as stack:
-        stack.callback(store.close)
         if tasks:
             settings = Settings.from_json(store.meta("settings"))
             store.save_meta("settings", reduce(lambda made, name: made.with_task(name, level), tasks, settings).to_json())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -13,7 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optlang.search.api import Search
+    from optlang.search.evolution.settings import Settings
+    from optlang.search.shortening import Short
     from optlang.search.store.database import Store
+    from optlang.search.store.found import Found
+    from optlang.search.workers.executor import Executor
 
 ABOUT = """\
 Searches the space of update rules, as the search that found Lion did, from one rule or several.
@@ -28,7 +33,8 @@ Searches the space of update rules, as the search that found Lion did, from one 
   optlang search resume run.db --tasks my_task.py       from now on with one more validation task; or --level hold-out
   optlang search pick run.db                            fitness against size: the programs that nothing beats in both
   optlang search report run.db -o report.html           one page with everything: curves, funnel, lineage, hall of fame
-  optlang search export run.db best -o found.opt        a rule as a file; also Found123, as pick lists them
+  optlang search export run.db best -o found.opt        a rule as a file, shortened by algebra; also Found123, as pick lists them
+  optlang search export run.db best -o found.opt --ablate   and without what training over paired seeds does not miss
   optlang search finals run.db                          the best against AdamW, Lion, Signum and RMSprop, all tuned alike
 
 Fitness is the share of its steps in which tuned AdamW gets as far: 1 is AdamW, more is better. The best go through longer
@@ -61,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-funnel", action="store_true", help="end after the first level; the others take 1.5 hours of one core")
     parser.add_argument("--finals", action="store_true", help="then the finals, the best as FILE.best/*.opt, and FILE.html, the report")
     parser.add_argument("-o", "--output", metavar="OUT", help="of report and export")
+    parser.add_argument("--ablate", action="store_true", help="of export: train shorter rules, too, on --tasks (default: those of the "
+                        "search), for at most --minutes (default: until none is as good, some minutes)")  # fmt: skip
     parser.add_argument("--to", default="opt", choices=["opt", "module", "latex"], help="of export; default: opt")
     parser.add_argument("--quiet", action="store_true", help="print the end only")
 
@@ -182,24 +190,41 @@ def _followed(search: Search, arguments: argparse.Namespace) -> int:
         print(f"{level.name}: {len(results)} programs, best {first.assessment.fitness:.4f} ± {first.assessment.error:.4f}", flush=True)
     print(f"the hall of fame is in {search.store.path}.hall; see `optlang search report {search.store.path}`")
     if arguments.finals:
-        _decided(search.store, arguments.workers)
+        _decided(search.store, arguments)
         _reported(search.store, f"{search.store.path}.html")
     return 0
 
 
-def _decided(store: Store, workers: int | None) -> None:
-    """The finals, and who was in them as files: shortened, with the step size around which all were tuned."""
+def _decided(store: Store, arguments: argparse.Namespace) -> None:
+    """The finals, and who was in them as files: short, with the step size around which all were tuned."""
     from optlang.search import finals
     from optlang.search.evolution.settings import Settings
-    from optlang.search.store.found import write_best
+
+    settings, folder = Settings.from_json(store.meta("settings")), Path(f"{store.path}.best")
+    with _team(arguments) as team:
+        print(finals.table(finals.decided(store, settings, executor=team, tell=_teller(arguments))), flush=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in finals.finalists(store, settings):
+        same = f"; {', '.join(one.twins)} became the same rule" if one.twins else ""
+        print(f"written to {' and '.join(map(str, one.write(folder / f'{one.name}.opt')))}{same}")
+
+
+@contextmanager
+def _team(arguments: argparse.Namespace) -> Iterator[Executor]:
+    """Workers for the finals and for ablations. Who ends them is told what is kept."""
+    from optlang.search.final_pieces import work
     from optlang.search.workers.executor import Processes
 
-    settings = Settings.from_json(store.meta("settings"))
-    with closing(Processes(finals.work, workers or os.cpu_count() or 1)) as team:
-        print(finals.table(finals.decided(store, settings, executor=team)), flush=True)
-    best = finals.centred_finalists(store, settings)
-    for path in write_best(best, settings.space.form, Path(f"{store.path}.best")):
-        print(f"written to {path}")
+    with closing(Processes(work, arguments.workers or os.cpu_count() or 1)) as team:
+        try:
+            yield team
+        except KeyboardInterrupt:
+            print("\nwhat was trained is in the store; the same command goes on from there", file=sys.stderr, flush=True)
+            raise
+
+
+def _teller(arguments: argparse.Namespace) -> Callable[[str], None] | None:
+    return None if arguments.quiet else lambda text: print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -236,7 +261,12 @@ def _export(arguments: argparse.Namespace) -> int:
 
     path, name = _store_named(arguments, 2, 2)
     with _opened(path) as (store, settings, level):
-        text = find(store, name, level).distilled(settings.space.form).opt()
+        found = find(store, name, level)
+    short = _short(path, found, settings, arguments)
+    if arguments.to == "opt" and arguments.output is not None:
+        print(f"written to {' and '.join(map(str, short.write(Path(arguments.output))))}")
+        return 0
+    text = short.text
     if arguments.to != "opt":
         rule = Rule(text)
         text = rule.module() if arguments.to == "module" else rule.latex() + "\n"
@@ -244,12 +274,27 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _short(path: str, found: Found, settings: Settings, arguments: argparse.Namespace) -> Short:
+    """A rule as it is handed out."""
+    from optlang.search.shortening import by_algebra, by_training
+    from optlang.search.store.database import Store
+
+    if not arguments.ablate:
+        return by_algebra(found, settings)
+    seconds = math.inf if arguments.minutes is None else 60 * arguments.minutes
+    with Store.open_(path) as store, _team(arguments) as team:
+        made = by_training(store, found, settings, team, _teller(arguments), arguments.tasks or (), seconds)
+    if made.remark:
+        print(made.remark, file=sys.stderr)
+    return made
+
+
 def _finals(arguments: argparse.Namespace) -> int:
     from optlang.search.store.database import Store
 
     [path] = _store_named(arguments, 1, 1)
     with Store.open_(path) as store:
-        _decided(store, arguments.workers)
+        _decided(store, arguments)
     return 0
 
 

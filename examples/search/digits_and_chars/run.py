@@ -15,7 +15,8 @@ import argparse
 import json
 import os
 import signal
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from kept import keep, trained_until, unpack
 from optlang.search import api, finals
 from optlang.search.evolution.population import Ageing
 from optlang.search.evolution.settings import Pace, Settings
+from optlang.search.final_pieces import work
 from optlang.search.live_view import line
 from optlang.search.report import page as report
 from optlang.search.store.database import Store
@@ -37,6 +39,7 @@ HERE = Path(__file__).parent
 KEPT = HERE / "store.db.xz"
 CHILDREN, SEED, MAIN = 1_500_000, 1, "evolution"
 BUDGET, TRIALS = Budget(target_trials=64), 16
+TOOK = "cpu minutes"
 
 
 # --------------------------------------------------------------------------------------------------------- searching
@@ -76,12 +79,28 @@ def cpu_minutes() -> float:
 def compare(path: Path, workers: int) -> None:
     """The best through the levels of the funnel, then the best three against the rivals. What the store has is not done again."""
     with api.resume(path, workers=workers) as run:
-        for level, results in run.promote(lambda text: print(text, flush=True)):
+        for level, results in run.promote(say):
             print(f"{level.name}: best {results[0].assessment.fitness:.4f} of {len(results)}", flush=True)
     with Store.open_(path) as store:
         settings = replace(Settings.from_json(store.meta("settings")), trials=TRIALS)
-        with closing(Processes(finals.work, workers)) as team:
+        with timed(store, "shortening"), closing(Processes(work, workers)) as team:
+            finals.finalists(store, settings, team, say)
+        with timed(store, "finals"), closing(Processes(work, workers)) as team:
             print(finals.table(finals.decided(store, settings, budget=BUDGET, executor=team)), flush=True)
+
+
+@contextmanager
+def timed(store: Store, what: str) -> Iterator[None]:
+    """Keeps what a part has taken, workers and all, also where it is cut off."""
+    before = cpu_minutes()
+    try:
+        yield
+    finally:
+        store.note(TOOK, [what, cpu_minutes() - before])
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
 
 
 # ----------------------------------------------------------------------------------------------------------- telling

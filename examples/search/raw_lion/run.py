@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from optlang.rules import Rule, equivalent
-from optlang.search.distil.ablation import Trained
 from optlang.search.distil.distillation import Distilled, distil
+from optlang.search.distil.trained import Trained
 from optlang.search.programs.genome import Form, from_text, to_program
 
 HERE = Path(__file__).parent
@@ -23,9 +23,9 @@ FORM = Form(slots=("m", "v"), temporaries=("a", "b", "d", "q", "u"), scaled=Fals
 
 def distilled() -> Distilled:
     genome = from_text((HERE / "raw_lion.txt").read_text(encoding="utf-8"))
-    evaluate = Trained(to_program(genome, FORM, "RawLion"))
-    lr = evaluate.lr[evaluate.names[0]]
-    return distil(genome, FORM, name="LionFound", doc="Chen et al. 2023, arXiv:2302.06675, as found", evaluate=evaluate, lr=lr)
+    trainer = Trained.tuned(to_program(genome, FORM, "RawLion"), ("digits-mlp", "photo-autoencoder"))
+    doc, lr = "Chen et al. 2023, arXiv:2302.06675, as found", trainer.rates["digits-mlp"]
+    return distil(genome, FORM, name="LionFound", doc=doc, trainer=trainer, lr=lr, tell=lambda text: print(text, file=sys.stderr))
 
 
 def main(folder: Path) -> None:

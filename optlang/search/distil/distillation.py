@@ -1,14 +1,15 @@
 """A found program made into a rule: dead statements, exact algebra, protections, what training does not miss, and names.
 
     found = distil(genome, form, name="Lion")           # algebra alone, about a second
-    found = distil(genome, form, evaluate=Trained(…))   # and parts left out without which training over paired seeds goes the same way
+    found = distil(genome, form, trainer=Trained(…))    # and parts left out without which training over paired seeds goes the same way
     print(found.trace.to_text(), found.opt())
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +18,14 @@ from optlang.errors import Source
 from optlang.front.format import canonical
 from optlang.ir import Program
 from optlang.printing.rule_text import to_opt
-from optlang.search.distil.ablation import Ablation, Evaluate
+from optlang.search.distil.ablation import Ablation, Paired, Trainer
 from optlang.search.distil.listing import calls, listing
 from optlang.search.distil.naming import absorbed, named
 from optlang.search.distil.proof import begun, exact, step
 from optlang.search.distil.protections import bounded
 from optlang.search.distil.trace import Step, Trace
 from optlang.search.programs.genome import UPDATE, Form, Genome, backwards, line, live, slots_used, to_program
+from optlang.search.programs.moves import Move
 
 MOST_ROUNDS = 40
 
@@ -38,7 +40,7 @@ class Distilled:
 
     def opt(self) -> str:
         """The text of a `.opt` file, in canonical style."""
-        return canonical(Source(to_opt(self.program)))
+        return canonical(Source(to_opt(self.program, by_hand=True)))
 
     def module(self) -> str:
         """A Python module that needs torch alone."""
@@ -65,19 +67,23 @@ def distil(
     *,
     name: str = "Found",
     doc: str = "",
-    evaluate: Evaluate | None = None,
-    seeds: Sequence[int] = tuple(range(64)),
+    trainer: Trainer | None = None,
+    seeds: Sequence[int] = tuple(range(256)),
     tolerance: float = 0.03,
     lr: float = 1e-3,
+    seconds: float = math.inf,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Distilled:
-    """Simplifies a program with proof. Without `evaluate` nothing is trained: only exact and bounded steps are taken.
+    """Simplifies a program with proof. Without `trainer` nothing is trained: only exact and bounded steps are taken.
 
-    `tolerance` is how far the losses of a shorter rule may lie apart, on the scale of `evaluate`. Raises GenomeError, and
-    ValueError where the program as found diverges.
+    `tolerance` is how far the losses of a shorter rule may lie apart, on the scale of `trainer`. After `seconds` of training nothing
+    more is tried, and the rule is as short as it has become. `tell` hears what is under way. Raises GenomeError, and ValueError
+    where the program as found diverges.
     """
     Algebra({})  # loads SymPy before the clock starts
-    found = to_program(genome, form, name, doc, lr)
-    work = _Work(found, form, None if evaluate is None else Ablation(found, evaluate, seeds, tolerance, form.scaled))
+    found, deadline = to_program(genome, form, name, doc, lr), time.monotonic() + seconds
+    ablation = None if trainer is None else Ablation(found, trainer, seeds, tolerance, form.scaled, deadline, tell)
+    work = _Work(found, form, ablation)
     work.dead(genome)
     if work.ablation is not None:
         work.measured()
@@ -156,15 +162,17 @@ class _Work:
             option = self.ablation.next(self.program)
             if option is None:
                 break
-            move, result = option
-            self._take(step(move.name, "measured", self.program, move.program, self.ablation.words(result), self.scaled), move.program)
-            self.algebra()
+            self._measured_step(*option)
             self.protections()
         rounding = self.ablation.rounded(self.program)
         if rounding is not None:
-            move, result = rounding
-            self._take(step(move.name, "measured", self.program, move.program, self.ablation.words(result), self.scaled), move.program)
-            self.algebra()
+            self._measured_step(*rounding)
+
+    def _measured_step(self, move: Move, results: list[Paired]) -> None:
+        assert self.ablation is not None
+        self._take(step(move.name, "measured", self.program, move.program, self.ablation.words(results), self.scaled), move.program)
+        self.algebra()
+        self.ablation.tell(f"{move.name}: {self.steps[-1].statements[1]} statements are left")
 
     def finished(self) -> None:
         """The step size takes up what is left of constant factors."""

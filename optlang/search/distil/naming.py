@@ -14,6 +14,7 @@ from optlang.compare.trial import refute
 from optlang.ir import Bounds, Hyper, Node, Program, State, substitute, walk
 from optlang.search.distil.collecting import brackets, polynomial, product, times, total
 from optlang.search.distil.listing import measure, unscaled, update
+from optlang.search.distil.wording import worded
 from optlang.search.programs.moves import Move, replaced
 from optlang.types import TypeProblem
 
@@ -69,8 +70,9 @@ def named(program: Program, name: str = "", doc: str = "") -> Program:
     order = _as_read([u, *program.updates.values()])
     betas = _numbered("beta", [share.value for n in order if (share := _share(n)) is not None and 0 <= share.value < 1])
     tiny = _numbered("eps", [e.value for n in order if (e := _epsilon(n)) is not None])
-    decays = _numbered("weight_decay", [n.args[0].value for n in _addends(u) if _decays(n)])
-    at_decay = {n: ir.mul(ir.hyper(decays[n.args[0].value]), ir.W) for n in _addends(u) if _decays(n)}
+    decaying = {n: decay.value for n in _addends(u) if (decay := _decay(n)) is not None}
+    decays = _numbered("weight_decay", list(decaying.values()))
+    at_decay = {n: ir.mul(ir.hyper(decays[value]), ir.W) for n, value in decaying.items()}
 
     def rule(node: Node, old: Node) -> Node:
         share, protection = _share(old), _epsilon(old)
@@ -88,7 +90,8 @@ def named(program: Program, name: str = "", doc: str = "") -> Program:
     except TypeProblem:
         return replace(program, name=name or program.name, doc=doc or program.doc)
     found = [*_hypers(betas, SHARE, DOCS["beta"]), *_hypers(decays, POSITIVE, DOCS["weight_decay"]), *_hypers(tiny, POSITIVE, DOCS["eps"])]
-    made = replace(made, name=name or program.name, doc=doc or program.doc, hypers=(*(_plain(h) for h in program.hypers), *found))
+    hypers = (*(_plain(h) for h in program.hypers), *found)
+    made = worded(replace(made, name=name or program.name, doc=doc or program.doc, hypers=hypers))
     return replace(made, names=(("u", unscaled(update(made))),))
 
 
@@ -160,8 +163,12 @@ def _addends(node: Node) -> list[Node]:
     return found
 
 
-def _decays(node: Node) -> bool:
-    return node.op == "mul" and node.args[1] is ir.W and node.args[0].op == "const" and node.args[0].value > 0
+def _decay(node: Node) -> Node | None:
+    """The positive literal c of c·w."""
+    if node.op != "mul" or ir.W not in node.args:
+        return None
+    other = node.args[1 - node.args.index(ir.W)]
+    return other if other.op == "const" and not isinstance(other.value, bool) and other.value > 0 else None
 
 
 def _with_usual_slots(program: Program) -> Program:

@@ -19,6 +19,7 @@ from optlang.compare.trial import STEPS, refute
 from optlang.ir import Node, Program, substitute, walk
 from optlang.search.distil.collecting import ARITHMETIC, ROUNDING, Polynomial, brackets, forms, polynomial, sign_forms
 from optlang.search.distil.listing import aligned, listing, matched, measure, targets
+from optlang.search.distil.signs import sign_moves
 from optlang.search.distil.slots import slot_moves
 from optlang.search.distil.trace import Kind, Step, difference
 from optlang.search.programs.genome import WEIGHTS
@@ -85,6 +86,7 @@ def agree(a: Program, b: Program) -> bool:
 def moves(program: Program, scaled: bool) -> Iterator[Move]:
     """Every step that might be taken from a program; some make it longer."""
     yield from slot_moves(program)
+    yield from sign_moves(program)
     view = View(program.roots())
     below = {n for _, root in targets(program, scaled) for n in walk([root])}
     for node in [n for n in view.order if n in below and n.args and n is not program.weights]:

@@ -125,6 +125,14 @@ def _idle(node: Node, program: Program) -> Iterator[Bounded]:
         yield "a protection that never matters", inner, evidence
 
 
+def _power_of_t(node: Node) -> float | None:
+    """|c| in 1 - c^t, where it is below 1 and so never exceeded by the power."""
+    one, power = node.args
+    if one.op != "const" or one.value != 1 or power.op != "pow" or power.args[1] is not ir.T or power.args[0].op != "const":
+        return None
+    return abs(float(power.args[0].value)) if abs(power.args[0].value) < 1 else None
+
+
 def least(root: Node, known: frozenset[Node]) -> float:
     """A number that a value is never below; `known` are the nodes that are never below zero."""
 
@@ -134,6 +142,8 @@ def least(root: Node, known: frozenset[Node]) -> float:
                 return float(node.value)
             case "t" | "fact":
                 return 1.0
+            case "sub" if (share := _power_of_t(node)) is not None:
+                return 1.0 - share
             case "add":
                 return args[0] + args[1]
             case "maximum":

@@ -29,7 +29,7 @@ from filelock import FileLock
 
 from optlang import __version__
 from optlang.search.programs.genome import to_text
-from optlang.search.store.files import StoreError, absent, locked, made, telling, there, to_read, to_write
+from optlang.search.store.files import StoreError, absent, gone, locked, made, telling, there, to_read, to_write
 from optlang.search.training.assess import Assessment
 from optlang.search.training.levels import Level
 
@@ -141,6 +141,15 @@ class Store:
         if self._lock is not None:
             self._lock.release()
 
+    def discard(self) -> None:
+        """Closes the file and takes it away, if no program has been trained yet: of a search that could not be set up."""
+        empty = self._lock is not None and not self.query("SELECT 1 FROM genomes LIMIT 1")
+        self._connection.close()
+        if empty:
+            gone(self.path)
+        if self._lock is not None:
+            self._lock.release()
+
     def __enter__(self) -> Store:
         return self
 
@@ -188,6 +197,11 @@ class Store:
         """The result of one job of a round that is not over."""
         with self.transaction() as do:
             do.execute("INSERT OR IGNORE INTO jobs VALUES (?, ?)", (digest, json.dumps(result)))
+
+    def drop_jobs(self, digests: Sequence[str]) -> None:
+        """Results of jobs that are no longer needed."""
+        with self.transaction() as do:
+            do.executemany("DELETE FROM jobs WHERE digest = ?", [(digest,) for digest in digests])
 
     def save_meta(self, name: str, value: Any) -> None:
         with self.transaction() as do:

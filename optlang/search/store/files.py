@@ -95,6 +95,12 @@ def made(path: Path, schema: str, meta: Mapping[str, str]) -> None:
         fresh.unlink(missing_ok=True)
 
 
+def gone(path: Path) -> None:
+    """Takes a store away. The caller holds the lock."""
+    for end in ("", "-wal", "-shm", ".lock"):
+        Path(f"{path}{end}").unlink(missing_ok=True)
+
+
 def to_write(path: Path) -> sqlite3.Connection:
     """The caller holds the lock. Every commit is on the disk when it returns."""
     connection = _connected(path, "mode=rw")

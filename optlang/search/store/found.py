@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from optlang.search.store.database import Store, StoreError
 from optlang.simplify import simplify
 
 if TYPE_CHECKING:
+    from optlang.search.distil.ablation import Trainer
     from optlang.search.distil.distillation import Distilled
 
 BYTES = 4  # of a float32
@@ -50,12 +52,16 @@ class Found:
         """The text of a `.opt` file, quickly."""
         return to_opt(simplify(self.program(form)))
 
-    def distilled(self, form: Form) -> Distilled:
-        """The rule as a person would write it, with the proof of every step: about a second."""
+    def distilled(
+        self, form: Form, trainer: Trainer | None = None, seeds: Sequence[int] = (), seconds: float = math.inf,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> Distilled:  # fmt: skip
+        """The rule as a person would write it, with the proof of every step: about a second, or with a trainer minutes."""
         from optlang.search.distil.distillation import distil
 
         doc = f"found by optlang search, branch {self.branch}, program {self.number}"
-        return distil(from_text(self.text), form, name=self.name, doc=doc, lr=self.lr)
+        genome = from_text(self.text)
+        return distil(genome, form, name=self.name, doc=doc, trainer=trainer, seeds=seeds, lr=self.lr, seconds=seconds, tell=tell)
 
     def written(self, form: Form) -> str:
         """The text of a `.opt` file as a person would write it; quickly where it diverges, so that no proof can compare."""
@@ -118,15 +124,6 @@ def write_hall(store: Store, level: str, form: Form, folder: Path, count: int = 
         path = folder / f"{rank:02}.opt"
         path.write_text(f"# fitness {one.fitness:.4f} ± {one.error:.4f}; program {one.number}\n{one.rule(form)}", encoding="utf-8")
         paths.append(path)
-    return paths
-
-
-def write_best(best: Sequence[Found], form: Form, folder: Path) -> list[Path]:
-    """Rules as `.opt` files under their own names, as a person would write them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{one.name}.opt" for one in best]
-    for path, one in zip(paths, best, strict=True):
-        path.write_text(one.written(form), encoding="utf-8")
     return paths
 
 
