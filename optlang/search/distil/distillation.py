@@ -14,16 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from optlang.algebra import Algebra
-from optlang.errors import Source
-from optlang.front.format import canonical
 from optlang.ir import Program
-from optlang.printing.rule_text import to_opt
 from optlang.search.distil.ablation import Ablation, Paired, Trainer
 from optlang.search.distil.listing import calls, listing
 from optlang.search.distil.naming import absorbed, named
 from optlang.search.distil.proof import begun, exact, step
 from optlang.search.distil.protections import bounded
 from optlang.search.distil.trace import Step, Trace
+from optlang.search.distil.wording import written
 from optlang.search.programs.genome import UPDATE, Form, Genome, backwards, line, live, slots_used, to_program
 from optlang.search.programs.moves import Move
 
@@ -40,7 +38,7 @@ class Distilled:
 
     def opt(self) -> str:
         """The text of a `.opt` file, in canonical style."""
-        return canonical(Source(to_opt(self.program, by_hand=True)))
+        return written(self.program)
 
     def module(self) -> str:
         """A Python module that needs torch alone."""

@@ -6,7 +6,10 @@ Every change is exact in floating point: products and sums of two may be turned 
 from __future__ import annotations
 
 from optlang import ir
+from optlang.errors import Source
+from optlang.front.format import canonical
 from optlang.ir import Node, Program
+from optlang.printing.rule_text import to_opt
 from optlang.search.distil.listing import update, value_of
 from optlang.search.programs.genome import constant
 from optlang.types import TypeProblem
@@ -17,8 +20,13 @@ def worded(program: Program) -> Program:
     try:
         table = ir.rewrite(program.all_roots(), _step)
         return program.replaced({**table, program.weights: ir.sub(ir.W, table[update(program)])})
-    except TypeProblem:
+    except (TypeProblem, ValueError):  # not of the form w' = w - u
         return program
+
+
+def written(program: Program) -> str:
+    """The text of a `.opt` file, in canonical style."""
+    return canonical(Source(to_opt(worded(program), by_hand=True)))
 
 
 def _step(node: Node) -> Node | None:

@@ -20,10 +20,11 @@ def curves(lines: Mapping[str, Sequence[XY]], x: str, y: str, *, steps: bool = T
     parts = [frame.axes(x, y)]
     ends = _apart({name: frame.y(points[-1][1]) for name, points in lines.items()})
     for place, (name, points) in enumerate(lines.items()):
-        colour = COLOURS[place % len(COLOURS)]
+        colour, again = COLOURS[place % len(COLOURS)], place // len(COLOURS)
+        dash = f' stroke-dasharray="{6 / again:g} 4"' if again else ""  # where there are more lines than colours
         path = _stepped([frame.at(p) for p in points]) if steps else [frame.at(p) for p in points]
         drawn = " ".join(f"{'M' if n == 0 else 'L'}{a:.1f} {b:.1f}" for n, (a, b) in enumerate(path))
-        parts.append(f'<path d="{drawn}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<path d="{drawn}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
         if len(path) == 1:
             parts.append(f'<circle cx="{path[0][0]:.1f}" cy="{path[0][1]:.1f}" r="4" fill="{colour}"/>')
         parts.append(f'<text x="{WIDTH - RIGHT + 8}" y="{ends[name] + 4:.1f}" fill="{colour}">{escape(name)}</text>')

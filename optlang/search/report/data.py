@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from optlang.printing.render import latex
+from optlang.rules import Rule
 from optlang.search.evolution.hunt import MAIN
 from optlang.search.evolution.settings import Settings
-from optlang.search.programs.genome import Form
 from optlang.search.store.database import Store
 from optlang.search.store.found import Found, hall_of_fame, pareto
 from optlang.search.training.levels import Level, Point, onset, validated
@@ -51,7 +50,7 @@ class LevelRow:
     level: Level
     entered: int
     best: float
-    median: float
+    median: float | None  # None: not known
     seed: float | None  # None: not trained here
 
 
@@ -92,10 +91,11 @@ def from_store(store: Store) -> ReportData:
         seconds=store.meta("seconds") if store.has_meta("seconds") else 0.0,
         curves={name: _curve(store, name) for name in states},
         screening=states.get(MAIN, {}).get("screen", {}),
-        funnel=tuple(row for one in settings.funnel if (row := _level(store, one)) is not None),
+        funnel=tuple(row for one in settings.funnel if (row := _level(store, one, counts.get(MAIN, [0, 0, 0])[1])) is not None),
         points=tuple(points), overfits_from=onset(points),
         front=tuple(pareto(store, level.name)),
-        hall=tuple(_ranked(found, form, found.written(form) if place == 0 else found.rule(form)) for place, found in enumerate(best)),
+        hall=tuple(Ranked(one, text := one.written(form) if place == 0 else one.rule(form), Rule(text).latex())
+                   for place, one in enumerate(best)),
         lineage=_lineage(store, best[0], level) if best else (),
         finals=(store.events("finals") or [{}])[-1], settings=store.meta("settings"), versions=store.meta("versions"),
     )  # fmt: skip
@@ -109,17 +109,16 @@ def _curve(store: Store, branch: str) -> tuple[CurvePoint, ...]:
     return tuple([*points, CurvePoint(max(ends, points[-1].spent), points[-1].fitness)] if points else ())
 
 
-def _level(store: Store, level: Level) -> LevelRow | None:
+def _level(store: Store, level: Level, trained: int) -> LevelRow | None:
+    """`trained`: how many programs the search has; where only the best of them were kept, nobody knows their median."""
     rows = store.query("SELECT number, fitness FROM assessments WHERE branch = ? AND level = ? ORDER BY fitness DESC", MAIN, level.name)
     if not rows:
         return None
     values = [fitness for _, fitness in rows]
     seed = next((fitness for number, fitness in rows if number == 1), None)
+    if level.name == Settings.from_json(store.meta("settings")).funnel[0].name and len(rows) < trained:
+        return LevelRow(level, trained, values[0], None, seed)
     return LevelRow(level, len(rows), values[0], values[len(values) // 2], seed)
-
-
-def _ranked(found: Found, form: Form, rule: str) -> Ranked:
-    return Ranked(found, rule, latex(found.program(form)))
 
 
 def _lineage(store: Store, winner: Found, level: Level) -> tuple[Ancestor, ...]:

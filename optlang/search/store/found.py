@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from optlang.ir import Program
-from optlang.printing.rule_text import to_opt
 from optlang.search.programs.genome import Form, from_text, to_program
 from optlang.search.store.database import Store, StoreError
 from optlang.simplify import simplify
@@ -49,8 +48,11 @@ class Found:
         return to_program(from_text(self.text), form, self.name, f"found by optlang search, branch {self.branch}", self.lr)
 
     def rule(self, form: Form) -> str:
-        """The text of a `.opt` file, quickly."""
-        return to_opt(simplify(self.program(form)))
+        """The text of a `.opt` file, quickly: shortened by what optlang does to every rule."""
+        from optlang.search.distil.naming import named
+        from optlang.search.distil.wording import written
+
+        return written(simplify(named(self.program(form))))
 
     def distilled(
         self, form: Form, trainer: Trainer | None = None, seeds: Sequence[int] = (), seconds: float = math.inf,
