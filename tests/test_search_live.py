@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console, Group
+from rich.console import Console
 from test_search_hunt import LONGER, SHORT, started
 
-from optlang.search.live_view import View, front, left, line, watching
+from optlang.search.live_view import View, left, line, watching
 
 
 @pytest.fixture(autouse=True)
@@ -43,10 +44,15 @@ def test_the_view_of_a_terminal(tmp_path: Path) -> None:
     with started(tmp_path / "run.db", children=1500) as run:
         [*_, last] = run
         view = View(run, console)
-        console.print(Group(*view._parts(last), front(run)))
+        console.print(view.drawn(last))
         best = run.best()
     shown = console.file.getvalue()  # type: ignore[attr-defined]
     for text in (best.text.splitlines()[0], f"fitness {best.fitness:.4f}", "canonical", "trained", "bytes/element", "Ctrl-C ends"):
         assert text in shown
+    [bar] = [one for one in shown.splitlines() if "━" in one]
+    assert bar.rstrip().endswith("%"), "the bar has a line of its own"
+    assert "per second" in shown
     assert line(last).startswith("100%") or "%" in line(last)
-    assert left(last, 60.0) == "" or "minutes left" in left(last, 60.0)
+    for done, told in ((0.999, ", about 1 minute left"), (0.2, ", about 4 minutes left")):
+        assert left(replace(last, done=done), 60.0) == told
+    assert left(replace(last, done=1.0), 60.0) == ""

@@ -6,6 +6,7 @@ statements, and the Pareto front.
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -42,9 +43,13 @@ class View:
         if self.live is None:
             self._line(progress)
             return
+        self.live.update(self.drawn(progress))
+
+    def drawn(self, progress: Progress) -> Group:
+        """The view after a round."""
         if self._front is None or time.monotonic() - self._drawn > REDRAWN:
             self._front, self._drawn = front(self.search), time.monotonic()
-        self.live.update(Group(*self._parts(progress), self._front))
+        return Group(*self._parts(progress), self._front, Text("\nCtrl-C ends after this round; twice ends at once", style="dim"))
 
     def _line(self, progress: Progress) -> None:
         """One line for a round that brought something, or for a while without."""
@@ -58,13 +63,13 @@ class View:
         best = self.search.best()
         yield Text(f"{self.search.store.path}: {done.branch}, {done.children:,} children, {done.spent:,} training steps"
                    f"{left(progress, time.monotonic() - self.started)}")  # fmt: skip
-        yield ProgressBar(total=1.0, completed=progress.done, width=60)
+        yield spent(progress)
         yield screening(self.search, done.branch, time.monotonic() - self.started)
-        yield Text(f"best: {best.name}, fitness {best.fitness:.4f} ± {best.error:.4f}", style="bold")
+        yield Text(f"\nbest: {best.name}, fitness {best.fitness:.4f} ± {best.error:.4f}", style="bold")
         yield Text(best.text, style="green")
         if self.search.hunt.points:
             yield Text(f"on validation tasks: {self.search.hunt.points[-1].validation:.4f}")
-        yield Text("Ctrl-C ends after this round; twice ends at once", style="dim")
+        yield Text("\nwhat nothing beats in fitness and size:", style="bold")
 
 
 def line(progress: Progress) -> str:
@@ -85,7 +90,15 @@ def left(progress: Progress, seconds: float) -> str:
     """How long it will still take, from how long it has taken."""
     if not 0.01 < progress.done < 1:
         return ""
-    return f", about {seconds * (1 - progress.done) / progress.done / 60:.0f} minutes left"
+    minutes = math.ceil(seconds * (1 - progress.done) / progress.done / 60)
+    return f", about {minutes} minute{'s' * (minutes > 1)} left"
+
+
+def spent(progress: Progress) -> Table:
+    """A bar for the budget, on a line of its own."""
+    made = Table.grid(padding=(0, 1))
+    made.add_row(ProgressBar(total=1.0, completed=progress.done, width=60), f"{progress.done:.0%}")
+    return made
 
 
 def screening(search: Search, branch: str, seconds: float) -> Table:
