@@ -49,11 +49,11 @@ class _Rule:
             ("w'", program.weights, ()),
             *((f"report {name}", node, ()) for name, node in (program.reports or {}).items()),
         ]
-        self.kept = self._kept() if by_hand else {}
         self.order = ir.walk([node for _, node, _ in self.roots])
         self.paths = self._places()
         self.uses = Counter(arg for node in self.order for arg in node.args)
         self.uses.update(node for _, node, _ in self.roots)
+        self.kept = self._kept() if by_hand else {}
         self.labels = {node: name for name, node in reversed(program.names) if node.args}
         self.pieces: dict[Node, Piece] = {}
         self.lines: list[tuple[Path, str]] = []
@@ -69,9 +69,13 @@ class _Rule:
         return name
 
     def _kept(self) -> dict[Node, str]:
-        """The new values of states that can be read by the names of these."""
+        """The new values of states that are read elsewhere, and can be by the names of these."""
         ends = [(s, self.homes[s.name][1]) for s in reversed(self.program.states) if s.guard is None and not s.type.window]
-        return {end: f"{self.states[s.name]}'" for s, end in ends if end.args and end.op != "branch" and end.type == s.type}
+        return {
+            end: f"{self.states[s.name]}'"
+            for s, end in ends
+            if end.args and end.op != "branch" and end.type == s.type and self.uses[end] > 1
+        }
 
     def _places(self) -> dict[Node, Path]:
         """For each expression the innermost block around all its uses."""
