@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
 
+from optlang import floats
 from optlang.ir import Node, on_host, walk
 from optlang.meaning import OVER_VALUES, maps, number
 
@@ -21,6 +23,7 @@ Scalar = float | bool
 Array = Any  # numpy.ndarray
 Work = tuple[Callable[..., Any], int, list[int]]  # an operator, the place of its value, and those of its operands
 MAPS = maps()
+FEW = 3  # times that values are computed before a function is made for them
 OF_NUMBERS = {**MAPS, "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv}  # the same, and quicker
 
 
@@ -92,6 +95,7 @@ class HostScalars:
         self.alone = {
             node.value: [place for place, other in enumerate(self.nodes) if other is node] for node, _ in self._given if node not in used
         }  # fmt: skip
+        self._computed = 0
         self._evaluate = lru_cache(size)(self._compute)
         self._settled = lru_cache(8)(self._settle)  # what `t` does not change
 
@@ -111,6 +115,10 @@ class HostScalars:
         return np.array(found, dtype=np.float64).reshape(len(found), count).T
 
     def _compute(self, hypers: tuple[Any, ...], t: int, facts: tuple[int | None, ...]) -> tuple[Scalar, ...]:
+        self._computed += 1
+        if self._computed > FEW and self._in_floats is not None and None not in facts:
+            with suppress(*floats.NO_ANSWER):
+                return self._in_floats(*hypers, *facts, *(t,) * self.reads_t)
         with np.errstate(all="ignore"):
             settled, known = self._settled(hypers, facts)
             values = self._at(t, settled, None in facts)
@@ -118,6 +126,13 @@ class HostScalars:
         for place in self._moved:
             found[place] = _plain(values[self._places[place]])
         return tuple(found)
+
+    @cached_property
+    def _in_floats(self) -> floats.Function | None:
+        """Takes hypers, facts and `t`, those that are read."""
+        leaves = {(node.op, node.value): node for node in self._order if not node.args}
+        given = [leaves[op, name] for op, names in (("hyper", self.hypers), ("fact", self.facts)) for name in names]
+        return floats.function(self._order, self.nodes, [*given, *(node for node in self._order if node.op == "t")])
 
     def _at(self, t: Any, settled: list[Any], lacks: bool) -> list[Any]:
         """All values at one `t`, or at several."""

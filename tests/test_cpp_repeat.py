@@ -13,6 +13,7 @@ from torch import Tensor
 
 import optlang
 from optlang.backends.repeat import Tables
+from optlang.backends.torch.staged import Staged
 
 SHAPES = ((6, 5), (4,), (), (0,), (3, 2, 2))
 DRAWING = "rule D { hyper lr = 0.1 in (0, inf) state m = 0 m' = 0.9*m + g*uniform() w' = w - lr*m' + lr*normal() }"
@@ -22,6 +23,14 @@ DECIDED = """rule B { hyper lr = 0.1 in (0, inf) state m = 0
   when lr > 0.03 { u = d*m + g } else { u = d*m - g }
   m' = u
   every 5 { w' = w - lr } else { w' = w - lr*u } }"""
+OF_THE_MODEL = """rule M { hyper lr = 0.1 in (0, inf)
+  state m = 0  state size per model = 1  state far per model = 0
+  m' = 0.9*m + g
+  x = sum(m'^2 per model)
+  y = mean(abs(m' - w/(1 + x)) per model)
+  far' = max(far, y)  size' = where(x > 40, 0.9*size, size + 0.1/t)
+  report taken = size'*y
+  every 3 { w' = w - 0.01*lr*size'*m' } else { w' = w - 0.01*lr*far'*g/(1 + normal(per model)^2) } }"""
 TWO_SETTINGS = [{"lr": 0.05}, {"lr": 0.01}]
 EVENTS = (
     "moved weights", "moved state", "moved in place", "turned weights", "turned gradient", "no gradient", "other rate", "loaded",
@@ -36,7 +45,8 @@ class Run:
         source = torch.Generator().manual_seed(0)
         self.params = [torch.randn(shape, generator=source).requires_grad_() for shape in SHAPES]
         make: Any = optlang.loads(rule, backend="cpp") if rule.startswith("rule") else optlang.load(rule, backend="cpp")
-        self.optimizer = make([{"params": self.params[:3], **TWO_SETTINGS[0]}, {"params": self.params[3:], **TWO_SETTINGS[1]}])
+        one, other = TWO_SETTINGS if "per model" not in rule else TWO_SETTINGS[:1] * 2
+        self.optimizer = make([{"params": self.params[:3], **one}, {"params": self.params[3:], **other}])
         self.anew, self.taken = anew, 0
 
     def step(self, event: str = "") -> None:
@@ -73,7 +83,9 @@ class Run:
         self.params[1].grad = None
 
     def other_rate(self) -> None:
-        self.optimizer.param_groups[0]["lr"] *= 0.5
+        is_one = self.optimizer.param_groups[0]["lr"] == self.optimizer.param_groups[1]["lr"]
+        for group in self.optimizer.param_groups[: 1 + is_one]:
+            group["lr"] *= 0.5
 
     def loaded(self) -> None:
         self.optimizer.load_state_dict(copy.deepcopy(self.optimizer.state_dict()))
@@ -99,7 +111,10 @@ class Run:
         return [x.detach().clone() for x in [*self.params, *states]]
 
 
-@pytest.mark.parametrize("rule", ["adamw", "lamb", DRAWING, BY_FACTS, DECIDED], ids=["adamw", "lamb", "drawing", "facts", "decided"])
+RULES = {"adamw": "adamw", "lamb": "lamb", "drawing": DRAWING, "facts": BY_FACTS, "decided": DECIDED, "of the model": OF_THE_MODEL}
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 @settings(max_examples=15, deadline=None)
 @given(events=st.lists(st.sampled_from(["", "", *EVENTS]), min_size=3, max_size=10))
 @example(events=[part for event in EVENTS for part in ("", "", event)])
@@ -122,18 +137,19 @@ def test_tables_are_used(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [one is not None for one in used] == [True] * 5  # all but the first two, and the one that found a state moved
 
 
-def test_tables_are_used_until_a_block_is_decided_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_are_used_until_a_block_is_decided_in_a_new_way(monkeypatch: pytest.MonkeyPatch) -> None:
     made, used = [], []
     make, plain = Tables.__init__, Tables.ready
     monkeypatch.setattr(Tables, "__init__", lambda *given: made.append(ours.taken) or make(*given))
     monkeypatch.setattr(Tables, "ready", lambda *given: used.append(ours.taken) or plain(*given))
-    ours, anew = Run(DECIDED, anew=False), Run(DECIDED, anew=True)
+    rule = f"{DECIDED} # with tables of its own"
+    ours, anew = Run(rule, anew=False), Run(rule, anew=True)
     for number in range(1, 21):
         for run in (ours, anew):
             run.step("other rate" if number == 18 else "")
         assert all(map(torch.equal, ours.stored(), anew.stored())), number
-    assert made == [2, 6, 11, 16, 18]  # every fifth step is another one, for which nothing is kept; so is the 18th, like the next
-    assert used == [3, 4, 7, 8, 9, 12, 13, 14, 17, 19]
+    assert made == [2, 6, 10, 18]  # every fifth step is another one, for which tables are kept when it comes again; so is the 18th
+    assert used == [3, 4, 7, 8, 9, *range(11, 18), 19]
 
 
 def test_tables_are_given_up_where_a_setting_decides_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +163,26 @@ def test_tables_are_given_up_where_a_setting_decides_otherwise(monkeypatch: pyte
             run.step("other rate" if number in (4, 6) else "")
         assert all(map(torch.equal, ours.stored(), anew.stored())), number
     assert used == [3, 4, 5, 7, 8]
+
+
+OF_ONE_MODEL = ("adagradnorm", "swats", "localsgd", "mtdao", "adog", "dadaptadam", "dadaptsgd", "dog", "dowg", "prodigy", "udog", "adamhd",
+                "fedhyperg", "fedhypersl", "sgdhd", "inducedmetric", "inducedmetricrms", "randomscaledadamw")  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", OF_ONE_MODEL)
+def test_values_per_model_are_found_from_tables_too(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    plain = Staged.ready
+    monkeypatch.setattr(Staged, "ready", lambda *given: used.append(plain(*given)) or used[-1])
+    sides = []
+    for anew in (False, True):
+        run = Run("adamw", anew)
+        run.optimizer = optlang.load(rule, backend="cpp")(run.params)
+        for _ in range(12):
+            run.step()
+        sides.append((run.stored(), run.optimizer.reports))
+    assert all(map(torch.equal, sides[0][0], sides[1][0])) and sides[0][1] == sides[1][1]
+    assert len(used) >= 7 and all(one is not None for one in used)
 
 
 def test_autograd_hears_of_repeated_steps() -> None:

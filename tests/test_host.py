@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from optlang import ir
-from optlang.host import HostScalars, Missing, MissingFact, combine, evaluate
+from optlang.host import FEW, HostScalars, Missing, MissingFact, combine, evaluate
 from optlang.ops import ROWS
 from optlang.rules import Rule
 from optlang.types import GROUP, MODEL, TENSOR
@@ -83,6 +83,37 @@ def test_steps_ahead_are_the_same_as_one_by_one():
             assert np.array_equal(ahead, one_by_one.reshape(ahead.shape), equal_nan=True), program.name
             together += 1
     assert together > 100
+
+
+def test_python_s_own_numbers_are_those_of_numpy():
+    """Bit by bit, of the rules of the library with their settings and others, and of each operator at the edges."""
+    facts = {"rank": 2, "numel": 48, "rows": 6, "cols": 8, "fan_in": 8, "fan_out": 6}
+    for program in library():
+        known = ir.on_host(program.all_roots())
+        scalars = HostScalars([node for node in ir.walk(program.all_roots()) if known[node]])
+        for factor in (1, 0.7, 0.999999, -3, 0):
+            hypers = {h.name: h.default * factor if h.kind == "real" else h.default for h in program.hypers}
+            assert_same(scalars, hypers, (1, 2, 1000, 10**7), facts)
+    edges = (0.0, -0.0, 0.5, -2.0, 1e308, math.inf, math.nan)
+    for row in ROWS:
+        if row.role in ("map", "select") and row.operands < 3:
+            truths = row.name in ("and", "or", "not")
+            scalars = HostScalars([ir.make(row.name, [NESTEROV if truths else LR, NESTEROV if truths else BETA][: row.operands])])
+            for one in edges:
+                for other in edges:
+                    assert_same(scalars, {"lr": one, "beta": other, "nesterov": bool(one)}, (1,), {})
+
+
+def assert_same(scalars, hypers, times, facts):
+    given = tuple(hypers[name] for name in scalars.hypers), tuple(facts[name] for name in scalars.facts)
+    for t in times:
+        scalars._computed = 0
+        scalars._settled.cache_clear()  # which takes 0 and -0 for one setting
+        expected = scalars._compute(given[0], t, given[1])
+        scalars._computed = FEW
+        found = scalars._compute(given[0], t, given[1])
+        assert [type(x) for x in found] == [type(x) for x in expected]
+        assert np.array(found, dtype=np.float64).tobytes() == np.array(expected, dtype=np.float64).tobytes(), (hypers, t)
 
 
 def test_what_chooses_by_t_is_not_computed_ahead():

@@ -176,6 +176,23 @@ def test_steps_that_come_again_read_the_numbers_of_their_step() -> None:
     torch.testing.assert_close(*found)
 
 
+def test_values_per_model_come_again_too() -> None:
+    """Sums of all parameters are found by kernels of one step that is taken again."""
+    found = []
+    for backend in ("triton", "reference"):
+        params = [x.requires_grad_() for x in tensors([(40,), (9,)])]
+        optimizer: Any = optlang.load("prodigy", backend=backend)(params)
+        for _ in range(5):
+            for p in params:
+                p.grad = p.detach() + 1
+            optimizer.step()
+        found.append(torch.cat([*(p.detach() for p in params), optimizer.state[params[0]]["d"].reshape(1).to(params[0].dtype)]))
+        if backend == "triton":
+            [part] = optimizer._again.parts
+            assert part.again is not None
+    torch.testing.assert_close(*found)
+
+
 def test_numbers_of_the_device_as_its_base_has_them() -> None:
     """Of a count and a setting that are tensors, also where a single one is counted and summed."""
     from optlang.backends.device_scalars import DeviceScalars

@@ -56,12 +56,20 @@ class Cell:
     spread: Spread | None = None  # of a part: what goes through all processes that hold one
 
 
-class Repeat(Protocol):
-    """A step to be taken again, of the same cells."""
+Write = Callable[[], Mapping[str, Any] | None]  # writes what was computed, and gives what the rule reports
 
-    def ready(self, hypers: Sequence[Mapping[str, Any]], counts: Array | int, seed: int) -> Callable[[], None] | None:
+
+class Repeat(Protocol):
+    """A step to be taken again, of the same cells. `lacks`: that is why the last one was not `ready`, and another may teach it."""
+
+    lacks: bool
+
+    def ready(self, hypers: Sequence[Mapping[str, Any]], counts: Array | int, seed: int) -> Write | None:
         """What writes it, from the hypers of each group and the number of each cell's update, one where all have the same; None where
-        memory has changed."""
+        memory has changed, or blocks are decided in a way that it lacks."""
+
+    def learn(self, other: Repeat) -> None:
+        """From a step of the same cells that was decided in a way that it lacked."""
 
 
 @dataclass(slots=True)
@@ -87,7 +95,7 @@ class Step:
     beside: Sequence[Cell] = ()
     left: Sequence[Cell] = ()  # what was not stepped because memory ended: these are as they were
     comes_again: bool = False  # another one like it is expected
-    passes: bool = False  # `t` decides the next one otherwise: nothing is to be kept for it
+    passes: bool = False  # `t` decides the next one otherwise, and none was decided like this before: nothing is to be kept for it
     again: Repeat | None = None  # what takes that, found by `begin` where little has to be looked at
 
     def asked(self, op: str) -> Callable[[list[Array]], Any] | None:

@@ -67,7 +67,7 @@ class KernelFunctions(Functions):
     def table(self, kernel: Any, calls: Sequence[tuple[Cell, Bound]]) -> Table:
         """What steps the same parameters again by a kernel."""
 
-    def tables(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool) -> Tables | None:
+    def tables(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool, answering: bool = False) -> Tables | None:
         """Of all cells, if each of them has a kernel."""
         together = self._together(calls, compiled)
         made = []

@@ -14,19 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.base import Cell
+from optlang.backends.base import Cell, Repeat, Write
 from optlang.backends.formats import Packed
 from optlang.backends.watch import Versions, Watch
 from optlang.backends.writing import is_of_memory
-from optlang.host import HostScalars, MissingFact
+from optlang.host import MissingFact
 from optlang.ir import G, Node, W
 
 if TYPE_CHECKING:
-    from optlang.backends.torch.functions import Bound
+    from optlang.backends.torch.functions import Bound, Slots
 
 Array = Any  # numpy.ndarray
 Counts = Any  # numpy.ndarray or int: [cells]: the number of each one's update, or one for all of them
 Hypers = Sequence[Mapping[str, Any]]  # of each group
+Known = Mapping[Node, float]  # values per model
+NOTHING: Known = {}
 AHEAD = 64  # steps whose numbers are computed at once where hypers do not change
 WEIGHTS, GRADIENT = "@weights", "@gradient"  # no state is called so
 
@@ -37,15 +39,16 @@ class Table:
     `kinds`: groups, with facts where the kernel's numbers depend on these; `kind`: of each cell. Raises Unseen.
     """
 
-    def __init__(self, keys: Sequence[str], slots: HostScalars, calls: Sequence[tuple[Cell, Bound]]) -> None:
+    def __init__(self, keys: Sequence[str], slots: Slots, calls: Sequence[tuple[Cell, Bound]]) -> None:
         like, cells = calls[0][1], [cell for cell, _ in calls]
-        self.slots, self.count = slots, len(cells)
+        self.shared, self._order = slots.shared, list(slots.order)
+        self.slots, self.count = slots.host, len(cells)
         self.number = np.float64 if like.s.dtype == torch.float64 else np.float32
         self.shapes = [tuple(cell.weights.shape) for cell in cells]
         self.sizes = np.array([cell.weights.numel() for cell in cells], dtype=np.int64)
         self.streams = np.array([cell.index for cell in cells], dtype=np.int64)
         self.draws = like.counter is not None
-        found = [(cell.group, tuple(cell.facts.items()) if slots.facts else ()) for cell in cells]
+        found = [(cell.group, tuple(cell.facts.items()) if slots.host.facts else ()) for cell in cells]
         self.kinds = list(dict.fromkeys(found))
         places = {kind: place for place, kind in enumerate(self.kinds)}
         self.kind = np.array([places[kind] for kind in found], dtype=np.int64)
@@ -57,19 +60,36 @@ class Table:
         self._first, self._ahead = 0, np.empty(0)  # numbers of this step and later ones
 
     @abstractmethod
-    def ready(self, hypers: Hypers, counts: Counts, seed: int) -> Callable[[], None]:
-        """A step that only has to be taken. Raises MissingFact."""
+    def call(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], Array]:
+        """A call of the kernel that only has to be made; [cells, returned] numbers. `known`: the values of `shared`. Raises MissingFact."""
+
+    def ready(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], None]:
+        """The same where it writes."""
+        call = self.call(hypers, counts, seed, known)
+
+        def take() -> None:
+            call()
+            self.versions.grow()
+
+        return take
 
     def counters(self, counts: Counts, seed: int) -> Array:
         """[cells, 3]: (t, seed, stream) of each parameter."""
         return np.stack([np.broadcast_to(x, self.count) for x in (counts, seed & 0xFFFFFFFF, self.streams)], 1) & 0xFFFFFFFF
 
-    def rows(self, hypers: Hypers, counts: Counts) -> tuple[Array, Array]:
+    def rows(self, hypers: Hypers, counts: Counts, known: Known) -> tuple[Array, Array]:
         """The different rows of numbers, to be read only until the next step, and which of them each parameter has."""
         if isinstance(counts, int):
-            return self._rows_at(hypers, counts), self.kind
-        pairs, places = np.unique(np.stack([self.kind, counts]), axis=1, return_inverse=True)
-        return self._numbers(hypers, [(self.kinds[kind], t) for kind, t in pairs.T.tolist()]), places.reshape(-1)
+            rows, places = self._rows_at(hypers, counts), self.kind
+        else:
+            pairs, found = np.unique(np.stack([self.kind, counts]), axis=1, return_inverse=True)
+            rows, places = self._numbers(hypers, [(self.kinds[kind], t) for kind, t in pairs.T.tolist()]), found.reshape(-1)
+        return self._with(known, rows) if self.shared else rows, places
+
+    def _with(self, known: Known, rows: Array) -> Array:
+        with np.errstate(over="ignore"):
+            shared = np.array([[known[node] for node in self.shared]], dtype=self.number)
+        return np.concatenate([rows, shared.repeat(len(rows), 0)], 1)[:, self._order]
 
     def _rows_at(self, hypers: Hypers, t: int) -> Array:
         """The row of each kind."""
@@ -109,16 +129,24 @@ class Table:
 class Tables:
     """All of one step, with the places of their parameters among those of the step."""
 
+    lacks = False
+
     def __init__(self, tables: Sequence[tuple[Table, Sequence[int]]]) -> None:
         self._tables = [(table, np.array(places, dtype=np.int64)) for table, places in tables]
+        self.shared = tuple(dict.fromkeys(node for table, _ in self._tables for node in table.shared))
+        self.count = sum(table.count for table, _ in self._tables)
 
-    def ready(self, hypers: Hypers, counts: Counts, seed: int) -> Callable[[], None] | None:
+    def hold(self) -> bool:
+        """Whether nothing but gradients has changed."""
+        return all(table.watch.holds() for table, _ in self._tables)
+
+    def ready(self, hypers: Hypers, counts: Counts, seed: int, known: Known = NOTHING) -> Write | None:
         """The step of the same parameters, if nothing but gradients, hypers and counts has changed."""
-        if not all(table.watch.holds() for table, _ in self._tables):
+        if not self.hold():
             return None
         try:
             each = [counts if isinstance(counts, int) else counts[places] for _, places in self._tables]
-            steps = [table.ready(hypers, some, seed) for (table, _), some in zip(self._tables, each, strict=True)]
+            steps = [table.ready(hypers, some, seed, known) for (table, _), some in zip(self._tables, each, strict=True)]
         except (MissingFact, MemoryError, RuntimeError) as problem:
             if not isinstance(problem, MissingFact) and not is_of_memory(problem):
                 raise
@@ -129,6 +157,20 @@ class Tables:
                 step()
 
         return take
+
+    def answers(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Array:
+        """[cells, returned] what the kernels return. Raises MissingFact."""
+        found = [
+            (places, table.call(hypers, counts if isinstance(counts, int) else counts[places], seed, known)())
+            for table, places in self._tables
+        ]
+        together = np.empty((self.count, found[0][1].shape[1]))
+        for places, numbers in found:
+            together[places] = numbers
+        return together
+
+    def learn(self, other: Repeat) -> None:
+        """There is one way only to decide such a step."""
 
 
 def same(cells: Sequence[Cell], others: Sequence[Cell]) -> bool:
@@ -147,7 +189,7 @@ def key_of(bound: Bound, place: int, part: int) -> str:
 
 def fits(columns: Sequence[tuple[Node, int]], places: Sequence[tuple[int, int]], calls: Sequence[Bound]) -> bool:
     """Whether calls of a kernel can be repeated from a table: all of it the parameters' own, and its memory in order."""
-    own = all(node is W or node is G or node.op == "state" for node, _ in columns)
+    own = all(node is W or node is G or (node.op == "state" and node.type.extent.level in ("tensor", "array")) for node, _ in columns)
     return own and all(_is_in_order(bound.tensors[place]) for bound in calls for place, _ in places)
 
 

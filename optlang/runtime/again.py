@@ -5,7 +5,7 @@ Anything that is not as it was is left to the long way, which says what is wrong
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.base import Cell, Executable, Repeat, Step
+from optlang.backends.base import Cell, Executable, Repeat, Step, Write
 from optlang.backends.watch import Belongings, Counts, sees
 from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.naming import Group
@@ -21,7 +21,7 @@ from optlang.runtime.naming import Group
 Key = tuple[Any, ...]
 Work = dict[Key, tuple[Executable, list[Cell]]]  # by rule and shape
 Settings = Sequence[Mapping[str, Any]]  # the hypers of each group
-Begun = tuple[Work, list[Callable[[], None]]]  # what is left of a step to begin, and what writes the rest
+Begun = tuple[Work, list[Write]]  # what is left of a step to begin, and what writes the rest
 SAME = 2  # what counts are found to be that are all one number
 SPECIAL = ("maximize", "differentiable", "capturable")
 
@@ -60,6 +60,7 @@ class Again:
         for cell, count in zip(cells, each, strict=True):
             cell.state[COUNT] = count
         self.watch = Counts(each, self.counts)
+        self.lacks = False  # of the last step: it was decided in a way that could be learned
         self.belongings = Belongings([group["params"] for group in groups], state)
 
     def holds(self, groups: Sequence[Group], state: Mapping[Any, Any]) -> bool:
@@ -68,6 +69,7 @@ class Again:
 
     def begun(self, groups: Sequence[Group]) -> Begun | None:
         """The next step, as far as it can be begun here; None where one of the parameters has to be looked at."""
+        self.lacks = False
         if not (seen := self.watch.hold()):
             return None
         self.after = self.counts + 1
@@ -83,8 +85,15 @@ class Again:
             elif (write := part.again.ready(self.settings, mine, groups[part.cells[0].group].get("seed", 0))) is not None:
                 writes.append(write)
             else:
+                self.lacks = part.again.lacks
                 return None
         return work, writes
+
+    def learn(self, steps: Sequence[Step]) -> None:
+        """From the same step, taken in the long way."""
+        for part, step in zip(self.parts, steps, strict=True):
+            if part.again is not None and step.again is not None:
+                part.again.learn(step.again)
 
     def count(self, left: Sequence[Cell]) -> None:
         """The step is over, but for cells that could not be stepped; this asks for no memory."""

@@ -72,9 +72,9 @@ class Gathered(Saved):
         again = self._again
         if again is None or self._is_special():
             return None
-        fits = again.settings is settings or self._fits(again, settings)
-        begun = again.begun(self.param_groups) if fits and again.holds(self.param_groups, self.state) else None
-        if begun is None:
+        fits = (again.settings is settings or self._fits(again, settings)) and again.holds(self.param_groups, self.state)
+        begun = again.begun(self.param_groups) if fits else None
+        if begun is None and not (fits and again.lacks):
             self._again = None
         return begun
 
@@ -192,7 +192,7 @@ class Gathered(Saved):
         others = [cell for _, some in work.values() if some is not cells for cell in some] if case.sees_all else []
         shared = self._kept(case.shared["model"], everywhere)
         seed, beside = group.get("seed", 0), list(map(seen, others))
-        alone = len(work) < 2 or not any(one.sees_all for one in self.cases)
+        alone = len(work) < 2 or not any(one.sees_all or one.program.reports for one in self.cases)
         return Step(cells, shared, groups, seed, inputs=self.inputs, beside=beside, comes_again=comes_again and alone)
 
     def _kept(self, names: list[str], groups: list[Group]) -> Shared:
@@ -218,8 +218,11 @@ class Gathered(Saved):
 
     def _remember(self, settings: list[dict[str, Any]], work: Work, steps: Sequence[Step]) -> None:
         """What the next step need not find out, if it is one like this."""
-        with suppress(MemoryError, torch.OutOfMemoryError, Unseen):  # the step is over
-            self._again = Again(self.param_groups, self.state, settings, self._keys(settings), work, steps)
+        if self._again is not None:
+            self._again.learn(steps)
+        elif not any(step.passes for step in steps):
+            with suppress(MemoryError, torch.OutOfMemoryError, Unseen):  # the step is over
+                self._again = Again(self.param_groups, self.state, settings, self._keys(settings), work, steps)
 
     def _forget(self, known: int) -> None:
         """Parameters that a failed step was to be the first of have no state: all but the first ones."""

@@ -53,9 +53,11 @@ class Naming:
         written = {name: name for name in self.names} | {s: n for s, n in self.short.items() if s not in OF_SCHEDULERS}
         return {key: name for key, name in written.items() if name in self.pair or key != self._keys.get(name, name)}
 
-    def alone(self, names: Iterable[str]) -> dict[str, str]:
-        """Of these hypers those that a group keeps one by one: the names of each there."""
-        return {self._keys.get(name, name): name for name in names if name not in self.pair}
+    def keys(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """Where a group keeps these hypers: under `betas` two of them, elsewhere one."""
+        names = list(names)
+        found = {self._keys.get(name, name): (name,) for name in names if name not in self.pair}
+        return found | ({"betas": self.pair} if self.pair and set(self.pair) <= set(names) else {})
 
     def full(self, name: str) -> str:
         """The whole name of a setting that may have been called by its end."""

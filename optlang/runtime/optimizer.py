@@ -139,7 +139,7 @@ class RuleOptimizer(Gathered):
         self.reports = {}
         with uninterrupted():
             for write in writes:
-                write()
+                self.reports |= write() or {}
             for step, write in taken:
                 write()
                 self._put_back(step.cells)
@@ -151,7 +151,7 @@ class RuleOptimizer(Gathered):
                 self._count([cell for step, _ in taken for cell in step.cells if cell not in left])
             else:
                 self._again.count(left)
-        if comes_again and not left and not any(step.passes for step, _ in taken):
+        if comes_again and not left:
             self._remember(settings, work, [step for step, _ in taken])
         _tell(left)
 

@@ -29,7 +29,7 @@ class Settings:
         self.naming = Naming(self.hypers, as_betas)
         self.defaults = {h.name: (changed or {}).get(h.name, h.default) for h in hypers}
         self.tables = Tables(what, hypers)
-        self.alone = self.naming.alone(h.name for h in hypers if h.kind == "real" and not (h.baked or h.table))
+        self.plain = self.naming.keys(h.name for h in hypers if h.kind == "real" and not (h.baked or h.table))
 
     # ------------------------------------------------------------------------------------------------ given
 
@@ -175,7 +175,7 @@ class Written:
         self._is_fixed = all(key in NO_SETTINGS or _is_fixed(value) for group in groups for key, value in group.items())
 
     def read(self, groups: Sequence[Group]) -> list[dict[str, Any]] | None:
-        """The same object where nothing is new; None where more is new than numbers that stand alone. Raises as `Settings.read`."""
+        """The same object where nothing is new; None where more is new than plain numbers. Raises as `Settings.read`."""
         if not self._is_fixed or len(groups) != len(self._kept):
             return None
         for number, (group, (keys, values)) in enumerate(zip(groups, self._kept, strict=True)):
@@ -190,12 +190,18 @@ class Written:
         of, (keys, values), found = self._of[number], self._kept[number], self.settings[number].copy()
         for place, key in enumerate(keys):
             if (value := group[key]) is not values[place]:
-                if type(value) is not float or key not in of.alone:
+                names, numbers = of.plain.get(key, ()), value if key == "betas" else (value,)
+                if len(names) != _how_many(numbers):
                     return False
-                found[of.alone[key]] = of.checked(of.alone[key], value, f" (group {number})")
+                found |= {name: of.checked(name, x, f" (group {number})") for name, x in zip(names, numbers, strict=True)}
         values[:] = group.values()
         self.settings = [*self.settings[:number], found, *self.settings[number + 1 :]]
         return True
+
+
+def _how_many(numbers: Any) -> int:
+    """-1 for what is no tuple of plain numbers."""
+    return len(numbers) if type(numbers) is tuple and all(type(x) is float for x in numbers) else -1
 
 
 def _is_fixed(value: Any) -> bool:

@@ -74,7 +74,7 @@ class CppFunctions(KernelFunctions):
         return torch.from_numpy(call(kernel, calls, fresh))
 
     def table(self, kernel: Any, calls: Sequence[tuple[Cell, Bound]]) -> Table:
-        return CppTable(kernel, self.scalars(calls[0][1].code).host, calls)
+        return CppTable(kernel, self.scalars(calls[0][1].code), calls)
 
 
 def call(loaded: Loaded, calls: Sequence[Bound], fresh: Sequence[Sequence[torch.Tensor]]) -> Array:

@@ -10,10 +10,9 @@ import numpy as np
 
 from optlang.backends.base import Cell
 from optlang.backends.cpp.layout import layout
-from optlang.backends.repeat import Counts, Hypers, Table, key_of
-from optlang.backends.torch.functions import Bound
+from optlang.backends.repeat import Counts, Hypers, Known, Table, key_of
+from optlang.backends.torch.functions import Bound, Slots
 from optlang.backends.watch import pointer
-from optlang.host import HostScalars
 
 if TYPE_CHECKING:
     from optlang.backends.cpp.kernels import Loaded
@@ -24,7 +23,7 @@ Array = Any  # numpy.ndarray
 class CppTable(Table):
     """Parameters that are stepped again by C++."""
 
-    def __init__(self, loaded: Loaded, slots: HostScalars, calls: Sequence[tuple[Cell, Bound]]) -> None:
+    def __init__(self, loaded: Loaded, slots: Slots, calls: Sequence[tuple[Cell, Bound]]) -> None:
         super().__init__([key_of(calls[0][1], place, part) for place, part in loaded.places], slots, calls)
         self.step, sums = loaded.step, loaded.kernel.sums
         self.layout = layout(loaded.kernel.room, self.shapes)
@@ -38,9 +37,9 @@ class CppTable(Table):
         given = (self.sizes, found.starts, self.pointers, self.row_of, self.drawn, self.room, self.results, found.shapes, found.lines)
         self.given = [ctypes.c_int64(len(calls)), *map(pointer, given)]
 
-    def ready(self, hypers: Hypers, counts: Counts, seed: int) -> Callable[[], None]:
-        """A step that only has to be taken. Raises MissingFact."""
-        rows, places = self.rows(hypers, counts)
+    def call(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], Array]:
+        """A call of the kernel that only has to be made; [cells, returned] numbers. Raises MissingFact."""
+        rows, places = self.rows(hypers, counts, known)
         if rows.shape == self.numbers.shape and places is self.places:
             self.numbers[:] = rows
         else:
@@ -48,8 +47,8 @@ class CppTable(Table):
             self.row_of[:] = self.numbers.ctypes.data + self.numbers.strides[0] * places
         if self.draws:
             self.drawn[:] = self.counters(counts, seed)
-        return self._take
+        return self._made
 
-    def _take(self) -> None:
+    def _made(self) -> Array:
         self.step(*self.given)
-        self.versions.grow()
+        return self.results

@@ -53,13 +53,16 @@ def _partial(
         asked = tuple(b for b in level if b.asked is not None and b.mark in marks)
         together.setdefault(asked, []).append((place, work))
     for asked, some in together.items() if any(together) else ():
-        key = ("level", number, tuple(b.mark for b in asked))
-        nodes = [b.asked for b in asked if b.asked is not None]
-        answers = executable.answers(key, nodes, [work for _, work in some], now) if asked else []
+        answers = executable.answers(*question(number, asked), [work for _, work in some], now) if asked else []
         for (place, work), (code, values) in zip(some, answers, strict=False):
             for barrier, value in zip(asked, values, strict=True):
                 found = like(work.cell.weights, value, WEIGHTS, code.shaped) if barrier.op in CALLS else value
                 partials[barrier.mark][place] = found
+
+
+def question(number: int, asked: Sequence[Barrier]) -> tuple[Any, list[Node]]:
+    """What some barriers of a level ask of a parameter: the key of the function that computes it, and the expressions."""
+    return ("level", number, tuple(b.mark for b in asked)), [b.asked for b in asked if b.asked is not None]
 
 
 def _reduce_parts(level: Sequence[Barrier], partials: dict[Node, Partials], works: Sequence[Work]) -> None:
@@ -131,7 +134,7 @@ def _reduced(barrier: Barrier, place: Place, partials: Partials, share: list[Any
     if arg.type.extent.level == "group":
         groups = [now.run([(arg, group)])[0] for group in place.reached("group")]
         return meaning.OVER_VALUES[barrier.op](np.array(groups), 0, *share)[0]
-    inside, counts = _inside(arg, place, now)
+    inside, counts = values_inside(arg, place, now)
     if barrier.op == "count":
         return np.float64(counts)
     values = [np.ravel(partials[i]) for i in inside]
@@ -147,11 +150,11 @@ def _reduced_there(run: SharedRun, barrier: Barrier, place: Place, partials: Par
     if arg.type.extent.level == "group":
         groups = place.reached("group")
         return together(barrier.op, [run([(arg, group)])[0] for group in groups], len(groups), share, run.device)
-    inside, counts = _inside(arg, place, now)
+    inside, counts = values_inside(arg, place, now)
     return together(barrier.op, [partials[i] for i in inside if i in partials], counts, share, run.device)
 
 
-def _inside(arg: Node, place: Place, now: Pass) -> tuple[list[int], int]:
+def values_inside(arg: Node, place: Place, now: Pass) -> tuple[list[int], int]:
     """The parameters that a reduction goes over, and how many values they bring."""
     cells = set(place.reached("tensor"))
     works = [*now.works, *now.beside]

@@ -34,6 +34,7 @@ from optlang.backends.torch.code import CellCode, Output, generate
 from optlang.backends.torch.decided import Decided, lasts
 from optlang.backends.torch.functions import COMPILE_FROM, Bound, Functions
 from optlang.backends.torch.shared import SharedRun, first_value, of_shape
+from optlang.backends.torch.staged import staged
 from optlang.backends.torch.views import like
 from optlang.backends.torch.work import Pass, Work, new_state, truth_of
 from optlang.backends.writing import write_all
@@ -66,9 +67,10 @@ class TorchExecutable:
         self._own = [s for s in self.plan.program.states if s.name not in self.plan.shared]
         self._shared = [s for s in self.plan.program.states if s.name in self.plan.shared]
         self._shares = parts or bool(self._shared) or any(n.type.extent.level in ("group", "model") for n in ir.walk(roots))
-        self._is_plain = not (self.plan.barriers or self._shares or program.reports)
+        self._is_plain = not (self.plan.barriers or self._shares or self.plan.program.reports)
         self._gradient = [unscaled_gradient()] if any(h.name == SCALE for h in program.hypers) else []  # goes where it came from
         self._ways: dict[int, Way] = {}
+        self._passed: set[frozenset[Truth]] = set()  # how steps were decided of which the next was decided otherwise
         self._prepared: tuple[list[Cell], list[int]] = [], []  # the cells of the last step, and how many states they had
 
     # ------------------------------------------------------------------------------------------------- steps
@@ -115,6 +117,11 @@ class TorchExecutable:
         kind = SharedRun if any(map(is_on_device, step.cells)) else Run
         return kind(self.plan.program.name, self._code, step)
 
+    def shared_by(self, place: Place, run: Run) -> list[str]:
+        """The states that a place has."""
+        levels = [(s.name, s) for s in self._shared if s.type.extent.level in place.below]
+        return [name for name, state in levels if place in place.below[state.type.extent.level] and self._is_shared_by(state, place, run)]
+
     def _is_shared_by(self, state: ir.State, place: Place, run: Run) -> bool:
         """Whether the guard of a state holds, which the host can tell."""
         if state.guard is None or not isinstance(run, SharedRun):
@@ -132,13 +139,14 @@ class TorchExecutable:
             return _nothing
         with np.errstate(all="ignore"):
             now = self._begin(step, compiled=sum(c.facts["numel"] for c in step.cells) >= self.compile_from)
-            for number, level in enumerate(self._levels_of(tuple(dict.fromkeys(work.truth for work in now.works + now.beside)))):
+            levels = self._levels_of(tuple(dict.fromkeys(work.truth for work in now.works + now.beside)))
+            for number, level in enumerate(levels):
                 cross(self, now, number, level)
             shared = self._shared_updates(now)
             reports = self._reports(now)
             calls = [self._final(work, now) for work in now.works]
-        if step.comes_again and self._is_plain and not is_on_device(step.cells[0]):
-            self._expect(step, calls, now.compiled)
+        if step.comes_again and not is_on_device(step.cells[0]):
+            self._expect(step, now, calls, levels)
 
         @torch.no_grad()
         def finish() -> None:
@@ -150,12 +158,15 @@ class TorchExecutable:
 
         return finish
 
-    def _expect(self, step: Step, calls: Sequence[Bound], compiled: bool) -> None:
-        """Finds what takes the same step again, if another one is like it."""
+    def _expect(self, step: Step, now: Pass, calls: Sequence[Bound], levels: Sequence[Sequence[Barrier]]) -> None:
+        """Finds what takes the same step again, if another one is like it. What is kept for that takes as long as it saves."""
         changing = [c for c in self._conditions if c.hypers or c.reads_t]
-        step.passes = not lasts(changing, step.cells)
-        tables = None if step.passes else self._functions.tables(step.cells, calls, compiled)
-        step.again = Decided(tables, changing, step.cells) if tables and changing else tables
+        decided = frozenset(work.truth for work in now.works)
+        step.passes = decided not in self._passed and not lasts(changing, step.cells)
+        self._passed |= {decided} if step.passes else set()
+        tables = None if step.passes else self._functions.tables(step.cells, calls, now.compiled)
+        again = tables if tables is None or self._is_plain else staged(self, now, tables, levels)
+        step.again = Decided(again, changing, step.cells) if again and changing else again
 
     def _begin(self, step: Step, compiled: bool) -> Pass:
         run = self._run(step) if self._shares else None
@@ -246,13 +257,22 @@ class TorchExecutable:
 
     def answers(self, key: Any, nodes: Sequence[Node], works: Sequence[Work], now: Pass) -> list[tuple[CellCode, Sequence[Tensor]]]:
         """The values of expressions for each of some parameters, with the function that computed them."""
+        calls = self.asking(key, nodes, works, now)
+        found = self._functions.answers(calls, now.compiled)
+        return [(bound.code, values) for bound, values in zip(calls, found, strict=True)]
+
+    def asking(self, key: Any, nodes: Sequence[Node], works: Sequence[Work], now: Pass) -> list[Bound]:
+        """What computes them, one for each parameter."""
         calls = []
         for work in works:
             outputs = [Output(x) for x in self.plan.decided(nodes, work.truth)]
             code = self._functions.code((*key, work.truth), outputs, work.cell.weights.dtype)
             calls.append(self._bound(code, work, now, work.cell.state))
-        found = self._functions.answers(calls, now.compiled)
-        return [(bound.code, values) for bound, values in zip(calls, found, strict=True)]
+        return calls
+
+    def asked_again(self, key: Any, nodes: Sequence[Node], now: Pass) -> Any:
+        """What computes them in later steps, of all parameters; None where nothing does."""
+        return self._functions.tables(now.step.cells, self.asking(key, nodes, now.works, now), now.compiled, answering=True)
 
     def _call(self, code: CellCode, work: Work, now: Pass, states: Any) -> Any:
         return self._functions.run(self._bound(code, work, now, states), now.compiled)

@@ -108,8 +108,10 @@ class Functions:
         """What computes numbers where the host knows neither `t` nor all hypers."""
         return DeviceScalars(nodes)
 
-    def tables(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool) -> Any:
-        """What takes a step again that needs nothing but these calls, one for each cell: see `repeat`. None where nothing does."""
+    def tables(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool, answering: bool = False) -> Any:
+        """What makes these calls again, one for each cell: see `repeat`. None where nothing does. `answering`: they return numbers."""
+        if answering:
+            return None
         together: dict[tuple[Any, ...], list[int]] = {}
         for place, bound in enumerate(calls):
             code = bound.code

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import sent
-from optlang.backends.repeat import GRADIENT, WEIGHTS, Counts, Hypers, Table, key_of
+from optlang.backends.repeat import GRADIENT, WEIGHTS, Counts, Hypers, Known, Table, key_of
 from optlang.backends.torch.views import flat
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Joined(Table):
     def __init__(self, functions: Functions, calls: Sequence[tuple[Cell, Bound]], compiled: bool) -> None:
         first = calls[0][1]
         keys = [key_of(first, place, 0) for place in range(len(first.code.tensors))]
-        super().__init__(keys, functions.scalars(first.code).host, calls)
+        super().__init__(keys, functions.scalars(first.code), calls)
         self.functions, self.code, self.compiled, self.like = functions, first.code, compiled, first.s
         self.weights = [cell.weights for cell, _ in calls]
         self.parts = [self._flat(key, calls) for key in keys]
@@ -38,10 +38,14 @@ class Joined(Table):
             return None
         return [flat((cell.weights if key == WEIGHTS else cell.state[key]).detach()) for cell, _ in calls]
 
+    def call(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], Array]:
+        """What is put end to end has no numbers of its own to return."""
+        raise NotImplementedError
+
     @torch.no_grad()
-    def ready(self, hypers: Hypers, counts: Counts, seed: int) -> Callable[[], None]:
+    def ready(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], None]:
         """All is computed, and what this returns writes it; that asks for no memory. Raises MissingFact."""
-        rows, places = self.rows(hypers, counts)
+        rows, places = self.rows(hypers, counts, known)
         gradients: list[Tensor] = [flat(p.grad) for p in self.weights]
         parts = [gradients if part is None else part for part in self.parts]
         writes: list[Write] = []

@@ -19,14 +19,13 @@ from optlang.backends.device_scalars import DeviceScalars, joined, sent
 from optlang.backends.formats import Packed
 from optlang.backends.handed import Handed, handed, stored
 from optlang.backends.kernels import Array, KernelFunctions, after, in_order, part_of, warn
-from optlang.backends.repeat import Counts, Hypers, Table, key_of
+from optlang.backends.repeat import Counts, Hypers, Known, Table, key_of
 from optlang.backends.torch.code import Output
-from optlang.backends.torch.functions import Bound
+from optlang.backends.torch.functions import Bound, Slots
 from optlang.backends.triton import lines, source
 from optlang.backends.triton.layout import layout
 from optlang.backends.triton.scalars import TritonScalars
 from optlang.backends.triton.tables import Grids, Tables, table_of
-from optlang.host import HostScalars
 from optlang.ir import Node
 
 TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16", torch.bool: "int8"}
@@ -99,29 +98,29 @@ class TritonFunctions(KernelFunctions):
         return launch(kernel, calls, fresh)
 
     def table(self, kernel: Loaded, calls: Sequence[tuple[Cell, Bound]]) -> Table:
-        return TritonTable(kernel, self.scalars(calls[0][1].code).host, calls)
+        return TritonTable(kernel, self.scalars(calls[0][1].code), calls)
 
 
 class TritonTable(Table):
     """Parameters that are stepped again by Triton: tables stay on the device."""
 
-    def __init__(self, loaded: Loaded, slots: HostScalars, calls: Sequence[tuple[Cell, Bound]]) -> None:
+    def __init__(self, loaded: Loaded, slots: Slots, calls: Sequence[tuple[Cell, Bound]]) -> None:
         super().__init__([key_of(calls[0][1], place, part) for place, part in loaded.places], slots, calls)
         self.loaded, self.device = loaded, calls[0][1].weights.device
         self.placed = loaded.placed(tuple(self.shapes), self.device)
 
-    def ready(self, hypers: Hypers, counts: Counts, seed: int) -> Callable[[], None]:
-        """A step that only has to be taken. Raises MissingFact."""
-        rows, places = self.rows(hypers, counts)
+    def call(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], Array]:
+        """A call of the kernels that only has to be made; [cells, returned] numbers, for which the host waits. Raises MissingFact."""
+        rows, places = self.rows(hypers, counts, known)
         numbers = sent(rows if rows.size else np.zeros(1, dtype=self.number), self.device)
         drawn = sent(self.counters(counts, seed), self.device) if self.draws else None
         pointers = self.placed.point(table_of(self.pointers, places))
 
-        def take() -> None:
-            start(self.loaded, self.placed, pointers, numbers, drawn)
-            self.versions.grow()
+        def made() -> Array:
+            results = start(self.loaded, self.placed, pointers, numbers, drawn)
+            return results.view(self.count, -1).cpu().numpy() if self.loaded.kernel.returned else None
 
-        return take
+        return made
 
 
 def launch(loaded: Loaded, calls: Sequence[Bound], fresh: Sequence[Sequence[Tensor]] = ()) -> Tensor:

@@ -1,0 +1,165 @@
+"""Steps with values per model that are taken again: kernels reduce, the host computes what parameters share, kernels write it.
+
+Only sums, means and extremes of all parameters, and states per model: what else has to be found out goes the long way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optlang import floats, ir, philox
+from optlang.backends.base import Repeat, Write
+from optlang.backends.repeat import Counts, Hypers, Known, Tables
+from optlang.backends.torch.barriers import question, values_inside
+from optlang.backends.torch.work import Pass
+from optlang.host import MissingFact
+from optlang.ir import Node
+from optlang.meaning import OVER_VALUES
+from optlang.philox import MODEL_STREAM
+from optlang.plan import PARTIAL, Barrier
+
+if TYPE_CHECKING:
+    from optlang.backends.torch import TorchExecutable
+
+Array = Any  # numpy.ndarray
+LEAVES = ("hyper", "state", "input", "random", "t")  # inputs are marks of barriers
+
+
+class Numbers:
+    """Some values per model by one function. Raises LookupError for those that take more than single numbers."""
+
+    def __init__(self, wanted: Sequence[Node]) -> None:
+        order = ir.walk(wanted)
+        leaves = {op: [node for node in order if node.op == op] for op in LEAVES}
+        single = all(node.type.extent.level in ("host", "model") and not node.type.window for node in order)
+        given = list(chain.from_iterable(leaves.values()))
+        made = floats.function(order, wanted, given)
+        if made is None or not single or any(not node.args and node.op != "const" and node not in given for node in order):
+            raise LookupError
+        self._function, self._wanted = made, tuple(wanted)
+        self.hypers, self._states = ([node.value for node in leaves[op]] for op in ("hyper", "state"))
+        self._marks, self._draws, self._reads_t = leaves["input"], leaves["random"], len(leaves["t"])
+
+    def __call__(self, hypers: Mapping[str, Any], states: Mapping[str, Any], known: Known, t: int, seed: int) -> dict[Node, Any]:
+        """Of the settings, states and marks that are known, at a step."""
+        given = *[hypers[name] for name in self.hypers], *[states[name] for name in self._states], *[known[mark] for mark in self._marks]
+        draws = [_draw(node, t, seed) for node in self._draws]
+        return dict(zip(self._wanted, self._function(*given, *draws, *[t] * self._reads_t), strict=True))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Barriers that are crossed together: `numbers` are what its kernels need; `counts` how many values each barrier goes over."""
+
+    numbers: Numbers
+    tables: Tables
+    barriers: Sequence[Barrier]
+    counts: Sequence[int]
+
+
+@dataclass
+class Staged:
+    """`states`: those per model, with what they become; `reports`: what the step tells; `groups`: those of its parameters."""
+
+    stages: Sequence[Stage]
+    last: Numbers
+    tables: Tables
+    states: Mapping[str, Tensor]
+    updates: Mapping[str, Node]
+    reports: Mapping[str, Node]
+    groups: Sequence[int]
+    lacks = False
+
+    def ready(self, hypers: Hypers, counts: Counts, seed: int) -> Write | None:
+        """The step of the same parameters; None where memory has changed, or values are not to be had in this way."""
+        if not all(stage.tables.hold() for stage in self.stages) or not self._agree(hypers):
+            return None
+        mine, latest = hypers[self.groups[0]], counts if isinstance(counts, int) else int(counts.max())
+        states = {name: state.item() for name, state in self.states.items()}
+        known: dict[Node, Any] = {}
+        try:
+            with np.errstate(all="ignore"):
+                for stage in self.stages:
+                    known |= stage.numbers(mine, states, known, latest, seed)
+                    known |= _reduced(stage, stage.tables.answers(hypers, counts, seed, known))
+                known |= self.last(mine, states, known, latest, seed)
+                write = self.tables.ready(hypers, counts, seed, known)
+        except (*floats.NO_ANSWER, MissingFact):
+            return None
+        return None if write is None else partial(self._take, write, known)
+
+    def _take(self, write: Write, known: Mapping[Node, Any]) -> Mapping[str, Any]:
+        write()
+        for name, node in self.updates.items():
+            _set(self.states[name], known[node])
+        return {name: known[node] for name, node in self.reports.items()}
+
+    def _agree(self, hypers: Hypers) -> bool:
+        """Whether groups have the same settings where values per model read them."""
+        first, *others = [hypers[number] for number in self.groups]
+        return not others or all(other[name] == first[name] for other in others for name in self._read)
+
+    @cached_property
+    def _read(self) -> set[str]:
+        return {name for numbers in (self.last, *(stage.numbers for stage in self.stages)) for name in numbers.hypers}
+
+    def learn(self, other: Repeat) -> None:
+        """There is one way only to decide such a step."""
+
+
+def _draw(node: Node, t: int, seed: int) -> float:
+    distribution, site = node.value
+    return float(philox.draw(distribution, (), t, site, seed, MODEL_STREAM))
+
+
+def _set(state: Tensor, value: float) -> None:
+    try:
+        state.fill_(value)
+    except RuntimeError:  # beyond its number type: then it is infinite
+        state.copy_(torch.tensor(value, dtype=torch.float64))
+
+
+def _reduced(stage: Stage, answers: Array) -> dict[Node, float]:
+    """The values of marks, from what each parameter contributes."""
+    columns = np.ascontiguousarray(answers.T)
+    values = {op: OVER_VALUES[op](columns, -1)[:, 0].tolist() for op in {PARTIAL[b.op] for b in stage.barriers}}
+    found: dict[Node, float] = {}
+    for place, (barrier, count) in enumerate(zip(stage.barriers, stage.counts, strict=True)):
+        value = values[PARTIAL[barrier.op]][place]
+        found[barrier.mark] = float(np.float64(value) / count) if barrier.op == "mean" else value
+    return found
+
+
+def staged(executable: TorchExecutable, now: Pass, tables: Tables, levels: Sequence[Sequence[Barrier]]) -> Staged | None:
+    """What takes the step of a pass again, if it is of such a kind. `tables`: its last kernels."""
+    program, run = executable.plan.program, now.run
+    crossed = [barrier for level in levels for barrier in level]
+    if run is None or now.beside or not all(_is_simple(barrier) for barrier in crossed):
+        return None
+    updates = {name: program.updates[name] for name in executable.shared_by(run.model, run)}
+    reports = program.reports or {}
+    try:
+        stages = []
+        for number, level in enumerate(levels):
+            again = executable.asked_again(*question(number, level), now)
+            if again is None:
+                return None
+            counts = [values_inside(b.args[0], run.model, now)[1] for b in level]
+            stages.append(Stage(Numbers(again.shared), again, level, counts))
+        last = Numbers([*tables.shared, *updates.values(), *reports.values()])
+    except LookupError:
+        return None
+    groups = list(dict.fromkeys(cell.group for cell in now.step.cells))
+    return Staged(stages, last, tables, dict(run.model.states), updates, reports, groups)
+
+
+def _is_simple(barrier: Barrier) -> bool:
+    return barrier.op in PARTIAL and barrier.asked is not None and barrier.value is not None and barrier.value.level == "model"

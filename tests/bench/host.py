@@ -1,0 +1,169 @@
+"""What a step takes on the host: every rule on tiny tensors, `python tests/bench/host.py --json out.json [RULE…]`.
+
+Processor time of one thread, in microseconds, steps of `ROUND` at a time: the median of the rounds. Tensors are so small that next
+to nothing is computed. The aim is 50 µs and 0.2 µs for each tensor. `stay`: no setting changes; `lr`: it does in every step, and
+nothing else; `all`: every setting that is not whole does. Rules that ask the model are told apart: their closure does nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+
+import optlang
+from optlang import library
+from optlang.bench.models import parameters
+from optlang.bench.results import device_name
+from optlang.ir import Program, Routing
+from optlang.ops import ASKING
+
+SHAPE = (4, 4)
+FEW, MANY = 1, 200  # tensors
+ROUND = 20  # steps, for the clock of the processor
+FIXED, EACH = 50.0, 0.2  # what is wanted, µs
+BIT = 1e-9  # settings change by so much
+Step = Callable[[], Any]
+
+
+def programs(rule: str) -> list[Program]:
+    made = optlang.Rule(rule).program
+    return [case.program for case in made.cases] if isinstance(made, Routing) else [made]
+
+
+def asks(rule: str) -> list[str]:
+    """What a rule wants from the model beside gradients."""
+    return sorted({op for program in programs(rule) for op in ASKING if program.uses(op)})
+
+
+def made(rule: str, count: int, backend: str) -> tuple[Any, Step]:
+    """An optimizer of tiny tensors, and its step."""
+    params = parameters([SHAPE] * count, torch.device("cpu"))
+    cls: Any = optlang.load(rule, backend=backend)
+    optimizer = cls(params)
+    for program in programs(rule):
+        optimizer.inputs |= {one.name: torch.full((), 0.5) for one in program.inputs}
+    if not asks(rule):
+        return optimizer, optimizer.step
+    loss = torch.tensor(1.0)
+
+    def closure() -> torch.Tensor:
+        return loss if "hvp" not in asks_of else _twice(params)
+
+    asks_of = asks(rule)
+    return optimizer, lambda: optimizer.step(closure)
+
+
+def _twice(params: list[torch.nn.Parameter]) -> torch.Tensor:
+    """A loss with gradients that can be differentiated again."""
+    loss = torch.stack([(p**2).sum() for p in params]).sum()
+    loss.backward()
+    return loss
+
+
+def changing(optimizer: Any, only_lr: bool) -> Step:
+    """Gives groups other settings, hardly: from step to step by as much more or less."""
+    kept = [dict(group) for group in optimizer.param_groups]
+    keys = [[key for key, value in group.items() if _is_setting(key, value) and (key == "lr" or not only_lr)] for group in kept]
+    turn = [0]
+
+    def change(by: float = 1 - BIT) -> None:
+        turn[0] ^= 1
+        for group, old, some in zip(optimizer.param_groups, kept, keys, strict=True):
+            for key in some:
+                group[key] = _times(old[key], by if turn[0] else 1.0)
+
+    try:
+        change()
+        optimizer.read_settings()
+    except ValueError:  # one of them must not be less
+        return lambda: change(1 + BIT)
+    return change
+
+
+def _is_setting(key: str, value: Any) -> bool:
+    return key != "params" and (type(value) is float or (type(value) is tuple and all(type(x) is float for x in value)))
+
+
+def _times(value: Any, factor: float) -> Any:
+    """Another object, as schedulers make, also of the same value."""
+    return tuple(x * factor for x in value) if type(value) is tuple else value * factor
+
+
+def timed(step: Step, rounds: int, change: Step | None = None) -> float:
+    """Microseconds; of what changes settings none."""
+    found = []
+    for _ in range(rounds):
+        taken = 0
+        if change is None:
+            start = time.process_time_ns()
+            for _ in range(ROUND):
+                step()
+            taken = time.process_time_ns() - start
+        for _ in range(ROUND if change else 0):
+            change()  # type: ignore[misc]
+            start = time.process_time_ns()
+            step()
+            taken += time.process_time_ns() - start
+        found.append(taken / ROUND / 1e3)
+    return statistics.median(found)
+
+
+def figures(rule: str, backend: str, rounds: int) -> dict[str, Any]:
+    found: dict[str, Any] = {"asks": asks(rule)} if asks(rule) else {}
+    for count in (FEW, MANY):
+        optimizer, step = made(rule, count, backend)
+        for _ in range(2 * ROUND):
+            step()
+        row = {"stay": timed(step, rounds)}
+        row |= {"lr": timed(step, rounds, changing(optimizer, True))} if any("lr" in g for g in optimizer.param_groups) else {}
+        row |= {"all": timed(step, rounds, changing(optimizer, False))}
+        found[str(count)] = {name: round(value, 1) for name, value in row.items()}
+    return found
+
+
+def is_inside(found: dict[str, Any], what: str) -> bool:
+    return all(found[str(count)].get(what, 0.0) <= FIXED + EACH * count for count in (FEW, MANY))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rules", nargs="*", metavar="RULE", help="default: all of the library")
+    parser.add_argument("--backend", default="cpp")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path, help="write all figures there")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    rules: dict[str, Any] = {}
+    for rule in chosen.rules or library.names():
+        try:
+            rules[rule] = figures(rule, chosen.backend, chosen.rounds)
+        except Exception as problem:  # one rule that cannot be stepped like this is no reason to lose the others
+            rules[rule] = {"failed": f"{type(problem).__name__}: {problem}"[:200]}
+        print(rule, json.dumps(rules[rule]), flush=True)
+    inside = {what: sum("failed" not in x and is_inside(x, what) for x in rules.values()) for what in ("stay", "lr", "all")}
+    about = {
+        "date": date.today().isoformat(), "device": device_name(torch.device("cpu")), "torch": torch.__version__,
+        "what": f"microseconds of processor time, one thread, {FEW} and {MANY} tensors of {SHAPE}", "wanted": [FIXED, EACH],
+        "rules": len(rules), "inside": inside,
+    }  # fmt: skip
+    print(json.dumps(about, indent=1))
+    if chosen.json:
+        lines = ",\n".join(f"  {json.dumps(rule)}: {json.dumps(found)}" for rule, found in rules.items())
+        chosen.json.write_text(json.dumps(about, indent=1)[:-2] + f',\n "by rule": {{\n{lines}\n }}\n}}\n')
+
+
+if __name__ == "__main__":
+    main()
