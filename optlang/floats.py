@@ -9,8 +9,6 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from optlang.ir import Node
 from optlang.meaning import maps, number
 
@@ -26,11 +24,11 @@ SPELLED = {  # exact, or rounded as IEEE 754 says, wherever it is computed
 
 def function(order: Sequence[Node], wanted: Sequence[Node], given: Sequence[Node]) -> Function | None:
     """Takes the values of hypers, facts and `t` in the order of `given`; gives those of `wanted`. `order`: all nodes, operands first.
-    None where an operator is no map."""
+    None where an operator is no map. Call it under `numpy.errstate(all="ignore")`."""
     if any(node.args and node.op not in SPELLED and node.op not in MAPS for node in order):
         return None
     names = {node: f"x{place}" for place, node in enumerate(order)}
-    space: dict[str, Any] = {"sqrt": math.sqrt, "errstate": np.errstate}
+    space: dict[str, Any] = {"sqrt": math.sqrt}
     lines = [f"{names[node]} = {'bool' if node.type.kind == 'bool' else 'float'}({names[node]})" for node in given]
     for node in order:
         if node.op == "const":
@@ -40,7 +38,6 @@ def function(order: Sequence[Node], wanted: Sequence[Node], given: Sequence[Node
             space |= {} if node.op in SPELLED else {f"numpy_{node.op}": MAPS[node.op]}
             lines.append(f"{names[node]} = {text.format(*(names[arg] for arg in node.args))}")
     lines.append(f"return ({''.join(f'{names[node]}, ' for node in wanted)})")
-    body = "".join(f"        {line}\n" for line in lines)
-    exec(f'def found({", ".join(names[node] for node in given)}):\n    with errstate(all="ignore"):\n{body}', space)
+    exec(f"def found({', '.join(names[node] for node in given)}):\n" + "".join(f"    {line}\n" for line in lines), space)
     made: Function = space["found"]
     return made

@@ -116,10 +116,10 @@ class HostScalars:
 
     def _compute(self, hypers: tuple[Any, ...], t: int, facts: tuple[int | None, ...]) -> tuple[Scalar, ...]:
         self._computed += 1
-        if self._computed > FEW and self._in_floats is not None and None not in facts:
-            with suppress(*floats.NO_ANSWER):
-                return self._in_floats(*hypers, *facts, *(t,) * self.reads_t)
         with np.errstate(all="ignore"):
+            if self._computed > FEW and self._in_floats is not None and None not in facts:
+                with suppress(*floats.NO_ANSWER):
+                    return self._in_floats(*hypers, *facts, *(t,) * self.reads_t)
             settled, known = self._settled(hypers, facts)
             values = self._at(t, settled, None in facts)
         found = known.copy()

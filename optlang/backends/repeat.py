@@ -41,7 +41,8 @@ class Table:
 
     def __init__(self, keys: Sequence[str], slots: Slots, calls: Sequence[tuple[Cell, Bound]]) -> None:
         like, cells = calls[0][1], [cell for cell, _ in calls]
-        self.shared, self._order = slots.shared, list(slots.order)
+        self.shared, self._order, own = slots.shared, slots.order, len(slots.host.nodes)
+        self._own, self._others = ([slots.order.index(place) for place in some] for some in (range(own), range(own, len(slots.order))))
         self.slots, self.count = slots.host, len(cells)
         self.number = np.float64 if like.s.dtype == torch.float64 else np.float32
         self.shapes = [tuple(cell.weights.shape) for cell in cells]
@@ -87,9 +88,11 @@ class Table:
         return self._with(known, rows) if self.shared else rows, places
 
     def _with(self, known: Known, rows: Array) -> Array:
-        with np.errstate(over="ignore"):
-            shared = np.array([[known[node] for node in self.shared]], dtype=self.number)
-        return np.concatenate([rows, shared.repeat(len(rows), 0)], 1)[:, self._order]
+        """Host numbers and those per model where the kernel looks for each."""
+        together = np.empty((len(rows), len(self._order)), self.number)
+        together[:, self._own] = rows
+        together[:, self._others] = [known[node] for node in self.shared]
+        return together
 
     def _rows_at(self, hypers: Hypers, t: int) -> Array:
         """The row of each kind."""
@@ -164,6 +167,8 @@ class Tables:
             (places, table.call(hypers, counts if isinstance(counts, int) else counts[places], seed, known)())
             for table, places in self._tables
         ]
+        if len(found) == 1:
+            return found[0][1]
         together = np.empty((self.count, found[0][1].shape[1]))
         for places, numbers in found:
             together[places] = numbers

@@ -60,6 +60,7 @@ class Again:
         for cell, count in zip(cells, each, strict=True):
             cell.state[COUNT] = count
         self.watch = Counts(each, self.counts)
+        self.written: Any = None  # what the settings were read from
         self.lacks = False  # of the last step: it was decided in a way that could be learned
         self.belongings = Belongings([group["params"] for group in groups], state)
 

@@ -72,16 +72,17 @@ class Gathered(Saved):
         again = self._again
         if again is None or self._is_special():
             return None
-        fits = (again.settings is settings or self._fits(again, settings)) and again.holds(self.param_groups, self.state)
+        fits = self._fits(again, settings) and again.holds(self.param_groups, self.state)
         begun = again.begun(self.param_groups) if fits else None
         if begun is None and not (fits and again.lacks):
             self._again = None
         return begun
 
     def _fits(self, again: Again, settings: list[dict[str, Any]]) -> bool:
-        """Whether settings are for the programs of the last step; as long as groups hold the same they are the same: see `Written`."""
-        again.settings = settings
-        return not is_special(self.param_groups) and self._keys(settings) == again.keys
+        """Whether settings are for the programs of the last step: as they are as long as plain numbers alone change, see `Written`."""
+        known = again.settings is settings or (again.written is self._written and self._written is not None)
+        again.settings, again.written = settings, self._written
+        return known or (not is_special(self.param_groups) and self._keys(settings) == again.keys)
 
     def _keys(self, settings: list[dict[str, Any]]) -> list[Key]:
         return [self._executable(group, hypers)[0] for group, hypers in zip(self.param_groups, settings, strict=True)]
@@ -223,6 +224,7 @@ class Gathered(Saved):
         elif not any(step.passes for step in steps):
             with suppress(MemoryError, torch.OutOfMemoryError, Unseen):  # the step is over
                 self._again = Again(self.param_groups, self.state, settings, self._keys(settings), work, steps)
+                self._again.written = self._written
 
     def _forget(self, known: int) -> None:
         """Parameters that a failed step was to be the first of have no state: all but the first ones."""

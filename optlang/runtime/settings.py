@@ -97,6 +97,11 @@ class Settings:
         number = self._number(name, value, where)
         return number if self.hypers[name].kind == "int" else value
 
+    def holds(self, name: str, value: float) -> bool:
+        """Whether a number is inside the range of a real hyper, without a look at the rest."""
+        bounds = self.hypers[name].bounds
+        return value == value if bounds is None else bounds.holds(value)
+
     def _number(self, name: str, value: Any, where: str) -> float | int | bool:
         """A value as a plain number. Raises TypeError for another kind, ValueError outside its range."""
         hyper = self.hypers[name]
@@ -188,20 +193,18 @@ class Written:
     def _renewed(self, number: int, group: Group) -> bool:
         """Whether all new values of a group could be taken by themselves."""
         of, (keys, values), found = self._of[number], self._kept[number], self.settings[number].copy()
-        for place, key in enumerate(keys):
-            if (value := group[key]) is not values[place]:
+        for key, old in zip(keys, values, strict=True):
+            if (value := group[key]) is not old:
                 names, numbers = of.plain.get(key, ()), value if key == "betas" else (value,)
-                if len(names) != _how_many(numbers):
+                if type(numbers) is not tuple or len(names) != len(numbers):
                     return False
-                found |= {name: of.checked(name, x, f" (group {number})") for name, x in zip(names, numbers, strict=True)}
+                for name, x in zip(names, numbers, strict=True):
+                    if type(x) is not float:
+                        return False
+                    found[name] = x if of.holds(name, x) else of.checked(name, x, f" (group {number})")
         values[:] = group.values()
         self.settings = [*self.settings[:number], found, *self.settings[number + 1 :]]
         return True
-
-
-def _how_many(numbers: Any) -> int:
-    """-1 for what is no tuple of plain numbers."""
-    return len(numbers) if type(numbers) is tuple and all(type(x) is float for x in numbers) else -1
 
 
 def _is_fixed(value: Any) -> bool:
