@@ -153,13 +153,20 @@ def test_random_rules(rule: ir.Program) -> None:
 
 @pytest.mark.parametrize("distribution", ["uniform", "rademacher", "normal", "exponential"])
 def test_draws_are_those_of_philox(distribution: str) -> None:
+    """Whatever the number of threads."""
     rule = program(f"rule R {{ w' = w + {distribution}() }}")
-    both = pair(rule, [torch.zeros(5000, dtype=torch.float64)], seed=11)
-    both.step()
     [site] = {node.value[1] for node in ir.walk(rule.roots()) if node.op == "random"}
-    expected = torch.from_numpy(philox.draw(distribution, (5000,), 1, site, 11, 0))
-    torch.testing.assert_close(both.weights[0], expected, rtol=1e-14, atol=1e-15)
-    assert kernels(both.ours)
+    expected = torch.from_numpy(philox.draw(distribution, (50_000,), 1, site, 11, 0))
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            both = pair(rule, [torch.zeros(50_000, dtype=torch.float64)], seed=11)
+            both.step()
+            torch.testing.assert_close(both.weights[0], expected, rtol=1e-14, atol=1e-15)
+            assert kernels(both.ours)
+    finally:
+        torch.set_num_threads(before)
 
 
 REDUCING = """rule R {

@@ -11,6 +11,7 @@ import torch
 import optlang
 
 AdamW: Any = optlang.load("adamw")
+BACKENDS = ["cpp", "torch", "triton"]  # the last in the interpreter, where it is installed
 
 
 def stepped() -> tuple[Any, torch.Tensor]:
@@ -90,7 +91,7 @@ def _stepped_often(backend: str, name: str = "adamw", **settings: Any) -> tuple[
     return optimizer, p
 
 
-@pytest.mark.parametrize("backend", ["cpp", "torch"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("change", [_smaller, _smaller_in_place, _elsewhere, _larger_weights, _fewer_scales])
 def test_states_that_do_not_fit_their_weights_are_refused_before_memory_is_touched(change: Any, backend: str) -> None:
     optimizer, p = _stepped_often(backend, **({"state": "int8"} if change is _fewer_scales else {}))
@@ -111,7 +112,7 @@ def test_values_per_row_that_do_not_fit_their_weights_are_refused() -> None:
         optimizer.step()
 
 
-@pytest.mark.parametrize("backend", ["cpp", "torch"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
 def test_weights_may_get_another_number_type_between_steps(dtype: torch.dtype, backend: str) -> None:
     """States stay as they are; the numbers are those of the reference."""
@@ -126,10 +127,11 @@ def test_weights_may_get_another_number_type_between_steps(dtype: torch.dtype, b
     torch.testing.assert_close(*sides, rtol=1e-6 if dtype == torch.float64 else 1e-2, atol=0)
 
 
-def test_tied_weights_are_stepped_once() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_tied_weights_are_stepped_once(backend: str) -> None:
     """Two layers with one parameter: as torch has it, by the sum of both gradients."""
     sides = []
-    for make in (optlang.load("adamw", backend="cpp"), torch.optim.AdamW):
+    for make in (optlang.load("adamw", backend=backend), torch.optim.AdamW):
         torch.manual_seed(0)
         one, other = torch.nn.Linear(6, 6, bias=False), torch.nn.Linear(6, 6, bias=False)
         other.weight = one.weight
@@ -140,6 +142,38 @@ def test_tied_weights_are_stepped_once() -> None:
             optimizer.step()
         sides.append(one.weight.detach())
     torch.testing.assert_close(*sides)
+
+
+ODD = {
+    "transposed": (lambda x: x.T, lambda g: g), "of transposed gradients": (lambda x: x, lambda g: g.T.contiguous().T),
+    "every other": (lambda x: x.repeat(2, 3)[::2, ::3], lambda g: g), "a part of another": (lambda x: torch.cat([x, x])[3:11], lambda g: g),
+    "channels last": (lambda x: x.view(2, 2, 2, 4).to(memory_format=torch.channels_last), lambda g: g),
+    "of gradients in channels last": (lambda x: x.view(2, 2, 2, 4), lambda g: g.to(memory_format=torch.channels_last)),
+    "of expanded gradients": (lambda x: x, lambda g: g[:1, :1].expand(g.shape)), "single": (lambda x: x[0, 0].clone(), lambda g: g),
+    "empty": (lambda x: x[:0], lambda g: g), "of gradients that are negated later": (lambda x: x, lambda g: torch._neg_view(-g)),
+    "of gradients without a number": (lambda x: x, lambda g: g.index_fill(0, torch.tensor(1), torch.nan)),
+    "of infinite gradients": (lambda x: x, lambda g: g.index_fill(0, torch.tensor(1), -torch.inf)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_parameters_and_gradients_of_any_kind(backend: str) -> None:
+    """In one step, again and again; in the middle each of them moves elsewhere."""
+    sides = []
+    for way in (backend, "reference"):
+        source = torch.Generator().manual_seed(0)
+        params = [torch.nn.Parameter(make(torch.randn(8, 4, generator=source))) for make, _ in ODD.values()]
+        optimizer: Any = optlang.load("lamb", backend=way)(zip(ODD, params, strict=True))
+        for step in range(6):
+            for p, (_, given) in zip(params, ODD.values(), strict=True):
+                p.grad = given(torch.randn(p.shape, generator=source))
+            for p in params if step == 4 else []:
+                p.data = p.data.clone(memory_format=torch.contiguous_format)
+            optimizer.step()
+        sides.append([p.detach() for p in params])
+        assert {one.backend for one in optimizer.backends()} == {way}
+    for name, ours, theirs in zip(ODD, *sides, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6, equal_nan=True, msg=lambda told, name=name: f"{name}: {told}")
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch_pairs import Pair, tensors
 
 import optlang
-from optlang import ir
+from optlang import ir, philox
 from optlang.backends import passes
 from optlang.backends.handed import stored
 from optlang.types import TENSOR, needs_matrix
@@ -91,6 +91,17 @@ def test_expressions(text: str) -> None:
     both = pair(program(f"rule R {{ {text}  w' = w - 0.1*x }}"), tensors(SHAPES))
     for _ in range(2):
         both.step()
+    assert kernels(both)
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "rademacher", "normal", "exponential"])
+def test_draws_are_those_of_philox(distribution: str) -> None:
+    rule = program(f"rule R {{ w' = w + {distribution}() }}")
+    both = pair(rule, [torch.zeros(5000, dtype=torch.float64)], seed=11)
+    both.step()
+    [site] = {node.value[1] for node in ir.walk(rule.roots()) if node.op == "random"}
+    expected = torch.from_numpy(philox.draw(distribution, (5000,), 1, site, 11, 0))
+    torch.testing.assert_close(both.weights[0], expected, rtol=1e-14, atol=1e-15)
     assert kernels(both)
 
 
