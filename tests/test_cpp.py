@@ -23,7 +23,7 @@ import optlang
 from optlang import ir, philox
 from optlang.analysis import live
 from optlang.backends import build, stored
-from optlang.backends.cpp import BACKEND
+from optlang.backends.cpp import BACKEND, source
 from optlang.backends.cpp.kernels import CppFunctions
 
 LIBRARY = sorted(p.stem for p in (Path(__file__).parent.parent / "library").rglob("*.opt") if p.stem != "std")
@@ -177,11 +177,13 @@ REDUCING = """rule R {
 }"""
 
 
-def test_any_number_of_threads_gives_the_same_bits() -> None:
+def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And any number of tensors that go through all passes before the next ones."""
     before, results = torch.get_num_threads(), []
     try:
-        for threads in (1, 2, 3):
+        for threads, chunks in ((1, source.WAVE), (2, source.WAVE), (3, source.WAVE), (1, 1), (2, 5)):
             torch.set_num_threads(threads)
+            monkeypatch.setattr(source, "WAVE", chunks)
             both = pair(program(REDUCING), tensors([(300, 401), (70_000,), (3,)]))
             for _ in range(3):
                 both.step()

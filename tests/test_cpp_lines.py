@@ -10,7 +10,7 @@ from torch_pairs import Pair, tensors
 
 import optlang
 from optlang import ir
-from optlang.backends.cpp import BACKEND
+from optlang.backends.cpp import BACKEND, source
 from optlang.backends.cpp.layout import CHUNK, LEAST_ROWS, Room, layout
 
 EVERYTHING = """rule Everything { hyper lr = 0.01 in (0, inf)
@@ -90,11 +90,13 @@ def test_memory_in_any_order() -> None:
     stepped(program(EVERYTHING), given)
 
 
-def test_any_number_of_threads_gives_the_same_bits() -> None:
+def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And any number of tensors that go through all passes before the next ones."""
     before, results = torch.get_num_threads(), []
     try:
-        for threads in (1, 2, 3):
+        for threads, chunks in ((1, source.WAVE), (2, source.WAVE), (3, source.WAVE), (2, 1)):
             torch.set_num_threads(threads)
+            monkeypatch.setattr(source, "WAVE", chunks)
             results.append(stepped(program(EVERYTHING), tensors(SMALL + LARGE)).weights)
     finally:
         torch.set_num_threads(before)

@@ -177,9 +177,16 @@ def test_cpp_stores_what_torch_stores(state: str, weights: str) -> None:
 HOLDS = "rule Holds { hyper lr = 1 state m = 0 m' = g w' = w - lr*m }"
 
 
+def between_fp8() -> Tensor:
+    """The middles between neighbouring numbers of e4m3, as parts of its largest."""
+    levels = torch.arange(127, dtype=torch.uint8).view(torch.float8_e4m3fn).float()
+    middles = (levels[1:] + levels[:-1]) / 2 / 448
+    return torch.cat([middles, -middles])
+
+
 def near_borders(name: str) -> Tensor:
     """Numbers on and around all borders of a format, in blocks whose largest are powers of two, and random ones."""
-    borders = formats.borders(name) if name in TABLES else torch.linspace(-1, 1, 700)
+    borders = formats.borders(name) if name in TABLES else between_fp8() if name == "fp8" else torch.linspace(-1, 1, 700)
     least, most = torch.tensor(-torch.inf), torch.tensor(torch.inf)
     beside = [torch.nextafter(borders, least), torch.nextafter(borders, most), torch.tensor([1e-40, -0.0, -1])]
     x = torch.cat([borders, *beside, numbers(4500)])
@@ -213,7 +220,7 @@ def test_lines_say_where_borders_are(name: str) -> None:
     zero, bins, whole = cpp_storage.zero(name), cpp_storage.bins(name).double(), cpp_storage.whole(name)
     borders = formats.borders(name).double()[max(0, zero) : -1]
     x = borders * whole + cpp_storage.OFFSET
-    slopes, heights, later, flat = bins[:, x.log2().floor().long() + 31]
+    slopes, heights, later, flat = bins[:, [cpp_storage.bin_of(power) for power in x.log2().floor().int().tolist()]]
     place = torch.minimum(slopes * x + heights, later * x + flat) / cpp_storage.STEPS - cpp_storage.MARGIN
     wanted = torch.arange(1, len(borders) + 1) + (zero < 0)
     late = (wanted & (wanted - 1) == 0) & (not cpp_storage.is_even(name))

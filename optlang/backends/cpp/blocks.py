@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from optlang.backends.formats import FORMATS
+
 
 @dataclass(frozen=True)
 class Buffer:
@@ -20,20 +22,29 @@ class Buffer:
     is_written: bool
 
     def opened(self) -> str:
-        return f"  open_{self.form}(x.pointers + {self.column}, low, high, b{self.column});"
+        return f"  open_{self.form}(x.pointers + {self.column}, low, part, size, b{self.column});"
 
-    def closed(self, beside: str) -> str:
-        return f"  close_{self.form}(x.pointers + {self.column}, low, high, b{self.column}, x.counter, {self.place}, {beside});"
+    @property
+    def has_scales(self) -> bool:
+        return bool(FORMATS[self.form].block)
+
+    def closing(self) -> str:
+        given = f"t{self.column}" if self.has_scales else f"x.counter, {self.place}"
+        begun = f"close_{self.form}(x.pointers + {self.column}, low, size, b{self.column}, {given})"
+        return f"  auto c{self.column} = {begun};"
 
 
 def in_blocks(buffers: Sequence[Buffer], loop: Sequence[str], rest: Sequence[str]) -> list[str]:
-    """`loop` over all elements of a block, and `rest` over those from `from` to `until` while the last buffer is closed."""
+    """`loop` over the elements from `from` to `until`, part by part as they are opened, and `rest` over the same as they are closed."""
     written = [buffer for buffer in buffers if buffer.is_written]
-    lines = ["  const auto block = [&](i64 low, auto size) __attribute__((always_inline)) {", "  const i64 high = low + size;"]
-    lines += [f"  float b{buffer.column}[BLOCK];" for buffer in buffers]
-    lines += [*(buffer.opened() for buffer in buffers if buffer.is_read), *loop]
-    if rest:
-        lines += ["  const auto rest = [&](i64 part) {", "  const i64 from = low + part, until = part_end(low, part, size);", *rest, "  };"]
-    ways = ["nothing"] * (len(written) - 1) + ["rest" if rest else "nothing"]
-    lines += [buffer.closed(way) for buffer, way in zip(written, ways, strict=False)]
+    part = ["  EACH_PART {", "  const i64 from = low + part, until = from + count_of(part, size);"]
+    lines = ["  const auto block = [&](i64 low, auto size) __attribute__((always_inline)) {"]
+    lines += [f"  alignas(64) float b{buffer.column}[BLOCK];" for buffer in buffers]
+    scaled = [buffer.column for buffer in written if buffer.has_scales]
+    lines += [f"  Largest t{column}(size);" for column in scaled]
+    lines += [*part, *(buffer.opened() for buffer in buffers if buffer.is_read), *loop]
+    lines += [*(f"  t{column}.see(part, size, b{column});" for column in scaled), "  }"]
+    lines += [buffer.closing() for buffer in written]
+    lines += [*part, *(f"  c{buffer.column}.part(part);" for buffer in written), *rest, "  }"] if written else []
+    lines += [f"  done(c{buffer.column});" for buffer in written]
     return [*lines, "  };", "  for (; low + BLOCK <= high; low += BLOCK) block(low, Whole());", "  if (low < high) block(low, high - low);"]

@@ -14,6 +14,7 @@ from optlang.types import Frame
 
 Array = Any  # numpy.ndarray
 CHUNK = 1 << 14  # elements: what a chunk touches stays in the second-level cache
+WAVE = 64  # chunks that go through all passes before the next ones do: weights and two states of them stay in the last cache
 LEAST_ROWS = 512  # of a chunk that leaves values per column beside: they are few beside its elements
 
 

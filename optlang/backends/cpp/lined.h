@@ -25,25 +25,26 @@ static inline Tensor tensor_at(const All& all, i64 n) {
           shape.batch, shape.rows, shape.cols, all.lines + shape.lines};
 }
 
-template <class F> static void all_chunks(const All& all, F pass) {
-  const i64 chunks = all.starts[all.count];
+// Some tensors that go through all passes together. What follows is for all threads of a team.
+struct Wave { i64 first, last; };
+// `back`: from the last chunk to the first, as what was touched last is in the cache.
+template <class F> static void all_chunks(const All& all, Wave wave, bool back, F pass) {
+  const i64 begin = all.starts[wave.first], end = all.starts[wave.last];
   double* const partial = all.room + all.count * SUMS;
-  #pragma omp parallel if (chunks > 3)
-  {
-    i64 n = 0;
-    #pragma omp for schedule(dynamic)
-    for (i64 c = 0; c < chunks; c++) {
-      n = tensor_of(c, n, all.starts, all.count);
-      const Shape& shape = all.shapes[n];
-      const i64 place = c - all.starts[n];
-      pass(tensor_at(all, n), chunk_at(shape, place), partial + c * SUMS, all.lines + shape.beside + place * BESIDE * shape.cols);
-    }
+  i64 n = wave.first;
+  #pragma omp for schedule(dynamic)
+  for (i64 k = begin; k < end; k++) {
+    const i64 c = back ? begin + end - 1 - k : k;
+    n = tensor_of(c, n, all.starts, all.count);
+    const Shape& shape = all.shapes[n];
+    const i64 place = c - all.starts[n];
+    pass(tensor_at(all, n), chunk_at(shape, place), partial + c * SUMS, all.lines + shape.beside + place * BESIDE * shape.cols);
   }
 }
-template <class F> static void all_tensors(const All& all, F gather) {
+template <class F> static void all_tensors(const All& all, Wave wave, F gather) {
   double* const partial = all.room + all.count * SUMS;
-  #pragma omp parallel for schedule(dynamic) if (all.starts[all.count] > 3)
-  for (i64 n = 0; n < all.count; n++) {
+  #pragma omp for schedule(dynamic)
+  for (i64 n = wave.first; n < wave.last; n++) {
     const Shape& shape = all.shapes[n];
     gather(tensor_at(all, n), shape, partial + all.starts[n] * SUMS, all.lines + shape.beside, all.room + n * SUMS);
   }

@@ -195,10 +195,10 @@ class LinedWriter(Writer):
         for number in range(self.passes):
             if self.found(number) or (number == self.passes - 1 and self.writes()):
                 functions.append(self.pass_(number))
-                stages.append(f"  all_chunks(all, pass_{number});")
+                stages.append(f"    all_chunks(all, wave, {str(bool(number % 2)).lower()}, pass_{number});")
             if super().found(number):
                 functions.append(self.gathered(number))
-                stages.append(f"  all_tensors(all, gather_{number});")
+                stages.append(f"    all_tensors(all, wave, gather_{number});")
         entry = ENTRY.replace("@STAGES", "\n".join(stages))
         return [self.constants(returned, len(self._beside())), header("lined.h"), *functions, self.finish(), entry]
 
@@ -207,7 +207,12 @@ ENTRY = """
 extern "C" void step(i64 count, const i64* sizes, const i64* starts, char* const* pointers, const number* const* rows,
                      const u32* counters, double* room, double* results, const Shape* shapes, double* lines) {
   const All all = {count, sizes, starts, pointers, rows, counters, room, shapes, lines};
+  #pragma omp parallel if (starts[count] > 3)
+  for (i64 first = 0, last; first < count; first = last) {
+    last = wave_end(first, count, starts, WAVE);
+    const Wave wave = {first, last};
 @STAGES
+  }
   #pragma omp parallel for schedule(dynamic) if (starts[count] > 3)
   for (i64 n = 0; n < count; n++) finish(tensor_at(all, n), results + n * RETURNED);
 }

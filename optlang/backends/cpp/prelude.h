@@ -72,9 +72,9 @@ static inline double draw_normal(Words x) {
   return std::sqrt(-2.0 * std::log(unit(x.a))) * std::cos(6.283185307179586 * unit(x.b));
 }
 
-// The tensor of a chunk: in most cases that of the chunk before, or the next one.
+// The tensor of a chunk: in most cases that of the chunk before, or one beside it.
 static inline i64 tensor_of(i64 chunk, i64 before, const i64* starts, i64 count) {
-  for (i64 n = before; n < before + 2 && n < count; n++)
+  for (i64 n = before > 0 ? before - 1 : 0; n < before + 2 && n < count; n++)
     if (starts[n] <= chunk && chunk < starts[n + 1]) return n;
   i64 below = 0, above = count;
   while (above - below > 1) {
@@ -82,6 +82,12 @@ static inline i64 tensor_of(i64 chunk, i64 before, const i64* starts, i64 count)
     if (starts[middle] <= chunk) below = middle; else above = middle;
   }
   return below;
+}
+// Where a wave of tensors ends: what goes through all passes before the next one, so that later passes find it in the cache.
+static inline i64 wave_end(i64 first, i64 count, const i64* starts, i64 chunks) {
+  i64 last = first + 1;
+  while (last < count && starts[last + 1] - starts[first] <= chunks) last++;
+  return last;
 }
 
 // One tensor of a step. `row` holds the numbers known before, `sums` its finished reductions, `lines` those to rows and columns.

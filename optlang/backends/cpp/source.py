@@ -1,7 +1,7 @@
 """C++ source for many parameters at once: the stages of a plan as passes over chunks of all tensors.
 
-Chunks go to threads; see `passes`. Numbers known before the stage come in a row for each tensor. Nothing of a `.opt` file
-enters the text but numbers: names are made here.
+Chunks go to threads; see `passes`. Waves of tensors that the cache holds go through all passes, one wave after the other. Numbers
+known before the stage come in a row for each tensor. Nothing of a `.opt` file enters the text but numbers: names are made here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from optlang.backends.cpp.blocks import Buffer, in_blocks
-from optlang.backends.cpp.layout import CHUNK, Room
+from optlang.backends.cpp.layout import CHUNK, WAVE, Room
 from optlang.backends.cpp.storage import storage
 from optlang.backends.formats import Packed
 from optlang.backends.passes import REDUCTIONS, Passes, whole_power
@@ -121,15 +121,15 @@ class Writer(Passes):
         first = [n for n in self.computed(list(new), list(self.reread)) if n in elements]
         again = [n for n in first if n in later and n not in new and n.op not in (*TENSORS, *QUICK)]
         if not new or not later or again or set(new.values()) & set(later):
-            return self._loop(elements, sums, writes), []
-        loop = self._loop(first, [], packed)
+            return self._loop(elements, sums, writes, PART), []
+        loop = self._loop(first, [], packed, PART)
         self.reread |= new
-        return loop, self._loop([n for n in later if n in elements], sums, others, ("from", "until"))
+        return loop, self._loop([n for n in later if n in elements], sums, others, PART)
 
     def _buffer(self, node: Node, read: Collection[Node], written: Collection[Node]) -> Buffer:
         kind = self.types[node]
         assert isinstance(kind, Packed)
-        return Buffer(kind.form.name, self.tensors[node], kind.place, node in read, node in written)
+        return Buffer(kind.form.name, self.tensors[node], kind.place, node in read and not self._is_half(node), node in written)
 
     def begun(self, number: int) -> tuple[list[Node], list[tuple[Node, Node]]]:
         """What a pass computes, and what it writes into tensors with what."""
@@ -142,10 +142,16 @@ class Writer(Passes):
     def _is_packed(self, node: Node) -> bool:
         return isinstance(self.types[node], Packed)
 
+    def _is_half(self, node: Node) -> bool:
+        """Whether what is stored of it is the upper half of each number: that is read where it lies."""
+        kind = self.types[node]
+        return isinstance(kind, Packed) and kind.form.draws
+
     def pointers(self, body: Collection[Node], written: Collection[Node]) -> list[str]:
-        """Those of the tensors that are read or written and not packed."""
-        used = [n for n in self.types if (n in body or n in written) and self.index(n.type.extent) and not self._is_packed(n)]
-        return [f"  {self.types[n]}* p{self.tensors[n]} = ({self.types[n]}*)x.pointers[{self.tensors[n]}];" for n in used]
+        """Those of the tensors that are read or written element by element."""
+        plain = [n for n in self.types if (n in body or n in written) and self.index(n.type.extent) and not self._is_packed(n)]
+        words = {n: str(self.types[n]) for n in plain} | {n: "bf16" for n in self.types if n in body and self._is_half(n)}
+        return [f"  {word}* p{self.tensors[n]} = ({word}*)x.pointers[{self.tensors[n]}];" for n, word in words.items()]
 
     def stored(self, target: Node, text: str) -> str:
         place, index = self.tensors[target], self.index(target.type.extent)
@@ -179,9 +185,9 @@ class Writer(Passes):
 
     def spell(self, node: Node) -> str:
         if node in self.reread or node.op in TENSORS:
-            node = self.reread.get(node, node)
+            is_new, node = node in self.reread, self.reread.get(node, node)
             place = self.tensors[node]
-            if self._is_packed(node):
+            if self._is_packed(node) and (is_new or not self._is_half(node)):
                 return f"b{place}[i - low]"
             index = self.index(node.type.extent)
             return f"load(p{place}[{index}])" if index else f"load(*({self.types[node]}*)x.pointers[{place}])"
@@ -216,7 +222,7 @@ class Writer(Passes):
         """The one function that is called."""
         parts = []
         for number in range(self.passes):
-            parts.append(PASS.replace("@NUMBER", str(number)))
+            parts.append(PASS.replace("@NUMBER", str(number)).replace("@PLACE", BACK if number % 2 else "k"))
             done = [n for n in self.sums if self.depth[n] == number + 1]
             parts += map(self._gathered, done)
         return self.constants(returned) + ENTRY.replace("@PASSES", "\n".join(parts))
@@ -224,14 +230,17 @@ class Writer(Passes):
     def _gathered(self, node: Node) -> str:
         text = GATHER.replace("@SUM", str(self.sums[node])).replace("@START", START[node.op])
         text = text.replace("@ADD", ADD[node.op].format(total="total", y="y"))
-        return text.replace("@SHARE", " / (double)sizes[n]" if node.op == "mean" else "")
+        return text.replace("@SHARE", " / (double)sizes[x]" if node.op == "mean" else "")
 
     def constants(self, returned: int, beside: int = 0) -> str:
         """Sizes that `step` goes by."""
         sizes = {"TENSORS": len(self.columns), "SUMS": len(self.sums), "RETURNED": returned, "CHUNK": CHUNK, "BESIDE": beside}
+        sizes |= {"WAVE": WAVE, "AT_ONCE": 1} if self.passes > 1 else {"WAVE": ALL, "AT_ONCE": 4}
         return "".join(f"const i64 {name} = {size};\n" for name, size in sizes.items())
 
 
+PART = ("from", "until")  # of a block
+ALL = 1 << 62  # chunks
 QUICK = ("add", "sub", "mul", "neg")  # sooner computed twice than kept
 SLOT = re.compile(r"\bs(\d+)\b")
 START = {"sum": "0", "mean": "0", "count": "0", "amax": "-INFINITY", "amin": "INFINITY"}
@@ -250,30 +259,32 @@ static inline Tensor tensor_at(i64 n, const i64* sizes, char* const* pointers, c
 // `room`: SUMS numbers for each tensor, then for each chunk.
 extern "C" void step(i64 count, const i64* sizes, const i64* starts, char* const* pointers, const number* const* rows,
                      const u32* counters, double* room, double* results, const void*, double*) {
-  const i64 chunks = starts[count];
   double* const partial = room + count * SUMS;
+  #pragma omp parallel if (starts[count] > 3)
+  for (i64 first = 0, last, n = 0; first < count; first = last) {
+    last = wave_end(first, count, starts, WAVE);
 @PASSES
+  }
   for (i64 n = 0; n < count; n++) finish(tensor_at(n, sizes, pointers, rows, counters, room), results + n * RETURNED);
 }
 """
-PASS = """  #pragma omp parallel if (chunks > 3)
-  {
-    i64 n = 0;
-    #pragma omp for schedule(dynamic, 4)
-    for (i64 c = 0; c < chunks; c++) {
+PASS = """    #pragma omp for schedule(dynamic, AT_ONCE)
+    for (i64 k = starts[first]; k < starts[last]; k++) {
+      const i64 c = @PLACE;
       n = tensor_of(c, n, starts, count);
       const i64 low = (c - starts[n]) * CHUNK, high = low + CHUNK < sizes[n] ? low + CHUNK : sizes[n];
       pass_@NUMBER(tensor_at(n, sizes, pointers, rows, counters, room), low, high, partial + c * SUMS);
-    }
-  }"""
-GATHER = """  for (i64 n = 0; n < count; n++) {
-    double total = @START;
-    for (i64 c = starts[n]; c < starts[n + 1]; c++) {
-      const double y = partial[c * SUMS + @SUM];
-      total = @ADD;
-    }
-    room[n * SUMS + @SUM] = total@SHARE;
-  }"""
+    }"""
+BACK = "starts[first] + starts[last] - 1 - k"  # what the pass before has touched last comes first
+GATHER = """    #pragma omp for schedule(static)
+    for (i64 x = first; x < last; x++) {
+      double total = @START;
+      for (i64 c = starts[x]; c < starts[x + 1]; c++) {
+        const double y = partial[c * SUMS + @SUM];
+        total = @ADD;
+      }
+      room[x * SUMS + @SUM] = total@SHARE;
+    }"""
 
 
 def clauses(sums: Sequence[tuple[int, str]]) -> str:

@@ -9,7 +9,7 @@ only what comes nearer to a border than that is divided and compared. (Processor
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence, Set
 from functools import cache
 from pathlib import Path
 
@@ -19,20 +19,24 @@ from torch import Tensor
 from optlang.backends import formats
 from optlang.backends.formats import FORMATS
 
+TABLES = {"int8", "uint8", "int4", "uint4"}
 SHORT = 0.25  # of a level: lines lie so far below the count that they never exceed it, and by less than one border
-MARGIN = 2.0**-13  # of a level, as in storage.h
+MARGIN = 2.0**-13  # of a level, as in codes.h
 STEPS = 65536  # of a place
 LATE = 0.2  # of a level: how far behind a whole place the first border of a decade is
 STEEP = 4096.0  # levels for a magnitude: what differs by rounding alone is unsure, and nothing else
-OFFSET = 2.0**-25  # what storage.h adds to magnitudes, so that there is none below 2^-25
+BINS = 16
+OFFSET = 2.0**-25  # what codes.h adds to magnitudes, so that there is none below 2^-25
 
 
-def storage(names: Collection[str]) -> list[str]:
+def storage(names: Set[str]) -> list[str]:
     """The text for some formats; nothing if there are none."""
-    if not names:
-        return []
-    tables = [_tables(name) + _calls(name) for name in sorted(names) if FORMATS[name].block]
-    return [(Path(__file__).parent / "storage.h").read_text(encoding="utf-8"), *tables]
+    parts = {
+        "storage.h": True, "levels.h": any(FORMATS[name].block for name in names), "codes.h": not names.isdisjoint(TABLES),
+        "fp8.h": "fp8" in names, "bf16.h": any(not FORMATS[name].block for name in names),
+    }  # fmt: skip
+    headers = [(Path(__file__).parent / name).read_text(encoding="utf-8") for name, is_used in parts.items() if is_used]
+    return [*headers, *(_tables(name) + _calls(name) for name in sorted(names) if FORMATS[name].block)] if names else []
 
 
 @cache
@@ -85,20 +89,25 @@ def lines(name: str) -> list[tuple[float, float]]:
 
 
 def whole(name: str) -> float:
-    """What magnitudes are multiplied by, so that those from the last border up are the ones from 1 up, but for rounding."""
-    return torch.tensor((1 + 2.0**-21) / formats.borders(name)[-1].item()).item()
+    """What magnitudes are multiplied by, so that those from the last border up are the ones from 2 up, but for rounding."""
+    return torch.tensor((2 + 2.0**-20) / formats.borders(name)[-1].item()).item()
+
+
+def bin_of(power: int) -> int:
+    """Where magnitudes from 2^power up to twice that are found: two powers share a bin, so that those from 2 up have one of their own."""
+    return (power + 127) // 2 % BINS
 
 
 def bins(name: str) -> Tensor:
-    """Places for multiplied magnitudes from 2^(k - 31) up to twice that, in 65536ths: slopes and heights of two lines, of which
-    the lower counts; [4, 32]."""
-    found = []
-    for k in range(32):
-        ends = [2.0 ** (k - 31) / whole(name), 2.0 ** (k - 30) / whole(name)]
+    """Places for multiplied magnitudes, from 2^-29 up to 8, in 65536ths: slopes and heights of two lines, of which the lower counts;
+    [4, 16]."""
+    found = [[0.0] * 4] * BINS
+    for power in range(-29, 3, 2):
+        ends = [2.0**power / whole(name), 2.0 ** (power + 2) / whole(name)]
         slopes, heights = zip(*_two_lines(name, ends), strict=True)
         steep = [STEPS * slope / whole(name) for slope in slopes]
         high = [STEPS * (height + MARGIN) - slope * OFFSET for height, slope in zip(heights, steep, strict=True)]
-        found.append([steep[0], high[0], steep[1], high[1]])
+        found[bin_of(power)] = [steep[0], high[0], steep[1], high[1]]
     return torch.tensor(found).T
 
 
@@ -108,8 +117,8 @@ def _two_lines(name: str, ends: Sequence[float]) -> list[tuple[float, float]]:
     if is_even(name):
         return pair if pair[1][0] * ends[1] + pair[1][1] >= 2 else [(0.0, 1.5)] * 2  # 0 has the code of the first level
     top, first = len(formats.levels(name)) - 1 - zero(name), formats.borders(name)[max(0, zero(name))].item()
-    if ends[0] * whole(name) == 1:
-        return [(STEEP * whole(name), top + LATE - 0.0006 - STEEP), (0.0, top + 0.5)]
+    if ends[0] * whole(name) == 2:
+        return [(STEEP * whole(name) / 2, top + LATE - 0.0006 - STEEP), (0.0, top + 0.5)]
     if ends[0] <= first < ends[1]:
         place = pair[0][0] * first + pair[0][1]
         return [(slope, height + round(place) + LATE - place) for slope, height in pair]
@@ -122,14 +131,14 @@ def _numbers(values: Sequence[float]) -> str:
 
 def _calls(name: str) -> str:
     """`open_NAME` and `close_NAME`, as passes call them, of what differs from other formats in its tables alone."""
-    way = "halves" if FORMATS[name].bits == 4 else "bytes"
-    opening = f"""static inline void open_{name}(char* const* at, i64 low, i64 high, float* to) {{
-  open_{way}(at, low, high, to, levels_{name});
+    way = "Halves" if FORMATS[name].bits == 4 else "Bytes"
+    opening = f"""template <class Size> static inline void open_{name}(char* const* at, i64 low, i64 part, Size size, float* to) {{
+  open_{way.lower()}(at, low, part, size, to, levels_{name});
 }}
 """
     if name == "fp8":
         return opening
-    return f"""{opening}template <class Rest>
-static inline void close_{name}(char* const* at, i64 low, i64 high, float* from, const u32*, u32, Rest rest) {{
-  close_{way}<{zero(name)}, {str(is_even(name)).lower()}>(at, low, high, from, codes_{name}, rest);
+    return f"""{opening}template <class Size>
+static inline auto close_{name}(char* const* at, i64 low, Size size, const float* from, const Largest& largest) {{
+  return Close{way}<{zero(name)}, {str(is_even(name)).lower()}, Size>(at, low, size, from, largest, codes_{name});
 }}"""

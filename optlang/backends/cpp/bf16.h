@@ -1,0 +1,128 @@
+// The upper half of a float32, up or down by the draw. Eight elements share a draw: each takes a half word of it.
+static inline uint16_t raised(float x, uint16_t drawn) {
+  const u32 bits = bits_of(x), size = bits & 0x7fffffffu;
+  return (uint16_t)(size > 0x7f800000u ? 0x7fc0u : (bits + (size < 0x7f800000u ? drawn : 0)) >> 16);
+}
+#ifdef WIDE
+// Draws for a block, 16 bits for each element. Eight draws at a time, a word in the lower half of each lane: what stands above it never reaches a result. Four such side by
+// side: each waits for itself.
+static inline void draw_halves(i64 low, const u32* counter, u32 place, uint16_t* to) {
+  const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);  // unpacking undoes it
+  const __m512i left = _mm512_set1_epi64(0xD2511F53), right = _mm512_set1_epi64(0xCD9E8D57);
+  __m512i a[4], b[4], c[4], d[4];
+  EACH {
+    a[k] = _mm512_add_epi64(_mm512_set1_epi64(low / 8 + 8 * k), order);
+    b[k] = _mm512_srli_epi64(a[k], 32);
+    c[k] = _mm512_set1_epi64(counter[0]);
+    d[k] = _mm512_set1_epi64(0x80000000u + place);
+  }
+  u32 key = counter[1], more = counter[2];
+  #pragma GCC unroll 10
+  for (int round = 0; round < 10; round++) {
+    const __m512i one = _mm512_set1_epi64(key), other = _mm512_set1_epi64(more);
+    __m512i first[4], second[4];
+    EACH first[k] = _mm512_mul_epu32(a[k], left);
+    EACH second[k] = _mm512_mul_epu32(c[k], right);
+    EACH a[k] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(second[k], 32), b[k], one, 0x96);  // exclusive or of three
+    EACH c[k] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(first[k], 32), d[k], other, 0x96);
+    EACH b[k] = second[k];
+    EACH d[k] = first[k];
+    key += 0x9E3779B9u;
+    more += 0xBB67AE85u;
+  }
+  EACH {
+    const __m512i ab = _mm512_mask_blend_epi32(0xAAAA, a[k], _mm512_slli_epi64(b[k], 32));
+    const __m512i cd = _mm512_mask_blend_epi32(0xAAAA, c[k], _mm512_slli_epi64(d[k], 32));
+    _mm512_storeu_si512(to + 64 * k, _mm512_unpacklo_epi64(ab, cd));
+    _mm512_storeu_si512(to + 64 * k + 32, _mm512_unpackhi_epi64(ab, cd));
+  }
+}
+static inline u32 raise_all(const float* from, const uint16_t* drawn, uint16_t* to) {  // whether some are not finite
+  alignas(64) uint16_t odd[32];
+  for (int k = 0; k < 32; k++) odd[k] = (uint16_t)(2 * k + 1);
+  const __m512i upper = _mm512_load_si512(odd), lower = _mm512_sub_epi16(upper, _mm512_set1_epi16(1));
+  const __m512i infinite = _mm512_set1_epi16(0x7f80);
+  __mmask32 other = 0;
+  for (i64 k = 0; k < PART; k += 32) {
+    const __m512i a = _mm512_loadu_si512(from + k), b = _mm512_loadu_si512(from + k + 16), draws = _mm512_loadu_si512(drawn + k);
+    const __m512i high = _mm512_permutex2var_epi16(a, upper, b), low = _mm512_permutex2var_epi16(a, lower, b);
+    const __m512i left = _mm512_andnot_si512(low, _mm512_set1_epi16(-1));  // what may be added to it before it carries
+    const __mmask32 carries = _mm512_cmpgt_epu16_mask(draws, left);
+    _mm512_storeu_si512(to + k, _mm512_mask_add_epi16(high, carries, high, _mm512_set1_epi16(1)));
+    other |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(high, infinite), infinite);
+  }
+  return other != 0;
+}
+#else
+static inline void draw_halves(i64 low, const u32* counter, u32 place, uint16_t* to) {
+  u32 words[BLOCK / 2];
+  const u32 t = counter[0], seed = counter[1], stream = counter[2];
+  #pragma omp simd
+  for (i64 j = 0; j < BLOCK / 8; j++) {
+    const Words x = philox((u64)(low / 8 + j), t, 0x80000000u + place, seed, stream);
+    words[4 * j] = x.a;
+    words[4 * j + 1] = x.b;
+    words[4 * j + 2] = x.c;
+    words[4 * j + 3] = x.d;
+  }
+  #pragma omp simd
+  for (i64 k = 0; k < BLOCK / 2; k++) {
+    to[2 * k] = (uint16_t)words[k];
+    to[2 * k + 1] = (uint16_t)(words[k] >> 16);
+  }
+}
+static inline u32 raise_all(const float* from, const uint16_t* drawn, uint16_t* to) {
+  #pragma omp simd
+  for (i64 k = 0; k < PART; k++) to[k] = raised(from[k], drawn[k]);
+  return 0;
+}
+#endif
+
+template <class Size> struct close_bf16 {
+  uint16_t* kept;
+  const float* from;
+  Size size;
+  u32 unsure = 0;
+  alignas(64) uint16_t drawn[BLOCK];
+
+  close_bf16(char* const* at, i64 low, Size size, float* from, const u32* counter, u32 place)
+      : kept((uint16_t*)at[0] + low), from(from), size(size) {
+    for (i64 k = size; k < BLOCK; k++) from[k] = 0;
+    draw_halves(low, counter, place, drawn);
+  }
+  void part(i64 part) {
+    const i64 count = count_of(part, size);
+    uint16_t found[PART];
+    unsure |= raise_all(from + part, drawn + part, count < PART ? found : kept + part) << part / PART;
+    if (count < PART) std::memcpy(kept + part, found, 2 * (size_t)count);
+  }
+  COLD void settle() const {
+    EACH_PART if (unsure >> part / PART & 1)
+      for (i64 k = part; k < part + count_of(part, size); k++) kept[k] = raised(from[k], drawn[k]);
+  }
+};
+template <class Size> static inline auto close_stochastic(char* const* at, i64 low, Size size, float* from, const u32* counter, u32 place) {
+  return close_bf16<Size>(at, low, size, from, counter, place);
+}
+
+template <class Size> static inline void open_compensated(char* const* at, i64 low, i64 part, Size size, float* to) {
+  const bf16 *kept = (const bf16*)at[0] + low, *rest = (const bf16*)at[1] + low;
+  for (i64 k = part; k < part + count_of(part, size); k++) to[k] = load(kept[k]) + load(rest[k]);
+}
+template <class Size> struct close_compensated {
+  bf16 *kept, *beside;
+  const float* from;
+  Size size;
+  static const u32 unsure = 0;
+
+  close_compensated(char* const* at, i64 low, Size size, float* from, const u32*, u32)
+      : kept((bf16*)at[0] + low), beside((bf16*)at[1] + low), from(from), size(size) {}
+  void part(i64 part) const {
+    for (i64 k = part; k < part + count_of(part, size); k++) {
+      store(kept[k], from[k]);
+      const float left = from[k] - load(kept[k]);
+      store(beside[k], is_finite(left) ? left : 0.0f);
+    }
+  }
+  void settle() const {}
+};

@@ -1,0 +1,179 @@
+// How codes are found. `borders`: the middles between levels, COUNT of them. ZERO: the code of 0 where levels below it mirror those
+// above; else -1. EVEN: levels are, too. The rest says where a magnitude lies among levels: see `storage.lines` and `storage.bins`.
+struct Codes {
+  int count;
+  float borders[256];
+  float lines[2][8];
+  float whole;
+  alignas(64) float bins[4][16];
+};
+
+// NaN: nothing is sure.
+static inline float factor_of(float scale, const Codes& codes) { return scale < 1e37f ? codes.whole / scale : NAN; }
+
+#ifdef WIDE
+static inline __m512 line_at(const float* slopes, const float* heights, __m512i power, __m512 x) {  // a power's last 4 bits count
+  return _mm512_fmadd_ps(x, _mm512_permutexvar_ps(power, _mm512_load_ps(slopes)), _mm512_permutexvar_ps(power, _mm512_load_ps(heights)));
+}
+static inline u64 each_near(const __m512i* place) {
+  __mmask16 near[4];
+  EACH near[k] = _mm512_testn_epi32_mask(place[k], _mm512_set1_epi32(0xfff0));
+  return joined(near);
+}
+static inline u64 any_near(const __m512i* place) {
+  __m512i part[4];
+  EACH part[k] = _mm512_and_si512(place[k], _mm512_set1_epi32(0xfff0));
+  const __m512i least = _mm512_min_epu32(_mm512_min_epu32(part[0], part[1]), _mm512_min_epu32(part[2], part[3]));
+  return _mm512_testn_epi32_mask(least, least);
+}
+// Codes of 64 numbers. Handed out: not 0 if some are too near to a border to be sure; with EACH_ONE, a bit for each such.
+template <int ZERO, bool EVEN, bool EACH_ONE>
+static inline __attribute__((always_inline)) u64 likely_codes(const float* from, __m512 factor, const Codes& codes, uint8_t* to) {
+  alignas(64) static const uint8_t thirds_then_seconds[64] = {
+      2,  6,  10, 14, 18, 22, 26, 30, 34, 38, 42, 46, 50, 54, 58, 62, 66, 70, 74, 78, 82, 86, 90, 94, 98, 102, 106, 110, 114, 118, 122, 126,
+      1,  5,  9,  13, 17, 21, 25, 29, 33, 37, 41, 45, 49, 53, 57, 61, 65, 69, 73, 77, 81, 85, 89, 93, 97, 101, 105, 109, 113, 117, 121, 125};
+  __m512 x[4], low[4];
+  __m512i power[4], place[4];  // places in 65536ths: a code, and the part of a level above it
+  __mmask16 negative[4];
+  EACH {
+    x[k] = _mm512_loadu_ps(from + 16 * k);
+    negative[k] = _mm512_movepi32_mask(_mm512_castps_si512(x[k]));
+    x[k] = ZERO < 0 ? _mm512_max_ps(_mm512_setzero_ps(), x[k]) : _mm512_abs_ps(x[k]);
+    x[k] = _mm512_fmadd_ps(x[k], factor, _mm512_set1_ps(0x1p-25f));
+  }
+  if (EVEN) {  // one line for all, but that 0 has the code of the first level
+    const __m512 slope = _mm512_set1_ps(codes.bins[0][0]), height = _mm512_set1_ps(codes.bins[1][0]);
+    EACH place[k] = _mm512_cvtps_epi32(_mm512_max_ps(_mm512_set1_ps(1.5f * 65536), _mm512_fmadd_ps(x[k], slope, height)));
+  } else {
+    EACH power[k] = _mm512_srli_epi32(_mm512_castps_si512(x[k]), 24);
+    EACH low[k] = line_at(codes.bins[0], codes.bins[1], power[k], x[k]);
+    EACH x[k] = line_at(codes.bins[2], codes.bins[3], power[k], x[k]);
+    EACH place[k] = _mm512_cvtps_epi32(_mm512_min_ps(low[k], x[k]));
+  }
+  const __m512i order = _mm512_load_si512(thirds_then_seconds);
+  const __m512i one = _mm512_permutex2var_epi8(place[0], order, place[1]), two = _mm512_permutex2var_epi8(place[2], order, place[3]);
+  __m512i code = _mm512_inserti64x4(one, _mm512_castsi512_si256(two), 1);
+  u64 unsure = EACH_ONE ? each_near(place) : any_near(place);
+  if (!EVEN) {  // the first border of a decade lies a fifth of a level late
+    const __m512i part = _mm512_shuffle_i64x2(one, two, 0xee), less = _mm512_add_epi8(code, _mm512_set1_epi8(-1));
+    const __mmask64 first = _mm512_testn_epi8_mask(code, less);
+    unsure |= _mm512_mask_cmpeq_epi8_mask(first, part, _mm512_set1_epi8(51));
+    code = _mm512_mask_mov_epi8(code, _mm512_mask_cmplt_epu8_mask(first, part, _mm512_set1_epi8(51)), less);
+  }
+  const __m512i zero = _mm512_set1_epi8((char)ZERO), above = _mm512_add_epi8(code, zero);
+  _mm512_storeu_si512(to, ZERO < 0 ? above : _mm512_mask_subs_epu8(above, joined(negative), zero, code));
+  return unsure;
+}
+// What is too near to a border is divided and compared.
+template <int ZERO, bool EVEN>
+static void settle_codes(const float* from, float scale, const Codes& codes, uint8_t* to) {
+  const __m512 factor = _mm512_set1_ps(factor_of(scale, codes));
+  for (u64 unsure = likely_codes<ZERO, EVEN, true>(from, factor, codes, to); unsure; unsure &= unsure - 1) {
+    const int k = __builtin_ctzll(unsure);
+    const float y = from[k] / scale;
+    int code = to[k] < codes.count ? to[k] : codes.count;
+    while (code < codes.count && !(y < codes.borders[code])) code++;
+    while (code > 0 && y < codes.borders[code - 1]) code--;
+    to[k] = (uint8_t)code;
+  }
+}
+template <int ZERO, bool EVEN> static inline u32 find_codes(const float* from, float, float factor, const Codes& codes, uint8_t* to) {
+  return likely_codes<ZERO, EVEN, false>(from, _mm512_set1_ps(factor), codes, to) != 0;
+}
+#else
+template <int ZERO, bool> static inline u32 find_codes(const float* from, float scale, float, const Codes& codes, uint8_t* to) {
+  float y[PART];
+  #pragma omp simd
+  for (i64 k = 0; k < PART; k++) {
+    y[k] = from[k] / scale;
+    const float x = ZERO < 0 ? y[k] : std::abs(y[k]);
+    float lowest = codes.lines[1][7];  // of slope 0
+    for (int line = 0; line < 7; line++) {
+      const float height = x * codes.lines[0][line] + codes.lines[1][line];
+      lowest = height < lowest ? height : lowest;
+    }
+    int near = (int)(lowest > 0 ? lowest : 0);
+    if (ZERO >= 0) near = y[k] < 0 ? ZERO - 1 - near : ZERO + near;
+    to[k] = (uint8_t)(near < 0 ? 0 : near);
+  }
+  #pragma omp simd
+  for (i64 k = 0; k < PART; k++) to[k] = (uint8_t)(to[k] + !(y[k] < codes.borders[to[k]]));
+  return 0;
+}
+template <int ZERO, bool EVEN> static void settle_codes(const float*, float, const Codes&, uint8_t*) {}
+#endif
+
+template <int ZERO, bool EVEN, class Size> struct CloseBytes {
+  uint8_t* kept;
+  const float* from;
+  const Codes& codes;
+  Size size;
+  float scale, factor;
+  u32 unsure = 0;
+
+  CloseBytes(char* const* at, i64 low, Size size, const float* from, const Largest& largest, const Codes& codes)
+      : kept((uint8_t*)at[0] + low), from(from), codes(codes), size(size), scale(scale_of(largest.of(0, BLOCK))) {
+    ((float*)at[1])[low / 256] = scale;
+    factor = factor_of(scale, codes);
+  }
+  void part(i64 part) {
+    const i64 count = count_of(part, size);
+    uint8_t found[PART];
+    unsure |= find_codes<ZERO, EVEN>(from + part, scale, factor, codes, count < PART ? found : kept + part) << part / PART;
+    if (count < PART) std::memcpy(kept + part, found, (size_t)count);
+  }
+  COLD void settle() const {
+    EACH_PART if (unsure >> part / PART & 1) {
+      uint8_t found[PART];
+      settle_codes<ZERO, EVEN>(from + part, scale, codes, found);
+      std::memcpy(kept + part, found, (size_t)count_of(part, size));
+    }
+  }
+};
+
+#ifdef WIDE
+static inline void pair(const uint8_t* codes, uint8_t* to) {
+  const __m512i pairs = _mm512_maddubs_epi16(_mm512_loadu_si512(codes), _mm512_set1_epi16(0x0110));
+  _mm256_storeu_si256((__m256i*)to, _mm512_cvtepi16_epi8(pairs));
+}
+#else
+static inline void pair(const uint8_t* codes, uint8_t* to) {
+  for (i64 k = 0; k < PART / 2; k++) to[k] = (uint8_t)(codes[2 * k] << 4 | codes[2 * k + 1]);
+}
+#endif
+template <int ZERO, bool EVEN, class Size> struct CloseHalves {
+  uint8_t* kept;
+  const float* from;
+  const Codes& codes;
+  Size size;
+  float scales[2], factors[2];
+  u32 unsure = 0;
+
+  CloseHalves(char* const* at, i64 low, Size size, const float* from, const Largest& largest, const Codes& codes)
+      : kept((uint8_t*)at[0] + low / 2), from(from), codes(codes), size(size) {
+    for (i64 half = 0; half < 2; half++) {
+      scales[half] = scale_of(largest.of(128 * half, 128 * half + 128));
+      factors[half] = factor_of(scales[half], codes);
+      if (size > 128 * half) ((float*)at[1])[low / 128 + half] = scales[half];
+    }
+  }
+  void put(i64 part, uint8_t* found) const {
+    const i64 count = count_of(part, size);
+    uint8_t pairs[PART / 2];
+    if (count < PART) found[count] = 0;  // beside the last one, if it is alone
+    pair(found, count < PART ? pairs : kept + part / 2);
+    if (count < PART) std::memcpy(kept + part / 2, pairs, (size_t)(count + 1) / 2);
+  }
+  void part(i64 part) {
+    uint8_t found[PART];
+    unsure |= find_codes<ZERO, EVEN>(from + part, scales[part / 128], factors[part / 128], codes, found) << part / PART;
+    put(part, found);
+  }
+  COLD void settle() const {
+    EACH_PART if (unsure >> part / PART & 1) {
+      uint8_t found[PART];
+      settle_codes<ZERO, EVEN>(from + part, scales[part / 128], codes, found);
+      put(part, found);
+    }
+  }
+};
