@@ -1,7 +1,7 @@
 """What every optimizer owes a training loop, asked of rules of every kind. 10 seconds.
 
-`make torch-suite` asks all rules, and more, but those that take matrices or inputs alone, and routes; OPTLANG_EVERYTHING=1 asks these
-here, where parameters are matrices.
+`make torch-suite` asks all rules, and more, those for matrices in a route with AdamW for vectors; OPTLANG_EVERYTHING=1 asks these
+alone here, where parameters are matrices.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 import optlang
+from optlang import library
 from optlang.ir import Routing
 
 # Settings for a small bowl, where those that the rule was made for are not for a few steps there.
@@ -151,6 +152,7 @@ def test_checkpoints_of_older_versions_and_with_plain_numbers(name: str) -> None
     assert {k for k in vars(again) if k[0] != "_"} == {k for k in vars(copy.deepcopy(again)) if k[0] != "_"}
 
 
+@pytest.mark.parametrize("name", library.names())
 def test_every_state_is_there_after_a_first_step_of_size_0(name: str) -> None:
     """Distributed checkpoints take one, with gradients of 0, to see which states there are."""
     params = start()

@@ -46,10 +46,17 @@ def some(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tens
 class Run:
     """An optimizer on parameters of some shapes, with the gradients of its steps."""
 
-    def __init__(self, rule: str, shapes: list[tuple[int, ...]], dtype: torch.dtype = torch.float32, **settings: Any) -> None:
+    def __init__(
+        self, rule: str, shapes: list[tuple[int, ...]], dtype: torch.dtype = torch.float32, backend: str = "torch", **settings: Any
+    ) -> None:
         self.params = [some(*shape, seed=i, dtype=dtype).requires_grad_() for i, shape in enumerate(shapes)]
-        self.optimizer: Any = optlang.Rule(rule).optimizer("torch")(self.params, **settings)  # type: ignore[call-arg]
+        self.optimizer: Any = optlang.Rule(rule).optimizer(backend)(self.params, **settings)  # type: ignore[call-arg]
         self.taken = 0
+
+    def add(self, shapes: list[tuple[int, ...]], **settings: Any) -> None:
+        more = [some(*shape, seed=100 + i).requires_grad_() for i, shape in enumerate(shapes)]
+        self.optimizer.add_param_group({"params": more, **settings})
+        self.params += more
 
     def steps(self, count: int) -> Run:
         for _ in range(count):
@@ -87,6 +94,34 @@ def test_adamw_over_a_cycle_is_compiled_once_for_all_sizes(compiling: Path) -> N
             scheduler.step()
     assert graphs() == before + 1
     torch.testing.assert_close(run.stored, plain.stored, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+@pytest.mark.parametrize("rule", ["adamw", "adafactor"])
+def test_a_thousand_steps_of_schedules_settings_and_a_new_group_compile_nothing_again(compiling: Path, rule: str, backend: str) -> None:
+    """OneCycleLR that cycles momentum, then ReduceLROnPlateau, changed decay and betas, and half-way parameters of other sizes."""
+    run = Run(rule, [(4, 6), (5, 5), (7,)], backend=backend)
+    run.steps(2)
+    before, groups = (graphs(), len(list(compiling.glob("kernel*")))), run.optimizer.param_groups
+    cycle = torch.optim.lr_scheduler.OneCycleLR(run.optimizer, 0.01, total_steps=500, cycle_momentum="betas" in groups[0])
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(run.optimizer, patience=3)
+    seen = set()
+    for step in range(998):
+        if step == 499:
+            run.add([(3, 9), (11,)], lr=0.5)
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(run.optimizer, patience=3)
+        run.steps(1)
+        if step < 499:
+            cycle.step()
+        else:
+            plateau.step(1.0)
+            groups[0]["weight_decay"] = 0.001 * (step % 7)
+            if "betas" in groups[0]:
+                groups[0]["betas"] = (0.9, 0.99 + 0.001 * (step % 5))
+        seen.add((groups[0]["lr"], groups[0].get("betas"), groups[0]["weight_decay"]))
+    assert (graphs(), len(list(compiling.glob("kernel*")))) == before
+    assert run.taken == 1000 and len(seen) > 500 and before[backend == "cpp"] > 0
+    assert all(p.isfinite().all() and run.optimizer.state[p]["step"] > 400 for p in run.params)
 
 
 def test_adafactor_of_matrices_and_vectors(compiling: Path) -> None:

@@ -110,11 +110,17 @@ class RuleOptimizer(Gathered):
         return None if batch is None else batch.loss
 
     def _wants_states_alone(self) -> bool:
-        """Whether distributed checkpoints ask which states there are: by a first step of size 0, with gradients of 0."""
-        if (self.state and not self.asks_again) or any(plain(group.get("lr")) != 0 for group in self.param_groups):
+        """Whether distributed checkpoints ask which states there are: by a first step of size 0, with gradients of 0. Of a rule without
+        `lr` such a step is taken as any other, unless it could not be."""
+        if (self.state and not self.asks_again) or any(plain(group.get("lr", 0)) != 0 for group in self.param_groups):
+            return False
+        has_size = all("lr" in group for group in self.param_groups)
+        if self.asks_again and has_size:
+            return True
+        if not has_size and (self.state or not (self.asks_again or self.reads_inputs - self.inputs.keys())):
             return False
         gradients = [p.grad for p in self.stepped if p.grad is not None]
-        return self.asks_again or all(g.layout == torch.strided and not g.is_meta and is_zero(g) for g in gradients)
+        return bool(gradients) and all(g.layout == torch.strided and not g.is_meta and is_zero(g) for g in gradients)
 
     def _prepare(self) -> None:
         """Creates the states of parameters with gradients; moves nothing."""
