@@ -1,7 +1,7 @@
 """A run that is cut in the middle, saved with `torch.save`, loaded with `weights_only=True`, and gone on with: bit by bit the same.
 
-`python tests/resumption.py OUT.json` asks every rule in every precision and writes the counts (`make resume`); of rules that the
-file has it asks no more.
+`python tests/resumption.py OUT.json` asks every rule in every precision and writes what was found (`make resume`); rules that the
+file has as they are now it does not ask again.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import platform
 import sys
 import time
 import warnings
-from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
+from marks import changed, mark_of
 from stepping import shapes_for
 from torch import Tensor
 
@@ -108,30 +108,44 @@ def same(x: Any, y: Any) -> bool:
     return bool(torch.equal(x.contiguous().reshape(-1).view(torch.uint8), y.contiguous().reshape(-1).view(torch.uint8)))
 
 
+def found_of(name: str) -> dict[str, Any]:
+    """In how many precisions a rule goes on bit by bit; where it does not, and where it refuses."""
+    found: dict[str, Any] = {"mark": mark_of(name), "equal": 0}
+    for precision in PRECISIONS:
+        try:
+            apart = differences(name, precision)
+        except ValueError as problem:
+            found.setdefault("refused", {})[str(precision)] = str(problem)
+            continue
+        if apart:
+            found.setdefault("different", {})[str(precision)] = apart
+        found["equal"] += not apart
+    return found
+
+
 def main(out: Path) -> int:
-    """Every rule in every precision that the file does not have yet."""
+    """Every rule that the file does not have as it is now, in every precision; what was found goes into the file as it comes."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    kept = json.loads(out.read_text()) if out.exists() else {"seconds": 0, "rules": [], "equal": {}, "different": [], "refused": []}
-    counts, begun = Counter(kept["equal"]), time.time()
-    for name in [name for name in library.names() if name not in kept["rules"]]:
-        for precision in PRECISIONS:
-            try:
-                found = differences(name, precision)
-            except ValueError as problem:
-                kept["refused"].append([name, str(precision), str(problem)])
-                continue
-            counts[str(precision)] += not found
-            kept["different"] += [[name, str(precision), found]] * bool(found)
-        kept["rules"].append(name)
-    kept |= {
-        "what": "runs cut after 3 of 6 steps, saved, loaded with weights_only=True and gone on with: bit by bit the same",
-        "date": str(date.today()), "machine": f"{platform.machine()} CPU, torch {torch.__version__}",
-        "seconds": kept["seconds"] + round(time.time() - begun), "precisions": [asdict(p) for p in PRECISIONS], "equal": dict(counts),
+    kept = json.loads(out.read_text()) if out.exists() else {"seconds": 0, "rules": {}}
+    for name in changed(library.names(), {name: found["mark"] for name, found in kept["rules"].items()}):
+        begun = time.process_time()
+        kept["rules"][name] = found_of(name)
+        kept["seconds"] += time.process_time() - begun
+        out.write_text(json.dumps(summary(kept), indent=1) + "\n")
+    found = kept["rules"].values()
+    different, refused = (sum(key in rule for rule in found) for key in ("different", "refused"))
+    print(f"{sum(rule['equal'] for rule in found)} equal, {different} rules different, {refused} refused; wrote {out}")
+    return 1 if different else 0
+
+
+def summary(kept: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "what": "runs cut after 3 of 6 steps, saved, loaded with weights_only=True and gone on with: in how many precisions a rule does "
+                "so bit by bit; its mark stands for its equations and defaults",
+        "date": str(date.today()), "machine": f"{platform.machine()} CPU, torch {torch.__version__}", "seconds": round(kept["seconds"], 1),
+        "precisions": list(map(str, PRECISIONS)), "rules": dict(sorted(kept["rules"].items())),
     }  # fmt: skip
-    out.write_text(json.dumps(kept, indent=1) + "\n")
-    print(f"{sum(counts.values())} equal, {len(kept['different'])} different, {len(kept['refused'])} refused; wrote {out}")
-    return 1 if kept["different"] else 0
 
 
 if __name__ == "__main__":

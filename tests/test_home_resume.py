@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
+from marks import changed
 from resumption import PRECISIONS, Precision, differences
 
 from optlang import library
@@ -13,3 +17,11 @@ TWO = [(name, PRECISIONS[(i + more) % len(PRECISIONS)]) for i, name in enumerate
 @pytest.mark.parametrize(("name", "precision"), TWO, ids=str)
 def test_every_rule_goes_on_bit_by_bit(name: str, precision: Precision) -> None:
     assert differences(name, precision) == []
+
+
+def test_what_is_on_record_is_of_every_rule_as_it_is_in_every_precision() -> None:
+    record = json.loads((Path(__file__).parents[1] / "docs/resume.json").read_text())
+    assert record["precisions"] == list(map(str, PRECISIONS))
+    assert not changed(library.names(), {name: found["mark"] for name, found in record["rules"].items()}), "make resume asks them"
+    assert record["rules"].keys() == set(library.names())
+    assert all(found == {"mark": found["mark"], "equal": len(PRECISIONS)} for found in record["rules"].values())
