@@ -95,17 +95,26 @@ def test_the_floor_goes_over_all_memory_and_changes_none(state: str, dtype: torc
                for a, b in zip(tensors, before, strict=True))  # fmt: skip
 
 
-def test_the_floor_reads_what_a_step_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every byte of weights, gradients and states is in one part; gradients are not written."""
+@pytest.mark.parametrize(("rule", "read", "written"), [("adamw", [16], [12]), ("lamb", [16, 12], [8, 4])])
+def test_the_floor_reads_what_a_step_reads(rule: str, read: list[int], written: list[int]) -> None:
+    """Every byte of weights, gradients and states is in one part of a pass; gradients are not written. LAMB reads weights and new
+    states once more when norms are known."""
+    from optlang.bench import session
     from optlang.bench import stream as module
 
     weights = parameters([(100, 400), (9,)], CPU)
-    optimizer, step = Contestant("adamw", "optlang", "cpp").build(weights)
+    one = Contestant(rule, "optlang", "cpp")
+    optimizer, step = one.build(weights)
     step()
-    parts = [part for p in weights for chunk in module._chunks(p, optimizer.state[p]) for part in chunk]
+    found = session._passes(one)
+    parts = [[part for p in weights for chunk in module._chunks(module._named(p, optimizer.state[p], each)) for part in chunk]
+             for each in found]  # fmt: skip
     count = sum(p.numel() for p in weights)
-    assert sum(size for _, size, _ in parts) == 16 * count
-    assert sum(size for _, size, written in parts if written) == 12 * count
+    assert [sum(size for _, size, _ in some) for some in parts] == [bytes_ * count for bytes_ in read]
+    assert [sum(size for _, size, is_written in some if is_written) for some in parts] == [bytes_ * count for bytes_ in written]
+    before = [p.detach().clone() for p in weights]
+    stream(optimizer, found)()
+    assert all(torch.equal(a, b) for a, b in zip(weights, before, strict=True))
 
 
 def test_a_contestant_that_fails_has_a_line_and_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

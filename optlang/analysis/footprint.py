@@ -81,6 +81,15 @@ class Footprint:
         return sum(len(self._passes(stage)) for stage in stages(self.plan, truth))
 
     @property
+    def traffic(self) -> list[tuple[set[str], set[str]]]:
+        """What each pass of C++ reads and what it writes of the values per element, by name, in the step that is taken most often."""
+        truth = max(self.truths, key=lambda one: self.truths[one])
+        return [
+            (set(map(_name, read)), set(map(_name, written)))
+            for stage in stages(self.plan, truth) for read, written in self._over_elements(stage, ahead=True)
+        ]  # fmt: skip
+
+    @property
     def launches(self) -> float:
         """Kernels that Triton launches for the whole model, whatever its number of parameters; 0 where it launches none."""
         found = {truth: sum(map(self._launches, stages(self.plan, truth))) for truth in self.truths}
@@ -133,14 +142,18 @@ class Footprint:
         return sum(self._bytes(n) for read in self._passes(stage, ahead) for n in read) + sum(map(self._bytes, _written(stage)))
 
     def _passes(self, stage: Stage, ahead: bool = False) -> list[set[Node]]:
-        """What each pass over the parameter reads. `ahead`: states are written by the first pass that has them."""
+        """What each pass over the parameter reads."""
+        return [read for read, _ in self._over_elements(stage, ahead)]
+
+    def _over_elements(self, stage: Stage, ahead: bool) -> list[tuple[set[Node], set[Node]]]:
+        """What each pass over the parameter reads and writes. `ahead`: states are written by the first pass that has them."""
         outputs = _outputs(stage)
         if self._refuses(outputs):
-            return [_read(ir.walk(o.node for o in outputs))] if outputs else []
+            return [(_read(ir.walk(o.node for o in outputs)), set(_written(stage)))] if outputs else []
         made = Passes(outputs, (), _types(outputs))
         early = made.early(lambda target: target.type.kind == "real") if ahead else {}
-        found = [_read(made.body(number, early)) | made.read_again(number, early) for number in range(made.passes)]
-        return [read for read in found if any(kind(n.type.extent) == "element" for n in read)]
+        found = [(_read(made.body(k, early)) | made.read_again(k, early), _written_by(made, k, early)) for k in range(made.passes)]
+        return [(read, written) for read, written in found if any(kind(n.type.extent) == "element" for n in read)]
 
     def _launches(self, stage: Stage) -> int:
         outputs = _outputs(stage)
@@ -163,6 +176,15 @@ def _read(nodes: Iterable[Node]) -> set[Node]:
 
 def _written(stage: Stage) -> Iterable[Node]:
     return [target for _, target in stage.results if target is not None and target.type.extent.level == "array"]
+
+
+def _written_by(made: Passes, number: int, early: Mapping[Node, int]) -> set[Node]:
+    """What one pass writes: what is not early, the last one."""
+    return {target for node, target in made.writes() if early.get(node, made.passes - 1) == number}
+
+
+def _name(node: Node) -> str:
+    return str(node.value) if node.op in ("state", "input") else node.op
 
 
 def _types(outputs: Sequence[Output]) -> dict[Node, str]:

@@ -7,8 +7,9 @@ import sys
 
 ABOUT = """\
 Times the step of rules on the parameters of a model: our backends, the optimizers of the same name in installed packages,
-and the floor, which is what moving the rule's memory takes: on the CPU a kernel that reads and writes the same arrays and
-computes nothing, on CUDA as many bytes at the measured speed of a copy.
+and the floor, which is what moving the rule's memory once takes: on the CPU a kernel that reads and writes the same arrays and
+computes nothing, on CUDA as many bytes at the measured speed of a copy. Rules that need several passes over their memory (LAMB,
+Adafactor) have a second one on the CPU, which goes over it as often.
 
   optlang bench adamw                               GPT-2 small: optlang, torch fused and foreach, optimi, …
   optlang bench my.opt --model small many           where a step costs more than its memory

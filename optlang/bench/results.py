@@ -19,14 +19,16 @@ from optlang.bench.measure import Fresh, Spread
 
 @dataclass(frozen=True)
 class Line:
-    """One contestant on one model. `floor`: seconds that moving the rule's memory takes, `ratio`: of each step to that; `times`:
-    seconds of each step, those of all contestants in turn."""
+    """One contestant on one model. `floor`: seconds that moving the rule's memory once takes, `ratio`: of each step to that;
+    `passes`: of each step to moving it as often as the passes of its kernels do, where there are several; `times`: seconds of each
+    step, those of all contestants in turn."""
 
     label: str
     step: Spread | None
     fresh: Fresh | None = None
     floor: float | None = None
     ratio: Spread | None = None
+    passes: Spread | None = None
     remark: str = ""
     times: list[float] = field(default_factory=list)
 
@@ -59,7 +61,8 @@ class Bench:
                       f"({self.bandwidth.low / 1e9:.1f} to {self.bandwidth.high / 1e9:.1f})", highlight=False)  # fmt: skip
         for model in self.models:
             console.print(_table(self, model))
-        console.print("step: median and quartiles, all contestants in turn. floor: the rule's memory, moved and nothing computed.\n"
+        console.print("step: median and quartiles, all contestants in turn. floor: the rule's memory, moved once and nothing computed.\n"
+                      "passes: the same, moved as often as our kernels go over it, where they need several passes.\n"
                       "first step: of a fresh process, with empty and with filled caches. state: bytes for each parameter.\n"
                       "extra: memory that a step takes and gives back, in percent of the parameters.", highlight=False)  # fmt: skip
 
@@ -67,7 +70,7 @@ class Bench:
 def _table(bench: Bench, model: str) -> Table:
     table = Table(title=f"{model}: {bench.tensors[model]:,} tensors, {bench.numbers[model]:,} parameters", title_justify="left")
     table.add_column("optimizer")
-    for head in ("step (ms)", "quartiles", "× floor", "first step (s)", "warm", "state", "extra"):
+    for head in ("step (ms)", "quartiles", "× floor", "× passes", "first step (s)", "warm", "state", "extra"):
         table.add_column(head, justify="right")
     for line in sorted(bench.models[model], key=lambda line: line.step.median if line.step else float("inf")):
         table.add_row(line.label, *_cells(line, bench.numbers[model]))
@@ -78,11 +81,11 @@ def _cells(line: Line, count: int) -> list[str]:
     if line.step is None:
         return [line.remark]
     step = [f"{1e3 * line.step.median:.2f}", f"{1e3 * line.step.low:.2f} to {1e3 * line.step.high:.2f}"]
-    floor = f"{line.ratio.median:.2f}" if line.ratio else "-"
+    floors = [f"{one.median:.2f}" if one else "-" for one in (line.ratio, line.passes)]
     if line.fresh is None:
-        return [*step, floor, line.remark or "-", "-", "-", "-"]
+        return [*step, *floors, line.remark or "-", "-", "-", "-"]
     extra = "-" if line.fresh.extra is None else f"{25 * line.fresh.extra / count:.1f} %"
-    return [*step, floor, f"{line.fresh.cold:.2f}", f"{line.fresh.warm:.2f}", f"{line.fresh.kept / count:.2f}", extra]
+    return [*step, *floors, f"{line.fresh.cold:.2f}", f"{line.fresh.warm:.2f}", f"{line.fresh.kept / count:.2f}", extra]
 
 
 def device_name(device: torch.device) -> str:

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,17 @@ from optlang.bench.contestants import Contestant, contestants
 from optlang.bench.measure import Fresh, Spread, bandwidth, fresh, in_turn
 from optlang.bench.models import MODELS, Shapes, parameters
 from optlang.bench.results import Bench, Line, device_name, plot
-from optlang.bench.stream import stream
+from optlang.bench.stream import Pass, stream
 from optlang.ir import Program
 from optlang.plan import plan
 from optlang.rules import Rule
 from optlang.simplify import simplify
 
 Step = Callable[[], Any]
-Floor = tuple[str, str]  # the rule and the format of its states
+Floor = tuple[str, str, str]  # ONCE or PASSES, the rule and the format of its states
+ONCE, PASSES = "once", "passes"  # each array once, or as often as the passes of its kernels go over it
 WIDTH = 140  # of tables in files
+MATRIX = (128, 64)  # an example
 
 
 @dataclass
@@ -94,7 +97,9 @@ def _steps(everyone: Sequence[Contestant], weights: Sequence[torch.nn.Parameter]
             step()
             ready[one] = step
             if one.package == "optlang" and weights[0].device.type == "cpu":
-                ready.setdefault((one.rule, one.state), stream(optimizer))
+                ready.setdefault((ONCE, one.rule, one.state), stream(optimizer))
+                if len(passes := _passes(one)) > 1:
+                    ready.setdefault((PASSES, one.rule, one.state), stream(optimizer, passes))
         except NoCompiler:
             continue  # the speed of a copy is left as the floor
         except Exception as problem:  # other people's packages fail in their own ways; a line says how
@@ -115,13 +120,26 @@ def _line(one: Contestant, model: str, bench: Bench, taken: Taken, afresh: tuple
             found = fresh(one, model, *afresh)
         except RuntimeError as problem:
             remark = str(problem)
-    return Line(one.label, Spread.of(times), found, floor, ratio, remark, times)
+    beside = taken.times.get((PASSES, one.rule, one.state))
+    passes = None if beside is None else Spread.ratio(times, beside)
+    return Line(one.label, Spread.of(times), found, floor, ratio, passes, remark, times)
+
+
+def _passes(one: Contestant) -> Sequence[Pass]:
+    """What the passes of a rule's kernels go over in a matrix; none for a route, whose parameters go several ways."""
+    program = Rule(one.rule).program
+    if not isinstance(program, Program):
+        return []
+    with suppress(StepError):
+        footprint = Footprint(plan(simplify(program)), MATRIX, one.state)
+        return [] if footprint.refused else footprint.traffic
+    return []
 
 
 def _floor(one: Contestant, model: str, bench: Bench, taken: Taken) -> tuple[float | None, Spread | None]:
     """Seconds, and how many of them a step takes: beside the kernel that computes nothing where there is one."""
     times = taken.times[one]
-    beside = taken.times.get((one.rule, one.state))
+    beside = taken.times.get((ONCE, one.rule, one.state))
     if beside is not None:
         return Spread.of(beside).median, Spread.ratio(times, beside)
     floor = _by_copy(one, MODELS[model](), bench)

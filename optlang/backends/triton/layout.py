@@ -18,8 +18,8 @@ CHUNK = 1 << 13
 SEVERAL = 1 << 9  # of a tile of several matrices: where elements are takes more registers then
 WIDE = 1 << 8  # the columns of a tile; wider ones would have few rows for sums per column
 LINES_EACH = 1 << 8  # rows, columns or matrices of one program
-MOST_ROWS = 1 << 10  # of a chunk that leaves values per column beside: these are few beside its elements
-MANY = 1 << 9  # chunks, where that is more important
+MOST_ROWS = 5 << 8  # of a chunk that leaves values per column beside: these are few beside its elements
+MANY = 3 << 7  # chunks, where that is more important
 CHUNKS, EACH, ALONG, MATRICES = "chunks", "tensors", "lines", "matrices"
 
 

@@ -1,0 +1,140 @@
+"""First steps and memory of every rule that the cpp backend has kernels for: `python tests/bench/every_rule.py --json out.json`.
+
+Seconds of the processor, those of the compiler included, beyond torch and what it imports for its own optimizers: each rule starts
+anew in a process that has these and nothing of ours, once with an empty cache and once with what the first one left. Memory: what a
+later step takes at its peak and gives back, in percent of the parameters.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [*[(700, 700)] * 4, (700,), (64, 16, 3, 3), ()]
+LARGE = [(8000, 512), *[(1536, 512), (1536,), (512, 512), (512,), (2048, 512), (512, 2048)] * 2]
+
+
+def apart(action: Callable[[], Any]) -> Any:
+    """What an action answers in a child of this process, which stays as it is."""
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        found: Any = None
+        try:
+            found = action()
+        except BaseException as problem:  # the child must end here, whatever happens
+            found = {"failed": f"{type(problem).__name__}: {problem}".splitlines()[0]}
+        finally:
+            os.write(write, json.dumps(found).encode())
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    return json.loads(text)
+
+
+def seconds() -> float:
+    found = os.times()
+    return found.user + found.system + found.children_user + found.children_system
+
+
+def weights(shapes: list[Any]) -> list[torch.nn.Parameter]:
+    made = [torch.nn.Parameter(0.02 * torch.randn(shape)) for shape in shapes]
+    for one in made:
+        one.grad = 0.01 * torch.randn(one.shape)
+    return made
+
+
+def stepping(optimizer: Any, given: list[torch.nn.Parameter]) -> Callable[[], Any]:
+    """What takes a step: with inputs, and with a model behind it where a rule asks for more gradients or for the loss."""
+    optimizer.inputs.update(dict.fromkeys(optimizer.reads_inputs, 1.0))
+    if not optimizer.asks_again:
+        return lambda: optimizer.step()
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = sum(((p - 0.01) ** 2).sum() for p in given)
+        assert isinstance(loss, torch.Tensor)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    return lambda: optimizer.step(closure)
+
+
+def first_step(name: str) -> dict[str, Any]:
+    given = weights(SMALL)
+    start = seconds()
+    import optlang
+
+    cls: Any = optlang.load(name, backend="cpp")
+    loaded = seconds()
+    optimizer = cls(given)
+    stepping(optimizer, given)()
+    parts = {"load": loaded - start, "first": seconds() - loaded}
+    return {name: round(found, 2) for name, found in parts.items()} | {"by": by(optimizer)}
+
+
+def by(optimizer: Any) -> str:
+    """Whose kernels step all parameters."""
+    executables = [case.executable(case.settings.defaults)[1] for case in optimizer.cases]
+    kernels = [kernel for one in executables for kernel in one._functions._kernels.values()]
+    return "torch" if None in kernels or not kernels else "cpp"
+
+
+def extra(name: str) -> float:
+    from optlang.bench.measure import _taken
+
+    given = weights(LARGE)
+    optimizer = made(name, given)
+    step = stepping(optimizer, given)
+    for _ in range(3):
+        step()
+    taken = [_taken(step, torch.device("cpu")) for _ in range(3)]
+    return round(100 * min(found for found in taken if found is not None) / sum(w.nbytes for w in given), 2)
+
+
+def made(name: str, given: list[torch.nn.Parameter]) -> Any:
+    import optlang
+
+    cls: Any = optlang.load(name, backend="cpp")
+    return cls(given)
+
+
+def of(name: str) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        cold, warm = (apart(lambda: first_step(name)) for _ in range(2))
+        return {"cold": cold, "warm": warm, "extra %": apart(lambda: extra(name))}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rules", nargs="*", help="default: the library")
+    parser.add_argument("--json", type=Path, help="write all figures there")
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.optim.SGD(weights([()]))  # imports torch's compiler
+    names = chosen.rules or sorted(path.stem for path in (ROOT / "library").rglob("*.opt") if path.stem != "std")
+    found = {}
+    for name in names:
+        found[name] = of(name)
+        print(name, json.dumps(found[name]), file=sys.stderr, flush=True)
+    about = {"date": date.today().isoformat(), "torch": torch.__version__, "clock": "processor, compiler included"}
+    text = json.dumps(about | {"rules": found}, indent=1)
+    print(text)
+    if chosen.json:
+        chosen.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
