@@ -78,14 +78,14 @@ static inline u32 raise_all(const float* from, const uint16_t* drawn, uint16_t* 
 }
 #endif
 
-template <class Size> struct close_bf16 {
+template <class Size> struct CloseHalf {
   uint16_t* kept;
   const float* from;
   Size size;
   u32 unsure = 0;
   alignas(64) uint16_t drawn[BLOCK];
 
-  close_bf16(char* const* at, i64 low, Size size, float* from, const u32* counter, u32 place)
+  CloseHalf(char* const* at, i64 low, Size size, float* from, const u32* counter, u32 place)
       : kept((uint16_t*)at[0] + low), from(from), size(size) {
     for (i64 k = size; k < BLOCK; k++) from[k] = 0;
     draw_halves(low, counter, place, drawn);
@@ -101,21 +101,24 @@ template <class Size> struct close_bf16 {
       for (i64 k = part; k < part + count_of(part, size); k++) kept[k] = raised(from[k], drawn[k]);
   }
 };
+template <class Size> static inline auto close_bf16(char* const* at, i64 low, Size size, float* from, const u32* counter, u32 place) {
+  return CloseHalf<Size>(at, low, size, from, counter, place);
+}
 template <class Size> static inline auto close_stochastic(char* const* at, i64 low, Size size, float* from, const u32* counter, u32 place) {
-  return close_bf16<Size>(at, low, size, from, counter, place);
+  return CloseHalf<Size>(at, low, size, from, counter, place);
 }
 
 template <class Size> static inline void open_compensated(char* const* at, i64 low, i64 part, Size size, float* to) {
   const bf16 *kept = (const bf16*)at[0] + low, *rest = (const bf16*)at[1] + low;
   for (i64 k = part; k < part + count_of(part, size); k++) to[k] = load(kept[k]) + load(rest[k]);
 }
-template <class Size> struct close_compensated {
+template <class Size> struct CloseCompensated {
   bf16 *kept, *beside;
   const float* from;
   Size size;
   static const u32 unsure = 0;
 
-  close_compensated(char* const* at, i64 low, Size size, float* from, const u32*, u32)
+  CloseCompensated(char* const* at, i64 low, Size size, const float* from, const u32*, u32)
       : kept((bf16*)at[0] + low), beside((bf16*)at[1] + low), from(from), size(size) {}
   void part(i64 part) const {
     for (i64 k = part; k < part + count_of(part, size); k++) {
@@ -126,3 +129,7 @@ template <class Size> struct close_compensated {
   }
   void settle() const {}
 };
+template <class Size>
+static inline auto close_compensated(char* const* at, i64 low, Size size, const float* from, const u32* counter, u32 place) {
+  return CloseCompensated<Size>(at, low, size, from, counter, place);
+}

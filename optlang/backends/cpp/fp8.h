@@ -40,14 +40,14 @@ static inline u32 part_fp8(const float* from, float scale, float, uint8_t* to) {
   return 0;
 }
 #endif
-template <class Size> struct close_fp8 {
+template <class Size> struct CloseFp8 {
   uint8_t* kept;
   const float* from;
   Size size;
   float scale, factor;
   u32 unsure = 0;
 
-  close_fp8(char* const* at, i64 low, Size size, const float* from, const Largest& largest)
+  CloseFp8(char* const* at, i64 low, Size size, const float* from, const Largest& largest)
       : kept((uint8_t*)at[0] + low), from(from), size(size), scale(scale_of(largest.of(0, BLOCK)) / 448.0f), factor(1 / scale) {
     ((float*)at[1])[low / 256] = scale;
   }
@@ -62,3 +62,6 @@ template <class Size> struct close_fp8 {
       for (i64 k = part; k < part + count_of(part, size); k++) kept[k] = to_fp8(from[k] / scale);
   }
 };
+template <class Size> static inline auto close_fp8(char* const* at, i64 low, Size size, const float* from, const Largest& largest) {
+  return CloseFp8<Size>(at, low, size, from, largest);
+}
