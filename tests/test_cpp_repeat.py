@@ -58,7 +58,10 @@ class Run:
             getattr(self, event.replace(" ", "_"))()
         if self.anew:
             self.optimizer._again, self.optimizer._last = None, []
-        self.optimizer.step()
+        if self.optimizer.asks_again:
+            self.optimizer.step(lambda: torch.tensor(0.1 * self.taken))
+        else:
+            self.optimizer.step()
 
     def moved_weights(self) -> None:
         self.params[0].data = self.params[0].data.clone()
@@ -165,7 +168,7 @@ def test_tables_are_given_up_where_a_setting_decides_otherwise(monkeypatch: pyte
     assert used == [3, 4, 5, 7, 8]
 
 
-OF_ONE_MODEL = ("adagradnorm", "localsgd", "mtdao", "adog", "dadaptsgd", "prodigy", "udog", "sgdhd", "randomscaledadamw")
+OF_ONE_MODEL = ("adagradnorm", "localsgd", "mtdao", "adog", "dadaptsgd", "prodigy", "udog", "sgdhd", "randomscaledadamw", "sps")
 
 
 @pytest.mark.parametrize("rule", OF_ONE_MODEL)

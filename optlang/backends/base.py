@@ -56,6 +56,7 @@ class Cell:
     spread: Spread | None = None  # of a part: what goes through all processes that hold one
 
 
+Loss = Callable[[], Any]  # that of this step's batch, where there is one
 Write = Callable[[], Mapping[str, Any] | None]  # writes what was computed, and gives what the rule reports
 
 
@@ -64,7 +65,7 @@ class Repeat(Protocol):
 
     lacks: bool
 
-    def ready(self, hypers: Sequence[Mapping[str, Any]], counts: Array | int, seed: int) -> Write | None:
+    def ready(self, hypers: Sequence[Mapping[str, Any]], counts: Array | int, seed: int, loss: Loss | None = None) -> Write | None:
         """What writes it, from the hypers of each group and the number of each cell's update, one where all have the same; None where
         memory has changed, or blocks are decided in a way that it lacks."""
 

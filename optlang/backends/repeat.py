@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.base import Cell, Repeat, Write
+from optlang.backends.base import Cell, Loss, Repeat, Write
 from optlang.backends.formats import Packed
 from optlang.backends.watch import Versions, Watch
 from optlang.backends.writing import is_of_memory
@@ -143,7 +143,7 @@ class Tables:
         """Whether nothing but gradients has changed."""
         return all(table.watch.holds() for table, _ in self._tables)
 
-    def ready(self, hypers: Hypers, counts: Counts, seed: int, known: Known = NOTHING) -> Write | None:
+    def ready(self, hypers: Hypers, counts: Counts, seed: int, loss: Loss | None = None, known: Known = NOTHING) -> Write | None:
         """The step of the same parameters, if nothing but gradients, hypers and counts has changed."""
         if not self.hold():
             return None

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.base import Cell, Executable, Repeat, Step, Write
+from optlang.backends.base import Cell, Executable, Loss, Repeat, Step, Write
 from optlang.backends.watch import Belongings, Counts, sees
 from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.naming import Group
@@ -68,7 +68,7 @@ class Again:
         """Whether the same parameters are to be stepped, with the same states."""
         return self.belongings.hold([group["params"] for group in groups], state)
 
-    def begun(self, groups: Sequence[Group]) -> Begun | None:
+    def begun(self, groups: Sequence[Group], loss: Loss | None) -> Begun | None:
         """The next step, as far as it can be begun here; None where one of the parameters has to be looked at."""
         self.lacks = False
         if not (seen := self.watch.hold()):
@@ -83,7 +83,7 @@ class Again:
                 if not part.given(self.settings, mine):
                     return None
                 work[part.key] = part.executable, part.cells
-            elif (write := part.again.ready(self.settings, mine, groups[part.cells[0].group].get("seed", 0))) is not None:
+            elif (write := part.again.ready(self.settings, mine, groups[part.cells[0].group].get("seed", 0), loss)) is not None:
                 writes.append(write)
             else:
                 self.lacks = part.again.lacks

@@ -30,6 +30,7 @@ class Batch:
         self.autocast = {kind: torch.get_autocast_dtype(kind) for kind in autocasting()}
         with torch.enable_grad(), watched() as self.models:
             self.loss = closure()
+        self.mean: Any = None  # over all processes, where that has been asked for
 
     def gradients(self, cells: Sequence[Tensor], points: Sequence[Tensor]) -> list[Tensor]:
         """The gradients with the parameters moved to other points; weights and gradients are put back whatever happens."""

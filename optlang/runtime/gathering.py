@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optlang.backends.base import Cell, Executable, Step
+from optlang.backends.base import Cell, Executable, Loss, Step
 from optlang.backends.formats import REST
 from optlang.backends.overflow import OVERFLOW, SCALE
 from optlang.backends.repeat import same
@@ -67,13 +67,13 @@ class Gathered(Saved):
     def _executable(self, group: Group, hypers: dict[str, Any]) -> tuple[Key, Executable]:
         return self.case_of(group).executable(hypers, group.get("differentiable", False), self._guard, self._is_spread)
 
-    def _once_more(self, settings: list[dict[str, Any]]) -> Begun | None:
+    def _once_more(self, settings: list[dict[str, Any]], loss: Loss | None) -> Begun | None:
         """This step, begun as the last one was; None where it may be another one, which is then forgotten."""
         again = self._again
         if again is None or self._is_special():
             return None
         fits = self._fits(again, settings) and again.holds(self.param_groups, self.state)
-        begun = again.begun(self.param_groups) if fits else None
+        begun = again.begun(self.param_groups, loss) if fits else None
         if begun is None and not (fits and again.lacks):
             self._again = None
         return begun

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -134,7 +135,7 @@ class RuleOptimizer(Gathered):
     def _update(self, settings: list[dict[str, Any]], batch: Batch | None) -> None:
         known = len(self.state)
         try:
-            begun = self._once_more(settings)
+            begun = self._once_more(settings, None if batch is None else partial(self._loss, batch))
             work, writes = (self._gather(settings), []) if begun is None else begun
             comes_again = begun is None and self._comes_again(work)
             taken = [self._begin_step(executable, self._step_of(cells, work, comes_again), batch) for executable, cells in work.values()]
@@ -220,7 +221,7 @@ class RuleOptimizer(Gathered):
             weights = [cell.weights if part is None else part.parameter for cell, part in zip(cells, parts, strict=True)]
             signs = [-1 if self.param_groups[cell.group].get("maximize", False) else 1 for cell in cells]
             asks = self.case_of(self.param_groups[cells[0].group]).asks
-            step.loss = signs[0] * mean_of(as_number(batch.loss), self.stepped, batch.models) if "loss" in asks else None
+            step.loss = signs[0] * self._loss(batch) if "loss" in asks else None
             step.loss_at = lambda points: signs[0] * mean_of(
                 batch.loss_at(weights, points_at(parts, points)), self.stepped, batch.models
             )
@@ -232,6 +233,12 @@ class RuleOptimizer(Gathered):
         except StepError as problem:
             raise RuntimeError(f"{type(self).__name__}: {problem}") from problem
         return step, write
+
+    def _loss(self, batch: Batch) -> Any:
+        """That of a batch; processes meet for it once."""
+        if batch.mean is None:
+            batch.mean = mean_of(as_number(batch.loss), self.stepped, batch.models)
+        return batch.mean
 
     def _share(self, step: Step) -> None:
         for cell in step.cells if step.model or any(step.groups.values()) else ():

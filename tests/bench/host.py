@@ -51,7 +51,7 @@ def made(rule: str, count: int, backend: str) -> tuple[Any, Step]:
     """An optimizer of tiny tensors, and its step."""
     params = parameters([SHAPE] * count, torch.device("cpu"))
     cls: Any = optlang.load(rule, backend=backend)
-    optimizer = cls(params)
+    optimizer = cls([(f"block.{i}.weight", p) for i, p in enumerate(params)])
     for program in programs(rule):
         optimizer.inputs |= {one.name: torch.full((), 0.5) for one in program.inputs}
     if not asks(rule):

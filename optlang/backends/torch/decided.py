@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from optlang.backends.base import Cell, Repeat, Write
+from optlang.backends.base import Cell, Loss, Repeat, Write
 from optlang.backends.repeat import Counts, Hypers, Tables
 from optlang.backends.torch.staged import Staged
 from optlang.backends.torch.work import decision
@@ -37,13 +37,13 @@ class Decided:
         self._hypers: Hypers = ()  # those of which `_way` is known
         self.lacks = False
 
-    def ready(self, hypers: Hypers, counts: Counts, seed: int) -> Write | None:
+    def ready(self, hypers: Hypers, counts: Counts, seed: int, loss: Loss | None = None) -> Write | None:
         """The next step; None where it is decided in a new way, or memory has changed."""
         if self._reads_t or hypers is not self._hypers:
             self._way, self._hypers = self._decided(hypers, counts), hypers
         tables = self._known.get(self._way)
         self.lacks = tables is None and len(self._known) < MOST
-        return None if tables is None else tables.ready(hypers, counts, seed)
+        return None if tables is None else tables.ready(hypers, counts, seed, loss)
 
     def learn(self, other: Repeat) -> None:
         """Takes over the tables of a step of the same cells that was decided in another way."""

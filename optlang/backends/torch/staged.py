@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from optlang import floats, ir, philox
-from optlang.backends.base import Repeat, Write
+from optlang.backends.arrays import read
+from optlang.backends.base import Loss, Repeat, Write
 from optlang.backends.repeat import Counts, Hypers, Known, Tables
 from optlang.backends.torch.barriers import question, values_inside
 from optlang.backends.torch.work import Pass
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from optlang.backends.torch import TorchExecutable
 
 Array = Any  # numpy.ndarray
-LEAVES = ("hyper", "state", "input", "random", "t")  # inputs are marks of barriers
+LEAVES = ("hyper", "state", "input", "random", "t", "loss")  # inputs are marks of barriers
 
 
 class Numbers:
@@ -46,13 +47,33 @@ class Numbers:
             raise LookupError
         self._function, self._wanted = made, tuple(wanted)
         self.hypers, self._states = ([node.value for node in leaves[op]] for op in ("hyper", "state"))
-        self._marks, self._draws, self._reads_t = leaves["input"], leaves["random"], len(leaves["t"])
+        self._marks, self._others = leaves["input"], [node for op in ("random", "t", "loss") for node in leaves[op]]
+        self.reads_loss = bool(leaves["loss"])
 
-    def __call__(self, hypers: Mapping[str, Any], states: Mapping[str, Any], known: Known, t: int, seed: int) -> dict[Node, Any]:
-        """Of the settings, states and marks that are known, at a step."""
-        given = *[hypers[name] for name in self.hypers], *[states[name] for name in self._states], *[known[mark] for mark in self._marks]
-        draws = [_draw(node, t, seed) for node in self._draws]
-        return dict(zip(self._wanted, self._function(*given, *draws, *[t] * self._reads_t), strict=True))
+    def __call__(self, step: Values, states: Mapping[str, Any], known: Known) -> dict[Node, Any]:
+        """Of the states and marks that are known, in a step."""
+        given = [step.hypers[name] for name in self.hypers] + [states[name] for name in self._states]
+        given += [known[mark] for mark in self._marks] + [step.of(node) for node in self._others]
+        return dict(zip(self._wanted, self._function(*given), strict=True))
+
+
+class Values(NamedTuple):
+    """What a step gives."""
+
+    hypers: Mapping[str, Any]
+    t: int
+    seed: int
+    loss: Loss | None
+
+    def of(self, node: Node) -> float:
+        match node.op:
+            case "random":
+                distribution, site = node.value
+                return float(philox.draw(distribution, (), self.t, site, self.seed, MODEL_STREAM))
+            case "loss":
+                assert self.loss is not None
+                return float(read(self.loss()).reshape(()))
+        return self.t
 
 
 @dataclass(frozen=True)
@@ -78,20 +99,20 @@ class Staged:
     groups: Sequence[int]
     lacks = False
 
-    def ready(self, hypers: Hypers, counts: Counts, seed: int) -> Write | None:
+    def ready(self, hypers: Hypers, counts: Counts, seed: int, loss: Loss | None = None) -> Write | None:
         """The step of the same parameters; None where memory has changed, or values are not to be had in this way."""
-        if not all(stage.tables.hold() for stage in self.stages) or not self._agree(hypers):
+        if not all(stage.tables.hold() for stage in self.stages) or not self._agree(hypers) or (self._reads_loss and loss is None):
             return None
-        mine, latest = hypers[self.groups[0]], counts if isinstance(counts, int) else int(counts.max())
+        mine = Values(hypers[self.groups[0]], counts if isinstance(counts, int) else int(counts.max()), seed, loss)
         states = {name: state.item() for name, state in self.states.items()}
         known: dict[Node, Any] = {}
         try:
             with np.errstate(all="ignore"):
                 for stage in self.stages:
-                    known |= stage.numbers(mine, states, known, latest, seed)
+                    known |= stage.numbers(mine, states, known)
                     known |= _reduced(stage, stage.tables.answers(hypers, counts, seed, known))
-                known |= self.last(mine, states, known, latest, seed)
-                write = self.tables.ready(hypers, counts, seed, known)
+                known |= self.last(mine, states, known)
+                write = self.tables.ready(hypers, counts, seed, known=known)
         except (*floats.NO_ANSWER, MissingFact):
             return None
         return None if write is None else partial(self._take, write, known)
@@ -109,15 +130,18 @@ class Staged:
 
     @cached_property
     def _read(self) -> set[str]:
-        return {name for numbers in (self.last, *(stage.numbers for stage in self.stages)) for name in numbers.hypers}
+        return {name for numbers in self._numbers for name in numbers.hypers}
+
+    @cached_property
+    def _reads_loss(self) -> bool:
+        return any(numbers.reads_loss for numbers in self._numbers)
+
+    @property
+    def _numbers(self) -> list[Numbers]:
+        return [self.last, *(stage.numbers for stage in self.stages)]
 
     def learn(self, other: Repeat) -> None:
         """There is one way only to decide such a step."""
-
-
-def _draw(node: Node, t: int, seed: int) -> float:
-    distribution, site = node.value
-    return float(philox.draw(distribution, (), t, site, seed, MODEL_STREAM))
 
 
 def _set(state: Tensor, value: float) -> None:

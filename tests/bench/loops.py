@@ -1,0 +1,88 @@
+"""Rules in closed loops of 200 steps in float32, kernels beside the reference: `python tests/bench/loops.py RULE…`.
+
+Each side takes gradients at its own weights, so what differs in any step feeds back. The reference computes in float64 and stores
+float32. How far weights are apart in the end is told in units in the last place of the largest weight of their tensor, beside how far
+torch's single operators are: rules that turn on a sign, or on what is nearly equal, go apart whatever computes them. Results in
+`docs/loops.json` are kept for the rules that are as they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TRITON_INTERPRET", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from conformance import Stepwise, rows_of
+from gallery_facts import mark
+from inductor_kernels import recorded, save
+from torch import Tensor
+
+from optlang import library
+
+RESULTS = Path(__file__).resolve().parents[2] / "docs" / "loops.json"
+STEPS = 200
+ULP = 2.0**-23
+BACKENDS = ("cpp", "torch")
+
+
+def apart(some: list[Tensor], others: list[Tensor]) -> float:
+    """In units in the last place of the largest weight of a tensor, at worst; infinite where only one of two is a number."""
+    worst = 0.0
+    for a, b in zip(some, others, strict=True):
+        gap = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs().nan_to_num(torch.inf, torch.inf))
+        size = b.abs().nan_to_num(0, 0, 0).max()
+        worst = max(worst, float(gap.max() / (size.clamp(min=1e-30) * ULP)))
+    return worst
+
+
+def looped(run: Stepwise, side: int) -> list[Tensor]:
+    """The weights in the end."""
+    params, _, loop = run.sides[side]
+    for step in range(STEPS):
+        run._take(loop, params, step)
+    return [p.detach().double() for p in params]
+
+
+def measured(rule: str, backends: tuple[str, ...]) -> dict[str, Any]:
+    """Of the first row of a rule."""
+    row = rows_of(rule)[0]
+    runs = {backend: Stepwise(row, backend, torch.float32) for backend in backends}
+    first = next(iter(runs.values()))
+    begun = [p.detach().double() for p in first.sides[1][0]]
+    reference = looped(first, 1)
+    found: dict[str, Any] = {"mark": mark(rule), "date": date.today().isoformat(), "row": row.id}
+    found |= {backend: float(f"{apart(looped(run, 0), reference):.3g}") for backend, run in runs.items()}
+    return found | {"went": float(f"{max(float((a - b).abs().max()) for a, b in zip(begun, reference, strict=True)):.2g}")}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rules", nargs="*", metavar="RULE", help="default: all whose text is not that of an entry")
+    parser.add_argument("--backends", nargs="+", default=BACKENDS)
+    chosen = parser.parse_args()
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    found, failed = recorded(RESULTS), 0
+    for rule in chosen.rules or [name for name in library.names() if found.get(name, {}).get("mark") != mark(name)]:
+        try:
+            found[rule] = measured(rule, tuple(chosen.backends))
+        except Exception as problem:  # a loop of a reference that ends before, say
+            print(rule, f"{type(problem).__name__}: {problem}"[:300], flush=True)
+            failed += 1
+            continue
+        print(rule, json.dumps(found[rule]), flush=True)
+        save(RESULTS, found)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

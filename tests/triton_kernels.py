@@ -1,0 +1,91 @@
+"""The Triton kernels of every rule, compiled for sm_80 and sm_90 without a GPU: `python tests/triton_kernels.py docs/triton.json RULE…`.
+
+Of each kernel of a rule's first two steps, in float32: registers, bytes spilled, and reads and writes of 16 bytes, for each architecture.
+Rules that the file has as they are now are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from compiled_kernels import codes
+from gallery_facts import mark
+from inductor_kernels import recorded, save
+from stepping import shapes_for
+from torch import Tensor
+
+import optlang
+from optlang import library
+from optlang.backends.triton.kernels import Loaded, TritonFunctions
+
+ARCHITECTURES = (80, 90)
+SHAPES = [(90, 110), (9000,)]
+
+
+def kernels_of(name: str) -> list[Loaded]:
+    """What two steps would launch on a GPU; torch takes the steps."""
+    found: list[Loaded] = []
+    make = TritonFunctions.made
+
+    def made(self: TritonFunctions, bound: Any, outputs: Any) -> None:
+        loaded = make(self, bound, outputs)
+        found.extend([loaded] if loaded is not None else [])
+
+    with mock.patch.multiple(TritonFunctions, made=made, fits=lambda self, bound: True):
+        cls: Any = optlang.load(name, backend="triton")
+        params = [torch.randn(shape).requires_grad_() for shape in shapes_for(cls.rule, SHAPES)]
+        optimizer = cls([(f"p{i}", p) for i, p in enumerate(params)])
+        for wanted in (i.name for case in cls.cases for i in case.program.inputs):
+            optimizer.inputs[wanted] = {p: torch.rand_like(p) for p in params}
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = torch.stack([((p - 1) ** 3).sum() for p in params]).sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss.detach()
+
+        for _ in range(2):
+            closure()
+            optimizer.step(*([closure] if cls.asks_again else []))
+    return found
+
+
+def lines(name: str) -> Iterator[dict[str, Any]]:
+    """Each kernel once."""
+    for loaded in kernels_of(name):
+        for several in zip(*(codes(loaded, architecture) for architecture in ARCHITECTURES), strict=True):
+            told = {f"sm_{a}": [one[key] for key in KEYS] for a, one in zip(ARCHITECTURES, several, strict=True)}
+            yield {"kernel": several[0]["kernel"], **({"tiles": several[0]["tiles"]} if several[0]["tiles"] else {}), **told}
+
+
+KEYS = ("registers", "spilled", "wide reads", "wide writes")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("record", type=Path)
+    parser.add_argument("rules", nargs="*")
+    given = parser.parse_args()
+    found, failed = recorded(given.record), 0
+    for name in given.rules or [name for name in library.names() if found.get(name, {}).get("mark") != mark(name)]:
+        try:
+            found[name] = {"mark": mark(name), "kernels": list(lines(name))}
+        except Exception:  # the others are still of interest
+            traceback.print_exc()
+            failed += 1
+            continue
+        print(name, json.dumps(found[name]["kernels"]), flush=True)
+        save(given.record, found)
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
