@@ -8,7 +8,7 @@ RULES  ?= adamw lion examples/my.opt
 TASK   ?= digits
 MINUTES ?= 10
 
-.PHONY: race test properties torch-suite lint format bench optax resume sharded authors gpu-check played-gpu inductor clean conformance digits gallery fuzz faults accuracy coverage mutants
+.PHONY: race test properties torch-suite lint format bench optax resume sharded authors gpu-check played-gpu inductor clean conformance loops machine-code digits gallery fuzz faults accuracy coverage mutants
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
@@ -53,6 +53,12 @@ sharded: $(VENV)/.ready-for-tests ## Every rule on 2 and 4 processes beside one,
 
 conformance: $(VENV)/.ready-for-tests ## Every rule on every backend in every number type, what is missing in docs/conformance.json
 	$(PY) tests/bench/conform.py
+
+loops: $(VENV)/.ready-for-tests  ## Closed loops of 200 steps of every rule, kernels beside the reference, what is missing in docs/loops.json; an hour
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 PYTHONPATH=tests $(PY) tests/loops.py
+
+machine-code: $(VENV)/.ready-for-tests ## Triton kernels of every rule for sm_80 and sm_90, without a GPU, what is missing in docs/triton.json; an hour
+	TRITON_INTERPRET=0 PYTHONPATH=tests $(PY) tests/triton_kernels.py docs/triton.json
 
 digits: $(VENV)/.ready-for-tests ## Every rule trains the digits, what is missing in docs/digits.json
 	$(PY) tests/bench/train_library.py

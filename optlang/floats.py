@@ -6,7 +6,7 @@ Where mathematics leaves something undefined or too large, Python raises: whoeve
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optlang.ir import Node
@@ -20,12 +20,13 @@ SPELLED = {  # exact, or rounded as IEEE 754 says, wherever it is computed
     "lt": "{0} < {1}", "le": "{0} <= {1}", "gt": "{0} > {1}", "ge": "{0} >= {1}", "eq": "{0} == {1}", "ne": "{0} != {1}",
     "and": "{0} and {1}", "or": "{0} or {1}", "not": "not {0}", "where": "{1} if {0} else {2}", "branch": "{1} if {0} else {2}",
 }  # fmt: skip
+ALWAYS = {"branch": SPELLED["branch"]}  # what never raises, with the rest left to NumPy
 
 
-def function(order: Sequence[Node], wanted: Sequence[Node], given: Sequence[Node]) -> Function | None:
-    """Takes the values of hypers, facts and `t` in the order of `given`; gives those of `wanted`. `order`: all nodes, operands first.
-    None where an operator is no map. Call it under `numpy.errstate(all="ignore")`."""
-    if any(node.args and node.op not in SPELLED and node.op not in MAPS for node in order):
+def function(order: Sequence[Node], wanted: Sequence[Node], given: Sequence[Node], spelled: Mapping[str, str] = SPELLED) -> Function | None:
+    """Takes the values of leaves in the order of `given`; gives those of `wanted`. `order`: all nodes, operands first. None where an
+    operator is no map. Call it under `numpy.errstate(all="ignore")`."""
+    if any(node.args and node.op not in spelled and node.op not in MAPS for node in order):
         return None
     names = {node: f"x{place}" for place, node in enumerate(order)}
     space: dict[str, Any] = {"sqrt": math.sqrt}
@@ -34,8 +35,8 @@ def function(order: Sequence[Node], wanted: Sequence[Node], given: Sequence[Node
         if node.op == "const":
             space[names[node]] = number(node.value).item()
         elif node.args:
-            text = SPELLED.get(node.op) or f"numpy_{node.op}({', '.join(f'{{{k}}}' for k in range(len(node.args)))}).item()"
-            space |= {} if node.op in SPELLED else {f"numpy_{node.op}": MAPS[node.op]}
+            text = spelled.get(node.op) or f"numpy_{node.op}({', '.join(f'{{{k}}}' for k in range(len(node.args)))}).item()"
+            space |= {} if node.op in spelled else {f"numpy_{node.op}": MAPS[node.op]}
             lines.append(f"{names[node]} = {text.format(*(names[arg] for arg in node.args))}")
     lines.append(f"return ({''.join(f'{names[node]}, ' for node in wanted)})")
     exec(f"def found({', '.join(names[node] for node in given)}):\n" + "".join(f"    {line}\n" for line in lines), space)

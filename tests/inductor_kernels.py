@@ -24,6 +24,7 @@ import torch
 import triton
 from compiled_kernels import assembled
 from gallery_facts import mark
+from records import recorded, save
 from stepping import shapes_for
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
@@ -164,17 +165,6 @@ def lines(name: str, architecture: int) -> Iterator[dict[str, Any]]:
         yield {"rule": name, "function": code.name, **about(code, given, architecture)}
     if not calls:
         yield {"rule": name, "function": None}
-
-
-def recorded(path: Path | None) -> dict[str, Any]:
-    """By rule."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else {}
-    return found
-
-
-def save(path: Path, found: dict[str, Any]) -> None:
-    entries = ",\n".join(f"{json.dumps(name)}: {json.dumps(found[name])}" for name in library.names() if name in found)
-    path.write_text(f"{{\n{entries}\n}}\n", encoding="utf-8")
 
 
 def main() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from gallery_facts import mark
 from stepping import cell, is_ambiguous, program, shapes_for
 from test_torch_layouts import shelf
 from torch import Tensor
@@ -269,6 +271,18 @@ def test_machine_code(architecture: int) -> None:
         assert found["spilled"] == 0, found
         few = found["rule"] in ("adamw", "lion", "lamb") and found["stored"] == [None, "nearest"]
         assert found["registers"] <= (128 if few else 255), found
+
+
+def test_machine_code_of_the_library_is_as_it_is_told() -> None:
+    """`make machine-code` compiles what is missing in docs/triton.json."""
+    docs = Path(__file__).resolve().parents[1] / "docs"
+    found = json.loads((docs / "triton.json").read_text(encoding="utf-8"))
+    assert all(entry["mark"] == mark(rule) for rule, entry in found.items())
+    made = [(kernel["kernel"], *kernel[name]) for entry in found.values() for kernel in entry["kernels"] for name in ("sm_80", "sm_90")]
+    assert all(spilled == 0 and registers <= 255 for _, registers, spilled, *_ in made)
+    text = " ".join((docs / "trust.md").read_text(encoding="utf-8").split())
+    [said] = re.findall(r"of (\d+) rules, (\d+) kernels for each, .* at most (\d+) registers", text)
+    assert tuple(map(int, said)) == (len(found), len(made) // 2, max(registers for _, registers, *_ in made))
 
 
 def test_a_rule_without_kernels_is_refused_by_none() -> None:

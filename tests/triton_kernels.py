@@ -18,7 +18,7 @@ from unittest import mock
 import torch
 from compiled_kernels import codes
 from gallery_facts import mark
-from inductor_kernels import recorded, save
+from records import recorded, save
 from stepping import shapes_for
 from torch import Tensor
 

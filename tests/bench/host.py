@@ -31,7 +31,9 @@ from optlang.ops import ASKING
 
 SHAPE = (4, 4)
 FEW, MANY = 1, 200  # tensors
+FIRST = 12  # steps, in which everything is found out
 ROUND = 40  # steps: a look at the clock takes as long as some of them
+LONGEST, SLOW = 30_000.0, 3  # microseconds of a round, and rounds of what has not so many steps in it
 FIXED, EACH = 50.0, 0.2  # what is wanted, µs
 BIT = 1e-9  # settings change by so much
 Step = Callable[[], Any]
@@ -103,15 +105,17 @@ def _times(value: Any, factor: float) -> Any:
 
 def timed(step: Step, rounds: int, before: Sequence[Step]) -> float:
     """Microseconds of a step, without what comes before each; the clock of the processor is looked at before and after all of a round."""
-    return statistics.median(_round([*before, step]) - _round(before) for _ in range(rounds))
+    steps = max(2, min(ROUND, int(LONGEST / max(1.0, _round([*before, step], 2)))))
+    found = [_round([*before, step], steps) - _round(before, steps) for _ in range(rounds if steps == ROUND else SLOW)]
+    return statistics.median(found)
 
 
-def _round(calls: Sequence[Step]) -> float:
+def _round(calls: Sequence[Step], steps: int) -> float:
     start = time.process_time_ns()
-    for _ in range(ROUND):
+    for _ in range(steps):
         for call in calls:
             call()
-    return (time.process_time_ns() - start) / ROUND / 1e3
+    return (time.process_time_ns() - start) / steps / 1e3
 
 
 def figures(rule: str, backend: str, rounds: int) -> dict[str, Any]:
@@ -119,6 +123,7 @@ def figures(rule: str, backend: str, rounds: int) -> dict[str, Any]:
     for count in (FEW, MANY):
         optimizer, step = made(rule, count, backend)
         turn = turning(optimizer)
+        _round([turn, step], FIRST)
         timed(step, 2, [turn])
         row = {"stay": timed(step, rounds, [turn])}
         row |= {"lr": timed(step, rounds, [turn, changing(optimizer, True)])} if any("lr" in g for g in optimizer.param_groups) else {}

@@ -40,12 +40,13 @@ class Numbers:
     def __init__(self, wanted: Sequence[Node]) -> None:
         order = ir.walk(wanted)
         leaves = {op: [node for node in order if node.op == op] for op in LEAVES}
-        single = all(node.type.extent.level in ("host", "model") and not node.type.window for node in order)
         given = list(chain.from_iterable(leaves.values()))
-        made = floats.function(order, wanted, given)
-        if made is None or not single or any(not node.args and node.op != "const" and node not in given for node in order):
+        single = all(node.type.extent.level in ("host", "model") and not node.type.window for node in order)
+        strange = [node for node in order if not node.args and node.op != "const" and node not in given]
+        quick, careful = (floats.function(order, wanted, given, spelled) for spelled in (floats.SPELLED, floats.ALWAYS))
+        if quick is None or careful is None or not single or strange:
             raise LookupError
-        self._function, self._wanted = made, tuple(wanted)
+        self._quick, self._careful, self._wanted = quick, careful, tuple(wanted)
         self.hypers, self._states = ([node.value for node in leaves[op]] for op in ("hyper", "state"))
         self._marks, self._others = leaves["input"], [node for op in ("random", "t", "loss") for node in leaves[op]]
         self.reads_loss = bool(leaves["loss"])
@@ -54,7 +55,11 @@ class Numbers:
         """Of the states and marks that are known, in a step."""
         given = [step.hypers[name] for name in self.hypers] + [states[name] for name in self._states]
         given += [known[mark] for mark in self._marks] + [step.of(node) for node in self._others]
-        return dict(zip(self._wanted, self._function(*given), strict=True))
+        try:
+            found = self._quick(*given)
+        except floats.NO_ANSWER:
+            found = self._careful(*given)
+        return dict(zip(self._wanted, found, strict=True))
 
 
 class Values(NamedTuple):
@@ -113,7 +118,7 @@ class Staged:
                     known |= _reduced(stage, stage.tables.answers(hypers, counts, seed, known))
                 known |= self.last(mine, states, known)
                 write = self.tables.ready(hypers, counts, seed, known=known)
-        except (*floats.NO_ANSWER, MissingFact):
+        except (*floats.NO_ANSWER, MissingFact):  # a setting beyond float64, say
             return None
         return None if write is None else partial(self._take, write, known)
 

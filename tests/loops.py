@@ -1,4 +1,4 @@
-"""Rules in closed loops of 200 steps in float32, kernels beside the reference: `python tests/bench/loops.py RULE…`.
+"""Rules in closed loops of 200 steps in float32, kernels beside the reference: `python tests/loops.py RULE…`.
 
 Each side takes gradients at its own weights, so what differs in any step feeds back. The reference computes in float64 and stores
 float32. How far weights are apart in the end is told in units in the last place of the largest weight of their tensor, beside how far
@@ -10,25 +10,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("TRITON_INTERPRET", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import torch
 from conformance import Stepwise, rows_of
 from gallery_facts import mark
-from inductor_kernels import recorded, save
+from records import recorded, save
 from torch import Tensor
 
 from optlang import library
 
-RESULTS = Path(__file__).resolve().parents[2] / "docs" / "loops.json"
+RESULTS = Path(__file__).resolve().parents[1] / "docs" / "loops.json"
 STEPS = 200
 ULP = 2.0**-23
 BACKENDS = ("cpp", "torch")
