@@ -8,7 +8,7 @@ RULES  ?= adamw lion examples/my.opt
 TASK   ?= digits
 MINUTES ?= 10
 
-.PHONY: race test properties torch-suite lint format bench optax resume sharded authors gpu-check played-gpu inductor clean conformance loops machine-code digits gallery fuzz faults accuracy coverage mutants
+.PHONY: race test properties torch-suite lint format bench optax resume sharded authors gpu-check played-gpu inductor clean conformance loops machine-code digits gallery fuzz faults giants accuracy coverage mutants
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
@@ -86,6 +86,9 @@ mutants: coverage               ## Mutants of the compiler, an hour: which tests
 
 faults: $(VENV)/.ready-for-tests ## Faults of every kind, searches and races killed 100 times: counts in docs/faults.json
 	$(PY) -m tests.faults --record docs/faults.json
+
+giants: $(VENV)/.ready-for-tests ## Processor seconds and memory of every command with texts as large as they may be, into docs/giants.json
+	$(PY) tests/bench/giants.py --record docs/giants.json
 
 accuracy: $(VENV)/.ready-for-tests ## Errors of the float32 step of every rule in ulp, what is missing in docs/accuracy.json
 	$(PY) tests/accuracy.py docs/accuracy.json

@@ -95,15 +95,14 @@ def check(arguments: argparse.Namespace) -> int:
 def extra_passes(file: File) -> list[str]:
     """What each rule asks of the model in a step besides one gradient."""
     notes = []
-    for item in (item for item in file.items if isinstance(item, RuleItem)):
-        program = lower.lower(file, item.name)
-        nodes = ir.walk(program.roots()) if isinstance(program, ir.Program) else []
+    for program in lower.programs(file):
+        nodes = ir.walk(program.roots())
         gradients, products, losses = (sum(node.op == op for node in nodes) for op in ops.CALLS)
         asks = [f"{gradients} more gradient{'s' * (gradients > 1)}"] * (gradients > 0)
         asks += [f"{products} Hessian-vector product{'s' * (products > 1)}"] * (products > 0)
         asks += [f"{losses} more loss{'es' * (losses > 1)}"] * (losses > 0)
         if asks:
-            notes.append(f"{item.name} asks the model for {' and '.join(asks)} in a step; `step` needs a closure")
+            notes.append(f"{program.name} asks the model for {' and '.join(asks)} in a step; `step` needs a closure")
     return notes
 
 
@@ -201,9 +200,21 @@ def show(arguments: argparse.Namespace) -> int:
     from optlang.front.format import canonical  # noqa: PLC0415 - only `fmt` and `show` need it
 
     source = read(arguments.file)
-    text = canonical(source) if arguments.form == "text" else forms.FORMS[arguments.form](_rule(source, arguments.rule), arguments.math)
+    if arguments.form == "text":
+        text = canonical(source)
+    else:
+        try:
+            text = forms.FORMS[arguments.form](_rule(source, arguments.rule), arguments.math)
+        except ValueError as refusal:
+            return _refused(refusal)
     print(text.rstrip("\n"))
     return 0
+
+
+def _refused(refusal: ValueError) -> int:
+    """A form or target that a rule cannot have."""
+    print(f"optlang: {refusal}", file=sys.stderr)
+    return 1
 
 
 def _rule(source: Source, name: str | None) -> Rule:
@@ -240,7 +251,10 @@ def build(arguments: argparse.Namespace) -> int:
     from optlang import rules  # noqa: PLC0415
 
     rule = _rule(read(arguments.file), arguments.rule)
-    text = rules.generate(rule, arguments.to)
+    try:
+        text = rules.generate(rule, arguments.to)
+    except ValueError as refusal:
+        return _refused(refusal)
     if arguments.output is None:
         print(text.rstrip("\n"))
     else:

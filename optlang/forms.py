@@ -38,10 +38,18 @@ def _cost(rule: Rule, math: Math) -> str:
     from optlang.simplify import report, simplify  # noqa: PLC0415
 
     programs = [case.program for case in rule.program.cases] if isinstance(rule.program, Routing) else [rule.program]
+    for program in programs:
+        _refuse_unreadable(program)
     return "\n\n".join(f"{report(program, math).to_text()}\n\n{table(plan(simplify(program, math)))}" for program in programs)
 
 
+def _refuse_unreadable(program: Program) -> None:
+    if program.unreadable:
+        raise ValueError(f"{program.name}: {program.unreadable}; `--as ir` prints it")
+
+
 def _planned(program: Program, math: Math) -> str:
+    _refuse_unreadable(program)
     from optlang.analysis.costs import describe  # noqa: PLC0415
     from optlang.analysis.degrees import TooManyTerms, degrees  # noqa: PLC0415
     from optlang.plan import plan  # noqa: PLC0415

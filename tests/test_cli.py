@@ -37,6 +37,16 @@ def test_a_file_alone_is_checked(here: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == "1 file checked, nothing wrong\n"
 
 
+@pytest.mark.parametrize("words", ["build sam --to optax", "show long.opt --as cost", "show long.opt --as plan",
+                                   "build long.opt --to torch", "build long.opt --to module"])  # fmt: skip
+def test_what_cannot_be_written_is_told_in_a_line(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "long.opt").write_text(f"rule Long {{ w' = w - 0.1*({' + '.join(f'g*{i + 2}' for i in range(1500))}) }}")
+    assert main(words.split()) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("optlang: ") and told.count("\n") == 1
+    assert ("asks for gradients" if "sam" in words else "more than anybody reads") in told
+
+
 def test_all_findings_of_all_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "good.opt", "bad.opt"]) == 1
     out = capsys.readouterr().out

@@ -252,8 +252,8 @@ LARGE = {
     "number": ("rule A { x = " + "1" * 900_000 + " }", "L01"),
     "open text": ('rule A "' + "x" * 900_000, "S05"),
     "quotes": ("'" * 900_000, "S05"),
-    "dollars": ("$" * 90_000, "S02"),
-    "errors": ("rule A {" + "x = )\n" * 15_000 + "}", "S04"),
+    "dollars": ("$" * 15_000, "S02"),
+    "errors": ("rule A {" + "x = )\n" * 3_500 + "}", "S04"),
     "points": ("1." * 400_000, "S06"),
     "rubbish": ("".join(map(chr, range(1, 2000))) * 200, "S02"),
 }
@@ -270,10 +270,10 @@ def test_large_files_are_refused_quickly(name: str) -> None:
 
 
 def test_largest_files_are_read_quickly() -> None:
-    text = "rule A {\n" + "x = a+b\n" * (MOST_STATEMENTS - 1000) + "}"
+    text = "rule A {\n" + "x = a+b\n" * (MOST_STATEMENTS - 10) + "}"
     start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     [rule] = tree(text).items
-    assert isinstance(rule, s.Rule) and len(rule.body) == MOST_STATEMENTS - 1000
+    assert isinstance(rule, s.Rule) and len(rule.body) == MOST_STATEMENTS - 10
     assert time.process_time() - start < 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # kB
 

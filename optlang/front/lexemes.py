@@ -13,7 +13,7 @@ from optlang.front.syntax import Comment
 
 LONGEST_NAME = 100
 LONGEST_NUMBER = 60
-MOST_LEXEMES = 100_000
+MOST_LEXEMES = 20_000
 PRIMES = "'" + SMART_PRIMES
 
 

@@ -24,7 +24,7 @@ from optlang.resources import cache_file, folder
 COMPARISONS = ("<=", ">=", "==", "!=", "<", ">")
 KINDS = frozenset(["real", "int", "bool"])
 MOST_NESTING = 100
-MOST_STATEMENTS = 20_000
+MOST_STATEMENTS = 4_000
 NESTING = frozenset(["POWER", "TRANSPOSE", "NOT"])
 LEVELLING = frozenset(["PLUS", "MINUS", "TIMES", "OVER", "MATMUL", "COMPARE", "AND", "OR", "COMMA", "EQUAL"])
 

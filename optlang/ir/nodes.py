@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, TypeVar
 
@@ -155,8 +156,21 @@ def branch(condition: Node, a: Node, b: Node) -> Node:
 # ---------------------------------------------------------------------------------------------------------- walks
 
 
-def walk(roots: Iterable[Node], operands: Callable[[Node], Sequence[Node]] = attrgetter("args")) -> list[Node]:
+ARGS: Callable[[Node], Sequence[Node]] = attrgetter("args")
+
+
+def walk(roots: Iterable[Node], operands: Callable[[Node], Sequence[Node]] = ARGS) -> list[Node]:
     """Every node below the roots once, operands before their users. `operands`: what of a node is entered, by default all."""
+    return list(_below(tuple(roots)) if operands is ARGS else _ordered(roots, operands))
+
+
+@lru_cache(32)
+def _below(roots: tuple[Node, ...]) -> tuple[Node, ...]:
+    """The same expressions are walked again and again by what asks about them."""
+    return tuple(_ordered(roots, ARGS))
+
+
+def _ordered(roots: Iterable[Node], operands: Callable[[Node], Sequence[Node]]) -> dict[Node, None]:
     order: dict[Node, None] = {}
     entered: set[Node] = set()
     stack = list(reversed(list(roots)))
@@ -167,7 +181,7 @@ def walk(roots: Iterable[Node], operands: Callable[[Node], Sequence[Node]] = att
         else:
             entered.add(node)
             stack.extend(reversed(operands(node)))
-    return list(order)
+    return order
 
 
 def fold(roots: Iterable[Node], combine: Callable[[Node, tuple[R, ...]], R]) -> dict[Node, R]:

@@ -11,6 +11,7 @@ from optlang.errors import Span
 from optlang.ir.nodes import Node, state, walk
 from optlang.types import Kind, Type
 
+MOST_TO_READ = 2_000  # the longest rule of the library has 1,200
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -107,6 +108,12 @@ class Program:
         """`roots` with the states' initial values and guards, and the named equations."""
         starts = [s.init for s in self.states] + [s.guard for s in self.states if s.guard is not None]
         return [*self.roots(), *starts, *(node for _, node in self.names)]
+
+    @property
+    def unreadable(self) -> str:
+        """Why nobody reads a text about the program, operation by operation; else empty. What reads it takes longer than it grows."""
+        count = len(walk(self.all_roots())) + len(self.hypers) + len(self.states)
+        return f"it has {count} operations, settings and states, more than anybody reads" if count > MOST_TO_READ else ""
 
     def replaced(self, table: Mapping[Node, Node]) -> Program:
         """The program with every root looked up in a table made by `rewrite` or `substitute` over `all_roots()`."""

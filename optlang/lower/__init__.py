@@ -20,7 +20,7 @@ from optlang.lower.frames import Frame
 from optlang.lower.modules import Module
 from optlang.types import ELEMENT, Type
 
-__all__ = ["check", "choose", "lower"]
+__all__ = ["check", "choose", "lower", "programs"]
 
 Baked = Mapping[str, Setting]
 
@@ -39,6 +39,14 @@ def lower(file: syntax.File, name: str = "", baked: Baked | None = None) -> ir.P
     if result is None or found:
         raise OptError(_in_order(file, found))
     return result
+
+
+def programs(file: syntax.File) -> list[ir.Program]:
+    """Every rule of a file without errors."""
+    with deep_recursion():
+        module = modules.read(file)
+        found = [_lower_item(module, item, {})[0] for item in file.items if isinstance(item, syntax.Rule)]
+    return [program for program in found if isinstance(program, ir.Program)]
 
 
 def choose(file: syntax.File, name: str = "") -> syntax.Rule | syntax.Route:
@@ -77,7 +85,7 @@ def check(file: syntax.File, pedantic: bool = False) -> list[Diagnostic]:
             program, about = _lower_item(module, item, {}, spent)
             found.extend(about)
             wrong = any(d.severity == "error" for d in found)  # then the program may lack what could not be read
-            if pedantic and isinstance(program, ir.Program) and not wrong:
+            if pedantic and isinstance(program, ir.Program) and not (wrong or program.unreadable):
                 found.extend(_lints(program, file))
     return _in_order(file, found)
 

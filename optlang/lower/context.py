@@ -12,7 +12,7 @@ from optlang import ir
 from optlang.errors import MOST_FINDINGS, Diagnostic, Label, Source, Span
 
 MOST_CALLS = 5_000  # inlined calls and turns of loops: functions that double would otherwise fill the machine
-MOST_NODES = 100_000
+MOST_NODES = 10_000
 MOST_NESTED_CALLS = 40
 MOST_REPEATS = 1_000
 

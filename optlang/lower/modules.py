@@ -229,15 +229,18 @@ def is_pure(item: Definition, module: Module) -> bool:
 def instances_of(body: Iterable[syntax.Statement], module: Module) -> dict[Span, str]:
     """A name for every call with memory, by the place of the call: checkpoints are read by these names."""
     names: dict[Span, str] = {}
+    taken: set[str] = set()
+    last: dict[str, int] = {}
     for holder, call in calls_of(body):
         found = module.find(call.func)
         if found is not None and any_memory(*found):
-            base, number = holder or call.func, 1
-            name = base
-            while name in names.values():
+            name = base = holder or call.func
+            number = last.get(base, 1)
+            while name in taken:
                 number += 1
                 name = f"{base}_{number}"
-            names[call.func_span] = name
+            names[call.func_span], last[base] = name, number
+            taken.add(name)
     return names
 
 

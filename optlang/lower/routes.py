@@ -10,7 +10,7 @@ from optlang.errors import did_you_mean
 from optlang.front import syntax
 from optlang.lower.declarations import Setting, declared_hyper, setting
 from optlang.lower.expressions import COMPARISONS, OPERATORS
-from optlang.lower.modules import advice_about
+from optlang.lower.modules import advice_about, every_part
 
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame
@@ -21,11 +21,16 @@ Lowered = Callable[["Module", syntax.Rule, Mapping[str, Setting]], ir.Program | 
 DTYPES = ("float64", "float32", "bfloat16", "float16", "complex64", "complex128")
 TRUTHS = frozenset(["eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "named"])
 ARITHMETIC = frozenset(["add", "sub", "mul", "div", "pow", "maximum", "minimum"])
+MOST_BRANCHES, MOST_PARTS = 100, 400
 MOST_POWER = 8  # sizes are whole numbers of any length here, and nobody waits for the digits of a power
 
 
 def routing(frame: Frame, route: syntax.Route, baked: Mapping[str, Setting], program: Lowered) -> ir.Routing | None:
     """The cases of a route; None where an error has been reported. `baked` has keys `Rule.hyper`."""
+    if len(route.branches) > MOST_BRANCHES:
+        frame.report("L01", f"the route `{route.name}` has more than {MOST_BRANCHES} branches", route.branches[MOST_BRANCHES].span,
+                     "stopped here", "join branches that use the same rule with `or`")  # fmt: skip
+        return None
     cases = [_case(frame, branch, baked, program) for branch in route.branches]
     _check_order(frame, route)
     if not route.branches or any(case is None for case in cases):
@@ -43,6 +48,10 @@ def _check_order(frame: Frame, route: syntax.Route) -> None:
 
 
 def _case(frame: Frame, branch: syntax.Branch, baked: Mapping[str, Setting], program: Lowered) -> ir.Case | None:
+    if branch.condition is not None and len(every_part([branch.condition])) > MOST_PARTS:
+        frame.report("L01", f"the condition has more than {MOST_PARTS} names, numbers and signs", branch.condition.span, "",
+                     "compare with ranges, or split it over several branches")  # fmt: skip
+        return None
     condition = None if branch.condition is None else _truth(frame, branch.condition)
     if not isinstance(branch.call, syntax.Call):  # it could not be read
         return None

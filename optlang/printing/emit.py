@@ -37,22 +37,24 @@ class Names:
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self.reserved = frozenset([*taken, *keyword.kwlist, *keyword.softkwlist])
         self.taken = set(self.reserved)
+        self._numbers: dict[str, int] = {}  # the last of each name that was asked for again
 
     def copy(self) -> Names:
         """Names that may be given up again."""
         other = Names(self.reserved)
-        other.taken = set(self.taken)
+        other.taken, other._numbers = set(self.taken), dict(self._numbers)
         return other
 
     def fresh(self, wish: str) -> str:
         """An identifier like the wish: itself where it can be had, else with an underscore or a number."""
         base = identifier(wish)
         base = f"{base}_" if base in self.reserved else base
-        name, number = base, 1
+        name, number = base, self._numbers.get(base, 1)
         while name in self.taken:
             number += 1
             name = f"{base}_{number}"
         self.taken.add(name)
+        self._numbers[base] = number
         return name
 
 

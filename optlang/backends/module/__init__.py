@@ -27,7 +27,6 @@ from optlang.printing.emit import Names
 from optlang.printing.fingerprint import fingerprint_of
 
 Baked = Mapping[str, Any]
-MOST_NODES = 20_000  # beyond that the text would be no text to read
 
 
 def generate(what: Program | Routing, baked: Baked | None = None, relower: Relower | None = None) -> str:
@@ -103,9 +102,8 @@ def _check(program: Program, role: Role = "alone") -> None:
 
 def refuses(program: Program, role: Role = "alone") -> str:
     """Why a program cannot be written as a module, or an empty string."""
-    nodes = ir.walk(program.all_roots())
-    if len(nodes) > MOST_NODES:
-        return f"it has {len(nodes)} operations, more than anybody reads; the torch backend runs it"
+    if program.unreadable:
+        return f"{program.unreadable}; the torch backend runs it"
     starts = [s.name for s in program.states if any(is_gathering(n) for n in ir.walk([s.init]))]
     if starts:
         return f"its state `{starts[0]}` starts from a value of several parameters, before they are collected; let it start from a number"

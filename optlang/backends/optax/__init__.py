@@ -24,7 +24,6 @@ from optlang.ops import CALLS
 from optlang.printing.emit import Names
 
 Baked = Mapping[str, Any]
-MOST_NODES = 20_000  # beyond that the text would be no text to read
 
 
 def refuses(what: Program | Routing) -> str:
@@ -35,8 +34,7 @@ def refuses(what: Program | Routing) -> str:
     for op, words in CALLS.items():
         if what.uses(op):
             return f"it asks for {words}, and a transformation sees the gradients that it is given, not the model"
-    count = len(ir.walk(what.all_roots()))
-    return f"it has {count} operations, more than anybody reads" if count > MOST_NODES else ""
+    return what.unreadable
 
 
 def _refuses_case(program: Program) -> str:

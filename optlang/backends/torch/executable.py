@@ -283,10 +283,13 @@ def _nothing() -> None:
 
 
 def source(what: Program | ir.Routing) -> str:
-    """The functions that a step calls, for people to read: those of a matrix and of a vector at its first steps."""
+    """The functions that a step calls, for people to read: those of a matrix and of a vector at its first steps. Raises ValueError
+    for a rule that nobody reads."""
     from optlang.backends.torch.listing import listing  # noqa: PLC0415 - only `build --to torch` needs it
 
     programs = [case.program for case in what.cases] if isinstance(what, ir.Routing) else [what]
+    if long := next((program for program in programs if program.unreadable), None):
+        raise ValueError(f"{long.name} is not listed: {long.unreadable}; `backend=\"torch\"` runs it")
     return "\n\n".join(listing(plan(simplified(program, "safe"))) for program in programs)
 
 

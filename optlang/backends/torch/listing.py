@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from optlang import ir
 from optlang.analysis.costs import EXAMPLES, truth_of
 from optlang.backends.torch.code import Output, generate
@@ -12,10 +14,11 @@ from optlang.plan import Plan, Truth
 def listing(plan: Plan) -> str:
     """Every function of the first ten steps of a matrix and of a vector, each once, with what fills `s`."""
     texts: dict[str, str] = {}
+    written = cache(lambda truth: _final(plan, truth))
     for what, facts in EXAMPLES.items():
         for t in range(1, 11):
             try:
-                text = _final(plan, truth_of(plan, facts, t))
+                text = written(truth_of(plan, facts, t))
             except MissingFact:
                 continue
             texts.setdefault(text, f"# {what}, from step {t} on")
@@ -34,8 +37,8 @@ def _final(plan: Plan, truth: Truth) -> str:
     return f"{slots}\n{code.text}" if slots else code.text
 
 
-def _short(node: ir.Node) -> str:
-    """A scalar in one line."""
+def _short(node: ir.Node, levels: int = 8) -> str:
+    """A scalar in one line; what lies deeper is left out."""
     if not node.args:
         return "t" if node.op == "t" else str(node.value)
-    return f"{node.op}({', '.join(_short(arg) for arg in node.args)})"
+    return f"{node.op}({', '.join(_short(arg, levels - 1) for arg in node.args)})" if levels else "…"
