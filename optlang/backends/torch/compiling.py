@@ -18,12 +18,14 @@ from optlang.backends.torch.loading import load
 
 Function = Callable[..., Any]
 
-# Precompiled headers pay off after several kernels only, and there is one here. Patterns of models (1 s to load) are not to be
-# found here. Which vector instructions work need not be tried (6 s): see `_widest_vectors`.
+# Precompiled headers pay off after several kernels only, and there is one here. Patterns of models (1 s to load, and half a second
+# for those of forward and backward passes) are not to be found here. Which vector instructions work need not be tried (6 s): see
+# `_widest_vectors`.
 OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
     "cpp.vec_isa_ok": True,
     "cpp_cache_precompile_headers": False,
     "pattern_matcher": False,
+    "use_joint_graph_passes": False,
 }
 
 
@@ -56,8 +58,10 @@ def _compiled_somehow(
 
 
 def _compiled(code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: Any, name: str) -> tuple[Function, Any]:
-    """Each kind has a function object of its own, so that torch never has to tell kinds apart."""
-    function = torch.compile(load(code), dynamic=True, fullgraph=True, options=OPTIONS)
+    """Each kind has a function object of its own, so that torch never has to tell kinds apart. What is kept under a name of ours
+    does without torch's own store, for whose keys all of torch's sources are read."""
+    options = OPTIONS | {"fx_graph_cache": not name}
+    function = torch.compile(load(code), dynamic=True, fullgraph=True, options=options)
     for numbers in (s, counter):
         if numbers is not None:
             torch._dynamo.mark_static(numbers)  # as many for every parameter

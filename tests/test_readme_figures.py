@@ -1,0 +1,167 @@
+"""Figures of the README are those of the files that they were taken from, as they are rounded there."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COSTS = README[README.index("## What it costs") : README.index("## A search")]
+NUMBER = r"([-\d.,]+)"
+ZEN = "tests/bench/results/{}-cpu-zen4-{}.json"
+
+
+@cache
+def read(name: str) -> Any:
+    return json.loads((ROOT / name).read_text(encoding="utf-8"))
+
+
+def results(date: str, what: str) -> Any:
+    return read(ZEN.format(date, what))
+
+
+def line(date: str, what: str, label: str, model: str = "gpt2") -> Any:
+    [found] = [one for one in results(date, what)["models"][model] if one["label"] == label]
+    return found
+
+
+def floors(date: str, what: str, *labels: str) -> list[float]:
+    return [line(date, what, label)["ratio"]["median"] for label in labels]
+
+
+def steps(date: str, what: str, *labels: str, model: str = "gpt2") -> list[float]:
+    return [line(date, what, label, model)["step"]["median"] for label in labels]
+
+
+def over(one: float, others: Iterable[float]) -> list[float]:
+    return [one / other for other in others]
+
+
+def first_steps(how: str, *rules: str) -> list[float]:
+    found = results("2026-11-28", "shared-first-step")["rules"]
+    return [sum(found[rule][how].values()) for rule in rules]
+
+
+def host(settings: str, count: str, who: str = "optlang") -> float:
+    return float(results("2026-11-29", "shared-host")[settings][count][who][0])
+
+
+def gaps(*formats: str) -> list[float]:
+    found = results("2026-11-28", "shared-states-loss")["formats"]
+    return [found[form][key] for form in formats for key in ("gap to fp32", "standard error of the gap")]
+
+
+def products(*sizes: int) -> list[float]:
+    found = {tuple(one["shape"]): one["one by one / together"]["median"] for one in results("2026-11-28", "shared-matrices")["Muon"]}
+    return [found[size, size] for size in sizes]
+
+
+def muon() -> list[float]:
+    found = {who: median(seconds) for who, seconds in results("2026-11-29", "shared-muon")["times"].items()}
+    return [found[who] / found["torch.optim.Muon"] for who in ("optlang", "optlang, products bf16")]
+
+
+def endings(*rules: str) -> list[float]:
+    found = {one["rule"]: one for one in read("examples/search/digits_and_chars/results.json")["finals"]["endings"]}
+    return [found[rule][key] for rule in rules for key in ("loss", "error")]
+
+
+def scores(rule: str) -> list[float]:
+    found = read("examples/search/digits_and_chars/results.json")["finals"]["standings"]
+    return [one[key] for one in found if one["rule"] == rule for key in ("score", "low", "high")]
+
+
+A, B = "2026-11-28", "2026-11-29"
+ADAMW, LION = "adamw · optlang auto", "lion · optlang auto"
+RULES = [f"{name} · optlang auto" for name in ("adabelief", "ademamix", "adan", "lion")]
+FORMATS = ("bf16", "fp8", "int8", "int4")
+Figures = Callable[[], Sequence[float]]
+OF_COSTS: dict[str, Figures] = {  # text around figures: N stands for each
+    "× its floor: AdamW, AdaBelief, AdEMAMix, Adan, Lion | N (11-29), N, N, N, N": lambda: [
+        *floors(B, "shared-adamw", ADAMW), *floors(A, "shared-rules", *RULES)],
+    "| AdamW × torch `fused`; × optimi; × `foreach` (11-29) | N; N; N": lambda: over(
+        *steps(B, "shared-adamw", ADAMW), steps(B, "shared-adamw", "adamw · torch fused", "adamw · optimi", "adamw · torch foreach")),
+    "× pytorch_optimizer; × lion-pytorch | N; N; N": lambda: over(
+        *steps(A, "shared-lion", LION), steps(A, "shared-lion", "lion · optimi", "lion · pytorch_optimizer", "lion · lion-pytorch")),
+    "bytes an element that two passes move | N to N;": lambda: [
+        *floors(A, "shared-two-passes", "lamb · optlang cpp"), *floors(A, "shared-rules", "lamb · optlang auto")],
+    "AdamW with states in bf16, fp8, int8, int4 × float32 states | N, N, N, N": lambda: [
+        x/y for x in steps(A, "shared-states-speed", *(f"adamw · optlang cpp, {form} state" for form in FORMATS))
+        for y in steps(A, "shared-states-speed", "adamw · optlang cpp")],
+    "takes at its peak and gives back | N |": lambda: [max(one["extra"] for one in results(A, "shared-memory")["rules"].values())],
+    "| AdamW, 290 small tensors (11-29) | N ms; torch `fused` N, optimi N, `foreach` N": lambda: [1e3*x for x in steps(
+        B, "shared-small", ADAMW, *(f"adamw · {who}" for who in ("torch fused", "optimi", "torch foreach")), model="small")],
+    "| Lion, the same | N ms; pytorch_optimizer N, optimi N, lion-pytorch N": lambda: [1e3*x for x in steps(
+        B, "shared-small", LION, *(f"lion · {who}" for who in ("pytorch_optimizer", "optimi", "lion-pytorch")), model="small")],
+    "by the clock (11-29), N µs of it in torch's wrappers | N µs, N where `lr` has changed, and N µs for each tensor": lambda: [
+        host("settings stay", "1", "nothing"), host("settings stay", "1"), host("lr changes in every step", "1"),
+        (host("settings stay", "1168") - host("settings stay", "292"))/(1168 - 292)],
+    "fresh process, empty cache | N s": lambda: first_steps("cold", "adamw"),
+    "| the same, cached | N s": lambda: first_steps("warm", "adamw"),
+    "the same for Adafactor, CAME, SGDP, LionTopK, empty cache | N, N, N, N s": lambda: first_steps(
+        "cold", "adafactor", "came", "sgdp", "liontopk"),
+    "× torch's Muon, which is bf16 throughout | N, N |": muon,
+    "matrices 16×16 in one call; 200 of 32×32; 100 of 64×64; 100 of 128×128 | N, N, N, N ×": lambda: products(16, 32, 64, 128),
+    "int8, bf16, int4 states less float32 states | N±N, N±N, N±N": lambda: gaps("int8", "bf16", "int4"),
+}  # fmt: skip
+ALONE = {  # rows whose figures were timed by hand, on a machine that was quiet, and are kept nowhere else
+    "the same where `betas` have changed", "the same for Adan, ADOPT, RAdam, SGDW, LARS",
+}  # fmt: skip
+ELSEWHERE: dict[str, Figures] = {
+    "step of AdamW is [N × `fused`]": lambda: over(
+        *steps(A, "shared-torch", "adamw · optlang torch"), steps(A, "shared-torch", "adamw · torch fused")),
+    "of the whole library computes for N s, of one rule for N s": lambda: [
+        read("docs/bench-cpu.json")["check library (s)"]["median"], read("docs/bench-cpu.json")["start-up (s)"]["check adam"]["median"]],
+    "made N children in\n  N CPU minutes, N % of which were never trained": lambda: (lambda d: [
+        d["children"], sum(one["cpu minutes"] for one in d["sittings"]), 100*d["share never trained"]])(
+            read("examples/search/digits_and_chars/results.json")),
+    "end at a\n  loss of N ± N; AdamW": lambda: endings("Found26338"),
+    "tuned with as many trials or more, at N ± N, N ± N,\n  N ± N and N ± N": lambda: endings("adamw", "signum", "lion", "rmsprop"),
+    "they score N (95 %: N to N), Signum N, AdamW N (N to N)": lambda: [
+        *scores("Found26338"), scores("signum")[0], *scores("adamw")],
+}  # fmt: skip
+
+
+def found(form: str) -> list[str]:
+    """The figures that the README has there."""
+    pattern = re.escape(form.replace("N", "\0")).replace("\0", NUMBER)
+    matches = re.findall(pattern.replace("\x00", NUMBER), README)
+    assert len(matches) == 1, f"{form}: {len(matches)} times in the README"
+    return [matches[0]] if isinstance(matches[0], str) else list(matches[0])
+
+
+@pytest.mark.parametrize("form", OF_COSTS | ELSEWHERE)
+def test_a_figure_is_that_of_its_file(form: str) -> None:
+    shown, measured = found(form), list((OF_COSTS | ELSEWHERE)[form]())
+    assert len(shown) == len(measured)
+    for text, value in zip(shown, measured, strict=True):
+        plain = text.replace(",", "").rstrip(".")
+        unit = 10.0 ** -len(plain.partition(".")[2])
+        assert abs(float(plain) - value) <= 0.501 * unit, f"{form}: {text} is {value:.5g} in its file"
+
+
+def test_every_row_of_the_table_has_a_file_or_is_named() -> None:
+    rows = [row for row in COSTS.splitlines() if row.startswith("| ") and not row.startswith("| measure")]
+    for row in rows:
+        parts = [form for form in OF_COSTS if re.search(re.escape(form.replace("N", "\0")).replace("\0", NUMBER), row)]
+        assert len(parts) + sum(name in row for name in ALONE) == 1, row
+
+
+def test_versions_and_dates_are_those_of_the_files() -> None:
+    files = [json.loads(path.read_text()) for path in (ROOT / "tests" / "bench" / "results").glob("*-cpu-*.json")]
+    assert {one["torch"] for one in files} == set(re.findall(r"torch (2\.\S+\+cpu)", COSTS))
+    assert {one["date"] for one in files} == set(re.findall(r"2026-11-\d\d", COSTS.split("| measure")[0]))
+
+
+def test_the_first_steps_of_the_torch_backend() -> None:
+    about = results(A, "torch-first-step")
+    cold, warm = found("AdamW's first step takes N s\nwith an empty cache and N s with a filled one")
+    assert float(cold) == round(median(about["cold"]), 1) and round(min(about["warm"]), 1) <= float(warm) <= max(about["warm"])
