@@ -280,7 +280,7 @@ DEFINITIONS: Texts = {
     "a route by names": lambda: "rule A { w' = w - g }\nroute R { when named(" + ", ".join(
         f'"*{i}*"' for i in range(most(2, 12))) + ") use A() otherwise use A() }",
     "a route by hostile patterns": lambda: "rule A { w' = w - g }\nroute R { when named(" + ", ".join(
-        f'"{"*a" * 400}{i}"' for i in range(1000)) + ") use A() otherwise use A() }",
+        f'"{"*a" * 48}{i}"' for i in range(390)) + ") use A() otherwise use A() }",
     "imports": lambda: lines(f"from std import {SCHEDULES}" for _ in range(1)) + body("x0 = g"),
     "weights to evaluate with": lambda: body(f"x0 = g\neval = {added('w*{}', 3, 10)}"),
 }  # fmt: skip

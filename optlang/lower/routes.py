@@ -21,7 +21,7 @@ Lowered = Callable[["Module", syntax.Rule, Mapping[str, Setting]], ir.Program | 
 DTYPES = ("float64", "float32", "bfloat16", "float16", "complex64", "complex128")
 TRUTHS = frozenset(["eq", "ne", "lt", "le", "gt", "ge", "and", "or", "not", "named"])
 ARITHMETIC = frozenset(["add", "sub", "mul", "div", "pow", "maximum", "minimum"])
-MOST_BRANCHES, MOST_PARTS = 100, 400
+MOST_BRANCHES, MOST_PARTS, LONGEST_PATTERN = 100, 400, 100
 MOST_POWER = 8  # sizes are whole numbers of any length here, and nobody waits for the digits of a power
 
 
@@ -176,5 +176,8 @@ def _named(frame: Frame, call: syntax.Call) -> ir.Predicate | None:
     patterns = [arg.value.value for arg in call.args if isinstance(arg.value, syntax.Text) and not arg.name]
     if not patterns or len(patterns) < len(call.args):
         frame.report("R06", "`named` takes patterns in quotes", call.span, "", 'as in `named("*embed*", "*head*")`')
+        return None
+    if any(len(pattern) > LONGEST_PATTERN for pattern in patterns):
+        frame.report("L01", f"a pattern has more than {LONGEST_PATTERN} characters", call.span, "", "`*` stands for whatever is between")
         return None
     return ir.Predicate("named", value=tuple(patterns))
