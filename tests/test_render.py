@@ -125,3 +125,13 @@ def test_every_function_and_number_has_a_form() -> None:
     for name in sorted({*functions} - {"neg", "not", "isnan", "isfinite"}):
         text = latex(Rule(f"rule R {{ w' = w - where({name}(g) > -inf, 1e-3, nan) }}").program)
         assert text.count("\\infty") == 1 and "nan" in text
+
+
+def test_weights_to_evaluate_with_are_parted_where_they_are_large() -> None:
+    """A long sum takes no more levels than Python has, and doublings no more lines than there are."""
+    long_sum = " + ".join(f"w*{i + 2}" for i in range(1500))
+    doublings = " ".join(f"x{i} = (x{i + 1} + 1)*(x{i + 1} + 2)" for i in range(60)) + " x60 = w"
+    for body, most in ((f"eval = {long_sum}", 100), (f"{doublings} eval = x0", 200)):
+        text = Rule(f"rule R {{ w' = w - 0.1*g {body} }}").latex()
+        assert r"x_{\mathrm{eval},1} &= " in text and r"w_{\mathrm{eval}} &= " in text
+        assert text.count("\n") < most

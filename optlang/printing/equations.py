@@ -43,6 +43,11 @@ def _shared(roots: Iterable[Node], named: set[Node]) -> list[Node]:
     return found
 
 
+def large(node: Node) -> list[Node]:
+    """The parts of an expression that get a name of their own, each after those that it is made of."""
+    return _shared([node], set())
+
+
 def texts(roots: Iterable[Node], names: Mapping[Node, str]) -> dict[Node, Piece]:
     """Every expression below the roots as it is written in a `.opt` file; what has a name in `names` by that."""
 
@@ -72,4 +77,4 @@ class _Self(dict[str, str]):
 
 _SELF: Mapping[str, str] = _Self()
 
-__all__ = ["definition", "definitions", "texts"]
+__all__ = ["definition", "definitions", "large", "texts"]

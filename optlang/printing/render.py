@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from optlang import ir
 from optlang.ir import Node, Predicate, Program, Routing
 from optlang.ops import CALLS
-from optlang.printing.equations import definitions
+from optlang.printing.equations import definitions, large
 from optlang.printing.latex import WORDS, Printer, at, symbol
 
 # ---------------------------------------------------------------------------------------------------------- LaTeX
@@ -42,12 +44,21 @@ def latex(what: Program | Routing) -> str:
     """The equations, aligned at their signs; of a route, those of every rule under its condition."""
     if isinstance(what, Routing):
         return "\n\n".join(f"% {_when(case.condition)}\n{latex(case.program)}" for case in what.cases)
-    rows = [line.replace(" = ", " &= ", 1) for line in equations(what)]
+    rows = [line.replace(" = ", " &= ", 1) for line in equations(replace(what, evaluation=None))]
     if what.evaluation is not None:
         names = {ir.W: "w_{t}", **{s.node: at(s.name, "t") for s in what.states}}
-        rows.append(rf"w_{{\mathrm{{eval}}}} &= {Printer(names).define(what.evaluation)}")
+        rows += _parted(what.evaluation, r"w_{\mathrm{eval}}", r"x_{\mathrm{eval},%d}", names)
     body = " \\\\\n".join(rows)
     return f"\\begin{{aligned}}\n{body}\n\\end{{aligned}}"
+
+
+def _parted(node: Node, name: str, of_parts: str, names: dict[Node, str]) -> list[str]:
+    """A definition in lines, those before the last of parts that are large."""
+    rows = []
+    for number, part in enumerate((part for part in large(node) if part is not node), 1):
+        rows.append(f"{of_parts % number} &= {Printer(names).define(part)}")
+        names[part] = of_parts % number
+    return [*rows, f"{name} &= {Printer(names).define(node)}"]
 
 
 def _when(condition: Predicate | None) -> str:
