@@ -54,6 +54,12 @@ def host(settings: str, count: str, who: str = "optlang") -> float:
     return float(results("2026-11-29", "shared-host")[settings][count][who][0])
 
 
+def host_of(settings: str, rule: str) -> list[float]:
+    """Microseconds of a step with one tensor, and for each further one."""
+    found = results("2026-11-29", "shared-host-rules")["by rule"][rule]
+    return [found["1"][settings], (found["200"][settings] - found["1"][settings]) / 199]
+
+
 def gaps(*formats: str) -> list[float]:
     found = results("2026-11-28", "shared-states-loss")["formats"]
     return [found[form][key] for form in formats for key in ("gap to fp32", "standard error of the gap")]
@@ -104,6 +110,10 @@ OF_COSTS: dict[str, Figures] = {  # text around figures: N stands for each
     "by the clock (11-29), N µs of it in torch's wrappers | N µs, N where `lr` has changed, and N µs for each tensor": lambda: [
         host("settings stay", "1", "nothing"), host("settings stay", "1"), host("lr changes in every step", "1"),
         (host("settings stay", "1168") - host("settings stay", "292"))/(1168 - 292)],
+    "where the step as it was takes N µs, and N µs for each tensor) | N µs, and N µs for each tensor": lambda: [
+        *host_of("stay", "adamw"), *host_of("all", "adamw")],
+    "more rules](tests/bench/results/2026-11-29-cpu-zen4-shared-host-rules.json)) | N, N, N µs, and N, N, N µs for": lambda: [
+        x for place in (0, 1) for x in (host_of("stay", rule)[place] for rule in ("lookahead", "prodigy", "sps"))],
     "fresh process, empty cache | N s": lambda: first_steps("cold", "adamw"),
     "| the same, cached | N s": lambda: first_steps("warm", "adamw"),
     "the same for Adafactor, CAME, SGDP, LionTopK, empty cache | N, N, N, N s": lambda: first_steps(
@@ -112,9 +122,7 @@ OF_COSTS: dict[str, Figures] = {  # text around figures: N stands for each
     "matrices 16×16 in one call; 200 of 32×32; 100 of 64×64; 100 of 128×128 | N, N, N, N ×": lambda: products(16, 32, 64, 128),
     "int8, bf16, int4 states less float32 states | N±N, N±N, N±N": lambda: gaps("int8", "bf16", "int4"),
 }  # fmt: skip
-ALONE = {  # rows whose figures were timed by hand, on a machine that was quiet, and are kept nowhere else
-    "the same where `betas` have changed", "the same for Adan, ADOPT, RAdam, SGDW, LARS",
-}  # fmt: skip
+ALONE = {"the same for Adan, ADOPT, RAdam, SGDW, LARS"}  # rows timed by hand, on a machine that was quiet, and kept nowhere else
 ELSEWHERE: dict[str, Figures] = {
     "step of AdamW is [N × `fused`]": lambda: over(
         *steps(A, "shared-torch", "adamw · optlang torch"), steps(A, "shared-torch", "adamw · torch fused")),
