@@ -85,6 +85,13 @@ def scores(rule: str) -> list[float]:
     return [one[key] for one in found if one["rule"] == rule for key in ("score", "low", "high")]
 
 
+def states(form: str) -> list[float]:
+    """A step with states in a format, in times of one with float32: of GPT-2 small beside others, and of a kernel alone."""
+    plain, packed = steps(B, "shared-states-speed", "adamw · optlang cpp", f"adamw · optlang cpp, {form} state")
+    alone = results(B, "shared-states-kernels")
+    return [packed / plain, alone["optlang"][form][0] / alone["fp32"][0]]
+
+
 A, B = "2026-11-28", "2026-11-29"
 ADAMW, LION = "adamw · optlang auto", "lion · optlang auto"
 RULES = [f"{name} · optlang auto" for name in ("adabelief", "ademamix", "adan", "lion")]
@@ -97,11 +104,9 @@ OF_COSTS: dict[str, Figures] = {  # text around figures: N stands for each
         *steps(B, "shared-adamw", ADAMW), steps(B, "shared-adamw", "adamw · torch fused", "adamw · optimi", "adamw · torch foreach")),
     "× pytorch_optimizer; × lion-pytorch | N; N; N": lambda: over(
         *steps(A, "shared-lion", LION), steps(A, "shared-lion", "lion · optimi", "lion · pytorch_optimizer", "lion · lion-pytorch")),
-    "bytes an element that two passes move | N to N;": lambda: [
-        *floors(A, "shared-two-passes", "lamb · optlang cpp"), *floors(A, "shared-rules", "lamb · optlang auto")],
-    "AdamW with states in bf16, fp8, int8, int4 × float32 states | N, N, N, N": lambda: [
-        x/y for x in steps(A, "shared-states-speed", *(f"adamw · optlang cpp, {form} state" for form in FORMATS))
-        for y in steps(A, "shared-states-speed", "adamw · optlang cpp")],
+    "which goes over it as its passes do (11-29) | N; N |": lambda: [
+        line(B, "shared-two-passes", "lamb · optlang cpp")[floor]["median"] for floor in ("ratio", "passes")],
+    "beside others and with memory to itself (11-29) | N to N, N to N, N to N, N to N |": lambda: [x for form in FORMATS for x in states(form)],
     "takes at its peak and gives back | N |": lambda: [max(one["extra"] for one in results(A, "shared-memory")["rules"].values())],
     "| AdamW, 290 small tensors (11-29) | N ms; torch `fused` N, optimi N, `foreach` N": lambda: [1e3*x for x in steps(
         B, "shared-small", ADAMW, *(f"adamw · {who}" for who in ("torch fused", "optimi", "torch foreach")), model="small")],
