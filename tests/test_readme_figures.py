@@ -106,7 +106,8 @@ OF_COSTS: dict[str, Figures] = {  # text around figures: N stands for each
         *steps(A, "shared-lion", LION), steps(A, "shared-lion", "lion · optimi", "lion · pytorch_optimizer", "lion · lion-pytorch")),
     "which goes over it as its passes do (11-29) | N; N |": lambda: [
         line(B, "shared-two-passes", "lamb · optlang cpp")[floor]["median"] for floor in ("ratio", "passes")],
-    "beside others and with memory to itself (11-29) | N to N, N to N, N to N, N to N |": lambda: [x for form in FORMATS for x in states(form)],
+    "beside others and with memory to itself (11-29) | N to N, N to N, N to N, N to N |": lambda: [
+        x for form in FORMATS for x in states(form)],
     "takes at its peak and gives back | N |": lambda: [max(one["extra"] for one in results(A, "shared-memory")["rules"].values())],
     "| AdamW, 290 small tensors (11-29) | N ms; torch `fused` N, optimi N, `foreach` N": lambda: [1e3*x for x in steps(
         B, "shared-small", ADAMW, *(f"adamw · {who}" for who in ("torch fused", "optimi", "torch foreach")), model="small")],
