@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 Key = tuple[str, bool]  # a name and whether it is primed
 
 
+GIVEN = {  # what to do instead of defining these again
+    "w": "for the new weights write `w' = …`",
+    "g": "it is the gradient as it comes; name what is made of it, as in `d = …`",
+}  # fmt: skip
+
+
 @dataclass
 class Frame:
     """One body. `given` are names with a value from outside; `parent` is the frame around a side or a turn."""
@@ -203,7 +209,7 @@ class Frame:
         """Whether a new name may be introduced; reports where not."""
         if name in RESERVED or name in ops.BUILTINS:
             what = "reserved" if name in RESERVED else "the name of a builtin"
-            self.report("N04", f"`{name}` is {what} and cannot be defined again", span, "", "choose another name")
+            self.report("N04", f"`{name}` is {what} and cannot be defined again", span, "", GIVEN.get(name, "choose another name"))
             return False
         for frame in self.outward():
             declared = any(name in names for names in (frame.given, frame.states, frame.tables))

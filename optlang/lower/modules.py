@@ -9,6 +9,7 @@ from functools import cache
 from optlang import library, ops
 from optlang.errors import MOST_FINDINGS, Diagnostic, OptError, Source, Span, did_you_mean
 from optlang.front import parser, syntax
+from optlang.front.foreign import LIBRARIES, SAID_HERE
 
 Definition = syntax.Rule | syntax.Def | syntax.Route
 
@@ -66,8 +67,8 @@ def _import(module: Module, item: syntax.Import, loading: tuple[str, ...]) -> No
         other = load(item.module, module.file.source, loading)
     except OptError as error:
         reason = error.diagnostics[0].message
-        module.report("N08", f"cannot import from `{item.module}`: {reason}", item.module_span, "",
-                      error.diagnostics[0].help)  # fmt: skip
+        advice = "no library is needed: its functions are builtins, or in `std`" if item.module in LIBRARIES else error.diagnostics[0].help
+        module.report("N08", f"cannot import from `{item.module}`: {reason}", item.module_span, "", advice)
         return
     for name in item.names:
         if len(module.diagnostics) < MOST_FINDINGS:
@@ -113,8 +114,9 @@ def advice_about(name: str, module: Module) -> str:
     """What to do about the name of a rule or function that a file does not know."""
     if wanted := _of_library(name):
         return f"`{wanted}` is a rule of the library: begin the file with `from {wanted.lower()} import {wanted}`"
-    near = did_you_mean(name, [*ops.BUILTINS, *module.names(syntax.Rule, syntax.Def), *standard_names()])
-    return f"did you mean `{near}`?" if near else "define it, or import it with `from FILE import NAME`"
+    if near := did_you_mean(name, [*ops.BUILTINS, *module.names(syntax.Rule, syntax.Def), *standard_names()]):
+        return f"did you mean `{near}`?"
+    return f"write `{SAID_HERE[name]}`" if name in SAID_HERE else "define it, or import it with `from FILE import NAME`"
 
 
 @cache

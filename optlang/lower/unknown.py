@@ -48,6 +48,8 @@ def _only_inside(frame: Frame, name: syntax.Name) -> bool:
 
 
 def _advice(frame: Frame, name: str) -> str:
+    if name == "grad":
+        return "the gradient is `g`; at another point it is `grad(x)`"
     if name in ops.BUILTINS or frame.module.find(name) is not None:
         return f"`{name}` is a function: call it, as in `{name}(x)`"
     near = did_you_mean(name, _known_names(frame))

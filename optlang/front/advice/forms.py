@@ -17,6 +17,9 @@ def separator(x: Trouble) -> Advice | None:
         brace = Lexeme("LBRACE", "{", x.here.start, x.here.end)
         found = x.say("S14", "blocks stand in braces, not behind `:`", "write `{ … }`")
         return Advice(found, x.instead() if x.after().type == "LBRACE" else x.instead(brace) if x.first.type == "RULE" else None)
+    if x.here.text == ":" and x.first.type in ("HYPER", "STATE") and x.after().type in ("NUMBER", "MINUS"):
+        equal = Lexeme("EQUAL", "=", x.here.start, x.here.end)
+        return Advice(x.say("S09", "`:` is not an assignment of this language", "write `=`", fix=Fix(x.here.span, "=")), x.instead(equal))
     if x.here.text == ":" and x.first.type in ("HYPER", "STATE", "INPUT"):
         found = x.say("S20", "a kind stands before the name", "write `hyper int k = 10` or `hyper bool nesterov = false`")
         return Advice(found, (x.index, x.index + 2, []) if x.after().type == "NAME" and x.after(2).type == "EQUAL" else None)
