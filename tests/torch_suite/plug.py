@@ -35,33 +35,42 @@ NO_CLOSURE = "the test steps without a closure"
 NO_GRAPH = "the test's closure has no graph"
 GROUPS = "a route splits groups by rule, and the test takes the first for all parameters"
 NAMES = "the route looks at names, which this test's parameters may lack"
+NOISE = "the rule shakes frozen matrices anew, and has no lr"
 FINDS_ITS_OWN = "the rule finds the size of its steps from the loss, from distances or from earlier steps"
 FINDING = ["ADoG", "AdamHD", "ALIG", "CDoWG", "DAdaptSGD", "DoG", "DoWG", "FedHyperG", "FedHyperSL", "InducedMetric", "InducedMetricLog",
            "InducedMetricRMS", "LDoG", "SANIAAdagrad", "SANIAAdam", "SGDHD", "SGDSaI", "SPS", "SPSSmooth"]  # fmt: skip
+SHRINKING = ["Scion", "ScionRows", "ScionSign"]
 SKIPPED = {
     "test_can_load_from_to_named_state_dict": {"routes": GROUPS},
     "test_state_dict_deterministic": {"by name": NAMES},
     "test_errors": {"by name": NAMES, "modules of routes": "a module's route looks at parameters first, and the test has none"},
-    "test_forloop_goes_right_direction": dict.fromkeys(FINDING, FINDS_ITS_OWN) | {"Scion": "its steps shrink weights, also upwards"},
+    "test_forloop_goes_right_direction": {
+        **dict.fromkeys(FINDING, FINDS_ITS_OWN), "LoRAGGPO": NOISE,
+        **dict.fromkeys(SHRINKING, "its steps shrink weights, also upwards"),
+    },
     "test_tensor_lr": {"no lr": "the rule has no lr"},
     "test_load_state_dict_post_hook": {"no lr": "the rule has no lr"},
     "test_step_is_noop_for_zero_grads": {
-        **dict.fromkeys(["Fromage", "Scion"], "its steps shrink weights"), "Yogi": "its first mean is not 0", "hvp": NO_GRAPH,
-        "EntropySGD": "its steps are noisy", "ZORankSGD": "it reads the order of losses, also of equal ones",
+        **dict.fromkeys(["Fromage", *SHRINKING, "ScionColumns"], "its steps shrink weights"), "Yogi": "its first mean is not 0",
+        "hvp": NO_GRAPH, "EntropySGD": "its steps are noisy", "LoRAGGPO": NOISE,
+        "ZORankSGD": "it reads the order of losses, also of equal ones",
     },
     "test_param_groups_lr": {
-        **dict.fromkeys([*FINDING, "UDoG"], FINDS_ITS_OWN), "Scion": OWN_SCALE, "closures": NO_CLOSURE,
+        **dict.fromkeys([*FINDING, "UDoG"], FINDS_ITS_OWN), "closures": NO_CLOSURE, "LoRAGGPO": NOISE,
+        **dict.fromkeys(SHRINKING, OWN_SCALE),
         "AdaBound": OWN_SCALE, "AMSBound": OWN_SCALE, "CoRe": OWN_SCALE, "CoReFrozen": OWN_SCALE,
         "Rprop": OWN_SCALE, "Gravity": OWN_SCALE, **dict.fromkeys(["DAdaptAdam", "Prodigy", "SWATS", "LocalSGD", "FedHyperCL"], ONE_MODEL),
     },
     "test_param_group_with_lrscheduler_goes_right_direction": {
-        **dict.fromkeys(FINDING, FINDS_ITS_OWN), "Gravity": OWN_SCALE,
+        **dict.fromkeys(FINDING, FINDS_ITS_OWN), "Gravity": OWN_SCALE, "LoRAGGPO": NOISE,
         **dict.fromkeys(["DAdaptAdam", "Prodigy", "LocalSGD", "OASIS"], ONE_MODEL),
         **dict.fromkeys(["AddSign", "PowerSign", "ScheduleFreeSGD", "QHM"], "its default lr is too large for the test's bowl"),
         **dict.fromkeys(["PerParameterMLP", "MuLO"], "the test gives it no network"),
         **dict.fromkeys(["MeZO", "ZOCoordinates"], "along drawn directions the test's lr is too large"),
     },
-    "test_param_groups_weight_decay": {**dict.fromkeys(FINDING, FINDS_ITS_OWN), "Scion": OWN_SCALE, "closures": NO_CLOSURE},
+    "test_param_groups_weight_decay": {
+        **dict.fromkeys(FINDING, FINDS_ITS_OWN), **dict.fromkeys(SHRINKING, OWN_SCALE), "closures": NO_CLOSURE, "LoRAGGPO": NOISE,
+    },
     "test_deepcopy_copies_all_public_attrs": {"hvp": NO_GRAPH},
     "test_load_nontensor_step": {"hvp": NO_GRAPH},
     "test_non_empty_state": {"hvp": NO_GRAPH},
@@ -75,11 +84,12 @@ TUNED: dict[str, dict[str, Any]] = {
     "AddSign": {"lr": 0.01}, "PowerSign": {"lr": 0.01}, "ScheduleFreeSGD": {"lr": 0.01}, "QHM": {"lr": 0.01},
     "ZOCoordinates": {"lr": 1e-3}, "Gravity": {"lr": 0.1, "alpha": 0.0},
     **{name: {"lr": 0.01, **{identifier(n) if MODULES else n: x for n, x in NETWORK.items()}} for name in ("PerParameterMLP", "MuLO")},
-    "MuSGD": {"lr": 0.01},
+    "MuSGD": {"lr": 0.01}, "SGDP": {"lr": 0.01},
     "FRUGAL": {"signs": False},  # the bowl's gradients have rank 1: outside of the subspace is rounding, with signs
     "EntropySGD": {"inner_lr": 0.01}, "Ranger21": {"total": 1000, "rise": 1e-3},
     "DAdaptAdam": {"d0": 1e-2, "growth": 1.1}, "Prodigy": {"d0": 1e-2, "growth": 1.1},
-    **{name: {"lr": 0.002} for name in ("MARSAdamW", "MARSAdamWExact", "MARSLion", "MARSLionExact", "SOAP")},  # 0.003 is the suite's own
+    **{name: {"lr": 0.002} for name in ("MARSAdamW", "MARSAdamWExact", "MARSLion", "MARSLionExact", "MARSShampoo", "MARSShampooExact",
+                                        "SOAP")},  # 0.003 is the suite's own
 }  # fmt: skip
 SPARSE: dict[str, Any] = {  # rules that leave elements without gradient as they are, with settings for the suite's valley
     "SGD": {"lr": 4.8e-3, "weight_decay": 0, "maximize": False}, "SignSGD": {"lr": 1e-3, "weight_decay": 0, "maximize": False},
@@ -134,7 +144,8 @@ def flat(base: Any, cls: Any) -> Any:
     """A route that takes settings as a rule does, giving each rule those that it has, and names to parameters where it looks at them."""
     if not isinstance(cls.rule, Routing):
         return base
-    taken = {case.label: {*case.settings.group_defaults(), *case.settings.naming.short} for case in cls.cases}
+    called = identifier if MODULES else str
+    taken = {case.label: {*map(called, case.settings.group_defaults()), *case.settings.naming.short} for case in cls.cases}
 
     def begin(self: Any, params: Any, **settings: Any) -> None:
         of_rules = {label: {key: value for key, value in settings.items() if key in names} for label, names in taken.items()}
@@ -166,7 +177,8 @@ def defaults_of(cls: Any) -> dict[str, Any]:
 
 def supplied(cls: Any, rule: Any) -> Any:
     """The class; where its rule asks the loop for values, all of them are per element, and 1 in every step here."""
-    wanted = [] if isinstance(rule, Routing) else [i.name for i in rule.inputs]
+    made = [case.program for case in rule.cases] if isinstance(rule, Routing) else [rule]
+    wanted = [i.name for program in made for i in program.inputs]
     if not wanted:
         return cls
 

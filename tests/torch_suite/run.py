@@ -1,9 +1,9 @@
-"""torch's own tests of optimizers, run with the library's rules: `python tests/torch_suite/run.py [--modules] [--missing] [RULE …]`.
+"""torch's own tests of optimizers, run with the library's rules: `python tests/torch_suite/run.py [--modules] [RULE …]`.
 
 Debian's source package of pytorch carries the tests; only the files that are needed are kept, in a cache. Nothing of them
-is part of this repository. It takes `apt-get`, `tar` with xz, and one download of 38 MB. All rules take 15 minutes; a run that
-was broken off goes on where it was; its counts go into docs/torch-suite.json. `--modules`: the generated module of each rule in its
-place, with counts in docs/torch-suite-modules.json. `--missing`: only rules that these counts do not have.
+is part of this repository. It takes `apt-get`, `tar` with xz, and one download of 38 MB. Without a RULE, those that
+docs/torch-suite.json does not have as they are now; the counts go in there as they come. `--modules`: the generated module of each
+rule in its place, with counts in docs/torch-suite-modules.json.
 """
 
 from __future__ import annotations
@@ -18,13 +18,18 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
+sys.path[:0] = [str(ROOT), str(HERE.parent)]
+
+from marks import changed, mark_of  # noqa: E402
+
+from optlang import Rule, library  # noqa: E402
+
 RESULTS = ROOT / "docs" / "torch-suite.json"
 OF_MODULES = ROOT / "docs" / "torch-suite-modules.json"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "optlang" / "torch-suite"
@@ -121,85 +126,58 @@ def failures(found: Found) -> list[str]:
     return [test for outcomes in found["outcomes"].values() for test, outcome in outcomes.items() if outcome == "failed"]
 
 
-def sources() -> str:
-    """What the results depend on: of other sources they are not gone on with."""
-    files = [p for folder in ("optlang", "library", "tests/torch_suite") for p in sorted((ROOT / folder).rglob("*"))
-             if p.suffix in (".py", ".opt", ".toml")]  # fmt: skip
-    return sha256(b"".join(p.read_bytes() for p in files)).hexdigest()[:16]
-
-
-def all_rules(modules: bool) -> Found:
-    """The results of every rule of the library, those of a run that was broken off among them; the counts as they come."""
-    from optlang import library
-
-    kept = CACHE / f"results-{'modules-' * modules}{sources()}.json"
-    found: Found = json.loads(kept.read_text()) if kept.exists() else {"done": [], "outcomes": {}, "beside AdamW": []}
-    waiting = [name for name in library.names() if name not in found["done"]]
+def ask(modules: bool) -> list[str]:
+    """Asks the rules that the counts do not have as they are now, and writes the counts as they come: the tests that failed."""
+    file = OF_MODULES if modules else RESULTS
+    rows: Found = json.loads(file.read_text())["by rule"] if file.exists() else {}
+    waiting = changed(library.names(), {row["rule"]: row["mark"] for row in rows.values()})
+    failed = []
     for first in range(0, len(waiting), TOGETHER):
         rules = waiting[first : first + TOGETHER]
-        new, said = run(rules, modules)
-        found["outcomes"].update(new["outcomes"])
-        found["beside AdamW"] += new["beside AdamW"]
-        found["done"] += rules
-        kept.write_text(json.dumps(found))
-        (OF_MODULES if modules else RESULTS).write_text(json.dumps(summary(found), indent=1) + "\n")
-        print(f"{len(found['done'])} rules, {len(failures(found))} failures", flush=True)
-        if failures(new):
-            print(said)
-    return found
+        found, said = run(rules, modules)
+        for rule in rules:
+            name = Rule(rule).name
+            rows[name] = row_of(rule, found["outcomes"][name], name in found["beside AdamW"])
+        file.write_text(json.dumps(summary(rows), indent=1) + "\n")
+        failed += failures(found)
+        print(f"{len(rows)} rules, {len(failed)} failures", *[said] * bool(failures(found)), flush=True)
+    return failed
 
 
-def summary(found: Found) -> Found:
+def row_of(rule: str, outcomes: dict[str, str], beside: bool) -> Found:
+    """What is kept of a rule; skipped tests by their reasons."""
+    kinds = Counter(outcome.partition(" on Rule")[0] for outcome in outcomes.values())
+    passed, failed = kinds.pop("passed", 0), kinds.pop("failed", 0)
+    found = {"passed": passed, "failed": failed, "skipped": dict(kinds)}
+    return {"rule": rule, "mark": mark_of(rule), "date": today(), BESIDE: beside, **found}
+
+
+def today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def summary(rows: Found) -> Found:
     """Counts for people, by rule and together, and which rules were not run."""
-    from optlang import library
-
-    by_rule = {rule: _counts(outcomes) for rule, outcomes in sorted(found["outcomes"].items())}
-    reasons = Counter(o for outcomes in found["outcomes"].values() for o in outcomes.values() if o not in ("passed", "failed"))
-    total = {key: sum(counts[key] for counts in by_rule.values()) for key in ("passed", "failed", "skipped")}
+    reasons: Counter[str] = sum((Counter(row["skipped"]) for row in rows.values()), Counter())
     return {
-        "date": datetime.now(UTC).date().isoformat(), "tests": (CACHE / SUITE / "archive.txt").read_text(), "torch": version("torch"),
-        "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores", "rules": len(by_rule), **total,
-        "why skipped": dict(reasons.most_common()), BESIDE: sorted(found["beside AdamW"]),
-        "not run": sorted(set(library.names()) - set(found["done"])), "by rule": by_rule,
+        "date": today(), "tests": (CACHE / SUITE / "archive.txt").read_text(), "torch": version("torch"),
+        "python": platform.python_version(), "machine": f"{platform.machine()}, {os.cpu_count()} cores", "rules": len(rows),
+        **{key: sum(row[key] for row in rows.values()) for key in ("passed", "failed")}, "skipped": reasons.total(),
+        "why skipped": dict(reasons.most_common()), BESIDE: sorted(name for name, row in rows.items() if row[BESIDE]),
+        "not run": sorted(set(library.names()) - {row["rule"] for row in rows.values()}), "by rule": dict(sorted(rows.items())),
     }  # fmt: skip
 
 
-def add_missing(modules: bool) -> Found:
-    """What the tests found of rules that the committed counts do not have, added to them. Raises Unreachable."""
-    from optlang import Rule, library
-
-    file = OF_MODULES if modules else RESULTS
-    kept: Found = json.loads(file.read_text())
-    waiting = [name for name in library.names() if Rule(name).name not in kept["by rule"]]
-    found: Found = run(waiting, modules)[0] if waiting else {"outcomes": {}, "beside AdamW": []}
-    new = summary({**found, "done": library.names()})
-    reasons = Counter(kept["why skipped"]) + Counter(new["why skipped"])
-    sums = {key: kept[key] + new[key] for key in ("rules", "passed", "failed", "skipped")}
-    beside, by_rule = sorted({*kept[BESIDE], *new[BESIDE]}), dict(sorted((kept["by rule"] | new["by rule"]).items()))
-    merged = {**new, **sums, "why skipped": dict(reasons.most_common()), BESIDE: beside, "by rule": by_rule}
-    file.write_text(json.dumps(merged, indent=1) + "\n")
-    print(f"{len(waiting)} rules, {len(failures(found))} failures: {' '.join(waiting)}")
-    return found
-
-
-def _counts(outcomes: dict[str, str]) -> dict[str, int]:
-    kinds = Counter(o if o in ("passed", "failed") else "skipped" for o in outcomes.values())
-    return {key: kinds[key] for key in ("passed", "failed", "skipped")}
-
-
 def main() -> int:
-    modules, rules = "--modules" in sys.argv, [word for word in sys.argv[1:] if word not in ("--modules", "--missing")]
+    modules, rules = "--modules" in sys.argv, [word for word in sys.argv[1:] if word != "--modules"]
     try:
-        if "--missing" in sys.argv:
-            found = add_missing(modules)
-        elif rules:
-            found, said = run(rules, modules)
-            print(said)
-        else:
-            found = all_rules(modules)
+        if not rules:
+            return 1 if ask(modules) else 0
+        found, said = run(rules, modules)
+        print(said)
+        return 1 if failures(found) else 0
     except Unreachable as problem:
         sys.exit(str(problem))
-    return 1 if failures(found) else 0
 
 
 if __name__ == "__main__":
