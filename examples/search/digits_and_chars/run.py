@@ -27,7 +27,7 @@ from kept import keep, trained_until, unpack
 from optlang.search import api, finals
 from optlang.search.evolution.population import Ageing
 from optlang.search.evolution.settings import Pace, Settings
-from optlang.search.final_pieces import work
+from optlang.search.final_pieces import FRESH_SEEDS, work
 from optlang.search.live_view import line
 from optlang.search.report import page as report
 from optlang.search.shortening import Short, by_algebra
@@ -126,7 +126,7 @@ def told(store: Store) -> dict[str, Any]:
         "trained until": trained_until(store, MAIN, first.name),
         "hall of fame": [shown(one) for one in hall_of_fame(store, first.name)],
         "funnel": {level.name: [shown(one) for one in hall_of_fame(store, level.name, 20)] for level in settings.funnel[1:]},
-        "finals": next(reversed(store.events("finals")), None),
+        "finals": next((made for made in reversed(store.events("finals")) if "rules" in made), None),
         "finals of rules as found": next((made for made in store.events("finals") if "rules" not in made), None),
         "cpu minutes": {what: round(sum(m for w, m in store.events(TOOK) if w == what), 1) for what in ("shortening", "finals")},
     }  # fmt: skip
@@ -196,10 +196,10 @@ def made_short(made: dict[str, Any], best: list[Short]) -> str:
     rows = ["| rule | assignments as found | by algebra | without what training does not miss | slots | the same rule in the end | trace |",
             "|---|---|---|---|---|---|---|"]  # fmt: skip
     for place, one in enumerate(best, 1):
-        steps = one.trace.steps
-        exact = next((step.statements[0] for step in steps if step.kind == "measured"), steps[-1].statements[1])
-        sizes = f"{steps[0].statements[0]} | {exact} | {steps[-1].statements[1]} | {steps[0].slots[0]} to {steps[-1].slots[1]}"
-        name = f"found_{place}"
+        steps, name, ends = one.trace.steps, f"found_{place}", [len(text.splitlines()) for text in (one.trace.start, one.trace.end)]
+        exact = next((step.statements[0] for step in steps if step.kind == "measured"), ends[1])
+        slots = f"{steps[0].slots[0]} to {steps[-1].slots[1]}" if steps else "as before"
+        sizes = f"{ends[0]} | {exact} | {ends[1]} | {slots}"
         rows.append(f"| [{one.name}]({name}.opt) | {sizes} | {', '.join(one.twins)} | [{name}.trace.md]({name}.trace.md) |")
     texts = "\n".join(f"```\n{one.text.strip()}\n```\n" for one in best)
     took = f" It took {made['cpu minutes']['shortening']:.0f} CPU minutes." if made["cpu minutes"]["shortening"] else ""
@@ -222,8 +222,19 @@ def beside(made: dict[str, Any]) -> str:
         return ""
     told = "; ".join(f"{one['rule']} {one['mean']:+.4f} ({one['low']:+.4f} to {one['high']:+.4f})" for one in pairs)
     return f"""
-On the sealed hold-out, {pairs[0]["task"]}, which has decided nothing of this, the short rules end higher than the programs as found by
-(mean of {pairs[0]["seeds"]} paired seeds with its 95 % interval, loss around 2): {told}."""
+On the sealed hold-out, {pairs[0]["task"]}, which has decided nothing of this, the short rules end at losses that differ from those of
+the programs as found by (mean over {pairs[0]["seeds"]} paired seeds with its 95 % interval): {told}.{as_found(made)}"""
+
+
+def as_found(made: dict[str, Any]) -> str:
+    """What the programs did in the same comparisons before they were made short, where that is known."""
+    before = made["finals of rules as found"]
+    if before is None:
+        return ""
+    ends = {one["rule"]: one for one in before["endings"]}
+    each = "; ".join(f"{one['rule']} {one['score']:.2f} ({one['low']:.2f} to {one['high']:.2f}) and {ends[one['rule']]['loss']:.3f} ± "
+                     f"{ends[one['rule']]['error']:.3f}" for one in before["standings"] if one["rule"].startswith("Found"))  # fmt: skip
+    return f"\nIn the comparisons below the programs as found had these scores and losses: {each}."
 
 
 NO_FINALS = "The comparison with tuned rivals on other tasks has not been made for these rules yet: `run.py --finish` does it."
@@ -262,7 +273,7 @@ targets from {BUDGET.target_trials} trials of each rival, {BUDGET.studies} studi
 {BUDGET.trials} trials, both as often again of the step size alone where a rule has more settings,
 score from performance profiles up to a factor of 4, interval from resampled studies. Right: loss at the end on
 {", ".join(settings.funnel[-1].tasks)}, which no part of the search has seen:
-mean over {len(finals.FRESH_SEEDS)} fresh seeds with its standard error, with the best settings of a grid of step sizes, extended where
+mean over {len(FRESH_SEEDS)} fresh seeds with its standard error, with the best settings of a grid of step sizes, extended where
 the best lies at its edge, and of {made["finals"]["trials"]} trials around it. Decays and weight decay of the rivals are tuned, too; what
 was found has the step size alone.
 

@@ -69,7 +69,7 @@ class Trace:
     def to_markdown(self) -> str:
         """A page: the program as found, every step with its evidence, the result."""
         kinds = [f"- *{kind}*: {MEANING[kind]}" for kind in MEANING if any(s.kind == kind for s in self.steps)]
-        parts = [f"# {self.name}", self.summary(), "\n".join(kinds), _block(self.start)]
+        parts = [f"# {self.name}", self.summary(), *(["\n".join(kinds)] if kinds else []), _block(self.start)]
         for number, step in enumerate(self.steps, 1):
             parts += [f"## {number}. {step.name}", f"*{step.kind}*; {_sizes(step)}.", _block(_change(step.before, step.after)),
                       f"{step.evidence}."]  # fmt: skip
