@@ -311,7 +311,11 @@ def behind(made: dict[str, Any], settings: Settings) -> str:
     slower = [one["rule"] for one in made["funnel"][longest.name] if one["fitness"] < start]
     if not slower:
         return ""
-    return f"With {longest.factor:g} times the steps, on {' and '.join(longest.tasks)}, AdamW is before {', '.join(slower)}."
+    seen = {one["rule"] for one in made["funnel"][longest.name]}
+    unseen = [rule for rule in made["finals"]["rules"] if rule not in seen]
+    rest = f"; {', '.join(unseen)} {'was' if len(unseen) == 1 else 'were'} not trained so long" if unseen else ""
+    tasks = " and ".join(longest.tasks)
+    return f"With {longest.factor:g} times the steps, on {tasks}, AdamW is before {', '.join(slower)}, as found{rest}."
 
 
 def draw(made: dict[str, Any]) -> None:
