@@ -78,8 +78,8 @@ def first_step(text: str, rule: str) -> int:
     try:
         cls: Any = optlang.loads(text, rule=rule or None, backend="reference")
         optimizer = cls([(f"p{i}", p) for i, p in enumerate(ps)])
-        for name in cls.reads_inputs:
-            optimizer.inputs[name] = {p: torch.ones(()) for p in ps}
+        for one in (one for case in cls.cases for one in case.program.inputs):
+            optimizer.inputs[one.name] = 1.0 if one.type.extent.level == "model" else {p: torch.ones(()) for p in ps}
 
         def closure() -> torch.Tensor:
             optimizer.zero_grad()
