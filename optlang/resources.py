@@ -1,8 +1,11 @@
-"""Where the grammar and the library lie: inside an installed package, or beside it in a checkout."""
+"""Where the grammar and the library lie, inside an installed package or beside it in a checkout; and room for recursion."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -26,3 +29,14 @@ def cache_file(name: str) -> Path | None:
         return place / name if os.access(place, os.W_OK) else None
     except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         return None
+
+
+@contextmanager
+def deep_recursion() -> Iterator[None]:
+    """Room for nested calls of nested expressions; both depths are bounded, and such frames are not on the C stack."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 60_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)

@@ -13,6 +13,7 @@ from optlang.errors import OptError, Source
 from optlang.front import syntax as s
 from optlang.front.parser import parse
 from optlang.front.write import BREAK, LINE_END, Entry, head_of, hyper_cells, with_breaks, written
+from optlang.resources import deep_recursion
 
 WIDTH = 120
 SHORTEST_LINE = 40  # a long line is not broken before this column where it can be broken after it
@@ -42,7 +43,8 @@ def canonical(source: Source) -> str:
 def format_file(file: s.File) -> str:
     """The text of a parsed file in canonical form, comments kept. For files without syntax errors."""
     layout = Layout(file)
-    layout.entries(file.items, len(file.source.text), "", apart=_apart)
+    with deep_recursion():
+        layout.entries(file.items, len(file.source.text), "", apart=_apart)
     _align_comments(layout.rows)
     return "".join("\n" * (row.blank and number > 0) + row.text + "\n" for number, row in enumerate(layout.rows))
 

@@ -14,10 +14,11 @@ from optlang.analysis.lone import without_lone
 from optlang.errors import MOST_FINDINGS, Diagnostic, OptError, Span, did_you_mean
 from optlang.front import syntax
 from optlang.lower import bodies, modules, routes
-from optlang.lower.context import Context, Spent, TooLarge, deep_recursion
+from optlang.lower.context import Context, Spent, TooLarge
 from optlang.lower.declarations import Setting
 from optlang.lower.frames import Frame
 from optlang.lower.modules import Module
+from optlang.resources import deep_recursion
 from optlang.types import ELEMENT, Type
 
 __all__ = ["check", "choose", "lower", "programs"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -118,14 +117,3 @@ class Context:
             self.report(source, "L01", f"there are more than {MOST_NODES} operations after inlining", span,
                         "stopped here", "fewer repeats, or fewer functions that call functions")  # fmt: skip
             raise TooLarge
-
-
-@contextmanager
-def deep_recursion() -> Iterator[None]:
-    """Room for nested calls of nested expressions; both depths are bounded, and such frames are not on the C stack."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, 60_000))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(before)
