@@ -190,9 +190,9 @@ def test_fingerprints_are_those_of_the_loaded_rule(rule: str) -> None:
     assert [group["fingerprint"] for group in ours["param_groups"]] == [group["fingerprint"] for group in theirs["param_groups"]]
 
 
-@pytest.mark.parametrize(("rule", "to_module"), [("adamw", True), ("adamw", False), ("muonwithadamw", False)])
+@pytest.mark.parametrize(("rule", "to_module"), [("adamw", True), ("adamw", False), ("muonwithadamw", True), ("muonwithadamw", False)])
 def test_checkpoints_go_from_module_to_loaded_rule_and_back(rule: str, to_module: bool) -> None:
-    """A loaded route keeps Muon's momentum as `betas`, which modules do not read."""
+    """A loaded route keeps Muon's momentum as `betas`, beside those of AdamW."""
     made: list[Any] = [optlang.load(rule, backend="torch"), module(rule)]
     first, then = made if to_module else made[::-1]
     optimizer = stepped(first)

@@ -17,6 +17,10 @@ EVAL = [
     '    """Puts the weights to evaluate with into the model; call `train` before the next step."""',
 ]
 OPTIONS = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}  # in torch's order
+BESIDE_BETAS = [
+    '        if len(group.get("betas", ())) == 1:',
+    '            (group["momentum"],) = group.pop("betas")  # as `optlang.load` keeps it beside rules with two',
+]
 CLOSURE = ["loss = None", "if closure is not None:", "    with torch.enable_grad():", "        loss = closure()"]
 
 
@@ -105,6 +109,7 @@ def load_lines(programs: Sequence[Program]) -> Lines:
         "    super().load_state_dict(state_dict)",
         '    for group, saved in zip(self.param_groups, state_dict["param_groups"]):',
         '        group.pop("fingerprint", None)',
+        *(BESIDE_BETAS if len(programs) > 1 and any(h.name == "momentum" for p in programs for h in p.hypers) else []),
         '        for param, key in zip(group["params"], saved["params"]):',
         '            for name, value in state_dict["state"].get(key, {}).items():',
         "                if isinstance(value, torch.Tensor):",
