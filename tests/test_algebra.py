@@ -173,7 +173,7 @@ def test_a_deadline_does_not_pass_in_what_the_garbage_collector_calls() -> None:
 def test_a_deadline_does_not_pass_in_what_is_told_of_the_end_of_an_object() -> None:
     """As above: an exception there is swallowed, and the deadline with it."""
     held: weakref.WeakValueDictionary[int, Node] = weakref.WeakValueDictionary()
-    one, begun, count = node("w + 123.5"), iter(letter for letter in "ab"), 0
+    one, begun, count = ir.add(ir.W, ir.const(123.5)), iter(letter for letter in "ab"), 0
     held[0] = one
     next(begun)  # a generator that is closed before its end
     with pytest.raises(TooHard), deadline(0.05):
