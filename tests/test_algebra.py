@@ -184,6 +184,18 @@ def test_a_deadline_does_not_pass_in_what_is_told_of_the_end_of_an_object() -> N
     assert not held
 
 
+def test_a_deadline_does_not_pass_in_what_a_weak_reference_calls() -> None:
+    """As above; torch keeps tables whose rows are taken out so."""
+    thing, told, count = {1, 2}, [], 0
+    _kept = weakref.ref(thing, lambda _ref: told.append(len(str(0))))
+    with pytest.raises(TooHard), deadline(0.05):
+        while count < 10_000_000:
+            count += 1
+        del thing
+        len(str(0))
+    assert told == [1]
+
+
 def test_a_hard_expression_ends_in_time() -> None:
     text = "*".join(f"(w + {i}.5*g + p^{i % 4 + 2})" for i in range(5))
     start = time.monotonic()

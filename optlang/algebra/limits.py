@@ -47,13 +47,15 @@ def _importing(frame: Any) -> bool:  # pragma: no cover - nor here
 
 def _swallowing(frame: Any) -> bool:  # pragma: no cover - nor here
     """Whether an exception would be swallowed here, and the deadline with it: in what the garbage collector calls, in what
-    finishes an object or is told of its end, and in a generator, which may be at its end, too; its calls look at the clock."""
+    finishes an object or is told of its end, which is handed a weak reference, and in a generator, which may be at its end, too;
+    its calls look at the clock."""
     if frame.f_code.co_flags & inspect.CO_GENERATOR:
         return True
     watchers = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:
         code = frame.f_code
-        if code in watchers or code.co_name == "__del__" or code.co_filename == weakref.__file__:
+        told = any(isinstance(frame.f_locals.get(name), weakref.ref) for name in code.co_varnames[: code.co_argcount])
+        if told or code in watchers or code.co_name == "__del__" or code.co_filename == weakref.__file__:
             return True
         frame = frame.f_back
     return False

@@ -19,7 +19,7 @@ EVAL = [
 OPTIONS = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}  # in torch's order
 BESIDE_BETAS = [
     '        if len(group.get("betas", ())) == 1:',
-    '            (group["momentum"],) = group.pop("betas")  # as `optlang.load` keeps it beside rules with two',
+    '            (group["momentum"],) = group.pop("betas")  # as loaded routes keep it beside rules with two',
 ]
 CLOSURE = ["loss = None", "if closure is not None:", "    with torch.enable_grad():", "        loss = closure()"]
 
