@@ -25,7 +25,7 @@ import triton
 from compiled_kernels import assembled
 from gallery_facts import mark
 from records import recorded, save
-from stepping import shapes_for
+from stepping import two_steps
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.device_interface import CudaInterface
@@ -130,20 +130,7 @@ def asked(name: str) -> list[tuple[CellCode, list[Any]]]:
 
     with mock.patch.object(functions, "first_call", first_call), mock.patch("optlang.backends.torch.BACKEND.compile_from", 0):
         cls: Any = optlang.load(name, backend="torch")
-        params = [torch.randn(shape).requires_grad_() for shape in shapes_for(cls.rule, [(90, 110), (9000,)])]
-        optimizer = cls([(f"p{i}", p) for i, p in enumerate(params)])
-        for wanted in (i.name for case in cls.cases for i in case.program.inputs):
-            optimizer.inputs[wanted] = {p: torch.rand_like(p) for p in params}
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = torch.stack([((p - 1) ** 3).sum() for p in params]).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss.detach()
-
-        for _ in range(2):
-            closure()
-            optimizer.step(*([closure] if cls.asks_again else []))
+        two_steps(cls, [(90, 110), (9000,)])
     return found
 
 

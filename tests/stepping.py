@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from optlang import lower
 from optlang.backends.base import Cell, Step
@@ -118,3 +120,21 @@ def is_ambiguous(made: Program | Routing) -> bool:
     of the library, where that does not matter."""
     programs = [case.program for case in made.cases] if isinstance(made, Routing) else [made]
     return any(node.op in ("eigenvectors", "orthonormal", "descending", "loss_at") for p in programs for node in walk(p.all_roots()))
+
+
+def two_steps(cls: Any, shapes: Sequence[tuple[int, ...]]) -> None:
+    """Of those of the shapes that a rule takes, with drawn inputs, for what is made of the rule on the way."""
+    params = [torch.randn(shape).requires_grad_() for shape in shapes_for(cls.rule, shapes)]
+    optimizer = cls([(f"p{i}", p) for i, p in enumerate(params)])
+    for wanted in (i.name for case in cls.cases for i in case.program.inputs):
+        optimizer.inputs[wanted] = {p: torch.rand_like(p) for p in params}
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = torch.stack([((p - 1) ** 3).sum() for p in params]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    for _ in range(2):
+        closure()
+        optimizer.step(*([closure] if cls.asks_again else []))

@@ -15,12 +15,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import torch
 from compiled_kernels import codes
 from gallery_facts import mark
 from records import recorded, save
-from stepping import shapes_for
-from torch import Tensor
+from stepping import two_steps
 
 import optlang
 from optlang import library
@@ -41,20 +39,7 @@ def kernels_of(name: str) -> list[Loaded]:
 
     with mock.patch.multiple(TritonFunctions, made=made, fits=lambda self, bound: True):
         cls: Any = optlang.load(name, backend="triton")
-        params = [torch.randn(shape).requires_grad_() for shape in shapes_for(cls.rule, SHAPES)]
-        optimizer = cls([(f"p{i}", p) for i, p in enumerate(params)])
-        for wanted in (i.name for case in cls.cases for i in case.program.inputs):
-            optimizer.inputs[wanted] = {p: torch.rand_like(p) for p in params}
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = torch.stack([((p - 1) ** 3).sum() for p in params]).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss.detach()
-
-        for _ in range(2):
-            closure()
-            optimizer.step(*([closure] if cls.asks_again else []))
+        two_steps(cls, SHAPES)
     return found
 
 

@@ -13,6 +13,7 @@ from optlang.types import Kind, Type
 
 MOST_TO_READ = 2_000  # the longest rule of the library has 1,200
 
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """A legal range of a hyper."""
