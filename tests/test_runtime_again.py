@@ -14,7 +14,7 @@ from torch import Tensor
 import optlang
 from optlang.backends import watch
 
-SHAPES = [(6, 5), (7,), (), (3, 2, 2)]
+SHAPES = [(6, 5), (7,), (), (3, 2, 2), (2, 1, 3, 1, 2, 2)]  # the last has more dimensions than a tensor keeps in itself
 Change = Callable[[Any, list[Tensor]], None]
 
 
@@ -32,12 +32,13 @@ class Twin:
         self.both = [cls(some, lr=0.1, **settings) for some in groups]
         self.taken = 0
 
-    def step(self, without: int | None = None, turned: bool = False) -> None:
-        """`without`: the place of a parameter that has no gradient; `turned`: the quick one's are marked as negative ones."""
+    def step(self, without: int | None = None, turned: bool = False, made: Callable[[Tensor], Tensor] | None = None) -> None:
+        """`without`: the place of a parameter that has no gradient; `turned`: the quick one's are marked as negative ones; `made`: out of
+        a gradient another one."""
         self.taken += 1
         for params, optimizer in zip(self.params, self.both, strict=True):
             for i, p in enumerate(params):
-                gradient = some(*p.shape, seed=100 * self.taken + i)
+                gradient = (made or Tensor.contiguous)(some(*p.shape, seed=100 * self.taken + i))
                 p.grad = None if i == without else torch._neg_view(-gradient) if turned and params is self.params[0] else gradient
             if optimizer is self.both[1]:
                 optimizer._again, optimizer._last = None, []
@@ -92,6 +93,37 @@ def another_shape(optimizer: Any, params: list[Tensor]) -> None:
     del optimizer.state[params[3]]
 
 
+def state_elsewhere(optimizer: Any, params: list[Tensor]) -> None:
+    """Another memory, with other numbers, behind the tensor that the state holds."""
+    held = optimizer.state[params[0]]["m"]
+    held.set_(torch.full_like(held, 0.5))
+
+
+def state_regrown(optimizer: Any, params: list[Tensor]) -> None:
+    """The same storage in other memory."""
+    held = optimizer.state[params[1]]["v"]
+    kept, size = held.clone(), held.untyped_storage().nbytes()
+    held.untyped_storage().resize_(0)
+    held.untyped_storage().resize_(size + 4096)
+    held.copy_(kept)
+
+
+def crossed(place: int) -> Change:
+    """A state of as many numbers that lie in another order."""
+
+    def change(optimizer: Any, params: list[Tensor]) -> None:
+        held = optimizer.state[params[place]]["m"]
+        held.data = held.data.transpose(0, -1).contiguous().transpose(0, -1)
+
+    return change
+
+
+def crossed_in_place(optimizer: Any, params: list[Tensor]) -> None:
+    """The same memory read in another order."""
+    held = optimizer.state[params[4]]["m"]
+    held.as_strided_(held.shape, [1, *held.stride()[1:-2], 2, 12])
+
+
 CHANGES: dict[str, Change] = {
     "nothing": lambda o, p: None,
     "no gradient": without_gradient,
@@ -114,6 +146,19 @@ CHANGES: dict[str, Change] = {
     "group without its last": lambda o, p: o.param_groups[0]["params"].pop(),
     "weights elsewhere": lambda o, p: setattr(p[0], "data", p[0].data.clone()),
     "turned": lambda o, p: setattr(p[0], "data", p[0].data.T.contiguous().T),
+    "state elsewhere": state_elsewhere,
+    "state in other memory": lambda o, p: setattr(o.state[p[3]]["v"], "data", o.state[p[3]]["v"].data.clone() + 1),
+    "state grown": state_regrown,
+    "state in another order": crossed(0),
+    "state of many dimensions in another order": crossed(4),
+    "state of many dimensions read in another order": crossed_in_place,
+    "state of another type": lambda o, p: setattr(o.state[p[0]]["m"], "data", o.state[p[0]]["m"].data.double()),
+    "state by another": lambda o, p: o.state[p[4]].update(m=o.state[p[4]]["m"] + 1),
+    "state taken away and put back": lambda o, p: o.state[p[4]].update(v=o.state[p[4]].pop("v") + 1),
+    "state by name": lambda o, p: o.state[p[0]].update(other=torch.ones(())),
+    "all states in another dictionary": lambda o, p: setattr(o, "state", type(o.state)(o.state.default_factory, o.state)),
+    "count in other memory": lambda o, p: setattr(o.state[p[1]]["step"], "data", torch.tensor(7.0)),
+    "count set": lambda o, p: o.state[p[1]]["step"].set_(torch.tensor(7.0)),
     "loaded": loaded,
     "added": added,
 }
@@ -184,10 +229,57 @@ def test_a_parameter_without_a_gradient_joins_and_leaves(backend: str) -> None:
     assert float(twin.both[0].state[twin.params[0][1]]["step"]) == 4
 
 
+@pytest.mark.parametrize("rule", ["lookahead", "radam", "adopt", "prodigy"])
+@pytest.mark.parametrize("at", range(3, 9))
+def test_a_gradient_is_missing_where_steps_are_decided_anew(rule: str, at: int) -> None:
+    twin = Twin(rule=rule)
+    twin.change(lambda o, p: o.param_groups[1].update(lr=0.1))  # values per model want the same
+    for taken in range(12):
+        twin.step(without=1 if taken == at else None)
+    twin.check()
+
+
 def test_gradients_that_torch_negates_later() -> None:
     twin = Twin()
     for turned in (False, False, False, True, False):
         twin.step(turned=turned)
+    twin.check()
+
+
+def _as_part(gradient: Tensor) -> Tensor:
+    """Within the memory of something larger, as of buckets."""
+    return torch.cat([torch.ones(3), gradient.flatten()])[3:].view(gradient.shape)
+
+
+GRADIENTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "in another order": lambda g: g.transpose(0, -1).contiguous().transpose(0, -1) if g.dim() else g,
+    "part": _as_part,
+    "expanded": lambda g: g.flatten()[:1].view([1] * g.dim()).expand(g.shape),
+    "with strides": lambda g: torch.stack([g, g], -1).select(-1, 0),
+    "with a graph": lambda g: g * torch.ones((), requires_grad=True),
+}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients_of_another_kind(name: str) -> None:
+    twin = Twin()
+    for made in (None, None, None, GRADIENTS[name], GRADIENTS[name], None):
+        twin.step(made=made)
+    twin.check()
+
+
+def test_the_same_gradients_in_other_memory() -> None:
+    """The tensors stay; what they hold is replaced, shrunk to nothing, and read in another order."""
+    twin = Twin()
+    for _ in range(3):
+        twin.step()
+    for taken in range(3):
+        for params, optimizer in zip(twin.params, twin.both, strict=True):
+            params[0].grad.data = some(5, 6, seed=taken).T.contiguous() if taken < 2 else some(5, 6, seed=taken).T  # type: ignore[union-attr]
+            params[4].grad.set_(some(*SHAPES[4], seed=taken))  # type: ignore[union-attr]
+            if optimizer is twin.both[1]:
+                optimizer._again, optimizer._last = None, []
+            optimizer.step()
     twin.check()
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from optlang.backends import watch
+from optlang.backends import kinds, watch
 from optlang.backends.watch import Belongings, Counts, Unseen, Versions, Watch
 
 
@@ -66,6 +67,101 @@ def test_nothing_is_seen_without_the_library(monkeypatch: pytest.MonkeyPatch) ->
     assert not watch.sees()
     with pytest.raises(Unseen):
         Watch([torch.ones(2)], [False])
+
+
+@pytest.mark.parametrize("rank", range(8))
+def test_with_and_without_kinds_the_same_is_seen(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`kinds` has something to say of this torch, and only of tensors that keep their sizes in themselves."""
+    shape = (2, 3, 1, 2, 1, 2, 2)[:rank]
+    changes: dict[str, tuple[Any, bool]] = {
+        "nothing": (lambda x: None, True),
+        "written": (lambda x: x.add_(1), True),
+        "in a graph": (lambda x: setattr(x, "kept", x.requires_grad_() * x), True),
+        "other memory": (lambda x: x.set_(torch.ones(shape)), False),
+        "other numbers": (lambda x: setattr(x, "data", x.data.double()), False),
+        "other shape": (lambda x: x.unsqueeze_(0), False),
+        "other order": (lambda x: x.as_strided_(shape, x.stride()[::-1]), rank < 2),
+        "smaller": (lambda x: x.untyped_storage().resize_(0), False),
+    }
+    for change, same in changes.values():
+        found = []
+        for known in (True, False):
+            with monkeypatch.context() as patch:
+                patch.setattr(kinds, "masks", kinds.masks if known else lambda: None)
+                one = torch.ones(1000)[: math.prod(shape)].view(shape)
+                seen = Watch([torch.ones(shape), one], [False, False])
+            assert (seen._kind >= 0).all() == (known and rank < kinds.RANKS)
+            change(one)
+            found.append(seen.holds())
+        assert found == [same, same]
+
+
+def test_many_kinds() -> None:
+    tensors = [torch.ones(7)[k % 5 : k % 5 + 2] for k in range(40)] + [torch.ones(k) for k in range(1, 40)]
+    seen = Watch(tensors, [False] * len(tensors))
+    assert seen.holds() and len(seen._kinds) == 5 + 38
+    tensors[60].data = tensors[60].data.clone()
+    assert not seen.holds()
+
+
+@pytest.mark.parametrize("name", ["_room", "_place", "_is_right"])
+def test_a_torch_that_keeps_tensors_otherwise_is_asked_for_facts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, name, lambda *given: None)
+    assert kinds.masks.__wrapped__() is None
+
+
+def test_masks_that_leave_something_out_are_not_believed() -> None:
+    masks = kinds.masks()
+    assert masks is not None
+    told = [(20,), (21,), (7, 8, 9, 13, 14)]  # where this torch keeps type and device, what stands for the layout, sizes and strides
+    for places in told:
+        changed = masks.copy()
+        changed[2, places] = 0
+        assert masks[2, places].all() and not kinds._is_right(changed)
+
+
+def test_a_dictionary_has_another_version_after_each_change() -> None:
+    x = torch.ones(2)
+    state = {x: {"m": torch.zeros(2), "v": torch.zeros(2)}}
+    kept = Belongings([[x]], state)
+    assert kinds.word_of_versions() and kept._library.unchanged(*kept._of_versions)
+    m = state[x]["m"]
+    state[x]["m"] = torch.ones(2)
+    assert not kept._library.unchanged(*kept._of_versions) and not kept.hold([[x]], state)
+    state[x]["m"] = m
+    assert not kept._library.unchanged(*kept._of_versions)
+    assert kept.hold([[x]], state) and kept._library.unchanged(*kept._of_versions), "what is as it was is known again"
+    state[torch.ones(1)] = {}
+    assert not kept.hold([[x]], state)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["versions", "no versions"])
+def test_dictionaries_are_looked_at_without_versions(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kinds, "word_of_versions", kinds.word_of_versions if known else lambda: 0)
+    x = torch.ones(2)
+    state = {x: {"m": torch.zeros(2)}}
+    kept = Belongings([[x]], state)
+    assert kept._has_versions == known
+    assert kept.hold([[x]], state) and kept.hold([[x]], dict(state)) and kept.hold([[x]], state)
+    for other in ({x: dict(state[x])}, {}, {torch.ones(2): state[x]}):
+        assert not kept.hold([[x]], other)
+    state[x]["m"] = torch.zeros(2)
+    assert not kept.hold([[x]], state)
+
+
+def test_gradients_are_left_to_others() -> None:
+    x, y = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    x.grad = torch.ones(2)
+    kept = Belongings([[x, y]], {})
+    kept.leave([x])
+    assert kept.hold([[x, y]], {})
+    x.grad = None
+    assert kept.hold([[x, y]], {})
+    assert not kept.have_gradients()
+    kept.leave([])
+    assert not kept.hold([[x, y]], {})
+    x.grad, y.grad = torch.ones(2), torch.ones(2)
+    assert not kept.hold([[x, y]], {})
 
 
 SEEN = watch._seen

@@ -65,6 +65,10 @@ class Repeat(Protocol):
 
     lacks: bool
 
+    @property
+    def looks(self) -> bool:
+        """Whether it is not `ready` as long as a cell has no gradient."""
+
     def ready(self, hypers: Sequence[Mapping[str, Any]], counts: Array | int, seed: int, loss: Loss | None = None) -> Write | None:
         """What writes it, from the hypers of each group and the number of each cell's update, one where all have the same; None where
         memory has changed, or blocks are decided in a way that it lacks."""

@@ -56,6 +56,7 @@ class Table:
         tensors = [cell.weights if key in (WEIGHTS, GRADIENT) else cell.state[key] for cell in cells for key in keys]
         self.watch = Watch(tensors, [key == GRADIENT for key in keys] * len(cells))
         self.pointers = self.watch.pointers.reshape(len(cells), len(keys))
+        self.looks = GRADIENT in keys
         self.versions = Versions([cell.weights for cell in cells])
         self._hypers: Hypers = ()  # those of the last step
         self._first, self._ahead = 0, np.empty(0)  # numbers of this step and later ones
@@ -138,6 +139,7 @@ class Tables:
         self._tables = [(table, np.array(places, dtype=np.int64)) for table, places in tables]
         self.shared = tuple(dict.fromkeys(node for table, _ in self._tables for node in table.shared))
         self.count = sum(table.count for table, _ in self._tables)
+        self.looks = all(table.looks for table, _ in self._tables)
 
     def hold(self) -> bool:
         """Whether nothing but gradients has changed."""

@@ -1,6 +1,7 @@
 // What is looked at before tables of pointers are used again. The functions of Python and torch are given by address, so nothing
 // of either is needed to compile this. A Tensor is where a Python object holds torch's own: see `place` in watch.py.
 #include <cstdint>
+#include <cstring>
 
 typedef int64_t i64;
 typedef uint64_t u64;
@@ -18,9 +19,12 @@ struct Outside {
   int (*type)(Tensor*, int32_t*), (*layout)(Tensor*, int32_t*), (*device)(Tensor*, int32_t*), (*number)(Tensor*, int32_t*);
   i64 place;        // of the Tensor in a Python object
   Tensor none;      // what stands where there is no gradient
+  i64 version;      // of the word of a dictionary that is another one whenever something in it is; 0: there is none
 };
-const i64 AHEAD = 6;
+const i64 AHEAD = 8, FEW = 16;
 struct Facts { i64 type, device, shape, size, data; };
+struct Kind { u64 mask[WORDS], words[WORDS]; };  // what tensors of a kind have in common, word by word: see kinds.py
+struct Place { const void *tensor, *memory, *more; };  // where things were when they were looked at the last time
 
 // Whether numbers lie in order, as they are, in one piece of memory; and what is known of it.
 static bool told(const Outside& o, Tensor* x, Facts& found) {
@@ -37,19 +41,9 @@ static bool told(const Outside& o, Tensor* x, Facts& found) {
   found = {type, (i64)device << 32 | number, (i64)mixed, size, (i64)data};
   return true;
 }
-// What comes some places later is sent for ahead of its turn, link by link: the object, torch's tensor, what that points to first
-// (its memory, and what autograd knows), and the gradient. A wrong guess of what lies where costs time and nothing else.
+// What comes some places later is sent for ahead of its turn, where it was the last time. A wrong guess costs time and nothing else.
 static void send(const void* at, int lines) {
   for (int line = 0; line < lines; line++) __builtin_prefetch((const char*)at + 64 * line);
-}
-static void send_for(const Outside& o, i64 n, i64 count, const Object* objects, const bool* are_gradients) {
-  const auto tensor = [&](i64 k) { return *(void* const* const*)((char*)objects[k] + o.place); };
-  const auto gradient = [&](i64 k) { return *(void* const* const*)&o.gradient((void*)tensor(k)); };
-  if (n + 5 * AHEAD < count) send((char*)objects[n + 5 * AHEAD] + o.place, 1);
-  if (n + 4 * AHEAD < count) send(tensor(n + 4 * AHEAD), 4);
-  if (n + 3 * AHEAD < count) send(tensor(n + 3 * AHEAD)[2], 1), send(tensor(n + 3 * AHEAD)[3], 2);
-  if (n + 2 * AHEAD < count && are_gradients[n + 2 * AHEAD]) send(gradient(n + 2 * AHEAD), 4);
-  if (n + AHEAD < count && are_gradients[n + AHEAD]) send(gradient(n + AHEAD)[2], 1);
 }
 static Tensor* held(const Outside& o, Object object, bool is_gradient) {
   Tensor* const x = (Tensor*)((char*)object + o.place);
@@ -65,16 +59,55 @@ extern "C" int look(const Outside* o, i64 count, const Object* objects, const bo
   return 1;
 }
 
-// Whether all are as they were. The memory of a gradient may be another one; then it is written into its place among the pointers.
-extern "C" int hold(const Outside* o, i64 count, const Object* objects, const bool* are_gradients, const Facts* known, i64* pointers) {
+typedef u64 __attribute__((may_alias)) Word;
+static bool is_of(const Kind& kind, Tensor x) {
+  const Word* words = (const Word*)x;
+  u64 other = 0;
+  for (int k = 0; k < WORDS; k++) other |= (words[k] ^ kind.words[k]) & kind.mask[k];
+  return !other;
+}
+
+// The kind of each tensor of up to `RANKS - 1` dimensions, -1 of others; how many kinds there are. Those that come late are not all told
+// apart: that takes room and nothing else.
+extern "C" i64 sorted(const Outside* o, i64 count, const Object* objects, const bool* are_gradients, const u64* masks, Kind* kinds, i64* kind) {
+  i64 known = 0, rank;
   for (i64 n = 0; n < count; n++) {
-    send_for(*o, n, count, objects, are_gradients);
+    Tensor* const x = held(*o, objects[n], are_gradients[n]);
+    if (o->rank(x, &rank) || rank >= RANKS) {
+      kind[n] = -1;
+      continue;
+    }
+    Kind& mine = kinds[known];
+    memcpy(mine.mask, masks + rank * WORDS, sizeof mine.mask);
+    memcpy(mine.words, *x, sizeof mine.words);
+    i64 k = known - 1;
+    while (k >= 0 && k > known - FEW && (memcmp(kinds[k].mask, mine.mask, sizeof mine.mask) || !is_of(kinds[k], *x))) k--;
+    kind[n] = k >= 0 && k > known - FEW ? k : known++;
+  }
+  return known;
+}
+
+// Whether all are as they were. The memory of a gradient may be another one; then it is written into its place among the pointers.
+extern "C" int hold(const Outside* o, i64 count, const Object* objects, const bool* are_gradients, const Facts* known, const Kind* kinds,
+                    const i64* kind, Place* places, i64* pointers) {
+  for (i64 n = 0; n < count; n++) {
+    if (n + AHEAD < count) {
+      const Place& later = places[n + AHEAD];
+      send((char*)objects[n + AHEAD] + o->place, !are_gradients[n + AHEAD]), send(later.tensor, 3), send(later.memory, 1);
+      if (later.more) send(later.more, 2);
+    }
     Tensor* const x = held(*o, objects[n], are_gradients[n]);
     Facts now;
-    if (*x == o->none || !told(*o, x, now)) return 0;
-    if (now.type != known[n].type || now.device != known[n].device || now.shape != known[n].shape || now.size != known[n].size) return 0;
+    if (*x == o->none) return 0;
+    if (kind[n] >= 0 && is_of(kinds[kind[n]], *x)) {
+      if (o->data(x, (void**)&now.data) || (!now.data && known[n].size)) return 0;
+    } else {
+      if (!told(*o, x, now)) return 0;
+      if (now.type != known[n].type || now.device != known[n].device || now.shape != known[n].shape || now.size != known[n].size) return 0;
+    }
     if (now.data != pointers[n] && !are_gradients[n]) return 0;
     pointers[n] = now.data;
+    places[n] = {*x, ((void**)*x)[2], ((void**)*x)[3]};
   }
   return 1;
 }
@@ -91,30 +124,39 @@ extern "C" int counted(const Outside* o, i64 count, const Object* objects, const
   return 1 + same;
 }
 
-// Whether lists hold these objects, one list behind the other, of which those that are marked have a gradient.
-extern "C" int listed(const Outside* o, i64 count, const Object* lists, const i64* sizes, const Object* objects, const bool* have_gradient) {
+// Whether lists hold these objects, one list behind the other. Of those that are marked as not to be `looked` at by somebody else
+// the gradients are there, or not, as they were.
+extern "C" int listed(const Outside* o, i64 count, const Object* lists, const i64* sizes, const Object* objects, const bool* have_gradient,
+                      const bool* looked) {
   for (i64 n = 0; n < count; n++) {
     if (o->list_size(lists[n]) != sizes[n]) return 0;
-    for (i64 k = 0; k < sizes[n]; k++, objects++, have_gradient++) {
-      send_for(*o, 0, sizes[n] - k, objects, have_gradient);
+    for (i64 k = 0; k < sizes[n]; k++, objects++, have_gradient++, looked++) {
       if (o->list_item(lists[n], k) != *objects) return 0;
-      if ((*held(*o, *objects, true) != o->none) != *have_gradient) return 0;
+      if (!*looked && (*held(*o, *objects, true) != o->none) != *have_gradient) return 0;
     }
   }
   return 1;
 }
 
+// Whether dictionaries have not been changed since their versions were written down; `kept` writes them down.
+static u64 version(const Outside& o, Object dictionary) { return ((const u64*)dictionary)[o.version]; }
+extern "C" int unchanged(const Outside* o, i64 count, const Object* dictionaries, const u64* versions) {
+  for (i64 n = 0; n < count; n++) {
+    if (n + 2 * AHEAD < count) send(dictionaries[n + 2 * AHEAD], 1);
+    if (version(*o, dictionaries[n]) != versions[n]) return 0;
+  }
+  return 1;
+}
+
 // Whether a dictionary of dictionaries holds these objects: for each of its keys this one, what stands there and what that holds.
-extern "C" int kept(const Outside* o, Object all, i64 count, const Object* objects, const i64* sizes) {
-  i64 place = 0, later = 0, last = 0, inner;
-  Object key, value;
-  if (o->dict_size(all) != count) return 0;
-  for (i64 n = -2 * AHEAD; n < count; n++) {
-    if (o->next_item(all, &later, &key, &value)) send(value, 1);
-    if (n >= -AHEAD && o->next_item(all, &last, &key, &value)) send(((void**)value)[4], 3), send(((void**)value)[5], 1);
-    if (n < 0 || !o->next_item(all, &place, &key, &value)) continue;
-    if (*objects++ != key || *objects++ != value || o->dict_size(value) != sizes[n]) return 0;
-    Object name, x;
+extern "C" int kept(const Outside* o, i64 count, const Object* dictionaries, const Object* objects, const i64* sizes, u64* versions) {
+  i64 place = 0, inner;
+  Object key, value, name, x;
+  if (o->dict_size(*dictionaries) != count - 1) return 0;
+  *versions = version(*o, *dictionaries);
+  for (i64 n = 1; n < count && o->next_item(*dictionaries, &place, &key, &value); n++) {
+    if (*objects++ != key || dictionaries[n] != value || o->dict_size(value) != sizes[n - 1]) return 0;
+    versions[n] = version(*o, value);
     for (inner = 0; o->next_item(value, &inner, &name, &x);)
       if (*objects++ != name || *objects++ != x) return 0;
   }

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends import build
+from optlang.backends import build, kinds
 
 Array = Any  # numpy.ndarray
 WORD = ctypes.sizeof(ctypes.c_void_p)
@@ -47,7 +47,18 @@ class Watch:
         if not self._library.look(*self._given):
             raise Unseen
         self.pointers = facts[:, FACTS.index("data")].copy()
-        self._given.append(pointer(self.pointers))
+        self._kinds, self._kind = self._sorted(count)
+        self._places = np.zeros((count, 3), dtype=np.uint64)
+        self._given += map(pointer, (self._kinds, self._kind, self._places, self.pointers))
+
+    def _sorted(self, count: int) -> tuple[Array, Array]:
+        """The kinds of tensors, and which is that of each."""
+        masks, kind = kinds.masks(), np.full(count, -1, dtype=np.int64)
+        if masks is None:
+            return np.zeros(1), kind
+        found = np.empty((count, 2, masks.shape[1]), dtype=np.uint64)
+        known = self._library.sorted(*self._given[:4], *map(pointer, (masks, found, kind)))
+        return found[:known].copy(), kind
 
     def holds(self) -> bool:
         """Whether all are as they were; gradients may be others of their kind. If not, `pointers` are no longer of use."""
@@ -92,22 +103,41 @@ class Belongings:
         self._library, self._outside = _library()
         if not all(type(x) is list for x in lists) or not all(type(x) is dict for x in state.values()):
             raise Unseen
-        tensors = list(chain.from_iterable(lists))
-        rows = [(key, value, *chain.from_iterable(value.items())) for key, value in state.items()]
-        with_gradient = [p.grad is not None for p in tensors]
-        self._objects, self._lists = (tensors, rows), list(lists)
-        self._ids = _places(lists)
-        self._arrays = (_numbers(map(len, lists)), _places(tensors), np.array(with_gradient, dtype=np.bool_))
-        self._kept = (_places(chain.from_iterable(rows)), _numbers(map(len, state.values())))
+        self._tensors, self._lists, self._state = list(chain.from_iterable(lists)), list(lists), state
+        self._objects = [[key, *chain.from_iterable(value.items())] for key, value in state.items()]
+        self._ids, self.looked = _places(lists), np.zeros(len(self._tensors), dtype=np.bool_)
+        with_gradient = np.array([p.grad is not None for p in self._tensors], dtype=np.bool_)
+        self._arrays = (_numbers(map(len, lists)), _places(self._tensors), with_gradient, self.looked)
         self._of_lists = [self._outside, ctypes.c_int64(len(lists)), *map(pointer, (self._ids, *self._arrays))]
-        self._of_state = [ctypes.c_int64(len(rows)), *map(pointer, self._kept)]
+        self._dictionaries, self._versions = _places([state, *state.values()]), np.zeros(len(state) + 1, dtype=np.uint64)
+        self._kept = (_places(chain.from_iterable(self._objects)), _numbers(map(len, state.values())))
+        some = pointer(self._versions)
+        self._of_state = [self._outside, ctypes.c_int64(len(state) + 1), pointer(self._dictionaries), *map(pointer, self._kept), some]
+        self._of_versions = [*self._of_state[:3], some]
+        self._has_versions = kinds.word_of_versions() > 0
+        self._library.kept(*self._of_state)
+
+    def leave(self, tensors: Iterable[Tensor]) -> None:
+        """To somebody else who looks whether these tensors have a gradient: they must have one in every step."""
+        left = set(map(id, tensors))
+        self.looked[:] = [id(x) in left for x in self._tensors]
+
+    def have_gradients(self) -> bool:
+        """Whether the same parameters have one, those included that were left to others."""
+        return all((x.grad is not None) == had for x, had in zip(self._tensors, self._arrays[2].tolist(), strict=True))
 
     def hold(self, lists: Sequence[list[Tensor]], state: Mapping[Any, Any]) -> bool:
         """Whether nothing has come or gone."""
         if len(lists) != len(self._lists) or not (all(map(is_, lists, self._lists)) or self._takes(lists)):
             return False
-        same = self._library.listed(*self._of_lists)
-        return bool(same and self._library.kept(self._outside, ctypes.c_void_p(id(state)), *self._of_state))
+        return bool(self._library.listed(*self._of_lists)) and self._keeps(state)
+
+    def _keeps(self, state: Mapping[Any, Any]) -> bool:
+        """Whether a dictionary of dictionaries is as it was: all of it is looked at where Python says that something was changed."""
+        if state is self._state and self._has_versions and self._library.unchanged(*self._of_versions):
+            return True
+        self._state, self._dictionaries[0] = state, id(state)
+        return bool(self._library.kept(*self._of_state))
 
     def _takes(self, lists: Sequence[Any]) -> bool:
         """Whether other lists may stand for those that were."""
@@ -145,14 +175,22 @@ def _found() -> tuple[ctypes.PyDLL, Any] | None:
     """The library and what it is given of torch and Python; None where they do not go together."""
     try:
         place = _place_of_tensors()
-        text = (Path(__file__).parent / "watch.h").read_text(encoding="utf-8")
+        text = _text()
         library = ctypes.PyDLL(build.library(text, "look")._name)  # keeps Python waiting, whose objects it looks at
         words: list[Any] = [*(_address(getattr(ctypes.pythonapi, name)) for name in PYTHON), *map(_of_torch, TORCH), place]
-        outside = (ctypes.c_void_p * (len(words) + 1))(*words, _nothing(words[len(PYTHON)]))
+        words += [_nothing(words[len(PYTHON)]), kinds.word_of_versions()]
+        outside = (ctypes.c_void_p * len(words))(*words)
         _try(library, outside)
     except (OSError, AttributeError, build.NoCompiler, Unseen):
         return None
     return library, outside
+
+
+def _text() -> str:
+    """The source of the library, for tensors as this torch keeps them."""
+    masks = kinds.masks()
+    sizes = f"#define WORDS {1 if masks is None else masks.shape[1]}\n#define RANKS {kinds.RANKS}\n"
+    return sizes + (Path(__file__).parent / "watch.h").read_text(encoding="utf-8")
 
 
 def _address(function: Any) -> int | None:

@@ -63,6 +63,7 @@ class Again:
         self.written: Any = None  # what the settings were read from
         self.lacks = False  # of the last step: it was decided in a way that could be learned
         self.belongings = Belongings([group["params"] for group in groups], state)
+        self._leave()
 
     def holds(self, groups: Sequence[Group], state: Mapping[Any, Any]) -> bool:
         """Whether the same parameters are to be stepped, with the same states."""
@@ -86,7 +87,7 @@ class Again:
             elif (write := part.again.ready(self.settings, mine, groups[part.cells[0].group].get("seed", 0), loss)) is not None:
                 writes.append(write)
             else:
-                self.lacks = part.again.lacks
+                self.lacks = part.again.lacks and self.belongings.have_gradients()
                 return None
         return work, writes
 
@@ -95,6 +96,12 @@ class Again:
         for part, step in zip(self.parts, steps, strict=True):
             if part.again is not None and step.again is not None:
                 part.again.learn(step.again)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Where each gradient is looked at anyway, it is looked at once."""
+        looking = [part for part in self.parts if part.again is not None and part.again.looks]
+        self.belongings.leave(cell.weights for part in looking for cell in part.cells)
 
     def count(self, left: Sequence[Cell]) -> None:
         """The step is over, but for cells that could not be stepped; this asks for no memory."""

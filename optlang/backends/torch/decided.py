@@ -45,6 +45,11 @@ class Decided:
         self.lacks = tables is None and len(self._known) < MOST
         return None if tables is None else tables.ready(hypers, counts, seed, loss)
 
+    @property
+    def looks(self) -> bool:
+        """Whether nothing is ready as long as a cell has no gradient."""
+        return all(tables.looks for tables in self._known.values())
+
     def learn(self, other: Repeat) -> None:
         """Takes over the tables of a step of the same cells that was decided in another way."""
         assert isinstance(other, Decided)

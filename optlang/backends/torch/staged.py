@@ -145,6 +145,11 @@ class Staged:
     def _numbers(self) -> list[Numbers]:
         return [self.last, *(stage.numbers for stage in self.stages)]
 
+    @cached_property
+    def looks(self) -> bool:
+        """Whether nothing is ready as long as a cell has no gradient."""
+        return any(tables.looks for tables in (self.tables, *(stage.tables for stage in self.stages)))
+
     def learn(self, other: Repeat) -> None:
         """There is one way only to decide such a step."""
 
