@@ -94,6 +94,12 @@ class Type:
         window = f"[{self.window}]" if self.window else ""
         return f"{self.kind}{window} per {self.extent}"
 
+    @property
+    def said(self) -> str:
+        """The type in a message: numbers that are known before the step are numbers to people."""
+        words = {"real": "a real number", "int": "a whole number", "bool": "a truth value"}
+        return words[self.kind] if self.extent == HOST and not self.window else str(self)
+
     def of(self, kind: Kind) -> Type:
         return replace(self, kind=kind)
 

@@ -18,9 +18,11 @@ def _operator(sign: str, meant: str) -> Sign:
     return Sign("S08", meant, f"`{sign}` is not an operator of this language", f"write `{meant}`")
 
 
+UPDATE = "an equation gives the new value from the old one: "
+
+
 def _update(sign: str) -> Sign:
-    return Sign("S09", "=", f"`{sign}` is not an assignment of this language",
-                f"an equation gives the new value from the old one: `m' = m {sign[0]} …`")  # fmt: skip
+    return Sign("S09", "=", f"`{sign}` is not an assignment of this language", f"{UPDATE}`m' = m {sign[0]} …`")
 
 
 SIGNS: dict[str, Sign] = {
@@ -40,6 +42,7 @@ SIGNS: dict[str, Sign] = {
     "∗": _operator("∗", "*"),
     "⊙": _operator("⊙", "*"),
     "∘": _operator("∘", "*"),
+    "⊗": Sign("S08", "*", "`⊗` is not an operator of this language", "write `*`: rows times columns are spread over the elements"),
     "÷": _operator("÷", "/"),
     "∕": _operator("∕", "/"),
     "−": Sign("S08", "-", "this is a typographic minus, `−`", "write the hyphen of the keyboard, `-`"),
@@ -51,9 +54,8 @@ SIGNS: dict[str, Sign] = {
     "∧": _operator("∧", "and"),
     "∨": _operator("∨", "or"),
     "¬": _operator("¬", "not"),
-    "√": Sign("S08", "sqrt", "`√` is not an operator of this language", "write `sqrt(x)`"),
+    "√": Sign("S08", "", "`√` is not an operator of this language", "write `sqrt(x)`"),
     "∞": Sign("S08", "inf", "`∞` is not a number of this language", "write `inf`"),
-    "∇": Sign("S08", "", "`∇` is not an operator of this language", "the gradient is `g`; at another point it is `grad(x)`"),
     "+=": _update("+="),
     "-=": _update("-="),
     "*=": _update("*="),
@@ -81,12 +83,13 @@ SAID_HERE: dict[str, str] = {
     "zeros_like": "0", "zeros": "0", "ones_like": "1", "ones": "1", "rand": "uniform()", "rand_like": "uniform()",
     "randn": "normal()", "randn_like": "normal()", "add": "a + b", "sub": "a - b", "mul": "a*b", "div": "a/b",
     "neg": "-x", "negative": "-x", "rsqrt": "1/sqrt(x)", "linalg": "norm(x)", "t": "x.T", "mT": "x.T", "transpose": "x.T",
-    "item": "x", "clone": "x", "detach": "x", "grad": "g", "data": "w", "lerp": "ema(a, b, beta), from std",
+    "item": "x", "clone": "x", "detach": "x", "grad": "g", "data": "w", "lerp": "ema(a, b, beta)` of `std",
     "addcmul": "a + c*x*y", "addcdiv": "a + c*x/y", "amax": "max(x)", "amin": "min(x)", "absolute": "abs(x)",
     "fabs": "abs(x)", "sigmoid": "1/(1 + exp(-x))", "relu": "max(x, 0)", "softplus": "log1p(exp(x))", "e": "exp(1)",
     "size": "rows, cols or numel", "shape": "rows, cols or numel", "numel": "numel", "ndim": "rank", "dim": "rank",
     "square": "x^2", "sgn": "sign(x)", "arctan2": "atan2(y, x)", "remainder": "mod(a, b)", "fmod": "mod(a, b)",
-    "median": "quantile(x, 0.5)", "percentile": "quantile(x, q)", "quantile": "quantile(x, q)",
+    "svd": "orthogonalize(x)` of `std", "qr": "orthonormal(x)", "eigh": "eigenvectors(x)", "inv": "inverse(x)",
+    "normalize": "x/norm(x)", "outer": "a*b", "median": "quantile(x, 0.5)", "percentile": "quantile(x, q)", "quantile": "quantile(x, q)",
 }  # fmt: skip
 
 # words that begin statements elsewhere -> (the keyword that is meant, or empty; what to do)
@@ -130,5 +133,13 @@ STATEMENTS: dict[str, tuple[str, str]] = {
     "output": ("report", "`report name = …` gives a scalar to the training loop"),
     "async": ("", "leave it out"),
     "global": ("", "leave it out; every name of the rule is visible in its blocks"),
+}  # fmt: skip
+WEIGHTS = frozenset(["theta", "θ", "x", "p", "param", "params", "parameter", "weight", "weights"])
+# values that have one name here, however a paper calls them
+GIVEN: dict[str, str] = {
+    **dict.fromkeys(["grad", "gradient", "grads", "dw", "d_p"], "the gradient is `g`; at another point it is `grad(x)`"),
+    **dict.fromkeys(WEIGHTS, "the parameter is called `w`"),
+    **dict.fromkeys(["step", "steps", "iter", "iteration"], "the number of the step is `t`"),
+    "π": "it is written `pi`",
 }  # fmt: skip
 TERNARY = frozenset(["if", "for", "lambda", "is"])

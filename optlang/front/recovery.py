@@ -230,6 +230,8 @@ class Reader:
 
 def _header(head: Sequence[Lexeme]) -> list[Lexeme]:
     """`rule NAME` or `def NAME(a, b)`: the names that can be read in a broken header."""
+    closing = next((k for k, x in enumerate(head) if x.type == "RPAR"), len(head))  # what comes after it is no parameter
+    head = head[: closing + 1]
     end = head[-1].end
     names = [x for x in head[1:] if x.type == "NAME"] or [Lexeme("NAME", "", end, end)]
     if head[0].type != "DEF":

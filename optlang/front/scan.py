@@ -32,6 +32,7 @@ SHAPES = re.compile(
     | (?P<quoted>   \"\"\" .*? (?:\"\"\"|\Z) | "[^"\n]* | [“”„][^“”"\n]*[“”"]? | (?<![\w)\]'’′‘`´ʹ]) ' [^'\n]* ' )
     | (?P<foreigncomment> //[^\n]* | /\*.*?(?:\*/|\Z) )
     | (?P<dotted>   {NAME} (?: \.(?!T\b){NAME} )+ )
+    | (?P<nabla>    ∇ (?: {NAME} (?=\() )? )
     | (?P<word>     {NAME} [{PRIMES}]* )
     | (?P<number>   (?:[0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][+\-]?[0-9]+)?
                     (?P<tail> \.[eE][+\-]?[0-9]+ | (?: \.(?!T\b) | \w )* ) )
@@ -134,6 +135,6 @@ def _for_method(owner: str, last: str) -> str:
 
 
 _ENTER = {
-    "other": signs.other, "symbol": signs.symbol, "foreigncomment": signs.foreign_comment, "word": _word, "dotted": _dotted,
-    "number": numbers.number, "tail": numbers.number, "string": numbers.string, "quoted": numbers.quoted,
+    "other": signs.other, "symbol": signs.symbol, "foreigncomment": signs.foreign_comment, "nabla": signs.nabla,
+    "word": _word, "dotted": _dotted, "number": numbers.number, "tail": numbers.number, "string": numbers.string, "quoted": numbers.quoted,
 }  # fmt: skip

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 from optlang.errors import Span
-from optlang.front.foreign import SIGNS, TRANSPOSED
+from optlang.front.foreign import SIGNS, TRANSPOSED, UPDATE
 from optlang.front.lexemes import PRIMES, Scan, match_span
 
 BARS = re.compile(r"(\|\|?|‖)[^|‖\n]+\1")
@@ -59,11 +59,14 @@ def _bars(found: Scan, match: re.Match[str]) -> bool:
 
 def report_sign(found: Scan, match: re.Match[str]) -> None:
     sign = SIGNS[match.group()]
-    update = sign.help.startswith("an equation")
-    fix = None if update or match.group() in "%√∇" else _apart(found.source.text, match.span(), sign.meant)
-    found.report(sign.code, sign.message, match_span(match), sign.help, fix)
+    update = sign.help.startswith(UPDATE)
+    fix = None if update or match.group() in "%√" else _apart(found.source.text, match.span(), sign.meant)
+    help_ = sign.help
     if update and found.lexemes and found.lexemes[-1].type == "NAME":
+        name = found.lexemes[-1].text
+        help_ = sign.help if name in ("g", "t") else f"{UPDATE}`{name}' = {name} {match.group()[0]} …`"
         found.lexemes[-1].type = "PRIMED"
+    found.report(sign.code, sign.message, match_span(match), help_, fix)
     if sign.meant:
         found.add(found.fixed.get(sign.meant, "NAME"), sign.meant, *match.span())
 
@@ -91,6 +94,14 @@ def transposed(found: Scan, start: int, end: int) -> None:
     found.report("S08", f"`{found.source.text[start:end]}` is not an operator of this language", Span(start, end),
                  "a transposed matrix is written `x.T`", fix=".T")  # fmt: skip
     found.add("TRANSPOSE", ".T", start, end)
+
+
+def nabla(found: Scan, match: re.Match[str]) -> None:
+    """`∇`, and the `∇f` of `∇f(w + e)`: the gradient elsewhere, if something is called."""
+    found.report("S08", f"`{match.group()}` is not an operator of this language", match_span(match),
+                 "the gradient is `g`; at another point it is `grad(x)`")  # fmt: skip
+    if len(match.group()) > 1:
+        found.add("NAME", "grad", *match.span())
 
 
 def symbol(found: Scan, match: re.Match[str]) -> None:

@@ -138,12 +138,18 @@ def _period(frame: Frame, statement: syntax.Every) -> Value:
     for node, expr in ((period, statement.period), (start, statement.start)):
         if node is not None and expr is not None and not _counts(node, least=1 if node is period else 0):
             frame.report("R05", "`every` counts steps: it needs a whole number of at least 1", expr.span,
-                         f"this is {node.type}" if node.op != "const" else "", "use an `int` hyper or a number")  # fmt: skip
+                         f"this is {node.type.said}" if node.op != "const" else "", _whole(node))  # fmt: skip
             return None
     if start is None:
         return ir.make("eq", (ir.make("mod", (ir.T, period)), ir.const(0)))
     aligned = ir.make("eq", (ir.make("mod", (ir.sub(ir.T, start), period)), ir.const(0)))
     return ir.make("and", (ir.make("ge", (ir.T, start)), aligned))
+
+
+def _whole(node: ir.Node) -> str:
+    if node.op == "hyper":
+        return f"declare it as a whole number: `hyper int {node.value} = 10`"
+    return "use an `int` hyper or a number"
 
 
 def _counts(node: ir.Node, least: int) -> bool:

@@ -49,8 +49,9 @@ def _counted(frame: Frame, call: syntax.Call, least: int, most: int) -> bool:
     """Whether a builtin is called with so many unnamed arguments; reports where not."""
     named = next((arg for arg in call.args if arg.name), None)
     if named is not None:
+        reduced = call.func in ops.REDUCTIONS and named.name in ("dim", "axis", "keepdim", "keepdims")
         frame.report("N11", f"`{call.func}` is a builtin: its arguments have no names", named.span, "",
-                     f"leave out `{named.name} =`")  # fmt: skip
+                     f"write `{call.func}(x per row)` or `per col`" if reduced else f"leave out `{named.name} =`")  # fmt: skip
         return False
     count = sum(arg.value is not None for arg in call.args)
     if least <= count <= most:

@@ -112,7 +112,8 @@ def setting(frame: Frame, expr: syntax.Expr, kind: Kind, what: str) -> Setting |
         return None
     value = constant(Context({}), node)
     if value is None or node.type.extent.level != "host":
-        frame.report("R04", f"{what} is not a constant", expr.span, "", "write a number, `true` or `false`")
+        computed = "; what is computed in a step is an equation, `x = …`" if what.startswith("the default") else ""
+        frame.report("R04", f"{what} is not a constant", expr.span, "", f"write a number, `true` or `false`{computed}")
         return None
     return _of_kind(frame, value, kind, what, expr.span)
 

@@ -151,8 +151,11 @@ class Frame:
     def _cycle(self, key: Key, span: Span) -> None:
         path = self.open[self.open.index(key) :] + [key]
         shown = " -> ".join(name + "'" * primed for name, primed in path)
-        self.report("N05", f"the equations go in a circle: {shown}", span, "needed for its own value",
-                    "read an old value (a state without a prime) somewhere on the way")  # fmt: skip
+        name, primed = key
+        help_ = "read an old value (a state without a prime) somewhere on the way"
+        if len(path) == 2:
+            help_ = f"`{name}` is the old value" if primed else f"what is kept between steps is a state: `state {name} = 0`, `{name}' = …`"
+        self.report("N05", f"the equations go in a circle: {shown}", span, "needed for its own value", help_)
         self.values[key] = None
 
     # ------------------------------------------------------------------------------------------ definitions

@@ -121,7 +121,7 @@ def _fits(frame: Frame, arg: syntax.Arg, value: Value, hyper: syntax.Hyper) -> b
     if value is None:
         return False
     if (value.type.kind == "bool") != (hyper.kind == "bool") or (hyper.kind == "int" and value.type.kind != "int"):
-        frame.report("T01", f"`{hyper.name}` is of kind {hyper.kind}, this is {value.type}", arg.span)
+        frame.report("T01", f"`{hyper.name}` is of kind {hyper.kind}, this is {value.type.said}", arg.span)
         return False
     declared = None if value.op != "const" else declared_hyper(_alone(frame), hyper)
     if declared is not None and declared.bounds is not None and not declared.bounds.allows(hyper.name, value.value):

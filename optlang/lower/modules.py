@@ -114,9 +114,11 @@ def advice_about(name: str, module: Module) -> str:
     """What to do about the name of a rule or function that a file does not know."""
     if wanted := _of_library(name):
         return f"`{wanted}` is a rule of the library: begin the file with `from {wanted.lower()} import {wanted}`"
+    if name in SAID_HERE:
+        return f"write `{SAID_HERE[name]}`"
     if near := did_you_mean(name, [*ops.BUILTINS, *module.names(syntax.Rule, syntax.Def), *standard_names()]):
         return f"did you mean `{near}`?"
-    return f"write `{SAID_HERE[name]}`" if name in SAID_HERE else "define it, or import it with `from FILE import NAME`"
+    return "define it, or import it with `from FILE import NAME`"
 
 
 @cache

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from optlang import ops
 from optlang.errors import did_you_mean
 from optlang.front import syntax
+from optlang.front.foreign import GIVEN
 from optlang.lower import tables
 
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame
+
+INDEXED = re.compile(r"(.+?)_?(t|new|next|old|prev|last)")  # `m_t`, `v_prev`
 
 
 def primed(frame: Frame, name: syntax.Name) -> None:
@@ -48,12 +52,31 @@ def _only_inside(frame: Frame, name: syntax.Name) -> bool:
 
 
 def _advice(frame: Frame, name: str) -> str:
-    if name == "grad":
-        return "the gradient is `g`; at another point it is `grad(x)`"
+    if name in GIVEN:
+        return GIVEN[name]
     if name in ops.BUILTINS or frame.module.find(name) is not None:
         return f"`{name}` is a function: call it, as in `{name}(x)`"
-    near = did_you_mean(name, _known_names(frame))
+    known = _known_names(frame)
+    near = _of_a_step(frame, name) or _product(name, known) or did_you_mean(name, known)
     return f"did you mean `{near}`?" if near else "define it, or declare it with `hyper` or `input`"
+
+
+def _of_a_step(frame: Frame, name: str) -> str:
+    """What papers call `m_t` or `m_old`."""
+    match = INDEXED.fullmatch(name)
+    if match is None:
+        return ""
+    base, when = match.groups()
+    if base == "g":
+        return base
+    remembered = base == "w" or any(base in around.states for around in frame.outward())
+    return f"{base}'" * remembered if when in ("t", "new", "next") else base * remembered
+
+
+def _product(name: str, known: list[str]) -> str:
+    """`lrg`, where `lr` and `g` are known."""
+    whole = frozenset(known) - {"t"}  # `mt` is rather `m` with an index
+    return next((f"{name[:k]}*{name[k:]}" for k in range(1, len(name)) if name[:k] in whole and name[k:] in whole), "")
 
 
 def _known_names(frame: Frame) -> list[str]:

@@ -30,10 +30,18 @@ def stray(x: Trouble) -> Advice | None:
     if x.here.type != "OTHER":
         return None
     if x.here.text == ".":
-        help_ = "functions stand before their operand: `abs(x)`; `x.T` is a transpose"
+        operand = shown(x.before)[1:-1] if x.before.type in ("NAME", "PRIMED") and x.before.text else "x"
+        function = x.after().text if x.after().type == "NAME" else "abs"
+        help_ = f"functions stand before their operand: `{function}({operand})`; `x.T` is a transpose"
         return Advice(x.say("S12", "there are no attributes or methods", help_))
+    if x.here.text == ":" and x.before.type == "NAME" and x.before.fresh:
+        help_ = f"a setting is `hyper {x.before.text} = 1e-3`, memory is `state {x.before.text} = 0`; no name is annotated"
+        return Advice(x.say("S14", "`:` is not expected here", help_))
     if x.here.text in ":'":
         return Advice(x.say("S14", f"`{x.here.text}` is not expected here", "leave it out"))
+    if x.here.text == "\\":
+        help_ = "LaTeX is not read: a name is letters, digits and `_`, as in `beta1`, and a function is `sqrt(x)`"
+        return Advice(x.say("S02", "`\\` means nothing in a rule file", help_))
     return Advice(x.say("S02", f"`{x.here.text}` means nothing in a rule file", "delete it; comments begin with `#`"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from optlang.errors import Fix, Span
 from optlang.front.advice.trouble import ENDS_VALUE, OPERATORS, VALUES, Advice, Trouble, begins_statement, shown
+from optlang.front.foreign import WEIGHTS
 from optlang.front.scan import Lexeme
 
 
@@ -49,19 +50,40 @@ def dangling(x: Trouble) -> Advice | None:
 
 
 def index(x: Trouble) -> Advice | None:
-    """`m[t-1]`, `m[0]`, `h[-1]`, and lists."""
+    """`m[t-1]`, `m_{t-1}`, `m[0]`, `h[-1]`, `max{a, b}` and lists."""
+    if x.here.type == "LBRACE" and x.before.type in ("NAME", "PRIMED") and "LBRACE" not in x.wants and x.before.end == x.here.start:
+        return _in_braces(x)
     if x.here.type == "LSQB" and "NUMBER" in x.wants:
         return Advice(x.say("S11", "there are no lists", "give every value a name of its own"))
     if x.here.type != "LSQB" or x.before.type not in ("NAME", "PRIMED", "RPAR"):
         return None
     inside = x.source.text[x.here.end : x.here.partner.start if x.here.partner else x.here.end].replace(" ", "")
-    if inside in ("t", "t+1"):
-        help_ = f"the new value is `{x.before.text}'`"
-    elif inside.startswith("t"):
-        help_ = f"the value before this step is `{x.before.text}` itself, the new one `{x.before.text}'`"
+    if inside.startswith("t"):
+        help_ = _old_or_new(x.before.text, inside)
+    elif x.before.text == "betas":
+        help_ = "declare `hyper beta1` and `hyper beta2`; the optimizer then takes `betas = (…, …)`"
     else:
         help_ = "values have no elements to pick; reduce them (`mean(x per row)`), or keep a window: `state h[10] = nan`"
     return Advice(x.say("S11", "values cannot be indexed", help_))
+
+
+def _in_braces(x: Trouble) -> Advice:
+    inside = x.source.text[x.here.end : x.here.partner.start if x.here.partner else x.here.end].replace(" ", "")
+    name = x.before.text.rstrip("_")
+    if name == x.before.text:
+        return Advice(x.say("S11", "braces hold statements, not values", "arguments stand in round brackets, `max(a, b)`"))
+    help_ = _old_or_new(name, inside) if inside.startswith("t") else f"it is part of the name: `{name}_{inside[:20]}`, say"
+    return Advice(x.say("S11", "there are no indices", help_, x.before.span.to(x.here.span)))
+
+
+def _old_or_new(name: str, index: str) -> str:
+    """What `m[t-1]` and `m[t]` are here."""
+    if name in ("g", "t", "loss"):
+        return f"`{name}` is that of this step"
+    name = "w" if name in WEIGHTS else name
+    if index in ("t", "t+1"):
+        return f"the new value is `{name}'`"
+    return f"the value before this step is `{name}` itself, the new one `{name}'`"
 
 
 def missing_operator(x: Trouble) -> Advice | None:

@@ -66,7 +66,9 @@ def state(x: Trouble) -> Advice | None:
         help_ = "write `state m = 0`; `state r per row = 0` for its extent"
         found = x.say("S20", f"a state has no kind `{x.before.text}`", help_, x.before)
         return Advice(found, (x.index - 1, x.index, []))
-    help_ = "write it: `state m = 0`"
+    if x.here.type == "COMMA":
+        return Advice(x.say("S14", "a state is declared alone", f"write `state {x.before.text} = 0`, and another `state` for the next"))
+    help_ = f"write it: `state {x.before.text} = 0`" if x.before.type == "NAME" else "write it: `state m = 0`"
     return Advice(x.say("S16", "the state has no value before step 1", help_, x.before))
 
 
@@ -145,6 +147,8 @@ def value_alone(x: Trouble) -> Advice | None:
     """`sqrt(x)` or `x + 1` as a statement."""
     if x.first.type not in ("NAME", "PRIMED") or x.index != x.start + 1:
         return None
+    if x.here.type == "COMMA" and any(y.type == "EQUAL" for y in x.lexemes[x.index : x.index + 8]) and not x.after().fresh:
+        return Advice(x.say("S16", "an equation gives one value", "write an equation for each name", x.first))
     if x.here.type in OPERATORS | {"LPAR", "TRANSPOSE", "RBRACE", "COMMA", "STRING", "$END"} or begins_statement(x.lexemes, x.index):
         return Advice(x.say("S16", "this value has no name", "write `name = …`; the result of a function is `return …`", x.first))
     return None
