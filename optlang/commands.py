@@ -43,7 +43,7 @@ def is_a_rule_file(word: str) -> bool:
 
 
 def unknown_command(word: str, known: list[str]) -> int:
-    near = did_you_mean(word, [*known, *library.names()])
+    near = f"{word}.opt" if os.path.exists(f"{word}.opt") else did_you_mean(word, [*known, *library.names()])
     print(f"optlang: `{word[:80]}` is neither a command nor a file{f'; did you mean `{near}`?' if near else ''}", file=sys.stderr)
     print("`optlang --help` lists the commands", file=sys.stderr)
     return 2
@@ -138,7 +138,7 @@ def explain(arguments: argparse.Namespace) -> int:
 def format_files(arguments: argparse.Namespace) -> int:
     from optlang.front.format import canonical  # noqa: PLC0415 - only `fmt` and `show` need it
 
-    worst = changed = count = 0
+    worst = changed = unread = count = 0
     for name in expand(arguments.files):
         count += 1
         try:
@@ -147,11 +147,13 @@ def format_files(arguments: argparse.Namespace) -> int:
         except OptError as error:
             print(error, file=sys.stderr)
             worst = max(worst, 2 if {d.code for d in error.diagnostics} & {"U01", "U02", "L02"} else 1)
+            unread += 1
             continue
         changed += text != source.text
         _write(arguments, name, source, text)
     if arguments.check or arguments.diff:
-        print(f"{changed} of {count} files would change" if changed else f"{count} files in canonical style")
+        files = f"{count} file{'s' * (count != 1)}"
+        print(f"{changed} of {files} would change" if changed else f"{f'{count - unread} of ' * (unread > 0)}{files} in canonical style")
         return max(worst, int(changed > 0))
     return worst
 
@@ -201,7 +203,7 @@ def show(arguments: argparse.Namespace) -> int:
 
     source = read(arguments.file)
     if arguments.form == "text":
-        text = canonical(source)
+        text = canonical(source if arguments.rule is None else _alone(source, arguments.rule))
     else:
         try:
             text = forms.FORMS[arguments.form](_rule(source, arguments.rule), arguments.math)
@@ -209,6 +211,15 @@ def show(arguments: argparse.Namespace) -> int:
             return _refused(refusal)
     print(text.rstrip("\n"))
     return 0
+
+
+def _alone(source: Source, rule: str) -> Source:
+    """The text of one rule of a file. Raises OptError where there is none of that name."""
+    file, found = parser.parse(source)
+    if found:
+        raise OptError(found)
+    item = lower.choose(file, rule)
+    return Source(source.text[item.span.start : item.span.end], source.name)
 
 
 def _refused(refusal: ValueError) -> int:
@@ -250,6 +261,9 @@ def _split(word: str) -> tuple[str, str | None]:
 def build(arguments: argparse.Namespace) -> int:
     from optlang import rules  # noqa: PLC0415
 
+    if (arguments.output or "").endswith(".opt"):
+        print(f"optlang: {arguments.output} is a name for a rule; what is generated is Python: -o NAME.py", file=sys.stderr)
+        return 2
     rule = _rule(read(arguments.file), arguments.rule)
     try:
         text = rules.generate(rule, arguments.to)

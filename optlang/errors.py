@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -34,10 +34,14 @@ class Span:
 
 @dataclass(frozen=True)
 class Source:
-    """One text with the name under which messages speak of it (a path, `<stdin>`, `<text>`)."""
+    """One text with the name under which messages speak of it (a path, `<stdin>`, `<text>`).
+
+    `imports` are the texts of files beside it as they were when it was read, by who imports them under which name.
+    """
 
     text: str
     name: str = "<text>"
+    imports: Mapping[tuple[str, str], Source] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "text", self.text.removeprefix(BYTE_ORDER_MARK))

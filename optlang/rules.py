@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from optlang.compare.difference import Difference
     from optlang.compare.equivalence import Verdict
     from optlang.front.syntax import File
+
+
+NAMES = "a library name or a path"
+TEXT = "the text of a .opt file"
 
 
 class Rule:
@@ -40,12 +45,15 @@ class Rule:
     def _set(self, source: Source, rule: str | None) -> None:
         from optlang import diagnose, lower  # noqa: PLC0415 - a rule that an earlier process has kept is not read again
 
+        source = library.pinned(source)
         file, found = diagnose.read(source)
         errors = [d for d in found if d.severity == "error"]
         if errors:
             raise OptError(errors)
         self.source = source
         self._file = file
+        if not isinstance(rule, str | None):
+            raise TypeError(f"`rule` is the name of a rule, not {type(rule).__name__}")
         self._item = lower.choose(file, _named_like_the_file(file) if rule is None else rule)
         self.program: Program | Routing = self.lowered({})
 
@@ -106,10 +114,19 @@ class Rule:
 
 
 def source_of(what: str | Path) -> Source:
-    """A library name, a path or a text as a source. What has a brace or a line break is a text."""
+    """A library name, a path or a text as a source. What has a brace or a line break is a text. Raises OptError, TypeError."""
     if isinstance(what, str) and any(mark in what for mark in "{\n"):
         return Source(what)
-    return library.find(str(what))
+    return library.find(_worded(what, f"a library name, a path or {TEXT}"))
+
+
+def _worded(what: object, wanted: str, *kinds: type) -> str:
+    """What is given as a name, path or text. Raises TypeError for what is none of them."""
+    if not isinstance(what, kinds or (str, os.PathLike)):
+        given = what.__name__ if isinstance(what, type) else type(what).__name__
+        decoded = "; `.decode()` makes text of bytes" if isinstance(what, bytes) else ""
+        raise TypeError(f"{wanted} is wanted, not {given}{decoded}")
+    return str(what)
 
 
 def _named_like_the_file(file: File) -> str:
@@ -133,8 +150,7 @@ def load(
     the factors of products of matrices to bfloat16, as Muon's authors do, unless parameters are float64. Raises OptError for a file
     that is wrong or missing, ValueError for an unknown backend, math, state or format.
     """
-    source = library.find(str(what))
-    return _compiled(source.text, source.name, rule, backend, math, _hashable(state), weights, products)
+    return _made(library.find(_worded(what, NAMES)), rule, backend, math, state, weights, products)
 
 
 def loads(
@@ -142,27 +158,36 @@ def loads(
     state: str | Mapping[str, str] | None = None, weights: str = "nearest", products: str = "fp32",
 ) -> type[Optimizer]:  # fmt: skip
     """Like `load`, for the text of a `.opt` file."""
-    return _compiled(text, "<text>", rule, backend, math, _hashable(state), weights, products)
+    what = _worded(text, f"{TEXT} (`optlang.load` takes names and paths)", str)
+    return _made(Source(what), rule, backend, math, state, weights, products)
 
 
-def _hashable(state: str | Mapping[str, str] | None) -> str | tuple[tuple[str, str], ...] | None:
-    return tuple(state.items()) if isinstance(state, Mapping) else state
+def _made(
+    source: Source, rule: str | None, backend: str, math: Math, state: str | Mapping[str, str] | None, weights: str, products: str
+) -> type[Optimizer]:
+    """The class of a text and the files beside it as they are now: the same for the same ones."""
+    kept = tuple(state.items()) if isinstance(state, Mapping) else state
+    if not isinstance(state, str | Mapping | None):
+        raise TypeError(f"`state` is a format, or formats by the names of states, not {type(state).__name__}")
+    imports = tuple((*key, one.name, one.text) for key, one in library.pinned(source).imports.items())
+    return _compiled(source.text, source.name, rule, backend, math, kept, weights, products, imports)
 
 
 @lru_cache(maxsize=256)
 def _compiled(
     text: str, name: str, rule: str | None, backend: str, math: Math, state: str | tuple[tuple[str, str], ...] | None = None,
-    weights: str = "nearest", products: str = "fp32",
+    weights: str = "nearest", products: str = "fp32", imports: tuple[tuple[str, str, str, str], ...] = (),
 ) -> type[Optimizer]:  # fmt: skip
     from optlang.backends import ready  # noqa: PLC0415
     from optlang.runtime import make_optimizer  # noqa: PLC0415 - torch is only imported when it is needed
 
-    read = cache(lambda: Rule.from_source(Source(text, name), rule))
-    program = ready.lowered(Source(text, name), rule, lambda: read().program)
+    source = library.with_imports(Source(text, name), {(who, word): Source(other, path) for who, word, path, other in imports})
+    read = cache(lambda: Rule.from_source(source, rule))
+    program = ready.lowered(source, rule, lambda: read().program)
     kept = dict(state) if isinstance(state, tuple) else state
     way: dict[str, Any] = {"backend": backend, "math": math, "state": kept, "weights": weights, "products": products}
     made = make_optimizer(program, relower=lambda baked: read().lowered(baked), **way)
-    made._origin = (_compiled, (text, name, rule, backend, math, state, weights, products))  # type: ignore[attr-defined]
+    made._origin = (_compiled, (text, name, rule, backend, math, state, weights, products, imports))  # type: ignore[attr-defined]
     return made
 
 
@@ -170,17 +195,36 @@ def check(text: str, *, pedantic: bool = False, name: str = "<text>") -> list[Di
     """Every finding about the text of a `.opt` file; an empty list where there is none. `pedantic` adds lints."""
     from optlang import diagnose  # noqa: PLC0415
 
-    return diagnose.diagnose(Source(text, name), pedantic)
+    return diagnose.diagnose(Source(_worded(text, TEXT, str), name), pedantic)
 
 
-def build(what: str | Path, rule: str | None = None, *, to: str = "module", baked: Mapping[str, Any] | None = None) -> str:
+def build(what: str | Path | Rule, rule: str | None = None, *, to: str = "module", baked: Mapping[str, Any] | None = None) -> str:
     """Generated source text: `to="module"` is a standalone Python module, `to="optax"` one for JAX, `to="torch"` what the torch
     backend compiles.
 
-    `what` is a library name, a path or the text of a rule. `baked` gives the hypers that shape the program (the count of a
+    `what` is a library name, a path, the text of a rule or a Rule. `baked` gives the hypers that shape the program (the count of a
     `repeat`) other values than their defaults. Raises OptError, and ValueError for an unknown target.
     """
-    return generate(Rule(what, rule), to, baked)
+    found = what if isinstance(what, Rule) else Rule(what, rule)
+    if baked is not None:
+        _check_baked(found.program, baked)
+    return generate(found, to, baked)
+
+
+def _check_baked(program: Program | Routing, baked: Mapping[str, Any]) -> None:
+    """Raises TypeError or ValueError for what does not shape the program, and for values that a setting cannot have."""
+    if not isinstance(baked, Mapping):
+        raise TypeError(f"`baked` is values by the names of settings, not {type(baked).__name__}")
+    several = [(f"{case.program.name}.", case.program) for case in program.cases] if isinstance(program, Routing) else [("", program)]
+    shaping = {f"{prefix}{h.name}": h for prefix, one in several for h in one.hypers if h.kind != "real"}
+    for name, value in baked.items():
+        if name not in shaping:
+            raise ValueError(f"{program.name} has no setting {name!r} that shapes it; those that may are: {', '.join(shaping) or 'none'}")
+        hyper = shaping[name]
+        if isinstance(value, bool) != (hyper.kind == "bool") or not isinstance(value, int):
+            raise TypeError(f"{name} is a {'truth value' if hyper.kind == 'bool' else 'whole number'}, not {value!r}")
+        if hyper.bounds is not None and not hyper.bounds.allows(hyper.name, value):
+            raise ValueError(f"{name} = {value} is outside its range {hyper.bounds}")
 
 
 def generate(rule: Rule, to: str, baked: Mapping[str, Any] | None = None) -> str:

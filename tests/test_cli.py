@@ -136,6 +136,11 @@ def test_an_empty_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "R11" in capsys.readouterr().out
 
 
+def test_a_file_without_its_ending(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["good"]) == 2
+    assert "did you mean `good.opt`?" in capsys.readouterr().err
+
+
 def test_a_typo_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chekc"]) == 2
     assert "did you mean `check`?" in capsys.readouterr().err
@@ -185,6 +190,12 @@ def test_formatting_in_place_keeps_what_cannot_be_read(here: Path) -> None:
     assert main(["fmt", "--check", "good.opt"]) == 0
 
 
+def test_what_could_not_be_formatted_is_not_counted_as_right(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "broken.opt").write_text("rule X { w' = = }")
+    assert main(["fmt", "--check", "adam", "broken.opt"]) == 1
+    assert "1 of 2 files in canonical style" in capsys.readouterr().out
+
+
 def test_format_check_and_diff_change_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fmt", "--check", "good.opt"]) == 1
     assert main(["fmt", "--diff", "good.opt"]) == 1
@@ -232,6 +243,18 @@ def test_showing_one_of_several_rules(here: Path, capsys: pytest.CaptureFixture[
     assert main(["show", "two.opt", "--as", "ir"]) == 1
     assert "choose one by name: Good, Other" in capsys.readouterr().err
     assert main(["show", "two.opt", "--as", "ir", "--rule", "Other"]) == 0
+    capsys.readouterr()
+    assert main(["show", "two.opt", "--rule", "Other"]) == 0
+    assert capsys.readouterr().out.startswith("rule Other {")
+    assert main(["show", "two.opt", "--rule", "Third"]) == 1
+    (here / "two.opt").write_text(f"{GOOD}rule Other {{ w' = w -\n}}\n")
+    assert main(["show", "two.opt", "--rule", "Other"]) == 1
+    assert "two.opt:2:21" in capsys.readouterr().err
+
+
+def test_a_rule_file_is_not_overwritten_by_python(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["build", "good.opt", "--to", "module", "-o", "good.opt"]) == 2
+    assert (here / "good.opt").read_text() == GOOD and "-o NAME.py" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("target", ["module", "torch"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,11 +36,49 @@ def test_load_by_library_name_path_and_rule(tmp_path: Path) -> None:
 
 
 def test_a_changed_file_is_loaded_anew(tmp_path: Path) -> None:
-    path = tmp_path / "rule.opt"
+    path = tmp_path / "whole.opt"
     path.write_text("rule R { w' = w - g }")
     assert stepped(optlang.load(path, backend="reference")) == [0.0, -1.0]
     path.write_text("rule R { w' = w + g }")
     assert stepped(optlang.load(path, backend="reference")) == [2.0, 3.0]
+
+
+PARTS = "def part(x, n) { repeat n { state y = x  y' = 0.5*y } return y }\n"
+OF_PARTS = "from parts import part\nrule R { hyper lr = 1 in (0, inf) hyper int n = 1 in [1, 9] w' = w - lr*part(g, n) }\n"
+
+
+@pytest.fixture
+def in_parts(tmp_path: Path) -> Path:
+    (tmp_path / "parts.opt").write_text(PARTS)
+    (tmp_path / "whole.opt").write_text(OF_PARTS)
+    return tmp_path
+
+
+def test_a_changed_import_is_loaded_anew(in_parts: Path) -> None:
+    (in_parts / "over.opt").write_text("from whole import R\nrule Over { w' = R() }\n")
+    for name in ("whole", "over"):
+        assert stepped(optlang.load(in_parts / f"{name}.opt", backend="reference")) == [0.5, 0.0]
+    (in_parts / "parts.opt").write_text(PARTS.replace("0.5", "0.25"))
+    for name in ("whole", "over"):
+        assert stepped(optlang.load(in_parts / f"{name}.opt", backend="reference")) == [0.75, 0.5]
+        assert "0.25" in str(optlang.build(in_parts / f"{name}.opt"))
+
+
+@pytest.mark.parametrize("becomes", [None, PARTS.replace("0.5", "100"), "rubbish {"])
+def test_a_rule_stays_what_it_was_when_its_files_change(becomes: str | None, in_parts: Path) -> None:
+    """Also where a setting that shapes the program changes later, so that the texts are read again, and in a copy."""
+    p = torch.nn.Parameter(torch.ones(2))
+    p.grad = torch.ones(2)
+    made = optlang.load(in_parts / "whole.opt", backend="reference")
+    rule = optlang.Rule(in_parts / "whole.opt")
+    (in_parts / "whole.opt").unlink()
+    (in_parts / "parts.opt").unlink() if becomes is None else (in_parts / "parts.opt").write_text(becomes)
+    for cls in (made, pickle.loads(pickle.dumps(made)), rule.optimizer("reference")):
+        optimizer = cls([p], n=2)
+        optimizer.step()
+        optimizer.param_groups[0]["n"] = 3
+        optimizer.step()
+    assert p.tolist() == [1 - 3*(0.25 + 0.125)]*2
 
 
 def test_loads_takes_text_and_the_same_text_is_the_same_class() -> None:
@@ -68,6 +107,76 @@ def test_unknown_names_are_refused_with_advice() -> None:
         optlang.load("lyon")
     with pytest.raises(optlang.OptError, match="directory"):
         optlang.load(Path(__file__).parent)
+
+
+ADVICE = {
+    "adam.opt": "called `adam`, without an ending", "xyz.opt": "a path counts from the folder", "a\0b.opt": "null",
+    "https://example.com/lion.opt": "save it as a file", "~/no/such.opt": "give the whole path", "": "`optlang list`",
+    "myrule": "did you mean `myrule.opt`", "myrul.opt": "did you mean `myrule.opt`", MOMENTUM: "`optlang.loads` takes texts",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ADVICE)
+def test_a_name_that_is_none_gets_advice(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "myrule.opt").write_text(MOMENTUM)
+    with pytest.raises(optlang.OptError) as caught:
+        optlang.load(name)
+    [found] = caught.value.diagnostics
+    assert found.code in ("U01", "U02") and ADVICE[name] in f"{found.message} {found.help}"
+
+
+@pytest.mark.parametrize("wrong", [None, 3, b"adam", ["adam"], object, torch.optim.Adam])
+def test_what_is_no_name_path_or_text_is_refused(wrong: object) -> None:
+    called: tuple[Callable[[], object], ...] = (
+        lambda: optlang.load(wrong), lambda: optlang.loads(wrong), lambda: optlang.check(wrong), lambda: optlang.Rule(wrong),
+        lambda: optlang.build(wrong), lambda: optlang.equivalent("adam", wrong), lambda: optlang.diff(wrong, "adam"),
+    )  # type: ignore[arg-type]  # fmt: skip
+    for call in called:
+        with pytest.raises(TypeError, match="is wanted, not"):
+            call()
+
+
+def test_a_name_or_path_is_no_text() -> None:
+    for name in ("lion", "lion.opt"):
+        assert "`optlang.load` takes" in optlang.check(name)[0].help
+    with pytest.raises(TypeError, match="`optlang.load` takes names and paths"):
+        optlang.loads(Path("lion.opt"))  # type: ignore[arg-type]
+
+
+def test_options_of_a_wrong_kind_are_refused() -> None:
+    for error, words, call in (
+        (TypeError, "name of a rule, not int", lambda: optlang.load("lion", 3)),
+        (ValueError, "no backend None", lambda: optlang.load("lion", backend=None)),
+        (TypeError, "not list", lambda: optlang.load("lion", state=["bf16"])),
+        (TypeError, "not int", lambda: optlang.build("muon", baked=3)),
+        (ValueError, "'lr' that shapes it; those that may are: nesterov, match_rms, steps", lambda: optlang.build("muon", baked={"lr": 1})),
+        (TypeError, "whole number, not 2.5", lambda: optlang.build("muon", baked={"steps": 2.5})),
+        (TypeError, "truth value, not 1", lambda: optlang.build("muon", baked={"nesterov": 1})),
+        (ValueError, r"-1 is outside its range \[1, 99\]", lambda: optlang.build("muonwithadamw", baked={"Muon.steps": -1})),
+    ):  # fmt: skip
+        with pytest.raises(error, match=words):
+            call()  # type: ignore[no-untyped-call]
+
+
+def test_a_rule_may_be_built_that_is_there_already() -> None:
+    assert optlang.build(optlang.Rule("lion")) == optlang.build("lion")
+
+
+@pytest.mark.parametrize("text", ["rule A { w' = w - g } # \ud800", "# a\rrule A { w' = w - g }"])
+def test_characters_that_hide_what_is_there_are_refused(text: str) -> None:
+    with pytest.raises(optlang.OptError, match="S02"):
+        optlang.loads(text)
+
+
+def test_lines_of_windows_are_lines() -> None:
+    for end in ("\r\n", "\r\r\n"):
+        assert not optlang.check(f"# a{end}rule A {{ # b{end}w' = w - g{end}}}{end}")
+
+
+def test_a_text_is_not_larger_than_a_file() -> None:
+    [found] = optlang.check("#" * 1_000_001)
+    assert found.code == "L02"
 
 
 def test_check_gives_findings_after_a_syntax_error_but_not_what_follows_from_it() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import count
@@ -21,7 +20,6 @@ from optlang.ir import Program, Routing
 from optlang.ir.written import from_json, to_json
 from optlang.resources import PACKAGE, folder
 
-IMPORT = re.compile(r"\bfrom\s+(\w+)\s+import\b")
 MOST, EVERY = 2000, 100  # files of a kind that are kept, and after how many new ones that is looked at
 _STORED = count()
 UNREADABLE = (ValueError, TypeError, KeyError, IndexError)
@@ -30,10 +28,11 @@ UNREADABLE = (ValueError, TypeError, KeyError, IndexError)
 def lowered(source: Source, rule: str | None, make: Callable[[], Program | Routing]) -> Program | Routing:
     """The program of a rule, which `make` makes. Raises what that raises."""
     try:
-        texts = [part for one in _sources(source, {}) for part in (one.name, one.text)]
-    except OptError:  # an import that is not there, for which `make` has words
+        read = {source.name: source.text} | {one.name: one.text for _, one in library.imported(source)}
+        name = stored.named("rule", _ours(), *(part for one in read.items() for part in one), repr(rule), ending=".json")
+    except (OptError, UnicodeEncodeError):  # an import that is not there, or no text at all, for which `make` has words
         return make()
-    return _kept(stored.named("rule", _ours(), *texts, repr(rule), ending=".json"), make)
+    return _kept(name, make)
 
 
 def simplified(program: Program, math: str) -> Program:
@@ -90,13 +89,3 @@ def _files(place: str) -> Iterator[os.DirEntry[str]]:
             yield from _files(entry.path)
         elif entry.name.endswith((".py", ".lark")):
             yield entry
-
-
-def _sources(source: Source, seen: dict[str, Source]) -> list[Source]:
-    """A text and all that it imports, and these; what only looks like an import is one, too."""
-    seen[source.name] = source
-    for name in IMPORT.findall(source.text):
-        found = library.find_import(name, source)
-        if found.name not in seen:
-            _sources(found, seen)
-    return list(seen.values())

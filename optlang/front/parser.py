@@ -13,6 +13,7 @@ from functools import cache
 
 from lark import Lark
 
+from optlang import library
 from optlang.errors import MOST_FINDINGS, Diagnostic, Fix, Source, Span, did_you_mean
 from optlang.front.advice import ENDS_VALUE, NO_DEFAULT, ORDER
 from optlang.front.recovery import CLOSING, OPENING, Reader, pair_brackets
@@ -47,6 +48,8 @@ def terminals() -> dict[str, str]:
 
 def parse(source: Source) -> tuple[File, list[Diagnostic]]:
     """The tree of all that can be read, and what is wrong with the rest, in the order of the text."""
+    if len(source.text) > library.MOST_BYTES:
+        return File(source, (), ()), [library.too_large(source.name)]
     found = scan(source, terminals())
     comments = tuple(found.comments)
     if (limit := _too_large(source, found.lexemes, len(comments))) is not None:

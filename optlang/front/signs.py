@@ -10,14 +10,17 @@ from optlang.front.foreign import SIGNS, TRANSPOSED, UPDATE
 from optlang.front.lexemes import PRIMES, Scan, match_span
 
 BARS = re.compile(r"(\|\|?|‖)[^|‖\n]+\1")
-HIDDEN = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+HIDDEN = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]|\r(?!\r*\n)")
 
 
 def hidden(found: Scan) -> None:
     """Characters that cannot be seen could make a text mean something else than it shows; comments and texts included."""
     for match in HIDDEN.finditer(found.source.text):
-        name = unicodedata.name(match.group(), f"U+{ord(match.group()):04X}")
-        found.report("S02", f"an invisible character, {name}", match_span(match), "delete it", fix="")
+        if match.group() == "\r":  # which an editor may show as the end of a line, and of a comment
+            found.report("S02", "a carriage return that ends no line", match_span(match), "save the file with plain line ends", "\n")
+        else:
+            name = unicodedata.name(match.group(), f"U+{ord(match.group()):04X}")
+            found.report("S02", f"an invisible character, {name}", match_span(match), "delete it", fix="")
         if len(found.diagnostics) >= 5:
             break
 

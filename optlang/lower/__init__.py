@@ -92,7 +92,8 @@ def check(file: syntax.File, pedantic: bool = False) -> list[Diagnostic]:
 
 
 def _no_rule(file: syntax.File) -> Diagnostic:
-    what = "there is no rule here" if file.items else "the file is empty: there is no rule in it"
+    empty = "there are only comments: there is no rule in it" if file.comments else "the file is empty: there is no rule in it"
+    what = "there is no rule here" if file.items else empty
     return Diagnostic("R11", what, Span(0, 0), help="write `rule Name { … }`", source=file.source)
 
 

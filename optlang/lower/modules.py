@@ -24,6 +24,7 @@ class Module:
     own: dict[str, Definition] = field(default_factory=dict)
     seen: dict[str, tuple[Definition, Module]] = field(default_factory=dict)
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    imports: dict[str, Module] = field(default_factory=dict)
     facts: dict[str, dict[str, bool]] = field(default_factory=dict)  # what is known of each definition
 
     def report(self, code: str, message: str, span: Span, pointer: str = "", help: str = "") -> None:
@@ -70,6 +71,7 @@ def _import(module: Module, item: syntax.Import, loading: tuple[str, ...]) -> No
         advice = "no library is needed: its functions are builtins, or in `std`" if item.module in LIBRARIES else error.diagnostics[0].help
         module.report("N08", f"cannot import from `{item.module}`: {reason}", item.module_span, "", advice)
         return
+    module.imports[item.module] = other
     for name in item.names:
         if len(module.diagnostics) < MOST_FINDINGS:
             _bring(module, other, item.module, name)
@@ -97,12 +99,23 @@ def load(name: str, beside: Source, loading: tuple[str, ...] = ()) -> Module:
     if source.name in loading:
         raise library.problem("N08", f"the files import each other: {' -> '.join([*loading, source.name])}",
                               "move what both need into a third file")  # fmt: skip
-    if key not in _read_already:
+    if key not in _read_already or not _is_as_it_was(_read_already[key], source):
         file, found = parser.parse(source)
         if any(d.severity == "error" for d in found):
             raise OptError(found)
         _read_already[key] = read(file, (*loading, source.name))
     return _read_already[key]
+
+
+def _is_as_it_was(module: Module, source: Source) -> bool:
+    """Whether what a module imported is what a source of the same text would import now."""
+    try:
+        return all(
+            (found := library.find_import(name, source)) == other.file.source and _is_as_it_was(other, found)
+            for name, other in module.imports.items()
+        )
+    except OptError:
+        return False
 
 
 def standard_names() -> list[str]:

@@ -197,7 +197,7 @@ def cases_of(what: ir.Program | ir.Routing, relower: Relower, way: Way) -> list[
 
 def _checked_backend(name: str) -> str:
     if name != "auto" and name not in WHAT:
-        near = did_you_mean(name, WHAT)
+        near = did_you_mean(str(name), WHAT)
         advice = f"did you mean {near!r}?" if near else f"choose one of auto, {', '.join(WHAT)}"
         raise ValueError(f"there is no backend {name!r}: {advice}")
     return name

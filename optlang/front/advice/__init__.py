@@ -47,6 +47,9 @@ def stray(x: Trouble) -> Advice | None:
 
 def _unexpected(x: Trouble) -> Advice:
     """What fits instead, said in words."""
+    whole = x.source.text.strip()
+    if x.here.type == "NAME" and len(whole.split()) == 1:
+        return Advice(x.say("S01", f"`{whole[:40]}` is not the text of a rule", "`optlang.load` takes library names and paths"))
     if "NUMBER" in x.wants:
         wanted = "a value"
     elif x.in_statement:

@@ -84,6 +84,9 @@ def per(x: Trouble) -> Advice | None:
 def import_(x: Trouble) -> Advice | None:
     if x.first.type != "FROM" and x.here.type != "IMPORT":
         return None
+    if x.before.type == "FROM" and x.here.text.isidentifier():
+        found = x.say("S18", f"`{x.here.text}` is a keyword and cannot name a file that is imported", "give the file another name")
+        return Advice(found, x.instead(Lexeme("NAME", x.here.text, x.here.start, x.here.end)))
     if x.here.type == "TIMES":
         return Advice(x.say("S16", "imports name what they bring", "list the names: `from std import ema, clip_global`"))
     return Advice(x.say("S16", "this is not an import", "write `from std import ema, clip_global`"))
