@@ -95,13 +95,17 @@ def _format(parser: argparse.ArgumentParser) -> None:
 
 
 def _explain(parser: argparse.ArgumentParser) -> None:
-    """Explains a code such as N02: what it means, an example, and the example put right. Without a code, lists them all."""
+    """Explains a code such as N02: what it means, an example, and the example put right. Without a code, lists them all.
+
+    optlang explain N02"""
     parser.add_argument("code", nargs="?", metavar="CODE", help="as printed in brackets after `error`")
     parser.set_defaults(run=commands.explain)
 
 
 def _show(parser: argparse.ArgumentParser) -> None:
     """Prints a rule in another form.
+
+    optlang show lion --as latex
 
     text      the file in canonical style        latex     the equations, for a paper
     markdown  a card with equations and hypers   ir        the graph that is compiled, node by node
@@ -117,9 +121,9 @@ def _show(parser: argparse.ArgumentParser) -> None:
 def _diff(parser: argparse.ArgumentParser) -> None:
     """Shows how the second rule differs from the first: in words, and with their equations side by side.
 
-    optlang diff adamw adabelief         two rules of the library
-    optlang diff adam my.opt             a file beside one
-    optlang diff my.opt:Fast my.opt:Slow two rules of one file
+    optlang diff adamw adabelief           two rules of the library
+    optlang diff adam my.opt               a file beside one
+    optlang diff my.opt:Fast my.opt:Slow   two rules of one file
 
     What states, settings and equations are called does not count: they are paired by what they do. Exit codes: 0 both take
     the same steps, 1 they differ or it could not be decided, 2 a file or a name could not be used."""
@@ -132,24 +136,31 @@ def _diff(parser: argparse.ArgumentParser) -> None:
 def _build(parser: argparse.ArgumentParser) -> None:
     """Writes generated source.
 
+    optlang build my.opt --to module -o my_optimizer.py
+
     module  a torch.optim.Optimizer in one readable file that imports torch alone, to keep or to hand on
     optax   an optax.GradientTransformation in one readable file of plain JAX, which imports jax and optax alone
     torch   the functions that the torch backend gives to torch.compile, to see what will run"""
     parser.add_argument("file", metavar="FILE", help="a file, a library name, or - for standard input")
     parser.add_argument("--to", required=True, choices=["module", "optax", "torch"])
-    parser.add_argument("-o", "--output", metavar="OUT", help="file to write; standard output if left out")
+    parser.add_argument("-o", "--output", metavar="OUT", help="file to write, such as my_optimizer.py; standard output if left out")
     parser.add_argument("--rule", help="which rule, where the file has several")
     parser.set_defaults(run=commands.build)
 
 
 def _list(parser: argparse.ArgumentParser) -> None:
-    """Lists the library: family, name, settings and source of every rule."""
+    """Lists the library: family, name, settings and source of every rule.
+
+    optlang list                         all of it
+    optlang list matrix 2024             lines with both words"""
     parser.add_argument("words", nargs="*", metavar="WORD", help="only rules whose line contains all of these words")
     parser.set_defaults(run=commands.list_rules)
 
 
 def _new(parser: argparse.ArgumentParser) -> None:
-    """Writes a small rule with comments to start from, to NAME.opt in lower case. Never overwrites a file."""
+    """Writes a small rule with comments to start from, to NAME.opt in lower case. Never overwrites a file.
+
+    optlang new MyRule                   writes myrule.opt"""
     parser.add_argument("name", metavar="NAME", help="the rule's name, as in MyRule")
     parser.set_defaults(run=commands.new)
 

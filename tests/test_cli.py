@@ -53,6 +53,12 @@ def test_all_findings_of_all_files(here: Path, capsys: pytest.CaptureFixture[str
     assert "bad.opt:2:12" in out and "bad.opt:3:3" in out and "2 files: 2 findings" in out
 
 
+def test_passes_over_the_model_are_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "asks.opt").write_text("rule Asks { w' = w - grad(w + g) - hvp(g)*hvp(w)*loss_at(w - g) }")
+    assert main(["check", "asks.opt"]) == 0
+    assert "Asks asks the model for 1 more gradient and 2 Hessian-vector products and 1 more loss in a step" in capsys.readouterr().out
+
+
 def test_json_for_an_editor(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--json", "bad.opt"]) == 1
     findings = json.loads(capsys.readouterr().out)

@@ -306,6 +306,11 @@ def statements(path: Path) -> list[str]:
     return [line for line in lines if line]
 
 
+@pytest.mark.parametrize(("rule", "most"), [("adam/adam.opt", 14), ("sign/lion.opt", 11)])
+def test_a_rule_is_as_short_as_its_equations(rule: str, most: int) -> None:
+    assert len(statements(LIBRARY / rule)) <= most
+
+
 def rule_files() -> list[Path]:
     return sorted(path for path in LIBRARY.rglob("*.opt") if path.name != "std.opt")
 

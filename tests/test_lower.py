@@ -322,6 +322,14 @@ def test_operations_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     assert codes(f"rule A {{ {large} }} rule B {{ {large} }}").count("L01") == 1
 
 
+@pytest.mark.parametrize(("term", "most"), [("normal()", 8), ("hvp(g)", 4), ("grad(w + g)", 4), ("loss_at(w + g)*g", 3)])
+def test_what_takes_longer_counts_for_more(term: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the sum each of these terms is 4, 7, 8 and 9 operations."""
+    monkeypatch.setattr("optlang.lower.context.MOST_NODES", 34)
+    for count, found in ((most, []), (most + 1, ["L01"])):
+        assert codes(rule(f"w' = w + {' + '.join([term]*count)}")) == found
+
+
 def test_calls_and_turns_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("optlang.lower.context.MOST_CALLS", 3)
     for count, found in ((3, []), (4, ["L01"])):

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
+import shlex
+import textwrap
 from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
 
 import optlang
-from optlang import library
+from optlang import cli, library
+from optlang.race import command as race
+from optlang.search import command as search
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,6 +37,53 @@ def test_the_message_is_what_is_said() -> None:
 def test_the_module_is_what_is_generated() -> None:
     (shown,) = re.findall(r"```python\n(        for group in self.param_groups:.*?)```", README, re.DOTALL)
     assert shown in optlang.build("lion")
+
+
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_first_lines_of_python_train() -> None:
+    model = torch.nn.Linear(3, 2)
+    before = model.weight.tolist()
+    known: dict[str, Any] = {"model": model}
+    exec(BLOCKS[0], known)
+    model(torch.ones(3)).sum().backward()
+    known["optimizer"].step()
+    assert model.weight.tolist() != before
+
+
+def test_the_lines_of_python_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search for ten minutes is asked for with arguments that it takes."""
+    [shown] = [block for block in BLOCKS if "optlang.loads" in block]
+    signature = inspect.signature(optlang.search)
+    monkeypatch.setattr(optlang, "search", lambda *given, **named: [signature.bind(*given, **named)])
+    exec(shown, {"optlang": optlang, "text": "rule Name { hyper lr = 1e-3 in (0, inf) w' = w - lr*g }"})
+    [said] = re.findall(r'diff\("adamw", "adabelief"\).sentence\(\) +# (.*)', shown)
+    assert optlang.diff("adamw", "adabelief").sentence().startswith(said)
+
+
+def test_all_lines_of_python_are_python() -> None:
+    for block in BLOCKS:
+        compile(textwrap.dedent(block), "README.md", "exec")
+
+
+COMMANDS = re.findall(r"^optlang (.*?)(?:  +.*)?(?: +#.*)?$", README, re.MULTILINE) + re.findall(r"`optlang ([^`]+)`", README)
+HELPED = [line for _, (about, add) in cli.COMMANDS.items() for line in (add.__doc__ or about).splitlines()]
+HELPED += [line for text in (cli.ABOUT, race.ABOUT, search.ABOUT) for line in text.splitlines()]
+COMMANDS += [found.group(1) for line in HELPED if (found := re.match(r" *(?:cat \S+ \| )?optlang (.+?)(?:  +.*)?(?: \|.*)?$", line))]
+
+
+@pytest.mark.parametrize("line", sorted(set(COMMANDS) - set(cli.COMMANDS)))
+def test_a_command_that_is_shown_is_one(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The README's, and those of the helps."""
+    words = shlex.split(re.sub(r"(\w+)(\|\w+)+", r"\1", line))
+    if words[0] not in cli.COMMANDS:
+        assert words[0].endswith(".opt")
+        words.insert(0, "check")
+    try:
+        cli._parser(words[0]).parse_args(words)
+    except SystemExit as ended:
+        raise AssertionError(capsys.readouterr().err) from ended
 
 
 def test_the_race_is_the_one_in_docs() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from optlang import ir, ops
 from optlang.front import syntax
 from optlang.lower import inline, tables
-from optlang.lower.context import Value
+from optlang.lower.context import OF_A_DRAW, Value
 from optlang.lower.declarations import extent_of, shape_of
 from optlang.lower.expressions import make
 from optlang.lower.modules import advice_about, standard_names
@@ -150,6 +150,7 @@ def _draw(frame: Frame, call: syntax.Call) -> Value:
     extent = shape_of(frame, sizes) if sizes else extent_of(frame, words[0].per if words else "", call.span)
     if extent is None:
         return None
+    frame.context.made(frame.source, call.span, OF_A_DRAW)
     count = frame.draws[frame.equation] = frame.draws.get(frame.equation, -1) + 1
     path = f"{frame.path}/{frame.equation}.{count}"
     return ir.random(call.func, frame.context.site(path), extent)

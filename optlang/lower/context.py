@@ -12,6 +12,7 @@ from optlang.errors import MOST_FINDINGS, Diagnostic, Label, Source, Span
 
 MOST_CALLS = 5_000  # inlined calls and turns of loops: functions that double would otherwise fill the machine
 MOST_NODES = 10_000
+OF_A_DRAW, OF_A_PASS = 3, 6  # operations as which a draw and a pass over the model count: they take longer
 MOST_NESTED_CALLS = 40
 MOST_REPEATS = 1_000
 
@@ -110,10 +111,10 @@ class Context:
                         "stopped here", "fewer repeats, or fewer functions that call functions")  # fmt: skip
             raise TooLarge
 
-    def made(self, source: Source, span: Span) -> None:
-        """Counts one operator; a program that explodes is stopped here."""
-        self.spent.nodes += 1
+    def made(self, source: Source, span: Span, operations: int = 1) -> None:
+        """Counts one operator, or what it is worth; a program that explodes is stopped here."""
+        self.spent.nodes += operations
         if self.spent.nodes > MOST_NODES:
-            self.report(source, "L01", f"there are more than {MOST_NODES} operations after inlining", span,
-                        "stopped here", "fewer repeats, or fewer functions that call functions")  # fmt: skip
+            advice = f"fewer repeats, or functions that call functions; a draw counts as {OF_A_DRAW}, a pass over the model as {OF_A_PASS}"
+            self.report(source, "L01", f"there are more than {MOST_NODES} operations after inlining", span, "stopped here", advice)
             raise TooLarge

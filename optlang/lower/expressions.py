@@ -8,7 +8,7 @@ from typing import Protocol
 from optlang import ir, ops
 from optlang.errors import Source, Span
 from optlang.front import syntax
-from optlang.lower.context import Context, Value
+from optlang.lower.context import OF_A_PASS, Context, Value
 from optlang.types import TypeProblem
 
 OPERATORS: dict[str, str] = {row.infix[0]: row.name for row in ops.ROWS if row.infix is not None}
@@ -94,7 +94,7 @@ def make(
     known = [arg for arg in args if arg is not None]
     if len(known) < len(args):
         return None
-    scope.context.made(scope.source, span)
+    scope.context.made(scope.source, span, OF_A_PASS if op in ops.CALLS else 1)
     try:
         return ir.make(op, known, value)
     except TypeProblem as found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from optlang.front.advice import brackets, equations, forms, words
@@ -9,6 +10,9 @@ from optlang.front.advice.forms import NO_DEFAULT, ORDER
 from optlang.front.advice.trouble import ENDS_VALUE, ITEM_WORDS, Advice, Trouble, begins_statement, shown
 
 __all__ = ["ENDS_VALUE", "ITEM_WORDS", "NO_DEFAULT", "ORDER", "Advice", "Trouble", "advise", "begins_statement"]
+
+
+NAME_OR_PATH = re.compile(r"[\w.:/\\~-]+")
 
 
 def advise(trouble: Trouble) -> Advice:
@@ -48,7 +52,7 @@ def stray(x: Trouble) -> Advice | None:
 def _unexpected(x: Trouble) -> Advice:
     """What fits instead, said in words."""
     whole = x.source.text.strip()
-    if x.here.type == "NAME" and len(whole.split()) == 1:
+    if x.here.type == "NAME" and NAME_OR_PATH.fullmatch(whole):
         return Advice(x.say("S01", f"`{whole[:40]}` is not the text of a rule", "`optlang.load` takes library names and paths"))
     if "NUMBER" in x.wants:
         wanted = "a value"
