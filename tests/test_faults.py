@@ -264,6 +264,26 @@ def test_a_cache_shared_by_8_processes(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 3, "nothing half-made is left"
 
 
+def test_threads_that_store_at_once_do_not_share_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one has renamed and loaded, another would cut. The same goes for processes of one number in different containers."""
+    both, written, plain = threading.Barrier(2), [], Path.write_bytes
+
+    def write(self: Path, data: bytes) -> int:
+        written.append(self)
+        both.wait(60)
+        return plain(self, data)
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    threads = [threading.Thread(target=stored.store, args=(made, tmp_path / "kernel.so")) for made in (b"one", b"other")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(written)) == 2
+    assert stored.content(tmp_path / "kernel.so") in (b"one", b"other")
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 def test_a_compiler_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compiler = tmp_path / "compiler"
     compiler.write_text("#!/bin/sh\n[ $1 = --version ] && exit 0\nkill -9 $$\n")

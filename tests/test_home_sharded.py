@@ -6,6 +6,7 @@ found (`make sharded`); rules that the file has as they are now are not asked ag
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import platform
@@ -514,6 +515,7 @@ TASKS = {f.__name__: f for f in (
 
 
 def work(rank: int, world: int, port: int, results: Any, names: Sequence[str], rules: Sequence[str]) -> None:
+    faulthandler.enable()  # a process that ends by a signal says where its threads were
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -546,8 +548,12 @@ def everywhere(world: int, names: Sequence[str], rules: Sequence[str] = (), seco
             break
         if said[-1][2]:
             break
-    for process in running:
+    for rank, process in enumerate(running):
         process.join(5)
+        if process.exitcode:
+            come = {name for name, other, *_ in said if other == rank}
+            last = next((name for name in names if name not in come), names[-1])
+            said.append((last, rank, f"ended with exit code {process.exitcode}: see what it wrote to stderr", None))
         process.kill()
     return said
 

@@ -81,6 +81,11 @@ def _fewer_scales(state: dict[str, torch.Tensor], p: torch.Tensor) -> None:
     state["m.int8"] = state["m.int8"][:1]
 
 
+def _scales_for_codes(state: dict[str, torch.Tensor], p: torch.Tensor) -> None:
+    """A scale less, and as many bytes of codes more: what kernels would write is as large, but not where it belongs."""
+    state["m"], state["m.int8"] = torch.zeros(p.numel() + 4, dtype=torch.uint8), state["m.int8"][:-1].clone()
+
+
 def _stepped_often(backend: str, name: str = "adamw", **settings: Any) -> tuple[Any, torch.Tensor]:
     """Until steps are repeated from tables."""
     p = torch.ones(SHAPE, requires_grad=True)
@@ -92,9 +97,9 @@ def _stepped_often(backend: str, name: str = "adamw", **settings: Any) -> tuple[
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("change", [_smaller, _smaller_in_place, _elsewhere, _larger_weights, _fewer_scales])
+@pytest.mark.parametrize("change", [_smaller, _smaller_in_place, _elsewhere, _larger_weights, _fewer_scales, _scales_for_codes])
 def test_states_that_do_not_fit_their_weights_are_refused_before_memory_is_touched(change: Any, backend: str) -> None:
-    optimizer, p = _stepped_often(backend, **({"state": "int8"} if change is _fewer_scales else {}))
+    optimizer, p = _stepped_often(backend, **({"state": "int8"} if change in (_fewer_scales, _scales_for_codes) else {}))
     change(optimizer.state[p], p)
     before = p.detach().clone()
     with pytest.raises(RuntimeError, match="parameter 0 of group 0: the state `m` has .* which does not fit .* delete their entry"):

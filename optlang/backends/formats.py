@@ -50,8 +50,14 @@ class Format:
 
     def bytes_of(self, count: int) -> int:
         """The memory of so many elements."""
-        scales = -(-count // self.block) * 4 if self.block else 0
-        return -(-count * self.bits // 8) + scales
+        return sum(self.bytes_of_parts(count))
+
+    def bytes_of_parts(self, count: int) -> tuple[int, ...]:
+        """That of each tensor that stores them."""
+        if self.name == "compensated":
+            return count * 2, count * 2
+        codes = -(-count * self.bits // 8)
+        return (codes, -(-count // self.block) * 4) if self.block else (codes,)
 
 
 FORMATS: Mapping[str, Format] = {
@@ -195,8 +201,8 @@ class Packed:
         return self.form.name, self.place
 
     def fits(self) -> bool:
-        """Whether the parts have the memory that so many elements take."""
-        return sum(part.nbytes for part in self.parts) == self.form.bytes_of(self.shape.numel())
+        """Whether each part has the memory that so many elements take."""
+        return tuple(part.nbytes for part in self.parts) == self.form.bytes_of_parts(self.shape.numel())
 
     def open(self) -> Tensor:
         return decoded(self.parts, self.form, self.shape)

@@ -1,6 +1,6 @@
 """Shared libraries on disk, each under a hash of all that decides its machine code.
 
-A file is whole: it is written under another name and then renamed, so processes that write at once do not disturb each other,
+A file is whole: it is written under a name of its own and then renamed, so that whoever writes at once does not disturb another,
 and its end says that nothing is missing or changed.
 """
 
@@ -11,6 +11,7 @@ import ctypes
 import hashlib
 import os
 import platform
+import secrets
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -65,7 +66,7 @@ def content(place: Path) -> bytes | None:
 
 def store(made: bytes, place: Path) -> None:
     """Raises OSError where there is no room, or no right to write."""
-    beside = place.with_suffix(f".{os.getpid()}.tmp")
+    beside = place.with_suffix(f".{secrets.token_hex(8)}.tmp")  # not the process's number: threads share it, and containers have the same
     try:
         beside.write_bytes(made + _seal(made, place))
         beside.replace(place)
