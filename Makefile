@@ -7,8 +7,9 @@ PIP     = $(PY) -m pip install --quiet --disable-pip-version-check -c constraint
 RULES  ?= adamw lion examples/my.opt
 TASK   ?= digits
 MINUTES ?= 10
+ADDRESSES ?= $(patsubst %,tests/test_%.py,watch runtime_again cpp_repeat cpp_lines formats home_sharded)
 
-.PHONY: race test properties torch-suite lint format bench optax resume sharded authors gpu-check played-gpu inductor clean conformance loops machine-code digits gallery fuzz faults giants accuracy coverage mutants
+.PHONY: race test properties torch-suite lint format bench optax resume sharded authors gpu-check played-gpu inductor clean conformance loops machine-code digits gallery fuzz faults red-zones giants accuracy coverage mutants
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
@@ -86,6 +87,10 @@ mutants: coverage               ## Mutants of the compiler, an hour: which tests
 
 faults: $(VENV)/.ready-for-tests ## Faults of every kind, searches and races killed 100 times: counts in docs/faults.json
 	$(PY) -m tests.faults --record docs/faults.json
+
+red-zones: $(VENV)/.ready-for-tests ## Tests of what keeps addresses, in memory that notices what is written where it should not be
+	cc -O2 -shared -fPIC tests/faults/redzones.c -o $(VENV)/redzones.so
+	LD_PRELOAD=$(abspath $(VENV))/redzones.so PYTHONMALLOC=malloc $(PY) -m pytest -q --timeout 3000 $(ADDRESSES)
 
 giants: $(VENV)/.ready-for-tests ## Processor seconds and memory of every command with texts as large as they may be, into docs/giants.json
 	$(PY) tests/bench/giants.py --record docs/giants.json

@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -367,3 +368,36 @@ def test_killed_at_random_moments_nothing_finished_is_lost(kind: str, tmp_path: 
     assert done.returncode == 0, done.stderr
     counts = json.loads(record.read_text(encoding="utf-8"))["counts"]
     assert counts[kind] == counts[f"{kind} killed"] == 2
+
+
+# ------------------------------------------------------------------------------------------------------------- memory
+
+WRITTEN = """
+import ctypes, sys
+system = ctypes.CDLL(None)
+system.malloc.restype, system.malloc.argtypes, system.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+memory = system.malloc(40)
+if sys.argv[1] in ("40", "-1"):
+    ctypes.memset(memory + int(sys.argv[1]), 1, 1)
+system.free(memory)
+if sys.argv[1] == "8":
+    ctypes.memset(memory + 8, 1, 1)
+elif sys.argv[1] == "free":
+    system.free(memory)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("cc") is None, reason="there is nothing to compile it with")
+def test_red_zones_notice_what_is_written_out_of_place(tmp_path: Path) -> None:
+    """`make red-zones` runs tests with them."""
+    library = tmp_path / "redzones.so"
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", ROOT / "tests/faults/redzones.c", "-o", library], check=True)
+    found = {}
+    for way in ("0", "40", "-1", "8", "free"):
+        around = {**os.environ, "LD_PRELOAD": str(library), "PYTHONMALLOC": "malloc"}
+        done = subprocess.run([sys.executable, "-S", "-c", WRITTEN, way], env=around, capture_output=True, text=True)
+        found[way] = done.returncode, done.stderr.partition(": block")[0].rpartition(": ")[2]
+    assert found == {
+        "0": (0, ""), "40": (-6, "written behind its end"), "-1": (-6, "written before its beginning"),
+        "8": (-6, "written after it was freed"), "free": (-6, "freed twice"),
+    }  # fmt: skip

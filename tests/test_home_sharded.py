@@ -185,6 +185,28 @@ def off(found: Tensor, wanted: Tensor) -> float:
     return float(apart.max()) if apart.numel() else 0.0
 
 
+def overflows(world: int) -> None:
+    """One part whose scaled gradients are infinite holds back all processes, whoever unscales; other steps are those of one process."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard
+
+    spread = sharding(init_device_mesh("cpu", (world,)), Shard(0))
+    for rule, fused in [(rule, fused) for rule in ("adamw", "lamb", "muonwithadamw", "prodigy") for fused in (None, True)]:
+        params: dict[str, Any] = {name: spread(p).requires_grad_() for name, p in start(rule).items()}
+        optimizer, scaler = load(rule)(list(params.items()), fused=fused), torch.amp.GradScaler("cpu", init_scale=2.0**8)
+        for step, overflow in ((0, False), (1, True), (1, False)):
+            optimizer.zero_grad()
+            scaler.scale(loss_of(params, step)).backward()  # type: ignore[no-untyped-call]
+            if overflow and distributed.get_rank() == world - 1:
+                params["out.weight"].grad.to_local().fill_(torch.inf)
+            before = [p.full_tensor().detach() for p in params.values()]
+            scaler.step(optimizer)
+            scaler.update()
+            assert overflow == all(torch.equal(p.full_tensor(), x) for p, x in zip(params.values(), before, strict=True)), (rule, step)
+        assert scaler.get_scale() == 2.0**7
+        close(params, alone(rule, 2)[1])
+
+
 def loaded_from_one_process(world: int) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard
@@ -507,8 +529,8 @@ def hessians_and_losses(world: int) -> None:
 
 
 TASKS = {f.__name__: f for f in (
-    every_rule, every_module, loaded_from_one_process, descriptions, evaluation, other_meshes, models, tensor_parallel, there_and_back,
-    refusals, copies_that_disagree, hessians_and_losses,
+    every_rule, every_module, overflows, loaded_from_one_process, descriptions, evaluation, other_meshes, models, tensor_parallel,
+    there_and_back, refusals, copies_that_disagree, hessians_and_losses,
 )}  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------- the processes
