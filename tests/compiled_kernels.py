@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,12 +21,13 @@ from unittest import mock
 import torch
 import triton
 from stepping import cell, step_of
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.driver import driver
 
 import optlang
-from optlang.backends.triton import BACKEND, kernels, source
+from optlang.backends.triton import BACKEND, building, kernels, source
 from optlang.backends.triton.layout import CHUNKS, layout
 from optlang.runtime.precision import storage
 from optlang.types import ELEMENT
@@ -36,6 +38,7 @@ PACKED = [("int8", torch.float32, "nearest"), ("fp8", torch.float32, "nearest"),
 LINED = ("adafactor", "came", "sm3", "adamp", "ranger21")
 SHAPES = ((64, 256), (8, 16))  # tiles of one matrix, and of several
 NONE: Mapping[str, int] = {}
+_known: dict[Any, dict[str, Any]] = {}  # what is alike in many rules is compiled once
 WIDE = {"wide reads": r"ld\.global(\.\w+)*\.v4", "wide writes": r"st\.global(\.\w+)*\.v4"}
 
 
@@ -66,14 +69,31 @@ def kernels_of(
 
 def machine_code(
     kernel: source.Kernel, function: Any, architecture: int, double: bool = False, constants: Mapping[str, int] = NONE
-) -> dict[str, int]:
-    """What the compilers say about a kernel. `double`: it computes in 64 bits, and is given the step's numbers so."""
+) -> dict[str, Any]:
+    """What the compilers say about a kernel, with the options that it would be launched with: `options`, where these are not the
+    first ones. `double`: it computes in 64 bits, and is given the step's numbers so."""
     types = {name.strip(): "*i64" for name in kernel.arguments.split(",")} | dict.fromkeys(constants, "constexpr")
-    types |= {name: "*fp64" for name in ("sums", "partial", "results", "lines") if name in types}
-    types |= {"rows": "*fp64" if double else "*fp32", "levels": "*fp32", "below": "*u8"}
-    target = GPUTarget("cuda", architecture, 32)
-    made = triton.compile(ASTSource(function, types, dict(constants), {}), target=target, options={"num_warps": kernels.WARPS})
-    return assembled(made.asm["ptx"], architecture)
+    types |= {name: "*fp64" for name in ("sums", "partial", "results") if name in types}
+    types |= {name: "*fp64" if double else "*fp32" for name in ("rows", "lines") if name in types} | {"levels": "*fp32", "below": "*u8"}
+    key = architecture, function.src, tuple(types.items()), tuple(constants.items())
+    if key not in _known:
+        _known[key] = _compiled(ASTSource(function, types, dict(constants), {}), architecture)
+    return _known[key]
+
+
+def _compiled(text: ASTSource, architecture: int) -> dict[str, Any]:
+    found: dict[Any, dict[str, Any]] = {}
+
+    def spilled(options: building.Options) -> int:
+        with knobs.nvidia.scope(), knobs.compilation.scope(), redirect_stdout(StringIO()) as told:
+            knobs.nvidia.dump_ptxas_log = knobs.compilation.always_compile = True
+            made = triton.compile(text, target=GPUTarget("cuda", architecture, 32), options=dict(options))
+        found[tuple(options.items())] = counted(told.getvalue(), made.asm["ptx"])
+        return int(found[tuple(options.items())]["spilled"])
+
+    options = building.fitting(spilled)
+    more = {} if options == building.OPTIONS[0] else {"options": dict(options)}
+    return found[tuple(options.items())] | more
 
 
 def assembled(text: str, architecture: int) -> dict[str, int]:
@@ -86,6 +106,11 @@ def assembled(text: str, architecture: int) -> dict[str, int]:
         command = [str(assembler), "-v", f"--gpu-name={name}", file.name, "-o", f"{file.name}.cubin"]
         told = subprocess.run(command, capture_output=True, text=True, check=True).stderr
         Path(f"{file.name}.cubin").unlink()
+    return counted(told, text)
+
+
+def counted(told: str, text: str) -> dict[str, int]:
+    """Of the assembler's words about a program."""
     spilled = sum(map(int, re.findall(r"(\d+) bytes spill", told)))
     [registers] = re.findall(r"Used (\d+) registers", told)
     return {name: len(re.findall(what, text)) for name, what in WIDE.items()} | {"registers": int(registers), "spilled": spilled}
@@ -95,12 +120,12 @@ def built(loaded: kernels.Loaded, architecture: int) -> None:
     """As the runtime has them compiled before the first launch, by a Triton that is told of such a GPU."""
     target = GPUTarget("cuda", architecture, 32)
     driver.set_active(SimpleNamespace(get_current_target=lambda: target, get_current_device=lambda: 0, get_current_stream=lambda device: 0))
-    with mock.patch.object(torch.cuda, "device", lambda device: nullcontext()):
-        like: Any = SimpleNamespace(s=torch.zeros(1), weights=torch.zeros(1))
-        kernels.build(loaded.kernel, {function.__name__: function for function, _ in loaded.launches}, like)
-    for function, _ in loaded.launches:
-        [made] = function.device_caches[0][0].values()
-        assert "cubin" in made.asm
+    told = mock.patch.object(building, "spilled", lambda made: assembled(made.asm["ptx"], architecture)["spilled"])
+    with mock.patch.object(torch.cuda, "device", lambda device: nullcontext()), told:
+        for function, _ in loaded.launches:
+            assert loaded.compiled(function, {}, torch.device("cuda", 0)) == building.OPTIONS[0]
+            [made] = function.device_caches[0][0].values()
+            assert "cubin" in made.asm
 
 
 def main() -> None:

@@ -23,8 +23,7 @@ from unittest import mock
 import torch
 import triton
 from compiled_kernels import assembled
-from gallery_facts import mark
-from records import recorded, save
+from records import marked, recorded, save, stale
 from stepping import two_steps
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
@@ -40,7 +39,6 @@ from triton.compiler import ASTSource
 from triton.runtime.driver import driver
 
 import optlang
-from optlang import library
 from optlang.backends.torch import functions
 from optlang.backends.torch.code import CellCode
 from optlang.backends.torch.loading import load
@@ -161,8 +159,8 @@ def main() -> int:
     parser.add_argument("--record", type=Path)
     given = parser.parse_args()
     found, failed = recorded(given.record), 0
-    for name in given.rules or [name for name in library.names() if found.get(name, {}).get("mark") != mark(name)]:
-        entry: dict[str, Any] = {"mark": mark(name), "functions": []}
+    for name in given.rules or stale(found):
+        entry: dict[str, Any] = {**marked(name), "functions": []}
         try:
             for line in lines(name, given.architecture):
                 print(json.dumps(line), flush=True)

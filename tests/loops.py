@@ -3,7 +3,7 @@
 Each side takes gradients at its own weights, so what differs in any step feeds back. The reference computes in float64 and stores
 float32. How far weights are apart in the end is told in units in the last place of the largest weight of their tensor, beside how far
 torch's single operators are: rules that turn on a sign, or on what is nearly equal, go apart whatever computes them. Results in
-`docs/loops.json` are kept for the rules that are as they were.
+`docs/loops.json` are kept for the rules that are as they were, and so is what steps them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,13 @@ from typing import Any
 
 import torch
 from conformance import Stepwise, rows_of
-from gallery_facts import mark
-from records import recorded, save
+from records import CODE, marked, recorded, save, stale
 from torch import Tensor
-
-from optlang import library
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "loops.json"
 STEPS = 200
 ULP = 2.0**-23
-BACKENDS = ("cpp", "torch")
+BACKENDS = CODE["loops"]
 
 
 def apart(some: list[Tensor], others: list[Tensor]) -> float:
@@ -54,20 +51,20 @@ def measured(rule: str, backends: tuple[str, ...]) -> dict[str, Any]:
     first = next(iter(runs.values()))
     begun = [p.detach().double() for p in first.sides[1][0]]
     reference = looped(first, 1)
-    found: dict[str, Any] = {"mark": mark(rule), "date": date.today().isoformat(), "row": row.id}
+    found: dict[str, Any] = {**marked(rule, backends), "date": date.today().isoformat(), "row": row.id}
     found |= {backend: float(f"{apart(looped(run, 0), reference):.3g}") for backend, run in runs.items()}
     return found | {"went": float(f"{max(float((a - b).abs().max()) for a, b in zip(begun, reference, strict=True)):.2g}")}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rules", nargs="*", metavar="RULE", help="default: all whose text is not that of an entry")
+    parser.add_argument("rules", nargs="*", metavar="RULE", help="default: all that are not those of an entry")
     parser.add_argument("--backends", nargs="+", default=BACKENDS)
     chosen = parser.parse_args()
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     found, failed = recorded(RESULTS), 0
-    for rule in chosen.rules or [name for name in library.names() if found.get(name, {}).get("mark") != mark(name)]:
+    for rule in chosen.rules or stale(found, tuple(chosen.backends)):
         try:
             found[rule] = measured(rule, tuple(chosen.backends))
         except Exception as problem:  # a loop of a reference that ends before, say

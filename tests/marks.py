@@ -1,12 +1,28 @@
-"""Marks of rules in the records in docs: a rule whose equations, defaults or route have changed since is asked anew."""
+"""Marks of rules in the records in docs: a rule whose equations, defaults or route have changed since is asked anew, and where it
+matters what steps it, one whose code has changed (see `records`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cache
 from hashlib import sha256
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+from stepping import two_steps
 
 import optlang
+from optlang.backends import build
+from optlang.backends.cpp import kernels
+from optlang.backends.cpp.kernels import CppFunctions
+from optlang.backends.torch import functions
+from optlang.backends.torch.code import CellCode
+from optlang.backends.triton.building import OPTIONS
+from optlang.backends.triton.kernels import TritonFunctions
 from optlang.ir import Case, Routing
 from optlang.printing.fingerprint import fingerprint_of
 
@@ -24,3 +40,61 @@ def mark_of(rule: str) -> str:
 def changed(rules: Iterable[str], marks: Mapping[str, str]) -> list[str]:
     """The rules that a record does not have as they are now."""
     return [rule for rule in rules if marks.get(rule) != mark_of(rule)]
+
+
+# ------------------------------------------------------------------------------------------------------------------- code
+
+SHAPES = [(90, 110), (9000,)]
+BACKENDS = Path(optlang.__file__).parent / "backends"
+BESIDE = {"cpp": (), "torch": ("torch/ops.py",), "triton": ("triton/prelude.py", "triton/storage.py"), "module": ()}  # what texts call
+
+
+@cache
+def code_of(rule: str, backend: str) -> str:
+    """Eight digits that stand for the texts by which a backend would take two steps of a rule in float32, and for what these call."""
+    texts = [_module(rule)] if backend == "module" else sorted(_texts(rule)[backend])
+    called = [(BACKENDS / name).read_text(encoding="utf-8") for name in BESIDE[backend]]
+    return sha256(repr((texts, called, OPTIONS if backend == "triton" else ())).encode()).hexdigest()[:8]
+
+
+@cache
+def _texts(rule: str) -> dict[str, set[str]]:
+    """Of kernels in C++ and Triton, and of the functions for torch, which takes the steps."""
+    found: dict[str, set[str]] = {"cpp": set(), "torch": set(), "triton": set()}
+    cpp, make, write = CppFunctions(always=True), TritonFunctions.made, functions.generate
+
+    def library(text: str) -> SimpleNamespace:
+        found["cpp"].add(text)
+        return SimpleNamespace(step=None)
+
+    def made(self: TritonFunctions, bound: Any, outputs: Any) -> None:
+        cpp.made(bound, outputs)
+        loaded = make(self, bound, outputs)
+        found["triton"] |= {loaded.kernel.text} if loaded is not None else set()
+
+    def generate(*given: Any, **named: Any) -> CellCode:
+        code = write(*given, **named)
+        found["torch"].add(code.text)
+        return code
+
+    with (
+        mock.patch.multiple(TritonFunctions, made=made, fits=lambda self, bound: True),
+        mock.patch.object(functions, "generate", generate),
+        mock.patch.object(kernels, "build", SimpleNamespace(library=library, NoCompiler=build.NoCompiler)),
+    ):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            make_class, given = optlang.load(rule, backend="triton")._origin  # type: ignore[attr-defined]
+            two_steps(make_class.__wrapped__(*given), SHAPES)  # one that has written nothing yet
+        finally:
+            torch.set_default_dtype(before)
+    return found
+
+
+def _module(rule: str) -> str:
+    """The text of a rule's module; of a rule without one the reason."""
+    try:
+        return optlang.build(rule)
+    except ValueError as problem:
+        return str(problem)

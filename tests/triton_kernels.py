@@ -1,7 +1,8 @@
 """The Triton kernels of every rule, compiled for sm_80 and sm_90 without a GPU: `python tests/triton_kernels.py docs/triton.json RULE…`.
 
-Of each kernel of a rule's first two steps, in float32: registers, bytes spilled, and reads and writes of 16 bytes, for each architecture.
-Rules that the file has as they are now are left out.
+Of each kernel of a rule's first two steps, in float32: registers, bytes spilled, and reads and writes of 16 bytes, for each architecture,
+and the options that it is compiled with, where they are not the usual ones (see `triton.building`).
+Rules that the file has as they and their kernels are now are left out.
 """
 
 from __future__ import annotations
@@ -16,16 +17,14 @@ from typing import Any
 from unittest import mock
 
 from compiled_kernels import codes
-from gallery_facts import mark
-from records import recorded, save
+from marks import SHAPES
+from records import CODE, marked, recorded, save, stale
 from stepping import two_steps
 
 import optlang
-from optlang import library
 from optlang.backends.triton.kernels import Loaded, TritonFunctions
 
 ARCHITECTURES = (80, 90)
-SHAPES = [(90, 110), (9000,)]
 
 
 def kernels_of(name: str) -> list[Loaded]:
@@ -47,7 +46,9 @@ def lines(name: str) -> Iterator[dict[str, Any]]:
     """Each kernel once."""
     for loaded in kernels_of(name):
         for several in zip(*(codes(loaded, architecture) for architecture in ARCHITECTURES), strict=True):
-            told = {f"sm_{a}": [one[key] for key in KEYS] for a, one in zip(ARCHITECTURES, several, strict=True)}
+            told: dict[str, Any] = {f"sm_{a}": [one[key] for key in KEYS] for a, one in zip(ARCHITECTURES, several, strict=True)}
+            chosen = {f"sm_{a}": one["options"] for a, one in zip(ARCHITECTURES, several, strict=True) if "options" in one}
+            told |= {"options": chosen} if chosen else {}
             yield {"kernel": several[0]["kernel"], **({"tiles": several[0]["tiles"]} if several[0]["tiles"] else {}), **told}
 
 
@@ -60,9 +61,9 @@ def main() -> int:
     parser.add_argument("rules", nargs="*")
     given = parser.parse_args()
     found, failed = recorded(given.record), 0
-    for name in given.rules or [name for name in library.names() if found.get(name, {}).get("mark") != mark(name)]:
+    for name in given.rules or stale(found, CODE["triton"]):
         try:
-            found[name] = {"mark": mark(name), "kernels": list(lines(name))}
+            found[name] = {**marked(name, CODE["triton"]), "kernels": list(lines(name))}
         except Exception:  # the others are still of interest
             traceback.print_exc()
             failed += 1

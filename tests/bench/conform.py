@@ -1,7 +1,7 @@
 """All rules on all backends in all number types: `make conformance`, or `python tests/bench/conform.py RULE…`.
 
-The worst error of each is kept in `docs/conformance.json` under the text of the rule: a run that was cut short goes on, and
-what a rule says anew is measured anew. `tests/test_conformance.py` takes a part of it in every run, and holds the file to it.
+The worst error of each is kept in `docs/conformance.json` with marks of the rule and of what steps it: a run that was cut short
+goes on, and what has changed is measured anew. `tests/test_conformance.py` takes a part of it in every run, and holds the file to it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def measured(rule: str) -> dict[str, Any]:
     """The worst error over all rows of a rule, by number type and backend, or the words of what was raised; 1 thread."""
     import torch
     from conformance import BACKENDS, DTYPES, KERNELS, Stepwise, by_name, error, rows_of, without_module
-    from gallery_facts import mark
+    from records import CODE, marked
 
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     rows = rows_of(rule)
     no_module = without_module(rule)
-    found: dict[str, Any] = {"mark": mark(rule), "date": date.today().isoformat(), "rows": len(rows)}
+    found: dict[str, Any] = {**marked(rule, CODE["conformance"]), "date": date.today().isoformat(), "rows": len(rows)}
     for dtype in DTYPES:
         backends = [name for name in BACKENDS if name != "module" or not no_module]
         found[by_name(dtype)] = {name: worst([partial(error, row, name, dtype) for row in rows]) for name in backends}
@@ -68,12 +68,10 @@ def save(found: dict[str, Any]) -> None:
 
 
 def main(rules: list[str], workers: int) -> int:
-    from gallery_facts import mark
-
-    from optlang import library
+    from records import CODE, stale
 
     found = entries()
-    wanted = rules or [name for name in library.names() if found.get(name, {}).get("mark") != mark(name)]
+    wanted = rules or stale(found, CODE["conformance"])
     with ProcessPoolExecutor(workers) as pool:
         for rule, entry in zip(wanted, pool.map(measured, wanted), strict=True):
             found[rule] = entry
@@ -85,7 +83,7 @@ def main(rules: list[str], workers: int) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rules", nargs="*", metavar="RULE", help="default: all whose text is not that of an entry")
+    parser.add_argument("rules", nargs="*", metavar="RULE", help="default: all that are not those of an entry")
     parser.add_argument("--workers", type=int, default=2, help="processes; default: 2")
     chosen = parser.parse_args()
     raise SystemExit(main(chosen.rules, chosen.workers))

@@ -23,35 +23,51 @@ from optlang.backends.repeat import Counts, Hypers, Known, Table, key_of
 from optlang.backends.torch.code import Output
 from optlang.backends.torch.functions import Bound, Slots
 from optlang.backends.triton import lines, source
+from optlang.backends.triton.building import Options, built
 from optlang.backends.triton.layout import layout
 from optlang.backends.triton.scalars import TritonScalars
-from optlang.backends.triton.tables import Grids, Tables, table_of
+from optlang.backends.triton.tables import Tables, table_of
 from optlang.ir import Node
 
 TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16", torch.bool: "int8"}
-KINDS = {"sums": torch.float64, "partial": torch.float64, "results": torch.float64, "levels": torch.float32, "below": torch.uint8,
-         "lines": torch.float64}  # fmt: skip
-WARPS = 4
 Shapes = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
     """Kernels ready to be launched, in order. `places`: where the tensor of each column lies among those of the torch function,
-    and which part of it the column is; behind those of the function lie those of what is `handed` out."""
+    and which part of it the column is; behind those of the function lie those of what is `handed` out. `number`: what is computed in."""
 
     kernel: source.Kernel
     launches: tuple[tuple[Any, str], ...]
     places: tuple[tuple[int, int], ...]
     handed: Handed
+    number: torch.dtype
     tables: dict[Any, tuple[Shapes, Tables]] = field(default_factory=dict)  # of the parameters of the last launch, by their device
+    options: dict[Any, Options] = field(default_factory=dict)
 
     def placed(self, shapes: Shapes, device: torch.device) -> Tables:
         """The tables for parameters of some shapes."""
         kept = self.tables.get(device)
         if kept is None or kept[0] != shapes:
-            kept = self.tables[device] = shapes, Tables(self.kernel, shapes, device)
+            made = Tables(self.kernel, shapes, device)
+            made.launches = [
+                (function, table, programs, {**self.compiled(function, constants, device), **constants})
+                for function, over in self.launches
+                for table, programs, constants in made.grids[over]
+                if programs
+            ]
+            kept = self.tables[device] = shapes, made
         return kept[1]
+
+    def compiled(self, function: Any, constants: Mapping[str, int], device: torch.device) -> Options:
+        """What a function is launched with, for what it is compiled for. Raises whatever Triton raises."""
+        if device.type != "cuda":
+            return {}
+        key = function.__name__, tuple(constants.items())
+        if key not in self.options:
+            self.options[key] = built(self.kernel, function, constants, self.number, device)
+        return self.options[key]
 
 
 class TritonFunctions(KernelFunctions):
@@ -78,17 +94,20 @@ class TritonFunctions(KernelFunctions):
         out = handed(outputs, bound.s.dtype)
         types |= {node: TYPES[dtype] for node, dtype in zip(out.nodes, out.types, strict=True)}
         kernel = lines.generate(outputs, code.slots, types, bound.s.dtype == torch.float64)
+        tensors = [*code.tensors, *out.nodes]
+        places = tuple((tensors.index(node), part) for node, part in kernel.columns)
         try:
             functions = load(kernel.text)
-            if bound.weights.device.type == "cuda":
-                build(kernel, functions, bound)
+            made = Loaded(kernel, tuple((functions[name], over) for name, over in kernel.launches), places, out, bound.s.dtype)
+            grids = layout(kernel.room, [tuple(bound.weights.shape)]).grids
+            for function, over in made.launches:
+                for grid in grids[over]:
+                    made.compiled(function, grid.constants, bound.weights.device)
         except Exception as problem:  # Triton is not there, or some tool that it needs: it has many ways to say so
             self.trouble = f"{type(problem).__name__}: {problem}".strip().splitlines()[0]
             warn("Triton", self.trouble)
             return None
-        launches = tuple((functions[name], over) for name, over in kernel.launches)
-        tensors = [*code.tensors, *out.nodes]
-        return Loaded(kernel, launches, tuple((tensors.index(node), part) for node, part in kernel.columns), out)
+        return made
 
     def on_device(self, nodes: Sequence[Node]) -> DeviceScalars:
         """By one launch."""
@@ -146,30 +165,18 @@ def start(loaded: Loaded, placed: Tables, pointers: Tensor, rows: Tensor, drawn:
         placed.starts, placed.sizes, pointers, rows, placed.starts if drawn is None else drawn, placed.room(placed.count * kernel.sums),
         placed.room(placed.chunks * kernel.sums), results, placed.levels, placed.below,
     ]  # fmt: skip
-    arguments += [placed.shapes, placed.room(placed.lines)] if kernel.room else []
-    run(loaded, arguments, placed.grids)
+    arguments += [placed.shapes, placed.room(placed.lines, rows.dtype)] if kernel.room else []
+    run(placed, arguments)
     return results
 
 
-def build(kernel: source.Kernel, functions: Mapping[str, Any], like: Bound) -> None:
-    """Compiles kernels for the GPU of a tensor, before anything is launched. Raises whatever Triton raises."""
-    kinds = [like.s.dtype if name == "rows" else KINDS.get(name, torch.int64) for name in kernel.arguments.split(", ")]
-    grids = layout(kernel.room, [tuple(like.weights.shape)]).grids
-    with torch.cuda.device(like.weights.device):
-        for name, over in kernel.launches:
-            for grid in grids[over]:
-                functions[name].warmup(*kinds, grid=(1,), num_warps=WARPS, **grid.constants)
-
-
-def run(loaded: Loaded, arguments: Sequence[Tensor], grids: Grids) -> None:
+def run(placed: Tables, arguments: Sequence[Tensor]) -> None:
     """The launches, one behind the other."""
-    device = arguments[0].device
+    device = placed.device
     elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
     with torch.cuda.device(device) if elsewhere else nullcontext(), np.errstate(all="ignore"):  # errors of the interpreter
-        for function, over in loaded.launches:
-            for table, programs, constants in grids[over]:
-                if programs:
-                    function[(programs,)](table, *arguments, num_warps=WARPS, **constants)
+        for function, table, programs, options in placed.launches:
+            function[(programs,)](table, *arguments, **options)
 
 
 def _rows(calls: Sequence[Bound]) -> tuple[Tensor, Array]:

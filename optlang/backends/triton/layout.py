@@ -25,11 +25,11 @@ CHUNKS, EACH, ALONG, MATRICES = "chunks", "tensors", "lines", "matrices"
 
 @dataclass(frozen=True)
 class Room:
-    """How many values for rows, columns and matrices are of `elements`, which each chunk leaves its share of, and how many are
-    of `lines`. `frame`: see `frame_of`."""
+    """How many values there are for each row, column and matrix, and in each pass how many of them are of elements: each chunk
+    leaves its part of these `beside`, in memory that passes share. `frame`: see `frame_of`."""
 
-    elements: Mapping[str, int]
-    lines: Mapping[str, int]
+    values: Mapping[str, int]
+    beside: Sequence[Mapping[str, int]]
     frame: Frame
 
 
@@ -105,8 +105,9 @@ class _Tiled:
 
     def room(self, room: Room) -> int:
         down, across = self.numbers[3:5]
-        parts = dict(zip(LINES, (across, down, down * across), strict=True))
-        return sum(count * (room.elements[name] * parts[name] + room.lines[name]) for name, count in self.counts.items())
+        more = dict(zip(LINES, (across - 1, down - 1, down * across - 1), strict=True))  # the first part lies where the whole will
+        beside = [sum(count * some[name] * more[name] for name, count in self.counts.items()) for some in room.beside]
+        return sum(count * room.values[name] for name, count in self.counts.items()) + max(beside, default=0)
 
     def table(self, n: int, start: int) -> Array:
         """[chunks, 6]: the number of each, its tensor, the first matrix, row and column of it, and whether its tiles are whole."""
@@ -120,7 +121,7 @@ class _Tiled:
 
 def _rows(room: Room, sizes: Array) -> int:
     """The least rows of a chunk: of large models many, so that values beside are few; of small ones few, so that chunks are many."""
-    return min(MOST_ROWS, int(sizes.sum()) // (MANY * WIDE)) if room.elements["col"] else 1
+    return min(MOST_ROWS, int(sizes.sum()) // (MANY * WIDE)) if any(some["col"] for some in room.beside) else 1
 
 
 def _tiles(tiled: Sequence[_Tiled], starts: Array) -> list[Grid]:

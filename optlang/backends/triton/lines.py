@@ -1,8 +1,9 @@
 """Triton for rules with rows, columns and matrices: a program goes down a strip of tiles, of [matrices, rows, columns].
 
-What a strip finds of each row, column and matrix it leaves beside, and `lines_K` adds that up, in order; what is read from a row
-is one value for its part of a tile. Reductions from lines go over these: to matrices `matrices_K`, to tensors `gather_K`. States
-per line are written when all passes are over. `batch`, `height` and `width` are a tensor's matrices, rows and columns.
+What a strip finds of each row, column and matrix it leaves beside, in the number type of the kernel, where the next pass leaves
+its own; `lines_K` adds that up, in order. What is read from a row is one value for its part of a tile. Reductions from lines go
+over these: to matrices `matrices_K`, to tensors `gather_K`. States per line are written when all passes are over. `batch`,
+`height` and `width` are a tensor's matrices, rows and columns.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class LinedWriter(Writer):
     """Kernels with rows and columns being written."""
 
     def kernel(self) -> Kernel:
-        counts = {of: {name: sum(way(n)[1] == name for n in some) for name in LINES} for of, some in self._leaving.items()}
-        return replace(super().kernel(), arguments=LINED, room=Room(counts[True], counts[False], frame_of([*self.order, *self.types])))
+        frame, beside = frame_of([*self.order, *self.types]), [_counted(self.found(number)) for number in range(self.passes)]
+        return replace(super().kernel(), arguments=LINED, room=Room(_counted(self._values), beside, frame))
 
     def functions(self) -> list[tuple[str, str, str]]:
         made = []
@@ -67,10 +68,9 @@ class LinedWriter(Writer):
     # ------------------------------------------------------------------------------------------------- places
 
     @cached_property
-    def _leaving(self) -> dict[bool, list[Node]]:
-        """The reductions to lines, those of elements under True."""
-        found = [n for n in self.sums if way(n)[1] in LINES and n.op != "count"]
-        return {of: [n for n in found if (way(n)[0] == "element") is of] for of in (True, False)}
+    def _values(self) -> list[Node]:
+        """The reductions to lines."""
+        return [n for n in self.sums if way(n)[1] in LINES and n.op != "count"]
 
     def place(self, extent: Extent) -> tuple[str, str]:
         name = kind(extent)
@@ -85,10 +85,17 @@ class LinedWriter(Writer):
         return function(name, [*head, *self.numbers(), *lines], LINED + constants)
 
     def _line(self, node: Node) -> str:
-        """Where the values of a reduction to lines begin, and before they are added up those that chunks have left for them."""
-        nodes = [*self._leaving[True], *self._leaving[False]]
-        rooms = Counter(_parts(n) if way(n)[0] == "element" else _count(way(n)[1]) for n in nodes[: nodes.index(node)])
-        return " + ".join(["lines + room", *(f"{count} * {room}" for room, count in rooms.items())])
+        """Where the values of a reduction to lines begin."""
+        return f"lines + {_room(_counted(self._values[: self._values.index(node)]))}"
+
+    def _part(self, node: Node, part: str) -> str:
+        """Where a part of a reduction of elements begins: the first one where the whole will, others behind the values of all."""
+        number, name = self.depth[node] - 1, way(node)[1]
+        same = [n for n in self.found(number) if way(n)[1] in LINES]
+        before = Counter(f"{_count(way(n)[1])} * ({PARTS[way(n)[1]]} - 1)" for n in same[: same.index(node)])
+        others = " + ".join([_room(_counted(self._values)), *(f"{count} * {room}" for room, count in before.items())])
+        own = _room(_counted(self._values[: self._values.index(node)]))
+        return f"lines + tl.where({part} == 0, {own}, {others} + ({part} - 1) * {_count(name)})"
 
     # ---------------------------------------------------------------------------------------------- one pass
 
@@ -128,11 +135,12 @@ class LinedWriter(Writer):
         return [self.definition(n) if name == "tensor" else f"{self.names[n]} = {self.spell(n, whole)}" for n in nodes]
 
     def _left(self, node: Node, whole: bool) -> str:
-        """Leaves beside what a chunk has found for lines."""
+        """Leaves beside what a chunk has found for lines; of a mean its share, which float32 holds where it holds the mean."""
         name = way(node)[1]
         found = reduced(node.op, f"a{self.sums[node]}", *AXES[name], keeps=True)
+        found += f" * (1.0 / ({_product(over(node))}).to(tl.float64))" if node.op == "mean" else ""
         mask = "" if whole else f", mask=in_{name}"
-        return f"tl.store({self._line(node)} + {PART[name]} * {_count(name)} + at_{name}, {found}{mask})"
+        return f"tl.store({self._part(node, PART[name])} + at_{name}, {found}{mask})"
 
     def spell(self, node: Node, whole: bool) -> str:
         if node.op in FRAMES:
@@ -154,9 +162,10 @@ class LinedWriter(Writer):
             name = way(n)[1]
             lines += [f"inside = l < {_count(name)}", self.begun(n, f"[{LINES_EACH}]")]
             lines.append(f"for part in range(0, tl.where(size > 0, {PARTS[name]}, 0)):")
-            read = f"tl.load({self._line(n)} + part * {_count(name)} + l, mask=inside, other={START[n.op]})"
+            read = f"tl.load({self._part(n, 'part')} + l, mask=inside, other={START[n.op]}).to(tl.float64)"
             lines += deeper([f"y = {read}", added(n.op, self.sums[n])])
-            lines.append(f"tl.store({self._line(n)} + l, {finished(n, f'a{self.sums[n]}', _product(over(n)))}, mask=inside)")
+            whole = finished(n, f"a{self.sums[n]}", f"({_product(over(n))} > 0)")  # shares of a mean; that of nothing is no number
+            lines.append(f"tl.store({self._line(n)} + l, {whole}, mask=inside)")
         return self._function(f"lines_{number}", ALONG, ("n", "first"), lines)
 
     def _matrices(self, number: int) -> str:
@@ -234,7 +243,11 @@ def _count(name: str) -> str:
     return _product(DIMENSIONS[name])
 
 
-def _parts(node: Node) -> str:
-    """How many values chunks leave for all lines of a reduction."""
-    name = way(node)[1]
-    return f"{_count(name)} * {PARTS[name]}"
+def _counted(nodes: Sequence[Node]) -> dict[str, int]:
+    """How many of some reductions are to each kind of lines."""
+    return {name: sum(way(n)[1] == name for n in nodes) for name in LINES}
+
+
+def _room(counts: Mapping[str, int]) -> str:
+    """Where values for lines of a tensor end, of so many of each kind."""
+    return " + ".join(["room", *(f"{count} * {_count(name)}" for name, count in counts.items() if count)])

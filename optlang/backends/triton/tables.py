@@ -41,6 +41,7 @@ class Tables:
         self.grids: Grids = {over: [] for over in found.grids}
         for (over, grid), table in zip(grids, tables, strict=True):
             self.grids[over].append((table, len(grid.table), grid.constants))
+        self.launches: list[tuple[Any, Tensor, int, Mapping[str, int]]] = []  # in order, each with its options
         self.levels, self.below = kernel.tables.numbers.to(device), kernel.tables.below.to(device)
         self.nothing = torch.zeros(1, dtype=torch.float64, device=device)
         self.width = len(kernel.columns) + source.BESIDE
@@ -60,9 +61,9 @@ class Tables:
             self.spares.append(_shared(table.size, self.device))
         return self.pointers
 
-    def room(self, count: int) -> Tensor:
-        """For so many results of chunks or tensors, whatever is in it."""
-        return torch.empty(count, dtype=torch.float64, device=self.device) if count else self.nothing
+    def room(self, count: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        """For so many results of chunks, tensors or lines, whatever is in it."""
+        return torch.empty(count, dtype=dtype, device=self.device) if count else self.nothing.to(dtype)
 
     def _in_graph(self, table: Array) -> Tensor:
         if np.array_equal(table, self.known):

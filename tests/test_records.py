@@ -1,0 +1,56 @@
+"""Records in docs that tell of kernels: whether they are of the kernels as they are now. (20 s)"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+import records
+from marks import code_of
+from records import CODE, DOCS, is_fresh, marked, recorded, stale
+
+from optlang import library
+
+SAMPLE = library.names()[::4]
+MOST = 4  # one in so many may be of kernels that have changed since, until they are asked again
+
+
+def rows(record: str) -> dict[str, Any]:
+    found = recorded(DOCS / f"{record}.json")
+    return found.get("rules", found)
+
+
+@pytest.mark.parametrize("record", CODE)
+def test_most_rows_are_of_the_kernels_as_they_are(record: str) -> None:
+    pytest.importorskip("triton")
+    told = {rule: row for rule, row in rows(record).items() if rule in SAMPLE and "code" in row}
+    gone = stale(told, CODE[record], told) if told else []
+    make = {"triton": "machine-code"}.get(record, record)
+    assert MOST * len(gone) <= len(told), f"{len(gone)} of {len(told)} rows, as {gone[:5]}, are of other code: make {make} asks them anew"
+
+
+def test_how_many_rows_say_of_what_code_they_are() -> None:
+    text = " ".join((DOCS / "trust.md").read_text(encoding="utf-8").split())
+    [said] = re.findall(r"say of what code they are: (\d+) rows of triton.json, (\d+) of loops.json and (\d+) of conformance.json", text)
+    assert tuple(map(int, said)) == tuple(sum("code" in row for row in rows(record).values()) for record in CODE)
+
+
+def test_a_row_of_other_code_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    entry = json.loads(json.dumps(marked("lion", ["torch", "module"])))
+    assert is_fresh(entry, "lion", ["torch", "module"]) and not stale({"lion": entry}, ["torch", "module"], ["lion"])
+    assert is_fresh(entry, "lion") and not is_fresh(entry, "lion", ["torch", "cpp"]) and not is_fresh(entry, "adamw", ["torch", "module"])
+    assert stale({"lion": entry}, ["torch", "module"], ["lion", "adamw"]) == ["adamw"]
+    monkeypatch.setattr(records, "code_of", lambda rule, backend: "00000000" if backend == "module" else code_of(rule, backend))
+    assert stale({"lion": entry}, ["torch", "module"], ["lion", "adamw"]) == ["adamw", "lion"]
+
+
+def test_code_is_told_again_as_it_was() -> None:
+    """Whatever has been loaded before; by other equations there is other code."""
+    pytest.importorskip("triton")
+    for backend in ("cpp", "torch", "triton", "module"):
+        found = code_of("lion", backend)
+        code_of.cache_clear()
+        assert code_of("lion", backend) == found != code_of("signum", backend)
