@@ -26,6 +26,7 @@ class Module:
     diagnostics: list[Diagnostic] = field(default_factory=list)
     imports: dict[str, Module] = field(default_factory=dict)
     facts: dict[str, dict[str, bool]] = field(default_factory=dict)  # what is known of each definition
+    called: dict[int, tuple[str, ...]] = field(default_factory=dict)  # the names that definitions call, by what these are
 
     def report(self, code: str, message: str, span: Span, pointer: str = "", help: str = "") -> None:
         self.diagnostics.append(Diagnostic(code, message, span, pointer, help, source=self.file.source))
@@ -210,24 +211,31 @@ def _calls(roots: Iterable[syntax.Expr]) -> list[syntax.Call]:
     return sorted(found, key=lambda call: call.span.start)
 
 
-def reached(item: Definition, module: Module) -> list[Definition]:
-    """A definition and all that it calls, directly or not."""
-    found: dict[int, Definition] = {}
+def _called(item: Definition, module: Module) -> tuple[str, ...]:
+    """The names that a definition of a module calls itself."""
+    if isinstance(item, syntax.Route):
+        return ()
+    if id(item) not in module.called:
+        module.called[id(item)] = tuple(dict.fromkeys(call.func for _, call in calls_of(item.body)))
+    return module.called[id(item)]
+
+
+def reached(item: Definition, module: Module) -> list[tuple[Definition, Module]]:
+    """A definition and all that it calls, directly or not, each with its module."""
+    found: dict[int, tuple[Definition, Module]] = {}
     waiting = [(item, module)]
     while waiting:
         item, module = waiting.pop()
-        if id(item) in found:
-            continue
-        found[id(item)] = item
-        if not isinstance(item, syntax.Route):
-            waiting.extend(filter(None, (module.find(call.func) for _, call in calls_of(item.body))))
+        if id(item) not in found:
+            found[id(item)] = item, module
+            waiting.extend(filter(None, map(module.find, _called(item, module))))
     return list(found.values())
 
 
 def any_memory(item: Definition, module: Module) -> bool:
     """Whether a definition keeps state or hypers of its own between steps, directly or through what it calls."""
     if "memory" not in (known := module.facts.setdefault(item.name, {})):
-        known["memory"] = any(_remembers(x) for x in reached(item, module))
+        known["memory"] = any(_remembers(x) for x, _ in reached(item, module))
     return known["memory"]
 
 
@@ -238,8 +246,8 @@ def _remembers(item: Definition) -> bool:
 def is_pure(item: Definition, module: Module) -> bool:
     """Whether a definition has neither memory nor random draws: the same arguments then give the same value."""
     if "pure" not in (known := module.facts.setdefault(item.name, {})):
-        draws = (call.func in ops.DRAWS for x in reached(item, module) if isinstance(x, syntax.Def) for _, call in calls_of(x.body))
-        known["pure"] = not any_memory(item, module) and not any(draws)
+        draws = any(not ops.DRAWS.keys().isdisjoint(_called(x, home)) for x, home in reached(item, module) if isinstance(x, syntax.Def))
+        known["pure"] = not any_memory(item, module) and not draws
     return known["pure"]
 
 

@@ -72,7 +72,7 @@ class Printer:
             return _leaf(node)
         if node.op in ("where", "branch"):
             condition, yes, no = (self.text(arg) for arg in node.args)
-            return rf"\begin{{cases}} {yes} & {condition} \\ {no} & \text{{otherwise}} \end{{cases}}", 0
+            return rf"\begin{{cases}} {yes} & \text{{if }} {condition} \\ {no} & \text{{otherwise}} \end{{cases}}", 0
         if node.op == "sqrt" and _is_norm(node.args[0]):
             return self._norm(node.args[0]), ATOM
         if row.role == "reduce":

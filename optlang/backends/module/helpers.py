@@ -446,20 +446,21 @@ NEEDS = re.compile(r"(?<![\w.])_[a-z]\w*")
 def used_by(text: str) -> list[str]:
     """The helpers that a text calls, and those that they call, each after those that it needs."""
     found: list[str] = []
-    waiting = [name for name in HELPERS if _calls(text, name)]
+    waiting = _called(text)
     while waiting:
         name = waiting.pop()
         if name not in found:
             found.append(name)
-            waiting.extend(other for other in HELPERS if other != name and _calls(HELPERS[name], other))
+            waiting.extend(other for other in _called(HELPERS[name]) if other != name)
     if "_same_batch" in found:
         found.append("_random_state")
     return [name for name in HELPERS if name in found]
 
 
-def _calls(text: str, name: str) -> bool:
-    words = {"_random_state": ("_random_state", "_set_random_state")}.get(name, (name,))
-    return any(word in NEEDS.findall(text) for word in words)
+def _called(text: str) -> list[str]:
+    words = set(NEEDS.findall(text))
+    words |= {"_random_state"} if "_set_random_state" in words else set()
+    return [name for name in HELPERS if name in words]
 
 
 def imports_for(text: str) -> list[str]:

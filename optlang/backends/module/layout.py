@@ -14,13 +14,13 @@ def indented(lines: Iterable[str], depth: int = 1) -> Lines:
 
 def mentions(lines: Iterable[str], word: str) -> bool:
     """Whether a name is read or written in some lines, not merely an attribute or a key."""
-    pattern = re.compile(rf'(?<![\w."]){re.escape(word)}\b')
-    return any(pattern.search(line) for line in lines)
+    near = [line for line in lines if word in line]  # a pattern takes longer to be made than all these to be looked at
+    return bool(near) and any(map(re.compile(rf'(?<![\w."]){re.escape(word)}\b').search, near))
 
 
 def documentation(text: str) -> str:
     """Text for the inside of a docstring."""
-    printable = "".join(c if c.isprintable() or c == "\n" else " " for c in text)
+    printable = text if text.isprintable() else "".join(c if c.isprintable() or c == "\n" else " " for c in text)
     return printable.replace("\\", "\\\\").replace('"""', '\\"\\"\\"').replace('"', '\\"' if printable.endswith('"') else '"')
 
 
