@@ -48,7 +48,7 @@ def signum(x: Array) -> Array:
 
 
 def total(x: Array, axes: Axes) -> Array:
-    return np.sum(x, axis=axes, keepdims=True, dtype=np.float64)
+    return np.add.reduce(x, axis=axes, keepdims=True, dtype=np.float64)  # what `np.sum` calls, without what it looks at before
 
 
 def mean(x: Array, axes: Axes) -> Array:

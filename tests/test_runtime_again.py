@@ -25,7 +25,8 @@ def some(*shape: int, seed: int = 0) -> Tensor:
 class Twin:
     """An optimizer that remembers its last step, and one that is made to forget it before every step."""
 
-    def __init__(self, backend: str = "cpp", rule: str = "adamw", **settings: Any) -> None:
+    def __init__(self, backend: str = "cpp", rule: str = "adamw", loss: Callable[[], Tensor] | None = None, **settings: Any) -> None:
+        self.loss = () if loss is None else (loss,)
         self.params = [[some(*s, seed=i).requires_grad_() for i, s in enumerate(SHAPES)] for _ in range(2)]
         cls: Any = optlang.load(rule, backend=backend)
         groups = [[{"params": params[:2]}, {"params": params[2:], "lr": 0.2}] for params in self.params]
@@ -42,7 +43,7 @@ class Twin:
                 p.grad = None if i == without else torch._neg_view(-gradient) if turned and params is self.params[0] else gradient
             if optimizer is self.both[1]:
                 optimizer._again, optimizer._last = None, []
-            optimizer.step()
+            optimizer.step(*self.loss)
 
     def change(self, what: Change) -> None:
         for params, optimizer in zip(self.params, self.both, strict=True):
@@ -227,6 +228,43 @@ def test_a_parameter_without_a_gradient_joins_and_leaves(backend: str) -> None:
         twin.step(None if with_gradient else 1)
     twin.check()
     assert float(twin.both[0].state[twin.params[0][1]]["step"]) == 4
+
+
+def each_state_per_model(what: Callable[[Tensor], Any], keep: bool = False) -> Change:
+    """`keep`: what is made of a state takes its place, in the dictionaries of all parameters."""
+
+    def change(optimizer: Any, params: list[Tensor]) -> None:
+        for name in [name for name, x in optimizer.state[params[0]].items() if x.dim() == 0 and name != "step"]:
+            made = what(optimizer.state[params[0]][name])
+            for p in params if keep else ():
+                optimizer.state[p][name] = made
+
+    return change
+
+
+@pytest.mark.parametrize("rule", ["prodigy", "dog", "alig"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        each_state_per_model(lambda x: x.mul_(1.5)), each_state_per_model(lambda x: x.set_(x * 1.5)),
+        each_state_per_model(lambda x: setattr(x, "data", x * 1.5)), each_state_per_model(lambda x: x * 1.5, keep=True),
+        each_state_per_model(lambda x: x.double() * 1.5, keep=True), each_state_per_model(lambda x: setattr(x, "data", x.double() * 1.5)),
+        loaded,
+    ],
+    ids=["written", "set", "elsewhere", "replaced", "replaced by another type", "another type", "loaded"],
+)  # fmt: skip
+def test_values_per_model_that_change_between_two_steps(rule: str, change: Change) -> None:
+    loss = some(1, seed=5)[0].abs()
+    twin = Twin(rule=rule, loss=(lambda: loss) if rule == "alig" else None)
+    twin.change(lambda o, p: o.param_groups[1].update(lr=0.1))
+    for _ in range(5):
+        twin.step()
+    assert twin.both[0]._again is not None
+    if change is not loaded or rule != "alig":  # which takes a step
+        twin.change(change)
+    for _ in range(3):
+        twin.step()
+    twin.check()
 
 
 @pytest.mark.parametrize("rule", ["lookahead", "radam", "adopt", "prodigy"])

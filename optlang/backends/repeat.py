@@ -41,8 +41,9 @@ class Table:
 
     def __init__(self, keys: Sequence[str], slots: Slots, calls: Sequence[tuple[Cell, Bound]]) -> None:
         like, cells = calls[0][1], [cell for cell, _ in calls]
-        self.shared, self._order, own = slots.shared, slots.order, len(slots.host.nodes)
-        self._own, self._others = ([slots.order.index(place) for place in some] for some in (range(own), range(own, len(slots.order))))
+        self.shared, own = slots.shared, len(slots.host.nodes)
+        order = slots.order if slots.shared else tuple(range(own))
+        self._own, self._others = ([order.index(place) for place in some] for some in (range(own), range(own, len(order))))
         self.slots, self.count = slots.host, len(cells)
         self.number = np.float64 if like.s.dtype == torch.float64 else np.float32
         self.shapes = [tuple(cell.weights.shape) for cell in cells]
@@ -80,20 +81,15 @@ class Table:
         return np.stack([np.broadcast_to(x, self.count) for x in (counts, seed & 0xFFFFFFFF, self.streams)], 1) & 0xFFFFFFFF
 
     def rows(self, hypers: Hypers, counts: Counts, known: Known) -> tuple[Array, Array]:
-        """The different rows of numbers, to be read only until the next step, and which of them each parameter has."""
+        """The different rows of numbers, to be read only until they are asked for again, and which of them each parameter has."""
         if isinstance(counts, int):
             rows, places = self._rows_at(hypers, counts), self.kind
         else:
             pairs, found = np.unique(np.stack([self.kind, counts]), axis=1, return_inverse=True)
             rows, places = self._numbers(hypers, [(self.kinds[kind], t) for kind, t in pairs.T.tolist()]), found.reshape(-1)
-        return self._with(known, rows) if self.shared else rows, places
-
-    def _with(self, known: Known, rows: Array) -> Array:
-        """Host numbers and those per model where the kernel looks for each."""
-        together = np.empty((len(rows), len(self._order)), self.number)
-        together[:, self._own] = rows
-        together[:, self._others] = [known[node] for node in self.shared]
-        return together
+        for node, place in zip(self.shared, self._others, strict=True):
+            rows[:, place] = known[node]
+        return rows, places
 
     def _rows_at(self, hypers: Hypers, t: int) -> Array:
         """The row of each kind."""
@@ -113,7 +109,7 @@ class Table:
                 if name not in self.slots.alone:
                     return False
                 for column in self.slots.alone[name]:
-                    self._ahead[:, place, column] = new[name]
+                    self._ahead[:, place, self._own[column]] = new[name]
         self._hypers = hypers if known else ()
         return bool(known)
 
@@ -123,11 +119,19 @@ class Table:
         if any(rows is None for rows in found):
             return self._numbers(hypers, [(kind, t) for kind in self.kinds])[None]
         with np.errstate(over="ignore"):
-            return np.stack(found, 1).astype(self.number, order="C")  # kernels read each step as it lies in memory
+            return self._in_place(np.stack(found, 1))
 
     def _numbers(self, hypers: Hypers, rows: Sequence[tuple[tuple[int, Any], int]]) -> Array:
         found = [self.slots(hypers[group], t, dict(facts)) for (group, facts), t in rows]
-        return np.array(found, dtype=self.number).reshape(len(rows), -1)
+        return self._in_place(np.array(found, dtype=self.number).reshape(len(rows), -1))
+
+    def _in_place(self, numbers: Array) -> Array:
+        """[…, numbers]: host numbers where the kernel looks for each, with room for those per model; each step as it lies in memory."""
+        if not self.shared:
+            return np.ascontiguousarray(numbers, dtype=self.number)
+        found = np.zeros((*numbers.shape[:-1], len(self._own) + len(self._others)), self.number)
+        found[..., self._own] = numbers
+        return found
 
 
 class Tables:

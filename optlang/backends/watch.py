@@ -130,9 +130,9 @@ class Belongings:
         """Whether nothing has come or gone."""
         if len(lists) != len(self._lists) or not (all(map(is_, lists, self._lists)) or self._takes(lists)):
             return False
-        return bool(self._library.listed(*self._of_lists)) and self._keeps(state)
+        return bool(self._library.listed(*self._of_lists)) and self.keeps(state)
 
-    def _keeps(self, state: Mapping[Any, Any]) -> bool:
+    def keeps(self, state: Mapping[Any, Any]) -> bool:
         """Whether a dictionary of dictionaries is as it was: all of it is looked at where Python says that something was changed."""
         if state is self._state and self._has_versions and self._library.unchanged(*self._of_versions):
             return True

@@ -42,7 +42,8 @@ class Evaluating(RuleOptimizer):
         return any(TRAINING in state for parameter, state in self.state.items() if isinstance(parameter, Tensor))
 
     def _check_mode(self) -> None:
-        if self._evaluates():
+        """While dictionaries are as in the last step, which trained, nothing has been put aside."""
+        if not (self._again is not None and self._again.belongings.keeps(self.state)) and self._evaluates():
             raise RuntimeError("the model holds the weights to evaluate with; call `optimizer.train()` before training goes on")
 
     def _stepped(self) -> Work:

@@ -15,27 +15,27 @@ from typing import Any
 WAITING = (int(signal.SIGINT), int(signal.SIGTERM))
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
+class uninterrupted:  # what Python makes of a generator takes longer
     """In the main thread, Python's handlers of SIGINT and SIGTERM run at the end; elsewhere they never run."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[tuple[int, FrameType | None]] = []
 
-    def later(number: int, frame: FrameType | None) -> None:
-        came.append((number, frame))
+    __slots__ = ("_before", "_came")
 
-    before: dict[int, Any] = {number: found for number in WAITING if callable(found := get(number))}
-    for number in before:
-        set_(number, later)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
+    def __enter__(self) -> None:
+        self._came: list[tuple[int, FrameType | None]] = []
+        self._before: list[tuple[int, Any]] = []
+        if threading.current_thread() is threading.main_thread():
+            self._before = [(number, found) for number in WAITING if callable(found := get(number))]
+        for number, _ in self._before:
+            set_(number, self._later)
+
+    def __exit__(self, *problem: object) -> None:
+        for number, handler in self._before:
             set_(number, handler)
-        for number, frame in came:
-            before[number](number, frame)
+        for number, frame in self._came:
+            dict(self._before)[number](number, frame)
+
+    def _later(self, number: int, frame: FrameType | None) -> None:
+        self._came.append((number, frame))
 
 
 @contextmanager

@@ -183,7 +183,7 @@ class RuleOptimizer(Gathered):
             cell.gradient = None  # gradients are not kept alive
 
     def _check_inputs(self) -> None:
-        if missing := sorted(self.reads_inputs - self.inputs.keys()):
+        if self.reads_inputs and (missing := sorted(self.reads_inputs - self.inputs.keys())):
             raise RuntimeError(f"{type(self).__name__} needs optimizer.inputs[{missing[0]!r}]: set it before each step")
 
     def step_one(self, number: int, place: int, index: int, chosen: Executable | None = None, again: bool = False) -> None:
@@ -237,7 +237,7 @@ class RuleOptimizer(Gathered):
     def _loss(self, batch: Batch) -> Any:
         """That of a batch; processes meet for it once."""
         if batch.mean is None:
-            batch.mean = mean_of(as_number(batch.loss), self.stepped, batch.models)
+            batch.mean = mean_of(as_number(batch.loss), self.stepped if self._is_spread else (), batch.models)
         return batch.mean
 
     def _share(self, step: Step) -> None:

@@ -1,6 +1,7 @@
 """What a step takes on the host: every rule on tiny tensors, `python tests/bench/host.py --json out.json [RULE…]`.
 
-Processor time of one thread, in microseconds, steps of `ROUND` at a time: the median of the rounds. Tensors are so small that next
+Processor time of one thread, in microseconds, steps of `ROUND` at a time: the median of the rounds, or with `--least` the least of
+them, for machines that others work on. Tensors are so small that next
 to nothing is computed. The aim is 50 µs and 0.2 µs for each tensor. `stay`: no setting changes; `lr`: it does in every step, and
 nothing else; `all`: every setting that is not whole does. Rules that ask the model are told apart: their closure does nothing.
 """
@@ -103,11 +104,11 @@ def _times(value: Any, factor: float) -> Any:
     return tuple(x * factor for x in value) if type(value) is tuple else value * factor
 
 
-def timed(step: Step, rounds: int, before: Sequence[Step]) -> float:
+def timed(step: Step, rounds: int, before: Sequence[Step], of: Callable[[list[float]], float] = statistics.median) -> float:
     """Microseconds of a step, without what comes before each; the clock of the processor is looked at before and after all of a round."""
     steps = max(2, min(ROUND, int(LONGEST / max(1.0, _round([*before, step], 2)))))
     found = [_round([*before, step], steps) - _round(before, steps) for _ in range(rounds if steps == ROUND else SLOW)]
-    return statistics.median(found)
+    return of(found)
 
 
 def _round(calls: Sequence[Step], steps: int) -> float:
@@ -118,16 +119,16 @@ def _round(calls: Sequence[Step], steps: int) -> float:
     return (time.process_time_ns() - start) / steps / 1e3
 
 
-def figures(rule: str, backend: str, rounds: int) -> dict[str, Any]:
+def figures(rule: str, backend: str, rounds: int, of: Callable[[list[float]], float] = statistics.median) -> dict[str, Any]:
     found: dict[str, Any] = {"asks": asks(rule)} if asks(rule) else {}
     for count in (FEW, MANY):
         optimizer, step = made(rule, count, backend)
         turn = turning(optimizer)
         _round([turn, step], FIRST)
         timed(step, 2, [turn])
-        row = {"stay": timed(step, rounds, [turn])}
-        row |= {"lr": timed(step, rounds, [turn, changing(optimizer, True)])} if any("lr" in g for g in optimizer.param_groups) else {}
-        row |= {"all": timed(step, rounds, [turn, changing(optimizer, False)])}
+        row = {"stay": timed(step, rounds, [turn], of)}
+        row |= {"lr": timed(step, rounds, [turn, changing(optimizer, True)], of)} if any("lr" in g for g in optimizer.param_groups) else {}
+        row |= {"all": timed(step, rounds, [turn, changing(optimizer, False)], of)}
         found[str(count)] = {name: round(value, 1) for name, value in row.items()}
     return found
 
@@ -147,6 +148,7 @@ def main() -> None:
     parser.add_argument("rules", nargs="*", metavar="RULE", help="default: all of the library")
     parser.add_argument("--backend", default="cpp")
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--least", action="store_true", help="the least of the rounds instead of their median")
     parser.add_argument("--json", type=Path, help="write all figures there")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -154,14 +156,15 @@ def main() -> None:
     rules: dict[str, Any] = {}
     for rule in chosen.rules or library.names():
         try:
-            rules[rule] = figures(rule, chosen.backend, chosen.rounds)
+            rules[rule] = figures(rule, chosen.backend, chosen.rounds, min if chosen.least else statistics.median)
         except Exception as problem:  # one rule that cannot be stepped like this is no reason to lose the others
             rules[rule] = {"failed": f"{type(problem).__name__}: {problem}"[:200]}
         print(rule, json.dumps(rules[rule]), flush=True)
     inside = {what: sum("failed" not in x and is_inside(x, what) for x in rules.values()) for what in ("stay", "lr", "all")}
+    which = "least" if chosen.least else "median"
     about = {
         "date": date.today().isoformat(), "device": device_name(torch.device("cpu")), "torch": torch.__version__,
-        "what": f"microseconds of processor time, one thread, {FEW} and {MANY} tensors of {SHAPE}", "wanted": [FIXED, EACH],
+        "what": f"microseconds of processor time, one thread, {FEW} and {MANY} tensors of {SHAPE}, {which} of the rounds", "wanted": [FIXED, EACH],
         "rules": len(rules), "inside": inside,
     }  # fmt: skip
     print(json.dumps(about, indent=1))

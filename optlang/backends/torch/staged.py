@@ -12,15 +12,16 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from optlang import floats, ir, philox
 from optlang.backends.arrays import read
 from optlang.backends.base import Loss, Repeat, Write
 from optlang.backends.repeat import Counts, Hypers, Known, Tables
+from optlang.backends.singles import Singles
 from optlang.backends.torch.barriers import question, values_inside
 from optlang.backends.torch.work import Pass
+from optlang.backends.watch import Unseen
 from optlang.host import MissingFact
 from optlang.ir import Node
 from optlang.meaning import OVER_VALUES
@@ -77,7 +78,8 @@ class Values(NamedTuple):
                 return float(philox.draw(distribution, (), self.t, site, self.seed, MODEL_STREAM))
             case "loss":
                 assert self.loss is not None
-                return float(read(self.loss()).reshape(()))
+                found = self.loss()
+                return float(found.item() if isinstance(found, Tensor) and found.is_floating_point() else read(found).reshape(()))
         return self.t
 
 
@@ -90,6 +92,23 @@ class Stage:
     barriers: Sequence[Barrier]
     counts: Sequence[int]
 
+    def reduced(self, answers: Array) -> dict[Node, float]:
+        """The values of marks, from what each parameter contributes."""
+        columns = np.ascontiguousarray(answers.T)
+        values = {op: reduction(columns, -1)[:, 0].tolist() for op, reduction in self._reductions}
+        each = [(mark, values[op][place], count) for place, (mark, op, count) in enumerate(self._marks)]
+        return {mark: value if count is None else float(value / count) for mark, value, count in each}
+
+    @cached_property
+    def _reductions(self) -> list[tuple[str, Any]]:
+        return [(op, OVER_VALUES[op]) for op in {PARTIAL[barrier.op] for barrier in self.barriers}]
+
+    @cached_property
+    def _marks(self) -> list[tuple[Node, str, np.float64 | None]]:
+        """Each mark, by what it is reduced, and how many values its mean goes over."""
+        some = zip(self.barriers, self.counts, strict=True)
+        return [(barrier.mark, PARTIAL[barrier.op], np.float64(count) if barrier.op == "mean" else None) for barrier, count in some]
+
 
 @dataclass
 class Staged:
@@ -98,7 +117,7 @@ class Staged:
     stages: Sequence[Stage]
     last: Numbers
     tables: Tables
-    states: Mapping[str, Tensor]
+    states: Singles
     updates: Mapping[str, Node]
     reports: Mapping[str, Node]
     groups: Sequence[int]
@@ -109,13 +128,14 @@ class Staged:
         if not all(stage.tables.hold() for stage in self.stages) or not self._agree(hypers) or (self._reads_loss and loss is None):
             return None
         mine = Values(hypers[self.groups[0]], counts if isinstance(counts, int) else int(counts.max()), seed, loss)
-        states = {name: state.item() for name, state in self.states.items()}
+        if (states := self.states.read()) is None:
+            return None
         known: dict[Node, Any] = {}
         try:
             with np.errstate(all="ignore"):
                 for stage in self.stages:
                     known |= stage.numbers(mine, states, known)
-                    known |= _reduced(stage, stage.tables.answers(hypers, counts, seed, known))
+                    known |= stage.reduced(stage.tables.answers(hypers, counts, seed, known))
                 known |= self.last(mine, states, known)
                 write = self.tables.ready(hypers, counts, seed, known=known)
         except (*floats.NO_ANSWER, MissingFact):  # a setting beyond float64, say
@@ -124,8 +144,7 @@ class Staged:
 
     def _take(self, write: Write, known: Mapping[Node, Any]) -> Mapping[str, Any]:
         write()
-        for name, node in self.updates.items():
-            _set(self.states[name], known[node])
+        self.states.write({name: known[node] for name, node in self.updates.items()})
         return {name: known[node] for name, node in self.reports.items()}
 
     def _agree(self, hypers: Hypers) -> bool:
@@ -154,24 +173,6 @@ class Staged:
         """There is one way only to decide such a step."""
 
 
-def _set(state: Tensor, value: float) -> None:
-    try:
-        state.fill_(value)
-    except RuntimeError:  # beyond its number type: then it is infinite
-        state.copy_(torch.tensor(value, dtype=torch.float64))
-
-
-def _reduced(stage: Stage, answers: Array) -> dict[Node, float]:
-    """The values of marks, from what each parameter contributes."""
-    columns = np.ascontiguousarray(answers.T)
-    values = {op: OVER_VALUES[op](columns, -1)[:, 0].tolist() for op in {PARTIAL[b.op] for b in stage.barriers}}
-    found: dict[Node, float] = {}
-    for place, (barrier, count) in enumerate(zip(stage.barriers, stage.counts, strict=True)):
-        value = values[PARTIAL[barrier.op]][place]
-        found[barrier.mark] = float(np.float64(value) / count) if barrier.op == "mean" else value
-    return found
-
-
 def staged(executable: TorchExecutable, now: Pass, tables: Tables, levels: Sequence[Sequence[Barrier]]) -> Staged | None:
     """What takes the step of a pass again, if it is of such a kind. `tables`: its last kernels."""
     program, run = executable.plan.program, now.run
@@ -189,10 +190,11 @@ def staged(executable: TorchExecutable, now: Pass, tables: Tables, levels: Seque
             counts = [values_inside(b.args[0], run.model, now)[1] for b in level]
             stages.append(Stage(Numbers(again.shared), again, level, counts))
         last = Numbers([*tables.shared, *updates.values(), *reports.values()])
-    except LookupError:
+        states = Singles(run.model.states)
+    except (LookupError, Unseen):
         return None
     groups = list(dict.fromkeys(cell.group for cell in now.step.cells))
-    return Staged(stages, last, tables, dict(run.model.states), updates, reports, groups)
+    return Staged(stages, last, tables, states, updates, reports, groups)
 
 
 def _is_simple(barrier: Barrier) -> bool:
