@@ -277,6 +277,22 @@ def test_a_gradient_is_missing_where_steps_are_decided_anew(rule: str, at: int) 
     twin.check()
 
 
+def test_a_step_while_the_model_holds_other_weights_is_refused() -> None:
+    twin = Twin(rule="schedulefreesgd")
+    for _ in range(4):
+        twin.step()
+    known = twin.both[0]._again
+    for optimizer in twin.both:
+        for _ in range(2):
+            optimizer.eval()
+            with pytest.raises(RuntimeError, match="holds the weights to evaluate with"):
+                optimizer.step()
+            optimizer.train()
+    twin.step()
+    twin.check()
+    assert known is not None and twin.both[0]._again is known
+
+
 def test_gradients_that_torch_negates_later() -> None:
     twin = Twin()
     for turned in (False, False, False, True, False):

@@ -164,7 +164,8 @@ def main() -> None:
     which = "least" if chosen.least else "median"
     about = {
         "date": date.today().isoformat(), "device": device_name(torch.device("cpu")), "torch": torch.__version__,
-        "what": f"microseconds of processor time, one thread, {FEW} and {MANY} tensors of {SHAPE}, {which} of the rounds", "wanted": [FIXED, EACH],
+        "what": f"microseconds of processor time, one thread, {FEW} and {MANY} tensors of {SHAPE}, {which} of the rounds",
+        "wanted": [FIXED, EACH],
         "rules": len(rules), "inside": inside,
     }  # fmt: skip
     print(json.dumps(about, indent=1))
