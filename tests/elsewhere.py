@@ -221,8 +221,8 @@ def _run(mode: OnAGPU, action: Callable[[], Any]) -> None:
     mode.note(action)
 
 
-def _held_grids(grids: Any) -> Any:
-    return {over: [(held(table), *more) for table, *more in some] for over, some in grids.items()}
+def _held_tables(launches: Any) -> Any:
+    return [(function, held(table), *more) for function, table, *more in launches]
 
 
 @contextmanager
@@ -232,10 +232,8 @@ def interpreted(mode: OnAGPU) -> Iterator[None]:
 
     run, launched = kernels.run, scalars.TritonScalars._launched
     with (
-        mock.patch.object(kernels, "build", lambda kernel, functions, like: None),
-        mock.patch.object(
-            kernels, "run", lambda kernel, args, grids: _run(mode, lambda: run(kernel, list(map(held, args)), _held_grids(grids)))
-        ),
+        mock.patch.object(kernels, "built", lambda *given: {}),
+        mock.patch.object(kernels, "run", lambda launches, args: _run(mode, lambda: run(_held_tables(launches), list(map(held, args))))),
         mock.patch.object(scalars.TritonScalars, "_launched", lambda self, kernel, *n: launched(self, _Kernel(kernel, mode), *n)),
         mock.patch.object(prelude, "fetch", _Kernel(prelude.fetch, mode)),
     ):

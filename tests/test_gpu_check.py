@@ -75,9 +75,10 @@ def test_its_parts_run_on_a_gpu_that_is_only_said_to_be_there(check: Any, monkey
     with on_a_gpu() as mode, interpreted(mode):
         check.device = GPU_0
         for name in PLAYED:
-            check.run(name, parts.PARTS[name][0], 0)
+            check.run(name, parts.PARTS[name][0], 300)
     found = json.loads(check.out.read_text())
     assert not check.failed, [found[name] for name in check.failed]
+    assert found["first rules"]["result"]["tried"] == ["adamw"] and found["extra memory"]["result"].keys() == {"adamw", "adafactor", "came"}
     assert found["held by graphs"]["result"]["eigh"].startswith("AssertionError: the host waits")
     assert found["held by graphs"]["result"]["inv_ex"] == "yes"
 
@@ -113,6 +114,21 @@ def test_a_part_that_fails_loses_nothing_of_the_others(check: Any) -> None:
     found = json.loads(check.out.read_text())
     assert (found["first"]["result"], found["third"]["result"], check.failed) == (1, 3, ["second"])
     assert found["second"]["result"]["failed"] == "RuntimeError: no such kernel image"
+
+
+def test_rules_of_a_part_that_are_not_over_in_twice_its_time_are_left_out(check: Any) -> None:
+    import parts
+
+    check.device = torch.device("meta")
+    asked = []
+
+    def ask(name: str) -> None:
+        asked.append(name)
+        check.until = 0.0
+
+    check.run("rules", lambda it: parts._each(it, ["adamw", "lion"], ask), 10)
+    found = json.loads(check.out.read_text())
+    assert asked == ["adamw"] == found["rules"]["result"]["tried"]
 
 
 def test_no_part_is_begun_that_would_not_be_over_in_time(check: Any) -> None:

@@ -2,7 +2,8 @@
 
 Parts in the order of their worth; each stands alone, so that the failure of one loses nothing of the others, and the JSON is
 written after every one of them. They run in a process of their own: where one dies, hangs, or leaves the GPU unusable, another
-goes on after that part. No part is begun that would not be over in time. Exit codes: 0, 1 when a part failed, 2 without a GPU.
+goes on after that part. No part is begun that would not be over in time, and of the rules of a part none after twice its time. Exit
+codes: 0, 1 when a part failed, 2 without a GPU.
 `--cpu` runs the same parts on tiny tensors in Triton's interpreter, which tests this script.
 
 Needs torch 2.11 with triton 3.6 or newer, and numpy. Where lark is not installed, its wheel may lie in `.gpu`:
@@ -46,6 +47,7 @@ class Check:
     found: dict[str, Any] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
     begun: float = field(default_factory=time.monotonic)
+    until: float = float("inf")  # twice what the part that runs was to take is over
 
     @property
     def is_cpu(self) -> bool:
@@ -54,6 +56,11 @@ class Check:
     @property
     def left(self) -> float:
         return self.seconds - (time.monotonic() - self.begun)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the part that runs has had its time: the next one is worth more than the rest of it."""
+        return time.monotonic() > self.until
 
     def note(self, name: str, value: Any) -> None:
         """Adds a result, and writes what there is."""
@@ -67,6 +74,7 @@ class Check:
             self.note(name, {"left out": f"{self.left:.0f} s were left, about {needs:.0f} are needed"})
             return
         self.note(RUNNING, name)
+        self.until = start + 2 * needs
         self.watch(60 + 3 * needs)
         result = self._tried(name, part)
         faulthandler.cancel_dump_traceback_later()

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Step = Callable[[], Any]
 STEPS = 5  # between two looks at the clock
 SHAPES = ((3, 4), (5,), (1,), (), (0,), (2, 3, 2, 2), (4, 2075), (70, 200))
-FIRST = ("adamw", "lion", "lamb", "adam", "sgd", "momentum", "adafactor", "muon", "prodigy", "radam", "adan", "ademamix", "came")
+FIRST = ("adamw", "lion", "lamb", "adam", "sgd", "momentum", "prodigy", "radam", "adan", "ademamix")
+MATRIX = ("adafactor", "muon", "came")  # with rows, columns and tiles of many kinds, which are kernels of their own
 
 MODULES = ("adamw", "lamb", "adafactor", "muon", "prodigy", "soap", "schedulefreeadamw", "muonwithadamw")
 DRAWN = "rule Drawn { hyper lr = 0.1 in (0, 1)  state s per model = 0  s' = s + normal(per model)  w' = w - lr*uniform()*g*exp(-s'^2) }"
@@ -63,10 +64,10 @@ def conforms(check: Check, name: str, dtype: torch.dtype = torch.float32, steps:
 
 
 def _each(check: Check, names: Sequence[str], ask: Callable[[str], Any]) -> dict[str, Any]:
-    """Which rules are right; all of them are tried before anything is raised."""
+    """Which rules are right; all of them that the part has time for are tried before anything is raised."""
     wrong, right = {}, []
     for name in names:
-        if not check.is_cpu and check.left < 30:
+        if not check.is_cpu and (check.left < 30 or check.is_late):
             break
         check.watch(90)
         try:
@@ -84,11 +85,16 @@ def first_rules(check: Check) -> dict[str, Any]:
     return _each(check, names, lambda name: [conforms(check, name, dtype) for dtype in (torch.float32, torch.bfloat16)])
 
 
+def matrix_rules(check: Check) -> dict[str, Any]:
+    names = MATRIX[:1] if check.is_cpu else MATRIX
+    return _each(check, names, lambda name: [conforms(check, name, dtype) for dtype in (torch.float32, torch.bfloat16)])
+
+
 def torch_backend(check: Check) -> dict[str, Any]:
     """Single operators for some rules, and what torch's compiler makes of two."""
     from torch_pairs import COMPILED, EAGER
 
-    _each(check, FIRST[:1] if check.is_cpu else FIRST, lambda name: conforms(check, name, backends=[EAGER]))
+    _each(check, FIRST[:1] if check.is_cpu else (*FIRST, *MATRIX), lambda name: conforms(check, name, backends=[EAGER]))
     return _each(check, ["adamw", "lamb"], lambda name: conforms(check, name, backends=[EAGER if check.is_cpu else COMPILED]))
 
 
@@ -172,14 +178,15 @@ def _net(check: Check) -> torch.nn.Module:
 
 
 def library(check: Check) -> dict[str, Any]:
-    """All rules that time allows, whatever they are."""
+    """All rules that time allows, whatever they are: nothing comes after it."""
     from stepping import is_ambiguous
 
     from optlang.ir import Program
     from optlang.library import names
 
+    check.until = float("inf")
     made = {name: optlang.Rule(name).program for name in (names() if not check.is_cpu else ["sgd", "signum"])}
-    wanted = [n for n, p in made.items() if n not in FIRST and isinstance(p, Program) and not is_ambiguous(p)]
+    wanted = [n for n, p in made.items() if n not in FIRST + MATRIX and isinstance(p, Program) and not is_ambiguous(p)]
     return _each(check, wanted, lambda name: conforms(check, name))
 
 
@@ -574,10 +581,11 @@ def extra_memory(check: Check) -> dict[str, float]:
 
 
 PARTS: dict[str, tuple[Callable[[Check], Any], float]] = {  # with about how many seconds they take
-    "copy": (memory, 2), "first rules": (first_rules, 60), "large": (large, 20), "graph": (graph, 15), "torch backend": (torch_backend, 40),
-    "rules in graphs": (rules_in_graphs, 40), "many": (many, 20), "large bf16": (large_bf16, 15), "modules": (modules, 8),
-    "new gradients in a graph": (new_gradients, 5), "compiled step": (compiled, 40), "overflow": (overflow, 8), "long": (long, 15),
-    "sharded": (sharded, 10), "small": (small, 15), "small bf16": (small_bf16, 8), "first step": (first_step, 25),
-    "formats": (formats, 25), "fewer bits": (fewer_bits, 20), "extra memory": (extra_memory, 8), "held by graphs": (held_by_graphs, 3),
-    "peers": (peers, 60), "torch compiled": (torch_compiled, 110), "library": (library, 30),
+    "copy": (memory, 2), "first rules": (first_rules, 50), "large": (large, 20), "graph": (graph, 15), "many": (many, 20),
+    "large bf16": (large_bf16, 15), "extra memory": (extra_memory, 20), "first step": (first_step, 25),
+    "compiled step": (compiled, 40), "new gradients in a graph": (new_gradients, 5), "matrix rules": (matrix_rules, 70),
+    "rules in graphs": (rules_in_graphs, 40), "torch backend": (torch_backend, 40), "modules": (modules, 8), "overflow": (overflow, 8),
+    "long": (long, 15), "sharded": (sharded, 10), "small": (small, 15), "small bf16": (small_bf16, 8), "formats": (formats, 25),
+    "fewer bits": (fewer_bits, 20), "held by graphs": (held_by_graphs, 3), "peers": (peers, 60),
+    "torch compiled": (torch_compiled, 110), "library": (library, 30),
 }  # fmt: skip

@@ -26,7 +26,7 @@ from optlang.backends.triton import lines, source
 from optlang.backends.triton.building import Options, built
 from optlang.backends.triton.layout import layout
 from optlang.backends.triton.scalars import TritonScalars
-from optlang.backends.triton.tables import Tables, table_of
+from optlang.backends.triton.tables import Launch, Tables, table_of
 from optlang.ir import Node
 
 TYPES = {torch.float32: "float32", torch.float64: "float64", torch.bfloat16: "bfloat16", torch.float16: "float16", torch.bool: "int8"}
@@ -166,16 +166,16 @@ def start(loaded: Loaded, placed: Tables, pointers: Tensor, rows: Tensor, drawn:
         placed.room(placed.chunks * kernel.sums), results, placed.levels, placed.below,
     ]  # fmt: skip
     arguments += [placed.shapes, placed.room(placed.lines, rows.dtype)] if kernel.room else []
-    run(placed, arguments)
+    run(placed.launches, arguments)
     return results
 
 
-def run(placed: Tables, arguments: Sequence[Tensor]) -> None:
+def run(launches: Sequence[Launch], arguments: Sequence[Tensor]) -> None:
     """The launches, one behind the other."""
-    device = placed.device
+    device = arguments[0].device
     elsewhere = device.type == "cuda" and device.index != torch.cuda.current_device()
     with torch.cuda.device(device) if elsewhere else nullcontext(), np.errstate(all="ignore"):  # errors of the interpreter
-        for function, table, programs, options in placed.launches:
+        for function, table, programs, options in launches:
             function[(programs,)](table, *arguments, **options)
 
 

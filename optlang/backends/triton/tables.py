@@ -22,6 +22,7 @@ Array = Any  # numpy.ndarray
 BLOCK = 1024
 SPARES = 2  # captures without an ordinary step between them
 Grids = dict[str, list[tuple[Tensor, int, Mapping[str, int]]]]  # the table of each, its programs, and what kernels are compiled for
+Launch = tuple[Any, Tensor, int, Mapping[str, int]]  # a function, the table of its programs, how many these are, and its options
 _held: list[Any] = []  # what captured graphs read
 
 
@@ -41,7 +42,7 @@ class Tables:
         self.grids: Grids = {over: [] for over in found.grids}
         for (over, grid), table in zip(grids, tables, strict=True):
             self.grids[over].append((table, len(grid.table), grid.constants))
-        self.launches: list[tuple[Any, Tensor, int, Mapping[str, int]]] = []  # in order, each with its options
+        self.launches: list[Launch] = []
         self.levels, self.below = kernel.tables.numbers.to(device), kernel.tables.below.to(device)
         self.nothing = torch.zeros(1, dtype=torch.float64, device=device)
         self.width = len(kernel.columns) + source.BESIDE
