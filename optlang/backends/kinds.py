@@ -34,7 +34,8 @@ def masks() -> Array | None:
     sizes, strides = (_place(rows[0], some) for some in (SHAPE, alike[0].stride()))
     if sizes is None or strides is None:
         return None
-    found = np.tile(_in_common(rows), (RANKS, 1))
+    common = _in_common(rows)
+    found = np.tile(common[: int(common.nonzero()[0].max(initial=0)) + 1], (RANKS, 1))  # nothing behind a tensor is read
     for rank in range(RANKS):
         for place in (sizes, strides):
             found[rank, place + rank : place + len(SHAPE)] = 0  # of dimensions that are not there anything may be kept

@@ -104,7 +104,7 @@ class Belongings:
         if not all(type(x) is list for x in lists) or not all(type(x) is dict for x in state.values()):
             raise Unseen
         self._tensors, self._lists, self._state = list(chain.from_iterable(lists)), list(lists), state
-        self._objects = [[key, *chain.from_iterable(value.items())] for key, value in state.items()]
+        self._held, self._objects = list(state.values()), [[key, *chain.from_iterable(value.items())] for key, value in state.items()]
         self._ids, self.looked = _places(lists), np.zeros(len(self._tensors), dtype=np.bool_)
         with_gradient = np.array([p.grad is not None for p in self._tensors], dtype=np.bool_)
         self._arrays = (_numbers(map(len, lists)), _places(self._tensors), with_gradient, self.looked)
