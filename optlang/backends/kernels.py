@@ -40,6 +40,7 @@ class KernelFunctions(Functions):
         self.trouble = ""  # why no kernel could be compiled
         self._outputs: dict[CellCode, tuple[Output, ...]] = {}
         self._kernels: dict[Any, Any] = {}
+        self._refused: dict[Any, str] = {}
 
     @abstractmethod
     def fits(self, bound: Bound) -> bool:
@@ -128,10 +129,16 @@ class KernelFunctions(Functions):
             return Way("torch", SMALL)
         if self.kernel(bound) is not None:
             return Way(self.name_at(bound), TOGETHER)
-        refused = self.refuses(bound, self._outputs[bound.code])
-        if refused:
+        if refused := self._why(bound):
             return Way("torch", f"the rule {refused}")
         return Way("torch", self.trouble or f"there are no such kernels for {bound.weights.dtype} on {bound.weights.device.type}")
+
+    def _why(self, bound: Bound) -> str:
+        """What `refuses` says: it goes over all of a function, and each parameter asks in each step."""
+        key = (bound.code, self.name_at(bound), bound.is_packed)
+        if key not in self._refused:
+            self._refused[key] = self.refuses(bound, self._outputs[bound.code])
+        return self._refused[key]
 
     def name_at(self, bound: Bound) -> str:
         """The backend whose kernels step such a parameter."""
