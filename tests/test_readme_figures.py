@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 FLOWING = " ".join(README.split())  # wherever lines end
 COSTS = README[README.index("## What it costs") : README.index("## A search")]
+BY_TORCH = ["liontopk", "muon", "soap", "shampoo", "galore", "apollo", "scion", "dion", "psgdkron", "sam", "sophiag", "muonwithadamw"]
 NUMBER = r"([-\d.,]+)"
 ZEN = "tests/bench/results/{}-cpu-zen4-{}.json"
 
@@ -59,6 +60,13 @@ def host_of(settings: str, rule: str) -> list[float]:
     """Microseconds of a step with one tensor, and for each further one."""
     found = results(B, "quiet-host-rules")["by rule"][rule]
     return [found["1"][settings], (found["200"][settings] - found["1"][settings]) / 199]
+
+
+def beside(count: str, torch: bool) -> float:
+    """The median, over rules that torch steps or those that C++ steps, of what a step takes after a change over before it."""
+    one, other = (read(f"tests/bench/results/2026-11-30-cpu-xeon-shared-host-rules-{when}.json")["by rule"] for when in ("after", "before"))
+    chosen = [rule for rule in one if (rule in BY_TORCH) == torch]
+    return float(median(one[rule][count]["stay"] / other[rule][count]["stay"] for rule in chosen))
 
 
 def gaps(*formats: str) -> list[float]:
@@ -119,6 +127,8 @@ OF_COSTS: dict[str, Figures] = {  # text around figures: N stands for each
         *host_of("stay", "adamw"), *host_of("all", "adamw")],
     "all rules](tests/bench/results/2026-11-29-cpu-zen4-quiet-host-rules.json)) | N, N, N µs, and N, N, N µs for": lambda: [
         x for place in (0, 1) for x in (host_of("stay", rule)[place] for rule in ("lookahead", "prodigy", "sps"))],
+    "rules that C++ steps, one tensor and 200; twelve that torch steps, 200 | N, N; N |": lambda: [
+        beside("1", torch=False), beside("200", torch=False), beside("200", torch=True)],
     "whose settings or `t` decide a block (there) | N to N µs, and N to N µs for": lambda: [
         x for each in zip(*(host_of("stay", rule) for rule in ("adan", "adopt", "radam", "sgdw", "lars")), strict=True)
         for x in (min(each), max(each))],
