@@ -274,6 +274,7 @@ def test_what_is_spilled_is_told_from_a_table_of_the_program() -> None:
     for words, bytes_ in ((7, 0), (9, 8), (0, 0)):
         assert building.spilled(SimpleNamespace(run=None, n_spills=words, asm={"ptx": text})) == bytes_
     assert building.spilled(SimpleNamespace(run=None, n_spills=3, asm={"ptx": ""})) == 12
+    assert building.spilled(SimpleNamespace(run=None, asm={"ptx": ""})) == 0
 
 
 @pytest.mark.parametrize("architecture", [80, 90])
