@@ -63,7 +63,7 @@ def _texts(rule: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {"cpp": set(), "torch": set(), "triton": set()}
     cpp, make, write = CppFunctions(always=True), TritonFunctions.made, functions.generate
 
-    def library(text: str) -> SimpleNamespace:
+    def library(text: str, **flags: Any) -> SimpleNamespace:
         found["cpp"].add(text)
         return SimpleNamespace(step=None)
 

@@ -54,7 +54,7 @@ def test_parameters_of_a_route_go_their_own_ways() -> None:
 
 
 def test_without_a_compiler_it_is_torch_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(text: str) -> Any:
+    def none(text: str, **flags: Any) -> Any:
         raise build.NoCompiler("there is no C++ compiler")
 
     monkeypatch.setattr(build, "library", none)

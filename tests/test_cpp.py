@@ -169,6 +169,18 @@ def test_draws_are_those_of_philox(distribution: str) -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("scale", ["1", "mean(g)", "mean(g per row)", "mean(g per col)"])
+def test_draws_come_in_blocks(scale: str) -> None:
+    """Of whole tensors or of rows, which end where blocks do not; each kind is compiled once."""
+    rule = program(f"rule R {{ a = {scale}*g  w' = w + a*uniform() - a*uniform() + sum((a*normal())^2) }}")
+    both = pair(rule, tensors([(3, 600), (700, 5), (256, 256), (2, 3, 2, 200)]), seed=5)
+    for _ in range(2):
+        both.step()
+    for kernel in kernels(both.ours):
+        passes = kernel.kernel.text.split("static void pass_0", 1)[1]
+        assert "philox(" not in passes and passes.count("draw<draw_uniform>(") == 2
+
+
 REDUCING = """rule R {
   state m = 0  state s per tensor = 0
   m' = 0.9*m + 0.1*g
@@ -217,14 +229,16 @@ def test_states_that_are_written_before_the_last_pass(dtype: torch.dtype) -> Non
     assert first.count("store(") == 1 and last.count("store(") == 3
 
 
-def test_vectors_are_really_used() -> None:
-    """The machine code of AdamW divides and takes roots eight at a time or more."""
+@pytest.mark.parametrize("more", ["", "\n//" + build.LONG * " "], ids=["short", "long"])
+def test_vectors_are_really_used(more: str) -> None:
+    """The machine code of AdamW divides and takes roots eight at a time or more, also where the compiler does less as a text is long."""
     if not _has("objdump"):
         pytest.skip("there is no objdump here")
     both = pair(ADAMW, tensors([(50_000,)]))
     both.step()
     [kernel] = kernels(both.ours)
-    shown = subprocess.run(["objdump", "-d", build.library(kernel.kernel.text)._name], capture_output=True, text=True, check=True).stdout
+    made = build.library(kernel.kernel.text + more)._name
+    shown = subprocess.run(["objdump", "-d", made], capture_output=True, text=True, check=True).stdout
     assert ("vdivps" in shown and "vsqrtps" in shown and "ymm" in shown) or not Path("/proc/cpuinfo").read_text().count("avx")
 
 

@@ -7,14 +7,17 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
 from optlang.backends import stored
 
 FLAGS = (  # later standards make <cmath> twice as long to read
-    "-std=gnu++14", "-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fPIC", "-shared",
+    "-std=gnu++14", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fPIC", "-shared",
 )  # fmt: skip
+# Where vectors matter, loops ask for them: steps are no shorter with -O3, which takes twice as long, or for long texts with -O2.
+LEVEL, LEVEL_OF_LONG, LONG = ("-O2",), ("-O1", "-fstrict-aliasing", "-finline-small-functions"), 30_000  # characters
 SECONDS = 60  # after which a compiler hangs
 
 
@@ -22,16 +25,17 @@ class NoCompiler(Exception):
     """C++ cannot be compiled here; the message says why, in one line."""
 
 
-def library(text: str, entry: str = "step") -> ctypes.CDLL:
-    """The shared library of a source text, which has a function of that name. Raises NoCompiler."""
-    compiler = _compiler()
-    name = stored.named("kernel", text, *FLAGS, compiler, _version(compiler), stored.processor())
+def library(text: str, entry: str = "step", more: tuple[str, ...] = ()) -> ctypes.CDLL:
+    """The shared library of a source text, which has a function of that name; `more` flags stand behind those of all.
+    Raises NoCompiler."""
+    compiler, flags = _compiler(), (*FLAGS, *(LEVEL if len(text) < LONG else LEVEL_OF_LONG), *more)
+    name = stored.named("kernel", text, *flags, compiler, _version(compiler), stored.processor())
     for place in stored.places(name):
         found = _loaded(place, entry)
         if found is not None:
             return found
         try:
-            _compile(compiler, text, place)
+            _compile(compiler, flags, text, place)
         except OSError:  # no room, or no right to write: the next place
             continue
         found = _loaded(place, entry)
@@ -52,12 +56,12 @@ def _loaded(place: Path, entry: str = "step") -> ctypes.CDLL | None:
     return found
 
 
-def _compile(compiler: str, text: str, place: Path) -> None:
+def _compile(compiler: str, flags: Sequence[str], text: str, place: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="optlang-") as folder:
         source, made = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
         source.write_text(text, encoding="utf-8")
         try:
-            done = subprocess.run([compiler, *FLAGS, str(source), "-o", str(made)], capture_output=True, text=True, timeout=SECONDS)
+            done = subprocess.run([compiler, *flags, str(source), "-o", str(made)], capture_output=True, text=True, timeout=SECONDS)
         except subprocess.TimeoutExpired:
             raise NoCompiler(f"{compiler} took more than {SECONDS} s") from None
         except OSError as problem:
@@ -83,7 +87,10 @@ def _compiler() -> str:
 
 @cache
 def _version(compiler: str) -> str:
+    """The file of a compiler, where links lead, by its size and date: asking the compiler itself takes longer than a step."""
+    file = os.path.realpath(shutil.which(compiler) or compiler)
     try:
-        return subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=10).stdout
-    except (OSError, subprocess.SubprocessError) as problem:
+        found = os.stat(file)
+    except OSError as problem:
         raise NoCompiler(f"{compiler} cannot be run: {problem}") from problem
+    return f"{file} {found.st_size} {found.st_mtime_ns}"

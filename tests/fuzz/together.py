@@ -23,7 +23,7 @@ def noted(texts: dict[str, None]) -> Iterator[None]:
     """Kernels are written down and not compiled: what asks for them goes on without."""
     watch.sees()  # its library is no kernel
 
-    def library(text: str) -> Any:
+    def library(text: str, **flags: Any) -> Any:
         texts[text] = None
         raise build.NoCompiler("noted")
 
@@ -51,5 +51,9 @@ def compiled(texts: Sequence[str], change: Callable[[str], str] = lambda text: t
     for step in steps.values():
         step.restype = None
     single, _ = build.library, watch.sees()
-    with mock.patch.object(build, "library", lambda text: SimpleNamespace(step=steps[text]) if text in steps else single(text)):
+
+    def library(text: str, **flags: Any) -> Any:
+        return SimpleNamespace(step=steps[text]) if text in steps else single(text, **flags)
+
+    with mock.patch.object(build, "library", library):
         yield made

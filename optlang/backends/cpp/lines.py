@@ -31,6 +31,8 @@ def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[No
 class LinedWriter(Writer):
     """One kernel with rows and columns being written."""
 
+    counted = "c"
+
     def room(self) -> Room:
         """What the reductions to lines need."""
         count = {name: sum(kind(n.value) == name and n.op != "count" for n in self.sums) for name in LINES}
@@ -56,7 +58,8 @@ class LinedWriter(Writer):
         return super().spell(node)
 
     def function(self, head: str, lines: Sequence[str]) -> str:
-        used = [n for n, place in self.sums.items() if any(re.search(rf"\bl{place}\b", line) for line in lines)]
+        named = {int(place) for line in lines for place in LINE.findall(line)}
+        used = [n for n, place in self.sums.items() if place in named]
         return super().function(head, [*(f"  double* const {self._line(n)} = {self._start(n)};" for n in used), *lines])
 
     def _line(self, node: Node) -> str:
@@ -92,8 +95,12 @@ class LinedWriter(Writer):
         element = [*self._defined(body, "col"), *self._defined(body, "element"), *map(self._added, sums)]
         element += [f"  {self.stored(target, self.operand(node))}" for node, target in writes]
         row = ["  const i64 at_row = b * x.rows + r;", *self._defined(body, "row"), *self._begun(sums, "row")]
-        row += [f"  #pragma omp simd{clauses([(self.sums[n], n.op) for n in inner])}", "  for (i64 c = 0; c < x.cols; c++) {"]
-        row += ["  const i64 i = at_row * x.cols + c, at_col = b * x.cols + c;", *element, "  }", *self._left(sums, "row", "at_row")]
+        head = f"  #pragma omp simd{clauses([(self.sums[n], n.op) for n in inner])}"
+        place = "  const i64 i = at_row * x.cols + c, at_col = b * x.cols + c;"
+        row += self.behind_draws(body, ("0", "x.cols"), lambda low, high: [
+            head, f"  for (i64 c = {low}; c < {high}; c++) {{", place, *element, "  }",
+        ], "at_row * x.cols + ")  # fmt: skip
+        row += self._left(sums, "row", "at_row")
         lines += ["  for (i64 b = k.first; b < k.last; b++) {", "  const i64 at_matrix = b;", *matrix]
         lines += ["  for (i64 r = k.low; r < k.high; r++) {", *row, "  }", *self._left_of_matrix(sums), "  }"]
         lines += [f"  partial[{self.sums[n]}] = {_total(n, self.sums[n])};" for n in sums if way(n)[1] == "tensor"]
@@ -202,6 +209,8 @@ class LinedWriter(Writer):
         entry = ENTRY.replace("@STAGES", "\n".join(stages))
         return [self.constants(returned, len(self._beside())), header("lined.h"), *functions, self.finish(), entry]
 
+
+LINE = re.compile(r"\bl(\d+)\b")
 
 ENTRY = """
 extern "C" void step(i64 count, const i64* sizes, const i64* starts, char* const* pointers, const number* const* rows,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,7 @@ class Kernel:
 
     A column is a tensor and which part of it: what is stored in blocks has two. `written`: columns that it writes into;
     `sums`: reductions of each tensor; `returned`: numbers handed out; `room`: for values per row and column, if there are any.
+    `thorough`: has functions, of draws or codes, that are a tenth to a half slower where compilers do not all they can.
     """
 
     text: str
@@ -38,6 +39,7 @@ class Kernel:
     sums: int
     returned: int
     room: Room | None = None
+    thorough: bool = False
 
 
 def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], double: bool) -> Kernel:
@@ -58,9 +60,12 @@ def header(name: str) -> str:
 class Writer(Passes):
     """One kernel being written."""
 
+    counted = "i"  # by loops over elements
+
     def __init__(self, outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], number: str) -> None:
         super().__init__(outputs, slots, types)
         self.number = number
+        self.draws = any(n.op == "random" for n in self.order)
         self.ahead = self.early(lambda target: self.types[target] == number)
         self.reread: dict[Node, Node] = {}  # what the pass being written reads from these tensors
 
@@ -69,8 +74,9 @@ class Writer(Passes):
         body = self.functions(returned)
         types = [f"typedef {self.number} number;", "typedef Of<number> Tensor;"]
         forms = {kind.form.name for kind in self.types.values() if isinstance(kind, Packed)}
-        text = "\n".join([header("prelude.h"), *storage(forms), *types, *body])
-        return Kernel(text, tuple(self.columns), self.written, len(self.sums), returned, self.room())
+        draws = [header("draws.h")] if self.draws else []
+        text = "\n".join([header("prelude.h"), *draws, *storage(forms), *types, *body])
+        return Kernel(text, tuple(self.columns), self.written, len(self.sums), returned, self.room(), bool(forms) or self.draws)
 
     def functions(self, returned: int) -> list[str]:
         """The functions of the kernel, the one that is called as the last."""
@@ -106,10 +112,25 @@ class Writer(Passes):
         self, elements: Sequence[Node], sums: Sequence[Node], writes: Sequence[tuple[Node, Node]], ends: tuple[str, str] = ("low", "high")
     ) -> list[str]:
         """Over the elements between two ends."""
-        lines = [f"  #pragma omp simd{clauses([(self.sums[n], n.op) for n in sums])}", f"  for (i64 i = {ends[0]}; i < {ends[1]}; i++) {{"]
-        lines += [f"  {self.definition(n)}" for n in elements]
+        lines = [f"  {self.definition(n)}" for n in elements]
         lines += [f"    {self.accumulated(n)}" for n in sums]
-        return [*lines, *(f"    {self.stored(target, self.operand(node))}" for node, target in writes), "  }"]
+        lines += [f"    {self.stored(target, self.operand(node))}" for node, target in writes]
+        head = f"  #pragma omp simd{clauses([(self.sums[n], n.op) for n in sums])}"
+        return self.behind_draws(elements, ends, lambda low, high: [head, f"  for (i64 i = {low}; i < {high}; i++) {{", *lines, "  }"])
+
+    def behind_draws(
+        self, elements: Sequence[Node], ends: tuple[str, str], loop: Callable[[str, str], list[str]], before: str = ""
+    ) -> list[str]:  # fmt: skip
+        """`loop` over elements between two ends; where some are drawn, block by block. `before`: what is added to get their places."""
+        draws = [n for n in elements if n.op == "random"]
+        if not draws:
+            return loop(*ends)
+        lines = [f"  for (i64 begin = {ends[0]}; begin < {ends[1]}; begin += DRAWN) {{"]
+        lines += [f"  const i64 end = begin + DRAWN < {ends[1]} ? begin + DRAWN : {ends[1]};"]
+        for name, (distribution, site) in [(self.names[n], n.value) for n in draws]:
+            places = f"{before}begin, {before}end"
+            lines += [f"  number drawn_{name}[DRAWN];", f"  draw<draw_{distribution}>({places}, x.counter, {site}u, drawn_{name});"]
+        return [*lines, *loop("begin", "end"), "  }"]
 
     def _loops(
         self, elements: Sequence[Node], sums: Sequence[Node], writes: Sequence[tuple[Node, Node]]
@@ -194,8 +215,7 @@ class Writer(Passes):
         if node.op in REDUCTIONS:
             return "(number)x.size" if node.op == "count" else f"(number)x.sums[{self.sums[node]}]"
         if node.op == "random":
-            distribution, site = node.value
-            return f"(number)draw_{distribution}(philox((u64)i, x.counter[0], {site}u, x.counter[1], x.counter[2]))"
+            return f"drawn_{self.names[node]}[{self.counted} - begin]"
         if node.op == "pow" and (exponent := whole_power(node.args[1])):
             return f"whole_power<{exponent}>({self.operand(node.args[0])})"
         return OPS[node.op].cpp.format(*(self.operand(arg) for arg in node.args))
