@@ -32,7 +32,8 @@ def problem(code: str, message: str, help: str = "", name: str = "<optlang>") ->
 @cache
 def index() -> dict[str, Path]:
     """Every library file by its stem in lower case, families in alphabetical order."""
-    return {path.stem.lower(): path for path in sorted(folder("library").rglob("*.opt"))}
+    found = sorted((place, name) for place, _, names in os.walk(folder("library")) for name in names if name.endswith(".opt"))
+    return {name.removesuffix(".opt").lower(): Path(place, name) for place, name in found}
 
 
 def names() -> list[str]:

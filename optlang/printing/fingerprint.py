@@ -10,7 +10,6 @@ from difflib import unified_diff
 from hashlib import sha256
 
 from optlang import ir
-from optlang.printing.rule_text import to_opt
 
 FINGERPRINT = "fingerprint"  # of a group in a state dict
 RULES = "rules"  # of a state dict: the texts by their fingerprints
@@ -19,12 +18,14 @@ MOST_LINES = 12
 
 def text_of(program: ir.Program) -> str:
     """The equations as `.opt` text, without what does not change a step."""
+    from optlang.printing.rule_text import to_opt  # noqa: PLC0415 - optimizers know the names above, and seldom ask for a text
+
     return to_opt(_bare(program))
 
 
 def fingerprint_of(program: ir.Program) -> str:
     """Twelve hexadecimal digits, the same on every machine."""
-    return sha256(to_opt(replace(_bare(program), name="R", names=())).encode()).hexdigest()[:12]
+    return sha256(text_of(replace(program, name="R", names=())).encode()).hexdigest()[:12]
 
 
 def _bare(program: ir.Program) -> ir.Program:

@@ -21,7 +21,6 @@ from optlang.ops import ASKING, CALLS
 from optlang.plan import refuses_others, sees_all
 from optlang.printing.fingerprint import fingerprint_of, text_of
 from optlang.runtime import captured, precision
-from optlang.runtime.differentiable import Differentiable
 from optlang.runtime.naming import Naming
 from optlang.runtime.settings import Settings
 from optlang.runtime.sharded import reduces
@@ -103,8 +102,7 @@ class Case:
         key = (*self._key(hypers), differentiable, guard, parts)
         if key not in self._executables:
             program = self.shaped(hypers)
-            made = Differentiable(program) if differentiable else self._way.compiled(program, guard, parts)
-            self._executables[key] = made
+            self._executables[key] = _differentiable(program) if differentiable else self._way.compiled(program, guard, parts)
         return (self.label, *key), self._executables[key]
 
     def moved(self, hypers: Mapping[str, Any]) -> str:
@@ -179,6 +177,12 @@ class Case:
             raise ValueError(
                 f"{self.program.name} has {whole}, so all groups need the same {', '.join(names)}, which shapes the program"
             )
+
+
+def _differentiable(program: ir.Program) -> Executable:
+    from optlang.runtime.differentiable import Differentiable  # noqa: PLC0415 - only who learns settings pays for it
+
+    return Differentiable(program)
 
 
 def cases_of(what: ir.Program | ir.Routing, relower: Relower, way: Way) -> list[Case]:

@@ -13,7 +13,6 @@ from optlang import ir
 from optlang.runtime import sharded
 from optlang.runtime.cases import Case
 from optlang.runtime.describing import assigned, description, mistakes, stepped
-from optlang.runtime.differentiable import refuses
 from optlang.runtime.memory import overlap
 from optlang.runtime.naming import CYCLED, OWN_KEYS, Group, name_in
 from optlang.runtime.options import OPTIONS, check_options
@@ -144,11 +143,8 @@ class Grouped(torch.optim.Optimizer):
         case.settings.complete(group, self._given[case.label], settings)
         hypers = case.settings.read(group, f" (group {len(self.param_groups)})")
         program = case.shaped(hypers)
-        why = refuses(program) or ("has values per model, which in a route are over the parameters of all rules" if case.sees_all else "")
-        if group.get("differentiable", self.defaults["differentiable"]) and why:
-            raise ValueError(f"{program.name} cannot be differentiable: it {why}")
-        if group.get("differentiable", self.defaults["differentiable"]) and not case.keeps_float32:
-            raise ValueError(f"{program.name} cannot be differentiable with state or weights in fewer bits: rounding has no gradient")
+        if group.get("differentiable", self.defaults["differentiable"]):
+            _check_differentiable(case, program)
         if group.get("capturable", self.defaults["capturable"]):
             case.check_capturable()
         number = len(self.param_groups)
@@ -228,3 +224,13 @@ class Grouped(torch.optim.Optimizer):
     def describe(self) -> str:
         """What is optimized by which rule, and the memory that its states take."""
         return description(self)
+
+
+def _check_differentiable(case: Case, program: ir.Program) -> None:
+    """Raises ValueError for a rule through whose steps nothing is learned."""
+    from optlang.runtime.differentiable import refuses  # noqa: PLC0415 - only who learns settings pays for it
+
+    if why := refuses(program) or ("has values per model, which in a route are over the parameters of all rules" if case.sees_all else ""):
+        raise ValueError(f"{program.name} cannot be differentiable: it {why}")
+    if not case.keeps_float32:
+        raise ValueError(f"{program.name} cannot be differentiable with state or weights in fewer bits: rounding has no gradient")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from optlang.printing.fingerprint import FINGERPRINT, RULES
-from optlang.runtime import checkpoint, foreign
+from optlang.runtime import checkpoint
 from optlang.runtime.grouped import Grouped
 
 
@@ -35,6 +35,8 @@ class Saved(Grouped):
         given: Any = dict(state_dict) if isinstance(state_dict, Mapping) else state_dict
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             given = hook(self, given) or given
+        from optlang.runtime import foreign  # noqa: PLC0415 - only who loads pays for it
+
         if isinstance(given, Mapping) and len(self.cases) == 1 and foreign.is_foreign(given):
             given = foreign.converted(self.cases[0], given)
         checkpoint.check(self, given)

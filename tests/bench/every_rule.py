@@ -1,8 +1,9 @@
 """First steps and memory of every rule that the cpp backend has kernels for: `python tests/bench/every_rule.py --json out.json`.
 
 Seconds of the processor, those of the compiler included, beyond torch and what it imports for its own optimizers: each rule starts
-anew in a process that has these and nothing of ours, once with an empty cache and once with what the first one left. Memory: what a
-later step of C++ takes at its peak and gives back, in percent of the parameters; gradients that a rule asks the model for count.
+anew in a process that has these and nothing of ours, once with an empty cache and once with what the first one left. Our modules come
+as Python keeps them, compiled, whatever PYTHONDONTWRITEBYTECODE says. Memory: what a later step of C++ takes at its peak and gives
+back, in percent of the parameters; gradients that a rule asks the model for count.
 """
 
 from __future__ import annotations
@@ -132,6 +133,8 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     torch.optim.SGD(weights([()]))  # imports torch's compiler
+    sys.dont_write_bytecode = False
+    of("adamw")  # compiles our modules
     names = chosen.rules or sorted(path.stem for path in (ROOT / "library").rglob("*.opt") if path.stem != "std")
     found = {}
     for name in names:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from optlang import ir
 from optlang.backends.arrays import write
-from optlang.backends.base import NOT_YET, Backend, Cell, Executable, Math, Step, Way
+from optlang.backends.base import NOT_YET, Backend, Cell, Executable, Math, Repeat, Step, Way
 from optlang.backends.device_scalars import is_on_device
 from optlang.backends.formats import PLAIN, REST, Storage
 from optlang.backends.interpreter import Code, Run
@@ -31,10 +31,8 @@ from optlang.backends.repeat import same
 from optlang.backends.torch.barriers import cross
 from optlang.backends.torch.binding import Binding
 from optlang.backends.torch.code import CellCode, Output, generate
-from optlang.backends.torch.decided import Decided, lasts
 from optlang.backends.torch.functions import COMPILE_FROM, Bound, Functions
 from optlang.backends.torch.shared import SharedRun, first_value, of_shape
-from optlang.backends.torch.staged import staged
 from optlang.backends.torch.views import like
 from optlang.backends.torch.work import Pass, Work, new_state, truth_of
 from optlang.backends.writing import write_all
@@ -162,11 +160,11 @@ class TorchExecutable:
         """Finds what takes the same step again, if another one is like it. What is kept for that takes as long as it saves."""
         changing = [c for c in self._conditions if c.hypers or c.reads_t]
         decided = frozenset(work.truth for work in now.works)
-        step.passes = decided not in self._passed and not lasts(changing, step.cells)
+        step.passes = bool(changing) and decided not in self._passed and not _lasts(changing, step.cells)
         self._passed |= {decided} if step.passes else set()
         tables = None if step.passes else self._functions.tables(step.cells, calls, now.compiled)
-        again = tables if tables is None or self._is_plain else staged(self, now, tables, levels)
-        step.again = Decided(again, changing, step.cells) if again and changing else again
+        again = tables if tables is None or self._is_plain else _staged(self, now, tables, levels)
+        step.again = _decided(again, changing, step.cells) if again and changing else again
 
     def _begin(self, step: Step, compiled: bool) -> Pass:
         run = self._run(step) if self._shares else None
@@ -276,6 +274,27 @@ class TorchExecutable:
 
     def _call(self, code: CellCode, work: Work, now: Pass, states: Any) -> Any:
         return self._functions.run(self._bound(code, work, now, states), now.compiled)
+
+
+# What only some rules need is imported with the first of them.
+
+
+def _lasts(changing: Sequence[HostScalars], cells: Sequence[Cell]) -> bool:
+    from optlang.backends.torch.decided import lasts  # noqa: PLC0415
+
+    return lasts(changing, cells)
+
+
+def _decided(tables: Any, changing: Sequence[HostScalars], cells: Sequence[Cell]) -> Repeat:
+    from optlang.backends.torch.decided import Decided  # noqa: PLC0415
+
+    return Decided(tables, changing, cells)
+
+
+def _staged(executable: TorchExecutable, now: Pass, tables: Any, levels: Sequence[Sequence[Barrier]]) -> Repeat | None:
+    from optlang.backends.torch.staged import staged  # noqa: PLC0415
+
+    return staged(executable, now, tables, levels)
 
 
 def _nothing() -> None:

@@ -17,7 +17,6 @@ from optlang.backends.formats import Packed
 from optlang.backends.repeat import Tables, fits
 from optlang.backends.torch import batches as torch_batches
 from optlang.backends.torch.code import CellCode, Output, generate
-from optlang.backends.torch.compiling import first_call
 from optlang.backends.torch.loading import load
 from optlang.backends.torch.tables import Joined
 from optlang.backends.torch.views import alone, flat, put_back, view
@@ -195,6 +194,8 @@ class Functions:
         tensors, s, counter = [alone(x) for x in tensors], alone(s), None if counter is None else alone(counter)
         key = (code, s.device, *((type(x), x.dtype, x.ndim, x.shape[:1] == (1,)) for x in tensors))
         if key not in self._compiled:
+            from optlang.backends.torch.compiling import first_call  # noqa: PLC0415 - kernels do without
+
             self._compiled[key], result = first_call(code, tensors, s, counter, first)
             return result
         return self._compiled[key](*tensors, s, counter, first)
