@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from optlang import diagnose, forms, ir, library, lower, ops
 from optlang.errors import MOST_FINDINGS, Diagnostic, OptError, Source, did_you_mean
 from optlang.front import parser
-from optlang.front.syntax import File, Route
+from optlang.front.syntax import Route
 from optlang.front.syntax import Rule as RuleItem
 
 if TYPE_CHECKING:
@@ -76,9 +76,10 @@ def check(arguments: argparse.Namespace) -> int:
     for name in expand(arguments.files):
         count += 1
         try:
-            file, about = diagnose.read(read(name), arguments.pedantic)
+            lowered: lower.Lowered = {}
+            _, about = diagnose.read(read(name), arguments.pedantic, lowered)
             found.extend(about)
-            notes.extend([] if about else extra_passes(file))
+            notes.extend([] if about else extra_passes(lowered))
             notes.extend([f"{name}: reading stopped after {MOST_FINDINGS} findings"] * (len(about) == MOST_FINDINGS))
         except OptError as error:
             found.extend(error.diagnostics)
@@ -92,10 +93,12 @@ def check(arguments: argparse.Namespace) -> int:
     return 2 if unread or not count else 1 if wrong else 0
 
 
-def extra_passes(file: File) -> list[str]:
+def extra_passes(lowered: lower.Lowered) -> list[str]:
     """What each rule asks of the model in a step besides one gradient."""
     notes = []
-    for program in lower.programs(file):
+    for program in lowered.values():
+        if isinstance(program, ir.Routing):
+            continue
         nodes = ir.walk(program.roots())
         gradients, products, losses = (sum(node.op == op for node in nodes) for op in ops.CALLS)
         asks = [f"{gradients} more gradient{'s' * (gradients > 1)}"] * (gradients > 0)

@@ -17,13 +17,14 @@ def diagnose(source: Source, pedantic: bool = False) -> list[Diagnostic]:
     return read(source, pedantic)[1]
 
 
-def read(source: Source, pedantic: bool = False) -> tuple[File, list[Diagnostic]]:
-    """The tree of all that can be read, and the findings, MOST_FINDINGS of them at most."""
+def read(source: Source, pedantic: bool = False, lowered: lower.Lowered | None = None) -> tuple[File, list[Diagnostic]]:
+    """The tree of all that can be read, and the findings, MOST_FINDINGS of them at most. What nothing is wrong with goes into
+    `lowered`."""
     file, found = parser.parse(source)
     if any(d.code == "L02" for d in found):
         return file, found
     broken = _words_of_lines(source, found)
-    deeper = lower.check(file, pedantic and not found)  # lints would speak of what could not be read
+    deeper = lower.check(file, pedantic and not found, lowered)  # lints would speak of what could not be read
     findings = [*found, *(d for d in deeper if not (found and _follows(d, broken)))]
     return file, sorted(findings, key=lambda d: (d.source is not source, d.span))[:MOST_FINDINGS]
 

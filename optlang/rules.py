@@ -46,7 +46,8 @@ class Rule:
         from optlang import diagnose, lower  # noqa: PLC0415 - a rule that an earlier process has kept is not read again
 
         source = library.pinned(source)
-        file, found = diagnose.read(source)
+        whole: lower.Lowered = {}
+        file, found = diagnose.read(source, lowered=whole)
         errors = [d for d in found if d.severity == "error"]
         if errors:
             raise OptError(errors)
@@ -55,7 +56,7 @@ class Rule:
         if not isinstance(rule, str | None):
             raise TypeError(f"`rule` is the name of a rule, not {type(rule).__name__}")
         self._item = lower.choose(file, _named_like_the_file(file) if rule is None else rule)
-        self.program: Program | Routing = self.lowered({})
+        self.program: Program | Routing = whole[self._item.name] if self._item.name in whole else self.lowered({})
 
     def lowered(self, baked: dict[str, Any]) -> Program | Routing:
         """The program for other values of the whole-number and truth hypers that shape it."""

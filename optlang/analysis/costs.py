@@ -28,8 +28,13 @@ def truth_of(plan: Plan, facts: dict[str, int], t: int) -> Truth:
 def truths_of(plan: Plan, facts: dict[str, int], steps: Iterable[int]) -> Iterator[Truth]:
     """The same for several steps."""
     hypers = {h.name: h.default for h in plan.program.hypers}
+    together = HostScalars(plan.conditions)
     conditions = [HostScalars([condition]) for condition in plan.conditions]
-    return (tuple(_told(condition, hypers, t, facts) for condition in conditions) for t in steps)
+    for t in steps:
+        try:
+            yield tuple(map(bool, together(hypers, t, facts)))
+        except MissingFact:
+            yield tuple(_told(condition, hypers, t, facts) for condition in conditions)
 
 
 def _told(condition: HostScalars, hypers: dict[str, Any], t: int, facts: dict[str, int]) -> bool | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
@@ -55,12 +55,12 @@ class Footprint:
     @property
     def floor(self) -> float:
         """Bytes read and written where each stage reads what it needs once."""
-        return self._average({truth: sum(self._once(stage) for stage in stages(self.plan, truth)) for truth in self.truths})
+        return self._average({truth: sum(self._once(stage) for stage in self._stages(truth)) for truth in self.truths})
 
     @property
     def moved(self) -> float:
         """Bytes read and written by the passes of generated kernels."""
-        return self._average({truth: sum(self._by_passes(stage) for stage in stages(self.plan, truth)) for truth in self.truths})
+        return self._average({truth: sum(self._by_passes(stage) for stage in self._stages(truth)) for truth in self.truths})
 
     @property
     def moved_by_cpp(self) -> float:
@@ -69,7 +69,7 @@ class Footprint:
 
     def cpp_bytes(self, truth: Truth) -> float:
         """What C++ reads and writes in a step that takes such blocks."""
-        return sum(self._by_passes(stage, ahead=True) for stage in stages(self.plan, truth))
+        return sum(self._by_passes(stage, ahead=True) for stage in self._stages(truth))
 
     @property
     def passes(self) -> float:
@@ -78,7 +78,7 @@ class Footprint:
 
     def passes_of(self, truth: Truth) -> int:
         """In a step that takes such blocks."""
-        return sum(len(self._passes(stage)) for stage in stages(self.plan, truth))
+        return sum(len(self._passes(stage)) for stage in self._stages(truth))
 
     @property
     def traffic(self) -> list[tuple[set[str], set[str]]]:
@@ -86,19 +86,19 @@ class Footprint:
         truth = max(self.truths, key=lambda one: self.truths[one])
         return [
             (set(map(_name, read)), set(map(_name, written)))
-            for stage in stages(self.plan, truth) for read, written in self._over_elements(stage, ahead=True)
+            for stage in self._stages(truth) for read, written in self._over_elements(stage, ahead=True)
         ]  # fmt: skip
 
     @property
     def launches(self) -> float:
         """Kernels that Triton launches for the whole model, whatever its number of parameters; 0 where it launches none."""
-        found = {truth: sum(map(self._launches, stages(self.plan, truth))) for truth in self.truths}
+        found = {truth: sum(map(self._launches, self._stages(truth))) for truth in self.truths}
         return self._average(found) * self.count
 
     @property
     def refused(self) -> str:
         """Why kernels cannot be generated for a stage, so that torch computes it; else empty."""
-        reasons = (self._refuses(_outputs(stage)) for truth in self.truths for stage in stages(self.plan, truth))
+        reasons = (self._refuses(_outputs(stage)) for truth in self.truths for stage in self._stages(truth))
         return next(filter(None, reasons), "")
 
     def _refuses(self, outputs: Sequence[Output]) -> str:
@@ -108,6 +108,21 @@ class Footprint:
     @cached_property
     def count(self) -> int:
         return prod(self.shape)
+
+    def of(self, form: str) -> Footprint:
+        """With states in another format: which blocks the steps take is the same."""
+        other = replace(self, form=form)
+        vars(other).update(truths=self.truths, _found=self._found)
+        return other
+
+    @cached_property
+    def _found(self) -> dict[Truth, list[Stage]]:
+        return {}
+
+    def _stages(self, truth: Truth) -> list[Stage]:
+        if truth not in self._found:
+            self._found[truth] = stages(self.plan, truth)
+        return self._found[truth]
 
     @cached_property
     def truths(self) -> Mapping[Truth, int]:
@@ -212,7 +227,7 @@ def _of_shape(plan: Plan, shape: tuple[int, ...]) -> str:
     plain = Footprint(plan, shape)
     rows = [("state", "kept", "floor", "moved", "of fp32")]
     for form in STATE_FORMATS:
-        one = Footprint(plan, shape, form)
+        one = plain.of(form)
         moved = "?" if one.refused else f"{one.moved:.2f}"
         rows.append((form, f"{one.kept:.2f}", f"{one.floor:.2f}", moved, f"{one.floor / plain.floor:.2f}"))
     rows = rows[:2] if all(row[1:] == rows[1][1:] for row in rows[1:]) else rows

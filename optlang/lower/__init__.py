@@ -21,9 +21,10 @@ from optlang.lower.modules import Module
 from optlang.resources import deep_recursion
 from optlang.types import ELEMENT, Type
 
-__all__ = ["check", "choose", "lower", "programs"]
+__all__ = ["Lowered", "check", "choose", "lower"]
 
 Baked = Mapping[str, Setting]
+Lowered = dict[str, ir.Program | ir.Routing]
 
 
 def lower(file: syntax.File, name: str = "", baked: Baked | None = None) -> ir.Program | ir.Routing:
@@ -40,14 +41,6 @@ def lower(file: syntax.File, name: str = "", baked: Baked | None = None) -> ir.P
     if result is None or found:
         raise OptError(_in_order(file, found))
     return result
-
-
-def programs(file: syntax.File) -> list[ir.Program]:
-    """Every rule of a file without errors."""
-    with deep_recursion():
-        module = modules.read(file)
-        found = [_lower_item(module, item, {})[0] for item in file.items if isinstance(item, syntax.Rule)]
-    return [program for program in found if isinstance(program, ir.Program)]
 
 
 def choose(file: syntax.File, name: str = "") -> syntax.Rule | syntax.Route:
@@ -67,8 +60,9 @@ def choose(file: syntax.File, name: str = "") -> syntax.Rule | syntax.Route:
     raise OptError([Diagnostic("R09", message, items[0].name_span, help=advice, source=file.source)])
 
 
-def check(file: syntax.File, pedantic: bool = False) -> list[Diagnostic]:
-    """Every finding about the rules, functions and routes of a file, in the order of their places."""
+def check(file: syntax.File, pedantic: bool = False, lowered: Lowered | None = None) -> list[Diagnostic]:
+    """Every finding about the rules, functions and routes of a file, in the order of their places. Rules and routes without any
+    go into `lowered`."""
     with deep_recursion():
         module = modules.read(file)
         found = list(module.diagnostics)
@@ -85,6 +79,8 @@ def check(file: syntax.File, pedantic: bool = False) -> list[Diagnostic]:
                 continue
             program, about = _lower_item(module, item, {}, spent)
             found.extend(about)
+            if lowered is not None and program is not None and not about:
+                lowered[item.name] = program
             wrong = any(d.severity == "error" for d in found)  # then the program may lack what could not be read
             if pedantic and isinstance(program, ir.Program) and not (wrong or program.unreadable):
                 found.extend(_lints(program, file))
