@@ -6,24 +6,11 @@ from collections.abc import Iterable, Sequence
 
 from optlang.ir.nodes import Node, fold, walk
 from optlang.ops import OPS
-from optlang.types import Extent
-
-
-def _gathers(node: Node) -> bool:
-    """Whether a node reduces over several parameters or groups: of these it takes all to know it."""
-    return isinstance(node.value, Extent) and bool(node.args) and node.value.rank < node.args[0].type.extent.rank
 
 
 def on_host(roots: Iterable[Node]) -> dict[Node, bool]:
     """Which nodes are numbers that hypers, `t` and static facts alone decide: computed once per step in float64."""
-    leaves = ("const", "hyper", "t", "fact")
-
-    def known(node: Node, args: tuple[bool, ...]) -> bool:
-        if not node.args:
-            return node.op in leaves
-        return all(args) and node.type.extent.level != "array" and not _gathers(node)
-
-    return fold(roots, known)
+    return {node: node.host for node in walk(roots)}
 
 
 def is_static(roots: Iterable[Node], baked: frozenset[str] = frozenset()) -> dict[Node, bool]:
@@ -31,7 +18,7 @@ def is_static(roots: Iterable[Node], baked: frozenset[str] = frozenset()) -> dic
 
     def known(node: Node, args: tuple[bool, ...]) -> bool:
         if node.args:
-            return all(args) and not _gathers(node)
+            return all(args) and not node.gathers
         return node.op in ("const", "fact") or (node.op == "hyper" and node.value in baked)
 
     return fold(roots, known)

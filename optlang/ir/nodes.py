@@ -19,21 +19,33 @@ from optlang.types import BOOL_HOST, ELEMENT, HOST, INT_HOST, MODEL, REAL_HOST, 
 R = TypeVar("R")
 Value = Any  # a hashable constant that belongs to the node: a number, a name, an extent, (distribution, site)
 Key = tuple[Any, ...]
+KNOWN = ("const", "hyper", "t", "fact")  # leaves that are known before a step
 SPREADING = ("map", "select", "window", "model")  # operators that take values per run as values per element where they must
 
 
 class Node:
-    """One expression. Made by `make` and the short forms below, never by the constructor."""
+    """One expression. Made by `make` and the short forms below, never by the constructor.
 
-    __slots__ = ("__weakref__", "args", "op", "type", "value")
+    `host`: whether hypers, `t` and static facts alone decide it, so that it is computed once per step in float64.
+    """
+
+    __slots__ = ("__weakref__", "args", "host", "op", "type", "value")
 
     op: str
     args: tuple[Node, ...]
     value: Value
     type: Type
+    host: bool
 
     def __init__(self, op: str, args: tuple[Node, ...], value: Value, type_: Type) -> None:
         self.op, self.args, self.value, self.type = op, args, value, type_
+        inside = all(a.host for a in args) and type_.extent.level != "array" and not self.gathers
+        self.host = inside if args else op in KNOWN
+
+    @property
+    def gathers(self) -> bool:
+        """Whether it reduces over several parameters or groups: of these it takes all to know it."""
+        return isinstance(self.value, Extent) and bool(self.args) and self.value.rank < self.args[0].type.extent.rank
 
     def __repr__(self) -> str:
         inside = ", ".join([*([repr(self.value)] if self.value is not None else []), *(f"<{a.op}>" for a in self.args)])

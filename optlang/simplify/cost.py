@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from optlang.ir import Node, on_host, walk
+from optlang.ir import Node, walk
 from optlang.ops import OPS
 from optlang.types import Extent
 
@@ -32,12 +32,12 @@ def size(extent: Extent) -> float:
     return SHARE.get((extent.rows, extent.cols), 1.0) if extent.level == "array" else SMALL
 
 
-def operation(node: Node, host: bool) -> float:
+def operation(node: Node) -> float:
     """The cost of one node, its operands left out."""
     if not node.args and node.op != "random":
         return 0.0
     weight = _weight(node)
-    if host:
+    if node.host:
         return HOST * weight
     reduces = OPS[node.op].role == "reduce"
     return weight * max(size(node.type.extent), size(node.args[0].type.extent) if reduces else 0.0)
@@ -54,6 +54,4 @@ def _weight(node: Node) -> float:
 
 def cost(roots: Iterable[Node]) -> float:
     """The cost of all nodes below the roots, each once."""
-    roots = list(roots)
-    host = on_host(roots)
-    return sum(operation(node, host[node]) for node in walk(roots))
+    return sum(map(operation, walk(roots)))

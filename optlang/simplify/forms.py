@@ -34,7 +34,7 @@ def _clusters(view: View) -> Iterator[tuple[Node, Match]]:
     """Roots, larger first, with the operations below them that nobody else reads. Only such in which something may cancel."""
     taken: set[Node] = set()
     for root in reversed(view.order):
-        if root.op not in RATIONAL or root in taken or view.host[root]:
+        if root.op not in RATIONAL or root in taken or root.host:
             continue
         inside = _inside(root, view)
         taken.update(inside)
@@ -48,7 +48,7 @@ def _inside(root: Node, view: View) -> dict[Node, None]:
     stack = [root]
     while stack and len(found) <= MOST:
         for arg in stack.pop().args:
-            if _rational(arg) and not view.host[arg] and arg not in found and view.users[arg] <= set(found):
+            if _rational(arg) and not arg.host and arg not in found and view.users[arg] <= set(found):
                 found[arg] = None
                 stack.append(arg)
     return found
@@ -76,6 +76,6 @@ def _best(root: Node, match: Match, view: View, judge: Judge) -> Node | None:
     found = proposals(root, leaves, judge.hypers, judge.nonnegative)
     cheaper = [(gain(root, form, match, view), form) for form in found if fits(form, root.type, root in view.shaped)]
     for value, form in sorted(cheaper, key=lambda pair: -pair[0]):
-        if value > 0 and same_place(root, form, match, view.host) and judge.accepts(root, form, leaves):
+        if value > 0 and same_place(root, form, match) and judge.accepts(root, form, leaves):
             return form
     return None

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from optlang.host import MAPS
-from optlang.ir import Bounds, Hyper, Node, on_host, walk
+from optlang.ir import Bounds, Hyper, Node, walk
 from optlang.meaning import number
 from optlang.simplify.matching import above
 
@@ -37,16 +37,14 @@ def accepts(
     before: Node, after: Node, leaves: frozenset[Node], hypers: Mapping[str, Hyper], nonnegative: frozenset[Node] = frozenset()
 ) -> bool:
     """Whether `after` may replace `before`. Both are looked into down to `leaves`; forms that cannot be sampled may not."""
-    host = on_host([before, after, *leaves])
-    read = {n.value for n in walk([leaf for leaf in leaves if host[leaf]]) if n.op == "hyper"}
+    read = {n.value for n in walk([leaf for leaf in leaves if leaf.host]) if n.op == "hyper"}
     settings = tuple(sorted((name, h.default, h.bounds, h.kind) for name, h in hypers.items() if name in read))
     return _accepts(before, after, leaves, settings, leaves & nonnegative)
 
 
 @lru_cache(4096)
 def _accepts(before: Node, after: Node, leaves: frozenset[Node], settings: tuple[Any, ...], nonnegative: frozenset[Node]) -> bool:
-    host = on_host([before, after, *leaves])
-    sampled = frozenset(leaf for leaf in leaves if not host[leaf])  # what is known before the step is computed from its own leaves
+    sampled = frozenset(leaf for leaf in leaves if not leaf.host)  # what is known before the step is computed from its own leaves
     if any(n.op not in SAMPLED for root in (before, after) for n in above(root, sampled) if n.args):
         return False
     with np.errstate(all="ignore"):
@@ -90,16 +88,14 @@ class Samples:
     """Values for the leaves of two forms, and the values of the forms on them."""
 
     def __init__(self, before: Node, after: Node, leaves: frozenset[Node], settings: tuple[Any, ...], nonnegative: frozenset[Node]) -> None:
-        self.host = on_host([before, after, *leaves])
         self.random = np.random.default_rng(20140612)
         self.near = np.random.default_rng(1962)  # apart, so that the other rows are as ever
         self.edge = self.near.choice(EDGES, (TOGETHER, 1))
         self.leaves: dict[Node, Array] = {}
-        order = walk([before, after])
-        for node in order:
-            if node in leaves and not self.host[node]:
+        for node in walk([before, after]):
+            if node in leaves and not node.host:
                 self.leaves[node] = self._tensor(node, node in nonnegative)
-            elif not node.args and self.host[node]:
+            elif not node.args and node.host:
                 known = self._known(node, settings)
                 self.leaves[node] = np.concatenate([known, known[:TOGETHER]]) if np.ndim(known) else known
 
@@ -148,8 +144,8 @@ class Samples:
         """The root at every sample, tensors in `dtype`, numbers known before the step in float64 and rounded once."""
         found: dict[Node, Array] = {}
         for node in above(root, frozenset(self.leaves)):
-            args = [self._value(arg, found, dtype, self.host[node]) for arg in node.args]
-            found[node] = _apply(node, args) if self.host[node] else _as(_apply(node, args), dtype)
+            args = [self._value(arg, found, dtype, node.host) for arg in node.args]
+            found[node] = _apply(node, args) if node.host else _as(_apply(node, args), dtype)
         return self._value(root, found, dtype, False)
 
     def _value(self, node: Node, found: dict[Node, Array], dtype: Any, exact: bool) -> Array:

@@ -24,49 +24,60 @@ class Match:
     remaining: Extent | str | None = None
 
 
-def matches(pattern: Pattern, node: Node, host: Mapping[Node, bool]) -> Iterator[Match]:
+def matches(pattern: Pattern, node: Node) -> Iterator[Match]:
     """Every way in which a pattern fits a node."""
-    return _fit(pattern, node, host, Match())
+    return _fit(pattern, node, Match()) if _may_fit(pattern, node) else iter(())
 
 
-def _fit(pattern: Pattern, node: Node, host: Mapping[Node, bool], so_far: Match) -> Iterator[Match]:
+def _may_fit(pattern: Pattern, node: Node) -> bool:
+    """Whether it fits but for letters that occur twice, which is soon known, and of most nodes that it does not."""
+    if pattern.op == "var":
+        return _may_be(str(pattern.value), node)
+    if pattern.op == "const":
+        return _same_number(pattern, node)
+    if node.op != pattern.op or len(node.args) != len(pattern.args):
+        return False
+    return all(map(_may_fit, pattern.args, node.args)) or (OPS[node.op].commutes and all(map(_may_fit, pattern.args, node.args[::-1])))
+
+
+def _fit(pattern: Pattern, node: Node, so_far: Match) -> Iterator[Match]:
     if pattern.op == "const":
         if _same_number(pattern, node):
             yield so_far
     elif pattern.op == "var":
-        yield from _bind(str(pattern.value), node, host, so_far)
+        yield from _bind(str(pattern.value), node, so_far)
     elif node.op == pattern.op:
         remaining = node.value if OPS[node.op].role == "reduce" else so_far.remaining
         if so_far.remaining is None or remaining == so_far.remaining:
             inner = Match(so_far.letters, (*so_far.inside, node), remaining)
             orders = [node.args, node.args[::-1]] if OPS[node.op].commutes else [node.args]
             for order in orders:
-                yield from _fit_all(pattern.args, order, host, inner)
+                yield from _fit_all(pattern.args, order, inner)
 
 
-def _fit_all(patterns: Sequence[Pattern], nodes: Sequence[Node], host: Mapping[Node, bool], so_far: Match) -> Iterator[Match]:
+def _fit_all(patterns: Sequence[Pattern], nodes: Sequence[Node], so_far: Match) -> Iterator[Match]:
     if len(patterns) != len(nodes):
         return
     if not patterns:
         yield so_far
         return
-    for found in _fit(patterns[0], nodes[0], host, so_far):
-        yield from _fit_all(patterns[1:], nodes[1:], host, found)
+    for found in _fit(patterns[0], nodes[0], so_far):
+        yield from _fit_all(patterns[1:], nodes[1:], found)
 
 
-def _bind(letter: str, node: Node, host: Mapping[Node, bool], so_far: Match) -> Iterator[Match]:
+def _bind(letter: str, node: Node, so_far: Match) -> Iterator[Match]:
     known = so_far.letters.get(letter)
     if known is node:
         yield so_far
-    elif known is None and _may_be(letter, node, host):
+    elif known is None and _may_be(letter, node):
         yield Match({**so_far.letters, letter: node}, so_far.inside, so_far.remaining)
 
 
-def _may_be(letter: str, node: Node, host: Mapping[Node, bool]) -> bool:
+def _may_be(letter: str, node: Node) -> bool:
     if letter == "k":
         return is_power_of_two(node)
     if letter in HOST_LETTERS:
-        return host[node] and node.type.kind != "bool"
+        return node.host and node.type.kind != "bool"
     return node.type.kind == "bool" if letter in TRUTH_LETTERS else True
 
 

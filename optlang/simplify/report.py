@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from optlang.ir import Program, on_host, walk
+from optlang.ir import Program, walk
 from optlang.ops import OPS
 from optlang.simplify.cost import SHARE
 
@@ -74,12 +74,11 @@ def report(program: Program, math: str = "safe") -> Report:
 def counts(program: Program) -> Counts:
     """Operations by kind and by what there is one per. Both sides of a branch count."""
     found: Counter[tuple[str, Where]] = Counter()
-    host = on_host(program.roots())
     for node in walk(program.roots()):
         kind = _kind(node.op)
         if kind and (node.args or node.op == "random"):
             extent = node.args[0].type.extent if OPS[node.op].role == "reduce" else node.type.extent
-            where = "host" if host[node] else "tensor" if extent.level != "array" else "slice"
+            where = "host" if node.host else "tensor" if extent.level != "array" else "slice"
             full = (extent.level == "array" and (extent.rows, extent.cols) not in SHARE) or (extent.rows, extent.cols) == ("rows", "cols")
             found[kind, "element" if where == "slice" and full else where] += 1
     return dict(found)

@@ -9,7 +9,7 @@ import numpy as np
 
 from optlang.analysis.live import nonnegative
 from optlang.host import MAPS
-from optlang.ir import Node, Program, const, fold, make, on_host, rebuild, shaped, walk
+from optlang.ir import Node, Program, const, fold, make, rebuild, shaped, walk
 from optlang.ops import OPS
 from optlang.simplify import guard
 from optlang.simplify.cost import cost, operation
@@ -54,11 +54,22 @@ class Judge:
         self.nonnegative = nonnegative(program)
         self.large = len(walk(program.roots())) > LARGE
         self.left = MOST_JUDGED
+        self._fits: dict[Node, list[tuple[Rule, Match]]] = {}
 
     @property
     def judges(self) -> bool:
         """Whether any but exact rules have a chance."""
         return not self.large and (self.math == "fast" or (self.math == "safe" and self.left > 0))
+
+    def candidates(self, node: Node) -> Sequence[tuple[Rule, Match]]:
+        """Every rule that fits a node, and how. Most nodes are as they were one pass before."""
+        found = self._fits.get(node)
+        if found is None:
+            ops = {arg.op for arg in node.args}
+            real = self.judges and not node.host
+            tried = [rule for rule in by_root().get(node.op, ()) if rule.below <= ops and (real or rule.meaning == "exact")]
+            found = self._fits[node] = [(rule, match) for rule in tried for match in matches(rule.left, node)]
+        return found
 
     def allows(self, rule: Rule, before: Node, after: Node, match: Match) -> bool:
         return rule.meaning == "exact" or self.accepts(before, after, frozenset(match.letters.values()))
@@ -99,20 +110,17 @@ class View:
     def __init__(self, roots: Sequence[Node]) -> None:
         self.order = walk(roots)
         self.live = set(self.order)
-        self.host = on_host(roots)
         self.users = users(roots)
         shared = any(node.type.extent.level in ("group", "model") for node in self.order)
         self.shaped = frozenset(self.order) if shared else shaped(roots)  # beside shared values a literal would be one of them
 
 
 def _change(node: Node, view: View, judge: Judge, touched: set[Node]) -> Change | None:
-    ops = {arg.op for arg in node.args}
-    for rule in by_root().get(node.op, ()):
-        if not rule.below <= ops or (rule.meaning == "real" and (view.host[node] or not judge.judges)):
+    for rule, match in judge.candidates(node):
+        if rule.meaning == "real" and not judge.judges:
             continue
-        for match in matches(rule.left, node, view.host):
-            if touched.isdisjoint(match.inside) and _helps(rule, node, match, view, judge):
-                return Change(rule, match)
+        if touched.isdisjoint(match.inside) and _helps(rule, node, match, view, judge):
+            return Change(rule, match)
     return None
 
 
@@ -121,9 +129,9 @@ def _helps(rule: Rule, node: Node, match: Match, view: View, judge: Judge) -> bo
         after = instance(rule.right, match)
     except TypeProblem:
         return False
-    if not fits(after, node.type, node in view.shaped) or not same_place(node, after, match, view.host):
+    if not fits(after, node.type, node in view.shaped) or not same_place(node, after, match):
         return False
-    if judge.math == "strict" and view.host.get(after, after.op == "const") and not view.host[node]:
+    if judge.math == "strict" and after.host and not node.host:
         return False  # what is made of it would then be computed in float64, and rounded elsewhere
     return gain(node, after, match, view) > 0 and judge.allows(rule, node, after, match)
 
@@ -136,13 +144,13 @@ def fits(after: Node, old: Type, shaped: bool) -> bool:
     return new.extent == old.extent or (not shaped and after.op == "const" and broadcasts_to(new.extent, old.extent))
 
 
-def same_place(before: Node, after: Node, match: Match, host: Mapping[Node, bool]) -> bool:
+def same_place(before: Node, after: Node, match: Match) -> bool:
     """Whether numbers known before the step are still read where they were.
 
     `t`, hypers and facts belong to the parameter, group or model at which they meet a tensor value, and may differ there.
     """
     leaves = frozenset(match.letters.values())
-    known = {leaf for leaf in leaves if host[leaf]}
+    known = {leaf for leaf in leaves if leaf.host}
     if all(leaf.op == "const" for leaf in known):
         return True
     places = {_place(n) for root in (before, after) for n in above(root, leaves) if n.type.extent.level != "host"}
@@ -161,17 +169,8 @@ def gain(node: Node, after: Node, match: Match, view: View) -> float:
         if inner not in kept and view.users[inner] <= freed:
             freed.add(inner)
     made = [n for n in above(after, kept) if n not in view.live]
-    host = _host_of(made, view.host)
     still = freed & set(above(after, kept))
-    return sum(operation(n, view.host[n]) for n in freed - still) - sum(operation(n, host[n]) for n in made)
-
-
-def _host_of(made: Sequence[Node], known: Mapping[Node, bool]) -> dict[Node, bool]:
-    found: dict[Node, bool] = {}
-    for node in made:  # operands first
-        inside = all(found.get(a, known.get(a, a.op == "const")) for a in node.args)
-        found[node] = inside and OPS[node.op].role in ("map", "select") if node.args else node.op == "const"
-    return found
+    return sum(operation(n) for n in freed - still) - sum(operation(n) for n in made)
 
 
 def _carried_out(program: Program, chosen: Mapping[Node, Change]) -> dict[Node, Node] | None:

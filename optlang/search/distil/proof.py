@@ -90,7 +90,7 @@ def moves(program: Program, scaled: bool) -> Iterator[Move]:
     view = View(program.roots())
     below = {n for _, root in targets(program, scaled) for n in walk([root])}
     for node in [n for n in view.order if n in below and n.args and n is not program.weights]:
-        for name, after, leaves in _forms(node, view):
+        for name, after, leaves in _forms(node):
             if after is not node and fits(after, node.type, node in view.shaped):
                 changed = replaced(program, {node: after})
                 if changed is not None:
@@ -102,14 +102,14 @@ def moves(program: Program, scaled: bool) -> Iterator[Move]:
 Written = tuple[str, Node, frozenset[Node]]  # what it is called, the new expression, what both are made of
 
 
-def _forms(node: Node, view: View) -> Iterator[Written]:
+def _forms(node: Node) -> Iterator[Written]:
     try:
-        if node.op in ARITHMETIC and not view.host[node]:
+        if node.op in ARITHMETIC and not node.host:
             yield from _collected(node)
         if node.op == "sign":
             yield from _sign(node)
         yield from _by_identity(node)
-        yield from _by_rule(node, view)
+        yield from _by_rule(node)
     except TypeProblem:
         return
 
@@ -139,10 +139,10 @@ def _sign(node: Node) -> Iterator[Written]:
         yield "positive factor inside a sign left out", after, leaves
 
 
-def _by_rule(node: Node, view: View) -> Iterator[Written]:
+def _by_rule(node: Node) -> Iterator[Written]:
     """The rewrite rules of `optlang.simplify`."""
     for rule in by_root().get(node.op, ()):
-        for match in matches(rule.left, node, view.host):
+        for match in matches(rule.left, node):
             try:
                 yield rule.text, instance(rule.right, match), frozenset(match.letters.values())
             except TypeProblem:
