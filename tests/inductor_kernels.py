@@ -39,7 +39,6 @@ from triton.compiler import ASTSource
 from triton.runtime.driver import driver
 
 import optlang
-from optlang.backends.torch import functions
 from optlang.backends.torch.code import CellCode
 from optlang.backends.torch.loading import load
 from optlang.backends.triton.kernels import load as load_text
@@ -126,7 +125,10 @@ def asked(name: str) -> list[tuple[CellCode, list[Any]]]:
         function = load(code)
         return function, function(*tensors, *numbers)
 
-    with mock.patch.object(functions, "first_call", first_call), mock.patch("optlang.backends.torch.BACKEND.compile_from", 0):
+    with (
+        mock.patch("optlang.backends.torch.compiling.first_call", first_call),
+        mock.patch("optlang.backends.torch.BACKEND.compile_from", 0),
+    ):
         cls: Any = optlang.load(name, backend="torch")
         two_steps(cls, [(90, 110), (9000,)])
     return found
