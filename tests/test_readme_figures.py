@@ -185,13 +185,22 @@ def test_versions_and_dates_are_those_of_the_files() -> None:
     assert {one["date"] for one in files} == set(re.findall(r"2026-11-\d\d", COSTS.split("| measure")[0]))
 
 
-def test_the_first_steps_of_every_rule() -> None:
-    kept = results(B, "quiet-every-rule")["rules"]
+@pytest.mark.parametrize(
+    ("file", "count_of", "sentence"),
+    [
+        (ZEN.format(B, "quiet-every-rule"), r"\[(\d+) rules that C\+\+ steps\]",
+         "N compile for longer than 1.5 s (up to N), those that draw or have many kernels; cached, half take "
+         "up to N s, and N more than 0.2"),
+        ("tests/bench/results/2026-11-30-cpu-xeon-quiet-every-rule.json", r"\[those of (\d+)\]",
+         "that compile for longer than 1.5 s are N (up to N); cached, half take up to N s, and N more than 0.2"),
+    ],
+)  # fmt: skip
+def test_the_first_steps_of_every_rule(file: str, count_of: str, sentence: str) -> None:
+    kept = read(file)["rules"]
     by_cpp = [rule for rule, entry in kept.items() if entry["cold"].get("by") == "cpp"]
-    cold, warm = (first_steps(how, *by_cpp) for how in ("cold", "warm"))
-    [count] = re.findall(r"\[(\d+) rules that C\+\+ steps\]", FLOWING)
-    slow, longest, half, late = found("N compile for longer than 1.5 s (up to N), those that draw or have many kernels; cached, half take "
-                                      "up to N s, and N more than 0.2")  # fmt: skip
+    cold, warm = ([kept[rule][how]["load"] + kept[rule][how]["first"] for rule in by_cpp] for how in ("cold", "warm"))
+    [count] = re.findall(count_of, FLOWING)
+    slow, longest, half, late = found(sentence)
     assert [int(count), int(slow), float(longest)] == [len(by_cpp), sum(one > 1.5 for one in cold), round(max(cold), 1)]
     assert [float(half), int(late)] == [round(median(warm), 2), sum(one > 0.2 for one in warm)]
 
