@@ -21,7 +21,7 @@ from optlang.analysis.live import nonnegative
 from optlang.ir import Bounds, Hyper, Node, walk
 from optlang.simplify import simplify
 from optlang.simplify.cost import cost
-from optlang.simplify.guard import SAMPLED, Samples
+from optlang.simplify.samples import SAMPLED, Samples
 
 HYPERS = {
     "lr": Hyper("lr", "real", 0.1, Bounds(0, float("inf"), True)),

@@ -24,10 +24,10 @@ from optlang.search.distil.slots import slot_moves
 from optlang.search.distil.trace import Kind, Step, difference
 from optlang.search.programs.genome import WEIGHTS
 from optlang.search.programs.moves import Move, folded, is_share, replaced, same
-from optlang.simplify.guard import SAMPLED, Samples
 from optlang.simplify.matching import above, instance, matches
 from optlang.simplify.rewriting import View, fits
 from optlang.simplify.rules import by_root
+from optlang.simplify.samples import SAMPLED, Samples
 from optlang.types import TypeProblem
 
 MOST_STEPS = 60
@@ -212,7 +212,7 @@ def _coefficients(a: Polynomial, b: Polynomial) -> str:
 
 
 def _sampled(program: Program, old: Node, new: Node, leaves: frozenset[Node]) -> str:
-    """Compared on values from 1e-44 to 1e38 of both signs, zeros of both signs and the largest float32."""
+    """Compared on values from 1e-38 to 1e38 of both signs, zeros of both signs and the largest float32."""
     if any(n.op not in SAMPLED for root in (old, new) for n in above(root, leaves) if n.args):
         return ""
     settings = tuple(sorted((h.name, h.default, h.bounds, h.kind) for h in program.hypers))
@@ -223,4 +223,4 @@ def _sampled(program: Program, old: Node, new: Node, leaves: frozenset[Node]) ->
         apart = np.abs(now[tested] - was[tested]) > TOLERANCE * np.abs(was[tested])
     if not tested.any() or apart.any():
         return ""
-    return f"equal within {TOLERANCE:g} at all {int(tested.sum())} sampled values (1e-44 to 1e38, both signs) at which it was finite"
+    return f"equal within {TOLERANCE:g} at all {int(tested.sum())} sampled values (1e-38 to 1e38, both signs) at which it was finite"

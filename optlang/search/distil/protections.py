@@ -12,8 +12,8 @@ from optlang.ir import Node, Program, walk
 from optlang.search.distil.collecting import Monomial, polynomial, product, term
 from optlang.search.distil.listing import measure, targets
 from optlang.search.programs.moves import Move, replaced
-from optlang.simplify.guard import Samples
 from optlang.simplify.rewriting import View, fits
+from optlang.simplify.samples import Samples
 from optlang.types import TypeProblem
 
 LARGEST = 1e-4  # a literal above it is no protection
@@ -109,7 +109,7 @@ def _ratio_bound(x: Node, divisor: Node, tiny: float, root: bool) -> str:
     bound = "e/x²" if root else "e/(|x| + e)"
     needed = np.sqrt(tiny * (0.5 / SHOWN)) if root else tiny * (1 / SHOWN - 1)
     return (f"with e = {tiny:g}, the quotient differs from sign(x) by at most {bound}: by less than {SHOWN:.0%} where |x| ≥ {needed:.2g}, "
-            f"and both are 0 at 0; held at {int(tested.sum())} sampled x from 1e-44 to 1e38 of both signs, zeros among them")  # fmt: skip
+            f"and both are 0 at 0; held at {int(tested.sum())} sampled x from 1e-38 to 1e38 of both signs, zeros among them")  # fmt: skip
 
 
 def _idle(node: Node, program: Program) -> Iterator[Bounded]:
