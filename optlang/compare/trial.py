@@ -141,18 +141,22 @@ class Walk:
         """One step; gives copies of the new weights and of those to evaluate with."""
         step, world = self.step, self.world
         weights = [cell.weights.copy() for cell in step.cells]
-        gradients = [g * (1 + self.nudge) for g in world.gradients(number, weights)]
-        for cell, gradient in zip(step.cells, gradients, strict=True):
+        for cell, gradient in zip(step.cells, self._gradients(number, weights), strict=True):
             cell.gradient, cell.t, cell.hypers = gradient, number + 1, world.settings[number]
             cell.inputs = {i.name: np.float64(1.5) for i in self.inputs}
         step.inputs = {i.name: np.float64(1.5) for i in self.inputs}
         step.loss = _height(weights)
         step.loss_at = _height
-        step.grad = lambda points: [g * (1 + self.nudge) for g in world.gradients(number, points)]
+        step.grad = lambda points: self._gradients(number, points)
         step.hvp = lambda vectors: world.products(number, weights, vectors)
         self.executable.prepare(step)
         self.executable.step(step)
         return [cell.weights.copy() for cell in step.cells] + [np.array(x) for x in self.executable.evaluation(step)]
+
+    def _gradients(self, number: int, points: Sequence[Array]) -> list[Array]:
+        """Nudged each by another share: what only rounding keeps away from zero must not keep its sign."""
+        found = self.world.gradients(number, points)
+        return [g * (1 + self.nudge * np.cos(np.arange(g.size).reshape(g.shape))) for g in found] if self.nudge else found
 
 
 def _height(weights: Sequence[Array]) -> np.float64:
