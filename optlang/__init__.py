@@ -15,6 +15,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from optlang.resources import uncollected
+
 if TYPE_CHECKING:
     from optlang.errors import Diagnostic, OptError
     from optlang.rules import Rule, build, check, diff, equivalent, load, loads
@@ -34,7 +36,8 @@ def __getattr__(name: str) -> Any:
         return import_module("optlang.search")  # a package that can be called
     if name not in _HOME:
         raise AttributeError(f"module 'optlang' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
+    with uncollected():
+        value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 

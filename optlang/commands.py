@@ -282,7 +282,7 @@ def build(arguments: argparse.Namespace) -> int:
 
 def list_rules(arguments: argparse.Namespace) -> int:
     shown = 0
-    for path in library.index().values():
+    for path in map(Path, library.index().values()):
         for item in parser.parse(library.read(path))[0].items if path.stem != "std" else ():
             hypers = " ".join(s.name for s in getattr(item, "body", ()) if hasattr(s, "default"))
             line = f"{path.parent.name:<10} {path.stem:<18} {hypers or 'route':<52} {getattr(item, 'doc', '')}".rstrip()

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Severity = Literal["error", "warning", "lint"]
 BYTE_ORDER_MARK = "\ufeff"  # some editors write it before a text
@@ -20,8 +20,7 @@ MOST_FINDINGS = 50  # about one file; what comes after so many is noise
 MOST_COMPARED = 500  # names that a wrong one is compared with, 10 µs each
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Span:
+class Span(NamedTuple):
     """A half-open range of character offsets in one source text."""
 
     start: int
@@ -64,24 +63,21 @@ class Source:
         return self.text[start : end if end >= 0 else len(self.text)].rstrip("\r")
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
+class Label(NamedTuple):
     """A further place that the message points at."""
 
     span: Span
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Fix:
+class Fix(NamedTuple):
     """A replacement that an editor may apply."""
 
     span: Span
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnostic:
+class Diagnostic(NamedTuple):
     """One finding: `code` is a key of the catalogue, `pointer` the words beside the caret, `help` what to do."""
 
     code: str
@@ -92,7 +88,7 @@ class Diagnostic:
     severity: Severity = "error"
     labels: tuple[Label, ...] = ()
     fix: Fix | None = None
-    source: Source = field(default_factory=lambda: Source(""))
+    source: Source = Source("")
 
     def to_text(self, width: int = 160) -> str:
         """The message as printed: header, place, excerpt with carets, labels, help."""

@@ -30,10 +30,10 @@ def problem(code: str, message: str, help: str = "", name: str = "<optlang>") ->
 
 
 @cache
-def index() -> dict[str, Path]:
-    """Every library file by its stem in lower case, families in alphabetical order."""
+def index() -> dict[str, str]:
+    """The path of every library file by its stem in lower case, families in alphabetical order."""
     found = sorted((place, name) for place, _, names in os.walk(folder("library")) for name in names if name.endswith(".opt"))
-    return {name.removesuffix(".opt").lower(): Path(place, name) for place, name in found}
+    return {name.removesuffix(".opt").lower(): os.path.join(place, name) for place, name in found}
 
 
 def names() -> list[str]:
@@ -44,7 +44,7 @@ def names() -> list[str]:
 def find(name: str) -> Source:
     """A library name (`adamw`) or a path (`my.opt`). Raises OptError that says what is wrong with it."""
     if name.lower() in index():
-        return read(index()[name.lower()])
+        return read(Path(index()[name.lower()]))
     path = Path(name)
     if os.path.exists(name):
         return read(path)
@@ -78,7 +78,7 @@ def find_import(name: str, beside: Source) -> Source:
     if beside.name.endswith(".opt") and neighbour.is_file():
         return read(neighbour)
     if name.lower() in index():
-        return read(index()[name.lower()])
+        return read(Path(index()[name.lower()]))
     near = did_you_mean(name.lower(), index())
     raise problem("N08", f"there is no file `{name}.opt` beside it or in the library", f"did you mean `{near}`?" if near else "")
 

@@ -9,8 +9,7 @@ instead of meanings. Grammar, lowering, printers, backends, conformance tests an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from optlang.types import (
     BOOL_HOST,
@@ -38,8 +37,7 @@ Role = Literal["leaf", "map", "select", "reduce", "spread", "matrix", "window", 
 Degree = Literal["same", "product", "quotient", "power", "keep", "none", "lost", "select", "half", "third", "square"]
 
 
-@dataclass(frozen=True)
-class Op:
+class Op(NamedTuple):
     """One builtin. `infix` is (symbol, precedence) for operators that are written between their operands."""
 
     name: str
@@ -437,8 +435,7 @@ CONSTANTS: dict[str, float] = {"pi": 3.141592653589793, "inf": float("inf"), "na
 # ------------------------------------------------------------------------- builtins that are said in other builtins
 
 
-@dataclass(frozen=True)
-class Macro:
+class Macro(NamedTuple):
     """A builtin written in others. `expand(build, args, extent)` gets the `ir` module, the operands and the extent."""
 
     name: str

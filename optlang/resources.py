@@ -1,7 +1,8 @@
-"""Where the grammar and the library lie, inside an installed package or beside it in a checkout; and room for recursion."""
+"""Where the grammar and the library lie, inside an installed package or beside it in a checkout; room for recursion, and to make much."""
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -40,3 +41,17 @@ def deep_recursion() -> Iterator[None]:
         yield
     finally:
         sys.setrecursionlimit(before)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Python does not search for garbage in here: of all that loading a rule and its first step make none is, and each search looks
+    at all of it."""
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from optlang import library
 from optlang.errors import Diagnostic, OptError, Source
 from optlang.ir import Program, Routing
+from optlang.resources import uncollected
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -171,7 +172,8 @@ def _made(
     if not isinstance(state, str | Mapping | None):
         raise TypeError(f"`state` is a format, or formats by the names of states, not {type(state).__name__}")
     imports = tuple((*key, one.name, one.text) for key, one in library.pinned(source).imports.items())
-    return _compiled(source.text, source.name, rule, backend, math, kept, weights, products, imports)
+    with uncollected():
+        return _compiled(source.text, source.name, rule, backend, math, kept, weights, products, imports)
 
 
 @lru_cache(maxsize=256)

@@ -12,9 +12,8 @@ elements of any parameter that follow each other in memory; one value per run is
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from functools import cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Kind = Literal["real", "bool", "int"]
 Level = Literal["host", "model", "group", "tensor", "array"]
@@ -28,8 +27,7 @@ class TypeProblem(Exception):
     """Operands that do not fit; the lowering turns it into a diagnostic at the right place."""
 
 
-@dataclass(frozen=True, slots=True)
-class Extent:
+class Extent(NamedTuple):
     """One value per what. `rows`, `cols` and `frame` only mean something at level `array`."""
 
     level: Level
@@ -82,8 +80,7 @@ EXTENT_OF: dict[str, Extent] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Type:
+class Type(NamedTuple):
     """The type of a node. `window` is the number of remembered values, 0 where there is no window."""
 
     kind: Kind
@@ -101,7 +98,7 @@ class Type:
         return words[self.kind] if self.extent == HOST and not self.window else str(self)
 
     def of(self, kind: Kind) -> Type:
-        return replace(self, kind=kind)
+        return Type(kind, self.extent, self.window)
 
 
 REAL_HOST = Type("real", HOST)

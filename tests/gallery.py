@@ -75,7 +75,7 @@ def page(against: dict[str, str], outside: int, absent: str) -> str:
     known = Known(against)
     families: dict[str, list[str]] = {}
     for name in library.names():
-        families.setdefault(library.index()[name].parent.name, []).append(name)
+        families.setdefault(Path(library.index()[name]).parent.name, []).append(name)
     lengths = sorted(map(lines_of, library.names()))
     rest = ", and for the rest a transcription of the paper alone" if outside < len(lengths) else ""
     head = HEAD.format(count=len(lengths), median=lengths[len(lengths) // 2], enough=ENOUGH, rest=rest,
@@ -87,7 +87,7 @@ def page(against: dict[str, str], outside: int, absent: str) -> str:
 
 def lines_of(rule: str) -> int:
     """Lines of a file that say something."""
-    text = library.index()[rule].read_text(encoding="utf-8")
+    text = Path(library.index()[rule]).read_text(encoding="utf-8")
     return sum(bool(line.split("#")[0].strip()) for line in text.splitlines())
 
 
@@ -143,7 +143,7 @@ def _digit(error: float) -> str:
 
 
 def _card(rule: str, known: Known) -> str:
-    made, path = rule_of(rule), library.index()[rule]
+    made, path = rule_of(rule), Path(library.index()[rule])
     where = path.relative_to(path.parent.parent)
     text = path.read_text(encoding="utf-8")
     lines = [f'### <a id="{rule}"></a>{made.name}', "", f"{made.doc}. [`{where}`]({where}), {lines_of(rule)} lines.", ""]

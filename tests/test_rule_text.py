@@ -37,8 +37,8 @@ def undotted(p: Program) -> Program:
     found = p.replaced(ir.rewrite_top(p.all_roots(), rename))
     return replace(
         found,
-        hypers=tuple(replace(h, name=plain(h.name)) for h in p.hypers),
-        states=tuple(replace(s, name=plain(s.name)) for s in found.states),
+        hypers=tuple(h._replace(name=plain(h.name)) for h in p.hypers),
+        states=tuple(s._replace(name=plain(s.name)) for s in found.states),
         updates={plain(name): node for name, node in found.updates.items()},
     )
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,8 +30,7 @@ SITE = 1 << 31  # of the draws that rounding takes: rules have small numbers
 HALVES = 8  # draws of 16 bits in one block of random words
 
 
-@dataclass(frozen=True)
-class Format:
+class Format(NamedTuple):
     """One way to store a tensor of float32. `beside`: what its second tensor is called behind the state's name; none if empty.
 
     `bits`: of an element, without the scales.

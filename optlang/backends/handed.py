@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,8 +17,7 @@ from optlang.types import ELEMENT
 HANDED = "handed out"
 
 
-@dataclass(frozen=True, eq=False)
-class Handed:
+class Handed(NamedTuple):
     """`nodes` stand for new tensors of some `types`; `order`: whether what is handed out is such a tensor, or a number."""
 
     nodes: tuple[Node, ...]

@@ -129,7 +129,7 @@ def _settings(a: Program, b: Program) -> dict[str, ir.Hyper]:
     found = {h.name: h for h in a.hypers}
     for hyper in b.hypers:
         mine = found.setdefault(hyper.name, hyper)
-        found[hyper.name] = replace(mine, bounds=_both(mine.bounds, hyper.bounds))
+        found[hyper.name] = mine._replace(bounds=_both(mine.bounds, hyper.bounds))
     return found
 
 

@@ -124,7 +124,7 @@ def in_common_names(side: Side) -> Program:
     """The rule with its settings named, and its draws numbered, as the side has it."""
     table = {old: new for old, new in side.leaves().items() if old.op != "state"}
     made = side.program.replaced(ir.substitute(side.program.all_roots(), table))
-    return replace(made, hypers=tuple(replace(h, name=side.hypers.get(h.name, h.name)) for h in made.hypers))
+    return replace(made, hypers=tuple(h._replace(name=side.hypers.get(h.name, h.name)) for h in made.hypers))
 
 
 def _names(b: Program, states: Names) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from optlang.errors import Span
 from optlang.ir.nodes import Node, state, walk
@@ -14,8 +14,7 @@ from optlang.types import Kind, Type
 MOST_TO_READ = 2_000  # the longest rule of the library has 1,200
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(NamedTuple):
     """A legal range of a hyper."""
 
     low: float
@@ -36,8 +35,7 @@ class Bounds:
         return f"{'(' if self.low_open else '['}{self.low:g}, {self.high:g}{')' if self.high_open else ']'}"
 
 
-@dataclass(frozen=True, slots=True)
-class Hyper:
+class Hyper(NamedTuple):
     """A setting. `name` is dotted for one of a called rule (`fast.lr`); `baked` ones shape the program itself."""
 
     name: str
@@ -58,8 +56,7 @@ def cell(table: str, row: int, col: int) -> str:
     return f"{table}[{row},{col}]"
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """Memory between steps. `init` may read `w`, hypers and facts. `guard`: exists only where this static condition holds."""
 
     name: str
@@ -72,8 +69,7 @@ class State:
         return state(self.name, self.type)
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(NamedTuple):
     name: str
     type: Type
     doc: str = ""
@@ -129,7 +125,7 @@ class Program:
             evaluation=None if self.evaluation is None else new(self.evaluation),
             reports=None if self.reports is None else {k: new(v) for k, v in self.reports.items()},
             states=tuple(
-                replace(s, init=new(s.init), guard=None if s.guard is None else new(s.guard)) for s in self.states
+                s._replace(init=new(s.init), guard=None if s.guard is None else new(s.guard)) for s in self.states
             ),
             names=tuple((name, new(node)) for name, node in self.names),
         )
@@ -142,8 +138,7 @@ class Program:
         return any(node.op == op for node in walk(self.roots()))
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """One branch of a route. `condition` None: `otherwise`. `settings` override the program's defaults."""
 
     condition: Predicate | None
@@ -151,15 +146,13 @@ class Case:
     settings: Mapping[str, float | int | bool]
 
 
-@dataclass(frozen=True)
-class Routing:
+class Routing(NamedTuple):
     name: str
     doc: str
     cases: tuple[Case, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Predicate:
+class Predicate(NamedTuple):
     """A static condition over facts, names and dtypes, evaluated for each parameter when it is given to the optimizer."""
 
     op: str  # and, or, not, a comparison, fact, const, named, dtype

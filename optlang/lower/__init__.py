@@ -137,7 +137,7 @@ def _program(context: Context, module: Module, rule: syntax.Rule) -> ir.Program 
     program = ir.Program(
         name=rule.name,
         doc=rule.doc,
-        hypers=tuple(replace(h, baked=h.name in context.shaping) for h in context.hypers.values()),
+        hypers=tuple(h._replace(baked=h.name in context.shaping) for h in context.hypers.values()),
         states=tuple(context.states.values()),
         inputs=tuple(context.inputs.values()),
         updates={name: context.updates[name] for name in context.states},

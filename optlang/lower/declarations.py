@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from optlang import ir, ops
@@ -57,7 +56,7 @@ def _enter_hyper(frame: Frame, statement: syntax.Hyper, given: Mapping[str, Valu
     if hyper is not None:
         name = frame.prefix + statement.name
         frame.given[statement.name] = ir.hyper(name, hyper.kind)
-        frame.context.hypers[name] = replace(hyper, name=name)
+        frame.context.hypers[name] = hyper._replace(name=name)
         frame.context.spans[name] = statement.name_span
 
 
@@ -80,7 +79,7 @@ def _enter_table(frame: Frame, statement: syntax.Hyper, shape: tuple[syntax.Expr
         frame.poisoned.discard(statement.name)
         table = frame.tables[statement.name] = Table(frame.prefix + statement.name, rows, cols)
         for name in table.cells():
-            frame.context.hypers[name] = replace(hyper, name=name)
+            frame.context.hypers[name] = hyper._replace(name=name)
             frame.context.spans[name] = statement.name_span
 
 

@@ -30,8 +30,8 @@ def fingerprint_of(program: ir.Program) -> str:
 
 def _bare(program: ir.Program) -> ir.Program:
     zero: dict[str, float | int | bool] = {"bool": False, "int": 0, "real": 0.0}
-    hypers = tuple(replace(h, default=zero[h.kind], bounds=None, doc="") for h in program.hypers)
-    inputs = tuple(replace(i, doc="") for i in program.inputs)
+    hypers = tuple(h._replace(default=zero[h.kind], bounds=None, doc="") for h in program.hypers)
+    inputs = tuple(i._replace(doc="") for i in program.inputs)
     return replace(program, doc="", hypers=hypers, inputs=inputs, reports=None)
 
 

@@ -6,8 +6,7 @@ Anything that is not as it was is left to the long way, which says what is wrong
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,8 +25,7 @@ SAME = 2  # what counts are found to be that are all one number
 SPECIAL = ("maximize", "differentiable", "capturable")
 
 
-@dataclass(frozen=True, eq=False)
-class Part:
+class Part(NamedTuple):
     """What one executable steps; `first`: the place of its first cell among all."""
 
     key: Key

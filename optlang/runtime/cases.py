@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from optlang import ir
 from optlang.analysis.live import without_dead
@@ -30,8 +29,7 @@ MATH = ("safe", "strict", "fast")
 Guard = Literal["found", "scaled"] | None  # whether gradients may have overflowed, and whether they are still scaled
 
 
-@dataclass(frozen=True)
-class Way:
+class Way(NamedTuple):
     """How rules are compiled: where, how freely, and in which formats states, weights and products are (see `precision`)."""
 
     backend: str = "auto"

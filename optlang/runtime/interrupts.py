@@ -1,14 +1,11 @@
-"""What waits for a step: interrupts while it is written, so that Ctrl-C leaves it whole, and the search for garbage."""
+"""What waits for a step: interrupts while it is written, so that Ctrl-C leaves it whole."""
 
 from __future__ import annotations
 
-import gc
 import signal
 import threading
 from _signal import getsignal as get  # type: ignore[import-not-found]  # those of `signal` convert to names, and take longer than a step
 from _signal import signal as set_
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -36,16 +33,3 @@ class uninterrupted:  # what Python makes of a generator takes longer
 
     def _later(self, number: int, frame: FrameType | None) -> None:
         self._came.append((number, frame))
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Python does not search for garbage in here: of all that a first step makes none is, and each search looks at all of it."""
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()

@@ -14,11 +14,12 @@ from torch._compile import _disable_dynamo
 
 from optlang.backends.base import Cell, Executable, Step, StepError
 from optlang.backends.device_scalars import is_on_device
+from optlang.resources import uncollected
 from optlang.runtime import agreement, captured, traced
 from optlang.runtime.batch import Batch, Closure, as_number, exactly
 from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.gathering import Gathered
-from optlang.runtime.interrupts import uncollected, uninterrupted
+from optlang.runtime.interrupts import uninterrupted
 from optlang.runtime.naming import Group
 from optlang.runtime.processes import mean_of
 from optlang.runtime.scaling import overflowed

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -17,8 +16,7 @@ from optlang.runtime.facts import facts_of
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # what torch puts into names
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """What the conditions of a route may ask about a parameter. `name` is empty where none was given."""
 
     facts: Mapping[str, int]

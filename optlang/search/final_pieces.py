@@ -70,7 +70,7 @@ def fixed(program: Program) -> Program:
 
 def centred(program: Program, lr: float) -> Program:
     """A rule with another default of its step size; one without a step size as it is."""
-    return replace(program, hypers=tuple(replace(h, default=lr) if h.name == "lr" else h for h in program.hypers))
+    return replace(program, hypers=tuple(h._replace(default=lr) if h.name == "lr" else h for h in program.hypers))
 
 
 # --------------------------------------------------------------------------------------------------- ends on the hold-out

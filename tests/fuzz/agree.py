@@ -179,8 +179,10 @@ def written(rule: Any) -> None:
 
 def _bare(tree: Any) -> Any:
     """A syntax tree without its places."""
+    if isinstance(tree, Span):
+        return None
     if isinstance(tree, tuple | list):
         return tuple(map(_bare, tree))
-    if not is_dataclass(tree) or isinstance(tree, Span):
-        return None if isinstance(tree, Span) else tree
+    if not is_dataclass(tree):
+        return tree
     return type(tree), *(_bare(getattr(tree, field.name)) for field in fields(tree))

@@ -6,13 +6,12 @@ Closing waits for nothing, while what a step divides and takes roots of waits fo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from optlang.backends.formats import FORMATS
 
 
-@dataclass(frozen=True)
-class Buffer:
+class Buffer(NamedTuple):
     """A stored tensor in a pass. `column`: its first pointer; `place`: see `Packed`."""
 
     form: str

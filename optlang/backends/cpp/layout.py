@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +17,7 @@ WAVE = 64  # chunks that go through all passes before the next ones do: weights 
 LEAST_ROWS = 512  # of a chunk that leaves values per column beside: they are few beside its elements
 
 
-@dataclass(frozen=True)
-class Room:
+class Room(NamedTuple):
     """How many numbers a kernel keeps for each row, column and matrix of a tensor, and `beside` for each column of a chunk. `frame`:
     what rows are, see `frame_of`."""
 
@@ -30,8 +28,7 @@ class Room:
     frame: Frame
 
 
-@dataclass(frozen=True, eq=False)
-class Layout:
+class Layout(NamedTuple):
     """`starts`: the first chunk of each tensor, and behind the last one their number. `shapes`: see `Shape` in lined.h; `lines`:
     room for values per row and column."""
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from optlang.backends.cpp.blocks import Buffer, in_blocks
 from optlang.backends.cpp.layout import CHUNK, WAVE, Room
@@ -24,8 +24,7 @@ from optlang.ops import OPS
 from optlang.types import ELEMENT, TENSOR, Extent
 
 
-@dataclass(frozen=True)
-class Kernel:
+class Kernel(NamedTuple):
     """The text of `step` (see `ENTRY`); its table of pointers has a column for each of `columns`.
 
     A column is a tensor and which part of it: what is stored in blocks has two. `written`: columns that it writes into;

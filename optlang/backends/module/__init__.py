@@ -69,7 +69,7 @@ def _role(program: Program, count: int) -> Role:
 
 def _with_defaults(program: Program, baked: Baked) -> Program:
     """Hypers that were given another value start from it."""
-    return replace(program, hypers=tuple(replace(h, default=baked.get(h.name, h.default)) for h in program.hypers))
+    return replace(program, hypers=tuple(h._replace(default=baked.get(h.name, h.default)) for h in program.hypers))
 
 
 def _class(program: Program, name: str, relower: Relower | None, role: Role) -> Writer:

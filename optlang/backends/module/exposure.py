@@ -42,4 +42,4 @@ def _holds(guard: Node, sides: Sides) -> bool:
 
 def with_states(program: Program, names: frozenset[str]) -> Program:
     """The program where some states exist whatever their guards say."""
-    return replace(program, states=tuple(replace(s, guard=None) if s.name in names else s for s in program.states))
+    return replace(program, states=tuple(s._replace(guard=None) if s.name in names else s for s in program.states))

@@ -57,7 +57,7 @@ def generate(what: Program | Routing, baked: Baked | None = None, relower: Relow
     names = Names(RESERVED)
     if isinstance(what, Routing):
         return _module(what, route(what, names, baked or {}, relower))
-    shaped = replace(what, hypers=tuple(replace(h, default=(baked or {}).get(h.name, h.default)) for h in what.hypers))
+    shaped = replace(what, hypers=tuple(h._replace(default=(baked or {}).get(h.name, h.default)) for h in what.hypers))
     return _module(what, factory(shaped, names, relower))
 
 

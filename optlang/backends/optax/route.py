@@ -30,7 +30,7 @@ def route(routing: Routing, names: Names, baked: Mapping[str, Any], relower: Rel
         prefix = f"{case.program.name}."
         own = {key.removeprefix(prefix): value for key, value in baked.items() if key.startswith(prefix)}
         given = {**case.settings, **own}
-        shaped = replace(case.program, hypers=tuple(replace(h, default=given.get(h.name, h.default)) for h in case.program.hypers))
+        shaped = replace(case.program, hypers=tuple(h._replace(default=given.get(h.name, h.default)) for h in case.program.hypers))
         text = factory(shaped, names, of_case(relower, place, prefix, case.settings))
         functions.append(text.split("\ndef ")[1].partition("(")[0])
         labels.append(_label(case, labels))

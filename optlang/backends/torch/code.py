@@ -13,6 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from optlang import ir
 from optlang.ir import Node
@@ -26,8 +27,7 @@ SYMBOLS = {"and": "&", "or": "|", "pow": "**"}
 TAKEN = frozenset(["torch", "ops", "s", "counter", "first", "inf", "nan", *keyword.kwlist])
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """One result: written in place into `target` (the node of `w` or of a state), or returned."""
 
     node: Node

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,8 +30,7 @@ SMALL = 1 << 13  # elements of a parameter, up to which copying them costs less 
 COMPILE_FROM = 1 << 18  # elements in one step; below, calling single operators is as quick
 
 
-@dataclass(frozen=True)
-class Slots:
+class Slots(NamedTuple):
     """Numbers known from hypers, then those per group and model; `order` puts them where the function looks.
 
     `device`: all of them, where the host does not know them and none is per group or model.

@@ -49,7 +49,7 @@ def _rescaled(program: Program, factor: Fraction, new: Node) -> Program | None:
     changed = replaced(program, {update(program): new})
     if changed is None:
         return None
-    hypers = tuple(replace(h, default=float(h.default * factor)) if h.name == "lr" else h for h in changed.hypers)
+    hypers = tuple(h._replace(default=float(h.default * factor)) if h.name == "lr" else h for h in changed.hypers)
     return replace(changed, hypers=hypers)
 
 
@@ -111,7 +111,7 @@ def _plain(hyper: Hyper) -> Hyper:
     """With whole bounds written as such."""
     bounds = hyper.bounds
     whole = bounds is not None and bounds.low == int(bounds.low)
-    return replace(hyper, bounds=replace(bounds, low=int(bounds.low))) if bounds is not None and whole else hyper
+    return hyper._replace(bounds=bounds._replace(low=int(bounds.low))) if bounds is not None and whole else hyper
 
 
 def _numbered(word: str, values: list[float]) -> dict[float, str]:
