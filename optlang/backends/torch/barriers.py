@@ -15,7 +15,7 @@ from optlang.backends.arrays import read
 from optlang.backends.base import Spread, StepError
 from optlang.backends.places import Place, shape_of
 from optlang.backends.torch.shared import SharedRun, together
-from optlang.backends.torch.views import like
+from optlang.backends.torch.views import seen_like
 from optlang.backends.torch.work import Pass, Work, computing
 from optlang.ir import Node
 from optlang.ops import CALLS
@@ -56,7 +56,7 @@ def _partial(
         answers = executable.answers(*question(number, asked), [work for _, work in some], now) if asked else []
         for (place, work), (code, values) in zip(some, answers, strict=False):
             for barrier, value in zip(asked, values, strict=True):
-                found = like(work.cell.weights, value, WEIGHTS, code.shaped) if barrier.op in CALLS else value
+                found = seen_like(work.cell.weights, value, WEIGHTS, code.shaped) if barrier.op in CALLS else value
                 partials[barrier.mark][place] = found
 
 

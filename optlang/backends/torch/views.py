@@ -47,3 +47,9 @@ def like(tensor: Tensor, value: Tensor, type_: Type, shaped: bool) -> Tensor:
     made = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
     view(made, type_, shaped).copy_(value)
     return made
+
+
+def seen_like(tensor: Tensor, value: Tensor, type_: Type, shaped: bool) -> Tensor:
+    """The same where it is only read: without a copy of what is such a tensor already."""
+    is_such = value.dtype == tensor.dtype and value.numel() == tensor.numel() and value.is_contiguous()
+    return value.view(tensor.shape) if is_such else like(tensor, value, type_, shaped)
