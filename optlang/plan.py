@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from optlang import ir
 from optlang.ir import Node, Program
@@ -23,8 +24,7 @@ PARTIAL = {"sum": "sum", "mean": "sum", "amax": "amax", "amin": "amin"}  # what 
 Truth = tuple[bool | None, ...]  # one for each condition of a plan; None: not to be had for this parameter
 
 
-@dataclass(frozen=True, slots=True)
-class Barrier:
+class Barrier(NamedTuple):
     """`mark` is the leaf that stands for the value of `op(args)`; `value` is the extent that a reduction leaves."""
 
     mark: Node
@@ -54,9 +54,16 @@ class Plan:
     def decided(self, roots: Iterable[Node], truth: Truth) -> list[Node]:
         """Expressions with the blocks that a truth decides replaced by the side that is taken."""
         known = {c: t for c, t in zip(self.conditions, truth, strict=True) if t is not None}
-        roots = list(roots)
-        table = ir.fold(roots, lambda node, args: self._decide(node, args, known)) if known else {}
+        roots, table = list(roots), self._decisions.setdefault(truth, {})
+        for node in ir.walk(roots) if known else ():
+            if node not in table:
+                table[node] = self._decide(node, tuple([table[arg] for arg in node.args]), known)
         return [table.get(root, root) for root in roots]
+
+    @cached_property
+    def _decisions(self) -> dict[Truth, dict[Node, Node]]:
+        """What has been replaced so far: expressions share much of what they are made of."""
+        return {}
 
     def _decide(self, node: Node, args: tuple[Node, ...], known: Mapping[Node, bool]) -> Node:
         """Values per group and model are the same for all parameters, so a parameter's own conditions do not decide them."""

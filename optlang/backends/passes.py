@@ -160,10 +160,14 @@ class Passes:
             passes = [k for k, body in enumerate(bodies) if self.depth.get(node, k + 1) <= k and node in body]
             if passes and exact(target) and node.op not in TENSORS:
                 found[node] = passes[0]
-        targets = dict(self.writes())
-        while late := [n for n in found if any(targets[n] in self.body(k, found) for k in range(found[n] + 1, self.passes))]:
+        while late := self._read_late(found):
             found = {node: place for node, place in found.items() if node not in late}
         return found
+
+    def _read_late(self, early: Mapping[Node, int]) -> set[Node]:
+        """Those of early new states whose tensors a later pass reads as they were."""
+        targets, bodies = dict(self.writes()), [set(self.body(k, early)) for k in range(self.passes)] if early else []
+        return {node for node, place in early.items() if any(targets[node] in body for body in bodies[place + 1 :])}
 
 
 def whole_power(exponent: Node) -> int:

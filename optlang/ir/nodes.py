@@ -71,13 +71,19 @@ def make(op: str, args: Sequence[Node] = (), value: Value = None, type_: Type | 
     found = _interned.get(key)
     if found is None:
         try:
-            found = Node(op, args, value, OPS[op].typing([a.type for a in args], value) if args else type_ or REAL_HOST)
+            found = Node(op, args, value, _typed(op, tuple([a.type for a in args]), value) if args else type_ or REAL_HOST)
         except TypeProblem:
             if OPS[op].role not in SPREADING or not any(a.type.extent.run for a in args):
                 raise
             found = make(op, [spread(a) for a in args], value)
         _interned[key] = found
     return found
+
+
+@lru_cache(1024)
+def _typed(op: str, args: tuple[Type, ...], value: Value) -> Type:
+    """Programs have many nodes, and few kinds of them."""
+    return OPS[op].typing(args, value)
 
 
 def const(value: float | bool) -> Node:
