@@ -46,8 +46,9 @@ gpu-check: $(VENV)/.ready-for-tests ## What only an NVIDIA GPU can tell: right n
 played-gpu: $(VENV)/.ready-for-tests ## Every rule and module with tensors that only say they are on a GPU: devices, number types, waiting; 3 minutes
 	OPTLANG_EVERYTHING=1 $(PY) -m pytest -q tests/test_on_a_gpu.py
 
-inductor: $(VENV)/.ready-for-tests ## What torch's compiler writes of every rule for sm_90, without a GPU: what is missing in docs/inductor.json, two hours
+inductor: $(VENV)/.ready-for-tests ## What torch's compiler writes of every rule for sm_90, without a GPU: machine code, and its numbers in Triton's interpreter, what is missing in docs/inductor*.json, an hour
 	PYTHONPATH=tests TRITON_INTERPRET=0 $(PY) tests/inductor_kernels.py 90 --record docs/inductor.json
+	OMP_NUM_THREADS=1 PYTHONPATH=tests TRITON_INTERPRET=1 $(PY) tests/inductor_numbers.py docs/inductor-numbers.json
 
 sharded: $(VENV)/.ready-for-tests ## Every rule on 2 and 4 processes beside one, what was found into docs/sharded.json
 	PYTHONPATH=tests $(PY) tests/test_home_sharded.py docs/sharded.json

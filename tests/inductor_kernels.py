@@ -1,119 +1,74 @@
 """What torch's compiler makes of rules for a GPU that need not be here: `python tests/inductor_kernels.py 90 RULE…`.
 
-The functions that a step calls are traced on the CPU; their graphs are moved to a GPU of that architecture, of which torch and
-Triton are told, and lowered. Prints a line of JSON for each function: its kernels, operators left to torch, registers, bytes spilled.
+The functions that a step calls go the whole way of tensors on a GPU of that architecture (see `played_inductor`), and each kernel is made
+machine code with the configurations of blocks that torch would time, until nothing is spilled. Prints a line of JSON for each function:
+its kernels, operators left to torch, registers, and bytes spilled by what spills least, in the worst of its kernels.
 `--record FILE` writes them into a file as well, and of rules that are there as they are now it asks no more (`make inductor`).
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import json
-import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import torch
 import triton
 from compiled_kernels import assembled
-from records import marked, recorded, save, stale
+from played_inductor import Played, on_a_played_gpu
+from records import CODE, marked, recorded, save, stale
 from stepping import two_steps
 from torch import Tensor
-from torch._dynamo.backends.common import aot_autograd
-from torch._dynamo.device_interface import CudaInterface
-from torch._inductor import scheduler
-from torch._inductor.debug import DebugContext
-from torch._inductor.decomposition import select_decomp_table
-from torch._inductor.graph import GraphLowering
-from torch._inductor.virtualized import V
-from torch.fx.experimental._config import patch as shape_settings
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from triton.runtime.driver import driver
 
 import optlang
+from optlang.backends.torch import BACKEND, compiling
 from optlang.backends.torch.code import CellCode
 from optlang.backends.torch.loading import load
-from optlang.backends.triton.kernels import load as load_text
 
-GPU = torch.device("cuda:0")
-BLOCKS = {"XBLOCK": 64, "YBLOCK": 16, "R0_BLOCK": 64, "R1_BLOCK": 16}
-KERNEL = re.compile(r"async_compile\.triton\('\w+', '''(.*?)''', device_str='cuda'\)", re.DOTALL)
-HEAD = """
-import triton
-import triton.language as tl
-from torch._inductor.runtime import triton_helpers
-from torch._inductor.runtime.triton_helpers import libdevice, math as tl_math
-"""
+FIRST_CALL = compiling.first_call
 
 
-@contextmanager
-def said_to_be_there(architecture: int) -> Iterator[None]:
-    """What torch's compiler and Triton ask of a GPU: that of an H100, or of an older one."""
-    major, minor = divmod(architecture, 10)
-    about = SimpleNamespace(
-        name="GPU", major=major, minor=minor, multi_processor_count=132, total_memory=1 << 36, max_threads_per_multi_processor=2048,
-        max_threads_per_block=1024, regs_per_multiprocessor=65536, warp_size=32, shared_memory_per_block_optin=166912,
-    )  # fmt: skip
-    of_torch = {"_lazy_init": lambda: None, "get_device_properties": lambda *given: about, "current_device": lambda: 0,
-                "is_available": lambda: True}  # fmt: skip
-    of_dynamo = {"get_device_properties": staticmethod(lambda *given: about), "is_available": staticmethod(lambda: True),
-                 "get_compute_capability": staticmethod(lambda *given: architecture)}  # fmt: skip
-    driver.set_active(SimpleNamespace(get_current_target=lambda: GPUTarget("cuda", architecture, 32), get_current_device=lambda: 0))
-    with ExitStack() as around:
-        around.enter_context(mock.patch.multiple(torch.cuda, **of_torch))
-        around.enter_context(mock.patch.multiple(CudaInterface, **of_dynamo))
-        around.enter_context(mock.patch.multiple(CudaInterface.Worker, get_device_properties=of_dynamo["get_device_properties"]))
-        around.enter_context(mock.patch.object(scheduler, "has_triton", lambda *given: True))
-        yield
+@dataclass
+class Listed(Played):
+    """The kernels that programs launch, none of which runs."""
+
+    kernels: list[Any] = field(default_factory=list)
+
+    def run(self, kernel: Any, args: Sequence[Any]) -> None:
+        self.kernels += [kernel] if kernel not in self.kernels else []
 
 
-def graph_of(code: CellCode, given: Sequence[Any]) -> torch.fx.GraphModule:
-    """What torch's compiler lowers for a function, with its tensors on the GPU."""
-    found: list[torch.fx.GraphModule] = []
-
-    def kept(graph: torch.fx.GraphModule, inputs: Any) -> Any:
-        found.append(graph)
-        return graph.forward
-
-    traced = aot_autograd(fw_compiler=kept, keep_inference_input_mutations=True, decompositions=select_decomp_table())
-    with shape_settings(use_duck_shape=False), torch.no_grad():  # type: ignore[attr-defined]
-        torch.compile(load(code), backend=traced, dynamic=True, fullgraph=True)(*given)
-    for node in found[0].graph.nodes:
-        if "device" in node.kwargs:
-            node.kwargs = {**node.kwargs, "device": GPU}
-        if isinstance(value := node.meta.get("val"), Tensor):
-            with value.fake_mode:  # type: ignore[attr-defined]
-                node.meta["val"] = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=GPU)
-    return found[0]
+def machine_code(kernel: Any, architecture: int) -> dict[str, int]:
+    """What the compilers say about a kernel with the first configuration of which nothing is spilled, or with the one that spills least."""
+    found: list[dict[str, int]] = []
+    for configuration in kernel.configs:
+        about = kernel._create_compile_meta(configuration)
+        text = ASTSource(kernel.fn, about["signature"], about["constants"], about["configs"][0])
+        options = kernel._create_compile_options(configuration, about)
+        made = triton.compile(text, target=GPUTarget("cuda", architecture, 32), options=options)
+        found.append(assembled(made.asm["ptx"], architecture))
+        if not found[-1]["spilled"]:
+            break
+    return min(found, key=lambda one: one["spilled"])
 
 
-def lowered(graph: torch.fx.GraphModule) -> str:
-    """The program that torch's compiler writes for a graph."""
-    inputs = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
-    mode = next(x.fake_mode for x in inputs if isinstance(x, Tensor))  # type: ignore[attr-defined]
-    lowering = GraphLowering(graph, example_inputs=inputs, shape_env=mode.shape_env)
-    with V.set_graph_handler(lowering), V.set_fake_mode(mode), V.set_debug_handler(DebugContext()):
-        lowering.run(*inputs)
-        return str(lowering.codegen()[0].value)
-
-
-def machine_code(text: str, architecture: int) -> dict[str, int]:
-    """What the compilers say about a kernel that torch's compiler has written."""
-    types, fixed = (ast.literal_eval(re.findall(rf"'{name}': (\{{.*?\}})", text)[0]) for name in ("signature", "constants"))
-    body = text[text.index("@triton.jit") :]
-    [name] = re.findall(r"^def (\w+)\(", body, re.MULTILINE)
-    constants = {name: fixed[name] if name in fixed else BLOCKS[name] for name, kind in types.items() if kind == "constexpr"}
-    target = GPUTarget("cuda", architecture, 32)
-    made = triton.compile(ASTSource(load_text(HEAD + body)[name], types, constants, {}), target=target, options={"num_warps": 4})
-    return assembled(made.asm["ptx"], architecture)
+def about(code: CellCode, given: Sequence[Any], architecture: int) -> dict[str, int]:
+    """What becomes of one function: its kernels, what they leave to torch, and the most that one of them needs."""
+    torch._dynamo.reset()
+    tensors, numbers = given[: len(code.tensors)], given[len(code.tensors) :]
+    with on_a_played_gpu(Listed(), architecture) as played:
+        FIRST_CALL(code, tensors, *numbers)
+    codes = [machine_code(kernel, architecture) for kernel in played.kernels]
+    most = {key: max((one[key] for one in codes), default=0) for key in ("registers", "spilled")}
+    return {"kernels": len(codes), "left to torch": sum(text.count("extern_kernels.") for text in played.programs), **most}
 
 
 def asked(name: str) -> list[tuple[CellCode, list[Any]]]:
@@ -125,24 +80,10 @@ def asked(name: str) -> list[tuple[CellCode, list[Any]]]:
         function = load(code)
         return function, function(*tensors, *numbers)
 
-    with (
-        mock.patch("optlang.backends.torch.compiling.first_call", first_call),
-        mock.patch("optlang.backends.torch.BACKEND.compile_from", 0),
-    ):
+    with mock.patch.object(compiling, "first_call", first_call), mock.patch.object(BACKEND, "compile_from", 0):
         cls: Any = optlang.load(name, backend="torch")
         two_steps(cls, [(90, 110), (9000,)])
     return found
-
-
-def about(code: CellCode, given: Sequence[Any], architecture: int) -> dict[str, int]:
-    """What becomes of one function: its kernels, what they leave to torch, and the most that one of them needs."""
-    torch._dynamo.reset()
-    graph = graph_of(code, given)
-    with said_to_be_there(architecture):
-        text = lowered(graph)
-    codes = [machine_code(kernel, architecture) for kernel in KERNEL.findall(text)]
-    most = {key: max((one[key] for one in codes), default=0) for key in ("registers", "spilled")}
-    return {"kernels": len(codes), "left to torch": text.count("extern_kernels."), **most}
 
 
 def lines(name: str, architecture: int) -> Iterator[dict[str, Any]]:
@@ -161,8 +102,8 @@ def main() -> int:
     parser.add_argument("--record", type=Path)
     given = parser.parse_args()
     found, failed = recorded(given.record), 0
-    for name in given.rules or stale(found):
-        entry: dict[str, Any] = {**marked(name), "functions": []}
+    for name in given.rules or stale(found, CODE["inductor"]):
+        entry: dict[str, Any] = {**marked(name, CODE["inductor"]), "functions": []}
         try:
             for line in lines(name, given.architecture):
                 print(json.dumps(line), flush=True)

@@ -17,7 +17,10 @@ from marks import code_of
 from optlang import library
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-CODE = {"triton": ("triton",), "loops": ("cpp", "torch"), "conformance": ("cpp", "torch", "triton", "module")}  # what each record tells of
+CODE = {  # what each record tells of
+    "triton": ("triton",), "loops": ("cpp", "torch"), "conformance": ("cpp", "torch", "triton", "module"), "inductor": ("torch",),
+    "inductor-numbers": ("torch",),
+}  # fmt: skip
 
 
 def recorded(path: Path | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -123,8 +123,16 @@ def is_ambiguous(made: Program | Routing) -> bool:
 
 
 def two_steps(cls: Any, shapes: Sequence[tuple[int, ...]]) -> None:
-    """Of those of the shapes that a rule takes, with drawn inputs, for what is made of the rule on the way."""
-    params = [torch.randn(shape).requires_grad_() for shape in shapes_for(cls.rule, shapes)]
+    """Of those of the shapes that a rule takes, for what is made of the rule on the way."""
+    some_steps(cls, shapes, 2)
+
+
+def some_steps(
+    cls: Any, shapes: Sequence[tuple[int, ...]], count: int, dtype: torch.dtype = torch.float32,
+    before: Callable[[Any], None] = lambda optimizer: None,
+) -> list[Tensor]:  # fmt: skip
+    """The weights after so many steps, with drawn inputs; `before`: what is done to the optimizer before each."""
+    params = [torch.randn(shape).to(dtype).requires_grad_() for shape in shapes_for(cls.rule, shapes)]
     optimizer = cls([(f"p{i}", p) for i, p in enumerate(params)])
     for wanted in (i.name for case in cls.cases for i in case.program.inputs):
         optimizer.inputs[wanted] = {p: torch.rand_like(p) for p in params}
@@ -135,6 +143,8 @@ def two_steps(cls: Any, shapes: Sequence[tuple[int, ...]]) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    for _ in range(2):
+    for _ in range(count):
+        before(optimizer)
         closure()
         optimizer.step(*([closure] if cls.asks_again else []))
+    return [p.detach() for p in params]

@@ -135,6 +135,18 @@ def test_adafactor_of_matrices_and_vectors(compiling: Path) -> None:
     torch.testing.assert_close(run.stored, plain.stored, rtol=1e-4, atol=1e-6)
 
 
+def test_parts_of_a_buffer(compiling: Path) -> None:
+    """In any order; what is compiled for the first of them is for all."""
+    for rule, numbers in (("adamw", {}), ("lamb", {"capturable": True})):
+        runs = [Run(rule, [(4, 6), (5, 4), (7, 3)], **numbers), uncompiled(rule, [(4, 6), (5, 4), (7, 3)], **numbers)]
+        for run in runs:
+            buffer = torch.cat([p.detach().flatten() for p in run.params])
+            for p, begin in zip(run.params, (40, 20, 0), strict=True):
+                p.data = buffer[begin : begin + p.numel()].view(p.shape)
+            run.steps(3)
+        torch.testing.assert_close(runs[0].stored, runs[1].stored, rtol=1e-4, atol=1e-6)
+
+
 def test_compiled_draws_are_the_same_draws(compiling: Path) -> None:
     shapes: list[tuple[int, ...]] = [(4, 6), (7,)]
     run, plain = Run(DRAWING, shapes, seed=7).steps(4), uncompiled(DRAWING, shapes, seed=7).steps(4)

@@ -62,14 +62,23 @@ def _compiled(code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Ten
     does without torch's own store, for whose keys all of torch's sources are read."""
     options = OPTIONS | {"fx_graph_cache": not name}
     function = torch.compile(load(code), dynamic=True, fullgraph=True, options=options)
+    begun, s, counter = [_from_the_start(x) for x in tensors], _from_the_start(s), None if counter is None else _from_the_start(counter)
     for numbers in (s, counter):
         if numbers is not None:
             torch._dynamo.mark_static(numbers)  # as many for every parameter
     with kept.listening(name) as kernels:
         # rows and columns that happen to be equal are still two sizes
         with shape_settings.patch(use_duck_shape=False), _widest_vectors():  # type: ignore[attr-defined]
-            result = function(*tensors, s, counter, first)
+            result = function(*begun, s, counter, first)
+        for place in code.written:
+            if begun[place] is not tensors[place]:
+                tensors[place].copy_(begun[place])
         return kept.keep(name, function, kernels, tensors, s, first), result
+
+
+def _from_the_start(x: Tensor) -> Tensor:
+    """One that begins where its memory does: what is compiled for such takes parts of a buffer, too, but not the other way round."""
+    return x.clone() if x.storage_offset() else x
 
 
 @contextmanager
