@@ -1,4 +1,5 @@
 """Triton kernels of some rules, compiled for a GPU that need not be here: `python tests/compiled_kernels.py 90`.
+With a 0 or 1 behind it, every other of the rules.
 
 Prints a line of JSON for each kernel: reads and writes of 16 bytes, registers, bytes spilled.
 """
@@ -132,7 +133,8 @@ def main() -> None:
     built(*kernels_of("adamw", torch.float32), int(sys.argv[1]))
     wanted = [(name, dtype, None, "nearest") for name, dtype in PLAIN]
     wanted += [(name, torch.float32, None, "nearest") for name in LINED]
-    for name, dtype, *stored in wanted + [("adamw", dtype, state, weights) for state, dtype, weights in PACKED]:
+    wanted += [("adamw", dtype, state, weights) for state, dtype, weights in PACKED]
+    for name, dtype, *stored in wanted[int(sys.argv[2]) :: 2] if sys.argv[2:] else wanted:
         for loaded in kernels_of(name, dtype, *stored):
             for code in codes(loaded, int(sys.argv[1]), packed=stored != [None, "nearest"]):
                 print(json.dumps({"rule": name, "type": str(dtype), "stored": stored} | code), flush=True)

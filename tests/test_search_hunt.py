@@ -363,7 +363,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     """A task of one's own, limits and constraints; taken up again when there is nothing left to do."""
     (tmp_path / "seed.opt").write_text("rule S { hyper lr = 0.1 in (0, inf) state m = 0 m' = 0.1*g + 0.9*m w' = w - lr*tanh(m') }")
     task = str(HERE.parent / "examples" / "my_task.py")
-    words = ["search", str(tmp_path / "seed.opt"), "--tasks", task, "--children", "60", "--no-funnel", "--workers", "1", "--store",
+    words = ["search", str(tmp_path / "seed.opt"), "--tasks", task, "--children", "24", "--no-funnel", "--workers", "1", "--store",
              str(tmp_path / "run.db"), "--limit", "statements=8", "--never", "t", "--population", "10"]  # fmt: skip
     assert main(words) == 0
     shown = capsys.readouterr().out

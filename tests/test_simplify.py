@@ -216,16 +216,18 @@ EVERY = [case.program for n in library.names() for made in [optlang.Rule(n).prog
          for case in (made.cases if isinstance(made, Routing) else [ir.Case(None, made, {})])]  # fmt: skip
 
 
-@pytest.mark.parametrize("math", ["strict", "safe", "fast"])
 @pytest.mark.parametrize("name", LIBRARY)
-def test_library_takes_the_same_steps(name: str, math: str) -> None:
+def test_library_takes_the_same_steps(name: str) -> None:
+    """Each form once: of most rules `strict` or `fast` makes what `safe` does. Where rounding decides what a rule does, not `fast`."""
     rule = named(name)
-    if math == "fast" and is_ambiguous(rule):
-        pytest.skip("rounding decides what the rule does")
-    simple = simplify(rule, math)
-    assert refute(rule, simple) == (None, "")
-    assert cost(simple.roots()) <= cost(rule.roots())
-    assert cost(simplify(simple, math).roots()) == pytest.approx(cost(simple.roots()))
+    compared = {tuple(rule.all_roots())}
+    for math in ("strict", "safe") if is_ambiguous(rule) else ("strict", "safe", "fast"):
+        simple = simplify(rule, math)
+        if tuple(simple.all_roots()) not in compared:
+            assert refute(rule, simple) == (None, "")
+            compared.add(tuple(simple.all_roots()))
+        assert cost(simple.roots()) <= cost(rule.roots())
+        assert cost(simplify(simple, math).roots()) == pytest.approx(cost(simple.roots()))
 
 
 def test_what_the_guard_says_is_not_chance(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from torch_suite import run
 
 from optlang import library
 
-SOME = ["adamw", "sgd", "lion", "sam", "muon"]  # sparse gradients are for SGD, SAM asks the model again, Muon is in a route
+SOME = ["adamw", "sgd", "sam", "muon"]  # sparse gradients are for SGD, SAM asks the model again, Muon is in a route
 FEWEST = 30  # tests that even a rule with closures runs
 FEWEST_ON_RECORD = 20  # of a rule that shakes frozen matrices, as a module
 
