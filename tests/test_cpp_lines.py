@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pytest
 import torch
 from stepping import program, shapes_for
@@ -11,7 +14,8 @@ from torch_pairs import Pair, tensors
 import optlang
 from optlang import ir
 from optlang.backends.cpp import BACKEND, source
-from optlang.backends.cpp.layout import CHUNK, LEAST_ROWS, Room, layout
+from optlang.backends.cpp.layout import CHUNK, LEAST_ROWS, WAVE, Room, layout
+from optlang.bench.models import MODELS
 
 EVERYTHING = """rule Everything { hyper lr = 0.01 in (0, inf)
   state m = 0
@@ -112,11 +116,28 @@ def test_an_infinite_gradient_and_one_that_is_no_number() -> None:
         both.step()
 
 
-def test_room_beside_a_model_is_small() -> None:
-    """What rows and columns of GPT-2's matrices need is less than 1 % of the parameters."""
-    shapes = [(50257, 768), (768, 50257), (3072, 768), (768, 768), (2304, 768)]
-    found = layout(Room(1, 1, 1, 1, "param"), shapes)
-    assert found.lines.nbytes < 0.01 * 4 * sum(a * b for a, b in shapes)
+@pytest.mark.parametrize("rule", ["adafactor", "came", "sm3", "adamp", "ranger21", "adamwsubsetnorm", "perparametermlp"])
+def test_room_beside_a_model_is_small(rule: str) -> None:
+    """What rows, columns and chunks of GPT-2 small need is less than 1 % of the parameters, if these are in bfloat16."""
+    made = optlang.Rule(rule).program
+    assert isinstance(made, ir.Program)
+    both = stepped(made, tensors([(40, 30)]), 1)
+    shapes = [tuple(shape) for shape in MODELS["gpt2"]() if len(shape) > 1]
+    found: Any = both.ours
+    for kernel in [loaded.kernel for loaded in found._functions._kernels.values() if loaded.kernel.room]:
+        of = layout(kernel.room, shapes)
+        assert of.lines.nbytes + 8 * kernel.sums * (len(shapes) + of.starts[-1]) < 0.01 * 2 * sum(math.prod(shape) for shape in shapes)
+
+
+def test_a_wave_takes_the_room_of_the_one_before() -> None:
+    found = layout(Room(1, 1, 1, 1, "param"), [(40, 50)] * 3 * WAVE * 8)
+    ends = found.shapes[:, 8].tolist()
+    for first in sorted({0, *ends} - {len(ends)}):
+        last = ends[first]
+        assert found.starts[last] - found.starts[first] <= WAVE and found.shapes[first, 6] == 0
+        assert last == len(ends) or found.starts[last + 1] - found.starts[first] > WAVE
+        assert (found.shapes[first + 1 : last, 6] >= found.shapes[first : last - 1, 6] + 40 + 50 + 1).all()
+    assert len(set(ends)) > 2 and found.lines.size == WAVE * (40 + 50 + 1) + 1
 
 
 def test_chunks_hold_each_row_once() -> None:

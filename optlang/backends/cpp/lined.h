@@ -1,5 +1,6 @@
 // How kernels with rows and columns go over all tensors; see `lines` and `layout`.
-struct Shape { i64 batch, rows, cols, per, many, chunks, lines, beside; };
+// `lines` and `beside`: where values of a tensor are in the room of its wave, which ends before tensor `wave`.
+struct Shape { i64 batch, rows, cols, per, many, chunks, lines, beside, wave; };
 // Rows `low` to `high` - 1 of matrices `first` to `last` - 1; `split`: not all rows of a matrix.
 struct Chunk { i64 first, last, low, high; bool split; };
 struct All {
@@ -13,6 +14,11 @@ struct All {
   double* lines;
 };
 
+// Values per row, and what lies behind so many for each row.
+static inline number* rows_of(const Tensor& x, i64 before) { return (number*)x.lines + before * x.batch * x.rows; }
+static inline double* behind_rows(const Tensor& x, i64 count) {
+  return x.lines + (count * x.batch * x.rows * (i64)sizeof(number) + (i64)sizeof(double) - 1) / (i64)sizeof(double);
+}
 static inline i64 parts_of(const Shape& shape) { return shape.per < shape.rows ? (shape.rows + shape.per - 1) / shape.per : 1; }
 static inline Chunk chunk_at(const Shape& shape, i64 place) {
   const i64 parts = parts_of(shape), low = place % parts * shape.per, first = place / parts * shape.many;
@@ -48,6 +54,11 @@ template <class F> static void all_tensors(const All& all, Wave wave, F gather) 
     const Shape& shape = all.shapes[n];
     gather(tensor_at(all, n), shape, partial + all.starts[n] * SUMS, all.lines + shape.beside, all.room + n * SUMS);
   }
+}
+// When all passes are over, before the next wave takes the room.
+template <class F> static void all_finished(const All& all, Wave wave, double* results, F finish) {
+  #pragma omp for schedule(dynamic)
+  for (i64 n = wave.first; n < wave.last; n++) finish(tensor_at(all, n), results + n * RETURNED);
 }
 
 // What chunks have left is added in their order.

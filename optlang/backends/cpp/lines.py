@@ -36,7 +36,8 @@ class LinedWriter(Writer):
     def room(self) -> Room:
         """What the reductions to lines need."""
         count = {name: sum(kind(n.value) == name and n.op != "count" for n in self.sums) for name in LINES}
-        return Room(count["row"], count["col"], count["matrix"], len(self._beside()), frame_of([*self.order, *self.types]))
+        frame, size = frame_of([*self.order, *self.types]), 8 if self.number == "double" else 4
+        return Room(count["row"], count["col"], count["matrix"], len(self._beside()), frame, size)
 
     def _beside(self) -> list[Node]:
         """The reductions of elements to columns, which chunks leave beside."""
@@ -60,16 +61,22 @@ class LinedWriter(Writer):
     def function(self, head: str, lines: Sequence[str]) -> str:
         named = {int(place) for line in lines for place in LINE.findall(line)}
         used = [n for n, place in self.sums.items() if place in named]
-        return super().function(head, [*(f"  double* const {self._line(n)} = {self._start(n)};" for n in used), *lines])
+        return super().function(head, [*map(self._place, used), *lines])
 
     def _line(self, node: Node) -> str:
         """Where a reduction to lines leaves its values."""
         return f"l{self.sums[node]}"
 
-    def _start(self, node: Node) -> str:
-        before = [kind(n.value) for n in list(self.sums)[: self.sums[node]] if kind(n.value) in LINES and n.op != "count"]
-        terms = [f"{before.count(name)} * {_product(DIMENSIONS[name])}" for name in LINES if name in before]
-        return " + ".join(["x.lines", *terms])
+    def _place(self, node: Node) -> str:
+        """Of all reductions, those to rows come first."""
+        kinds = [(n, kind(n.value)) for n in self.sums if kind(n.value) in LINES and n.op != "count"]
+        before = [name for n, name in kinds if self.sums[n] < self.sums[node]]
+        rows = before.count("row")
+        if kind(node.value) == "row":
+            return f"  number* const {self._line(node)} = rows_of(x, {rows});"
+        terms = [f"{before.count(name)} * {_product(DIMENSIONS[name])}" for name in ("col", "matrix") if name in before]
+        start = " + ".join([f"behind_rows(x, {sum(name == 'row' for _, name in kinds)})", *terms])
+        return f"  double* const {self._line(node)} = {start};"
 
     def _finished(self, node: Node, text: str) -> str:
         return f"{text} / (double)({_product(over(node))})" if node.op == "mean" else text
@@ -218,12 +225,11 @@ extern "C" void step(i64 count, const i64* sizes, const i64* starts, char* const
   const All all = {count, sizes, starts, pointers, rows, counters, room, shapes, lines};
   #pragma omp parallel if (starts[count] > 3)
   for (i64 first = 0, last; first < count; first = last) {
-    last = wave_end(first, count, starts, WAVE);
+    last = shapes[first].wave;
     const Wave wave = {first, last};
 @STAGES
+    all_finished(all, wave, results, finish);
   }
-  #pragma omp parallel for schedule(dynamic) if (starts[count] > 3)
-  for (i64 n = 0; n < count; n++) finish(tensor_at(all, n), results + n * RETURNED);
 }
 """
 
