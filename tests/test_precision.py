@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import optlang
+from optlang.backends.torch.code import _Writer
 
 FORMATS = ("fp32", "bf16", "fp8", "int8", "int4")
 BYTES = {"fp32": 8.0, "bf16": 4.0, "fp8": 2.0 + 8 / 256, "int8": 2.0 + 8 / 256, "int4": 1.0 + 8 / 128}  # of AdamW's two states, an element
@@ -201,6 +202,28 @@ def test_products_in_bfloat16_stay_near_those_in_float32(backend: str) -> None:
     plain, rounded, exact, as_exact = found
     assert torch.equal(exact, as_exact)
     assert 1e-4 < (rounded - plain).norm() / plain.norm() < 0.03
+
+
+@pytest.mark.parametrize("rule", ["muon", "shampoo", "soap", "muonwithadamw"])
+def test_sums_beside_such_products_take_memory_that_is_free(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bits as in memory of their own, of matrices that go together, and of those whose transposes lie in memory as they do."""
+    shapes = [(24, 40), (24, 40), (40, 24), (7, 1), (1, 9)]
+    found, texts = [], []
+    for in_place in (_Writer._in_place, lambda *given: ""):
+        monkeypatch.setattr(_Writer, "_in_place", in_place)
+        source = torch.Generator().manual_seed(0)
+        given = [torch.nn.Parameter(torch.randn(shape, generator=source)) for shape in shapes]
+        make_class, origin = optlang.load(rule, backend="torch", products="bf16")._origin  # type: ignore[attr-defined]
+        optimizer: Any = make_class.__wrapped__(*origin)([(f"layers.{n}.weight", p) for n, p in enumerate(given)])  # that has no code yet
+        for _ in range(3):
+            for p in given:
+                p.grad = torch.randn(p.shape, generator=source)
+            optimizer.step()
+        found.append(given)
+        executables = [case.executable(case.settings.defaults)[1] for case in optimizer.cases]
+        texts.append("\n".join(code.text for one in executables for code in one._functions._codes.values()))
+    assert all(torch.equal(p, q) for p, q in zip(*found, strict=True))
+    assert ".add_(" in texts[0] and ".add_(" not in texts[1]
 
 
 def test_products_that_there_are_not() -> None:

@@ -11,8 +11,9 @@ import keyword
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from optlang import ir
@@ -23,6 +24,8 @@ from optlang.types import ELEMENT, Dim, Extent, needs_matrix
 TENSORS = frozenset(["w", "g", "state", "input"])
 VIEWS = TENSORS | {"transpose", "as_matrix", "as_param", "spread"}  # their results share memory with an operand
 HEAVY = frozenset(["matmul", "eigenvectors", "orthonormal", "inverse", "quantile"])  # fusing the rest would gain little
+IN_PLACE = frozenset(["add", "sub", "mul"])
+FRESH = IN_PLACE | {"div", "matmul"}  # their results have memory of their own
 SYMBOLS = {"and": "&", "or": "|", "pow": "**"}
 TAKEN = frozenset(["torch", "ops", "s", "counter", "first", "inf", "nan", *keyword.kwlist])
 
@@ -59,10 +62,10 @@ def generate(
     of products of matrices are rounded to bfloat16."""
     writer = _Writer(outputs, {node: text for text, node in names}, low, double)
     writer.rounds = rounds and not double
-    order = [n for n in _order([o.node for o in outputs]) if not writer.is_slot(n)]
+    order = [n for n in _order([o.node for o in outputs], writer.rounds) if not writer.is_slot(n)]
     last = _last_uses(order)
     for node in order:
-        writer.write(node)
+        writer.write(node, last.get(node, ()))
         writer.forget(last.get(node, ()))
     lines = writer.results()
     head = f"def {name}({', '.join([*writer.tensors.values(), 's', 'counter', 'first'])}):"
@@ -94,12 +97,17 @@ def is_shaped(node: Node) -> bool:
     return node.op in MATRIX_OPS or needs_matrix(extent) or (extent.level == "array" and extent.frame == "flat")
 
 
-def _order(roots: Sequence[Node]) -> list[Node]:
-    """The expressions to compute, operands first; what is known before the stage is not entered."""
+def _order(roots: Sequence[Node], products_first: bool = False) -> list[Node]:
+    """The expressions to compute, operands first; what is known before the stage is not entered. `products_first`: of operands,
+    those that more products of matrices lie behind, so that others have no further use when they are added."""
     known = ir.on_host(roots)
+    behind: dict[Node, int] = {}
+    for node in ir.walk(roots) if products_first else ():
+        behind[node] = max((behind[arg] for arg in node.args), default=0) + (node.op == "matmul")
 
     def operands(node: Node) -> Sequence[Node]:
-        return () if is_slot(node, known) or node.type.extent.level in ("group", "model") else node.args
+        inside = () if is_slot(node, known) or node.type.extent.level in ("group", "model") else node.args
+        return sorted(inside, key=lambda arg: -behind[arg]) if behind else inside
 
     return ir.walk(roots, operands)
 
@@ -130,6 +138,7 @@ class _Writer:
         self.known = ir.on_host(roots)
         computed = [n for n in _order(roots) if not self.is_slot(n)]
         self.shaped = any(is_shaped(n) for n in computed)
+        self.computed = set(computed)
         self.in_order = {arg for n in computed if n.op not in ("matmul", "transpose") for arg in n.args if arg.op == "transpose"}
         self.runs = tuple(sorted({n.type.extent.run for n in computed if n.type.extent.run}))
         self.lines: list[str] = []
@@ -180,12 +189,13 @@ class _Writer:
 
     # -------------------------------------------------------------------------------------------- operators
 
-    def write(self, node: Node) -> None:
-        """Computes one expression, under the name of its equation where it has one."""
+    def write(self, node: Node, dying: Collection[Node] = ()) -> None:
+        """Computes one expression, under the name of its equation where it has one. `dying`: operands that nothing later needs."""
         if node.op in TENSORS or node.type.extent.level in ("group", "model"):
             self.spelled[node] = self._read(node)
             return
-        text = self._spell(node)
+        text = self._in_place(node, dying) if self.rounds else ""
+        text = text or self._spell(node)
         self.spelled[node] = self.fresh(self.names[node]) if node in self.names else self._nameless("x")
         if node not in self.names and node not in self.results_of:
             self.nameless.add(node)
@@ -241,12 +251,41 @@ class _Writer:
             return f"{left} {SYMBOLS.get(node.op, row.infix[0])} {right}"
         return row.torch.format(*(self._aligned(node, arg, False) for arg in node.args))
 
+    def _in_place(self, node: Node, dying: Collection[Node]) -> str:
+        """A sum or product in the memory of an operand that is of no more use: that is in the cache, where new memory is not even
+        there yet. Empty where there is none of which it is sure that nothing else shares its memory."""
+        for place, arg in enumerate(node.args if node.op in IN_PLACE else ()):
+            free = arg in dying and arg in self.nameless and arg.op in FRESH and arg not in self.shared
+            if free and arg.type == node.type and node.args[1 - place] is not arg and (place == 0 or node.op != "sub"):
+                return f"{self.operand(arg)}.{node.op}_({self.operand(node.args[1 - place], literal=True)})"
+        return ""
+
+    @cached_property
+    def shared(self) -> set[Node]:
+        """What others may share memory with, but for transposes in products, and what no tensor of the parameter is behind."""
+        views = {arg for n in self.computed if n.op in VIEWS and (n.op != "transpose" or n in self.in_order) for arg in n.args}
+        deep: set[Node] = set()
+        for node in ir.walk(self.computed):
+            deep |= {node} if node.op in TENSORS or not deep.isdisjoint(node.args) else set()
+        return views | self.computed - deep
+
+    @cached_property
+    def multiplied(self) -> set[Node]:
+        """The factors of products."""
+        found = {arg for n in self.computed if n.op == "matmul" for arg in n.args}
+        return found | {arg for n in found if n.op == "transpose" for arg in n.args}
+
     def _of_matrices(self, node: Node) -> str:
         """Beside other matrices, one whose memory is turned would slow down each operator that follows."""
         if node.op == "transpose":
             return f"{self.operand(node.args[0])}.mT.contiguous()"
         left, right = map(self._factor, node.args)
-        return f"ops.product({left}, {right}).to({self.dtype})"
+        text = f"ops.product({left}, {right})"
+        if node in self.multiplied:  # what it was rounded to
+            self.factors[node] = self._nameless("x_bf16")
+            self.lines.append(f"{self.factors[node]} = {text}")
+            text = self.factors[node]
+        return f"{text}.to({self.dtype})"
 
     def _first(self, run: int = 0) -> str:
         """The first dimension of the parameter, or how many runs of such a length there are."""
