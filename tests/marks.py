@@ -1,9 +1,13 @@
 """Marks of rules in the records in docs: a rule whose equations, defaults or route have changed since is asked anew, and where it
 matters what steps it, one whose code has changed (see `records`).
+
+Code is what a compiler sees of it: neither comments nor functions that nothing calls.
 """
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from hashlib import sha256
@@ -46,15 +50,56 @@ def changed(rules: Iterable[str], marks: Mapping[str, str]) -> list[str]:
 
 SHAPES = [(90, 110), (9000,)]
 BACKENDS = Path(optlang.__file__).parent / "backends"
-BESIDE = {"cpp": (), "torch": ("torch/ops.py",), "triton": ("triton/prelude.py", "triton/storage.py"), "module": ()}  # what texts call
+BESIDE = {"torch": ("torch/ops.py",), "triton": ("triton/prelude.py", "triton/storage.py"), "module": ()}  # what texts call
 
 
 @cache
 def code_of(rule: str, backend: str) -> str:
-    """Eight digits that stand for the texts by which a backend would take two steps of a rule in float32, and for what these call."""
+    """Eight digits that stand for the texts by which a backend would take two steps of a rule in float32, and for what these call;
+    those of `options` for what is tried with a kernel that spills."""
+    if backend == "options":
+        return _digits(OPTIONS)
     texts = [_module(rule)] if backend == "module" else sorted(_texts(rule)[backend])
-    called = [(BACKENDS / name).read_text(encoding="utf-8") for name in BESIDE[backend]]
-    return sha256(repr((texts, called, OPTIONS if backend == "triton" else ())).encode()).hexdigest()[:8]
+    if backend == "cpp":
+        return _digits([_bare(text) for text in texts])
+    return _digits((texts, [_called(texts, BACKENDS / name) for name in BESIDE[backend]], OPTIONS[0] if backend == "triton" else ()))
+
+
+def _digits(what: Any) -> str:
+    return sha256(repr(what).encode()).hexdigest()[:8]
+
+
+def _bare(text: str) -> str:
+    """C++ without comments, indentation and empty lines."""
+    lines = (re.sub(r"//.*", "", line).strip() for line in text.splitlines())
+    return "\n".join(filter(None, lines))
+
+
+def _called(texts: Iterable[str], path: Path) -> list[str]:
+    """The definitions of a file that texts name, or that such definitions do, in its order and without their docstrings."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
+            node.body = node.body[1:] or [ast.Pass()]
+    made = {ast.unparse(one): _defined(one) for one in tree.body}
+    found: set[str] = set()
+    words = _words(texts)
+    while new := {text for text, names in made.items() if text not in found and names & words}:
+        found |= new
+        words |= _words(new)
+    return [text for text in made if text in found]
+
+
+def _defined(statement: ast.stmt) -> set[str]:
+    """The names that a statement of a file defines; of one with others inside all of theirs."""
+    nodes = [statement] if isinstance(statement, ast.FunctionDef) else list(ast.walk(statement))
+    named = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    imported = {node.asname or node.name for node in nodes if isinstance(node, ast.alias)}
+    return named | imported | {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+
+
+def _words(texts: Iterable[str]) -> set[str]:
+    return {word for text in texts for word in re.findall(r"\w+", text)}
 
 
 @cache

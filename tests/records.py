@@ -1,7 +1,8 @@
 """Records of the library: a JSON with a line for each rule, in the order of the library.
 
 An entry says of what it was found: `mark` stands for what the rule says, `code` for the texts of each backend that stepped it, so
-that only entries are asked anew whose rule or kernels have changed, and a stale one is told from a fresh one.
+that only entries are asked anew whose rule or kernels have changed, and a stale one is told from a fresh one. `options` stands
+for what was tried with kernels that spill, in entries that have such.
 """
 
 from __future__ import annotations
@@ -41,8 +42,14 @@ def marked(rule: str, backends: Sequence[str] = ()) -> dict[str, Any]:
 
 def is_fresh(entry: Mapping[str, Any], rule: str, backends: Sequence[str] = ()) -> bool:
     """Whether an entry is of the rule and of the code as they are now."""
+    return entry.get("mark") == mark(rule) and not moved(entry, rule, backends)
+
+
+def moved(entry: Mapping[str, Any], rule: str, backends: Sequence[str]) -> list[str]:
+    """The backends whose code is another now, or is not told of."""
     told = entry.get("code", {})
-    return entry.get("mark") == mark(rule) and all(told.get(name) == code_of(rule, name) for name in backends)
+    tried = ["options"] if backends and "options" in told else []
+    return [name for name in [*backends, *tried] if told.get(name) != code_of(rule, name)]
 
 
 def stale(found: Mapping[str, Any], backends: Sequence[str] = (), rules: Iterable[str] = ()) -> list[str]:

@@ -80,7 +80,7 @@ def products(*sizes: int) -> list[float]:
 
 
 def muon() -> list[float]:
-    found = {who: median(seconds) for who, seconds in results("2026-11-29", "shared-muon")["times"].items()}
+    found = {who: median(seconds) for who, seconds in results("2026-11-30", "shared-muon")["times"].items()}
     return [found[who] / found["torch.optim.Muon"] for who in ("optlang", "optlang, products bf16")]
 
 

@@ -52,6 +52,13 @@ def lines(name: str) -> Iterator[dict[str, Any]]:
             yield {"kernel": several[0]["kernel"], **({"tiles": several[0]["tiles"]} if several[0]["tiles"] else {}), **told}
 
 
+def entry(name: str) -> dict[str, Any]:
+    """Of a rule; other options matter only where the first ones did not do."""
+    found = list(lines(name))
+    tried = any("options" in kernel or any(kernel[f"sm_{a}"][KEYS.index("spilled")] for a in ARCHITECTURES) for kernel in found)
+    return {**marked(name, (*CODE["triton"], *(["options"] if tried else []))), "kernels": found}
+
+
 KEYS = ("registers", "spilled", "wide reads", "wide writes")
 
 
@@ -63,7 +70,7 @@ def main() -> int:
     found, failed = recorded(given.record), 0
     for name in given.rules or stale(found, CODE["triton"]):
         try:
-            found[name] = {**marked(name, CODE["triton"]), "kernels": list(lines(name))}
+            found[name] = entry(name)
         except Exception:  # the others are still of interest
             traceback.print_exc()
             failed += 1

@@ -1,7 +1,8 @@
 """All rules on all backends in all number types: `make conformance`, or `python tests/bench/conform.py RULE…`.
 
 The worst error of each is kept in `docs/conformance.json` with marks of the rule and of what steps it: a run that was cut short
-goes on, and what has changed is measured anew. `tests/test_conformance.py` takes a part of it in every run, and holds the file to it.
+goes on, and what has changed is measured anew: of a rule that is as it was, the backends with other code alone.
+`tests/test_conformance.py` takes a part of it in every run, and holds the file to it.
 """
 
 from __future__ import annotations
@@ -23,20 +24,26 @@ NUMBERS = ("float64", "float32", "bfloat16")
 RESULTS = ROOT / "docs" / "conformance.json"
 
 
-def measured(rule: str) -> dict[str, Any]:
-    """The worst error over all rows of a rule, by number type and backend, or the words of what was raised; 1 thread."""
+def measured(rule: str, known: dict[str, Any]) -> dict[str, Any]:
+    """The worst error over all rows of a rule, by number type and backend, or the words of what was raised; 1 thread. `known`: an
+    entry, of which is kept what is of the same rule and code."""
     import torch
     from conformance import BACKENDS, DTYPES, KERNELS, Stepwise, by_name, error, rows_of, without_module
-    from records import CODE, marked
+    from records import CODE, is_fresh, marked, moved
 
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     rows = rows_of(rule)
     no_module = without_module(rule)
     found: dict[str, Any] = {**marked(rule, CODE["conformance"]), "date": date.today().isoformat(), "rows": len(rows)}
+    kept = known if is_fresh(known, rule) and known.get("rows") == len(rows) else {}
+    asked = {"reference", *moved(kept, rule, CODE["conformance"])}
     for dtype in DTYPES:
         backends = [name for name in BACKENDS if name != "module" or not no_module]
-        found[by_name(dtype)] = {name: worst([partial(error, row, name, dtype) for row in rows]) for name in backends}
+        found[by_name(dtype)] = {
+            name: worst([partial(error, row, name, dtype) for row in rows]) if name in asked else kept[by_name(dtype)][name]
+            for name in backends
+        }  # fmt: skip
     found["elsewhere"] = {"module": no_module} if no_module else {}
     for backend in KERNELS:
         run = Stepwise(rows[0], backend, torch.float32)
@@ -73,7 +80,7 @@ def main(rules: list[str], workers: int) -> int:
     found = entries()
     wanted = rules or stale(found, CODE["conformance"])
     with ProcessPoolExecutor(workers) as pool:
-        for rule, entry in zip(wanted, pool.map(measured, wanted), strict=True):
+        for rule, entry in zip(wanted, pool.map(measured, wanted, [found.get(rule, {}) for rule in wanted]), strict=True):
             found[rule] = entry
             wrong = [f"{dtype} {name}: {e}" for dtype in NUMBERS for name, e in entry[dtype].items() if isinstance(e, str)]
             print(rule, *(wrong or ["done"]), sep="\n  " if wrong else " ", flush=True)

@@ -19,6 +19,7 @@ SEVERAL = 1 << 9  # of a tile of several matrices: where elements are takes more
 WIDE = 1 << 8  # the columns of a tile; wider ones would have few rows for sums per column
 LINES_EACH = 1 << 8  # rows, columns or matrices of one program
 MOST_ROWS = 5 << 8  # of a chunk that leaves values per column beside: these are few beside its elements
+BROAD = 1 << 5  # tiles that one program goes over at most, where nothing is summed per column
 MANY = 3 << 7  # chunks, where that is more important
 CHUNKS, EACH, ALONG, MATRICES = "chunks", "tensors", "lines", "matrices"
 
@@ -60,7 +61,8 @@ def layout(room: Room | None, shapes: Sequence[tuple[int, ...]]) -> Layout:
     if room is None:
         counts = -(-sizes // CHUNK)
         return Layout(_starts(counts), sizes, np.zeros(0, dtype=np.int64), 0, {CHUNKS: [Grid(_chunks(sizes), {})], EACH: each})
-    tiled = [_Tiled.of(*matrices(room.frame, shape), _rows(room, sizes)) for shape in shapes]
+    least, broad, tiles = _extent(room, int(sizes.sum()))
+    tiled = [_Tiled.of(*matrices(room.frame, shape), least, broad, tiles) for shape in shapes]
     starts = _starts(np.array([prod(one.chunks) for one in tiled], dtype=np.int64))
     ends = np.cumsum([0, *(one.room(room) for one in tiled)])
     numbers = np.array([(*one.numbers, end) for one, end in zip(tiled, ends[:-1].tolist(), strict=True)], dtype=np.int64)
@@ -81,16 +83,20 @@ def tile(rows: int, cols: int) -> tuple[int, int, int]:
 @dataclass(frozen=True)
 class _Tiled:
     """A tensor in tiles. `numbers`: how many matrices, rows, columns, chunks from top to bottom, from left to right, and how many
-    tiles of one chunk lie below each other."""
+    tiles of one chunk lie below each other; `broad`: how many beside."""
 
     numbers: tuple[int, int, int, int, int, int]
     tile: tuple[int, int, int]
+    broad: int
 
     @classmethod
-    def of(cls, batch: int, rows: int, cols: int, least: int) -> _Tiled:
+    def of(cls, batch: int, rows: int, cols: int, least: int, most: int, tiles: int) -> _Tiled:
+        """Of a chunk, if that is possible: the least rows, the most tiles beside each other, and all tiles."""
         found = _, high, wide = tile(rows, cols)
-        deep = max(CHUNK // BLOCK, least // high)
-        return cls((batch, rows, cols, max(1, -(-rows // (high * deep))), max(1, -(-cols // wide)), deep), found)
+        across = max(1, -(-cols // (wide * most)))
+        broad = max(1, -(-cols // (wide * across)))
+        deep = max(1, tiles // broad, least // high)
+        return cls((batch, rows, cols, max(1, -(-rows // (high * deep))), across, deep), found, broad)
 
     @property
     def chunks(self) -> tuple[int, int, int]:
@@ -113,15 +119,20 @@ class _Tiled:
         """[chunks, 6]: the number of each, its tensor, the first matrix, row and column of it, and whether its tiles are whole."""
         (batch, rows, cols, _, _, deep), (many, high, wide) = self.numbers, self.tile
         first, top, left = (axis.reshape(-1) for axis in np.indices(self.chunks, dtype=np.int64))
-        first, top, left = first * many, top * (high * deep), left * wide
-        whole = (first + many <= batch) & (rows % high == 0) & (left + wide <= cols) & (cols % 16 == 0)
+        first, top, left = first * many, top * (high * deep), left * (wide * self.broad)
+        full = left + wide <= cols if self.broad == 1 else cols % wide == 0
+        whole = (first + many <= batch) & (rows % high == 0) & full & (cols % 16 == 0)
         number = start + np.arange(len(first))
         return np.stack([number, np.full_like(number, n), first, top, left, whole], 1)
 
 
-def _rows(room: Room, sizes: Array) -> int:
-    """The least rows of a chunk: of large models many, so that values beside are few; of small ones few, so that chunks are many."""
-    return min(MOST_ROWS, int(sizes.sum()) // (MANY * WIDE)) if any(some["col"] for some in room.beside) else 1
+def _extent(room: Room, size: int) -> tuple[int, int, int]:
+    """Of a chunk the least rows, the most tiles beside each other, and all tiles. Of large models chunks are large, so that values
+    beside are few; of small ones small, so that chunks are many. Rows end where they begin if nothing is summed per column."""
+    tiles = CHUNK // BLOCK
+    if any(some["col"] for some in room.beside):
+        return min(MOST_ROWS, size // (MANY * WIDE)), 1, tiles
+    return 1, BROAD, min(BROAD, max(tiles, size // (MANY * BLOCK)))
 
 
 def _tiles(tiled: Sequence[_Tiled], starts: Array) -> list[Grid]:

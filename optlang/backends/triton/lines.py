@@ -1,4 +1,5 @@
-"""Triton for rules with rows, columns and matrices: a program goes down a strip of tiles, of [matrices, rows, columns].
+"""Triton for rules with rows, columns and matrices: a program goes down a strip of tiles, of [matrices, rows, columns], and where
+nothing is summed per column over some beside each other, too.
 
 What a strip finds of each row, column and matrix it leaves beside, in the number type of the kernel, where the next pass leaves
 its own; `lines_K` adds that up, in order. What is read from a row is one value for its part of a tile. Reductions from lines go
@@ -19,7 +20,7 @@ from optlang.backends.passes import FRAMES, REDUCTIONS, is_lined, kind
 from optlang.backends.torch.code import TENSORS, Output
 from optlang.backends.triton import source
 from optlang.backends.triton.layout import ALONG, BLOCK, CHUNKS, EACH, LINES_EACH, MATRICES, Room
-from optlang.backends.triton.source import ARGUMENTS, START, Kernel, Writer, added, deeper, finished, function, reduced
+from optlang.backends.triton.source import ARGUMENTS, START, Done, Kernel, Writer, added, deeper, finished, function, reduced
 from optlang.ir import Node
 from optlang.types import Extent
 
@@ -27,7 +28,18 @@ LINED = f"{ARGUMENTS}, shapes, lines"
 CONSTANTS = {CHUNKS: ("many", "high", "wide"), MATRICES: ("many",)}
 WORDS = {"batch": "batch", "rows": "height", "cols": "width"}
 PARTS = {"row": "across", "col": "down", "matrix": "down * across"}  # how many values chunks leave for each line
-PART = {"row": "left // wide", "col": "top // (high * deep)", "matrix": "(top // (high * deep) * across + left // wide)"}
+PART = {"row": "left // {wide}", "col": "top // (high * deep)", "matrix": "(top // (high * deep) * across + left // {wide})"}
+TILE = "[many, high, wide]"
+PLACES = {
+    "matrix": ["at_matrix = first + tl.arange(0, many)[:, None, None]"],
+    "col": ["c = {left} + tl.arange(0, wide)[None, None, :]", "at_col = at_matrix * width + c"],
+    "row": ["r = top + step * high + tl.arange(0, high)[None, :, None]", "at_row = at_matrix * height + r"],
+    "element": ["i = at_row * width + c"],
+}
+MASKS = {
+    "matrix": "in_matrix = at_matrix < batch", "col": "in_col = in_matrix & (c < width)", "row": "in_row = in_matrix & (r < height)",
+    "element": "inside = in_row & in_col",
+}  # fmt: skip
 AXES = {"row": (2,), "col": (1,), "matrix": (2, 1)}  # of a tile, which a reduction goes over
 SHAPE = ("batch", "height", "width", "down", "across", "deep", "room")
 
@@ -105,6 +117,9 @@ class LinedWriter(Writer):
         body = self.computed([*(n.args[0] for n in sums), *(node for node, _ in writes)])
         lines = self._defined(body, "tensor", True)
         lines += ["steps = tl.minimum(deep, (height - top + high - 1) // high)"]
+        if self._goes_right:
+            lines.append("broad = (width + wide * across - 1) // (wide * across)")
+            lines.append("strips = tl.minimum(broad, (width - left + wide - 1) // wide)")
         lines += self.either("whole", lambda whole: self._strip(body, sums, writes, whole))
         return self._function(f"pass_{number}", CHUNKS, ("chunk", "n", "first", "top", "left", "whole"), lines)
 
@@ -113,22 +128,40 @@ class LinedWriter(Writer):
         lines = [line for node in self.types if node in used for line in self.pointers(node, whole)]
         if whole:
             lines += ["width = tl.multiple_of(width, 16)", "left = tl.multiple_of(left, 16)"]
-        lines += ["at_matrix = first + tl.arange(0, many)[:, None, None]", "c = left + tl.arange(0, wide)[None, None, :]"]
-        lines += ["at_col = at_matrix * width + c"]
-        lines += [] if whole else ["in_matrix = at_matrix < batch", "in_col = in_matrix & (c < width)"]
-        lines += [*self._defined(body, "matrix", whole), *self._defined(body, "col", whole)]
-        lines += [self.begun(n, "[many, high, wide]") for n in sums if way(n)[1] != "row"]
-        tile = ["r = top + step * high + tl.arange(0, high)[None, :, None]", "at_row = at_matrix * height + r", "i = at_row * width + c"]
-        tile += [] if whole else ["in_row = in_matrix & (r < height)", "inside = in_row & in_col"]
-        tile += [*self._defined(body, "row", whole), *self._defined(body, "element", whole)]
-        for n in sums:
-            tile += [self.begun(n, "[many, high, wide]")] if way(n)[1] == "row" else []
-            tile += self.accumulated(n, "[many, high, wide]", "" if whole else "inside")
-            tile += [self._left(n, whole)] if way(n)[1] == "row" else []
-        tile += [self.stored(target, node, whole) for node, target in writes]
-        lines += ["for step in range(0, steps):", *deeper(tile)]
+        lines += self._levels(body, ("matrix",) if self._goes_right else ("matrix", "col"), whole)
+        lines += [self.begun(n, TILE) for n in sums if way(n)[1] != "row"]
+        lines += ["for step in range(0, steps):", *deeper(self._tiles(body, sums, writes, whole))]
         lines += [self._left(n, whole) for n in sums if way(n)[1] in ("col", "matrix")]
         return [*lines, *(self.left_of_chunk(n, reduced(n.op, f"a{self.sums[n]}", 2, 1, 0)) for n in sums if way(n)[1] == "tensor")]
+
+    def _tiles(self, body: Sequence[Node], sums: Sequence[Node], writes: Sequence[tuple[Node, Node]], whole: bool) -> list[str]:
+        """A tile, or those beside each other."""
+        done: list[Done] = [(n.args[0], None, self._taken(n, whole)) for n in sums]
+        done += [(node, target, [self.stored(target, node, whole)]) for node, target in writes]
+        elements = self.elements([n for n in body if kind(n.type.extent) == "element"], done, TILE, whole)
+        if not self._goes_right:
+            return [*self._levels(body, ("row", "element"), whole), *elements]
+        rows = [n for n in sums if way(n)[1] == "row"]
+        tile = ["begin = left + strip * wide", *self._levels(body, ("col", "element"), whole, "begin"), *elements]
+        lines = [*self._levels(body, ("row",), whole), *(self.begun(n, TILE) for n in rows)]
+        return [*lines, "for strip in range(0, strips):", *deeper(tile), *(self._left(n, whole) for n in rows)]
+
+    def _levels(self, body: Sequence[Node], names: Sequence[str], whole: bool, left: str = "left") -> list[str]:
+        """Where lines or elements of a tile are, which of them exist, and what is computed for each line."""
+        lines = [line.format(left=left) for name in names for line in PLACES[name]]
+        lines += [] if whole else [MASKS[name] for name in names]
+        return lines + [line for name in names if name in LINES for line in self._defined(body, name, whole)]
+
+    @cached_property
+    def _goes_right(self) -> bool:
+        return not any(way(n) == ("element", "col") for n in self._values)
+
+    def _taken(self, node: Node, whole: bool) -> list[str]:
+        """A tile's share of a reduction. Rows are over with it, if there are no others beside it."""
+        lines = self.accumulated(node, TILE, "" if whole else "inside")
+        if way(node)[1] != "row" or self._goes_right:
+            return lines
+        return [self.begun(node, TILE), *lines, self._left(node, whole)]
 
     def _defined(self, body: Sequence[Node], name: str, whole: bool) -> list[str]:
         nodes = [n for n in body if kind(n.type.extent) == name]
@@ -139,8 +172,8 @@ class LinedWriter(Writer):
         name = way(node)[1]
         found = reduced(node.op, f"a{self.sums[node]}", *AXES[name], keeps=True)
         found += f" * (1.0 / ({_product(over(node))}).to(tl.float64))" if node.op == "mean" else ""
-        mask = "" if whole else f", mask=in_{name}"
-        return f"tl.store({self._part(node, PART[name])} + at_{name}, {found}{mask})"
+        mask, part = "" if whole else f", mask=in_{name}", PART[name].format(wide="(wide * broad)" if self._goes_right else "wide")
+        return f"tl.store({self._part(node, part)} + at_{name}, {found}{mask})"
 
     def spell(self, node: Node, whole: bool) -> str:
         if node.op in FRAMES:

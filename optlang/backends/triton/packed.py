@@ -81,10 +81,11 @@ def closed(kind: Packed, place: int, found: Tables, where: str, value: str) -> s
     return f"close_{FUNCTIONS.get(name, name)}({', '.join([*_parts(kind, place), value, *more, where])})"
 
 
-def drawn(kinds: Collection[str | Packed]) -> list[str]:
-    """The random half words that closing needs; eight elements share a draw."""
-    places = sorted({kind.place for kind in kinds if isinstance(kind, Packed) and kind.form.draws})
-    return [f"r{place} = half_of(i, *philox(i // {HALVES}, t, {SITE + place}, seed, stream))" for place in places]
+def drawn(kind: str | Packed) -> list[str]:
+    """The random half words that closing a tensor needs, if any; eight elements share a draw."""
+    if isinstance(kind, str) or not kind.form.draws:
+        return []
+    return [f"r{kind.place} = half_of(i, *philox(i // {HALVES}, t, tl.full((), {SITE + kind.place}, tl.uint32), seed, stream))"]
 
 
 def _parts(kind: Packed, place: int) -> list[str]:

@@ -81,12 +81,12 @@ def whole_power(x: tl.tensor, exponent: tl.constexpr) -> tl.tensor:
 
 
 @triton.jit
-def philox(index: tl.tensor, t: tl.tensor, site: tl.constexpr, seed: tl.tensor, stream: tl.tensor) -> tl.tensor:
+def philox(index: tl.tensor, t: tl.tensor, site: tl.tensor, seed: tl.tensor, stream: tl.tensor) -> tl.tensor:
     """Philox4x32-10 (Salmon et al. 2011): the same words as everywhere in optlang."""
     a = index.to(tl.uint32)
     b = (index >> 32).to(tl.uint32)
     c = tl.zeros_like(a) + t
-    d = tl.zeros_like(a) + tl.full((), site, tl.uint32)
+    d = tl.zeros_like(a) + site
     k = tl.zeros_like(a) + seed
     m = tl.zeros_like(a) + stream
     first = tl.zeros_like(a) + tl.full((), 0xD2511F53, tl.uint32)

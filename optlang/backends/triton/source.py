@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from optlang.backends.formats import Packed
 from optlang.backends.passes import REDUCTIONS, Passes, whole_power
 from optlang.backends.torch.code import TENSORS, Output, is_slot
-from optlang.backends.triton import packed
+from optlang.backends.triton import draws, packed
 from optlang.backends.triton.layout import BLOCK, CHUNK, CHUNKS, EACH, Room
 from optlang.backends.triton.packed import Tables
 from optlang.ir import Node
@@ -25,6 +25,7 @@ GATHERED = 1 << 7  # chunks whose results are added at once
 ARGUMENTS = "work, starts, sizes, pointers, rows, counters, sums, partial, results, levels, below"
 BESIDE = 2  # columns behind those of pointers: whether all of these are aligned, and the place of the row of numbers
 IMPORTED = "".join(f"from optlang.backends.triton.{name} import *\n" for name in ("prelude", "storage"))
+Done = tuple[Node, Node | None, list[str]]  # what is done with a value, and the tensor that is written into
 HEAD = f"import triton\nimport triton.language as tl\n\n{IMPORTED}"
 
 
@@ -60,7 +61,7 @@ class Writer(Passes):
         super().__init__(outputs, slots, types)
         self.number = number
         self.looked_into = packed.tables(packed.names(self.types.values()))
-        self.draws = any(n.op == "random" for n in self.order) or bool(packed.drawn(self.types.values()))
+        self.draws = any(n.op == "random" for n in self.order) or any(map(packed.drawn, self.types.values()))
         self.returned = sum(o.target is None for o in self.outputs)
 
     def kernel(self) -> Kernel:
@@ -121,13 +122,28 @@ class Writer(Passes):
         elements = [n for n in body if n.type.extent == ELEMENT]
         inside = [] if whole else ["inside = i < size"]
         block = ["at = low + step", f"i = at + tl.arange(0, {BLOCK})", *inside]
-        block += [f"{self.names[n]} = {self.spell(n, whole)}" for n in elements]
-        block += [line for n in sums for line in self.accumulated(n, f"[{BLOCK}]", "" if whole else "inside")]
-        block += packed.drawn([self.types[target] for _, target in writes])
-        block += [self.stored(target, node, whole) for node, target in writes]
+        done: list[Done] = [(n.args[0], None, self.accumulated(n, f"[{BLOCK}]", "" if whole else "inside")) for n in sums]
+        done += [(node, target, [*packed.drawn(self.types[target]), self.stored(target, node, whole)]) for node, target in writes]
+        block += self.elements(elements, done, f"[{BLOCK}]", whole)
         if whole:
             return [*lines, f"for step in range(0, {CHUNK}, {BLOCK}):", *deeper(block)]
         return [*lines, "step = 0", f"while (step < {CHUNK}) & (low + step < size):", *deeper([*block, f"step += {BLOCK}"])]
+
+    def elements(self, nodes: Sequence[Node], done: Sequence[Done], shape: str, whole: bool) -> list[str]:
+        """The values of a block, and what is done with them: before more is drawn, if it can be, as registers are few."""
+        lines: list[str] = []
+        left, made = list(done), {node for node, _, _ in done}.difference(nodes)
+        loops = draws.loops(nodes)
+        for place, node in enumerate(nodes):
+            if node in loops:
+                ready = [one for one in left if one[0] in made and one[1] not in nodes[place:]]
+                lines += [line for one in ready for line in one[2]] + draws.loop(loops[node], self.names, shape, self.number)
+                left = [one for one in left if one not in ready]
+                made.update(loops[node])
+            elif node not in made:
+                lines.append(f"{self.names[node]} = {self.spell(node, whole)}")
+            made.add(node)
+        return lines + [line for one in left for line in one[2]]
 
     def gather(self, number: int) -> str:
         """The reductions of one tensor, when all of its chunks have been passed."""
@@ -212,8 +228,7 @@ class Writer(Passes):
         if node.op in REDUCTIONS:
             return f"tl.load(sums + n * {len(self.sums)} + {self.sums[node]}).to({self.number})"
         if node.op == "random":
-            distribution, site = node.value
-            return f"draw_{distribution}(*philox(i, t, {site}, seed, stream)).to({self.number})"
+            return draws.draw(node, self.number)
         if node.op == "pow" and (exponent := whole_power(node.args[1])):
             return f"whole_power({self.operand(node.args[0])}, {exponent})"
         return OPS[node.op].triton.format(*(self.operand(arg) for arg in node.args))
