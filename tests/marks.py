@@ -1,7 +1,7 @@
 """Marks of rules in the records in docs: a rule whose equations, defaults or route have changed since is asked anew, and where it
 matters what steps it, one whose code has changed (see `records`).
 
-Code is what a compiler sees of it: neither comments nor functions that nothing calls.
+Code of kernels is what a compiler sees of it: neither comments nor functions that nothing calls.
 """
 
 from __future__ import annotations
@@ -50,7 +50,6 @@ def changed(rules: Iterable[str], marks: Mapping[str, str]) -> list[str]:
 
 SHAPES = [(90, 110), (9000,)]
 BACKENDS = Path(optlang.__file__).parent / "backends"
-BESIDE = {"torch": ("torch/ops.py",), "triton": ("triton/prelude.py", "triton/storage.py"), "module": ()}  # what texts call
 
 
 @cache
@@ -62,7 +61,10 @@ def code_of(rule: str, backend: str) -> str:
     texts = [_module(rule)] if backend == "module" else sorted(_texts(rule)[backend])
     if backend == "cpp":
         return _digits([_bare(text) for text in texts])
-    return _digits((texts, [_called(texts, BACKENDS / name) for name in BESIDE[backend]], OPTIONS[0] if backend == "triton" else ()))
+    if backend == "triton":
+        return _digits((texts, [_called(texts, BACKENDS / "triton" / name) for name in ("prelude.py", "storage.py")], OPTIONS[0]))
+    beside = [(BACKENDS / "torch" / "ops.py").read_text(encoding="utf-8")] if backend == "torch" else []
+    return _digits((texts, beside, ()))
 
 
 def _digits(what: Any) -> str:
