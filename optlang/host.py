@@ -24,7 +24,7 @@ Array = Any  # numpy.ndarray
 Work = tuple[Callable[..., Any], int, list[int]]  # an operator, the place of its value, and those of its operands
 MAPS = maps()
 FEW = 3  # times that values are computed before a function is made for them
-OF_NUMBERS = {**MAPS, "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv}  # the same, and quicker
+OF_NUMBERS = {**floats.MAPS, "add": operator.add, "sub": operator.sub, "mul": operator.mul, "div": operator.truediv}  # quicker
 
 
 class MissingFact(LookupError):
@@ -72,7 +72,6 @@ class HostScalars:
 
     `scalars(hypers, t, facts)` gives their values in order, as Python numbers. The last `size` different settings are
     remembered; only the hypers and facts that are read count as settings. Raises `MissingFact`, and `KeyError` for a hyper.
-    `alone`: the places of hypers that are values as they are and of which no other value is made.
     """
 
     def __init__(self, nodes: Iterable[Node], size: int = 256) -> None:
@@ -88,13 +87,8 @@ class HostScalars:
         self._given = [(node, slot) for node, slot in slots.items() if node.op in ("hyper", "fact")]
         self._t = [slot for node, slot in slots.items() if node.op == "t"]
         self._still, self._moving = ([_work(slots, moving, each, lacks) for lacks in (False, True)] for each in (False, True))
-        self._goes_ahead = all(node.op == "t" or node.op in MAPS for node in moving)
         self._places = [slots[node] for node in self.nodes]
         self._moved = [place for place, node in enumerate(self.nodes) if node in moving]
-        used = {arg for node in self._order for arg in node.args}
-        self.alone = {
-            node.value: [place for place, other in enumerate(self.nodes) if other is node] for node, _ in self._given if node not in used
-        }  # fmt: skip
         self._computed = 0
         self._evaluate = lru_cache(size)(self._compute)
         self._settled = lru_cache(8)(self._settle)  # what `t` does not change
@@ -102,17 +96,6 @@ class HostScalars:
     def __call__(self, hypers: Mapping[str, Any], t: int, facts: Mapping[str, int]) -> tuple[Scalar, ...]:
         read_hypers = tuple(hypers[name] for name in self.hypers)
         return self._evaluate(read_hypers, t if self.reads_t else 0, tuple(facts.get(name) for name in self.facts))
-
-    def ahead(self, hypers: Mapping[str, Any], t: int, facts: Mapping[str, int], count: int) -> Array | None:
-        """[count, values]: from `t` on, all at once and the same as one by one; None where facts are missing or `t` chooses a branch."""
-        known = tuple(facts.get(name) for name in self.facts)
-        if not self._goes_ahead or None in known:
-            return None
-        with np.errstate(all="ignore"):
-            settled, _ = self._settled(tuple(hypers[name] for name in self.hypers), known)
-            values = self._at(np.arange(t, t + count), settled, False)
-        found = [np.broadcast_to(values[place], count) for place in self._places]
-        return np.array(found, dtype=np.float64).reshape(len(found), count).T
 
     def _compute(self, hypers: tuple[Any, ...], t: int, facts: tuple[int | None, ...]) -> tuple[Scalar, ...]:
         self._computed += 1
@@ -135,7 +118,7 @@ class HostScalars:
         return floats.function(self._order, self.nodes, [*given, *(node for node in self._order if node.op == "t")])
 
     def _at(self, t: Any, settled: list[Any], lacks: bool) -> list[Any]:
-        """All values at one `t`, or at several."""
+        """All values at one `t`."""
         values = settled.copy()
         for slot in self._t:
             values[slot] = number(t)

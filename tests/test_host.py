@@ -34,8 +34,7 @@ def correction() -> ir.Node:
 
 @given(st.floats(0, 0.999999), st.integers(1, 10**6))
 def test_bias_correction_in_float64(beta, t):
-    power = np.power(np.float64(beta), np.float64(t))  # the operator differs in the last place
-    assert evaluate(correction(), {"beta": beta}, t) == 1 - power
+    assert evaluate(correction(), {"beta": beta}, t) == 1 - math.pow(beta, t)  # that of NumPy may differ in the last place
 
 
 def test_values_come_in_order_and_plain():
@@ -71,20 +70,6 @@ def test_the_same_setting_is_computed_once():
     assert scalars._evaluate.cache_info().misses == 2
 
 
-def test_steps_ahead_are_the_same_as_one_by_one():
-    facts = {"rank": 2, "numel": 48, "rows": 6, "cols": 8, "fan_in": 8, "fan_out": 6}
-    together = 0
-    for program in library():
-        known = ir.on_host(program.all_roots())
-        scalars = HostScalars([node for node in ir.walk(program.all_roots()) if known[node]])
-        hypers = {h.name: h.default for h in program.hypers}
-        if (ahead := scalars.ahead(hypers, 3, facts, 70)) is not None:
-            one_by_one = np.array([scalars(hypers, t, facts) for t in range(3, 73)], dtype=np.float64)
-            assert np.array_equal(ahead, one_by_one.reshape(ahead.shape), equal_nan=True), program.name
-            together += 1
-    assert together > 100
-
-
 def test_python_s_own_numbers_are_those_of_numpy():
     """Bit by bit, of the rules of the library with their settings and others, and of each operator at the edges."""
     facts = {"rank": 2, "numel": 48, "rows": 6, "cols": 8, "fan_in": 8, "fan_out": 6}
@@ -114,19 +99,6 @@ def assert_same(scalars, hypers, times, facts):
         found = scalars._compute(given[0], t, given[1])
         assert [type(x) for x in found] == [type(x) for x in expected]
         assert np.array(found, dtype=np.float64).tobytes() == np.array(expected, dtype=np.float64).tobytes(), (hypers, t)
-
-
-def test_what_chooses_by_t_is_not_computed_ahead():
-    early = HostScalars([ir.make("branch", (ir.make("lt", (ir.T, ir.const(3))), LR, ir.const(0)))])
-    assert early.ahead({"lr": 0.1}, 1, {}, 4) is None
-    assert HostScalars([ROWS_OF]).ahead({}, 1, {}, 4) is None
-    assert HostScalars([]).ahead({}, 1, {}, 4).shape == (4, 0)
-    assert HostScalars([NESTEROV, LR]).ahead({"lr": 0.5, "nesterov": True}, 1, {}, 2).tolist() == [[1, 0.5], [1, 0.5]]
-
-
-def test_hypers_that_are_values_alone():
-    scalars = HostScalars([LR, ir.mul(BETA, ir.T), BETA, LR, K])
-    assert scalars.alone == {"lr": [0, 3], "k": [4]}
 
 
 def test_a_step_count_that_is_not_read_is_no_setting():

@@ -14,6 +14,7 @@ from optlang.ir import Program
 
 if TYPE_CHECKING:
     from optlang.backends.formats import Storage
+    from optlang.backends.numbers import Numbers
 
 Array = Any  # numpy.ndarray for the reference interpreter, torch.Tensor elsewhere
 Math = Literal["safe", "strict", "fast"]
@@ -68,6 +69,10 @@ class Repeat(Protocol):
     @property
     def looks(self) -> bool:
         """Whether it is not `ready` as long as a cell has no gradient."""
+
+    @property
+    def numbers(self) -> Sequence[Numbers]:
+        """What is to be made before it is `ready`."""
 
     def ready(self, hypers: Sequence[Mapping[str, Any]], counts: Array | int, seed: int, loss: Loss | None = None) -> Write | None:
         """What writes it, from the hypers of each group and the number of each cell's update, one where all have the same; None where

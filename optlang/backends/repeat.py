@@ -16,9 +16,9 @@ from torch import Tensor
 
 from optlang.backends.base import Cell, Loss, Repeat, Write
 from optlang.backends.formats import Packed
-from optlang.backends.watch import Versions, Watch
+from optlang.backends.numbers import Numbers, settled
+from optlang.backends.watch import Unseen, Versions, Watch
 from optlang.backends.writing import is_of_memory
-from optlang.host import MissingFact
 from optlang.ir import G, Node, W
 
 if TYPE_CHECKING:
@@ -29,28 +29,31 @@ Counts = Any  # numpy.ndarray or int: [cells]: the number of each one's update, 
 Hypers = Sequence[Mapping[str, Any]]  # of each group
 Known = Mapping[Node, float]  # values per model
 NOTHING: Known = {}
-AHEAD = 64  # steps whose numbers are computed at once where hypers do not change
+Kind = tuple[int, tuple[int | None, ...]]  # a group, and facts of some of its parameters
 WEIGHTS, GRADIENT = "@weights", "@gradient"  # no state is called so
 
 
 class Table:
     """One kernel with all the parameters that it steps. `keys`: where a cell has the tensor of each column, see `key_of`.
 
-    `kinds`: groups, with facts where the kernel's numbers depend on these; `kind`: of each cell. Raises Unseen.
+    `kinds`: groups, with the facts that the kernel's numbers depend on; `kind`: of each cell. Raises Unseen.
     """
 
     def __init__(self, keys: Sequence[str], slots: Slots, calls: Sequence[tuple[Cell, Bound]]) -> None:
         like, cells = calls[0][1], [cell for cell, _ in calls]
-        self.shared, own = slots.shared, len(slots.host.nodes)
-        order = slots.order if slots.shared else tuple(range(own))
-        self._own, self._others = ([order.index(place) for place in some] for some in (range(own), range(own, len(order))))
-        self.slots, self.count = slots.host, len(cells)
-        self.number = np.float64 if like.s.dtype == torch.float64 else np.float32
+        self.shared, nodes = slots.shared, [*slots.host.nodes, *slots.shared]
+        kind = np.float64 if like.s.dtype == torch.float64 else np.float32
+        self.numbers = Numbers([nodes[place] for place in slots.order], slots.shared, kind)
+        self.count = len(cells)
         self.shapes = [tuple(cell.weights.shape) for cell in cells]
         self.sizes = np.array([cell.weights.numel() for cell in cells], dtype=np.int64)
         self.streams = np.array([cell.index for cell in cells], dtype=np.int64)
         self.draws = like.counter is not None
-        found = [(cell.group, tuple(cell.facts.items()) if slots.host.facts else ()) for cell in cells]
+        self._names, facts = self.numbers.of("hyper"), self.numbers.of("fact")
+        self._settled, self._reads_t = len(self._names) + len(facts), bool(self.numbers.of("t"))
+        found = [(cell.group, tuple(cell.facts.get(name) for name in facts)) for cell in cells]
+        if any(None in known for _, known in found):
+            raise Unseen  # what is missing may not matter: that takes a closer look
         self.kinds = list(dict.fromkeys(found))
         places = {kind: place for place, kind in enumerate(self.kinds)}
         self.kind = np.array([places[kind] for kind in found], dtype=np.int64)
@@ -59,12 +62,11 @@ class Table:
         self.pointers = self.watch.pointers.reshape(len(cells), len(keys))
         self.looks = GRADIENT in keys
         self.versions = Versions([cell.weights for cell in cells])
-        self._hypers: Hypers = ()  # those of the last step
-        self._first, self._ahead = 0, np.empty(0)  # numbers of this step and later ones
+        self._given: tuple[Hypers, Any] = (), None  # hypers and rows of the last step
 
     @abstractmethod
     def call(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], Array]:
-        """A call of the kernel that only has to be made; [cells, returned] numbers. `known`: the values of `shared`. Raises MissingFact."""
+        """A call of the kernel that only has to be made; [cells, returned] numbers. `known`: the values of `shared`."""
 
     def ready(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], None]:
         """The same where it writes."""
@@ -82,56 +84,25 @@ class Table:
 
     def rows(self, hypers: Hypers, counts: Counts, known: Known) -> tuple[Array, Array]:
         """The different rows of numbers, to be read only until they are asked for again, and which of them each parameter has."""
-        if isinstance(counts, int):
-            rows, places = self._rows_at(hypers, counts), self.kind
-        else:
+        numbers, kinds, places = self.numbers, self.kinds, self.kind
+        if not isinstance(counts, int):
             pairs, found = np.unique(np.stack([self.kind, counts]), axis=1, return_inverse=True)
-            rows, places = self._numbers(hypers, [(self.kinds[kind], t) for kind, t in pairs.T.tolist()]), found.reshape(-1)
-        for node, place in zip(self.shared, self._others, strict=True):
-            rows[:, place] = known[node]
-        return rows, places
+            kinds, places, counts = [self.kinds[kind] for kind in pairs[0].tolist()], found.reshape(-1), pairs[1]
+        if hypers is not self._given[0] or kinds is not self._given[1]:
+            self._given = hypers, kinds
+            self._fill(hypers, kinds)
+        if self._reads_t:
+            numbers.given[:, self._settled] = counts
+        if self.shared:
+            numbers.given[:, -len(self.shared) :] = [known[node] for node in self.shared]
+        return numbers.compute(), places
 
-    def _rows_at(self, hypers: Hypers, t: int) -> Array:
-        """The row of each kind."""
-        if hypers is not self._hypers and not self._is_patched(hypers):
-            self._hypers, self._ahead = hypers, self._numbers(hypers, [(kind, t) for kind in self.kinds])[None]
-            self._first = t
-        elif not 0 <= t - self._first < len(self._ahead):
-            self._first, self._ahead = t, self._numbers_ahead(hypers, t)
-        return self._ahead[t - self._first]
-
-    def _is_patched(self, hypers: Hypers) -> bool:
-        """Whether hypers differ in nothing but values that are numbers by themselves: these are put where they belong."""
-        known, self._hypers = self._hypers, ()
-        for place, (group, _) in enumerate(self.kinds) if known else ():
-            old, new = known[group], hypers[group]
-            for name in [name for name in self.slots.hypers if new[name] is not old[name]]:
-                if name not in self.slots.alone:
-                    return False
-                for column in self.slots.alone[name]:
-                    self._ahead[:, place, self._own[column]] = new[name]
-        self._hypers = hypers if known else ()
-        return bool(known)
-
-    def _numbers_ahead(self, hypers: Hypers, t: int) -> Array:
-        """[steps, kinds, numbers]"""
-        found: list[Any] = [self.slots.ahead(hypers[group], t, dict(facts), AHEAD) for group, facts in self.kinds]
-        if any(rows is None for rows in found):
-            return self._numbers(hypers, [(kind, t) for kind in self.kinds])[None]
-        with np.errstate(over="ignore"):
-            return self._in_place(np.stack(found, 1))
-
-    def _numbers(self, hypers: Hypers, rows: Sequence[tuple[tuple[int, Any], int]]) -> Array:
-        found = [self.slots(hypers[group], t, dict(facts)) for (group, facts), t in rows]
-        return self._in_place(np.array(found, dtype=self.number).reshape(len(rows), -1))
-
-    def _in_place(self, numbers: Array) -> Array:
-        """[…, numbers]: host numbers where the kernel looks for each, with room for those per model; each step as it lies in memory."""
-        if not self.shared:
-            return np.ascontiguousarray(numbers, dtype=self.number)
-        found = np.zeros((*numbers.shape[:-1], len(self._own) + len(self._others)), self.number)
-        found[..., self._own] = numbers
-        return found
+    def _fill(self, hypers: Hypers, kinds: Sequence[Kind]) -> None:
+        """Hypers and facts of each row."""
+        if len(kinds) != len(self.numbers.given):
+            self.numbers.hold(len(kinds))
+        for row, (group, facts) in zip(self.numbers.given, kinds, strict=True):
+            row[: self._settled] = settled([*(hypers[group][name] for name in self._names), *facts])
 
 
 class Tables:
@@ -145,6 +116,11 @@ class Tables:
         self.count = sum(table.count for table, _ in self._tables)
         self.looks = all(table.looks for table, _ in self._tables)
 
+    @property
+    def numbers(self) -> list[Numbers]:
+        """See `Repeat`."""
+        return [table.numbers for table, _ in self._tables]
+
     def hold(self) -> bool:
         """Whether nothing but gradients has changed."""
         return all(table.watch.holds() for table, _ in self._tables)
@@ -156,10 +132,10 @@ class Tables:
         try:
             each = [counts if isinstance(counts, int) else counts[places] for _, places in self._tables]
             steps = [table.ready(hypers, some, seed, known) for (table, _), some in zip(self._tables, each, strict=True)]
-        except (MissingFact, MemoryError, RuntimeError) as problem:
-            if not isinstance(problem, MissingFact) and not is_of_memory(problem):
+        except (MemoryError, RuntimeError) as problem:
+            if not is_of_memory(problem):
                 raise
-            return None  # the long way says what is missing, and makes room
+            return None  # the long way makes room
 
         def take() -> None:
             for step in steps:
@@ -168,7 +144,7 @@ class Tables:
         return take
 
     def answers(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Array:
-        """[cells, returned] what the kernels return. Raises MissingFact."""
+        """[cells, returned] what the kernels return."""
         found = [
             (places, table.call(hypers, counts if isinstance(counts, int) else counts[places], seed, known)())
             for table, places in self._tables

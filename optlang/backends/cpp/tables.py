@@ -31,20 +31,18 @@ class CppTable(Table):
         self.results = np.empty((len(calls), loaded.kernel.returned))
 
         self.drawn = np.zeros((len(calls), 3), dtype=np.uint32)
-        self.numbers: Array = np.zeros(0)
-        self.places, self.row_of = self.kind, np.zeros(len(calls), dtype=np.int64)
+        self.row_of = np.zeros(len(calls), dtype=np.int64)
+        self._placed: tuple[Array, Array] = np.empty(0), np.empty(0)  # the rows, and which of them each parameter has
         found = self.layout
         given = (self.sizes, found.starts, self.pointers, self.row_of, self.drawn, self.room, self.results, found.shapes, found.lines)
         self.given = [ctypes.c_int64(len(calls)), *map(pointer, given)]
 
     def call(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], Array]:
-        """A call of the kernel that only has to be made; [cells, returned] numbers. Raises MissingFact."""
+        """A call of the kernel that only has to be made; [cells, returned] numbers."""
         rows, places = self.rows(hypers, counts, known)
-        if rows.shape == self.numbers.shape and places is self.places:
-            self.numbers[:] = rows
-        else:
-            self.numbers, self.places = rows.copy(), places
-            self.row_of[:] = self.numbers.ctypes.data + self.numbers.strides[0] * places
+        if rows is not self._placed[0] or places is not self._placed[1]:
+            self._placed = rows, places
+            self.row_of[:] = rows.ctypes.data + rows.strides[0] * places
         if self.draws:
             self.drawn[:] = self.counters(counts, seed)
         return self._made

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from optlang.backends.base import Cell, Loss, Repeat, Write
+from optlang.backends.numbers import Numbers
 from optlang.backends.repeat import Counts, Hypers, Tables
 from optlang.backends.torch.staged import Staged
 from optlang.backends.torch.work import decision
@@ -49,6 +50,11 @@ class Decided:
     def looks(self) -> bool:
         """Whether nothing is ready as long as a cell has no gradient."""
         return all(tables.looks for tables in self._known.values())
+
+    @property
+    def numbers(self) -> list[Numbers]:
+        """See `Repeat`."""
+        return self.tables.numbers
 
     def learn(self, other: Repeat) -> None:
         """Takes over the tables of a step of the same cells that was decided in another way."""

@@ -9,6 +9,7 @@ would cost more than it saves.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any
 
@@ -22,6 +23,7 @@ from optlang.backends.base import NOT_YET, Backend, Cell, Executable, Math, Repe
 from optlang.backends.device_scalars import is_on_device
 from optlang.backends.formats import PLAIN, REST, Storage
 from optlang.backends.interpreter import Code, Run
+from optlang.backends.numbers import make
 from optlang.backends.overflow import SCALE, unscaled_gradient
 from optlang.backends.places import Place
 from optlang.backends.ready import simplified
@@ -35,6 +37,7 @@ from optlang.backends.torch.functions import COMPILE_FROM, Bound, Functions
 from optlang.backends.torch.shared import SharedRun, first_value, of_shape
 from optlang.backends.torch.views import like
 from optlang.backends.torch.work import Pass, Work, new_state, truth_of
+from optlang.backends.watch import Unseen
 from optlang.backends.writing import write_all
 from optlang.host import HostScalars
 from optlang.ir import Node, Program
@@ -164,7 +167,9 @@ class TorchExecutable:
         self._passed |= {decided} if step.passes else set()
         tables = None if step.passes else self._functions.tables(step.cells, calls, now.compiled)
         again = tables if tables is None or self._is_plain else _staged(self, now, tables, levels)
-        step.again = _decided(again, changing, step.cells) if again and changing else again
+        with suppress(Unseen):
+            make(again.numbers if again else ())
+            step.again = _decided(again, changing, step.cells) if again and changing else again
 
     def _begin(self, step: Step, compiled: bool) -> Pass:
         run = self._run(step) if self._shares else None

@@ -8,21 +8,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
-from optlang import floats, ir, philox
+from optlang import ir, philox
 from optlang.backends.arrays import read
 from optlang.backends.base import Loss, Repeat, Write
+from optlang.backends.numbers import Numbers, settled
 from optlang.backends.repeat import Counts, Hypers, Known, Tables
 from optlang.backends.singles import Singles
 from optlang.backends.torch.barriers import question, values_inside
 from optlang.backends.torch.work import Pass
 from optlang.backends.watch import Unseen
-from optlang.host import MissingFact
 from optlang.ir import Node
 from optlang.meaning import OVER_VALUES
 from optlang.philox import MODEL_STREAM
@@ -32,38 +31,33 @@ if TYPE_CHECKING:
     from optlang.backends.torch import TorchExecutable
 
 Array = Any  # numpy.ndarray
-LEAVES = ("hyper", "state", "input", "random", "t", "loss")  # inputs are marks of barriers
 
 
-class Numbers:
-    """Some values per model by one function. Raises LookupError for those that take more than single numbers."""
+class Values:
+    """Some values per model by one function. Raises Unseen for those that take more than single numbers."""
 
     def __init__(self, wanted: Sequence[Node]) -> None:
-        order = ir.walk(wanted)
-        leaves = {op: [node for node in order if node.op == op] for op in LEAVES}
-        given = list(chain.from_iterable(leaves.values()))
-        single = all(node.type.extent.level in ("host", "model") and not node.type.window for node in order)
-        strange = [node for node in order if not node.args and node.op != "const" and node not in given]
-        quick, careful = (floats.function(order, wanted, given, spelled) for spelled in (floats.SPELLED, floats.ALWAYS))
-        if quick is None or careful is None or not single or strange:
-            raise LookupError
-        self._quick, self._careful, self._wanted = quick, careful, tuple(wanted)
-        self.hypers, self._states = ([node.value for node in leaves[op]] for op in ("hyper", "state"))
-        self._marks, self._others = leaves["input"], [node for op in ("random", "t", "loss") for node in leaves[op]]
-        self.reads_loss = bool(leaves["loss"])
+        self.numbers = Numbers(wanted)
+        leaves = self.numbers.leaves
+        if any(node.op == "fact" for node in leaves) or any(n.type.extent.level not in ("host", "model") for n in ir.walk(wanted)):
+            raise Unseen
+        self.hypers, self._states = self.numbers.of("hyper"), self.numbers.of("state")
+        self._marks, self._others = ([node for node in leaves if node.op in ops] for ops in (("input",), ("random", "t", "loss")))
+        self._truths = [place for place, node in enumerate(wanted) if node.type.kind == "bool"]
+        self.reads_loss = any(node.op == "loss" for node in leaves)
 
-    def __call__(self, step: Values, states: Mapping[str, Any], known: Known) -> dict[Node, Any]:
+    def __call__(self, step: Given, states: Mapping[str, Any], known: Known) -> dict[Node, Any]:
         """Of the states and marks that are known, in a step."""
-        given = [step.hypers[name] for name in self.hypers] + [states[name] for name in self._states]
+        given = [*settled([step.hypers[name] for name in self.hypers]), *(states[name] for name in self._states)]
         given += [known[mark] for mark in self._marks] + [step.of(node) for node in self._others]
-        try:
-            found = self._quick(*given)
-        except floats.NO_ANSWER:
-            found = self._careful(*given)
-        return dict(zip(self._wanted, found, strict=True))
+        self.numbers.given[0] = given
+        found = self.numbers.compute()[0].tolist()
+        for place in self._truths:
+            found[place] = bool(found[place])
+        return dict(zip(self.numbers.wanted, found, strict=True))
 
 
-class Values(NamedTuple):
+class Given(NamedTuple):
     """What a step gives."""
 
     hypers: Mapping[str, Any]
@@ -85,9 +79,9 @@ class Values(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """Barriers that are crossed together: `numbers` are what its kernels need; `counts` how many values each barrier goes over."""
+    """Barriers that are crossed together: `values` are what its kernels need; `counts` how many values each barrier goes over."""
 
-    numbers: Numbers
+    values: Values
     tables: Tables
     barriers: Sequence[Barrier]
     counts: Sequence[int]
@@ -115,7 +109,7 @@ class Staged:
     """`states`: those per model, with what they become; `reports`: what the step tells; `groups`: those of its parameters."""
 
     stages: Sequence[Stage]
-    last: Numbers
+    last: Values
     tables: Tables
     states: Singles
     updates: Mapping[str, Node]
@@ -127,19 +121,15 @@ class Staged:
         """The step of the same parameters; None where memory has changed, or values are not to be had in this way."""
         if not all(stage.tables.hold() for stage in self.stages) or not self._agree(hypers) or (self._reads_loss and loss is None):
             return None
-        mine = Values(hypers[self.groups[0]], counts if isinstance(counts, int) else int(counts.max()), seed, loss)
+        mine = Given(hypers[self.groups[0]], counts if isinstance(counts, int) else int(counts.max()), seed, loss)
         if (states := self.states.read()) is None:
             return None
         known: dict[Node, Any] = {}
-        try:
-            with np.errstate(all="ignore"):
-                for stage in self.stages:
-                    known |= stage.numbers(mine, states, known)
-                    known |= stage.reduced(stage.tables.answers(hypers, counts, seed, known))
-                known |= self.last(mine, states, known)
-                write = self.tables.ready(hypers, counts, seed, known=known)
-        except (*floats.NO_ANSWER, MissingFact):  # a setting beyond float64, say
-            return None
+        for stage in self.stages:
+            known |= stage.values(mine, states, known)
+            known |= stage.reduced(stage.tables.answers(hypers, counts, seed, known))
+        known |= self.last(mine, states, known)
+        write = self.tables.ready(hypers, counts, seed, known=known)
         return None if write is None else partial(self._take, write, known)
 
     def _take(self, write: Write, known: Mapping[Node, Any]) -> Mapping[str, Any]:
@@ -154,15 +144,21 @@ class Staged:
 
     @cached_property
     def _read(self) -> set[str]:
-        return {name for numbers in self._numbers for name in numbers.hypers}
+        return {name for values in self._values for name in values.hypers}
 
     @cached_property
     def _reads_loss(self) -> bool:
-        return any(numbers.reads_loss for numbers in self._numbers)
+        return any(values.reads_loss for values in self._values)
 
     @property
-    def _numbers(self) -> list[Numbers]:
-        return [self.last, *(stage.numbers for stage in self.stages)]
+    def _values(self) -> list[Values]:
+        return [self.last, *(stage.values for stage in self.stages)]
+
+    @property
+    def numbers(self) -> list[Numbers]:
+        """See `Repeat`."""
+        tables = [self.tables, *(stage.tables for stage in self.stages)]
+        return [*(values.numbers for values in self._values), *(numbers for one in tables for numbers in one.numbers)]
 
     @cached_property
     def looks(self) -> bool:
@@ -188,10 +184,10 @@ def staged(executable: TorchExecutable, now: Pass, tables: Tables, levels: Seque
             if again is None:
                 return None
             counts = [values_inside(b.args[0], run.model, now)[1] for b in level]
-            stages.append(Stage(Numbers(again.shared), again, level, counts))
-        last = Numbers([*tables.shared, *updates.values(), *reports.values()])
+            stages.append(Stage(Values(again.shared), again, level, counts))
+        last = Values([*tables.shared, *updates.values(), *reports.values()])
         states = Singles(run.model.states)
-    except (LookupError, Unseen):
+    except Unseen:
         return None
     groups = list(dict.fromkeys(cell.group for cell in now.step.cells))
     return Staged(stages, last, tables, states, updates, reports, groups)

@@ -44,7 +44,7 @@ class Joined(Table):
 
     @torch.no_grad()
     def ready(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], None]:
-        """All is computed, and what this returns writes it; that asks for no memory. Raises MissingFact."""
+        """All is computed, and what this returns writes it; that asks for no memory."""
         rows, places = self.rows(hypers, counts, known)
         gradients: list[Tensor] = [flat(p.grad) for p in self.weights]
         parts = [gradients if part is None else part for part in self.parts]

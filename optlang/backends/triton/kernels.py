@@ -129,9 +129,9 @@ class TritonTable(Table):
         self.placed = loaded.placed(tuple(self.shapes), self.device)
 
     def call(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], Array]:
-        """A call of the kernels that only has to be made; [cells, returned] numbers, for which the host waits. Raises MissingFact."""
+        """A call of the kernels that only has to be made; [cells, returned] numbers, for which the host waits."""
         rows, places = self.rows(hypers, counts, known)
-        numbers = sent(rows if rows.size else np.zeros(1, dtype=self.number), self.device)
+        numbers = sent(rows if rows.size else np.zeros(1, dtype=rows.dtype), self.device)
         drawn = sent(self.counters(counts, seed), self.device) if self.draws else None
         pointers = self.placed.point(table_of(self.pointers, places))
 

@@ -1,0 +1,122 @@
+"""Numbers that kernels are given, and values per model, by generated C++: the host says what is new, one call computes the rest.
+
+In float64, the same numbers as `host.HostScalars` finds: what C++ rounds otherwise than NumPy, that leaves to C's library as well.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from optlang.backends import build
+from optlang.backends.watch import Unseen, pointer
+from optlang.ir import Node, walk
+from optlang.meaning import number
+from optlang.ops import OPS
+
+Array = Any  # numpy.ndarray
+LEAVES = ("hyper", "fact", "state", "input", "random", "t", "loss")  # inputs are marks of barriers
+OF_ONE = dict.fromkeys(("sum", "mean", "amax", "amin"), "{0}")  # of one number
+PRELUDE = Path(__file__).parent / "cpp" / "prelude.h"
+FLAGS = ("-O1", "-fno-builtin")  # so that what C's library rounds is not computed otherwise by compilers
+
+
+class Numbers:
+    """Values of some expressions, in one row or several: `given` holds those of leaves, `found` what is made of them.
+
+    `known`: expressions whose values are given like those of leaves. `kind`: the number type of what is found. Raises Unseen where an
+    operator is not of single numbers.
+    """
+
+    def __init__(self, wanted: Sequence[Node], known: Sequence[Node] = (), kind: Any = np.float64) -> None:
+        given = set(known)
+        self._order = walk(wanted, lambda node: () if node in given else node.args)
+        leaves = [node for node in self._order if node.op in LEAVES and node not in given]
+        self.leaves = [*sorted(leaves, key=lambda node: LEAVES.index(node.op)), *known]
+        self.wanted, self.kind = tuple(wanted), kind
+        given |= set(leaves)
+        self._made = [node for node in self._order if node not in given]
+        if any(node.type.window for node in self._order) or not all(node.op == "const" or _spelled(node) for node in self._made):
+            raise Unseen
+        self._function: Any = None
+        self.hold(1)
+
+    def hold(self, rows: int) -> None:
+        """Room for so many rows."""
+        self.given, self.found = np.zeros((rows, len(self.leaves))), np.zeros((rows, len(self.wanted)), self.kind)
+        self._arguments = ctypes.c_int64(rows), pointer(self.given), pointer(self.found)
+
+    def of(self, op: str) -> list[Any]:
+        """The leaves of a kind that are read, in the order of their places."""
+        return [node.value for node in self.leaves if node.op == op]
+
+    def compute(self) -> Array:
+        """`found`, from what is given now."""
+        self._function(*self._arguments)
+        return self.found
+
+    def text(self, name: str) -> str:
+        """The function of that name."""
+        names = {node: f"x{place}" for place, node in enumerate(self._order)}
+        lines = [_defined(node, names[node], f"given[{place}]") for place, node in enumerate(self.leaves)]
+        for node in self._made:
+            text = _literal(node.value) if node.op == "const" else _spelled(node).format(*(names[arg] for arg in node.args))
+            lines.append(_defined(node, names[node], text))
+        lines += [f"found[{place}] = (number){names[node]};" for place, node in enumerate(self.wanted)]
+        values = {"NAME": name, "NUMBER": "float" if self.kind == np.float32 else "double", "LINES": "\n    ".join(lines)}
+        values |= {"GIVEN": str(len(self.leaves)), "FOUND": str(len(self.wanted))}
+        text = FUNCTION
+        for key, value in values.items():
+            text = text.replace(f"@{key}", value)
+        return text
+
+
+FUNCTION = """
+extern "C" void @NAME(i64 rows, const double* given, @NUMBER* found) {
+  typedef @NUMBER number;
+  for (i64 row = 0; row < rows; row++, given += @GIVEN, found += @FOUND) {
+    @LINES
+  }
+}
+"""
+
+
+def settled(values: Sequence[Any]) -> Sequence[Any]:
+    """Hypers and facts as float64 has them."""
+    return [number(x) if type(x) is int else x for x in values]
+
+
+def make(some: Iterable[Numbers]) -> None:
+    """One library for all of them. Raises Unseen where there is none."""
+    waiting = [numbers for numbers in some if numbers._function is None]
+    if not waiting:
+        return
+    names = [f"numbers_{place}" for place in range(len(waiting))]
+    text = PRELUDE.read_text(encoding="utf-8") + "".join(one.text(name) for one, name in zip(waiting, names, strict=True))
+    try:
+        library = ctypes.PyDLL(build.library(text, names[0], FLAGS)._name)  # it is back sooner than others could take over
+    except (build.NoCompiler, OSError):
+        raise Unseen from None
+    for one, name in zip(waiting, names, strict=True):
+        one._function = getattr(library, name)
+
+
+def _spelled(node: Node) -> str:
+    """An operator in C++; empty where it has no spelling for single numbers."""
+    return OF_ONE.get(node.op) or (OPS[node.op].cpp if OPS[node.op].role in ("map", "select") else "")
+
+
+def _literal(value: Any) -> str:
+    plain = number(value).item()
+    if isinstance(plain, bool):
+        return str(plain).lower()
+    return repr(plain) if math.isfinite(plain) else "NAN" if plain != plain else "INFINITY" if plain > 0 else "-INFINITY"
+
+
+def _defined(node: Node, name: str, text: str) -> str:
+    return f"const bool {name} = {text} != 0;" if node.type.kind == "bool" else f"const double {name} = {text};"
