@@ -48,8 +48,16 @@ class Numbers:
 
     def hold(self, rows: int) -> None:
         """Room for so many rows."""
-        self.given, self.found = np.zeros((rows, len(self.leaves))), np.zeros((rows, len(self.wanted)), self.kind)
-        self._arguments = ctypes.c_int64(rows), pointer(self.given), pointer(self.found)
+        self._use(np.zeros((rows, len(self.leaves))), np.zeros((rows, len(self.wanted)), self.kind))
+
+    def _use(self, given: Array, found: Array) -> None:
+        self.given, self.found = given, found
+        self._arguments = ctypes.c_int64(len(given)), pointer(given), pointer(found)
+
+    def share(self, leaves: Sequence[Node], given: Array) -> None:
+        """Reads the leaves from a row that others read, too."""
+        self.leaves = list(leaves)
+        self._use(given[None], self.found)
 
     def of(self, op: str) -> list[Any]:
         """The leaves of a kind that are read, in the order of their places."""
@@ -63,7 +71,7 @@ class Numbers:
     def text(self, name: str) -> str:
         """The function of that name."""
         names = {node: f"x{place}" for place, node in enumerate(self._order)}
-        lines = [_defined(node, names[node], f"given[{place}]") for place, node in enumerate(self.leaves)]
+        lines = [_defined(node, names[node], f"given[{place}]") for place, node in enumerate(self.leaves) if node in names]
         for node in self._made:
             text = _literal(node.value) if node.op == "const" else _spelled(node).format(*(names[arg] for arg in node.args))
             lines.append(_defined(node, names[node], text))
@@ -84,6 +92,15 @@ extern "C" void @NAME(i64 rows, const double* given, @NUMBER* found) {
   }
 }
 """
+
+
+def together(some: Sequence[Numbers]) -> tuple[list[Node], Array]:
+    """The leaves that some read, and the row of their values, which from now on is one for all; behind them is room for another one."""
+    leaves = sorted(dict.fromkeys(leaf for one in some for leaf in one.leaves), key=lambda node: LEAVES.index(node.op))
+    given = np.zeros(len(leaves) + 1)
+    for one in some:
+        one.share(leaves, given)
+    return leaves, given
 
 
 def settled(values: Sequence[Any]) -> Sequence[Any]:

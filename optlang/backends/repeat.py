@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 Array = Any  # numpy.ndarray
 Counts = Any  # numpy.ndarray or int: [cells]: the number of each one's update, or one for all of them
 Hypers = Sequence[Mapping[str, Any]]  # of each group
-Known = Mapping[Node, float]  # values per model
-NOTHING: Known = {}
+Known = Any  # numpy.ndarray: values per model, those of `shared` first
+NOTHING: Known = np.empty(0)
 Kind = tuple[int, tuple[int | None, ...]]  # a group, and facts of some of its parameters
 WEIGHTS, GRADIENT = "@weights", "@gradient"  # no state is called so
 
@@ -58,10 +58,11 @@ class Table:
         places = {kind: place for place, kind in enumerate(self.kinds)}
         self.kind = np.array([places[kind] for kind in found], dtype=np.int64)
         tensors = [cell.weights if key in (WEIGHTS, GRADIENT) else cell.state[key] for cell in cells for key in keys]
-        self.watch = Watch(tensors, [key == GRADIENT for key in keys] * len(cells))
+        self.watch: Watch = Watch(tensors, [key == GRADIENT for key in keys] * len(cells))
         self.pointers = self.watch.pointers.reshape(len(cells), len(keys))
         self.looks = GRADIENT in keys
         self.versions = Versions([cell.weights for cell in cells])
+        self.among: Any = slice(len(self.shared))  # places of `shared` among the values per model that are known
         self._given: tuple[Hypers, Any] = (), None  # hypers and rows of the last step
 
     @abstractmethod
@@ -94,7 +95,7 @@ class Table:
         if self._reads_t:
             numbers.given[:, self._settled] = counts
         if self.shared:
-            numbers.given[:, -len(self.shared) :] = [known[node] for node in self.shared]
+            numbers.given[:, -len(self.shared) :] = known[self.among]
         return numbers.compute(), places
 
     def _fill(self, hypers: Hypers, kinds: Sequence[Kind]) -> None:
@@ -113,22 +114,30 @@ class Tables:
     def __init__(self, tables: Sequence[tuple[Table, Sequence[int]]]) -> None:
         self._tables = [(table, np.array(places, dtype=np.int64)) for table, places in tables]
         self.shared = tuple(dict.fromkeys(node for table, _ in self._tables for node in table.shared))
+        for table in self.each:
+            table.among = table.among if self.shared == table.shared else [self.shared.index(node) for node in table.shared]
         self.count = sum(table.count for table, _ in self._tables)
         self.looks = all(table.looks for table, _ in self._tables)
 
     @property
+    def each(self) -> list[Table]:
+        return [table for table, _ in self._tables]
+
+    @property
     def numbers(self) -> list[Numbers]:
         """See `Repeat`."""
-        return [table.numbers for table, _ in self._tables]
+        return [table.numbers for table in self.each]
 
     def hold(self) -> bool:
         """Whether nothing but gradients has changed."""
         return all(table.watch.holds() for table, _ in self._tables)
 
-    def ready(self, hypers: Hypers, counts: Counts, seed: int, loss: Loss | None = None, known: Known = NOTHING) -> Write | None:
+    def ready(self, hypers: Hypers, counts: Counts, seed: int, loss: Loss | None = None) -> Write | None:
         """The step of the same parameters, if nothing but gradients, hypers and counts has changed."""
-        if not self.hold():
-            return None
+        return self.prepared(hypers, counts, seed, NOTHING) if self.hold() else None
+
+    def prepared(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Write | None:
+        """The step of parameters that have been looked at; None where there is no memory for it."""
         try:
             each = [counts if isinstance(counts, int) else counts[places] for _, places in self._tables]
             steps = [table.ready(hypers, some, seed, known) for (table, _), some in zip(self._tables, each, strict=True)]

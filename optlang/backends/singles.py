@@ -1,17 +1,22 @@
-"""States of one number each that the host reads and writes by itself: torch takes longer to say where a number is than to compute it."""
+"""States of one number each, and what parameters contribute to such: read, reduced and written by a library of our own, as torch takes
+longer to say where a number is than to compute it."""
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.watch import Versions, Watch
+from optlang.backends.watch import WORD, Versions, Watch, library, pointer
 
-TYPES: Mapping[torch.dtype, Any] = {torch.float32: ctypes.c_float, torch.float64: ctypes.c_double, torch.bool: ctypes.c_bool}
+Array = Any  # numpy.ndarray
+Row = tuple[Array, Mapping[str, int]]  # numbers, and the places of some by their names
+TYPES = (torch.float32, torch.float64, torch.bool)  # as `Single` of values.h counts them
+WAYS = ("sum", "amax", "amin")  # as `reduced` does
 
 
 class Elsewhere:
@@ -33,24 +38,60 @@ class Elsewhere:
 
 
 class Singles:
-    """Tensors of one number each by their names. Raises Unseen for what cannot be watched."""
+    """Tensors of one number each by their names. `read`: a row for what they hold, with the place of each; `written`: the same of new
+    values. Raises Unseen for what cannot be watched."""
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        here = [x for x in tensors.values() if _is_here(x)]
-        self._watch, self._versions = Watch(here, [False] * len(here)), Versions(here)
-        self._places = {name: TYPES[x.dtype].from_address(x.data_ptr()) if _is_here(x) else Elsewhere(x) for name, x in tensors.items()}
+    def __init__(self, tensors: Mapping[str, Tensor], read: Row, written: Row) -> None:
+        here = {name: x for name, x in tensors.items() if _is_here(x)}
+        self._library, _ = library()
+        self._watch, self._versions = Watch(list(here.values()), [False] * len(here)), Versions(list(here.values()))
+        self._elsewhere = {name: Elsewhere(x) for name, x in tensors.items() if name not in here}
+        self._read, self._written = read, written
+        self._given = [_listed(here, row) for row in (read, written)]
 
-    def read(self) -> dict[str, Any] | None:
-        """All of them; None where one has moved."""
+    def read(self) -> bool:
+        """Puts what they hold into its places; False where one has moved."""
         if not self._watch.holds():
-            return None
-        return {name: place.value for name, place in self._places.items()}
+            return False
+        self._library.fetched(*self._given[0][1])
+        for name, x in self._elsewhere.items():
+            row, places = self._read
+            row[places[name]] = x.value
+        return True
 
-    def write(self, numbers: Mapping[str, Any]) -> None:
-        """New values of some, rounded to their types; what is beyond these is infinite. They must not have moved since `read`."""
-        for name, number in numbers.items():
-            self._places[name].value = number
+    def write(self) -> None:
+        """The new values, rounded to their types; what is beyond these is infinite. They must not have moved since `read`."""
+        self._library.stored(*self._given[1][1])
+        row, places = self._written
+        for name in [name for name in self._elsewhere if name in places]:
+            self._elsewhere[name].value = row[places[name]].item()
         self._versions.grow()
+
+
+class Reduction:
+    """Contributions of all parameters become values per model: each column, divided by a share, goes into its place of a row."""
+
+    def __init__(self, ops: Sequence[str], shares: Sequence[float], row: Array, places: Sequence[int]) -> None:
+        self._library, _ = library()
+        ways, targets = np.array([WAYS.index(op) for op in ops]), row.ctypes.data + WORD * np.array(places, dtype=np.int64)
+        self._held = row, ways, np.array(shares), targets
+        self._columns, self._given = ctypes.c_int64(len(ops)), [*map(pointer, self._held[1:])]
+        self._answers: tuple[Any, Any] = None, ()
+
+    def reduce(self, answers: Array) -> None:
+        """Of [parameters, columns]."""
+        if answers is not self._answers[0]:
+            there = np.ascontiguousarray(answers, dtype=np.float64)
+            self._answers = answers, (there, ctypes.c_int64(len(there)), self._columns, pointer(there))
+        self._library.reduced(*self._answers[1][1:], *self._given)
+
+
+def _listed(tensors: Mapping[str, Tensor], row: Row) -> tuple[Array, list[Any]]:
+    """For C++: where each number is, its type, and where it belongs in a row."""
+    values, places = row
+    some = [(x.data_ptr(), TYPES.index(x.dtype), values.ctypes.data + WORD * places[name]) for name, x in tensors.items() if name in places]
+    found = np.array(some, dtype=np.uint64).reshape(-1, 3)
+    return found, [ctypes.c_int64(len(found)), pointer(found)]
 
 
 def _is_here(x: Tensor) -> bool:

@@ -1,5 +1,6 @@
 // What is looked at before tables of pointers are used again. The functions of Python and torch are given by address, so nothing
 // of either is needed to compile this. A Tensor is where a Python object holds torch's own: see `place` in watch.py.
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -110,6 +111,11 @@ extern "C" int hold(const Outside* o, i64 count, const Object* objects, const bo
     places[n] = {*x, ((void**)*x)[2], ((void**)*x)[3]};
   }
   return 1;
+}
+
+// Some pointers where another table wants them.
+extern "C" void handed(i64 count, const i64* const* from, i64* const* to) {
+  for (i64 n = 0; n < count; n++) *to[n] = *from[n];
 }
 
 // Whether tensors of one number are these numbers, one behind the other: 2 where all are the same, 1 where not.

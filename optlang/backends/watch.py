@@ -39,7 +39,7 @@ class Watch:
     """Tensors, or gradients of tensors, that lie in order; `pointers` to their memory, in a row. Raises Unseen for others."""
 
     def __init__(self, tensors: Sequence[Tensor], are_gradients: Sequence[bool]) -> None:
-        self._library, outside = _library()
+        self._library, outside = library()
         self._tensors, count = tensors, len(tensors)
         facts = np.empty((count, len(FACTS)), dtype=np.int64)
         self._arrays = (_places(tensors), np.array(are_gradients, dtype=np.bool_), facts)
@@ -65,11 +65,33 @@ class Watch:
         return bool(self._library.hold(*self._given))
 
 
+class Watches:
+    """Several, of which some look at the same tensors: these are looked at once. From now on all hold when this does. Raises Unseen."""
+
+    def __init__(self, some: Sequence[Watch]) -> None:
+        keys = [[(id(x), bool(g)) for x, g in zip(one._tensors, one._arrays[1], strict=True)] for one in some]
+        looked = {key: x for one, row in zip(some, keys, strict=True) for key, x in zip(row, one._tensors, strict=True)}
+        places = {key: place for place, key in enumerate(looked)}
+        self._watch = Watch(list(looked.values()), [g for _, g in looked])
+        self._some = list(some)
+        pairs = [(places[key], one, n) for one, row in zip(some, keys, strict=True) for n, key in enumerate(row) if key[1]]
+        found = [[self._watch.pointers.ctypes.data + WORD * place, one.pointers.ctypes.data + WORD * n] for place, one, n in pairs]
+        self._pairs = np.array(found, dtype=np.uint64).reshape(-1, 2).T.copy()
+        self._given = ctypes.c_int64(len(found)), *map(pointer, self._pairs)
+
+    def hold(self) -> bool:
+        """As `Watch.holds`, of all of them."""
+        if not self._watch.holds():
+            return False
+        self._watch._library.handed(*self._given)
+        return True
+
+
 class Counts:
     """Tensors of one number each that lie in `numbers`, one behind the other. Raises Unseen."""
 
     def __init__(self, tensors: Sequence[Tensor], numbers: Array) -> None:
-        self._library, outside = _library()
+        self._library, outside = library()
         self._tensors, self._objects, self._numbers = tensors, _places(tensors), numbers
         self._given = outside, ctypes.c_int64(len(tensors)), pointer(self._objects), pointer(numbers)
         if numbers.dtype != np.float32 or not self.hold():
@@ -84,7 +106,7 @@ class Versions:
     """What autograd knows tensors by: it must hear of what is written behind its back. Raises Unseen."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._library, outside = _library()
+        self._library, outside = library()
         self._tensors, self._objects = tensors, _places(tensors)
         self._given = outside, ctypes.c_int64(len(tensors)), pointer(self._objects)
         if any(x.is_inference() for x in tensors):
@@ -100,7 +122,7 @@ class Belongings:
     Raises Unseen for what is no list or dictionary."""
 
     def __init__(self, lists: Sequence[list[Tensor]], state: Mapping[Any, Any]) -> None:
-        self._library, self._outside = _library()
+        self._library, self._outside = library()
         if not all(type(x) is list for x in lists) or not all(type(x) is dict for x in state.values()):
             raise Unseen
         self._tensors, self._lists, self._state = list(chain.from_iterable(lists)), list(lists), state
@@ -163,7 +185,7 @@ def _numbers(values: Iterable[int]) -> Array:
     return np.array(list(values), dtype=np.int64)
 
 
-def _library() -> tuple[ctypes.PyDLL, Any]:
+def library() -> tuple[ctypes.PyDLL, Any]:
     found = _found()
     if found is None:
         raise Unseen
@@ -190,7 +212,7 @@ def _text() -> str:
     """The source of the library, for tensors as this torch keeps them."""
     masks = kinds.masks()
     sizes = f"#define WORDS {1 if masks is None else masks.shape[1]}\n#define RANKS {kinds.RANKS}\n"
-    return sizes + (Path(__file__).parent / "watch.h").read_text(encoding="utf-8")
+    return sizes + "".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("watch.h", "values.h"))
 
 
 def _address(function: Any) -> int | None:

@@ -165,9 +165,11 @@ class TorchExecutable:
         decided = frozenset(work.truth for work in now.works)
         step.passes = bool(changing) and decided not in self._passed and not _lasts(changing, step.cells)
         self._passed |= {decided} if step.passes else set()
-        tables = None if step.passes else self._functions.tables(step.cells, calls, now.compiled)
-        again = tables if tables is None or self._is_plain else _staged(self, now, tables, levels)
+        if step.passes:
+            return
         with suppress(Unseen):
+            tables = self._functions.tables(step.cells, calls, now.compiled)
+            again = tables if tables is None or self._is_plain else _staged(self, now, tables, levels)
             make(again.numbers if again else ())
             step.again = _decided(again, changing, step.cells) if again and changing else again
 

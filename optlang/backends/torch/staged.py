@@ -8,189 +8,158 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from torch import Tensor
 
 from optlang import ir, philox
 from optlang.backends.arrays import read
 from optlang.backends.base import Loss, Repeat, Write
-from optlang.backends.numbers import Numbers, settled
-from optlang.backends.repeat import Counts, Hypers, Known, Tables
-from optlang.backends.singles import Singles
+from optlang.backends.numbers import Numbers, settled, together
+from optlang.backends.repeat import Counts, Hypers, Tables
+from optlang.backends.singles import Reduction, Singles
 from optlang.backends.torch.barriers import question, values_inside
 from optlang.backends.torch.work import Pass
-from optlang.backends.watch import Unseen
+from optlang.backends.watch import Unseen, Watches
 from optlang.ir import Node
-from optlang.meaning import OVER_VALUES
 from optlang.philox import MODEL_STREAM
 from optlang.plan import PARTIAL, Barrier
 
 if TYPE_CHECKING:
     from optlang.backends.torch import TorchExecutable
 
-Array = Any  # numpy.ndarray
-
-
-class Values:
-    """Some values per model by one function. Raises Unseen for those that take more than single numbers."""
-
-    def __init__(self, wanted: Sequence[Node]) -> None:
-        self.numbers = Numbers(wanted)
-        leaves = self.numbers.leaves
-        if any(node.op == "fact" for node in leaves) or any(n.type.extent.level not in ("host", "model") for n in ir.walk(wanted)):
-            raise Unseen
-        self.hypers, self._states = self.numbers.of("hyper"), self.numbers.of("state")
-        self._marks, self._others = ([node for node in leaves if node.op in ops] for ops in (("input",), ("random", "t", "loss")))
-        self._truths = [place for place, node in enumerate(wanted) if node.type.kind == "bool"]
-        self.reads_loss = any(node.op == "loss" for node in leaves)
-
-    def __call__(self, step: Given, states: Mapping[str, Any], known: Known) -> dict[Node, Any]:
-        """Of the states and marks that are known, in a step."""
-        given = [*settled([step.hypers[name] for name in self.hypers]), *(states[name] for name in self._states)]
-        given += [known[mark] for mark in self._marks] + [step.of(node) for node in self._others]
-        self.numbers.given[0] = given
-        found = self.numbers.compute()[0].tolist()
-        for place in self._truths:
-            found[place] = bool(found[place])
-        return dict(zip(self.numbers.wanted, found, strict=True))
-
-
-class Given(NamedTuple):
-    """What a step gives."""
-
-    hypers: Mapping[str, Any]
-    t: int
-    seed: int
-    loss: Loss | None
-
-    def of(self, node: Node) -> float:
-        match node.op:
-            case "random":
-                distribution, site = node.value
-                return float(philox.draw(distribution, (), self.t, site, self.seed, MODEL_STREAM))
-            case "loss":
-                assert self.loss is not None
-                found = self.loss()
-                return float(found.item() if isinstance(found, Tensor) and found.is_floating_point() else read(found).reshape(()))
-        return self.t
-
 
 @dataclass(frozen=True)
 class Stage:
-    """Barriers that are crossed together: `values` are what its kernels need; `counts` how many values each barrier goes over."""
+    """Barriers that are crossed together: `numbers` are what its kernels need; `reduction` is what becomes of their answers."""
 
-    values: Values
+    numbers: Numbers
     tables: Tables
-    barriers: Sequence[Barrier]
-    counts: Sequence[int]
+    reduction: Reduction
 
-    def reduced(self, answers: Array) -> dict[Node, float]:
-        """The values of marks, from what each parameter contributes."""
-        columns = np.ascontiguousarray(answers.T)
-        values = {op: reduction(columns, -1)[:, 0].tolist() for op, reduction in self._reductions}
-        each = [(mark, values[op][place], count) for place, (mark, op, count) in enumerate(self._marks)]
-        return {mark: value if count is None else float(value / count) for mark, value, count in each}
 
-    @cached_property
-    def _reductions(self) -> list[tuple[str, Any]]:
-        return [(op, OVER_VALUES[op]) for op in {PARTIAL[barrier.op] for barrier in self.barriers}]
+class Row:
+    """What all values per model of a step are made of. Raises Unseen where that is more than single numbers."""
 
-    @cached_property
-    def _marks(self) -> list[tuple[Node, str, np.float64 | None]]:
-        """Each mark, by what it is reduced, and how many values its mean goes over."""
-        some = zip(self.barriers, self.counts, strict=True)
-        return [(barrier.mark, PARTIAL[barrier.op], np.float64(count) if barrier.op == "mean" else None) for barrier, count in some]
+    def __init__(self, numbers: Sequence[Numbers]) -> None:
+        self.leaves, self.given = together(numbers)
+        everything = ir.walk(node for one in numbers for node in one.wanted)
+        if any(node.op == "fact" or node.type.extent.level not in ("host", "model") for node in everything):
+            raise Unseen
+        self.hypers = [node.value for node in self.leaves if node.op == "hyper"]
+        self._draws = [(place, *node.value) for place, node in enumerate(self.leaves) if node.op == "random"]
+        self._t, self._loss = ([place for place, node in enumerate(self.leaves) if node.op == op] for op in ("t", "loss"))
+        self.reads_loss = bool(self._loss)
+        self._hypers: Mapping[str, Any] | None = None  # those that were given the last time
+
+    def place(self, leaf: Node) -> int:
+        """Where the value of a leaf belongs: behind all others where nobody reads it."""
+        return self.leaves.index(leaf) if leaf in self.leaves else len(self.leaves)
+
+    def give(self, hypers: Mapping[str, Any], t: int, seed: int, loss: Loss | None) -> None:
+        """What a step begins with, but for the states."""
+        if hypers is not self._hypers:
+            self._hypers = hypers
+            self.given[: len(self.hypers)] = settled([hypers[name] for name in self.hypers])
+        for place in self._t:
+            self.given[place] = t
+        for place, distribution, site in self._draws:
+            self.given[place] = philox.draw(distribution, (), t, site, seed, MODEL_STREAM)
+        for place in self._loss:
+            assert loss is not None
+            found = loss()
+            self.given[place] = found.item() if isinstance(found, Tensor) and found.is_floating_point() else read(found).reshape(())
 
 
 @dataclass
 class Staged:
-    """`states`: those per model, with what they become; `reports`: what the step tells; `groups`: those of its parameters."""
+    """`last`: what the kernels that write need, then what the states per model become, then what the step tells; `groups`: those of its
+    parameters."""
 
+    row: Row
     stages: Sequence[Stage]
-    last: Values
+    last: Numbers
     tables: Tables
     states: Singles
-    updates: Mapping[str, Node]
     reports: Mapping[str, Node]
     groups: Sequence[int]
     lacks = False
 
+    def __post_init__(self) -> None:
+        self.watch = Watches([table.watch for tables in self._tables for table in tables.each])
+
     def ready(self, hypers: Hypers, counts: Counts, seed: int, loss: Loss | None = None) -> Write | None:
         """The step of the same parameters; None where memory has changed, or values are not to be had in this way."""
-        if not all(stage.tables.hold() for stage in self.stages) or not self._agree(hypers) or (self._reads_loss and loss is None):
+        if not self.watch.hold() or not self._agree(hypers) or (self.row.reads_loss and loss is None) or not self.states.read():
             return None
-        mine = Given(hypers[self.groups[0]], counts if isinstance(counts, int) else int(counts.max()), seed, loss)
-        if (states := self.states.read()) is None:
-            return None
-        known: dict[Node, Any] = {}
+        self.row.give(hypers[self.groups[0]], counts if isinstance(counts, int) else int(counts.max()), seed, loss)
         for stage in self.stages:
-            known |= stage.values(mine, states, known)
-            known |= stage.reduced(stage.tables.answers(hypers, counts, seed, known))
-        known |= self.last(mine, states, known)
-        write = self.tables.ready(hypers, counts, seed, known=known)
-        return None if write is None else partial(self._take, write, known)
+            known = stage.numbers.compute()[0]
+            stage.reduction.reduce(stage.tables.answers(hypers, counts, seed, known))
+        write = self.tables.prepared(hypers, counts, seed, self.last.compute()[0])
+        return None if write is None else partial(self._take, write)
 
-    def _take(self, write: Write, known: Mapping[Node, Any]) -> Mapping[str, Any]:
+    def _take(self, write: Write) -> Mapping[str, Any]:
         write()
-        self.states.write({name: known[node] for name, node in self.updates.items()})
-        return {name: known[node] for name, node in self.reports.items()}
+        self.states.write()
+        return self._told() if self.reports else {}
+
+    def _told(self) -> dict[str, Any]:
+        found = self.last.found[0, len(self.last.wanted) - len(self.reports) :].tolist()
+        pairs = zip(self.reports.items(), found, strict=True)
+        return {name: bool(value) if node.type.kind == "bool" else value for (name, node), value in pairs}
 
     def _agree(self, hypers: Hypers) -> bool:
         """Whether groups have the same settings where values per model read them."""
+        if len(self.groups) == 1:
+            return True
         first, *others = [hypers[number] for number in self.groups]
-        return not others or all(other[name] == first[name] for other in others for name in self._read)
-
-    @cached_property
-    def _read(self) -> set[str]:
-        return {name for values in self._values for name in values.hypers}
-
-    @cached_property
-    def _reads_loss(self) -> bool:
-        return any(values.reads_loss for values in self._values)
+        return all(other[name] == first[name] for other in others for name in self.row.hypers)
 
     @property
-    def _values(self) -> list[Values]:
-        return [self.last, *(stage.values for stage in self.stages)]
+    def _tables(self) -> list[Tables]:
+        return [self.tables, *(stage.tables for stage in self.stages)]
 
     @property
     def numbers(self) -> list[Numbers]:
         """See `Repeat`."""
-        tables = [self.tables, *(stage.tables for stage in self.stages)]
-        return [*(values.numbers for values in self._values), *(numbers for one in tables for numbers in one.numbers)]
+        return [self.last, *(stage.numbers for stage in self.stages), *(numbers for tables in self._tables for numbers in tables.numbers)]
 
     @cached_property
     def looks(self) -> bool:
         """Whether nothing is ready as long as a cell has no gradient."""
-        return any(tables.looks for tables in (self.tables, *(stage.tables for stage in self.stages)))
+        return any(tables.looks for tables in self._tables)
 
     def learn(self, other: Repeat) -> None:
         """There is one way only to decide such a step."""
 
 
 def staged(executable: TorchExecutable, now: Pass, tables: Tables, levels: Sequence[Sequence[Barrier]]) -> Staged | None:
-    """What takes the step of a pass again, if it is of such a kind. `tables`: its last kernels."""
+    """What takes the step of a pass again, if it is of such a kind. `tables`: its last kernels. Raises Unseen."""
     program, run = executable.plan.program, now.run
-    crossed = [barrier for level in levels for barrier in level]
-    if run is None or now.beside or not all(_is_simple(barrier) for barrier in crossed):
+    if run is None or now.beside or not all(_is_simple(barrier) for level in levels for barrier in level):
         return None
-    updates = {name: program.updates[name] for name in executable.shared_by(run.model, run)}
-    reports = program.reports or {}
-    try:
-        stages = []
-        for number, level in enumerate(levels):
-            again = executable.asked_again(*question(number, level), now)
-            if again is None:
-                return None
-            counts = [values_inside(b.args[0], run.model, now)[1] for b in level]
-            stages.append(Stage(Values(again.shared), again, level, counts))
-        last = Values([*tables.shared, *updates.values(), *reports.values()])
-        states = Singles(run.model.states)
-    except Unseen:
+    names, reports = executable.shared_by(run.model, run), program.reports or {}
+    asked = [executable.asked_again(*question(number, level), now) for number, level in enumerate(levels)]
+    if None in asked:
         return None
-    groups = list(dict.fromkeys(cell.group for cell in now.step.cells))
-    return Staged(stages, last, tables, states, updates, reports, groups)
+    numbers = [Numbers(again.shared) for again in asked]
+    last = Numbers([*tables.shared, *(program.updates[name] for name in names), *reports.values()])
+    row = Row([*numbers, last])
+    stages = [
+        Stage(mine, again, _reduction(row, level, [values_inside(b.args[0], run.model, now)[1] for b in level]))
+        for mine, again, level in zip(numbers, asked, levels, strict=True)
+    ]
+    read = {state.name: row.place(state.node) for state in program.states if state.name in run.model.states}
+    written = {name: place for place, name in enumerate(names, len(tables.shared))}
+    states = Singles(run.model.states, (row.given, read), (last.found[0], written))
+    return Staged(row, stages, last, tables, states, reports, list(dict.fromkeys(cell.group for cell in now.step.cells)))
+
+
+def _reduction(row: Row, level: Sequence[Barrier], counts: Sequence[int]) -> Reduction:
+    """`counts`: how many values each barrier goes over."""
+    shares = [float(count) if barrier.op == "mean" else 1.0 for barrier, count in zip(level, counts, strict=True)]
+    return Reduction([PARTIAL[barrier.op] for barrier in level], shares, row.given, [row.place(barrier.mark) for barrier in level])
 
 
 def _is_simple(barrier: Barrier) -> bool:
