@@ -12,7 +12,7 @@ import pytest
 
 from optlang import ir
 from optlang.backends import build
-from optlang.backends.numbers import Numbers, make, settled
+from optlang.backends.numbers import Numbers, make
 from optlang.backends.watch import Unseen
 from optlang.host import HostScalars
 from optlang.ops import ROWS
@@ -25,8 +25,8 @@ EDGES = (0.0, -0.0, 0.5, -2.0, 3.0, 1e308, -1e-310, math.inf, -math.inf, math.na
 
 
 def computed(numbers: Numbers, hypers: Mapping[str, Any], t: int) -> bytes:
-    given = settled([*(hypers[name] for name in numbers.of("hyper")), *(FACTS[name] for name in numbers.of("fact"))])
-    numbers.given[0] = [*given, *[t for _ in numbers.of("t")]]
+    numbers.put(0, hypers)
+    numbers.given[0, len(numbers.hypers) :] = [*(FACTS[name] for name in numbers.of("fact")), *[t for _ in numbers.of("t")]]
     return canonical(numbers.compute()[0])
 
 

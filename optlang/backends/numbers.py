@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from struct import Struct
+from struct import error as StructError
 from typing import Any
 
 import numpy as np
@@ -52,12 +54,22 @@ class Numbers:
 
     def _use(self, given: Array, found: Array) -> None:
         self.given, self.found = given, found
+        self.hypers = [node.value for node in self.leaves if node.op == "hyper"]
+        self._packed = Struct(f"{len(self.hypers)}d").pack_into
         self._arguments = ctypes.c_int64(len(given)), pointer(given), pointer(found)
 
     def share(self, leaves: Sequence[Node], given: Array) -> None:
         """Reads the leaves from a row that others read, too."""
         self.leaves = list(leaves)
         self._use(given[None], self.found)
+
+    def put(self, row: int, settings: Mapping[str, Any]) -> None:
+        """The hypers of a row, which are its first numbers."""
+        values = [settings[name] for name in self.hypers]
+        try:
+            self._packed(self.given, row * self.given.strides[0], *values)
+        except (OverflowError, StructError):  # whole numbers beyond float64
+            self.given[row, : len(values)] = [number(x) for x in values]
 
     def of(self, op: str) -> list[Any]:
         """The leaves of a kind that are read, in the order of their places."""
@@ -101,11 +113,6 @@ def together(some: Sequence[Numbers]) -> tuple[list[Node], Array]:
     for one in some:
         one.share(leaves, given)
     return leaves, given
-
-
-def settled(values: Sequence[Any]) -> Sequence[Any]:
-    """Hypers and facts as float64 has them."""
-    return [number(x) if type(x) is int else x for x in values]
 
 
 def make(some: Iterable[Numbers]) -> None:

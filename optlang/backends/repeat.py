@@ -16,7 +16,7 @@ from torch import Tensor
 
 from optlang.backends.base import Cell, Loss, Repeat, Write
 from optlang.backends.formats import Packed
-from optlang.backends.numbers import Numbers, settled
+from optlang.backends.numbers import Numbers
 from optlang.backends.watch import Unseen, Versions, Watch
 from optlang.backends.writing import is_of_memory
 from optlang.ir import G, Node, W
@@ -49,8 +49,8 @@ class Table:
         self.sizes = np.array([cell.weights.numel() for cell in cells], dtype=np.int64)
         self.streams = np.array([cell.index for cell in cells], dtype=np.int64)
         self.draws = like.counter is not None
-        self._names, facts = self.numbers.of("hyper"), self.numbers.of("fact")
-        self._settled, self._reads_t = len(self._names) + len(facts), bool(self.numbers.of("t"))
+        facts = self.numbers.of("fact")
+        self._settled, self._reads_t = len(self.numbers.hypers) + len(facts), bool(self.numbers.of("t"))
         found = [(cell.group, tuple(cell.facts.get(name) for name in facts)) for cell in cells]
         if any(None in known for _, known in found):
             raise Unseen  # what is missing may not matter: that takes a closer look
@@ -90,7 +90,6 @@ class Table:
             pairs, found = np.unique(np.stack([self.kind, counts]), axis=1, return_inverse=True)
             kinds, places, counts = [self.kinds[kind] for kind in pairs[0].tolist()], found.reshape(-1), pairs[1]
         if hypers is not self._given[0] or kinds is not self._given[1]:
-            self._given = hypers, kinds
             self._fill(hypers, kinds)
         if self._reads_t:
             numbers.given[:, self._settled] = counts
@@ -100,10 +99,12 @@ class Table:
 
     def _fill(self, hypers: Hypers, kinds: Sequence[Kind]) -> None:
         """Hypers and facts of each row."""
-        if len(kinds) != len(self.numbers.given):
+        if kinds is not self._given[1]:
             self.numbers.hold(len(kinds))
-        for row, (group, facts) in zip(self.numbers.given, kinds, strict=True):
-            row[: self._settled] = settled([*(hypers[group][name] for name in self._names), *facts])
+            self.numbers.given[:, len(self.numbers.hypers) : self._settled] = [facts for _, facts in kinds]
+        for row, (group, _) in enumerate(kinds):
+            self.numbers.put(row, hypers[group])
+        self._given = hypers, kinds
 
 
 class Tables:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from operator import is_
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 
 from optlang.errors import did_you_mean
-from optlang.ir import Hyper
+from optlang.ir import Bounds, Hyper
 from optlang.runtime.naming import CYCLED, OF_SCHEDULERS, Group, Naming
 from optlang.runtime.options import OPTIONS
 from optlang.runtime.tables import Tables
@@ -29,6 +30,7 @@ class Settings:
         self.naming = Naming(self.hypers, as_betas)
         self.defaults = {h.name: (changed or {}).get(h.name, h.default) for h in hypers}
         self.tables = Tables(what, hypers)
+        self.ranges = {h.name: _ends(h.bounds) for h in hypers}
         self.plain = self.naming.keys(h.name for h in hypers if h.kind == "real" and not (h.baked or h.table))
 
     # ------------------------------------------------------------------------------------------------ given
@@ -96,11 +98,6 @@ class Settings:
         """The value itself, of the right kind and inside its range. Tensors of one element stay tensors."""
         number = self._number(name, value, where)
         return number if self.hypers[name].kind == "int" else value
-
-    def holds(self, name: str, value: float) -> bool:
-        """Whether a number is inside the range of a real hyper, without a look at the rest."""
-        bounds = self.hypers[name].bounds
-        return value == value if bounds is None else bounds.holds(value)
 
     def _number(self, name: str, value: Any, where: str) -> float | int | bool:
         """A value as a plain number. Raises TypeError for another kind, ValueError outside its range."""
@@ -193,18 +190,27 @@ class Written:
     def _renewed(self, number: int, group: Group) -> bool:
         """Whether all new values of a group could be taken by themselves."""
         of, (keys, values), found = self._of[number], self._kept[number], self.settings[number].copy()
-        for key, old in zip(keys, values, strict=True):
-            if (value := group[key]) is not old:
+        for key, old, value in zip(keys, values, group.values(), strict=True):
+            if value is not old:
                 names, numbers = of.plain.get(key, ()), value if key == "betas" else (value,)
                 if type(numbers) is not tuple or len(names) != len(numbers):
                     return False
                 for name, x in zip(names, numbers, strict=True):
                     if type(x) is not float:
                         return False
-                    found[name] = x if of.holds(name, x) else of.checked(name, x, f" (group {number})")
+                    low, high = of.ranges[name]
+                    found[name] = x if low <= x <= high else of.checked(name, x, f" (group {number})")
         values[:] = group.values()
         self.settings = [*self.settings[:number], found, *self.settings[number + 1 :]]
         return True
+
+
+def _ends(bounds: Bounds | None) -> tuple[float, float]:
+    """The least and the largest number of a range."""
+    if bounds is None:
+        return -math.inf, math.inf
+    low = math.nextafter(bounds.low, math.inf) if bounds.low_open else bounds.low
+    return low, math.nextafter(bounds.high, -math.inf) if bounds.high_open else bounds.high
 
 
 def _is_fixed(value: Any) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from optlang import ir, philox
 from optlang.backends.arrays import read
 from optlang.backends.base import Loss, Repeat, Write
-from optlang.backends.numbers import Numbers, settled, together
+from optlang.backends.numbers import Numbers, together
 from optlang.backends.repeat import Counts, Hypers, Tables
 from optlang.backends.singles import Reduction, Singles
 from optlang.backends.torch.barriers import question, values_inside
@@ -46,7 +46,8 @@ class Row:
         everything = ir.walk(node for one in numbers for node in one.wanted)
         if any(node.op == "fact" or node.type.extent.level not in ("host", "model") for node in everything):
             raise Unseen
-        self.hypers = [node.value for node in self.leaves if node.op == "hyper"]
+        self._numbers = numbers[0]  # that has the same row as all of them
+        self.hypers = self._numbers.hypers
         self._draws = [(place, *node.value) for place, node in enumerate(self.leaves) if node.op == "random"]
         self._t, self._loss = ([place for place, node in enumerate(self.leaves) if node.op == op] for op in ("t", "loss"))
         self.reads_loss = bool(self._loss)
@@ -60,7 +61,7 @@ class Row:
         """What a step begins with, but for the states."""
         if hypers is not self._hypers:
             self._hypers = hypers
-            self.given[: len(self.hypers)] = settled([hypers[name] for name in self.hypers])
+            self._numbers.put(0, hypers)
         for place in self._t:
             self.given[place] = t
         for place, distribution, site in self._draws:
