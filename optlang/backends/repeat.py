@@ -140,12 +140,16 @@ class Tables:
     def prepared(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Write | None:
         """The step of parameters that have been looked at; None where there is no memory for it."""
         try:
-            each = [counts if isinstance(counts, int) else counts[places] for _, places in self._tables]
-            steps = [table.ready(hypers, some, seed, known) for (table, _), some in zip(self._tables, each, strict=True)]
+            steps = [
+                table.ready(hypers, counts if isinstance(counts, int) else counts[places], seed, known) for table, places in self._tables
+            ]
         except (MemoryError, RuntimeError) as problem:
             if not is_of_memory(problem):
                 raise
             return None  # the long way makes room
+
+        if len(steps) == 1:
+            return steps[0]
 
         def take() -> None:
             for step in steps:

@@ -44,23 +44,20 @@ class Singles:
     def __init__(self, tensors: Mapping[str, Tensor], read: Row, written: Row) -> None:
         here = {name: x for name, x in tensors.items() if _is_here(x)}
         self._library, _ = library()
-        self._watch, self._versions = Watch(list(here.values()), [False] * len(here)), Versions(list(here.values()))
+        self.watch, self._versions = Watch(list(here.values()), [False] * len(here)), Versions(list(here.values()))
         self._elsewhere = {name: Elsewhere(x) for name, x in tensors.items() if name not in here}
         self._read, self._written = read, written
         self._given = [_listed(here, row) for row in (read, written)]
 
-    def read(self) -> bool:
-        """Puts what they hold into its places; False where one has moved."""
-        if not self._watch.holds():
-            return False
+    def read(self) -> None:
+        """Puts what they hold into its places. None must have moved: see `watch`."""
         self._library.fetched(*self._given[0][1])
         for name, x in self._elsewhere.items():
             row, places = self._read
             row[places[name]] = x.value
-        return True
 
     def write(self) -> None:
-        """The new values, rounded to their types; what is beyond these is infinite. They must not have moved since `read`."""
+        """The new values, rounded to their types; what is beyond these is infinite. None must have moved."""
         self._library.stored(*self._given[1][1])
         row, places = self._written
         for name in [name for name in self._elsewhere if name in places]:

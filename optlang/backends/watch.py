@@ -167,6 +167,12 @@ class Belongings:
         return all(type(x) is list for x in lists)
 
 
+@cache
+def calling() -> Any:
+    """What calls a kernel with all that it is given in one piece of memory, while others may use Python."""
+    return ctypes.CDLL(library()[0]._name).called
+
+
 def sees() -> bool:
     """Whether anything can be watched in this process."""
     return _found() is not None

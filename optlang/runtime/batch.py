@@ -24,12 +24,17 @@ Random = tuple[Tensor, list[Tensor]]
 class Batch:
     """Calls a closure as often as needed, each time with the random numbers of the first time, so with the same dropout."""
 
-    def __init__(self, closure: Closure, parameters: Sequence[Tensor], again: bool = True) -> None:
+    def __init__(self, closure: Closure, parameters: Callable[[], Sequence[Tensor]], again: bool = True) -> None:
         self.closure, self.parameters = closure, parameters
         self.random = _random_state() if again else None
         self.autocast = {kind: torch.get_autocast_dtype(kind) for kind in autocasting()}
-        with torch.enable_grad(), watched() as self.models:
-            self.loss = closure()
+        mode = torch.is_grad_enabled()
+        try:
+            torch._C._set_grad_enabled(True)  # as `torch.enable_grad`, which takes longer
+            with watched() as self.models:
+                self.loss = closure()
+        finally:
+            torch._C._set_grad_enabled(mode)
         self.mean: Any = None  # over all processes, where that has been asked for
 
     def gradients(self, cells: Sequence[Tensor], points: Sequence[Tensor]) -> list[Tensor]:
@@ -77,9 +82,10 @@ class Batch:
     @contextmanager
     def _again(self) -> Iterator[None]:
         """Random numbers as at the first call; gradients are set aside, so that the closure cannot zero them in place."""
-        gradients = [p.grad for p in self.parameters]
+        parameters = self.parameters()
+        gradients = [p.grad for p in parameters]
         after = _random_state()
-        for p in self.parameters:
+        for p in parameters:
             p.grad = None
         assert self.random is not None  # such rules say beforehand that they will ask
         _set_random_state(self.random)
@@ -90,7 +96,7 @@ class Batch:
                 yield
         finally:
             _set_random_state(after)
-            for p, gradient in zip(self.parameters, gradients, strict=True):
+            for p, gradient in zip(parameters, gradients, strict=True):
                 p.grad = gradient
 
 

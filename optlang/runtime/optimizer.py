@@ -50,7 +50,7 @@ class RuleOptimizer(Gathered):
     def _list_parameters(self) -> None:
         """What compiled functions see of the optimizer: nothing that changes in training."""
         groups: list[Group] = self.__dict__.get("param_groups", [])
-        self.stepped: list[Tensor] = [p for group in groups for p in group["params"]]
+        self.stepped: list[Tensor] = self._parameters() if groups else []
         self._is_spread = any(is_sharded(p) for p in self.stepped)
         self.is_traced = not self.asks_again and all(traced.takes(p, g.get("differentiable", False)) for g in groups for p in g["params"])
         self.is_captured = all(group.get("capturable") for group in groups)
@@ -99,7 +99,7 @@ class RuleOptimizer(Gathered):
         self._guards = captured.guards(self)
         settings = self.read_settings(self._guards or None)
         self._check_inputs()
-        batch = None if closure is None else Batch(closure, [p for group in self.param_groups for p in group["params"]], self.calls_model)
+        batch = None if closure is None else Batch(closure, self._parameters, self.calls_model)
         captured.check_capture(self, settings)
         if self._taken < agreement.LOOKS[-1]:
             agreement.check(self, settings, self._taken)
@@ -234,6 +234,9 @@ class RuleOptimizer(Gathered):
         except StepError as problem:
             raise RuntimeError(f"{type(self).__name__}: {problem}") from problem
         return step, write
+
+    def _parameters(self) -> list[Tensor]:
+        return [p for group in self.param_groups for p in group["params"]]
 
     def _loss(self, batch: Batch) -> Any:
         """That of a batch; processes meet for it once."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from math import prod
 from typing import Any
 
@@ -58,10 +58,10 @@ def first_place(parameter: Any) -> int | None:
 def mean_of(loss: Any, parameters: Iterable[Any], models: Sequence[Any]) -> Any:
     """The loss of all processes that hold parts or copies: the mean of theirs, as their gradients are averaged."""
     meshes = [p.device_mesh for p in parameters if hasattr(p, "device_mesh")]
+    if not meshes and not models:
+        return loss
     mesh = max(meshes, key=lambda mesh: mesh.size(), default=None)
     groups = [model.process_group for model in models] + ([] if mesh is None else mesh.get_all_groups())
-    if not groups:
-        return loss
     device = mesh.device_type if mesh is not None else next(models[0].parameters()).device
     found = torch.as_tensor(loss).detach().double().clone().to(device)
     for group in dict.fromkeys(groups):
@@ -69,14 +69,15 @@ def mean_of(loss: Any, parameters: Iterable[Any], models: Sequence[Any]) -> Any:
     return found
 
 
-@contextmanager
-def watched(apart: bool = False) -> Iterator[list[Any]]:
+def watched(apart: bool = False) -> AbstractContextManager[list[Any]]:
     """Gives the models of DistributedDataParallel that are called in here. `apart`: each process keeps its own gradients, which
     can be differentiated again; averages in place cannot."""
+    return _watched(apart) if distributed.is_available() and distributed.is_initialized() else nullcontext([])
+
+
+@contextmanager
+def _watched(apart: bool) -> Iterator[list[Any]]:
     models: list[Any] = []
-    if not distributed.is_available() or not distributed.is_initialized():
-        yield models
-        return
     from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415
 
     plain: Any = DistributedDataParallel.forward

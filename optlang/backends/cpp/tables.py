@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from optlang.backends.base import Cell
 from optlang.backends.cpp.layout import layout
 from optlang.backends.repeat import Counts, Hypers, Known, Table, key_of
 from optlang.backends.torch.functions import Bound, Slots
-from optlang.backends.watch import pointer
+from optlang.backends.watch import calling, pointer
 
 if TYPE_CHECKING:
     from optlang.backends.cpp.kernels import Loaded
@@ -25,17 +26,17 @@ class CppTable(Table):
 
     def __init__(self, loaded: Loaded, slots: Slots, calls: Sequence[tuple[Cell, Bound]]) -> None:
         super().__init__([key_of(calls[0][1], place, part) for place, part in loaded.places], slots, calls)
-        self.step, sums = loaded.step, loaded.kernel.sums
+        self.step, sums = loaded.step, loaded.kernel.sums  # the kernel stays as long as this
         self.layout = layout(loaded.kernel.room, self.shapes)
         self.room = np.empty((len(calls) + int(self.layout.starts[-1])) * sums + 1)
         self.results = np.empty((len(calls), loaded.kernel.returned))
-
         self.drawn = np.zeros((len(calls), 3), dtype=np.uint32)
         self.row_of = np.zeros(len(calls), dtype=np.int64)
         self._placed: tuple[Array, Array] = np.empty(0), np.empty(0)  # the rows, and which of them each parameter has
         found = self.layout
         given = (self.sizes, found.starts, self.pointers, self.row_of, self.drawn, self.room, self.results, found.shapes, found.lines)
-        self.given = [ctypes.c_int64(len(calls)), *map(pointer, given)]
+        self._words = np.array([len(calls), *(x.ctypes.data for x in given)], dtype=np.uint64)
+        self._call = partial(calling(), ctypes.cast(self.step, ctypes.c_void_p), pointer(self._words))
 
     def call(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], Array]:
         """A call of the kernel that only has to be made; [cells, returned] numbers."""
@@ -48,5 +49,5 @@ class CppTable(Table):
         return self._made
 
     def _made(self) -> Array:
-        self.step(*self.given)
+        self._call()
         return self.results

@@ -87,12 +87,13 @@ class Staged:
     lacks = False
 
     def __post_init__(self) -> None:
-        self.watch = Watches([table.watch for tables in self._tables for table in tables.each])
+        self.watch = Watches([self.states.watch, *(table.watch for tables in self._tables for table in tables.each)])
 
     def ready(self, hypers: Hypers, counts: Counts, seed: int, loss: Loss | None = None) -> Write | None:
         """The step of the same parameters; None where memory has changed, or values are not to be had in this way."""
-        if not self.watch.hold() or not self._agree(hypers) or (self.row.reads_loss and loss is None) or not self.states.read():
+        if not self.watch.hold() or not self._agree(hypers) or (self.row.reads_loss and loss is None):
             return None
+        self.states.read()
         self.row.give(hypers[self.groups[0]], counts if isinstance(counts, int) else int(counts.max()), seed, loss)
         for stage in self.stages:
             known = stage.numbers.compute()[0]
