@@ -100,6 +100,6 @@ def test_rows_of_both_number_types_and_values_that_are_given() -> None:
 def test_what_takes_more_than_numbers_is_not_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Unseen):
         Numbers([ir.W])
-    monkeypatch.setattr(build, "library", lambda *given: (_ for _ in ()).throw(build.NoCompiler("none")))
+    monkeypatch.setattr(build, "library", lambda *given, **more: (_ for _ in ()).throw(build.NoCompiler("none")))
     with pytest.raises(Unseen):
         make([Numbers([LR])])

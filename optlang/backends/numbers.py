@@ -123,7 +123,7 @@ def make(some: Iterable[Numbers]) -> None:
     names = [f"numbers_{place}" for place in range(len(waiting))]
     text = PRELUDE.read_text(encoding="utf-8") + "".join(one.text(name) for one, name in zip(waiting, names, strict=True))
     try:
-        library = ctypes.PyDLL(build.library(text, names[0], FLAGS)._name)  # it is back sooner than others could take over
+        library = ctypes.PyDLL(build.library(text, names[0], more=FLAGS)._name)  # it is back sooner than others could take over
     except (build.NoCompiler, OSError):
         raise Unseen from None
     for one, name in zip(waiting, names, strict=True):

@@ -52,8 +52,8 @@ def compiled(texts: Sequence[str], change: Callable[[str], str] = lambda text: t
         step.restype = None
     single, _ = build.library, watch.sees()
 
-    def library(text: str, **flags: Any) -> Any:
-        return SimpleNamespace(step=steps[text]) if text in steps else single(text, **flags)
+    def library(text: str, *entry: str, **flags: Any) -> Any:
+        return SimpleNamespace(step=steps[text]) if text in steps else single(text, *entry, **flags)
 
     with mock.patch.object(build, "library", library):
         yield made
