@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from struct import Struct
 from struct import error as StructError
@@ -55,6 +56,7 @@ class Numbers:
     def _use(self, given: Array, found: Array) -> None:
         self.given, self.found = given, found
         self.hypers = [node.value for node in self.leaves if node.op == "hyper"]
+        self._picked: Any = itemgetter(*self.hypers) if len(self.hypers) > 1 else lambda settings: [settings[x] for x in self.hypers]
         self._packed = Struct(f"{len(self.hypers)}d").pack_into
         self._arguments = ctypes.c_int64(len(given)), pointer(given), pointer(found)
 
@@ -65,7 +67,7 @@ class Numbers:
 
     def put(self, row: int, settings: Mapping[str, Any]) -> None:
         """The hypers of a row, which are its first numbers."""
-        values = [settings[name] for name in self.hypers]
+        values = self._picked(settings)
         try:
             self._packed(self.given, row * self.given.strides[0], *values)
         except (OverflowError, StructError):  # whole numbers beyond float64

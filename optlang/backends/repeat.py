@@ -7,7 +7,7 @@ the memory of weights, gradients and states, their number types and their order.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from torch import Tensor
 from optlang.backends.base import Cell, Loss, Repeat, Write
 from optlang.backends.formats import Packed
 from optlang.backends.numbers import Numbers
-from optlang.backends.watch import Unseen, Versions, Watch
+from optlang.backends.rows import NOTHING, Counts, Hypers, Known, Rows
+from optlang.backends.watch import Versions, Watch
 from optlang.backends.writing import is_of_memory
 from optlang.ir import G, Node, W
 
@@ -25,18 +26,13 @@ if TYPE_CHECKING:
     from optlang.backends.torch.functions import Bound, Slots
 
 Array = Any  # numpy.ndarray
-Counts = Any  # numpy.ndarray or int: [cells]: the number of each one's update, or one for all of them
-Hypers = Sequence[Mapping[str, Any]]  # of each group
-Known = Any  # numpy.ndarray: values per model, those of `shared` first
-NOTHING: Known = np.empty(0)
-Kind = tuple[int, tuple[int | None, ...]]  # a group, and facts of some of its parameters
 WEIGHTS, GRADIENT = "@weights", "@gradient"  # no state is called so
 
 
 class Table:
     """One kernel with all the parameters that it steps. `keys`: where a cell has the tensor of each column, see `key_of`.
 
-    `kinds`: groups, with the facts that the kernel's numbers depend on; `kind`: of each cell. Raises Unseen.
+    Raises Unseen.
     """
 
     def __init__(self, keys: Sequence[str], slots: Slots, calls: Sequence[tuple[Cell, Bound]]) -> None:
@@ -49,21 +45,13 @@ class Table:
         self.sizes = np.array([cell.weights.numel() for cell in cells], dtype=np.int64)
         self.streams = np.array([cell.index for cell in cells], dtype=np.int64)
         self.draws = like.counter is not None
-        facts = self.numbers.of("fact")
-        self._settled, self._reads_t = len(self.numbers.hypers) + len(facts), bool(self.numbers.of("t"))
-        found = [(cell.group, tuple(cell.facts.get(name) for name in facts)) for cell in cells]
-        if any(None in known for _, known in found):
-            raise Unseen  # what is missing may not matter: that takes a closer look
-        self.kinds = list(dict.fromkeys(found))
-        places = {kind: place for place, kind in enumerate(self.kinds)}
-        self.kind = np.array([places[kind] for kind in found], dtype=np.int64)
+        self._rows = Rows(self.numbers, cells, len(slots.shared))
         tensors = [cell.weights if key in (WEIGHTS, GRADIENT) else cell.state[key] for cell in cells for key in keys]
         self.watch: Watch = Watch(tensors, [key == GRADIENT for key in keys] * len(cells))
         self.pointers = self.watch.pointers.reshape(len(cells), len(keys))
         self.looks = GRADIENT in keys
         self.versions = Versions([cell.weights for cell in cells])
         self.among: Any = slice(len(self.shared))  # places of `shared` among the values per model that are known
-        self._given: tuple[Hypers, Any] = (), None  # hypers and rows of the last step
 
     @abstractmethod
     def call(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], Array]:
@@ -85,26 +73,7 @@ class Table:
 
     def rows(self, hypers: Hypers, counts: Counts, known: Known) -> tuple[Array, Array]:
         """The different rows of numbers, to be read only until they are asked for again, and which of them each parameter has."""
-        numbers, kinds, places = self.numbers, self.kinds, self.kind
-        if not isinstance(counts, int):
-            pairs, found = np.unique(np.stack([self.kind, counts]), axis=1, return_inverse=True)
-            kinds, places, counts = [self.kinds[kind] for kind in pairs[0].tolist()], found.reshape(-1), pairs[1]
-        if hypers is not self._given[0] or kinds is not self._given[1]:
-            self._fill(hypers, kinds)
-        if self._reads_t:
-            numbers.given[:, self._settled] = counts
-        if self.shared:
-            numbers.given[:, -len(self.shared) :] = known[self.among]
-        return numbers.compute(), places
-
-    def _fill(self, hypers: Hypers, kinds: Sequence[Kind]) -> None:
-        """Hypers and facts of each row."""
-        if kinds is not self._given[1]:
-            self.numbers.hold(len(kinds))
-            self.numbers.given[:, len(self.numbers.hypers) : self._settled] = [facts for _, facts in kinds]
-        for row, (group, _) in enumerate(kinds):
-            self.numbers.put(row, hypers[group])
-        self._given = hypers, kinds
+        return self._rows.of(hypers, counts, known[self.among] if self.shared else known)
 
 
 class Tables:

@@ -102,9 +102,9 @@ class Batch:
 
 def as_number(loss: Any) -> Any:
     """What a closure returned as one number. Raises RuntimeError where it is something else."""
-    loss = loss.detach() if isinstance(loss, Tensor) else loss
     if isinstance(loss, Tensor) and loss.numel() == 1:
-        return loss.reshape(())
+        loss = loss.detach() if loss.requires_grad else loss
+        return loss.reshape(()) if loss.dim() else loss
     if isinstance(loss, bool) or not isinstance(loss, int | float):
         what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
         raise RuntimeError(f"the rule reads the loss: the closure must return it as one number, not {what}")

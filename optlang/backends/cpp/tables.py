@@ -11,7 +11,8 @@ import numpy as np
 
 from optlang.backends.base import Cell
 from optlang.backends.cpp.layout import layout
-from optlang.backends.repeat import Counts, Hypers, Known, Table, key_of
+from optlang.backends.repeat import Table, key_of
+from optlang.backends.rows import Counts, Hypers, Known
 from optlang.backends.torch.functions import Bound, Slots
 from optlang.backends.watch import calling, pointer
 

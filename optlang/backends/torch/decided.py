@@ -9,38 +9,36 @@ import numpy as np
 
 from optlang.backends.base import Cell, Loss, Repeat, Write
 from optlang.backends.numbers import Numbers
-from optlang.backends.repeat import Counts, Hypers, Tables
+from optlang.backends.repeat import Tables
+from optlang.backends.rows import Counts, Hypers, Rows
 from optlang.backends.torch.staged import Staged
 from optlang.backends.torch.work import decision
 from optlang.host import HostScalars
 
 Facts = tuple[tuple[str, int], ...]
 Decisions = tuple[bool | None, ...]
-Way = Any  # what all conditions decide about all cells
+Way = bytes  # what all conditions decide about all cells
 MOST = 8  # ways that are kept: those that come again are few
 
 
 class Decided:
-    """Tables for each way in which a step is decided. `conditions`: those that settings or `t` may change."""
+    """Tables for each way in which a step is decided. `conditions`: those that settings or `t` may change. Raises Unseen."""
 
     def __init__(self, tables: Tables | Staged, conditions: Sequence[HostScalars], cells: Sequence[Cell]) -> None:
-        self.tables, self._conditions = tables, conditions
-        self._reads_t = any(condition.reads_t for condition in conditions)
-        found = [(cell.group, _facts(conditions, cell)) for cell in cells]
-        self._kinds = list(dict.fromkeys(found))
-        places = {kind: place for place, kind in enumerate(self._kinds)}
-        self._kind = np.array([places[kind] for kind in found], dtype=np.int64)  # of each cell
-        self._numbers: dict[Decisions, int] = {}
+        self.tables = tables
+        self._rows = Rows(Numbers([node for condition in conditions for node in condition.nodes]), cells)
         times = {cell.t for cell in cells}
         self.begun = {cell.group: cell.hypers for cell in cells}, times.pop() if len(times) == 1 else np.array([c.t for c in cells])
-        self._way = self._decided(*self.begun)
-        self._known = {self._way: tables}
+        self._known: dict[Way, Tables | Staged] = {}
+        self._way: Way = b""
         self._hypers: Hypers = ()  # those of which `_way` is known
         self.lacks = False
 
     def ready(self, hypers: Hypers, counts: Counts, seed: int, loss: Loss | None = None) -> Write | None:
         """The next step; None where it is decided in a new way, or memory has changed."""
-        if self._reads_t or hypers is not self._hypers:
+        if not self._known:
+            self._known[self._decided(*self.begun)] = self.tables
+        if self._rows.reads_t or hypers is not self._hypers:
             self._way, self._hypers = self._decided(hypers, counts), hypers
         tables = self._known.get(self._way)
         self.lacks = tables is None and len(self._known) < MOST
@@ -49,12 +47,12 @@ class Decided:
     @property
     def looks(self) -> bool:
         """Whether nothing is ready as long as a cell has no gradient."""
-        return all(tables.looks for tables in self._known.values())
+        return all(tables.looks for tables in (self.tables, *self._known.values()))
 
     @property
     def numbers(self) -> list[Numbers]:
         """See `Repeat`."""
-        return self.tables.numbers
+        return [self._rows.numbers, *self.tables.numbers]
 
     def learn(self, other: Repeat) -> None:
         """Takes over the tables of a step of the same cells that was decided in another way."""
@@ -62,16 +60,9 @@ class Decided:
         self._known[self._decided(*other.begun)] = other.tables
 
     def _decided(self, hypers: Hypers | Mapping[int, Any], counts: Counts) -> Way:
-        if isinstance(counts, int):
-            return tuple(self._number(hypers, kind, counts) for kind in self._kinds)
-        pairs, places = np.unique(np.stack([self._kind, counts]), axis=1, return_inverse=True)
-        each = [self._number(hypers, self._kinds[place], t) for place, t in pairs.T.tolist()]
-        return np.array(each)[places.reshape(-1)].tobytes()
-
-    def _number(self, hypers: Hypers | Mapping[int, Any], kind: tuple[int, Facts], t: int) -> int:
-        """One for each way to decide about one parameter."""
-        group, facts = kind
-        return self._numbers.setdefault(_decisions(self._conditions, hypers[group], t, facts), len(self._numbers))
+        rows, places = self._rows.of(hypers, counts)
+        way: Way = (rows if isinstance(counts, int) else rows[places]).tobytes()
+        return way
 
 
 def lasts(conditions: Sequence[HostScalars], cells: Sequence[Cell]) -> bool:

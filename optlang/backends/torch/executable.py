@@ -170,8 +170,9 @@ class TorchExecutable:
         with suppress(Unseen):
             tables = self._functions.tables(step.cells, calls, now.compiled)
             again = tables if tables is None or self._is_plain else _staged(self, now, tables, levels)
+            again = _decided(again, changing, step.cells) if again and changing else again
             make(again.numbers if again else ())
-            step.again = _decided(again, changing, step.cells) if again and changing else again
+            step.again = again
 
     def _begin(self, step: Step, compiled: bool) -> Pass:
         run = self._run(step) if self._shares else None

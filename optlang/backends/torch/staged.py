@@ -16,7 +16,8 @@ from optlang import ir, philox
 from optlang.backends.arrays import read
 from optlang.backends.base import Loss, Repeat, Write
 from optlang.backends.numbers import Numbers, together
-from optlang.backends.repeat import Counts, Hypers, Tables
+from optlang.backends.repeat import Tables
+from optlang.backends.rows import Counts, Hypers
 from optlang.backends.singles import Reduction, Singles
 from optlang.backends.torch.barriers import question, values_inside
 from optlang.backends.torch.work import Pass

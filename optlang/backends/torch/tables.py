@@ -11,7 +11,8 @@ from torch import Tensor
 
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import sent
-from optlang.backends.repeat import GRADIENT, WEIGHTS, Counts, Hypers, Known, Table, key_of
+from optlang.backends.repeat import GRADIENT, WEIGHTS, Table, key_of
+from optlang.backends.rows import Counts, Hypers, Known
 from optlang.backends.torch.views import flat
 
 if TYPE_CHECKING:

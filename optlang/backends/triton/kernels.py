@@ -19,7 +19,8 @@ from optlang.backends.device_scalars import DeviceScalars, joined, sent
 from optlang.backends.formats import Packed
 from optlang.backends.handed import Handed, handed, stored
 from optlang.backends.kernels import Array, KernelFunctions, after, in_order, part_of, warn
-from optlang.backends.repeat import Counts, Hypers, Known, Table, key_of
+from optlang.backends.repeat import Table, key_of
+from optlang.backends.rows import Counts, Hypers, Known
 from optlang.backends.torch.code import Output
 from optlang.backends.torch.functions import Bound, Slots
 from optlang.backends.triton import lines, source
