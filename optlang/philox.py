@@ -62,6 +62,8 @@ def unit(x: Words, real: Callable[[Any], Any]) -> Any:
 
 
 def draw(distribution: str, shape: tuple[int, ...], t: int, site: int, seed: int, stream: int) -> np.ndarray[Any, Any]:
-    """Draws of a shape, as NumPy float64."""
+    """Draws of a shape, as NumPy float64. One alone is computed as generated C++ does, with the functions of C's library."""
+    if not shape:
+        return np.asarray(sample(distribution, words(0, t, site, seed, stream), math, float))
     index = np.arange(math.prod(shape), dtype=np.int64)
     return np.asarray(sample(distribution, words(index, t, site, seed, stream), np, np.float64)).reshape(shape)

@@ -12,11 +12,13 @@ import pytest
 
 from optlang import ir
 from optlang.backends import build
-from optlang.backends.numbers import Numbers, make
+from optlang.backends.numbers import Numbers, make, together
 from optlang.backends.watch import Unseen
 from optlang.host import HostScalars
-from optlang.ops import ROWS
+from optlang.ops import DRAWS, ROWS
+from optlang.philox import MODEL_STREAM, draw
 from optlang.rules import Rule
+from optlang.types import MODEL
 
 LIBRARY = Path(__file__).parent.parent / "library"
 FACTS = {"rank": 2, "numel": 48, "rows": 6, "cols": 8, "fan_in": 8, "fan_out": 6}
@@ -103,3 +105,14 @@ def test_what_takes_more_than_numbers_is_not_seen(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(build, "library", lambda *given, **more: (_ for _ in ()).throw(build.NoCompiler("none")))
     with pytest.raises(Unseen):
         make([Numbers([LR])])
+
+
+def test_draws_per_model_are_those_of_philox() -> None:
+    draws = [ir.random(name, site, MODEL) for site, name in enumerate(DRAWS, 3 * 10**9)]
+    numbers = Numbers(draws)
+    leaves, given = together([numbers])
+    make([numbers])
+    for seed, t in ((0, 1), (7, 10**6), (2**32 - 1, 2**31 + 5)):
+        given[leaves.index(ir.T)], given[-1] = t, seed
+        drawn = [draw(name, (), t, site, seed, MODEL_STREAM) for site, name in enumerate(DRAWS, 3 * 10**9)]
+        assert numbers.compute()[0].tolist() == [float(x) for x in drawn]

@@ -18,12 +18,13 @@ import numpy as np
 
 from optlang.backends import build
 from optlang.backends.watch import Unseen, pointer
-from optlang.ir import Node, walk
+from optlang.ir import Node, T, walk
 from optlang.meaning import number
 from optlang.ops import OPS
+from optlang.philox import MODEL_STREAM
 
 Array = Any  # numpy.ndarray
-LEAVES = ("hyper", "fact", "state", "input", "random", "t", "loss")  # inputs are marks of barriers
+LEAVES = ("hyper", "fact", "state", "input", "t", "loss")  # inputs are marks of barriers
 OF_ONE = dict.fromkeys(("sum", "mean", "amax", "amin"), "{0}")  # of one number
 PRELUDE = Path(__file__).parent / "cpp" / "prelude.h"
 FLAGS = ("-O1", "-fno-builtin")  # so that what C's library rounds is not computed otherwise by compilers
@@ -38,13 +39,13 @@ class Numbers:
 
     def __init__(self, wanted: Sequence[Node], known: Sequence[Node] = (), kind: Any = np.float64) -> None:
         given = set(known)
-        self._order = walk(wanted, lambda node: () if node in given else node.args)
+        self._order = walk(wanted, lambda node: () if node in given else (T,) if node.op == "random" else node.args)
         leaves = [node for node in self._order if node.op in LEAVES and node not in given]
         self.leaves = [*sorted(leaves, key=lambda node: LEAVES.index(node.op)), *known]
         self.wanted, self.kind = tuple(wanted), kind
         given |= set(leaves)
         self._made = [node for node in self._order if node not in given]
-        if any(node.type.window for node in self._order) or not all(node.op == "const" or _spelled(node) for node in self._made):
+        if any(node.type.window for node in self._order) or not all(n.op in ("const", "random") or _spelled(n) for n in self._made):
             raise Unseen
         self._function: Any = None
         self.hold(1)
@@ -88,6 +89,7 @@ class Numbers:
         lines = [_defined(node, names[node], f"given[{place}]") for place, node in enumerate(self.leaves) if node in names]
         for node in self._made:
             text = _literal(node.value) if node.op == "const" else _spelled(node).format(*(names[arg] for arg in node.args))
+            text = self._drawn(node, names[T]) if node.op == "random" else text
             lines.append(_defined(node, names[node], text))
         lines += [f"found[{place}] = (number){names[node]};" for place, node in enumerate(self.wanted)]
         values = {"NAME": name, "NUMBER": "float" if self.kind == np.float32 else "double", "LINES": "\n    ".join(lines)}
@@ -96,6 +98,12 @@ class Numbers:
         for key, value in values.items():
             text = text.replace(f"@{key}", value)
         return text
+
+
+    def _drawn(self, node: Node, t: str) -> str:
+        """A draw per model; the seed is the last number that is given."""
+        distribution, site = node.value
+        return f"draw_{distribution}(philox(0, (u32)(i64){t}, {site}u, (u32)given[{self.given.shape[1] - 1}], {MODEL_STREAM}u))"
 
 
 FUNCTION = """
@@ -109,9 +117,10 @@ extern "C" void @NAME(i64 rows, const double* given, @NUMBER* found) {
 
 
 def together(some: Sequence[Numbers]) -> tuple[list[Node], Array]:
-    """The leaves that some read, and the row of their values, which from now on is one for all; behind them is room for another one."""
+    """The leaves that some read, and the row of their values, which from now on is one for all. Behind them is room for a value that nobody
+    reads, and for the seed of draws."""
     leaves = sorted(dict.fromkeys(leaf for one in some for leaf in one.leaves), key=lambda node: LEAVES.index(node.op))
-    given = np.zeros(len(leaves) + 1)
+    given = np.zeros(len(leaves) + 2)
     for one in some:
         one.share(leaves, given)
     return leaves, given

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from optlang import ir, philox
+from optlang import ir
 from optlang.backends.arrays import read
 from optlang.backends.base import Loss, Repeat, Write
 from optlang.backends.numbers import Numbers, together
@@ -23,7 +23,7 @@ from optlang.backends.torch.barriers import question, values_inside
 from optlang.backends.torch.work import Pass
 from optlang.backends.watch import Unseen, Watches
 from optlang.ir import Node
-from optlang.philox import MODEL_STREAM
+from optlang.philox import MASK
 from optlang.plan import PARTIAL, Barrier
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ class Row:
             raise Unseen
         self._numbers = numbers[0]  # that has the same row as all of them
         self.hypers = self._numbers.hypers
-        self._draws = [(place, *node.value) for place, node in enumerate(self.leaves) if node.op == "random"]
         self._t, self._loss = ([place for place, node in enumerate(self.leaves) if node.op == op] for op in ("t", "loss"))
         self.reads_loss = bool(self._loss)
         self._hypers: Mapping[str, Any] | None = None  # those that were given the last time
@@ -65,8 +64,7 @@ class Row:
             self._numbers.put(0, hypers)
         for place in self._t:
             self.given[place] = t
-        for place, distribution, site in self._draws:
-            self.given[place] = philox.draw(distribution, (), t, site, seed, MODEL_STREAM)
+        self.given[-1] = seed & MASK
         for place in self._loss:
             assert loss is not None
             found = loss()
