@@ -38,7 +38,7 @@ static double total(const double* x, i64 count, i64 step) {
 }
 // The largest or least; no number where one of them is none.
 static double extreme(const double* x, i64 count, i64 step, bool largest) {
-  double found = largest ? -INFINITY : INFINITY;
+  double found = largest ? -__builtin_inf() : __builtin_inf();
   for (i64 n = 0; n < count; n++) {
     const double y = x[n * step];
     if (y != y) return y;

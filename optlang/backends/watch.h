@@ -1,6 +1,5 @@
 // What is looked at before tables of pointers are used again. The functions of Python and torch are given by address, so nothing
 // of either is needed to compile this. A Tensor is where a Python object holds torch's own: see `place` in watch.py.
-#include <cmath>
 #include <cstdint>
 #include <cstring>
 

@@ -204,7 +204,7 @@ def _found() -> tuple[ctypes.PyDLL, Any] | None:
     try:
         place = _place_of_tensors()
         text = _text()
-        library = ctypes.PyDLL(build.library(text, "look", more=("-O3",))._name)  # keeps Python waiting, whose objects it looks at
+        library = ctypes.PyDLL(build.library(text, "look")._name)  # keeps Python waiting, whose objects it looks at
         words: list[Any] = [*(_address(getattr(ctypes.pythonapi, name)) for name in PYTHON), *map(_of_torch, TORCH), place]
         words += [_nothing(words[len(PYTHON)]), kinds.word_of_versions()]
         outside = (ctypes.c_void_p * len(words))(*words)
