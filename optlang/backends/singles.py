@@ -60,8 +60,9 @@ class Singles:
         """The new values, rounded to their types; what is beyond these is infinite. None must have moved."""
         self._library.stored(*self._given[1][1])
         row, places = self._written
-        for name in [name for name in self._elsewhere if name in places]:
-            self._elsewhere[name].value = row[places[name]].item()
+        for name, x in self._elsewhere.items():
+            if name in places:
+                x.value = row[places[name]].item()
         self._versions.grow()
 
 

@@ -112,9 +112,12 @@ extern "C" int hold(const Outside* o, i64 count, const Object* objects, const bo
   return 1;
 }
 
-// Some pointers where another table wants them.
-extern "C" void handed(i64 count, const i64* const* from, i64* const* to) {
-  for (i64 n = 0; n < count; n++) *to[n] = *from[n];
+// The same; then some of the pointers are put where other tables want them.
+extern "C" int hold_for(const Outside* o, i64 count, const Object* objects, const bool* are_gradients, const Facts* known, const Kind* kinds,
+                        const i64* kind, Place* places, i64* pointers, i64 others, const i64* const* from, i64* const* to) {
+  if (!hold(o, count, objects, are_gradients, known, kinds, kind, places, pointers)) return 0;
+  for (i64 n = 0; n < others; n++) *to[n] = *from[n];
+  return 1;
 }
 
 // Whether tensors of one number are these numbers, one behind the other: 2 where all are the same, 1 where not.

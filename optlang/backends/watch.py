@@ -77,14 +77,11 @@ class Watches:
         pairs = [(places[key], one, n) for one, row in zip(some, keys, strict=True) for n, key in enumerate(row) if key[1]]
         found = [[self._watch.pointers.ctypes.data + WORD * place, one.pointers.ctypes.data + WORD * n] for place, one, n in pairs]
         self._pairs = np.array(found, dtype=np.uint64).reshape(-1, 2).T.copy()
-        self._given = ctypes.c_int64(len(found)), *map(pointer, self._pairs)
+        self._given = [*self._watch._given, ctypes.c_int64(len(found)), *map(pointer, self._pairs)]
 
     def hold(self) -> bool:
         """As `Watch.holds`, of all of them."""
-        if not self._watch.holds():
-            return False
-        self._watch._library.handed(*self._given)
-        return True
+        return bool(self._watch._library.hold_for(*self._given))
 
 
 class Counts:

@@ -54,7 +54,6 @@ class Again:
         together = torch.stack([cell.state[COUNT] for cell in cells])
         each = together.unbind()
         self.counts = together.numpy()
-        self.after = self.counts  # when this step is over
         for cell, count in zip(cells, each, strict=True):
             cell.state[COUNT] = count
         self.watch = Counts(each, self.counts)
@@ -72,8 +71,7 @@ class Again:
         self.lacks = False
         if not (seen := self.watch.hold()):
             return None
-        self.after = self.counts + 1
-        counts = int(self.after[0]) if seen == SAME else self.after.astype(np.int64)
+        counts = int(self.counts[0]) + 1 if seen == SAME else (self.counts + 1).astype(np.int64)
         work: Work = {}
         writes = []
         for part in self.parts:
@@ -103,7 +101,7 @@ class Again:
 
     def count(self, left: Sequence[Cell]) -> None:
         """The step is over, but for cells that could not be stepped; this asks for no memory."""
-        self.counts[:] = self.after
+        self.counts += 1
         for cell in left:
             cell.state[COUNT].fill_(cell.t - 1)
         for part in self.parts:

@@ -18,6 +18,7 @@ COMPILED = ". Call the model itself in the closure, not what `torch.compile` mad
 ATTENTION = ". Compute the loss under `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`"
 ADVICE = {"donated buffer": COMPILED, "aot_autograd": COMPILED, "scaled_dot_product": ATTENTION}
 CASTING = ("cpu", "cuda", "xpu", "mps")
+NOTHING: AbstractContextManager[Any] = nullcontext()
 Random = tuple[Tensor, list[Tensor]]
 
 
@@ -119,7 +120,7 @@ def autocasting() -> list[str]:
 def exactly() -> AbstractContextManager[Any]:
     """Rules compute in the number types that they say, whatever casts are on around the step."""
     if not autocasting():
-        return nullcontext()
+        return NOTHING
     around = ExitStack()
     for kind in autocasting():
         around.enter_context(torch.autocast(kind, enabled=False))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, ClassVar
 
@@ -16,7 +15,7 @@ from optlang.backends.base import Cell, Executable, Step, StepError
 from optlang.backends.device_scalars import is_on_device
 from optlang.resources import uncollected
 from optlang.runtime import agreement, captured, traced
-from optlang.runtime.batch import Batch, Closure, as_number, exactly
+from optlang.runtime.batch import NOTHING, Batch, Closure, as_number, exactly
 from optlang.runtime.checkpoint import COUNT
 from optlang.runtime.gathering import Gathered
 from optlang.runtime.interrupts import uninterrupted
@@ -105,7 +104,7 @@ class RuleOptimizer(Gathered):
             agreement.check(self, settings, self._taken)
             self._taken += 1
         if self._guards or not overflowed(self):
-            with exactly(), uncollected() if self._again is None and not self.calls_model else nullcontext():  # models may leave much of it
+            with exactly(), uncollected() if self._again is None and not self.calls_model else NOTHING:  # models may leave much of it
                 self._update(settings, batch)
                 if self.released is not None:
                     self.released.finish()
@@ -152,9 +151,9 @@ class RuleOptimizer(Gathered):
                 write()
                 self._put_back(step.cells)
                 self._share(step)
-            for step in self._in_order([step for step, _ in taken]):
+            for step in self._in_order([step for step, _ in taken]) if taken else ():
                 self.reports |= step.reports
-            left = [cell for step, _ in taken for cell in step.left]
+            left = [cell for step, _ in taken for cell in step.left] if taken else []
             if begun is None or self._again is None:
                 self._count([cell for step, _ in taken for cell in step.cells if cell not in left])
             else:
