@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from optlang.backends import build
-from optlang.backends.watch import Unseen, pointer
+from optlang.backends.watch import Unseen, Work
 from optlang.ir import Node, T, walk
 from optlang.meaning import number
 from optlang.ops import OPS
@@ -47,19 +47,23 @@ class Numbers:
         self._made = [node for node in self._order if node not in given]
         if any(node.type.window for node in self._order) or not all(n.op in ("const", "random") or _spelled(n) for n in self._made):
             raise Unseen
-        self._function: Any = None
+        self.work: Work | None = None  # see `make`
+        self._rooms: dict[int, tuple[Array, Array]] = {}
         self.hold(1)
 
     def hold(self, rows: int) -> None:
-        """Room for so many rows."""
-        self._use(np.zeros((rows, len(self.leaves))), np.zeros((rows, len(self.wanted)), self.kind))
+        """Room for so many rows: always the same for as many."""
+        if rows not in self._rooms:
+            self._rooms[rows] = np.zeros((rows, len(self.leaves))), np.zeros((rows, len(self.wanted)), self.kind)
+        self._use(*self._rooms[rows])
 
     def _use(self, given: Array, found: Array) -> None:
         self.given, self.found = given, found
         self.hypers = [node.value for node in self.leaves if node.op == "hyper"]
         self._picked: Any = itemgetter(*self.hypers) if len(self.hypers) > 1 else lambda settings: [settings[x] for x in self.hypers]
         self._packed = Struct(f"{len(self.hypers)}d").pack_into
-        self._arguments = ctypes.c_int64(len(given)), pointer(given), pointer(found)
+        if self.work is not None:
+            self.work.give(len(given), given, found)
 
     def share(self, leaves: Sequence[Node], given: Array) -> None:
         """Reads the leaves from a row that others read, too."""
@@ -80,8 +84,14 @@ class Numbers:
 
     def compute(self) -> Array:
         """`found`, from what is given now."""
-        self._function(*self._arguments)
+        self.made()
         return self.found
+
+    @property
+    def made(self) -> Work:
+        """What computes it."""
+        assert self.work is not None
+        return self.work
 
     def text(self, name: str) -> str:
         """The function of that name."""
@@ -99,7 +109,6 @@ class Numbers:
             text = text.replace(f"@{key}", value)
         return text
 
-
     def _drawn(self, node: Node, t: str) -> str:
         """A draw per model; the seed is the last number that is given."""
         distribution, site = node.value
@@ -107,9 +116,11 @@ class Numbers:
 
 
 FUNCTION = """
-extern "C" void @NAME(i64 rows, const double* given, @NUMBER* found) {
+extern "C" void @NAME(void* const* words) {
   typedef @NUMBER number;
-  for (i64 row = 0; row < rows; row++, given += @GIVEN, found += @FOUND) {
+  const double* given = (const double*)words[1];
+  number* found = (number*)words[2];
+  for (i64 row = 0; row < (i64)words[0]; row++, given += @GIVEN, found += @FOUND) {
     @LINES
   }
 }
@@ -128,7 +139,7 @@ def together(some: Sequence[Numbers]) -> tuple[list[Node], Array]:
 
 def make(some: Iterable[Numbers]) -> None:
     """One library for all of them. Raises Unseen where there is none."""
-    waiting = [numbers for numbers in some if numbers._function is None]
+    waiting = [numbers for numbers in some if numbers.work is None]
     if not waiting:
         return
     names = [f"numbers_{place}" for place in range(len(waiting))]
@@ -138,7 +149,7 @@ def make(some: Iterable[Numbers]) -> None:
     except (build.NoCompiler, OSError):
         raise Unseen from None
     for one, name in zip(waiting, names, strict=True):
-        one._function = getattr(library, name)
+        one.work = Work(getattr(library, name), len(one.given), one.given, one.found)
 
 
 def _spelled(node: Node) -> str:

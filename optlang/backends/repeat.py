@@ -18,7 +18,7 @@ from optlang.backends.base import Cell, Loss, Repeat, Write
 from optlang.backends.formats import Packed
 from optlang.backends.numbers import Numbers
 from optlang.backends.rows import NOTHING, Counts, Hypers, Known, Rows
-from optlang.backends.watch import Versions, Watch
+from optlang.backends.watch import Versions, Watch, Work
 from optlang.backends.writing import is_of_memory
 from optlang.ir import G, Node, W
 
@@ -45,7 +45,7 @@ class Table:
         self.sizes = np.array([cell.weights.numel() for cell in cells], dtype=np.int64)
         self.streams = np.array([cell.index for cell in cells], dtype=np.int64)
         self.draws = like.counter is not None
-        self._rows = Rows(self.numbers, cells, len(slots.shared))
+        self.own_rows = Rows(self.numbers, cells, len(slots.shared))
         tensors = [cell.weights if key in (WEIGHTS, GRADIENT) else cell.state[key] for cell in cells for key in keys]
         self.watch: Watch = Watch(tensors, [key == GRADIENT for key in keys] * len(cells))
         self.pointers = self.watch.pointers.reshape(len(cells), len(keys))
@@ -67,13 +67,27 @@ class Table:
 
         return take
 
+    def works(self, known: Known) -> list[Work]:
+        """What is to be done, the kernel last, after `settle`; nothing where Python has a part in that."""
+        return []
+
+    def settle(self, hypers: Hypers, counts: int, seed: int) -> None:
+        """Gives all but values per model; for `works`."""
+
+    def answered(self) -> Array:
+        """Where the kernel leaves what it returns; None where that is not always the same place."""
+        return None
+
+    def take(self) -> None:
+        """Makes the call that is ready."""
+
     def counters(self, counts: Counts, seed: int) -> Array:
         """[cells, 3]: (t, seed, stream) of each parameter."""
         return np.stack([np.broadcast_to(x, self.count) for x in (counts, seed & 0xFFFFFFFF, self.streams)], 1) & 0xFFFFFFFF
 
     def rows(self, hypers: Hypers, counts: Counts, known: Known) -> tuple[Array, Array]:
         """The different rows of numbers, to be read only until they are asked for again, and which of them each parameter has."""
-        return self._rows.of(hypers, counts, known[self.among] if self.shared else known)
+        return self.own_rows.of(hypers, counts, known[self.among] if self.shared else known)
 
 
 class Tables:
@@ -125,6 +139,11 @@ class Tables:
                 step()
 
         return take
+
+    def take(self) -> None:
+        """The steps that `works` have prepared."""
+        for table in self.each:
+            table.take()
 
     def answers(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Array:
         """[cells, returned] what the kernels return."""

@@ -30,29 +30,34 @@ class Rows:
         self.kinds: list[Any] = list(dict.fromkeys(found))
         places = {kind: place for place, kind in enumerate(self.kinds)}
         self.kind = np.array([places[kind] for kind in found], dtype=np.int64)  # of each cell
+        numbers.hold(len(self.kinds))
         self._settled = len(numbers.hypers) + len(names)
         self._given: tuple[Any, Any] = None, None  # hypers and kinds of the last step
 
     def of(self, hypers: Hypers | Mapping[int, Any], counts: Counts, known: Known = NOTHING) -> tuple[Array, Array]:
         """The different rows, to be read only until they are asked for again, and which of them each parameter has."""
-        given, kinds, places = self.numbers.given, self.kinds, self.kind
+        places = self.settle(hypers, counts)
+        if self._known:
+            self.numbers.given[:, -self._known :] = known
+        return self.numbers.compute(), places
+
+    def settle(self, hypers: Hypers | Mapping[int, Any], counts: Counts) -> Array:
+        """Gives all but values per model; which row each parameter has."""
+        kinds, places = self.kinds, self.kind
         if not isinstance(counts, int):
             pairs, found = np.unique(np.stack([self.kind, counts]), axis=1, return_inverse=True)
             kinds, places, counts = [self.kinds[kind] for kind in pairs[0].tolist()], found.reshape(-1), pairs[1]
         if hypers is not self._given[0] or kinds is not self._given[1]:
-            given = self._filled(hypers, kinds)
+            self._fill(hypers, kinds)
         if self.reads_t:
-            given[:, self._settled] = counts
-        if self._known:
-            given[:, -self._known :] = known
-        return self.numbers.compute(), places
+            self.numbers.given[:, self._settled] = counts
+        return places
 
-    def _filled(self, hypers: Hypers | Mapping[int, Any], kinds: Sequence[Kind]) -> Array:
-        """Rows with hypers and facts."""
+    def _fill(self, hypers: Hypers | Mapping[int, Any], kinds: Sequence[Kind]) -> None:
+        """Hypers and facts of each row."""
         if kinds is not self._given[1]:
             self.numbers.hold(len(kinds))
             self.numbers.given[:, len(self.numbers.hypers) : self._settled] = [facts for _, facts in kinds]
         for row, (group, _) in enumerate(kinds):
             self.numbers.put(row, hypers[group])
         self._given = hypers, kinds
-        return self.numbers.given

@@ -1,15 +1,17 @@
-// Values per model: states of one number each, and what parameters contribute to such. See singles.py.
+// Values per model: states of one number each, and what parameters contribute to such. See singles.py. What can be done in one go with
+// other work is given one piece of memory, of words: see `Work` in watch.py.
+typedef void* const* Words;
 struct Single { void* memory; i64 type; double* value; };  // type: 0 float, 1 double, 2 bool
 
-extern "C" void fetched(i64 count, const Single* some) {
-  for (i64 n = 0; n < count; n++) {
-    const Single& x = some[n];
+extern "C" void fetched(Words given) {
+  for (i64 n = 0; n < (i64)given[0]; n++) {
+    const Single& x = ((const Single*)given[1])[n];
     *x.value = x.type == 0 ? (double)*(const float*)x.memory : x.type == 1 ? *(const double*)x.memory : (double)*(const bool*)x.memory;
   }
 }
-extern "C" void stored(i64 count, const Single* some) {
-  for (i64 n = 0; n < count; n++) {
-    const Single& x = some[n];
+extern "C" void stored(Words given) {
+  for (i64 n = 0; n < (i64)given[0]; n++) {
+    const Single& x = ((const Single*)given[1])[n];
     if (x.type == 0) *(float*)x.memory = (float)*x.value;
     else if (x.type == 1) *(double*)x.memory = *x.value;
     else *(bool*)x.memory = *x.value != 0;
@@ -47,11 +49,28 @@ static double extreme(const double* x, i64 count, i64 step, bool largest) {
   return found;
 }
 // Of a table of contributions column by column; ways: 0 sum, 1 largest, 2 least.
-extern "C" void reduced(i64 count, i64 columns, const double* x, const i64* ways, const double* shares, double* const* to) {
+extern "C" void reduced(Words given) {
+  const i64 count = (i64)given[0], columns = (i64)given[1], *ways = (const i64*)given[3];
+  const double *x = (const double*)given[2], *shares = (const double*)given[4];
+  double* const* to = (double* const*)given[5];
   for (i64 k = 0; k < columns; k++)
     *to[k] = (ways[k] == 0 ? 0.0 + total(x + k, count, columns) : extreme(x + k, count, columns, ways[k] == 1)) / shares[k];
 }
 
-// A kernel with what it is given: one argument takes Python less time than ten.
+// The same numbers at the end of each row of a table.
+extern "C" void copied(Words given) {
+  const i64 rows = (i64)given[0], width = (i64)given[1], count = (i64)given[2];
+  double* const to = (double*)given[4];
+  for (i64 row = 1; row <= rows; row++) memcpy(to + row * width - count, given[3], count * sizeof(double));
+}
+
+// A kernel with what it is given.
 typedef void (*Step)(void*, void*, void*, void*, void*, void*, void*, void*, void*, void*);
-extern "C" void called(Step step, void* const* x) { step(x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7], x[8], x[9]); }
+extern "C" void called(Words x) { ((Step)x[0])(x[1], x[2], x[3], x[4], x[5], x[6], x[7], x[8], x[9], x[10]); }
+
+typedef void (*Work)(Words);
+struct Begun { Work work; Words given; };
+extern "C" void in_order(Words given) {
+  const Begun* const some = (const Begun*)given[1];
+  for (i64 n = 0; n < (i64)given[0]; n++) some[n].work(some[n].given);
+}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from optlang.backends.cpp.layout import layout
 from optlang.backends.repeat import Table, key_of
 from optlang.backends.rows import Counts, Hypers, Known
 from optlang.backends.torch.functions import Bound, Slots
-from optlang.backends.watch import calling, pointer
+from optlang.backends.watch import Work, function
 
 if TYPE_CHECKING:
     from optlang.backends.cpp.kernels import Loaded
@@ -36,19 +35,42 @@ class CppTable(Table):
         self._placed: tuple[Array, Array] = np.empty(0), np.empty(0)  # the rows, and which of them each parameter has
         found = self.layout
         given = (self.sizes, found.starts, self.pointers, self.row_of, self.drawn, self.room, self.results, found.shapes, found.lines)
-        self._words = np.array([len(calls), *(x.ctypes.data for x in given)], dtype=np.uint64)
-        self._call = partial(calling(), ctypes.cast(self.step, ctypes.c_void_p), pointer(self._words))
+        self._kernel = Work(function("called"), _address(self.step), len(calls), *given)
 
     def call(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], Array]:
         """A call of the kernel that only has to be made; [cells, returned] numbers."""
         rows, places = self.rows(hypers, counts, known)
+        self._place(rows, places, counts, seed)
+        return self._made
+
+    def settle(self, hypers: Hypers, counts: int, seed: int) -> None:
+        self._place(self.numbers.found, self.own_rows.settle(hypers, counts), counts, seed)
+
+    def works(self, known: Known) -> list[Work]:
+        rows = self.numbers.given
+        if not isinstance(self.among, slice) or len(rows) != len(self.own_rows.kinds):
+            return []
+        given = [Work(function("copied"), *rows.shape, len(self.shared), known, rows)] if self.shared else []
+        return [*given, self.numbers.made, self._kernel]
+
+    def answered(self) -> Array:
+        return self.results
+
+    def take(self) -> None:
+        self._kernel()
+        self.versions.grow()
+
+    def _place(self, rows: Array, places: Array, counts: Counts, seed: int) -> None:
         if rows is not self._placed[0] or places is not self._placed[1]:
             self._placed = rows, places
             self.row_of[:] = rows.ctypes.data + rows.strides[0] * places
         if self.draws:
             self.drawn[:] = self.counters(counts, seed)
-        return self._made
 
     def _made(self) -> Array:
-        self._call()
+        self._kernel()
         return self.results
+
+
+def _address(function: Any) -> int:
+    return ctypes.cast(function, ctypes.c_void_p).value or 0

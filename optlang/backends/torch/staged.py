@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -16,12 +17,12 @@ from optlang import ir
 from optlang.backends.arrays import read
 from optlang.backends.base import Loss, Repeat, Write
 from optlang.backends.numbers import Numbers, together
-from optlang.backends.repeat import Tables
+from optlang.backends.repeat import Table, Tables
 from optlang.backends.rows import Counts, Hypers
 from optlang.backends.singles import Reduction, Singles
 from optlang.backends.torch.barriers import question, values_inside
 from optlang.backends.torch.work import Pass
-from optlang.backends.watch import Unseen, Watches
+from optlang.backends.watch import Unseen, Watches, Work, in_order
 from optlang.ir import Node
 from optlang.philox import MASK
 from optlang.plan import PARTIAL, Barrier
@@ -86,19 +87,44 @@ class Staged:
     lacks = False
 
     def __post_init__(self) -> None:
-        self.watch = Watches([self.states.watch, *(table.watch for tables in self._tables for table in tables.each)])
+        self.watch = Watches([self.states.watch, *(table.watch for table in self._each)])
 
     def ready(self, hypers: Hypers, counts: Counts, seed: int, loss: Loss | None = None) -> Write | None:
         """The step of the same parameters; None where memory has changed, or values are not to be had in this way."""
         if not self.watch.hold() or not self._agree(hypers) or (self.row.reads_loss and loss is None):
             return None
-        self.states.read()
         self.row.give(hypers[self.groups[0]], counts if isinstance(counts, int) else int(counts.max()), seed, loss)
+        if isinstance(counts, int) and self._at_once is not None:
+            for table in self._each:
+                table.settle(hypers, counts, seed)
+            self._at_once()
+            return partial(self._take, self.tables.take)
+        self.states.read()
         for stage in self.stages:
             known = stage.numbers.compute()[0]
-            stage.reduction.reduce(stage.tables.answers(hypers, counts, seed, known))
+            stage.reduction.of(stage.tables.answers(hypers, counts, seed, known))
+            stage.reduction.work()
         write = self.tables.prepared(hypers, counts, seed, self.last.compute()[0])
         return None if write is None else partial(self._take, write)
+
+    @cached_property
+    def _each(self) -> list[Table]:
+        return [table for tables in self._tables for table in tables.each]
+
+    @cached_property
+    def _at_once(self) -> Work | None:
+        """All that comes before writing, where Python has no part in it."""
+        done = [self.states.fetch]
+        for stage in self.stages:
+            table, *others = stage.tables.each
+            works, answers = table.works(stage.numbers.found[0]), table.answered()
+            if others or answers is None or not works:
+                return None
+            stage.reduction.of(answers)
+            done += [stage.numbers.made, *works, stage.reduction.work]
+        done.append(self.last.made)
+        last = [table.works(self.last.found[0])[:-1] for table in self.tables.each]  # without the kernels, which write
+        return in_order([*done, *chain.from_iterable(last)]) if self.states.are_here and all(last) else None
 
     def _take(self, write: Write) -> Mapping[str, Any]:
         write()
