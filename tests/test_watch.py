@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from optlang.backends import kinds, watch
-from optlang.backends.watch import Belongings, Counts, Unseen, Versions, Watch
+from optlang.backends.watch import Belongings, Counts, Unseen, Versions, Watch, Watches
 
 
 def test_only_tensors_in_order_are_watched() -> None:
@@ -194,3 +194,19 @@ def test_no_gradient_is_one_and_the_same_thing() -> None:
     ask = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(lambda tensor: waiting.pop())
     with pytest.raises(Unseen):
         watch._nothing(ctypes.cast(ask, ctypes.c_void_p).value or 0)
+
+
+def test_what_several_look_at_is_looked_at_once() -> None:
+    p, m, n = torch.nn.Parameter(torch.ones(2)), torch.ones(3), torch.ones(4)
+    p.grad = torch.ones(2)
+    one, other = Watch([p, p, m], [False, True, False]), Watch([p, n], [True, False])
+    both = Watches([one, other])
+    assert len(both._watch._tensors) == 4 and both.hold()
+    kept, p.grad = p.grad, torch.zeros(2)
+    assert both.hold()
+    assert one.pointers.tolist() == [p.data_ptr(), p.grad.data_ptr(), m.data_ptr()]
+    assert other.pointers.tolist() == [p.grad.data_ptr(), n.data_ptr()] != [kept.data_ptr(), n.data_ptr()]
+    n.data = torch.zeros(4)
+    assert not both.hold()
+    p.grad = None
+    assert not both.hold()
