@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from optlang.backends import build
-from optlang.backends.watch import Unseen, Work
+from optlang.backends.calls import Work
+from optlang.backends.watch import Unseen
 from optlang.ir import Node, T, walk
 from optlang.meaning import number
 from optlang.ops import OPS

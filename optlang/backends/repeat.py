@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from optlang.backends.base import Cell, Loss, Repeat, Write
+from optlang.backends.calls import Work
 from optlang.backends.formats import Packed
 from optlang.backends.numbers import Numbers
 from optlang.backends.rows import NOTHING, Counts, Hypers, Known, Rows
-from optlang.backends.watch import Versions, Watch, Work
+from optlang.backends.watch import Versions, Watch
 from optlang.backends.writing import is_of_memory
 from optlang.ir import G, Node, W
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.watch import WORD, Versions, Watch, Work, function
+from optlang.backends.calls import Work, function
+from optlang.backends.watch import WORD, Versions, Watch
 
 Array = Any  # numpy.ndarray
 Row = tuple[Array, Mapping[str, int]]  # numbers, and the places of some by their names

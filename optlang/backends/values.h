@@ -1,5 +1,5 @@
 // Values per model: states of one number each, and what parameters contribute to such. See singles.py. What can be done in one go with
-// other work is given one piece of memory, of words: see `Work` in watch.py.
+// other work is given one piece of memory, of words: see `Work` in calls.py.
 typedef void* const* Words;
 struct Single { void* memory; i64 type; double* value; };  // type: 0 float, 1 double, 2 bool
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from optlang.backends.base import Cell
+from optlang.backends.calls import Work, address, function
 from optlang.backends.cpp.layout import layout
 from optlang.backends.repeat import Table, key_of
 from optlang.backends.rows import Counts, Hypers, Known
 from optlang.backends.torch.functions import Bound, Slots
-from optlang.backends.watch import Work, function
 
 if TYPE_CHECKING:
     from optlang.backends.cpp.kernels import Loaded
@@ -35,7 +34,7 @@ class CppTable(Table):
         self._placed: tuple[Array, Array] = np.empty(0), np.empty(0)  # the rows, and which of them each parameter has
         found = self.layout
         given = (self.sizes, found.starts, self.pointers, self.row_of, self.drawn, self.room, self.results, found.shapes, found.lines)
-        self._kernel = Work(function("called"), _address(self.step), len(calls), *given)
+        self._kernel = Work(function("called"), address(self.step), len(calls), *given)
 
     def call(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], Array]:
         """A call of the kernel that only has to be made; [cells, returned] numbers."""
@@ -70,7 +69,3 @@ class CppTable(Table):
     def _made(self) -> Array:
         self._kernel()
         return self.results
-
-
-def _address(function: Any) -> int:
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
