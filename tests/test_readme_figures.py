@@ -69,6 +69,13 @@ def beside(count: str, torch: bool) -> float:
     return float(median(one[rule][count]["stay"] / other[rule][count]["stay"] for rule in chosen))
 
 
+def numbers_beside(count: str) -> list[float]:
+    """The medians over some rules of what a step takes where C++ computes numbers over what it took before, for each change of settings."""
+    one, other = (results("2026-11-30", f"shared-host-numbers-{when}")["by rule"] for when in ("after", "before"))
+    kinds = ("stay", "lr", "all")
+    return [median(one[rule][count][kind] / other[rule][count][kind] for rule in one if kind in one[rule][count]) for kind in kinds]
+
+
 def gaps(*formats: str) -> list[float]:
     found = results("2026-11-28", "shared-states-loss")["formats"]
     return [found[form][key] for form in formats for key in ("gap to fp32", "standard error of the gap")]
@@ -129,6 +136,7 @@ OF_COSTS: dict[str, Figures] = {  # text around figures: N stands for each
         x for place in (0, 1) for x in (host_of("stay", rule)[place] for rule in ("lookahead", "prodigy", "sps"))],
     "rules that C++ steps, one tensor and 200; twelve that torch steps, 200 | N, N; N |": lambda: [
         beside("1", torch=False), beside("200", torch=False), beside("200", torch=True)],
+    "no setting changes, `lr` does, all do, one tensor; 200 | N, N, N; N, N, N |": lambda: numbers_beside("1") + numbers_beside("200"),
     "whose settings or `t` decide a block (there) | N to N µs, and N to N µs for": lambda: [
         x for each in zip(*(host_of("stay", rule) for rule in ("adan", "adopt", "radam", "sgdw", "lars")), strict=True)
         for x in (min(each), max(each))],
