@@ -258,8 +258,8 @@ def _map(name: str, doc: str, **more: Any) -> Op:
     more.setdefault("typing", real)
     more.setdefault("numpy", name)
     more.setdefault("torch", f"torch.{name}({{0}})")
-    more.setdefault("cpp", f"std::{name}({{0}})")
-    more.setdefault("triton", more["cpp"].replace("std::", "libdevice."))
+    more.setdefault("cpp", f"math::{name}({{0}})")
+    more.setdefault("triton", more["cpp"].replace("math::", "libdevice."))
     more.setdefault("sympy", name)
     more.setdefault("latex", rf"\{name}\left({{0}}\right)")
     return Op(name, more.pop("operands", 1), "map", doc=doc, **more)
@@ -350,7 +350,7 @@ ROWS: tuple[Op, ...] = (
     _map("atanh", "inverse hyperbolic tangent", numpy="arctanh", latex=r"\operatorname{atanh}\left({0}\right)", weight=0.1),
     _map("floor", "largest integer not above", typing=numeric, latex=r"\lfloor {0} \rfloor"),
     _map("ceil", "smallest integer not below", typing=numeric, sympy="ceiling", latex=r"\lceil {0} \rceil"),
-    _map("round", "nearest integer, halves to even", typing=numeric, cpp="std::nearbyint({0})", triton="libdevice.rint({0})", sympy="",
+    _map("round", "nearest integer, halves to even", typing=numeric, cpp="math::nearbyint({0})", triton="libdevice.rint({0})", sympy="",
          latex=r"\operatorname{round}\left({0}\right)"),
     _map("isnan", "whether a value is not a number", typing=comparison, cpp="({0} != {0})", sympy="",
          latex=r"\operatorname{isnan}\left({0}\right)", degree="lost"),
@@ -364,7 +364,7 @@ ROWS: tuple[Op, ...] = (
     _map("mod", "remainder with the sign of the divisor", operands=2, typing=numeric, torch="torch.remainder({0}, {1})",
          cpp="modulo({0}, {1})", sympy="Mod", latex=r"\left({0} \bmod {1}\right)", degree="same"),
     _map("atan2", "angle of the point (x, y) given as atan2(y, x)", operands=2, numpy="arctan2",
-         torch="torch.atan2({0}, {1})", cpp="std::atan2({0}, {1})",
+         torch="torch.atan2({0}, {1})", cpp="math::atan2({0}, {1})",
          latex=r"\operatorname{atan2}\left({0}, {1}\right)", degree="lost", weight=0.1),
     # reductions: the value is the extent that remains, or "window"
     _reduce("sum", "sum of all values", degree="keep", weight=0.2, latex=r"\sum {0}"),

@@ -295,6 +295,19 @@ def test_a_compiler_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         build.library("void step();")
 
 
+def test_a_compiler_that_does_not_take_what_makes_gcc_quicker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked again without that: some are called g++ and are none."""
+    real = shutil.which(os.environ.get("CXX", "c++"))
+    compiler = tmp_path / "g++"
+    compiler.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\ncase "$*" in *-fira*) exit 1;; esac\nexec {real} "$@"\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr(stored, "cache_file", lambda name: tmp_path / name)
+    assert build.library('extern "C" int step() { return 7; }').step
+    first, second = (tmp_path / "asked").read_text().splitlines()
+    assert set(first.split()) - set(second.split()) == {*build.OF_GCC, *build.LIBRARIES}
+
+
 def test_no_room_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the folder for temporary files serves; where that is full, too, there is no compiler."""
     monkeypatch.setattr(stored, "cache_file", lambda name: Path("/dev/full") / name)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from lark import Lark
+from lark.grammar import Rule
 
 from optlang import library, ops
 from optlang.errors import Source
-from optlang.front.parser import grammar, terminals
+from optlang.front import tables
+from optlang.front.parser import terminals
 from optlang.front.scan import scan
+from optlang.front.tables import grammar
 from optlang.resources import folder
 
 TEXT = (folder("grammar") / "opt.lark").read_text(encoding="utf-8")
@@ -47,9 +52,41 @@ def test_keywords_and_signs() -> None:
     assert [x.type for x in scan(Source("a <= b == c"), terminals()).lexemes] == ["NAME", "COMPARE", "NAME", "COMPARE", "NAME"]
 
 
+def test_tables_that_come_along_are_those_of_the_grammar() -> None:
+    """The same machine, whatever the numbers of its states are. `python -m optlang.front.tables` writes it."""
+    assert repr(grammar()) == "Lark(open('<deserialized>'), parser='lalr', lexer='basic', ...)"
+    kept, made = (x.parser.parser._parse_table for x in (grammar(), tables.made(TEXT)))  # type: ignore[attr-defined]
+    waiting, seen = [(kept.start_states["start"], made.start_states["start"])], set()
+    while waiting:
+        a, b = pair = waiting.pop()
+        if pair not in seen:
+            seen.add(pair)
+            assert kept.states[a].keys() == made.states[b].keys()
+            for name, (action, target) in kept.states[a].items():
+                other, there = made.states[b][name]
+                assert action.name == other.name
+                if action.name == "Shift":
+                    waiting.append((target, there))
+                else:
+                    assert _said(target) == _said(there)
+    assert len(seen) == len(kept.states) == len(made.states) > 100
+
+
+def _said(rule: Rule) -> tuple[str, str | None, str]:
+    return str(rule), rule.alias, json.dumps(vars(rule.options))
+
+
+@pytest.mark.parametrize("found", ["", "[]", "{}", '{"of": "of another grammar"}', '{"of": "@", "data": {}, "memo": {}}'])
+def test_tables_that_are_damaged_or_of_another_grammar_are_made_anew(found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / tables.FILE).write_text(found.replace("@", tables._mark(TEXT)))
+    monkeypatch.setattr(tables, "folder", lambda name: tmp_path)
+    assert tables._kept(TEXT) is None
+
+
 def test_damaged_or_impossible_cache_is_no_harm(tmp_path: Path) -> None:
-    """The tables are kept in the user's cache; rubbish there, or no such place, only costs time."""
-    code = "from optlang.front.parser import parse; from optlang.library import find; print(parse(find('adam'))[1])"
+    """Tables that Lark makes are kept in the user's cache; rubbish there, or no such place, only costs time."""
+    code = ("from optlang.front import tables; tables.FILE = 'none'; from optlang.front.parser import parse; "
+            "from optlang.library import find; print(parse(find('adam'))[1])")  # fmt: skip
     for place in (tmp_path, tmp_path, Path("/proc/none")):
         result = subprocess.run(
             [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True,

@@ -26,7 +26,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_holds_grammar_library_and_types(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     library = {str(p.relative_to(ROOT)) for p in (ROOT / "library").rglob("*.opt")}
-    assert {f"optlang/_data/{name}" for name in library | {"grammar/opt.lark"}} <= set(names)
+    assert {f"optlang/_data/{name}" for name in library | {"grammar/opt.lark", "grammar/opt.tables.json"}} <= set(names)
     assert "optlang/py.typed" in names
     assert not [name for name in names if name.startswith(("tests", "examples"))]
 

@@ -13,11 +13,15 @@ from pathlib import Path
 
 from optlang.backends import stored
 
-FLAGS = (  # later standards make <cmath> twice as long to read
-    "-std=gnu++14", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fPIC", "-shared",
+FLAGS = (
+    "-std=gnu++14", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fno-exceptions",
+    "-fPIC", "-shared",
+    # where vectors matter, loops ask for them: steps are no shorter with -O2, which takes a third longer, or -O3, which takes twice as long
+    "-O1", "-fstrict-aliasing", "-finline-small-functions", "-ftree-slp-vectorize",  # the last for sums: lanes are added as ever
 )  # fmt: skip
-# Where vectors matter, loops ask for them: steps are no shorter with -O3, which takes twice as long, or for long texts with -O2.
-LEVEL, LEVEL_OF_LONG, LONG = ("-O2",), ("-O1", "-fstrict-aliasing", "-finline-small-functions"), 30_000  # characters
+# What GCC alone understands and what makes it quicker: registers are given out once for a whole function, and libstdc++ is not looked
+# through, of which there is nothing in kernels. What would be missing then is found at once, not when the library is loaded.
+OF_GCC, LIBRARIES = ("-fira-region=one", "-nodefaultlibs", "-Wl,-z,defs"), ("-lm", "-lgcc", "-lc")
 SECONDS = 60  # after which a compiler hangs
 
 
@@ -28,14 +32,15 @@ class NoCompiler(Exception):
 def library(text: str, entry: str = "step", more: tuple[str, ...] = ()) -> ctypes.CDLL:
     """The shared library of a source text, which has a function of that name; `more` flags stand behind those of all.
     Raises NoCompiler."""
-    compiler, flags = _compiler(), (*FLAGS, *(LEVEL if len(text) < LONG else LEVEL_OF_LONG), *more)
-    name = stored.named("kernel", text, *flags, compiler, _version(compiler), stored.processor())
+    compiler = _compiler()
+    ways = [(*FLAGS, *OF_GCC, *more, *LIBRARIES), (*FLAGS, *more)] if _is_gcc(compiler) else [(*FLAGS, *more)]
+    name = stored.named("kernel", text, *ways[0], compiler, _version(compiler), stored.processor())
     for place in stored.places(name):
         found = _loaded(place, entry)
         if found is not None:
             return found
         try:
-            _compile(compiler, flags, text, place)
+            _compile(compiler, ways, text, place)
         except OSError:  # no room, or no right to write: the next place
             continue
         found = _loaded(place, entry)
@@ -56,19 +61,25 @@ def _loaded(place: Path, entry: str = "step") -> ctypes.CDLL | None:
     return found
 
 
-def _compile(compiler: str, flags: Sequence[str], text: str, place: Path) -> None:
+def _compile(compiler: str, ways: Sequence[Sequence[str]], text: str, place: Path) -> None:
+    """The first of some sets of flags that the compiler takes."""
     with tempfile.TemporaryDirectory(prefix="optlang-") as folder:
         source, made = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
         source.write_text(text, encoding="utf-8")
-        try:
-            done = subprocess.run([compiler, *flags, str(source), "-o", str(made)], capture_output=True, text=True, timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            raise NoCompiler(f"{compiler} took more than {SECONDS} s") from None
-        except OSError as problem:
-            raise NoCompiler(f"{compiler} cannot be run: {problem}") from problem
-        if done.returncode:
-            raise NoCompiler(f"{compiler} failed: {_complaint(done.stderr) or f'exit code {done.returncode}'}")
-        stored.store(made.read_bytes(), place)
+        for flags in ways:
+            done = _run([compiler, str(source), "-o", str(made), *flags])
+            if not done.returncode:
+                return stored.store(made.read_bytes(), place)
+        raise NoCompiler(f"{compiler} failed: {_complaint(done.stderr) or f'exit code {done.returncode}'}")
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        raise NoCompiler(f"{command[0]} took more than {SECONDS} s") from None
+    except OSError as problem:
+        raise NoCompiler(f"{command[0]} cannot be run: {problem}") from problem
 
 
 def _complaint(told: str) -> str:
@@ -83,6 +94,11 @@ def _compiler() -> str:
         if shutil.which(name):
             return name
     raise NoCompiler(f"there is no C++ compiler{f' {wanted!r}' if wanted else ''} on the path")
+
+
+def _is_gcc(compiler: str) -> bool:
+    """Whether that is the name of the file behind a compiler: others do not know all of its flags."""
+    return "g++" in Path(os.path.realpath(shutil.which(compiler) or compiler)).name.replace("clang++", "")
 
 
 @cache

@@ -29,6 +29,11 @@ LEAVES = ("hyper", "fact", "state", "input", "t", "loss")  # inputs are marks of
 OF_ONE = dict.fromkeys(("sum", "mean", "amax", "amin"), "{0}")  # of one number
 PRELUDE = Path(__file__).parent / "cpp" / "prelude.h"
 FLAGS = ("-O1", "-fno-builtin")  # so that what C's library rounds is not computed otherwise by compilers
+ONE = "sqrt cbrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh floor ceil nearbyint"
+OF_LIBRARY = "".join(  # called, where the prelude would leave them to the compiler
+    f'extern "C" double {name}({given});\n#define __builtin_{name} ::{name}\n'
+    for names, given in ((ONE, "double"), ("atan2 fmod pow", "double, double")) for name in names.split()
+)  # fmt: skip
 
 
 class Numbers:
@@ -144,7 +149,7 @@ def make(some: Iterable[Numbers]) -> None:
     if not waiting:
         return
     names = [f"numbers_{place}" for place in range(len(waiting))]
-    text = PRELUDE.read_text(encoding="utf-8") + "".join(one.text(name) for one, name in zip(waiting, names, strict=True))
+    text = OF_LIBRARY + PRELUDE.read_text(encoding="utf-8") + "".join(one.text(name) for one, name in zip(waiting, names, strict=True))
     try:
         library = ctypes.PyDLL(build.library(text, names[0], more=FLAGS)._name)  # it is back sooner than others could take over
     except (build.NoCompiler, OSError):

@@ -28,6 +28,7 @@ TORCH = ("libc10._ZNK3c1010TensorImpl4gradEv", "libtorch_cpu._ZN5torch8autograd4
          "libtorch_cpu.aoti_torch_get_numel", "libtorch_cpu.aoti_torch_get_dim", "libtorch_cpu.aoti_torch_get_sizes",
          "libtorch_cpu.aoti_torch_get_strides", "libtorch_cpu.aoti_torch_get_dtype", "libtorch_cpu.aoti_torch_get_layout",
          "libtorch_cpu.aoti_torch_get_device_type", "libtorch_cpu.aoti_torch_get_device_index")  # fmt: skip
+OF_EXCEPTIONS = ("-fexceptions", "-lstdc++", "-lgcc_s")  # kernels have none
 FACTS = ("type", "device", "shape", "size", "data")  # of `Facts` in watch.h
 
 
@@ -195,7 +196,7 @@ def _found() -> tuple[ctypes.PyDLL, Any] | None:
     try:
         place = _place_of_tensors()
         text = _text()
-        library = ctypes.PyDLL(build.library(text, "look")._name)  # keeps Python waiting, whose objects it looks at
+        library = ctypes.PyDLL(build.library(text, "look", OF_EXCEPTIONS)._name)  # keeps Python waiting, whose objects it looks at
         words: list[Any] = [*(_address(getattr(ctypes.pythonapi, name)) for name in PYTHON), *map(_of_torch, TORCH), place]
         words += [_nothing(words[len(PYTHON)]), kinds.word_of_versions()]
         outside = (ctypes.c_void_p * len(words))(*words)

@@ -6,12 +6,8 @@ does not fit, `advice` finds the words for it and `recovery` reads on.
 
 from __future__ import annotations
 
-import sys
-import zlib
 from collections.abc import Sequence
 from functools import cache
-
-from lark import Lark
 
 from optlang import library
 from optlang.errors import MOST_FINDINGS, Diagnostic, Fix, Source, Span, did_you_mean
@@ -19,8 +15,7 @@ from optlang.front.advice import ENDS_VALUE, NO_DEFAULT, ORDER
 from optlang.front.recovery import CLOSING, OPENING, Reader, pair_brackets
 from optlang.front.scan import MOST_LEXEMES, Lexeme, scan
 from optlang.front.syntax import File
-from optlang.front.tree import Builder
-from optlang.resources import cache_file, folder
+from optlang.front.tables import grammar
 
 COMPARISONS = ("<=", ">=", "==", "!=", "<", ">")
 KINDS = frozenset(["real", "int", "bool"])
@@ -28,15 +23,6 @@ MOST_NESTING = 100
 MOST_STATEMENTS = 4_000
 NESTING = frozenset(["POWER", "TRANSPOSE", "NOT"])
 LEVELLING = frozenset(["PLUS", "MINUS", "TIMES", "OVER", "MATMUL", "COMPARE", "AND", "OR", "COMMA", "EQUAL"])
-
-
-@cache
-def grammar() -> Lark:
-    """The LALR tables; made once in 0.3 s, then kept in the user's cache, where Lark checks them against the grammar and its version."""
-    text = (folder("grammar") / "opt.lark").read_text(encoding="utf-8")
-    kept = cache_file(f"grammar-{sys.version_info.major}.{sys.version_info.minor}-{zlib.crc32(text.encode()):08x}.lark")
-    cached = str(kept) if kept is not None else False
-    return Lark(text, parser="lalr", lexer="basic", transformer=Builder(), keep_all_tokens=True, cache=cached)
 
 
 @cache

@@ -1,12 +1,12 @@
 // The upper half of a float32, up or down by the draw. Eight elements share a draw: each takes a half word of it.
-static inline uint16_t raised(float x, uint16_t drawn) {
+static inline u16 raised(float x, u16 drawn) {
   const u32 bits = bits_of(x), size = bits & 0x7fffffffu;
-  return (uint16_t)(size > 0x7f800000u ? 0x7fc0u : (bits + (size < 0x7f800000u ? drawn : 0)) >> 16);
+  return (u16)(size > 0x7f800000u ? 0x7fc0u : (bits + (size < 0x7f800000u ? drawn : 0)) >> 16);
 }
 #ifdef WIDE
 // Draws for a block, 16 bits for each element. Eight draws at a time, a word in the lower half of each lane: what stands above it never reaches a result. Four such side by
 // side: each waits for itself.
-static inline void draw_halves(i64 low, const u32* counter, u32 place, uint16_t* to) {
+static inline void draw_halves(i64 low, const u32* counter, u32 place, u16* to) {
   const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);  // unpacking undoes it
   const __m512i left = _mm512_set1_epi64(0xD2511F53), right = _mm512_set1_epi64(0xCD9E8D57);
   __m512i a[4], b[4], c[4], d[4];
@@ -37,9 +37,9 @@ static inline void draw_halves(i64 low, const u32* counter, u32 place, uint16_t*
     _mm512_storeu_si512(to + 64 * k + 32, _mm512_unpackhi_epi64(ab, cd));
   }
 }
-static inline u32 raise_all(const float* from, const uint16_t* drawn, uint16_t* to) {  // whether some are not finite
-  alignas(64) uint16_t odd[32];
-  for (int k = 0; k < 32; k++) odd[k] = (uint16_t)(2 * k + 1);
+static inline u32 raise_all(const float* from, const u16* drawn, u16* to) {  // whether some are not finite
+  alignas(64) u16 odd[32];
+  for (int k = 0; k < 32; k++) odd[k] = (u16)(2 * k + 1);
   const __m512i upper = _mm512_load_si512(odd), lower = _mm512_sub_epi16(upper, _mm512_set1_epi16(1));
   const __m512i infinite = _mm512_set1_epi16(0x7f80);
   __mmask32 other = 0;
@@ -54,7 +54,7 @@ static inline u32 raise_all(const float* from, const uint16_t* drawn, uint16_t* 
   return other != 0;
 }
 #else
-static inline void draw_halves(i64 low, const u32* counter, u32 place, uint16_t* to) {
+static inline void draw_halves(i64 low, const u32* counter, u32 place, u16* to) {
   u32 words[BLOCK / 2];
   const u32 t = counter[0], seed = counter[1], stream = counter[2];
   #pragma omp simd
@@ -67,11 +67,11 @@ static inline void draw_halves(i64 low, const u32* counter, u32 place, uint16_t*
   }
   #pragma omp simd
   for (i64 k = 0; k < BLOCK / 2; k++) {
-    to[2 * k] = (uint16_t)words[k];
-    to[2 * k + 1] = (uint16_t)(words[k] >> 16);
+    to[2 * k] = (u16)words[k];
+    to[2 * k + 1] = (u16)(words[k] >> 16);
   }
 }
-static inline u32 raise_all(const float* from, const uint16_t* drawn, uint16_t* to) {
+static inline u32 raise_all(const float* from, const u16* drawn, u16* to) {
   #pragma omp simd
   for (i64 k = 0; k < PART; k++) to[k] = raised(from[k], drawn[k]);
   return 0;
@@ -79,22 +79,22 @@ static inline u32 raise_all(const float* from, const uint16_t* drawn, uint16_t* 
 #endif
 
 template <class Size> struct CloseHalf {
-  uint16_t* kept;
+  u16* kept;
   const float* from;
   Size size;
   u32 unsure = 0;
-  alignas(64) uint16_t drawn[BLOCK];
+  alignas(64) u16 drawn[BLOCK];
 
   CloseHalf(char* const* at, i64 low, Size size, float* from, const u32* counter, u32 place)
-      : kept((uint16_t*)at[0] + low), from(from), size(size) {
+      : kept((u16*)at[0] + low), from(from), size(size) {
     for (i64 k = size; k < BLOCK; k++) from[k] = 0;
     draw_halves(low, counter, place, drawn);
   }
   void part(i64 part) {
     const i64 count = count_of(part, size);
-    uint16_t found[PART];
+    u16 found[PART];
     unsure |= raise_all(from + part, drawn + part, count < PART ? found : kept + part) << part / PART;
-    if (count < PART) std::memcpy(kept + part, found, 2 * (size_t)count);
+    if (count < PART) __builtin_memcpy(kept + part, found, 2 * (u64)count);
   }
   COLD void settle() const {
     EACH_PART if (unsure >> part / PART & 1)

@@ -28,8 +28,8 @@ static inline u64 any_near(const __m512i* place) {
 }
 // Codes of 64 numbers. Handed out: not 0 if some are too near to a border to be sure; with EACH_ONE, a bit for each such.
 template <int ZERO, bool EVEN, bool EACH_ONE>
-static inline __attribute__((always_inline)) u64 likely_codes(const float* from, __m512 factor, const Codes& codes, uint8_t* to) {
-  alignas(64) static const uint8_t thirds_then_seconds[64] = {
+static inline __attribute__((always_inline)) u64 likely_codes(const float* from, __m512 factor, const Codes& codes, u8* to) {
+  alignas(64) static const u8 thirds_then_seconds[64] = {
       2,  6,  10, 14, 18, 22, 26, 30, 34, 38, 42, 46, 50, 54, 58, 62, 66, 70, 74, 78, 82, 86, 90, 94, 98, 102, 106, 110, 114, 118, 122, 126,
       1,  5,  9,  13, 17, 21, 25, 29, 33, 37, 41, 45, 49, 53, 57, 61, 65, 69, 73, 77, 81, 85, 89, 93, 97, 101, 105, 109, 113, 117, 121, 125};
   __m512 x[4], low[4];
@@ -66,7 +66,7 @@ static inline __attribute__((always_inline)) u64 likely_codes(const float* from,
 }
 // What is too near to a border is divided and compared.
 template <int ZERO, bool EVEN>
-static void settle_codes(const float* from, float scale, const Codes& codes, uint8_t* to) {
+static void settle_codes(const float* from, float scale, const Codes& codes, u8* to) {
   const __m512 factor = _mm512_set1_ps(factor_of(scale, codes));
   for (u64 unsure = likely_codes<ZERO, EVEN, true>(from, factor, codes, to); unsure; unsure &= unsure - 1) {
     const int k = __builtin_ctzll(unsure);
@@ -74,19 +74,19 @@ static void settle_codes(const float* from, float scale, const Codes& codes, uin
     int code = to[k] < codes.count ? to[k] : codes.count;
     while (code < codes.count && !(y < codes.borders[code])) code++;
     while (code > 0 && y < codes.borders[code - 1]) code--;
-    to[k] = (uint8_t)code;
+    to[k] = (u8)code;
   }
 }
-template <int ZERO, bool EVEN> static inline u32 find_codes(const float* from, float, float factor, const Codes& codes, uint8_t* to) {
+template <int ZERO, bool EVEN> static inline u32 find_codes(const float* from, float, float factor, const Codes& codes, u8* to) {
   return likely_codes<ZERO, EVEN, false>(from, _mm512_set1_ps(factor), codes, to) != 0;
 }
 #else
-template <int ZERO, bool> static inline u32 find_codes(const float* from, float scale, float, const Codes& codes, uint8_t* to) {
+template <int ZERO, bool> static inline u32 find_codes(const float* from, float scale, float, const Codes& codes, u8* to) {
   float y[PART];
   #pragma omp simd
   for (i64 k = 0; k < PART; k++) {
     y[k] = from[k] / scale;
-    const float x = ZERO < 0 ? y[k] : std::abs(y[k]);
+    const float x = ZERO < 0 ? y[k] : math::abs(y[k]);
     float lowest = codes.lines[1][7];  // of slope 0
     for (int line = 0; line < 7; line++) {
       const float height = x * codes.lines[0][line] + codes.lines[1][line];
@@ -94,17 +94,17 @@ template <int ZERO, bool> static inline u32 find_codes(const float* from, float 
     }
     int near = (int)(lowest > 0 ? lowest : 0);
     if (ZERO >= 0) near = y[k] < 0 ? ZERO - 1 - near : ZERO + near;
-    to[k] = (uint8_t)(near < 0 ? 0 : near);
+    to[k] = (u8)(near < 0 ? 0 : near);
   }
   #pragma omp simd
-  for (i64 k = 0; k < PART; k++) to[k] = (uint8_t)(to[k] + !(y[k] < codes.borders[to[k]]));
+  for (i64 k = 0; k < PART; k++) to[k] = (u8)(to[k] + !(y[k] < codes.borders[to[k]]));
   return 0;
 }
-template <int ZERO, bool EVEN> static void settle_codes(const float*, float, const Codes&, uint8_t*) {}
+template <int ZERO, bool EVEN> static void settle_codes(const float*, float, const Codes&, u8*) {}
 #endif
 
 template <int ZERO, bool EVEN, class Size> struct CloseBytes {
-  uint8_t* kept;
+  u8* kept;
   const float* from;
   const Codes& codes;
   Size size;
@@ -112,37 +112,37 @@ template <int ZERO, bool EVEN, class Size> struct CloseBytes {
   u32 unsure = 0;
 
   CloseBytes(char* const* at, i64 low, Size size, const float* from, const Largest& largest, const Codes& codes)
-      : kept((uint8_t*)at[0] + low), from(from), codes(codes), size(size), scale(scale_of(largest.of(0, BLOCK))) {
+      : kept((u8*)at[0] + low), from(from), codes(codes), size(size), scale(scale_of(largest.of(0, BLOCK))) {
     ((float*)at[1])[low / 256] = scale;
     factor = factor_of(scale, codes);
   }
   void part(i64 part) {
     const i64 count = count_of(part, size);
-    uint8_t found[PART];
+    u8 found[PART];
     unsure |= find_codes<ZERO, EVEN>(from + part, scale, factor, codes, count < PART ? found : kept + part) << part / PART;
-    if (count < PART) std::memcpy(kept + part, found, (size_t)count);
+    if (count < PART) __builtin_memcpy(kept + part, found, (u64)count);
   }
   COLD void settle() const {
     EACH_PART if (unsure >> part / PART & 1) {
-      uint8_t found[PART];
+      u8 found[PART];
       settle_codes<ZERO, EVEN>(from + part, scale, codes, found);
-      std::memcpy(kept + part, found, (size_t)count_of(part, size));
+      __builtin_memcpy(kept + part, found, (u64)count_of(part, size));
     }
   }
 };
 
 #ifdef WIDE
-static inline void pair(const uint8_t* codes, uint8_t* to) {
+static inline void pair(const u8* codes, u8* to) {
   const __m512i pairs = _mm512_maddubs_epi16(_mm512_loadu_si512(codes), _mm512_set1_epi16(0x0110));
   _mm256_storeu_si256((__m256i*)to, _mm512_cvtepi16_epi8(pairs));
 }
 #else
-static inline void pair(const uint8_t* codes, uint8_t* to) {
-  for (i64 k = 0; k < PART / 2; k++) to[k] = (uint8_t)(codes[2 * k] << 4 | codes[2 * k + 1]);
+static inline void pair(const u8* codes, u8* to) {
+  for (i64 k = 0; k < PART / 2; k++) to[k] = (u8)(codes[2 * k] << 4 | codes[2 * k + 1]);
 }
 #endif
 template <int ZERO, bool EVEN, class Size> struct CloseHalves {
-  uint8_t* kept;
+  u8* kept;
   const float* from;
   const Codes& codes;
   Size size;
@@ -150,28 +150,28 @@ template <int ZERO, bool EVEN, class Size> struct CloseHalves {
   u32 unsure = 0;
 
   CloseHalves(char* const* at, i64 low, Size size, const float* from, const Largest& largest, const Codes& codes)
-      : kept((uint8_t*)at[0] + low / 2), from(from), codes(codes), size(size) {
+      : kept((u8*)at[0] + low / 2), from(from), codes(codes), size(size) {
     for (i64 half = 0; half < 2; half++) {
       scales[half] = scale_of(largest.of(128 * half, 128 * half + 128));
       factors[half] = factor_of(scales[half], codes);
       if (size > 128 * half) ((float*)at[1])[low / 128 + half] = scales[half];
     }
   }
-  void put(i64 part, uint8_t* found) const {
+  void put(i64 part, u8* found) const {
     const i64 count = count_of(part, size);
-    uint8_t pairs[PART / 2];
+    u8 pairs[PART / 2];
     if (count < PART) found[count] = 0;  // beside the last one, if it is alone
     pair(found, count < PART ? pairs : kept + part / 2);
-    if (count < PART) std::memcpy(kept + part / 2, pairs, (size_t)(count + 1) / 2);
+    if (count < PART) __builtin_memcpy(kept + part / 2, pairs, (u64)(count + 1) / 2);
   }
   void part(i64 part) {
-    uint8_t found[PART];
+    u8 found[PART];
     unsure |= find_codes<ZERO, EVEN>(from + part, scales[part / 128], factors[part / 128], codes, found) << part / PART;
     put(part, found);
   }
   COLD void settle() const {
     EACH_PART if (unsure >> part / PART & 1) {
-      uint8_t found[PART];
+      u8 found[PART];
       settle_codes<ZERO, EVEN>(from + part, scales[part / 128], codes, found);
       put(part, found);
     }

@@ -2,12 +2,12 @@
 // which what is left out is less than rounding takes away.
 static inline u64 bits_of(double x) {
   u64 bits;
-  std::memcpy(&bits, &x, 8);
+  __builtin_memcpy(&bits, &x, 8);
   return bits;
 }
 static inline double of_bits(u64 bits) {
   double x;
-  std::memcpy(&x, &bits, 8);
+  __builtin_memcpy(&x, &bits, 8);
   return x;
 }
 // Of a positive normal number, which is m * 2^k with m from sqrt(1/2) to sqrt(2): log(m) = 2 * atanh((m - 1) / (m + 1)).
@@ -23,7 +23,7 @@ static inline double logarithm(double x) {
 }
 // From 0 to 2 * pi: so many quarters of a turn, and an angle of at most an eighth. Of the two parts of pi / 2 the first times quarters is exact.
 static inline double cosine(double x) {
-  const double quarter = std::floor(x * 0.6366197723675814 + 0.5);
+  const double quarter = math::floor(x * 0.6366197723675814 + 0.5);
   const double angle = (x - quarter * 0x1.921fb544p0) - quarter * 0x1.0b4611a626331p-34, z = angle * angle;
   const double even = 1 - z / 2 * (1 - z / 12 * (1 - z / 30 * (1 - z / 56 * (1 - z / 90 * (1 - z / 132 * (1 - z / 182 * (1 - z / 240)))))));
   const double odd = 1 - z / 6 * (1 - z / 20 * (1 - z / 42 * (1 - z / 72 * (1 - z / 110 * (1 - z / 156 * (1 - z / 210 * (1 - z / 272)))))));
@@ -34,7 +34,7 @@ static inline double cosine(double x) {
 template <double kind(Words)> static inline double drawn(Words x) { return kind(x); }
 template <> inline double drawn<draw_exponential>(Words x) { return -logarithm(unit(x.a)); }
 template <> inline double drawn<draw_normal>(Words x) {
-  return std::sqrt(-2.0 * logarithm(unit(x.a))) * cosine(6.283185307179586 * unit(x.b));
+  return math::sqrt(-2.0 * logarithm(unit(x.a))) * cosine(6.283185307179586 * unit(x.b));
 }
 
 // Draws for elements `low` to `high` - 1, at most a block of them: not inlined, as compilers take long for ten of them in one loop.

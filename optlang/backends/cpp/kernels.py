@@ -25,7 +25,6 @@ from optlang.backends.torch.functions import Bound
 from optlang.backends.watch import pointer
 
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16", torch.float16: "_Float16", torch.bool: "bool"}
-THOROUGH = ("-O3",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +62,7 @@ class CppFunctions(KernelFunctions):
         types |= {node: TYPES[dtype] for node, dtype in zip(out.nodes, out.types, strict=True)}
         kernel = generate(outputs, code.slots, types, double)
         try:
-            step = build.library(kernel.text, more=THOROUGH if kernel.thorough else ()).step
+            step = build.library(kernel.text, more=kernel.flags).step
         except build.NoCompiler as problem:
             self.trouble = str(problem)
             warn("C++", self.trouble)

@@ -3,11 +3,11 @@
 // Up to 256 numbers, and their bytes one by one: the first of all, then the second of all.
 struct Table {
   float values[256];
-  alignas(64) uint8_t planes[4][256];
+  alignas(64) u8 planes[4][256];
 };
 
 #ifdef WIDE
-static inline __m512i bytes_at(const uint8_t* plane, __m512i places, __mmask64 upper) {
+static inline __m512i bytes_at(const u8* plane, __m512i places, __mmask64 upper) {
   const __m512i* part = (const __m512i*)plane;
   return _mm512_mask_blend_epi8(upper, _mm512_permutex2var_epi8(part[0], places, part[1]), _mm512_permutex2var_epi8(part[2], places, part[3]));
 }
@@ -15,7 +15,7 @@ static inline void store_scaled(float* to, __m512i values, __m512 scale) {
   _mm512_storeu_ps(to, _mm512_mul_ps(_mm512_castsi512_ps(values), scale));
 }
 // The levels of a part: where the processor permutes bytes, four permutations are quicker than 64 reads.
-static inline void look_up(const Table& table, const uint8_t* places, float scale, float* to) {
+static inline void look_up(const Table& table, const u8* places, float scale, float* to) {
   const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);  // unpacking undoes it
   const __m512 factor = _mm512_set1_ps(scale);
   const __m512i at = _mm512_permutexvar_epi32(order, _mm512_loadu_si512(places));
@@ -30,7 +30,7 @@ static inline void look_up(const Table& table, const uint8_t* places, float scal
   store_scaled(to + 48, _mm512_unpackhi_epi16(AB, CD), factor);
 }
 // The same for two places in each byte, the first in its upper half.
-static inline void look_up_pairs(const Table& table, const uint8_t* pairs, float scale, float* to) {
+static inline void look_up_pairs(const Table& table, const u8* pairs, float scale, float* to) {
   const __m512i bytes = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i*)pairs));
   const __m512i first = _mm512_setr_epi32(0, 0, 0x1010101, 0x1010101, 0x2020202, 0x2020202, 0x3030303, 0x3030303, 0x4040404, 0x4040404,
                                           0x5050505, 0x5050505, 0x6060606, 0x6060606, 0x7070707, 0x7070707);
@@ -42,11 +42,11 @@ static inline void look_up_pairs(const Table& table, const uint8_t* pairs, float
   }
 }
 #else
-static inline void look_up(const Table& table, const uint8_t* places, float scale, float* to) {
+static inline void look_up(const Table& table, const u8* places, float scale, float* to) {
   #pragma omp simd
   for (i64 k = 0; k < PART; k++) to[k] = table.values[places[k]] * scale;
 }
-static inline void look_up_pairs(const Table& table, const uint8_t* pairs, float scale, float* to) {
+static inline void look_up_pairs(const Table& table, const u8* pairs, float scale, float* to) {
   #pragma omp simd
   for (i64 k = 0; k < PART / 2; k++) {
     to[2 * k] = table.values[pairs[k] >> 4] * scale;
@@ -58,17 +58,17 @@ static inline void look_up_pairs(const Table& table, const uint8_t* pairs, float
 template <class Size>
 static inline void open_bytes(char* const* at, i64 low, i64 part, Size size, float* to, const Table& levels) {
   const i64 count = count_of(part, size);
-  uint8_t codes[PART];
-  const uint8_t* stored = (const uint8_t*)at[0] + low + part;
-  if (count < PART) stored = (const uint8_t*)std::memcpy(std::memset(codes, 0, PART), stored, (size_t)count);
+  u8 codes[PART];
+  const u8* stored = (const u8*)at[0] + low + part;
+  if (count < PART) stored = (const u8*)__builtin_memcpy(__builtin_memset(codes, 0, PART), stored, (u64)count);
   look_up(levels, stored, ((const float*)at[1])[low / 256], to + part);
 }
 // Two blocks of 128 in each of ours; two codes a byte, the first in its upper half.
 template <class Size>
 static inline void open_halves(char* const* at, i64 low, i64 part, Size size, float* to, const Table& levels) {
   const i64 count = count_of(part, size);
-  uint8_t pairs[PART / 2];
-  const uint8_t* stored = (const uint8_t*)at[0] + (low + part) / 2;
-  if (count < PART) stored = (const uint8_t*)std::memcpy(std::memset(pairs, 0, PART / 2), stored, (size_t)(count + 1) / 2);
+  u8 pairs[PART / 2];
+  const u8* stored = (const u8*)at[0] + (low + part) / 2;
+  if (count < PART) stored = (const u8*)__builtin_memcpy(__builtin_memset(pairs, 0, PART / 2), stored, (u64)(count + 1) / 2);
   look_up_pairs(levels, stored, ((const float*)at[1])[(low + part) / 128], to + part);
 }

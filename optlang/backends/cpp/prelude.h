@@ -1,14 +1,31 @@
 // What every generated kernel begins with: number types, the operators that C++ lacks, and random draws.
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <limits>
+// Headers would take longer to read than all else takes to compile.
+typedef __UINT8_TYPE__ u8;
+typedef __UINT16_TYPE__ u16;
+typedef __UINT32_TYPE__ u32;
+typedef __UINT64_TYPE__ u64;
+typedef __INT64_TYPE__ i64;
+#define NAN __builtin_nanf("")
+#define INFINITY __builtin_inff()
 
-typedef int64_t i64;
-typedef uint32_t u32;
-typedef uint64_t u64;
+struct bf16 { u16 bits; };
 
-struct bf16 { uint16_t bits; };
+// The functions of C, for both widths.
+namespace math {
+#define BOTH(name, of_float, of_double) \
+  static inline float name(float x) { return __builtin_##of_float(x); } \
+  static inline double name(double x) { return __builtin_##of_double(x); }
+#define FUNCTION(name) BOTH(name, name##f, name)
+#define OF_TWO(name) \
+  static inline float name(float x, float y) { return __builtin_##name##f(x, y); } \
+  static inline double name(double x, double y) { return __builtin_##name(x, y); }
+BOTH(abs, fabsf, fabs)
+FUNCTION(sqrt) FUNCTION(cbrt) FUNCTION(exp) FUNCTION(exp2) FUNCTION(expm1) FUNCTION(log) FUNCTION(log2) FUNCTION(log10) FUNCTION(log1p)
+FUNCTION(sin) FUNCTION(cos) FUNCTION(tan) FUNCTION(asin) FUNCTION(acos) FUNCTION(atan)
+FUNCTION(sinh) FUNCTION(cosh) FUNCTION(tanh) FUNCTION(asinh) FUNCTION(acosh) FUNCTION(atanh)
+FUNCTION(floor) FUNCTION(ceil) FUNCTION(nearbyint)
+OF_TWO(atan2) OF_TWO(fmod) OF_TWO(pow)
+}
 
 static inline float load(const float& x) { return x; }
 static inline double load(const double& x) { return x; }
@@ -17,7 +34,7 @@ static inline float load(const _Float16& x) { return (float)x; }
 static inline float load(const bf16& x) {
   u32 bits = (u32)x.bits << 16;
   float value;
-  std::memcpy(&value, &bits, 4);
+  __builtin_memcpy(&value, &bits, 4);
   return value;
 }
 
@@ -28,21 +45,22 @@ static inline void store(bool& to, bool x) { to = x; }
 static inline void store(_Float16& to, float x) { to = (_Float16)x; }
 static inline void store(bf16& to, float x) {  // to nearest, halves to even
   u32 bits;
-  std::memcpy(&bits, &x, 4);
+  __builtin_memcpy(&bits, &x, 4);
   u32 rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  to.bits = (uint16_t)(x != x ? 0x7fc0 : rounded);
+  to.bits = (u16)(x != x ? 0x7fc0 : rounded);
 }
 
 template <class T> static inline T sign(T x) { return (T)((x > 0) - (x < 0)); }
 template <class T> static inline T larger(T a, T b) { return (a > b || a != a) ? a : b; }
 template <class T> static inline T smaller(T a, T b) { return (a < b || a != a) ? a : b; }
-template <class T> static inline bool is_finite(T x) { return std::abs(x) <= std::numeric_limits<T>::max(); }
+static inline bool is_finite(float x) { return math::abs(x) <= __FLT_MAX__; }
+static inline bool is_finite(double x) { return math::abs(x) <= __DBL_MAX__; }
 // Not `remainder`: for doubles that is a function of C, which rounds to the nearest.
 template <class T> static inline T modulo(T a, T b) {
-  T r = std::fmod(a, b);
+  T r = math::fmod(a, b);
   return (r != 0 && ((r < 0) != (b < 0))) ? r + b : r;
 }
-template <class T> static inline T power(T a, T b) { return std::pow(a, b); }
+template <class T> static inline T power(T a, T b) { return math::pow(a, b); }
 template <int N, class T> static inline T whole_power(T a) {
   T result = a;
   for (int i = 1; i < N; i++) result *= a;
@@ -53,6 +71,7 @@ template <int N, class T> static inline T whole_power(T a) {
 struct Words { u32 a, b, c, d; };
 static inline Words philox(u64 index, u32 t, u32 site, u32 seed, u32 stream) {
   u32 a = (u32)index, b = (u32)(index >> 32), c = t, d = site, k = seed, m = stream;
+  #pragma GCC unroll 10
   for (int round = 0; round < 10; round++) {
     u64 first = (u64)0xD2511F53u * a, second = (u64)0xCD9E8D57u * c;
     a = (u32)(second >> 32) ^ b ^ k;
@@ -67,9 +86,9 @@ static inline Words philox(u64 index, u32 t, u32 site, u32 seed, u32 stream) {
 static inline double unit(u32 word) { return ((double)(word >> 8) + 0.5) * 0x1p-24; }
 static inline double draw_uniform(Words x) { return unit(x.a); }
 static inline double draw_rademacher(Words x) { return 1.0 - 2.0 * (double)(x.a >> 31); }
-static inline double draw_exponential(Words x) { return -std::log(unit(x.a)); }
+static inline double draw_exponential(Words x) { return -math::log(unit(x.a)); }
 static inline double draw_normal(Words x) {
-  return std::sqrt(-2.0 * std::log(unit(x.a))) * std::cos(6.283185307179586 * unit(x.b));
+  return math::sqrt(-2.0 * math::log(unit(x.a))) * math::cos(6.283185307179586 * unit(x.b));
 }
 
 // The tensor of a chunk: in most cases that of the chunk before, or one beside it.

@@ -29,7 +29,7 @@ class Kernel(NamedTuple):
 
     A column is a tensor and which part of it: what is stored in blocks has two. `written`: columns that it writes into;
     `sums`: reductions of each tensor; `returned`: numbers handed out; `room`: for values per row and column, if there are any.
-    `thorough`: has functions, of draws or codes, that are a tenth to a half slower where compilers do not all they can.
+    `flags`: what the compiler is to do beyond what it does for all.
     """
 
     text: str
@@ -38,7 +38,7 @@ class Kernel(NamedTuple):
     sums: int
     returned: int
     room: Room | None = None
-    thorough: bool = False
+    flags: tuple[str, ...] = ()
 
 
 def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], double: bool) -> Kernel:
@@ -75,7 +75,8 @@ class Writer(Passes):
         forms = {kind.form.name for kind in self.types.values() if isinstance(kind, Packed)}
         draws = [header("draws.h")] if self.draws else []
         text = "\n".join([header("prelude.h"), *draws, *storage(forms), *types, *body])
-        return Kernel(text, tuple(self.columns), self.written, len(self.sums), returned, self.room(), bool(forms) or self.draws)
+        flags = OF_CODES if forms else OF_DRAWS if self.draws else ()
+        return Kernel(text, tuple(self.columns), self.written, len(self.sums), returned, self.room(), flags)
 
     def functions(self, returned: int) -> list[str]:
         """The functions of the kernel, the one that is called as the last."""
@@ -258,6 +259,7 @@ class Writer(Passes):
         return "".join(f"const i64 {name} = {size};\n" for name, size in sizes.items())
 
 
+OF_CODES, OF_DRAWS = ("-O3",), ("-O2",)  # their functions would be a tenth to a half slower, and up to a tenth
 PART = ("from", "until")  # of a block
 ALL = 1 << 62  # chunks
 QUICK = ("add", "sub", "mul", "neg")  # sooner computed twice than kept

@@ -28,13 +28,13 @@ static inline __mmask64 joined(const __mmask16* parts) {
 
 const float SMALLEST_SCALE = 1e-12f;
 
-static inline u32 bits_of(float x) { u32 bits; std::memcpy(&bits, &x, 4); return bits; }
-static inline float float_of(u32 bits) { float x; std::memcpy(&x, &bits, 4); return x; }
+static inline u32 bits_of(float x) { u32 bits; __builtin_memcpy(&bits, &x, 4); return bits; }
+static inline float float_of(u32 bits) { float x; __builtin_memcpy(&x, &bits, 4); return x; }
 
 // The largest magnitudes of the parts of a block, seen one after the other; NaN if there is one, since its bits are the largest.
 struct Largest {
   template <class Size> explicit Largest(Size size) {
-    if (size < BLOCK) std::memset((void*)bits, 0, sizeof bits);
+    if (size < BLOCK) __builtin_memset((void*)bits, 0, sizeof bits);
   }
 #ifdef WIDE
   __m512i bits[BLOCK / PART];
