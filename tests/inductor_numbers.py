@@ -41,7 +41,7 @@ from optlang.backends.torch.loading import load
 SHAPES = ((90, 110), (33, 75), (9000,), (40,), (5, 7))
 DTYPES = (torch.float32, torch.bfloat16)
 STEPS = 2
-CLOSE = 4.0  # units: sums go in another order, and exponentials and such are of another library
+CLOSE = 8.0  # units: sums go in another order, and functions are of another library; of CAME both sides are 2.7 from float64
 FEW = 1 / 64  # of the numbers of a tensor in 16 bits may be rounded the other way
 
 
