@@ -20,14 +20,14 @@ from optlang.resources import uncollected
 if TYPE_CHECKING:
     from optlang.errors import Diagnostic, OptError
     from optlang.rules import Rule, build, check, diff, equivalent, load, loads
-    from optlang.runtime.release import release_gradients
+    from optlang.runtime.steps.release import release_gradients
 
 __version__ = "0.1.0"
 __all__ = ["Diagnostic", "OptError", "Rule", "build", "check", "diff", "equivalent", "load", "loads", "release_gradients", "search"]
 
 _HOME = dict.fromkeys(["Rule", "build", "check", "diff", "equivalent", "load", "loads"], "optlang.rules") | dict.fromkeys(
     ["Diagnostic", "OptError"], "optlang.errors"
-) | {"release_gradients": "optlang.runtime.release"}
+) | {"release_gradients": "optlang.runtime.steps.release"}
 
 
 def __getattr__(name: str) -> Any:

@@ -181,7 +181,7 @@ def _compiled(
     text: str, name: str, rule: str | None, backend: str, math: Math, state: str | tuple[tuple[str, str], ...] | None = None,
     weights: str = "nearest", products: str = "fp32", imports: tuple[tuple[str, str, str, str], ...] = (),
 ) -> type[Optimizer]:  # fmt: skip
-    from optlang.backends import ready  # noqa: PLC0415
+    from optlang.backends.cache import ready  # noqa: PLC0415
     from optlang.runtime import make_optimizer  # noqa: PLC0415 - torch is only imported when it is needed
 
     source = library.with_imports(Source(text, name), {(who, word): Source(other, path) for who, word, path, other in imports})

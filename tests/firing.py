@@ -14,9 +14,9 @@ from unittest import mock
 import numpy as np
 
 from optlang import ir
-from optlang.backends.interpreter import Run, Wanted
 from optlang.backends.places import Place
 from optlang.backends.reference import Reference
+from optlang.backends.reference.interpreter import Run, Wanted
 from optlang.ir import Node, Program
 from optlang.printing.equations import definition, definitions
 

@@ -20,9 +20,9 @@ import torch
 from stepping import two_steps
 
 import optlang
-from optlang.backends import build
 from optlang.backends.cpp import kernels
 from optlang.backends.cpp.kernels import CppFunctions
+from optlang.backends.kernels import build
 from optlang.backends.torch import functions
 from optlang.backends.torch.code import CellCode
 from optlang.backends.triton.building import OPTIONS

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 import optlang
-from optlang.backends import auto, backend, build
+from optlang.backends import auto, backend
+from optlang.backends.kernels import build
 from optlang.backends.torch.functions import COMPILE_FROM
-from optlang.runtime.routing import Stepped
+from optlang.runtime.groups.routing import Stepped
 
 LARGE = (600, 500)
 assert LARGE[0] * LARGE[1] > COMPILE_FROM

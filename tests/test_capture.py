@@ -14,7 +14,7 @@ from torch import Tensor
 import optlang
 from optlang import Rule, ir
 from optlang.library import names
-from optlang.runtime import captured
+from optlang.runtime.steps import captured
 
 SHAPES = [(6, 5), (7,), (), (3, 2, 2, 2)]
 INTERPRETS = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="Triton does not interpret")

@@ -21,8 +21,9 @@ import torch
 from faults.steps import LARGE, PACKED, Failing, Snapshot, checkpoint_cut, closure_of, kernel_damaged, memory_ends, model, same, snapshot
 from torch import Tensor
 
-from optlang.backends import build, stored
+from optlang.backends.cache import stored
 from optlang.backends.cpp import kernels
+from optlang.backends.kernels import build
 from optlang.backends.torch.functions import Functions
 
 ROOT = Path(__file__).parents[1]

@@ -13,12 +13,13 @@ from stepping import program
 from torch import Tensor
 
 import optlang
-from optlang.backends import build, formats
+from optlang.backends import formats
 from optlang.backends.base import Cell, Step
 from optlang.backends.cpp import BACKEND as CPP
 from optlang.backends.cpp import storage as cpp_storage
 from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.formats import FORMATS, REST, Storage, decoded, encoded
+from optlang.backends.kernels import build
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.torch import BACKEND as TORCH
 

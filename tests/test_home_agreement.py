@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import optlang
-from optlang.runtime import agreement
+from optlang.runtime.distributed import agreement
 
 distributed = pytest.importorskip("torch.distributed")
 if not distributed.is_available():

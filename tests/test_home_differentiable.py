@@ -16,8 +16,8 @@ import optlang
 from optlang import ir, library
 from optlang.ir import Program, Routing
 from optlang.ops import ASKING
-from optlang.runtime.differentiable import refuses
 from optlang.runtime.facts import facts_of, mixes_elements
+from optlang.runtime.steps.differentiable import refuses
 
 MIXED = ["lamb", "lars", "adafactor", "muon", "dog", "prodigy", "adamcm"]  # with kinks, which compare elements or treat matrices
 KINKED = frozenset(["sign", "abs", "maximum", "minimum", "where", "branch", "lt", "le", "gt", "ge", "eq", "ne", "floor", "ceil", "round",

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 import optlang
 from optlang import library
-from optlang.runtime import sharded
+from optlang.runtime.distributed import sharded
 
 distributed = pytest.importorskip("torch.distributed")
 if not distributed.is_available() or sys.platform != "linux":

@@ -10,7 +10,7 @@ from stepping import cell, step_of
 
 from optlang import ir, meaning, ops, philox
 from optlang.backends.base import Step, StepError
-from optlang.backends.interpreter import Code, Run
+from optlang.backends.reference.interpreter import Code, Run
 from optlang.ir import G, Node, T, W, const, make
 from optlang.types import COL, ELEMENT, GROUP, MATRIX, MODEL, ROW, TENSOR, Extent, Type, TypeProblem
 

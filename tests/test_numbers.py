@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from optlang import ir
-from optlang.backends import build
-from optlang.backends.numbers import Numbers, make, together
-from optlang.backends.watch import Unseen
+from optlang.backends.again.numbers import Numbers, make, together
+from optlang.backends.again.watch import Unseen
+from optlang.backends.kernels import build
 from optlang.host import HostScalars
 from optlang.ops import DRAWS, ROWS
 from optlang.philox import MODEL_STREAM, draw

@@ -25,10 +25,11 @@ from torch import Tensor
 
 import optlang
 from optlang import Rule, library
-from optlang.backends import repeat
-from optlang.backends.repeat import Tables
+from optlang.backends.again import repeat
+from optlang.backends.again.repeat import Tables
 from optlang.ir import Routing
-from optlang.runtime import captured, gathering
+from optlang.runtime import gathering
+from optlang.runtime.steps import captured
 
 EVERYTHING = "OPTLANG_EVERYTHING" in os.environ
 INTERPRETS = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="Triton does not interpret")

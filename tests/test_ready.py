@@ -13,7 +13,7 @@ from stepping import program
 
 import optlang
 from optlang import library, rules
-from optlang.backends import ready, stored
+from optlang.backends.cache import ready, stored
 from optlang.errors import OptError, Source
 from optlang.ir import Program, Routing
 from optlang.ir.written import from_json, to_json
@@ -26,8 +26,9 @@ w = torch.nn.Parameter(torch.ones(5))
 w.grad = torch.ones(5)
 optlang.load("adamw")([w]).step()
 seldom = {
-    "lark", "optlang.front.parser", "optlang.lower", "optlang.simplify", "optlang.printing.rule_text", "optlang.runtime.differentiable",
-    "optlang.runtime.foreign", "optlang.runtime.operators", "optlang.backends.torch.compiling", "optlang.backends.torch.staged",
+    "lark", "optlang.front.parser", "optlang.lower", "optlang.simplify", "optlang.printing.rule_text",
+    "optlang.runtime.steps.differentiable", "optlang.runtime.checkpoints.foreign", "optlang.runtime.steps.operators",
+    "optlang.backends.torch.compiling", "optlang.backends.torch.staged",
     "optlang.backends.torch.decided",
 }
 assert not seldom & set(sys.modules), seldom & set(sys.modules)

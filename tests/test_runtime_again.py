@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import optlang
-from optlang.backends import watch
+from optlang.backends.again import watch
 
 SHAPES = [(6, 5), (7,), (), (3, 2, 2), (2, 1, 3, 1, 2, 2)]  # the last has more dimensions than a tensor keeps in itself
 Change = Callable[[Any, list[Tensor]], None]

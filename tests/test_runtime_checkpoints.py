@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import optlang
-from optlang.runtime.checkpoint import TRAINING
+from optlang.runtime.checkpoints.checkpoint import TRAINING
 
 AdamW: Any = optlang.load("adamw")
 ScheduleFree: Any = optlang.load("schedulefreeadamw")

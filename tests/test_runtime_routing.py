@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import optlang
-from optlang.runtime.options import OPTIONS
+from optlang.runtime.groups.options import OPTIONS
 
 MuonWithAdamW: Any = optlang.load("muonwithadamw")
 TWO = """

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import optlang
-from optlang.runtime.options import OPTIONS
+from optlang.runtime.groups.options import OPTIONS
 
 INF, NAN = float("inf"), float("nan")
 AdamW: Any = optlang.load("adamw")

@@ -14,8 +14,9 @@ from torch._inductor import cpu_vec_isa
 
 import optlang
 from optlang import ir
-from optlang.backends import stored, watch
 from optlang.backends import torch as torch_backend
+from optlang.backends.again import watch
+from optlang.backends.cache import stored
 from optlang.backends.torch import kept
 from optlang.backends.torch.code import CellCode, Output, generate
 

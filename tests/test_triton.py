@@ -21,8 +21,8 @@ from torch_pairs import Pair, tensors
 
 import optlang
 from optlang import ir, philox
-from optlang.backends import passes
-from optlang.backends.handed import stored
+from optlang.backends.kernels import passes
+from optlang.backends.kernels.handed import stored
 from optlang.backends.triton import building
 from optlang.types import TENSOR, needs_matrix
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from optlang.backends import kinds, watch
-from optlang.backends.watch import Belongings, Counts, Unseen, Versions, Watch, Watches
+from optlang.backends.again import kinds, watch
+from optlang.backends.again.watch import Belongings, Counts, Unseen, Versions, Watch, Watches
 
 
 def test_only_tensors_in_order_are_watched() -> None:

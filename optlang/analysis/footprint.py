@@ -18,8 +18,8 @@ from optlang import ir
 from optlang.analysis.costs import Stage, stages, truths_of
 from optlang.backends.base import StepError
 from optlang.backends.formats import STATE_FORMATS, Format, Storage, applies
-from optlang.backends.handed import stored
-from optlang.backends.passes import Passes, kind, refuses
+from optlang.backends.kernels.handed import stored
+from optlang.backends.kernels.passes import Passes, kind, refuses
 from optlang.backends.places import full_shape
 from optlang.backends.torch.code import TENSORS, Output, is_slot
 from optlang.backends.triton.lines import generate

@@ -11,14 +11,14 @@ from typing import Any
 
 from torch import Tensor
 
+from optlang.backends.again.repeat import Table
 from optlang.backends.base import Backend, Cell, Executable, Math
+from optlang.backends.cache.ready import simplified
 from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.device_scalars import DeviceScalars
 from optlang.backends.formats import PLAIN, Storage
-from optlang.backends.kernels import KernelFunctions
-from optlang.backends.ready import simplified
+from optlang.backends.kernels.functions import KernelFunctions
 from optlang.backends.reference import BACKEND as REFERENCE
-from optlang.backends.repeat import Table
 from optlang.backends.torch import TorchExecutable
 from optlang.backends.torch.code import Output
 from optlang.backends.torch.functions import COMPILE_FROM, Bound

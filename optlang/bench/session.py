@@ -17,7 +17,7 @@ from rich.progress import Progress
 
 from optlang.analysis.footprint import Footprint
 from optlang.backends.base import StepError
-from optlang.backends.build import NoCompiler
+from optlang.backends.kernels.build import NoCompiler
 from optlang.bench.contestants import Contestant, contestants
 from optlang.bench.measure import Fresh, Spread, bandwidth, fresh, in_turn
 from optlang.bench.models import MODELS, Shapes, parameters

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends import build
 from optlang.backends.cpp.layout import CHUNK
+from optlang.backends.kernels import build
 
 # `zero` is 0, which the compiler cannot know: it must load and store all there is.
 TEXT = """

@@ -11,18 +11,19 @@ from optlang.analysis.live import without_dead
 from optlang.analysis.still import moved
 from optlang.backends import WHAT, backend
 from optlang.backends.base import Executable, Math
+from optlang.backends.cache.ready import simplified
 from optlang.backends.formats import Storage
 from optlang.backends.overflow import guarded
-from optlang.backends.ready import simplified
 from optlang.backends.torch import TorchExecutable
 from optlang.errors import did_you_mean
 from optlang.ops import ASKING, CALLS
 from optlang.plan import refuses_others, sees_all
 from optlang.printing.fingerprint import fingerprint_of, text_of
-from optlang.runtime import captured, precision
-from optlang.runtime.naming import Naming
-from optlang.runtime.settings import Settings
-from optlang.runtime.sharded import reduces
+from optlang.runtime import precision
+from optlang.runtime.distributed.sharded import reduces
+from optlang.runtime.groups.naming import Naming
+from optlang.runtime.groups.settings import Settings
+from optlang.runtime.steps import captured
 
 Relower = Callable[[dict[str, Any]], "ir.Program | ir.Routing"]
 MATH = ("safe", "strict", "fast")
@@ -178,7 +179,7 @@ class Case:
 
 
 def _differentiable(program: ir.Program) -> Executable:
-    from optlang.runtime.differentiable import Differentiable  # noqa: PLC0415 - only who learns settings pays for it
+    from optlang.runtime.steps.differentiable import Differentiable  # noqa: PLC0415 - only who learns settings pays for it
 
     return Differentiable(program)
 

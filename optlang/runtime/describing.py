@@ -9,15 +9,15 @@ from torch import Tensor
 
 from optlang.backends.base import NOT_YET
 from optlang.runtime.cases import Case
+from optlang.runtime.distributed.sharded import is_sharded
 from optlang.runtime.facts import facts_of, is_matrix_rule
-from optlang.runtime.naming import Group, name_in
-from optlang.runtime.parameters import real
-from optlang.runtime.routing import Assigned, Backends, Routes, Stepped, known_of, looks_like, reason_for
+from optlang.runtime.groups.naming import Group, name_in
+from optlang.runtime.groups.parameters import real
+from optlang.runtime.groups.routing import Assigned, Backends, Routes, Stepped, known_of, looks_like, reason_for
 from optlang.runtime.shapes import expected_states
-from optlang.runtime.sharded import is_sharded
 
 if TYPE_CHECKING:
-    from optlang.runtime.grouped import Grouped
+    from optlang.runtime.groups.grouped import Grouped
 
 LISTED = 5
 Sizes = dict[str, int]  # bytes, by the name of a state

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optlang.runtime.again import Work
-from optlang.runtime.checkpoint import COUNT, TRAINING
+from optlang.runtime.checkpoints.checkpoint import COUNT, TRAINING
+from optlang.runtime.distributed.sharded import put
+from optlang.runtime.groups.parameters import real
 from optlang.runtime.optimizer import RuleOptimizer
-from optlang.runtime.parameters import real
-from optlang.runtime.sharded import put
+from optlang.runtime.steps.again import Work
 
 
 class Evaluating(RuleOptimizer):

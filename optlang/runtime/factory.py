@@ -14,8 +14,8 @@ from optlang.backends.base import Math
 from optlang.ops import ASKING, CALLS
 from optlang.runtime.cases import Case, Relower, Way, cases_of
 from optlang.runtime.evaluating import Evaluating
+from optlang.runtime.groups.options import ABOUT, OPTIONS
 from optlang.runtime.optimizer import RuleOptimizer
-from optlang.runtime.options import ABOUT, OPTIONS
 from optlang.runtime.precision import Asked
 
 

@@ -10,21 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optlang.backends.again.repeat import same
+from optlang.backends.again.watch import Unseen
 from optlang.backends.base import Cell, Executable, Loss, Step
 from optlang.backends.formats import REST
 from optlang.backends.overflow import OVERFLOW, SCALE
-from optlang.backends.repeat import same
-from optlang.backends.watch import Unseen
-from optlang.runtime import captured, checkpoint, sparse
-from optlang.runtime.again import Again, Begun, Key, Work, is_special, repeats
 from optlang.runtime.cases import Guard
-from optlang.runtime.checkpoint import COUNT
+from optlang.runtime.checkpoints import checkpoint
+from optlang.runtime.checkpoints.checkpoint import COUNT
+from optlang.runtime.checkpoints.saved import Saved
+from optlang.runtime.distributed.sharded import Part, is_sharded
 from optlang.runtime.facts import facts_of
-from optlang.runtime.naming import Group, name_in
-from optlang.runtime.parameters import gradient_of, real
-from optlang.runtime.saved import Saved
-from optlang.runtime.scaling import scale_of
-from optlang.runtime.sharded import Part, is_sharded
+from optlang.runtime.groups.naming import Group, name_in
+from optlang.runtime.groups.parameters import gradient_of, real
+from optlang.runtime.steps import captured, sparse
+from optlang.runtime.steps.again import Again, Begun, Key, Work, is_special, repeats
+from optlang.runtime.steps.scaling import scale_of
 
 Shared = dict[str, Tensor]
 

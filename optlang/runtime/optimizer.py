@@ -14,16 +14,17 @@ from torch._compile import _disable_dynamo
 from optlang.backends.base import Cell, Executable, Step, StepError
 from optlang.backends.device_scalars import is_on_device
 from optlang.resources import uncollected
-from optlang.runtime import agreement, captured, traced
-from optlang.runtime.batch import NOTHING, Batch, Closure, as_number, exactly
-from optlang.runtime.checkpoint import COUNT
+from optlang.runtime.checkpoints.checkpoint import COUNT
+from optlang.runtime.distributed import agreement
+from optlang.runtime.distributed.processes import mean_of
+from optlang.runtime.distributed.sharded import Part, gradients_at, is_sharded, is_zero, points_at, products_at
 from optlang.runtime.gathering import Gathered
-from optlang.runtime.interrupts import uninterrupted
-from optlang.runtime.naming import Group
-from optlang.runtime.processes import mean_of
-from optlang.runtime.scaling import overflowed
-from optlang.runtime.settings import plain
-from optlang.runtime.sharded import Part, gradients_at, is_sharded, is_zero, points_at, products_at
+from optlang.runtime.groups.naming import Group
+from optlang.runtime.groups.settings import plain
+from optlang.runtime.steps import captured, traced
+from optlang.runtime.steps.batch import NOTHING, Batch, Closure, as_number, exactly
+from optlang.runtime.steps.interrupts import uninterrupted
+from optlang.runtime.steps.scaling import overflowed
 
 
 class RuleOptimizer(Gathered):

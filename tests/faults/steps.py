@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import optlang
-from optlang.backends import build, stored
+from optlang.backends.cache import stored
+from optlang.backends.kernels import build
 
 SHAPES = ((3, 4), (5,), (4, 2), (2, 2, 2))
 LARGE = ((64, 64), (5,), (64, 64), (96, 50))  # large enough for states in blocks, but one

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from optlang.backends.base import Executable, Step
-from optlang.backends.interpreter import Run
 from optlang.backends.places import Value
 from optlang.backends.reference import Reference
+from optlang.backends.reference.interpreter import Run
 from optlang.host import Missing
 from optlang.ir import Node, Program
 from optlang.ops import OPS

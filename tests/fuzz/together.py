@@ -11,8 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from optlang.backends import build, watch
+from optlang.backends.again import watch
 from optlang.backends.cpp.source import header
+from optlang.backends.kernels import build
 
 PRELUDE = header("prelude.h")
 INCLUDES = re.compile(r"^#include .*$", re.MULTILINE)

@@ -14,7 +14,7 @@ from optlang import ir
 from optlang.analysis.costs import stages, truth_of
 from optlang.analysis.footprint import Footprint
 from optlang.backends.base import StepError
-from optlang.backends.passes import is_lined
+from optlang.backends.kernels.passes import is_lined
 from optlang.ir import Program
 from optlang.plan import plan
 from optlang.rules import Rule

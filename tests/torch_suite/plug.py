@@ -24,8 +24,8 @@ import optlang
 from optlang import library
 from optlang.ir import Routing
 from optlang.printing.emit import identifier
-from optlang.runtime.differentiable import refuses
 from optlang.runtime.facts import facts_of, mixes_elements
+from optlang.runtime.steps.differentiable import refuses
 
 # Tests that a rule cannot pass and be what its text says; `closures` are the rules that ask the model more than once, `hvp` those
 # that ask it for products with the Hessian.

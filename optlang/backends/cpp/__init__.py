@@ -8,9 +8,9 @@ parameter, and so does everything where there is no compiler.
 from __future__ import annotations
 
 from optlang.backends.base import Backend, Executable, Math
+from optlang.backends.cache.ready import simplified
 from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.formats import PLAIN, Storage
-from optlang.backends.ready import simplified
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.torch import TorchExecutable
 from optlang.backends.torch.functions import COMPILE_FROM

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from optlang.backends import build, passes
+from optlang.backends.again.repeat import Table
+from optlang.backends.again.watch import pointer
 from optlang.backends.base import Cell
 from optlang.backends.cpp import source
 from optlang.backends.cpp.layout import layout
 from optlang.backends.cpp.lines import generate
 from optlang.backends.cpp.tables import CppTable
 from optlang.backends.formats import Packed
-from optlang.backends.handed import Handed, handed, stored
-from optlang.backends.kernels import Array, KernelFunctions, after, counters, in_order, part_of, warn
-from optlang.backends.repeat import Table
+from optlang.backends.kernels import build, passes
+from optlang.backends.kernels.functions import Array, KernelFunctions, after, counters, in_order, part_of, warn
+from optlang.backends.kernels.handed import Handed, handed, stored
 from optlang.backends.torch.code import Output
 from optlang.backends.torch.functions import Bound
-from optlang.backends.watch import pointer
 
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16", torch.float16: "_Float16", torch.bool: "bool"}
 

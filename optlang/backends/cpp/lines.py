@@ -14,8 +14,8 @@ from optlang.backends.cpp import source
 from optlang.backends.cpp.layout import Room
 from optlang.backends.cpp.source import ADD, START, Kernel, Writer, clauses, header
 from optlang.backends.formats import Packed
-from optlang.backends.lined import DIMENSIONS, LINES, frame_of, over, way
-from optlang.backends.passes import FRAMES, REDUCTIONS, is_lined, kind
+from optlang.backends.kernels.lined import DIMENSIONS, LINES, frame_of, over, way
+from optlang.backends.kernels.passes import FRAMES, REDUCTIONS, is_lined, kind
 from optlang.backends.torch.code import Output
 from optlang.ir import Node
 from optlang.types import Extent

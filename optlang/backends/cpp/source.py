@@ -17,7 +17,7 @@ from optlang.backends.cpp.blocks import Buffer, in_blocks
 from optlang.backends.cpp.layout import CHUNK, WAVE, Room
 from optlang.backends.cpp.storage import storage
 from optlang.backends.formats import Packed
-from optlang.backends.passes import REDUCTIONS, Passes, whole_power
+from optlang.backends.kernels.passes import REDUCTIONS, Passes, whole_power
 from optlang.backends.torch.code import TENSORS, Output, is_slot
 from optlang.ir import Node
 from optlang.ops import OPS

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from optlang.backends.again.calls import Work, address, function
+from optlang.backends.again.repeat import Table, key_of
+from optlang.backends.again.rows import Counts, Hypers, Known
 from optlang.backends.base import Cell
-from optlang.backends.calls import Work, address, function
 from optlang.backends.cpp.layout import layout
-from optlang.backends.repeat import Table, key_of
-from optlang.backends.rows import Counts, Hypers, Known
 from optlang.backends.torch.functions import Bound, Slots
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from optlang.backends.again.numbers import Numbers
+from optlang.backends.again.repeat import Tables
+from optlang.backends.again.rows import Counts, Hypers, Rows
 from optlang.backends.base import Cell, Loss, Repeat, Write
-from optlang.backends.numbers import Numbers
-from optlang.backends.repeat import Tables
-from optlang.backends.rows import Counts, Hypers, Rows
 from optlang.backends.torch.staged import Staged
 from optlang.backends.torch.work import decision
 from optlang.host import HostScalars

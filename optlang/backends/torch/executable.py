@@ -18,18 +18,19 @@ import torch
 from torch import Tensor
 
 from optlang import ir
+from optlang.backends.again.numbers import make
+from optlang.backends.again.repeat import same
+from optlang.backends.again.watch import Unseen
 from optlang.backends.arrays import write
 from optlang.backends.base import NOT_YET, Backend, Cell, Executable, Math, Repeat, Step, Way
+from optlang.backends.cache.ready import simplified
 from optlang.backends.device_scalars import is_on_device
 from optlang.backends.formats import PLAIN, REST, Storage
-from optlang.backends.interpreter import Code, Run
-from optlang.backends.numbers import make
 from optlang.backends.overflow import SCALE, unscaled_gradient
 from optlang.backends.places import Place
-from optlang.backends.ready import simplified
 from optlang.backends.reference import BACKEND as REFERENCE
-from optlang.backends.reference import exists
-from optlang.backends.repeat import same
+from optlang.backends.reference.executable import exists
+from optlang.backends.reference.interpreter import Code, Run
 from optlang.backends.torch.barriers import cross
 from optlang.backends.torch.binding import Binding
 from optlang.backends.torch.code import CellCode, Output, generate
@@ -37,7 +38,6 @@ from optlang.backends.torch.functions import COMPILE_FROM, Bound, Functions
 from optlang.backends.torch.shared import SharedRun, first_value, of_shape
 from optlang.backends.torch.views import like
 from optlang.backends.torch.work import Pass, Work, new_state, truth_of
-from optlang.backends.watch import Unseen
 from optlang.backends.writing import write_all
 from optlang.host import HostScalars
 from optlang.ir import Node, Program

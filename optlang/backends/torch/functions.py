@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from optlang import ir
+from optlang.backends.again.repeat import Tables, fits
+from optlang.backends.again.watch import Unseen
 from optlang.backends.base import Cell, Way
 from optlang.backends.device_scalars import DeviceScalars
 from optlang.backends.formats import Packed
-from optlang.backends.repeat import Tables, fits
 from optlang.backends.torch import batches as torch_batches
 from optlang.backends.torch.code import CellCode, Output, generate
 from optlang.backends.torch.loading import load
 from optlang.backends.torch.tables import Joined
 from optlang.backends.torch.views import alone, flat, put_back, view
-from optlang.backends.watch import Unseen
 from optlang.host import HostScalars
 from optlang.ir import Node
 from optlang.types import runs

@@ -20,7 +20,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from optlang.backends import stored
+from optlang.backends.cache import stored
 from optlang.backends.torch import ops as torch_ops
 from optlang.backends.torch.code import CellCode
 

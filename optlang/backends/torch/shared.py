@@ -12,8 +12,8 @@ from torch import Tensor
 from optlang.backends.arrays import kept
 from optlang.backends.base import Step, StepError
 from optlang.backends.device_scalars import is_capturing, operator
-from optlang.backends.interpreter import Code, Run, Wanted, at
 from optlang.backends.places import Place
+from optlang.backends.reference.interpreter import Code, Run, Wanted, at
 from optlang.backends.torch import ops as torch_ops
 from optlang.backends.torch.work import computing
 from optlang.ir import Node, State

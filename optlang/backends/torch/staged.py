@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from optlang import ir
+from optlang.backends.again.calls import Work, in_order
+from optlang.backends.again.numbers import Numbers, together
+from optlang.backends.again.repeat import Table, Tables
+from optlang.backends.again.rows import Counts, Hypers
+from optlang.backends.again.singles import Reduction, Singles
+from optlang.backends.again.watch import Unseen, Watches
 from optlang.backends.arrays import read
 from optlang.backends.base import Loss, Repeat, Write
-from optlang.backends.calls import Work, in_order
-from optlang.backends.numbers import Numbers, together
-from optlang.backends.repeat import Table, Tables
-from optlang.backends.rows import Counts, Hypers
-from optlang.backends.singles import Reduction, Singles
 from optlang.backends.torch.barriers import question, values_inside
 from optlang.backends.torch.work import Pass
-from optlang.backends.watch import Unseen, Watches
 from optlang.ir import Node
 from optlang.philox import MASK
 from optlang.plan import PARTIAL, Barrier

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optlang.backends.again.repeat import GRADIENT, WEIGHTS, Table, key_of
+from optlang.backends.again.rows import Counts, Hypers, Known
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import sent
-from optlang.backends.repeat import GRADIENT, WEIGHTS, Table, key_of
-from optlang.backends.rows import Counts, Hypers, Known
 from optlang.backends.torch.views import flat
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from torch import Tensor
 from optlang import ir
 from optlang.backends.base import Cell, Step, StepError
 from optlang.backends.device_scalars import is_on_device, joined, sent
-from optlang.backends.interpreter import Run
 from optlang.backends.places import Place, shape_of
+from optlang.backends.reference.interpreter import Run
 from optlang.host import HostScalars, MissingFact
 from optlang.ir import Node
 from optlang.plan import Truth

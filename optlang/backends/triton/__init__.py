@@ -8,8 +8,8 @@ kernels run on the CPU, slowly, which is how they are tested where there is no G
 from __future__ import annotations
 
 from optlang.backends.base import Backend, Executable, Math
+from optlang.backends.cache.ready import simplified
 from optlang.backends.formats import PLAIN, Storage
-from optlang.backends.ready import simplified
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.torch import TorchExecutable
 from optlang.backends.torch.functions import COMPILE_FROM

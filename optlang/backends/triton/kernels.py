@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends import passes
+from optlang.backends.again.repeat import Table, key_of
+from optlang.backends.again.rows import Counts, Hypers, Known
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import DeviceScalars, joined, sent
 from optlang.backends.formats import Packed
-from optlang.backends.handed import Handed, handed, stored
-from optlang.backends.kernels import Array, KernelFunctions, after, in_order, part_of, warn
-from optlang.backends.repeat import Table, key_of
-from optlang.backends.rows import Counts, Hypers, Known
+from optlang.backends.kernels import passes
+from optlang.backends.kernels.functions import Array, KernelFunctions, after, in_order, part_of, warn
+from optlang.backends.kernels.handed import Handed, handed, stored
 from optlang.backends.torch.code import Output
 from optlang.backends.torch.functions import Bound, Slots
 from optlang.backends.triton import lines, source

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from optlang.backends.lined import LINES, matrices
+from optlang.backends.kernels.lined import LINES, matrices
 from optlang.types import Frame
 
 Array = Any  # numpy.ndarray

@@ -15,8 +15,8 @@ from dataclasses import replace
 from functools import cached_property
 
 from optlang.backends.formats import Packed
-from optlang.backends.lined import DIMENSIONS, LINES, frame_of, over, way
-from optlang.backends.passes import FRAMES, REDUCTIONS, is_lined, kind
+from optlang.backends.kernels.lined import DIMENSIONS, LINES, frame_of, over, way
+from optlang.backends.kernels.passes import FRAMES, REDUCTIONS, is_lined, kind
 from optlang.backends.torch.code import TENSORS, Output
 from optlang.backends.triton import source
 from optlang.backends.triton.layout import ALONG, BLOCK, CHUNKS, EACH, LINES_EACH, MATRICES, Room

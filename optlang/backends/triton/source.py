@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from optlang.backends.formats import Packed
-from optlang.backends.passes import REDUCTIONS, Passes, whole_power
+from optlang.backends.kernels.passes import REDUCTIONS, Passes, whole_power
 from optlang.backends.torch.code import TENSORS, Output, is_slot
 from optlang.backends.triton import draws, packed
 from optlang.backends.triton.layout import BLOCK, CHUNK, CHUNKS, EACH, Room

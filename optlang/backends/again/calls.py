@@ -1,0 +1,48 @@
+"""Calls of our own library: what one is given lies in one piece of memory, so that several can be made by one."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from optlang.backends.again.watch import library, pointer
+
+
+class Work:
+    """A function of our own with all that it is given in one piece of memory: pointers, and whole numbers that are not negative."""
+
+    def __init__(self, function: Any, *given: Any) -> None:
+        self.function, self.words = function, np.zeros(len(given), dtype=np.uint64)
+        self._pointer = pointer(self.words)
+        self.give(*given)
+
+    def give(self, *given: Any) -> None:
+        """Something else in its place."""
+        self._held = given
+        self.words[:] = [x.ctypes.data if isinstance(x, np.ndarray) else x for x in given]
+
+    def __call__(self) -> None:
+        self.function(self._pointer)
+
+
+def in_order(some: Sequence[Work]) -> Work:
+    """All of it by one call: Python takes longer to begin it than most of it takes."""
+    table = np.array([[address(one.function), one.words.ctypes.data] for one in some], dtype=np.uint64)
+    made = Work(function("in_order"), len(some), table)
+    made._held = (*some, table)
+    return made
+
+
+@cache
+def function(name: str) -> Any:
+    """Of the library, while others may use Python."""
+    return getattr(ctypes.CDLL(library()[0]._name), name)
+
+
+def address(function: Any) -> int:
+    """Where a function is."""
+    return ctypes.cast(function, ctypes.c_void_p).value or 0

@@ -1,0 +1,187 @@
+"""The same parameters stepped again: pointers that have not moved are not gathered anew, which counts for many small tensors.
+
+A table holds what a kernel was called with. Before it is used again, everything in it that could have changed is looked at:
+the memory of weights, gradients and states, their number types and their order. What differs is gathered anew, from the start.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optlang.backends.again.calls import Work
+from optlang.backends.again.numbers import Numbers
+from optlang.backends.again.rows import NOTHING, Counts, Hypers, Known, Rows
+from optlang.backends.again.watch import Versions, Watch
+from optlang.backends.base import Cell, Loss, Repeat, Write
+from optlang.backends.formats import Packed
+from optlang.backends.writing import is_of_memory
+from optlang.ir import G, Node, W
+
+if TYPE_CHECKING:
+    from optlang.backends.torch.functions import Bound, Slots
+
+Array = Any  # numpy.ndarray
+WEIGHTS, GRADIENT = "@weights", "@gradient"  # no state is called so
+
+
+class Table:
+    """One kernel with all the parameters that it steps. `keys`: where a cell has the tensor of each column, see `key_of`.
+
+    Raises Unseen.
+    """
+
+    def __init__(self, keys: Sequence[str], slots: Slots, calls: Sequence[tuple[Cell, Bound]]) -> None:
+        like, cells = calls[0][1], [cell for cell, _ in calls]
+        self.shared, nodes = slots.shared, [*slots.host.nodes, *slots.shared]
+        kind = np.float64 if like.s.dtype == torch.float64 else np.float32
+        self.numbers = Numbers([nodes[place] for place in slots.order], slots.shared, kind)
+        self.count = len(cells)
+        self.shapes = [tuple(cell.weights.shape) for cell in cells]
+        self.sizes = np.array([cell.weights.numel() for cell in cells], dtype=np.int64)
+        self.streams = np.array([cell.index for cell in cells], dtype=np.int64)
+        self.draws = like.counter is not None
+        self.own_rows = Rows(self.numbers, cells, len(slots.shared))
+        tensors = [cell.weights if key in (WEIGHTS, GRADIENT) else cell.state[key] for cell in cells for key in keys]
+        self.watch: Watch = Watch(tensors, [key == GRADIENT for key in keys] * len(cells))
+        self.pointers = self.watch.pointers.reshape(len(cells), len(keys))
+        self.looks = GRADIENT in keys
+        self.versions = Versions([cell.weights for cell in cells])
+        self.among: Any = slice(len(self.shared))  # places of `shared` among the values per model that are known
+
+    @abstractmethod
+    def call(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], Array]:
+        """A call of the kernel that only has to be made; [cells, returned] numbers. `known`: the values of `shared`."""
+
+    def ready(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], None]:
+        """The same where it writes."""
+        call = self.call(hypers, counts, seed, known)
+
+        def take() -> None:
+            call()
+            self.versions.grow()
+
+        return take
+
+    def works(self, known: Known) -> list[Work]:
+        """What is to be done, the kernel last, after `settle`; nothing where Python has a part in that."""
+        return []
+
+    def settle(self, hypers: Hypers, counts: int, seed: int) -> None:
+        """Gives all but values per model; for `works`."""
+
+    def answered(self) -> Array:
+        """Where the kernel leaves what it returns; None where that is not always the same place."""
+        return None
+
+    def take(self) -> None:
+        """Makes the call that is ready."""
+
+    def counters(self, counts: Counts, seed: int) -> Array:
+        """[cells, 3]: (t, seed, stream) of each parameter."""
+        return np.stack([np.broadcast_to(x, self.count) for x in (counts, seed & 0xFFFFFFFF, self.streams)], 1) & 0xFFFFFFFF
+
+    def rows(self, hypers: Hypers, counts: Counts, known: Known) -> tuple[Array, Array]:
+        """The different rows of numbers, to be read only until they are asked for again, and which of them each parameter has."""
+        return self.own_rows.of(hypers, counts, known[self.among] if self.shared else known)
+
+
+class Tables:
+    """All of one step, with the places of their parameters among those of the step."""
+
+    lacks = False
+
+    def __init__(self, tables: Sequence[tuple[Table, Sequence[int]]]) -> None:
+        self._tables = [(table, np.array(places, dtype=np.int64)) for table, places in tables]
+        self.shared = tuple(dict.fromkeys(node for table, _ in self._tables for node in table.shared))
+        for table in self.each:
+            table.among = table.among if self.shared == table.shared else [self.shared.index(node) for node in table.shared]
+        self.count = sum(table.count for table, _ in self._tables)
+        self.looks = all(table.looks for table, _ in self._tables)
+
+    @property
+    def each(self) -> list[Table]:
+        return [table for table, _ in self._tables]
+
+    @property
+    def numbers(self) -> list[Numbers]:
+        """See `Repeat`."""
+        return [table.numbers for table in self.each]
+
+    def hold(self) -> bool:
+        """Whether nothing but gradients has changed."""
+        return all(table.watch.holds() for table, _ in self._tables)
+
+    def ready(self, hypers: Hypers, counts: Counts, seed: int, loss: Loss | None = None) -> Write | None:
+        """The step of the same parameters, if nothing but gradients, hypers and counts has changed."""
+        return self.prepared(hypers, counts, seed, NOTHING) if self.hold() else None
+
+    def prepared(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Write | None:
+        """The step of parameters that have been looked at; None where there is no memory for it."""
+        try:
+            steps = [
+                table.ready(hypers, counts if isinstance(counts, int) else counts[places], seed, known) for table, places in self._tables
+            ]
+        except (MemoryError, RuntimeError) as problem:
+            if not is_of_memory(problem):
+                raise
+            return None  # the long way makes room
+
+        if len(steps) == 1:
+            return steps[0]
+
+        def take() -> None:
+            for step in steps:
+                step()
+
+        return take
+
+    def take(self) -> None:
+        """The steps that `works` have prepared."""
+        for table in self.each:
+            table.take()
+
+    def answers(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Array:
+        """[cells, returned] what the kernels return."""
+        found = [
+            (places, table.call(hypers, counts if isinstance(counts, int) else counts[places], seed, known)())
+            for table, places in self._tables
+        ]
+        if len(found) == 1:
+            return found[0][1]
+        together = np.empty((self.count, found[0][1].shape[1]))
+        for places, numbers in found:
+            together[places] = numbers
+        return together
+
+    def learn(self, other: Repeat) -> None:
+        """There is one way only to decide such a step."""
+
+
+def same(cells: Sequence[Cell], others: Sequence[Cell]) -> bool:
+    """Whether these are the very same cells in the same order."""
+    return len(cells) == len(others) and all(one is other for one, other in zip(cells, others, strict=True))
+
+
+def key_of(bound: Bound, place: int, part: int) -> str:
+    """Where a cell has a column's tensor: see `Table`."""
+    node, tensor = bound.code.tensors[place], bound.tensors[place]
+    if node.op == "state" or part:
+        name = str(node.value) if node.op == "state" else "w"
+        return f"{name}.{tensor.form.beside}" if part and isinstance(tensor, Packed) else name
+    return WEIGHTS if node is W else GRADIENT
+
+
+def fits(columns: Sequence[tuple[Node, int]], places: Sequence[tuple[int, int]], calls: Sequence[Bound]) -> bool:
+    """Whether calls of a kernel can be repeated from a table: all of it the parameters' own, and its memory in order."""
+    own = all(node is W or node is G or (node.op == "state" and node.type.extent.level in ("tensor", "array")) for node, _ in columns)
+    return own and all(_is_in_order(bound.tensors[place]) for bound in calls for place, _ in places)
+
+
+def _is_in_order(tensor: Tensor | Packed) -> bool:
+    return all(part.is_contiguous() for part in tensor.parts) if isinstance(tensor, Packed) else tensor.is_contiguous()

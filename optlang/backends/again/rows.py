@@ -1,0 +1,63 @@
+"""Numbers that differ from kind to kind of parameters: a row for each group, and for each set of facts that they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from optlang.backends.again.numbers import Numbers
+from optlang.backends.again.watch import Unseen
+from optlang.backends.base import Cell
+
+Array = Any  # numpy.ndarray
+Counts = Any  # numpy.ndarray or int: [cells]: the number of each one's update, or one for all of them
+Hypers = Sequence[Mapping[str, Any]]  # of each group
+Known = Any  # numpy.ndarray: values per model
+Kind = tuple[int, tuple[int, ...]]  # a group, and facts of some of its parameters
+NOTHING: Known = np.empty(0)
+
+
+class Rows:
+    """Those of some parameters. `known`: how many values per model are given, and are the last that `numbers` reads. Raises Unseen."""
+
+    def __init__(self, numbers: Numbers, cells: Sequence[Cell], known: int = 0) -> None:
+        self.numbers, self.reads_t, self._known, names = numbers, bool(numbers.of("t")), known, numbers.of("fact")
+        found = [(cell.group, tuple(cell.facts.get(name) for name in names)) for cell in cells]
+        if any(None in facts for _, facts in found):
+            raise Unseen  # what is missing may not matter: that takes a closer look
+        self.kinds: list[Any] = list(dict.fromkeys(found))
+        places = {kind: place for place, kind in enumerate(self.kinds)}
+        self.kind = np.array([places[kind] for kind in found], dtype=np.int64)  # of each cell
+        numbers.hold(len(self.kinds))
+        self._settled = len(numbers.hypers) + len(names)
+        self._given: tuple[Any, Any] = None, None  # hypers and kinds of the last step
+
+    def of(self, hypers: Hypers | Mapping[int, Any], counts: Counts, known: Known = NOTHING) -> tuple[Array, Array]:
+        """The different rows, to be read only until they are asked for again, and which of them each parameter has."""
+        places = self.settle(hypers, counts)
+        if self._known:
+            self.numbers.given[:, -self._known :] = known
+        return self.numbers.compute(), places
+
+    def settle(self, hypers: Hypers | Mapping[int, Any], counts: Counts) -> Array:
+        """Gives all but values per model; which row each parameter has."""
+        kinds, places = self.kinds, self.kind
+        if not isinstance(counts, int):
+            pairs, found = np.unique(np.stack([self.kind, counts]), axis=1, return_inverse=True)
+            kinds, places, counts = [self.kinds[kind] for kind in pairs[0].tolist()], found.reshape(-1), pairs[1]
+        if hypers is not self._given[0] or kinds is not self._given[1]:
+            self._fill(hypers, kinds)
+        if self.reads_t:
+            self.numbers.given[:, self._settled] = counts
+        return places
+
+    def _fill(self, hypers: Hypers | Mapping[int, Any], kinds: Sequence[Kind]) -> None:
+        """Hypers and facts of each row."""
+        if kinds is not self._given[1]:
+            self.numbers.hold(len(kinds))
+            self.numbers.given[:, len(self.numbers.hypers) : self._settled] = [facts for _, facts in kinds]
+        for row, (group, _) in enumerate(kinds):
+            self.numbers.put(row, hypers[group])
+        self._given = hypers, kinds

@@ -1,0 +1,112 @@
+"""Kernels compiled by the system's C++ compiler, kept on disk. A file that cannot be loaded is made again."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from optlang.backends.cache import stored
+
+FLAGS = (
+    "-std=gnu++14", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fno-exceptions",
+    "-fPIC", "-shared",
+    # where vectors matter, loops ask for them: steps are no shorter with -O2, which takes a third longer, or -O3, which takes twice as long
+    "-O1", "-fstrict-aliasing", "-finline-small-functions", "-ftree-slp-vectorize",  # the last for sums: lanes are added as ever
+)  # fmt: skip
+# What GCC alone understands and what makes it quicker: registers are given out once for a whole function, and libstdc++ is not looked
+# through, of which there is nothing in kernels. What would be missing then is found at once, not when the library is loaded.
+OF_GCC, LIBRARIES = ("-fira-region=one", "-nodefaultlibs", "-Wl,-z,defs"), ("-lm", "-lgcc", "-lc")
+SECONDS = 60  # after which a compiler hangs
+
+
+class NoCompiler(Exception):
+    """C++ cannot be compiled here; the message says why, in one line."""
+
+
+def library(text: str, entry: str = "step", more: tuple[str, ...] = ()) -> ctypes.CDLL:
+    """The shared library of a source text, which has a function of that name; `more` flags stand behind those of all.
+    Raises NoCompiler."""
+    compiler = _compiler()
+    ways = [(*FLAGS, *OF_GCC, *more, *LIBRARIES), (*FLAGS, *more)] if _is_gcc(compiler) else [(*FLAGS, *more)]
+    name = stored.named("kernel", text, *ways[0], compiler, _version(compiler), stored.processor())
+    for place in stored.places(name):
+        found = _loaded(place, entry)
+        if found is not None:
+            return found
+        try:
+            _compile(compiler, ways, text, place)
+        except OSError:  # no room, or no right to write: the next place
+            continue
+        found = _loaded(place, entry)
+        if found is not None:
+            return found
+    raise NoCompiler("what the C++ compiler made cannot be stored or loaded")
+
+
+def _loaded(place: Path, entry: str = "step") -> ctypes.CDLL | None:
+    """The library, if it is whole."""
+    if stored.content(place) is None:
+        return None
+    try:
+        found = stored.opened(place)
+        getattr(found, entry).restype = None
+    except (OSError, AttributeError):
+        return None
+    return found
+
+
+def _compile(compiler: str, ways: Sequence[Sequence[str]], text: str, place: Path) -> None:
+    """The first of some sets of flags that the compiler takes."""
+    with tempfile.TemporaryDirectory(prefix="optlang-") as folder:
+        source, made = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
+        source.write_text(text, encoding="utf-8")
+        for flags in ways:
+            done = _run([compiler, str(source), "-o", str(made), *flags])
+            if not done.returncode:
+                return stored.store(made.read_bytes(), place)
+        raise NoCompiler(f"{compiler} failed: {_complaint(done.stderr) or f'exit code {done.returncode}'}")
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+    except subprocess.TimeoutExpired:
+        raise NoCompiler(f"{command[0]} took more than {SECONDS} s") from None
+    except OSError as problem:
+        raise NoCompiler(f"{command[0]} cannot be run: {problem}") from problem
+
+
+def _complaint(told: str) -> str:
+    """The line of a compiler's output that says what is wrong."""
+    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line), lines[0] if lines else "")
+
+
+def _compiler() -> str:
+    wanted = os.environ.get("CXX", "")
+    for name in [wanted] if wanted else ["c++", "g++", "clang++"]:
+        if shutil.which(name):
+            return name
+    raise NoCompiler(f"there is no C++ compiler{f' {wanted!r}' if wanted else ''} on the path")
+
+
+def _is_gcc(compiler: str) -> bool:
+    """Whether that is the name of the file behind a compiler: others do not know all of its flags."""
+    return "g++" in Path(os.path.realpath(shutil.which(compiler) or compiler)).name.replace("clang++", "")
+
+
+@cache
+def _version(compiler: str) -> str:
+    """The file of a compiler, where links lead, by its size and date: asking the compiler itself takes longer than a step."""
+    file = os.path.realpath(shutil.which(compiler) or compiler)
+    try:
+        found = os.stat(file)
+    except OSError as problem:
+        raise NoCompiler(f"{compiler} cannot be run: {problem}") from problem
+    return f"{file} {found.st_size} {found.st_mtime_ns}"

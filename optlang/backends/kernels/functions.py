@@ -1,0 +1,188 @@
+"""Functions that run as kernels over all parameters of a kind at once, where they can; the others go the torch way."""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optlang.backends.again.repeat import Table, Tables, fits
+from optlang.backends.again.watch import Unseen
+from optlang.backends.base import Cell, Way
+from optlang.backends.formats import Packed
+from optlang.backends.kernels import passes
+from optlang.backends.kernels.handed import stored
+from optlang.backends.torch.code import CellCode, Output
+from optlang.backends.torch.functions import COMPILE_FROM, Bound, Functions
+from optlang.backends.torch.views import put_back, view
+from optlang.ir import Node, W
+
+STAGES = ("final", "level")  # what is worth a kernel: not what runs once
+SMALL = f"steps of fewer than {COMPILE_FROM:,} elements are as quick with it"
+TOGETHER = "one call for all parameters of a kind"
+Array = Any  # numpy.ndarray
+
+
+class KernelFunctions(Functions):
+    """`always`: kernels also where a step is so small that torch is as quick. `name`: of the backend that kernels are of."""
+
+    name = ""
+
+    def __init__(self, always: bool) -> None:
+        super().__init__()
+        self.always = always
+        self.trouble = ""  # why no kernel could be compiled
+        self._outputs: dict[CellCode, tuple[Output, ...]] = {}
+        self._kernels: dict[Any, Any] = {}
+        self._refused: dict[Any, str] = {}
+
+    @abstractmethod
+    def fits(self, bound: Bound) -> bool:
+        """Whether the tensors are where kernels can reach them."""
+
+    def refuses(self, bound: Bound, outputs: Sequence[Output]) -> str:
+        """Why no kernel does what a function does, or an empty string."""
+        return passes.refuses(stored(outputs))
+
+    @abstractmethod
+    def made(self, bound: Bound, outputs: Sequence[Output]) -> Any:
+        """The kernel of a function for tensors of such types; None where there is none."""
+
+    @abstractmethod
+    def launch(self, kernel: Any, calls: Sequence[Bound], fresh: Sequence[Sequence[Tensor]] = ()) -> Tensor:
+        """One call for many parameters; [parameters, returned] numbers. `fresh`: see `Handed`."""
+
+    def _handed(self, kernel: Any, calls: Sequence[Bound]) -> list[Sequence[Tensor]]:
+        """One call for many parameters; what the function hands out for each."""
+        made = kernel.handed.fresh(calls)
+        found: list[Sequence[Tensor]] = kernel.handed.merged(made, self.launch(kernel, calls, made))
+        return found
+
+    @abstractmethod
+    def table(self, kernel: Any, calls: Sequence[tuple[Cell, Bound]]) -> Table:
+        """What steps the same parameters again by a kernel."""
+
+    def tables(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool, answering: bool = False) -> Tables | None:
+        """Of all cells, if each of them has a kernel."""
+        together = self._together(calls, compiled)
+        made = []
+        for found, places in together.items():
+            some = [(cells[place], calls[place]) for place in places]
+            if found is None or not fits(found[0].kernel.columns, found[0].places, [bound for _, bound in some]):
+                return None
+            made.append((found[0], some, places))
+        with suppress(Unseen):
+            return Tables([(self.table(kernel, some), places) for kernel, some, places in made])
+        return None
+
+    def code(self, key: Any, outputs: Sequence[Output], dtype: torch.dtype, names: tuple[tuple[str, Node], ...] = ()) -> CellCode:
+        """As in torch; what a function computes is remembered for the kernel."""
+        known = self.has(key, dtype)
+        code = super().code(key, outputs, dtype, names)
+        if not known:
+            self._outputs[code] = tuple(outputs)
+        return code
+
+    def run(self, bound: Bound, compiled: bool) -> Any:
+        """One function with one parameter."""
+        kernel = self.kernel(bound) if self.wants(bound, compiled) else None
+        return super().run(bound, compiled) if kernel is None else self._handed(kernel, [bound])[0]
+
+    def run_all(self, calls: Sequence[Bound], compiled: bool) -> None:
+        """All parameters that share a kernel are stepped by one call."""
+        together = self._together(calls, compiled)
+        rest = together.pop(None, [])
+        for (kernel, _), places in together.items():
+            self.launch(kernel, [calls[place] for place in places])
+        super().run_all([calls[place] for place in rest], compiled)
+
+    def answers(self, calls: Sequence[Bound], compiled: bool) -> list[Sequence[Any]]:
+        """All parameters that share a kernel are asked by one call."""
+        together = self._together(calls, compiled)
+        rest = together.pop(None, [])
+        found: dict[int, Sequence[Any]] = dict(zip(rest, super().answers([calls[place] for place in rest], compiled), strict=True))
+        for (kernel, _), places in together.items():
+            found |= zip(places, self._handed(kernel, [calls[place] for place in places]), strict=True)
+        return [found[place] for place in range(len(calls))]
+
+    def _together(self, calls: Sequence[Bound], compiled: bool) -> dict[Any, list[int]]:
+        """The places of calls that share a kernel and a device; under None those that have no kernel."""
+        found: dict[Any, list[int]] = {}
+        for place, bound in enumerate(calls):
+            kernel = self.kernel(bound) if self.wants(bound, compiled) else None
+            found.setdefault(None if kernel is None else (kernel, bound.weights.device), []).append(place)
+        return found
+
+    def wants(self, bound: Bound, compiled: bool) -> bool:
+        """Whether a kernel is worth its while."""
+        return compiled or self.always
+
+    def way(self, bound: Bound, compiled: bool) -> Way:
+        """As in torch, or a kernel."""
+        if not self.wants(bound, compiled):
+            return Way("torch", SMALL)
+        if self.kernel(bound) is not None:
+            return Way(self.name_at(bound), TOGETHER)
+        if refused := self._why(bound):
+            return Way("torch", f"the rule {refused}")
+        return Way("torch", self.trouble or f"there are no such kernels for {bound.weights.dtype} on {bound.weights.device.type}")
+
+    def _why(self, bound: Bound) -> str:
+        """What `refuses` says: it goes over all of a function, and each parameter asks in each step."""
+        key = (bound.code, self.name_at(bound), bound.is_packed)
+        if key not in self._refused:
+            self._refused[key] = self.refuses(bound, self._outputs[bound.code])
+        return self._refused[key]
+
+    def name_at(self, bound: Bound) -> str:
+        """The backend whose kernels step such a parameter."""
+        return self.name
+
+    def kernel(self, bound: Bound) -> Any:
+        """The kernel of a function for tensors of such types; None where there is none."""
+        if bound.code.name not in STAGES or not self.fits(bound):
+            return None
+        key = (bound.code, self.name_at(bound), *(x.key if isinstance(x, Packed) else x.dtype for x in bound.tensors))
+        if key not in self._kernels:
+            self._kernels[key] = self.made(bound, self._outputs[bound.code])
+        return self._kernels[key]
+
+
+def part_of(tensor: Tensor | Packed, part: int) -> Tensor:
+    """One of the tensors that store a tensor, in most cases itself."""
+    return tensor.parts[part] if isinstance(tensor, Packed) else tensor
+
+
+def in_order(tensor: Tensor, node: Node) -> Tensor:
+    return tensor if tensor.is_contiguous() else view(tensor, node.type, False)
+
+
+def counters(calls: Sequence[Bound]) -> Array:
+    """(t, seed, stream) of each parameter."""
+    if calls[0].counter is None:
+        return np.zeros(3 * len(calls), dtype=np.uint32)
+    return np.array([bound.counter.tolist()[:3] for bound in calls if bound.counter is not None], dtype=np.int64).astype(np.uint32)
+
+
+def after(
+    columns: Sequence[tuple[Node, int]], written: Sequence[int], calls: Sequence[Bound], given: Sequence[Sequence[Tensor]],
+    seen: Sequence[Sequence[Tensor]],
+) -> None:  # fmt: skip
+    """What was written into copies goes where it belongs; autograd is told what was written behind its back."""
+    for place in written:
+        for before, now in zip(given, seen, strict=True):
+            if before[place] is not now[place]:
+                put_back(before[place], now[place])
+    if any(columns[place][0] is W for place in written):
+        torch.autograd.graph.increment_version([bound.weights for bound in calls])
+
+
+def warn(instead: str, problem: str) -> None:
+    """Once for each reason: Python shows the same warning from the same line only once."""
+    warnings.warn(f"optlang steps with torch instead of {instead}, and slower: {problem}", RuntimeWarning, stacklevel=2)

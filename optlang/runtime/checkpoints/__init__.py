@@ -1,0 +1,1 @@
+"""State dicts: saved, loaded, and those of other optimizers."""

@@ -1,0 +1,1 @@
+"""What users hand over: parameters, groups, settings, options; which rule steps what."""

@@ -1,0 +1,85 @@
+"""What users hand over: parameters with their names and gradients, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optlang import ir
+from optlang.runtime.facts import facts_of, lacks_rank, mixes_elements
+from optlang.runtime.steps.scaling import unscaled
+
+
+def listed(params: Any, names: Any) -> tuple[list[Any], list[str] | None]:
+    """Tensors and their names, from a tensor, an iterable of tensors or of pairs."""
+    if isinstance(params, Tensor):
+        params = [params]
+    if isinstance(params, set):
+        raise TypeError("parameters in a set have no order: give a list")
+    listed = list(params)
+    if any(isinstance(pair, tuple) for pair in listed):
+        if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in listed):
+            raise ValueError("all optimizer params should be with/without names. Some param names are missing")
+        return [p for _, p in listed], [str(name) for name, _ in listed]
+    return listed, list(names) if names is not None else None
+
+
+def check_parameters(program: ir.Program, named: Iterable[tuple[str, Any]], hypers: Mapping[str, Any]) -> None:
+    """Raises ValueError for the first that the program cannot take. Those of one shape are looked at once."""
+    known: set[tuple[torch.Size, bool]] = set()
+    for name, parameter in named:
+        if not isinstance(parameter, Tensor):
+            continue  # torch says so in its own words
+        kind = parameter.shape, parameter.is_complex()
+        if kind not in known:
+            _check(program, parameter, name, hypers)
+            known.add(kind)
+
+
+def _check(program: ir.Program, parameter: Tensor, name: str, hypers: Mapping[str, Any]) -> None:
+    if parameter.is_complex() and (why := mixes_elements(program, facts_of(parameter), hypers)):
+        raise ValueError(f"{name} is complex, but {program.name} {why}: only rules that go element by element take real and "
+                         "imaginary parts as numbers of their own; send it to one with a `route`")  # fmt: skip
+    if lacks_rank(program, facts_of(parameter), hypers):
+        raise ValueError(
+            f"{program.name} treats parameters as matrices, but {name} has shape {tuple(parameter.shape)}: "
+            "send it to another rule with a `route`, as MuonWithAdamW does"
+        )
+
+
+def real(parameter: Tensor, differentiable: bool = False) -> Tensor:
+    """The numbers of a parameter: those of a complex one are its parts, (…, 2), in the same memory."""
+    if not parameter.is_complex():
+        return parameter
+    with torch.set_grad_enabled(differentiable):
+        return torch.view_as_real(parameter if differentiable else parameter.detach())
+
+
+def gradient_of(parameter: Tensor, group: Mapping[str, Any], name: str, scale: Any = None, part: Tensor | None = None) -> Tensor:
+    """The gradient to descend along, `scale` times smaller than the one given, which may be that of a part of the parameter.
+
+    Raises RuntimeError where no rule could take it.
+    """
+    gradient = parameter.grad if part is None else part
+    assert gradient is not None
+    if parameter.is_meta:
+        words = "`fused=True` requires all the params to be floating point Tensors of supported devices: " if group.get("fused") else ""
+        raise RuntimeError(f"{words}{name} is on the meta device, where there are no numbers to step")
+    if gradient.layout != torch.strided:
+        raise RuntimeError(
+            f"{name} has a gradient of layout {gradient.layout}, which rules do not take: use a dense one, or `torch.sparse_coo`"
+        )
+    if scale is None and not gradient.is_complex() and not gradient.is_neg() and not group.get("maximize", False):
+        return gradient
+    with torch.set_grad_enabled(group.get("differentiable", False)):
+        return _turned(gradient if scale is None else unscaled(gradient, scale), group)
+
+
+def _turned(gradient: Tensor, group: Mapping[str, Any]) -> Tensor:
+    if gradient.is_complex():
+        gradient = torch.view_as_real(gradient.resolve_conj())
+    gradient = gradient.resolve_neg()
+    return -gradient if group.get("maximize", False) else gradient

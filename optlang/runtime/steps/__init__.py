@@ -1,0 +1,1 @@
+"""Steps of every kind: again, with closures, captured, scaled, sparse, released, inside of torch.compile, differentiable."""

@@ -1,0 +1,207 @@
+"""The batch of one step, asked again: gradients at other weights and products with the Hessian, by way of the closure."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from optlang.runtime.distributed.processes import averaged, watched
+
+Closure = Callable[[], Any]
+ONCE = "the rule needs Hessian-vector products, but the model cannot be differentiated twice"
+COMPILED = ". Call the model itself in the closure, not what `torch.compile` made of it"
+ATTENTION = ". Compute the loss under `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`"
+ADVICE = {"donated buffer": COMPILED, "aot_autograd": COMPILED, "scaled_dot_product": ATTENTION}
+CASTING = ("cpu", "cuda", "xpu", "mps")
+NOTHING: AbstractContextManager[Any] = nullcontext()
+Random = tuple[Tensor, list[Tensor]]
+
+
+class Batch:
+    """Calls a closure as often as needed, each time with the random numbers of the first time, so with the same dropout."""
+
+    def __init__(self, closure: Closure, parameters: Callable[[], Sequence[Tensor]], again: bool = True) -> None:
+        self.closure, self.parameters = closure, parameters
+        self.random = _random_state() if again else None
+        self.autocast = {kind: torch.get_autocast_dtype(kind) for kind in autocasting()}
+        mode = torch.is_grad_enabled()
+        try:
+            torch._C._set_grad_enabled(True)  # as `torch.enable_grad`, which takes longer
+            with watched() as self.models:
+                self.loss = closure()
+        finally:
+            torch._C._set_grad_enabled(mode)
+        self.mean: Any = None  # over all processes, where that has been asked for
+
+    def gradients(self, cells: Sequence[Tensor], points: Sequence[Tensor]) -> list[Tensor]:
+        """The gradients with the parameters moved to other points; weights and gradients are put back whatever happens."""
+        kept = [p.detach().clone() for p in cells]
+        with self._again():
+            try:
+                _write(cells, points)
+                with torch.enable_grad():
+                    self.closure()
+                return [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in cells]
+            finally:
+                _write(cells, kept)
+
+    def loss_at(self, cells: Sequence[Tensor], points: Sequence[Tensor]) -> Any:
+        """The loss with the parameters moved to other points, without a backward pass; the weights are put back."""
+        kept = [p.detach().clone() for p in cells]
+        with self._again(), _without_backward():
+            try:
+                _write(cells, points)
+                return as_number(self.closure())
+            finally:
+                _write(cells, kept)
+
+    def hessian(self, cells: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
+        """The Hessian at the weights times vectors, exactly. Raises RuntimeError where the model cannot be differentiated twice."""
+        with self._again(), _keeping_the_graph() as passes, watched(apart=True) as models, torch.enable_grad():
+            self.closure()
+            if not passes:
+                raise RuntimeError("the rule needs Hessian-vector products: the closure must call `loss.backward()`, for the "
+                                   "gradients are differentiated again")  # fmt: skip
+            _refuse_parts(cells)
+            graphs = [(p.grad, v) for p, v in zip(cells, vectors, strict=True) if p.grad is not None and p.grad.requires_grad]
+            if not graphs:
+                return [torch.zeros_like(p) for p in cells]
+            _refuse_breaks([g for g, _ in graphs])
+            with _twice():
+                products = torch.autograd.grad(
+                    [g for g, _ in graphs], list(cells), [v.to(g.dtype) for g, v in graphs], allow_unused=True
+                )
+            found = [torch.zeros_like(p) if x is None else x.detach() for p, x in zip(cells, products, strict=True)]
+        averaged(found, cells, models)
+        return found
+
+    @contextmanager
+    def _again(self) -> Iterator[None]:
+        """Random numbers as at the first call; gradients are set aside, so that the closure cannot zero them in place."""
+        parameters = self.parameters()
+        gradients = [p.grad for p in parameters]
+        after = _random_state()
+        for p in parameters:
+            p.grad = None
+        assert self.random is not None  # such rules say beforehand that they will ask
+        _set_random_state(self.random)
+        try:
+            with ExitStack() as around:
+                for kind, dtype in self.autocast.items():
+                    around.enter_context(torch.autocast(kind, dtype))
+                yield
+        finally:
+            _set_random_state(after)
+            for p, gradient in zip(parameters, gradients, strict=True):
+                p.grad = gradient
+
+
+def as_number(loss: Any) -> Any:
+    """What a closure returned as one number. Raises RuntimeError where it is something else."""
+    if isinstance(loss, Tensor) and loss.numel() == 1:
+        loss = loss.detach() if loss.requires_grad else loss
+        return loss.reshape(()) if loss.dim() else loss
+    if isinstance(loss, bool) or not isinstance(loss, int | float):
+        what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+        raise RuntimeError(f"the rule reads the loss: the closure must return it as one number, not {what}")
+    return loss
+
+
+def autocasting() -> list[str]:
+    """The kinds of devices for which automatic casts are on."""
+    return [kind for kind in CASTING if torch.is_autocast_enabled(kind)] if torch._C._is_any_autocast_enabled() else []
+
+
+def exactly() -> AbstractContextManager[Any]:
+    """Rules compute in the number types that they say, whatever casts are on around the step."""
+    if not autocasting():
+        return NOTHING
+    around = ExitStack()
+    for kind in autocasting():
+        around.enter_context(torch.autocast(kind, enabled=False))
+    return around
+
+
+def _refuse_parts(parameters: Sequence[Any]) -> None:
+    """FSDP2 hands out gradients of parts that hang on nothing; autograd would take them for constants."""
+    if any(hasattr(p, "device_mesh") and p.grad is not None and not p.grad.requires_grad for p in parameters):
+        raise RuntimeError("the rule needs Hessian-vector products, and the gradient of a parameter that several processes hold parts of "
+                           "has no graph: FSDP2's gradients cannot be differentiated again, those of tensor parallel layers and of "
+                           "`distribute_tensor` can")  # fmt: skip
+
+
+def _refuse_breaks(gradients: Sequence[Tensor]) -> None:
+    """A function that is differentiable once leaves a mark in the graph, which autograd may pass by: products would lack terms."""
+    waiting = [g.grad_fn for g in gradients]
+    seen = set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            if node.name() == "torch::autograd::Error":
+                raise RuntimeError(f"{ONCE}: a function in it is marked as `once_differentiable`")
+            waiting.extend(other for other, _ in node.next_functions)
+
+
+@contextmanager
+def _twice() -> Iterator[None]:
+    """What torch says of functions that have no second derivative, with what to do."""
+    try:
+        yield
+    except RuntimeError as problem:
+        advice = next((text for word, text in ADVICE.items() if word in str(problem)), "")
+        raise RuntimeError(f"{ONCE}: {str(problem).rstrip('.')}{advice}") from problem
+
+
+def _write(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for p, value in zip(parameters, values, strict=True):
+            p.copy_(value if isinstance(value, Tensor) else torch.as_tensor(value))
+
+
+def _random_state() -> Random:
+    with_devices = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if with_devices else []
+
+
+def _set_random_state(state: Random) -> None:
+    torch.set_rng_state(state[0])
+    if state[1]:
+        torch.cuda.set_rng_state_all(state[1])
+
+
+@contextmanager
+def _without_backward() -> Iterator[None]:
+    """No graph is built in here, and `loss.backward()` does nothing: a forward pass is all that a loss needs."""
+    plain_backward = torch.autograd.backward
+    setattr(torch.autograd, "backward", lambda *args, **more: None)  # noqa: B010 - the place where `Tensor.backward` looks
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        setattr(torch.autograd, "backward", plain_backward)  # noqa: B010
+
+
+@contextmanager
+def _keeping_the_graph() -> Iterator[list[Any]]:
+    """`loss.backward()` in here keeps what is needed to differentiate the gradients again. Gives a list of the passes so far."""
+    plain_backward = torch.autograd.backward
+    passes: list[Any] = []
+
+    def backward(tensors: Any, grad_tensors: Any = None, retain_graph: Any = None, create_graph: bool = False, **more: Any) -> None:
+        passes.append(None)
+        with _twice():
+            plain_backward(tensors, grad_tensors, True, True, **more)
+
+    setattr(torch.autograd, "backward", backward)  # noqa: B010 - the place where `Tensor.backward` looks
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Using backward\\(\\) with create_graph=True")
+            yield passes
+    finally:
+        setattr(torch.autograd, "backward", plain_backward)  # noqa: B010
