@@ -31,7 +31,7 @@ from optlang import library
 from optlang.analysis.live import without_dead
 from optlang.backends.base import Cell, Executable, Step, StepError
 from optlang.backends.places import shape_of
-from optlang.backends.reference import Reference
+from optlang.backends.reference.executable import Reference
 from optlang.backends.torch import TorchExecutable
 from optlang.errors import OptError
 from optlang.ir import Hyper, Program

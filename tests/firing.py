@@ -15,7 +15,7 @@ import numpy as np
 
 from optlang import ir
 from optlang.backends.places import Place
-from optlang.backends.reference import Reference
+from optlang.backends.reference.executable import Reference
 from optlang.backends.reference.interpreter import Run, Wanted
 from optlang.ir import Node, Program
 from optlang.printing.equations import definition, definitions

@@ -9,7 +9,7 @@ import numpy as np
 
 from optlang.backends.base import Executable, Step
 from optlang.backends.places import Value
-from optlang.backends.reference import Reference
+from optlang.backends.reference.executable import Reference
 from optlang.backends.reference.interpreter import Run
 from optlang.host import Missing
 from optlang.ir import Node, Program
