@@ -251,8 +251,8 @@ def test_a_library_cut_anywhere_or_changed_anywhere_is_made_again(tmp_path: Path
 EIGHT = """
 import sys
 from pathlib import Path
-from optlang.backends import stored
-from optlang.backends import build
+from optlang.backends.cache import stored
+from optlang.backends.kernels import build
 stored.cache_file = lambda name: Path(sys.argv[1]) / name
 for number in range(3):
     made = build.library(f'extern "C" int answer() {{ return {number}; }}\\nextern "C" void step() {{}}\\n')

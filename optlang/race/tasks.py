@@ -12,8 +12,9 @@ import math
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -156,12 +157,20 @@ def prepare(cls: Callable[[], Any], name: str, where: str) -> Problem:
     return problem
 
 
+class _AsItIs(SourceFileLoader):
+    """Reads the text each time: bytecode that Python keeps is told from that of a changed text by its size and second only."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _module(path: Path) -> ModuleType:
     if not path.is_file():
         raise RaceError(
             str(path), "there is no such file", "give the path of a Python file with a task class; " + EXAMPLE
         )
-    spec = importlib.util.spec_from_file_location(f"_race_task_{path.stem}", path)
+    name = f"_race_task_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path, loader=_AsItIs(name, str(path)))
     assert spec is not None and spec.loader is not None  # the suffix is .py
     module = importlib.util.module_from_spec(spec)
     _calling(lambda: spec.loader.exec_module(module), str(path))  # type: ignore[union-attr]
