@@ -55,18 +55,8 @@ class Table:
         self.among: Any = slice(len(self.shared))  # places of `shared` among the values per model that are known
 
     @abstractmethod
-    def call(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], Array]:
-        """A call of the kernel that only has to be made; [cells, returned] numbers. `known`: the values of `shared`."""
-
     def ready(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], None]:
-        """The same where it writes."""
-        call = self.call(hypers, counts, seed, known)
-
-        def take() -> None:
-            call()
-            self.versions.grow()
-
-        return take
+        """All is computed but what this returns, which writes. `known`: the values of `shared`."""
 
     def works(self, known: Known) -> list[Work]:
         """What is to be done, the kernel last, after `settle`; nothing where Python has a part in that."""
@@ -89,6 +79,24 @@ class Table:
     def rows(self, hypers: Hypers, counts: Counts, known: Known) -> tuple[Array, Array]:
         """The different rows of numbers, to be read only until they are asked for again, and which of them each parameter has."""
         return self.own_rows.of(hypers, counts, known[self.among] if self.shared else known)
+
+
+class Called(Table):
+    """Parameters for which one call of a kernel does everything."""
+
+    @abstractmethod
+    def call(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], Array]:
+        """A call of the kernel that only has to be made; [cells, returned] numbers. `known`: the values of `shared`."""
+
+    def ready(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], None]:
+        """The same where it writes."""
+        call = self.call(hypers, counts, seed, known)
+
+        def take() -> None:
+            call()
+            self.versions.grow()
+
+        return take
 
 
 class Tables:
@@ -147,10 +155,10 @@ class Tables:
             table.take()
 
     def answers(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Array:
-        """[cells, returned] what the kernels return."""
+        """[cells, returned] what the kernels return; all of these are called."""
         found = [
             (places, table.call(hypers, counts if isinstance(counts, int) else counts[places], seed, known)())
-            for table, places in self._tables
+            for table, places in self._tables if isinstance(table, Called)
         ]
         if len(found) == 1:
             return found[0][1]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optlang.backends.again.calls import Work, address, function
-from optlang.backends.again.repeat import Table, key_of
+from optlang.backends.again.repeat import Called, key_of
 from optlang.backends.again.rows import Counts, Hypers, Known
 from optlang.backends.base import Cell
 from optlang.backends.cpp.layout import layout
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Array = Any  # numpy.ndarray
 
 
-class CppTable(Table):
+class CppTable(Called):
     """Parameters that are stepped again by C++."""
 
     def __init__(self, loaded: Loaded, slots: Slots, calls: Sequence[tuple[Cell, Bound]]) -> None:

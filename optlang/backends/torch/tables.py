@@ -39,10 +39,6 @@ class Joined(Table):
             return None
         return [flat((cell.weights if key == WEIGHTS else cell.state[key]).detach()) for cell, _ in calls]
 
-    def call(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], Array]:
-        """What is put end to end has no numbers of its own to return."""
-        raise NotImplementedError
-
     @torch.no_grad()
     def ready(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], None]:
         """All is computed, and what this returns writes it; that asks for no memory."""

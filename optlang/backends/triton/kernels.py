@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.again.repeat import Table, key_of
+from optlang.backends.again.repeat import Called, Table, key_of
 from optlang.backends.again.rows import Counts, Hypers, Known
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import DeviceScalars, joined, sent
@@ -121,7 +121,7 @@ class TritonFunctions(KernelFunctions):
         return TritonTable(kernel, self.scalars(calls[0][1].code), calls)
 
 
-class TritonTable(Table):
+class TritonTable(Called):
     """Parameters that are stepped again by Triton: tables stay on the device."""
 
     def __init__(self, loaded: Loaded, slots: Slots, calls: Sequence[tuple[Cell, Bound]]) -> None:
