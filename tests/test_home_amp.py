@@ -1,7 +1,9 @@
-"""Mixed precision: scaled losses, autocast, parameters of 16 bits; and steps inside of backward. 3 seconds."""
+"""Mixed precision: scaled losses, autocast, parameters of 16 bits; default devices; and steps inside of backward. 3 seconds."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -164,6 +166,48 @@ def test_closures_keep_the_autocast_that_is_around_them(name: str) -> None:
     assert len(seen) == (2 if name == "sam" else 1)
     optimizer.step(closure)
     assert seen[-1][0] is False
+
+
+# --------------------------------------------------------------------------------------------------- default device
+
+
+@contextmanager
+def by_default(device: str | None) -> Iterator[None]:
+    torch.set_default_device(device)
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+@pytest.mark.parametrize("name", [*RULES, "sam", "adafactor", "mezo", "perparametermlp"])
+def test_where_tensors_are_made_by_default_changes_nothing(name: str, backend: str) -> None:
+    """Who sets a default device has parameters elsewhere, too; on `meta` nothing could be computed. Closures find it as it was."""
+    cls: Any = optlang.load(name, backend=backend)
+    found = []
+    for device in (None, "meta"):
+        net, made = model(), []
+        optimizer = cls(net.named_parameters())
+
+        def closure() -> Tensor:
+            made.append(torch.zeros(()).device.type)  # noqa: B023
+            with torch.device("cpu"):
+                optimizer.zero_grad()  # noqa: B023
+                loss = loss_of(net, 0)  # noqa: B023
+                loss.backward()
+            return loss
+
+        for _ in range(4):
+            with by_default(device):
+                optimizer.step(closure)
+                optimizer.load_state_dict(optimizer.state_dict())
+        with by_default(device):
+            getattr(optimizer, "eval", list)()
+        assert set(made) == {device or "cpu"}
+        assert {s["step"].device.type for s in optimizer.state.values()} == {"cpu"}
+        found.append(net)
+    assert equal(*found)
 
 
 # ---------------------------------------------------------------------------------------------- masters of 32 bits

@@ -54,6 +54,23 @@ def test_options_have_torchs_names_and_defaults(name: str) -> None:
     assert all(group[option] is value for group in [optimizer.defaults, *optimizer.param_groups] for option, value in OPTIONS.items())
 
 
+def test_settings_by_place_are_those_of_torch() -> None:
+    optimizer = AdamW(parameters(), 0.01, (0.8, 0.9), 1e-6, 0.3)
+    theirs = torch.optim.AdamW(parameters(), 0.01, (0.8, 0.9), 1e-6, 0.3)
+    assert all(optimizer.defaults[key] == theirs.defaults[key] for key in ("lr", "betas", "eps", "weight_decay"))
+    assert AdamW(parameters(), 0.01, 0.8, 0.9).defaults["betas"] == (0.8, 0.9)
+    assert inspect.signature(AdamW).parameters["betas"].default == (0.9, 0.999)
+    with pytest.raises(TypeError, match="betas is a pair"):
+        AdamW(parameters(), 0.01, (0.8, 0.9, 0.3))
+
+
+def test_a_list_of_parameters_that_is_a_module() -> None:
+    listed = torch.nn.ParameterList(p for _, p in parameters())
+    assert len(AdamW(listed).param_groups[0]["params"]) == 2
+    with pytest.raises(TypeError, match="not Linear"):
+        AdamW(torch.nn.Linear(2, 2))
+
+
 @pytest.mark.parametrize("option", ["foreach", "fused"])
 def test_ways_of_stepping_change_no_number(option: str) -> None:
     found = []

@@ -41,7 +41,7 @@ def stepped(optimizer: Any, *parameters: torch.Tensor) -> list[list[float]]:
 
 def test_signature_name_and_text() -> None:
     signature = inspect.signature(AdamW)
-    assert list(signature.parameters) == ["params", "lr", "beta1", "beta2", "eps", "weight_decay", *OPTIONS]
+    assert list(signature.parameters) == ["params", "lr", "beta1", "beta2", "eps", "weight_decay", "betas", *OPTIONS]
     assert signature.parameters["lr"].default == 1e-3
     assert signature.parameters["maximize"].kind is inspect.Parameter.KEYWORD_ONLY
     assert AdamW.__name__ == "AdamW"
@@ -62,7 +62,7 @@ def test_only_a_rule_that_draws_has_a_seed() -> None:
 def test_settings_of_a_called_rule_have_two_names() -> None:
     lookahead: Any = optlang.load("lookahead")
     parameters = inspect.signature(lookahead).parameters
-    assert list(parameters) == ["params", "lr", "k", "a", "beta1", "beta2", "eps", "weight_decay", *OPTIONS]
+    assert list(parameters) == ["params", "lr", "k", "a", "beta1", "beta2", "eps", "weight_decay", "betas", *OPTIONS]
     assert parameters["beta1"].kind is inspect.Parameter.KEYWORD_ONLY
     optimizer = lookahead([parameter()], **{"fast.eps": 0.5, "beta1": 0.25})
     assert optimizer.param_groups[0]["fast.eps"] == 0.5

@@ -10,6 +10,7 @@ from optlang.runtime.distributed.sharded import put
 from optlang.runtime.groups.parameters import real
 from optlang.runtime.optimizer import RuleOptimizer
 from optlang.runtime.steps.again import Work
+from optlang.runtime.surroundings import exactly
 
 
 class Evaluating(RuleOptimizer):
@@ -20,8 +21,9 @@ class Evaluating(RuleOptimizer):
         """Puts the weights to evaluate with into the model; call `train` before the next step."""
         if self._evaluates():
             return
-        work = self._stepped()
-        found = [(cells, executable.evaluation(self._step_of(cells, work))) for executable, cells in work.values()]
+        with exactly():
+            work = self._stepped()
+            found = [(cells, executable.evaluation(self._step_of(cells, work))) for executable, cells in work.values()]
         for cells, values in found:
             for cell, value in zip(cells, values, strict=True):
                 cell.state[TRAINING] = cell.weights.detach().clone()

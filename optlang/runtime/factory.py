@@ -69,6 +69,7 @@ def _signature(what: ir.Program | ir.Routing, cases: list[Case]) -> inspect.Sign
         places = inspect.Parameter.POSITIONAL_OR_KEYWORD
         parameters += [inspect.Parameter(name, places, default=defaults[name]) for name in naming.by_place]
         called = {short: defaults[name] for short, name in naming.short.items() if short.isidentifier() and not iskeyword(short)}
+        called |= {"betas": tuple(defaults[name] for name in naming.pair)} if naming.pair else {}
         tables = cases[0].settings.tables
         called |= {short: defaults[tables.numbers[name][0]] for short, name in tables.short.items()}
         parameters += [inspect.Parameter(name, kind, default=value) for name, value in called.items()]

@@ -22,9 +22,10 @@ from optlang.runtime.gathering import Gathered
 from optlang.runtime.groups.naming import Group
 from optlang.runtime.groups.settings import plain
 from optlang.runtime.steps import captured, traced
-from optlang.runtime.steps.batch import NOTHING, Batch, Closure, as_number, exactly
+from optlang.runtime.steps.batch import Batch, Closure, as_number
 from optlang.runtime.steps.interrupts import uninterrupted
 from optlang.runtime.steps.scaling import overflowed
+from optlang.runtime.surroundings import NOTHING, exactly
 
 
 class RuleOptimizer(Gathered):
@@ -91,7 +92,8 @@ class RuleOptimizer(Gathered):
     def _take(self, closure: Closure | None) -> Any:
         self._check_mode()
         if closure is None and self._wants_states_alone():
-            self._prepare()
+            with exactly():
+                self._prepare()
             return None
         if closure is None and self.asks_again:
             raise RuntimeError(f"{type(self).__name__} asks the model more than once a step: call `step(closure)` with a closure "

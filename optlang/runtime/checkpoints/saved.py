@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from optlang.printing.fingerprint import FINGERPRINT, RULES
 from optlang.runtime.checkpoints import checkpoint
 from optlang.runtime.groups.grouped import Grouped
+from optlang.runtime.surroundings import exactly
 
 
 class Saved(Grouped):
@@ -39,8 +40,9 @@ class Saved(Grouped):
 
         if isinstance(given, Mapping) and len(self.cases) == 1 and foreign.is_foreign(given):
             given = foreign.converted(self.cases[0], given)
-        checkpoint.check(self, given)
-        self.__setstate__(checkpoint.restored(self, given))
+        with exactly():
+            checkpoint.check(self, given)
+            self.__setstate__(checkpoint.restored(self, given))
         for after in self._optimizer_load_state_dict_post_hooks.values():
             after(self)
 

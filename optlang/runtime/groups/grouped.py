@@ -57,14 +57,16 @@ class Grouped(torch.optim.Optimizer):
         name = type(self).__name__
         if "params" in settings:
             args = (settings.pop("params"), *args)
-        if not args or isinstance(args[0], torch.nn.Module):
+        if not args or (isinstance(args[0], torch.nn.Module) and not isinstance(args[0], torch.nn.ParameterList)):
             what = type(args[0]).__name__ if args else "nothing"
             raise TypeError(f"{name} takes the parameters of a model, not {what}: `{name}(model.named_parameters())`")
         return args
 
     def _by_name(self, args: Sequence[Any], settings: dict[str, Any]) -> dict[str, Any]:
-        """Settings given by place take the order of the rule's hypers."""
-        names = self.cases[0].settings.naming.by_place if not self.cases[0].label else []
+        """Settings given by place take the order of the rule's hypers; a pair stands for two betas, as in torch."""
+        naming = self.cases[0].settings.naming
+        names = naming.by_place if not self.cases[0].label else []
+        names = naming.as_pair(names) if any(isinstance(value, tuple | list) for value in args) else names
         if len(args) > len(names):
             raise TypeError(f"{type(self).__name__} takes at most {len(names)} settings by place, not {len(args)}; name them")
         for name, value in zip(names, args, strict=False):

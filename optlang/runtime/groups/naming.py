@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from keyword import iskeyword
 from typing import Any
 
@@ -58,6 +58,10 @@ class Naming:
         names = list(names)
         found = {self._keys.get(name, name): (name,) for name in names if name not in self.pair}
         return found | ({"betas": self.pair} if self.pair and set(self.pair) <= set(names) else {})
+
+    def as_pair(self, names: Sequence[str]) -> list[str]:
+        """Names of settings by place, with `betas` in place of the two."""
+        return ["betas" if name == self.pair[0] else name for name in names if name not in self.pair[1:]] if self.pair else [*names]
 
     def full(self, name: str) -> str:
         """The whole name of a setting that may have been called by its end."""

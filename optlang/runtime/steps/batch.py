@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from optlang.runtime.distributed.processes import averaged, watched
+from optlang.runtime.surroundings import NOTHING, autocasting, has_modes
 
 Closure = Callable[[], Any]
 ONCE = "the rule needs Hessian-vector products, but the model cannot be differentiated twice"
 COMPILED = ". Call the model itself in the closure, not what `torch.compile` made of it"
 ATTENTION = ". Compute the loss under `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`"
 ADVICE = {"donated buffer": COMPILED, "aot_autograd": COMPILED, "scaled_dot_product": ATTENTION}
-CASTING = ("cpu", "cuda", "xpu", "mps")
-NOTHING: AbstractContextManager[Any] = nullcontext()
 Random = tuple[Tensor, list[Tensor]]
 
 
@@ -29,6 +28,7 @@ class Batch:
         self.closure, self.parameters = closure, parameters
         self.random = _random_state() if again else None
         self.autocast = {kind: torch.get_autocast_dtype(kind) for kind in autocasting()}
+        self.device = torch.get_default_device() if has_modes() else None
         mode = torch.is_grad_enabled()
         try:
             torch._C._set_grad_enabled(True)  # as `torch.enable_grad`, which takes longer
@@ -91,7 +91,7 @@ class Batch:
         assert self.random is not None  # such rules say beforehand that they will ask
         _set_random_state(self.random)
         try:
-            with ExitStack() as around:
+            with self.device or NOTHING, ExitStack() as around:
                 for kind, dtype in self.autocast.items():
                     around.enter_context(torch.autocast(kind, dtype))
                 yield
@@ -110,21 +110,6 @@ def as_number(loss: Any) -> Any:
         what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
         raise RuntimeError(f"the rule reads the loss: the closure must return it as one number, not {what}")
     return loss
-
-
-def autocasting() -> list[str]:
-    """The kinds of devices for which automatic casts are on."""
-    return [kind for kind in CASTING if torch.is_autocast_enabled(kind)] if torch._C._is_any_autocast_enabled() else []
-
-
-def exactly() -> AbstractContextManager[Any]:
-    """Rules compute in the number types that they say, whatever casts are on around the step."""
-    if not autocasting():
-        return NOTHING
-    around = ExitStack()
-    for kind in autocasting():
-        around.enter_context(torch.autocast(kind, enabled=False))
-    return around
 
 
 def _refuse_parts(parameters: Sequence[Any]) -> None:
