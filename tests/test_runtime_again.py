@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import _thread
 import copy
 import io
+import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import optlang
 from optlang.backends.again import watch
+from optlang.runtime.steps.again import Again
 
 SHAPES = [(6, 5), (7,), (), (3, 2, 2), (2, 1, 3, 1, 2, 2)]  # the last has more dimensions than a tensor keeps in itself
 Change = Callable[[Any, list[Tensor]], None]
+
+
+class Memory(np.ndarray):
+    """Of which it can be said whether it is still there."""
 
 
 def some(*shape: int, seed: int = 0) -> Tensor:
@@ -360,6 +368,37 @@ def test_copies_count_for_themselves() -> None:
     optimizer.step()
     assert {float(s["step"]) for s in optimizer.state.values()} == {5.0}
     assert {float(s["step"]) for s in twin.both[0].state.values()} == {3.0}
+
+
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+@pytest.mark.parametrize("name", ["adamw", "prodigy", "adafactor"])
+def test_gradients_that_another_thread_frees_stay_until_they_are_read(name: str, backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums are taken and weights written while others may use Python; torch's own optimizers keep gradients meanwhile."""
+    given = [some(5, 3, seed=k) for k in range(4)]
+    one, other = (torch.nn.Parameter(some(5, 3)) for _ in range(2))
+    optimizer, wanted = [optlang.load(name, backend=backend)([p]) for p in (one, other)]
+    left, freed, begun = list[weakref.ref[Any]](), list[bool](), Again.begun
+
+    def begun_and_freed(self: Again, *args: Any) -> Any:
+        found = begun(self, *args)
+        if self is optimizer._again and found is not None:
+            one.grad = None
+            freed.append(left[-1]() is None)
+        return found
+
+    monkeypatch.setattr(Again, "begun", begun_and_freed)
+    monkeypatch.setattr(_thread, "_count", lambda: 1)
+    for gradient in given:
+        numbers = gradient.numpy().copy().view(Memory)
+        left.append(weakref.ref(numbers))
+        one.grad, other.grad = torch.from_numpy(numbers), gradient
+        del numbers
+        optimizer.step()
+        wanted.step()
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+    one.grad = None
+    assert freed == [False] * len(freed) and len(freed) >= 2
+    assert all(memory() is None for memory in left)
 
 
 def test_without_what_watches_steps_are_gathered_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import math
+import threading
+import weakref
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 
 from optlang.backends.again import kinds, watch
-from optlang.backends.again.watch import Belongings, Counts, Unseen, Versions, Watch, Watches
+from optlang.backends.again.watch import Belongings, Counts, Grip, Unseen, Versions, Watch, Watches
 
 
 def test_only_tensors_in_order_are_watched() -> None:
@@ -210,3 +215,56 @@ def test_what_several_look_at_is_looked_at_once() -> None:
     assert not both.hold()
     p.grad = None
     assert not both.hold()
+
+
+class Numbers(np.ndarray):
+    """Memory of which it can be said whether it is still there."""
+
+
+def gradient(p: torch.Tensor) -> weakref.ref[Numbers]:
+    """A new gradient, and its memory."""
+    numbers = np.ones(p.shape, dtype=np.float32).view(Numbers)
+    p.grad = torch.from_numpy(numbers)
+    return weakref.ref(numbers)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_gradients_are_kept_as_long_as_somebody_holds_them(several: bool) -> None:
+    p, q = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(2))
+    left = [gradient(p), gradient(q)]
+    seen = Watch([p, p, q], [True, False, True])
+    holds = Watches([seen, Watch([q], [True])]).hold if several else seen.holds
+    grip, other = Grip(), Grip()
+    assert holds(grip) and holds(other)
+    p.grad = None
+    assert not holds(other), "what was seen before a gradient was missing is kept, too"
+    q.grad = None
+    assert all(memory() is not None for memory in left)
+    del grip
+    assert all(memory() is not None for memory in left)
+    del other
+    assert all(memory() is None for memory in left)
+
+
+def test_nobody_is_to_be_kept_from_freeing_gradients_where_there_is_one_thread() -> None:
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)
+    with mock.patch.object(_thread, "_count", lambda: 0):
+        assert watch.grip() is None
+    other.start()
+    assert watch.grip() is not None
+    over.set()
+    other.join()
+
+
+@pytest.mark.parametrize("name", ["assign", "let_go"])
+def test_a_torch_that_keeps_no_tensors_is_not_believed(name: str) -> None:
+    library, outside = watch.library()
+    x, words = torch.ones(2), (ctypes.c_void_p * len(outside))(*outside)
+    nothing = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(lambda given, to: 0)
+    assert watch._keeps(library, words, x)
+    if name == "assign":
+        words[watch.ASSIGN] = ctypes.cast(nothing, ctypes.c_void_p).value
+        assert not watch._keeps(library, words, x)
+    else:
+        assert not watch._keeps(SimpleNamespace(let_go=lambda *given: None), words, x)  # type: ignore[arg-type]

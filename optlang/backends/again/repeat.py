@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from optlang.backends.again.calls import Work
 from optlang.backends.again.numbers import Numbers
 from optlang.backends.again.rows import NOTHING, Counts, Hypers, Known, Rows
-from optlang.backends.again.watch import Versions, Watch
+from optlang.backends.again.watch import Grip, Versions, Watch, grip
 from optlang.backends.base import Cell, Loss, Repeat, Write
 from optlang.backends.formats import Packed
 from optlang.backends.writing import is_of_memory
@@ -121,13 +122,14 @@ class Tables:
         """See `Repeat`."""
         return [table.numbers for table in self.each]
 
-    def hold(self) -> bool:
+    def hold(self, keep: Grip | None = None) -> bool:
         """Whether nothing but gradients has changed."""
-        return all(table.watch.holds() for table, _ in self._tables)
+        return all(table.watch.holds(keep) for table, _ in self._tables)
 
     def ready(self, hypers: Hypers, counts: Counts, seed: int, loss: Loss | None = None) -> Write | None:
         """The step of the same parameters, if nothing but gradients, hypers and counts has changed."""
-        return self.prepared(hypers, counts, seed, NOTHING) if self.hold() else None
+        keep = grip()
+        return kept(keep, self.prepared(hypers, counts, seed, NOTHING)) if self.hold(keep) else None
 
     def prepared(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Write | None:
         """The step of parameters that have been looked at; None where there is no memory for it."""
@@ -169,6 +171,15 @@ class Tables:
 
     def learn(self, other: Repeat) -> None:
         """There is one way only to decide such a step."""
+
+
+def kept(keep: Grip | None, write: Write | None) -> Write | None:
+    """What writes, and keeps what it reads until it is gone itself."""
+    return write if keep is None or write is None else partial(_kept, keep, write)
+
+
+def _kept(keep: Grip, write: Write) -> Any:
+    return write()
 
 
 def same(cells: Sequence[Cell], others: Sequence[Cell]) -> bool:

@@ -17,6 +17,7 @@ struct Outside {
   bool (*is_negative)(Tensor*);
   int (*data)(Tensor*, void**), (*size)(Tensor*, i64*), (*rank)(Tensor*, i64*), (*shape)(Tensor*, i64**), (*strides)(Tensor*, i64**);
   int (*type)(Tensor*, int32_t*), (*layout)(Tensor*, int32_t*), (*device)(Tensor*, int32_t*), (*number)(Tensor*, int32_t*);
+  int (*assign)(Tensor*, Tensor*);  // the first to the second, which from then on keeps it
   i64 place;        // of the Tensor in a Python object
   Tensor none;      // what stands where there is no gradient
   i64 version;      // of the word of a dictionary that is another one whenever something in it is; 0: there is none
@@ -88,8 +89,9 @@ extern "C" i64 sorted(const Outside* o, i64 count, const Object* objects, const 
 }
 
 // Whether all are as they were. The memory of a gradient may be another one; then it is written into its place among the pointers.
+// `keep`, where there is such, holds the gradients from now on: see `let_go`.
 extern "C" int hold(const Outside* o, i64 count, const Object* objects, const bool* are_gradients, const Facts* known, const Kind* kinds,
-                    const i64* kind, Place* places, i64* pointers) {
+                    const i64* kind, Place* places, i64* pointers, Tensor* keep) {
   for (i64 n = 0; n < count; n++) {
     if (n + AHEAD < count) {
       const Place& later = places[n + AHEAD];
@@ -106,6 +108,7 @@ extern "C" int hold(const Outside* o, i64 count, const Object* objects, const bo
       if (now.type != known[n].type || now.device != known[n].device || now.shape != known[n].shape || now.size != known[n].size) return 0;
     }
     if (now.data != pointers[n] && !are_gradients[n]) return 0;
+    if (keep && are_gradients[n]) keep[n] = o->none, o->assign(x, keep + n);
     pointers[n] = now.data;
     places[n] = {*x, ((void**)*x)[2], ((void**)*x)[3]};
   }
@@ -114,10 +117,16 @@ extern "C" int hold(const Outside* o, i64 count, const Object* objects, const bo
 
 // The same; then some of the pointers are put where other tables want them.
 extern "C" int hold_for(const Outside* o, i64 count, const Object* objects, const bool* are_gradients, const Facts* known, const Kind* kinds,
-                        const i64* kind, Place* places, i64* pointers, i64 others, const i64* const* from, i64* const* to) {
-  if (!hold(o, count, objects, are_gradients, known, kinds, kind, places, pointers)) return 0;
+                        const i64* kind, Place* places, i64* pointers, i64 others, const i64* const* from, i64* const* to, Tensor* keep) {
+  if (!hold(o, count, objects, are_gradients, known, kinds, kind, places, pointers, keep)) return 0;
   for (i64 n = 0; n < others; n++) *to[n] = *from[n];
   return 1;
+}
+
+// Ends what `hold` has begun to keep; what it did not come to is 0.
+extern "C" void let_go(const Outside* o, i64 count, Tensor* keep) {
+  for (i64 n = 0; n < count; n++)
+    if (keep[n]) o->assign((Tensor*)&o->none, keep + n);
 }
 
 // Whether tensors of one number are these numbers, one behind the other: 2 where all are the same, 1 where not.

@@ -6,6 +6,7 @@ before it is believed; where anything is not as expected there is none, and step
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -28,13 +29,37 @@ TORCH = ("libc10._ZNK3c1010TensorImpl4gradEv", "libtorch_cpu._ZN5torch8autograd4
          "libtorch_cpu._ZN2at6native6is_negERKNS_6TensorE", "libtorch_cpu.aoti_torch_get_data_ptr",
          "libtorch_cpu.aoti_torch_get_numel", "libtorch_cpu.aoti_torch_get_dim", "libtorch_cpu.aoti_torch_get_sizes",
          "libtorch_cpu.aoti_torch_get_strides", "libtorch_cpu.aoti_torch_get_dtype", "libtorch_cpu.aoti_torch_get_layout",
-         "libtorch_cpu.aoti_torch_get_device_type", "libtorch_cpu.aoti_torch_get_device_index")  # fmt: skip
+         "libtorch_cpu.aoti_torch_get_device_type", "libtorch_cpu.aoti_torch_get_device_index",
+         "libtorch_cpu.aoti_torch_assign_tensors")  # fmt: skip
 OF_EXCEPTIONS = ("-fexceptions", "-lstdc++", "-lgcc_s")  # kernels have none
+ASSIGN, NONE = len(PYTHON) + len(TORCH) - 1, len(PYTHON) + len(TORCH) + 1  # places of `assign` and `none` in `Outside` of watch.h
 FACTS = ("type", "device", "shape", "size", "data")  # of `Facts` in watch.h
 
 
 class Unseen(Exception):
     """Something cannot be watched."""
+
+
+class Grip:
+    """Keeps the gradients that a step has seen for as long as it lives: other threads of Python may let go of them before they are read."""
+
+    def __init__(self) -> None:
+        self._library, self._outside = library()
+        self._rooms: list[ctypes.Array[ctypes.c_void_p]] = []
+
+    def room(self, count: int) -> ctypes.Array[ctypes.c_void_p]:
+        """For so many tensors."""
+        self._rooms.append((ctypes.c_void_p * count)())
+        return self._rooms[-1]
+
+    def __del__(self) -> None:
+        for room in self._rooms:
+            self._library.let_go(self._outside, ctypes.c_int64(len(room)), room)
+
+
+def grip() -> Grip | None:
+    """None where nobody else is there, as to keep a gradient takes longer than to look at it."""
+    return Grip() if _thread._count() else None
 
 
 class Watch:
@@ -62,9 +87,9 @@ class Watch:
         known = self._library.sorted(*self._given[:4], *map(pointer, (masks, found, kind)))
         return found[:known].copy(), kind
 
-    def holds(self) -> bool:
+    def holds(self, keep: Grip | None = None) -> bool:
         """Whether all are as they were; gradients may be others of their kind. If not, `pointers` are no longer of use."""
-        return bool(self._library.hold(*self._given))
+        return bool(self._library.hold(*self._given, None if keep is None else keep.room(len(self._tensors))))
 
 
 class Watches:
@@ -81,9 +106,9 @@ class Watches:
         self._pairs = np.array(found, dtype=np.uint64).reshape(-1, 2).T.copy()
         self._given = [*self._watch._given, ctypes.c_int64(len(found)), *map(pointer, self._pairs)]
 
-    def hold(self) -> bool:
+    def hold(self, keep: Grip | None = None) -> bool:
         """As `Watch.holds`, of all of them."""
-        return bool(self._watch._library.hold_for(*self._given))
+        return bool(self._watch._library.hold_for(*self._given, None if keep is None else keep.room(len(self._watch._tensors))))
 
 
 class Counts:
@@ -254,8 +279,17 @@ def _try(library: ctypes.PyDLL, outside: Any) -> None:
     if nothing is not None or len(kinds) != 2 or memory != [[z.numel(), z.data_ptr()] for z in (x, x.grad, y)]:
         raise Unseen
     strange = (x.detach().T, y[:, :1].expand(2, 3), torch._neg_view(y), y.to_sparse(), y.to("meta"))
-    if any(_seen(library, outside, z) is not None for z in strange):
+    if any(_seen(library, outside, z) is not None for z in strange) or not _keeps(library, outside, x):
         raise Unseen
+
+
+def _keeps(library: ctypes.PyDLL, outside: Any, x: Tensor) -> bool:
+    """Whether a tensor is kept by whom it is assigned to, and let go of again."""
+    assign = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(outside[ASSIGN])
+    given, keep = (ctypes.c_void_p * 1)(x._cdata), (ctypes.c_void_p * 1)(outside[NONE])
+    uses: Any = x._use_count  # type: ignore[attr-defined]
+    counts = [uses(), assign(given, keep), uses(), library.let_go(outside, ctypes.c_int64(1), keep), uses()][::2]
+    return counts == [counts[0], counts[0] + 1, counts[0]] and keep[0] == outside[NONE]
 
 
 def _seen(library: ctypes.PyDLL, outside: Any, x: Tensor, gradient: bool = False) -> list[int] | None:

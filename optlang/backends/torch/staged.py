@@ -16,10 +16,10 @@ from torch import Tensor
 from optlang import ir
 from optlang.backends.again.calls import Work, in_order
 from optlang.backends.again.numbers import Numbers, together
-from optlang.backends.again.repeat import Table, Tables
+from optlang.backends.again.repeat import Table, Tables, kept
 from optlang.backends.again.rows import Counts, Hypers
 from optlang.backends.again.singles import Reduction, Singles
-from optlang.backends.again.watch import Unseen, Watches
+from optlang.backends.again.watch import Unseen, Watches, grip
 from optlang.backends.arrays import read
 from optlang.backends.base import Loss, Repeat, Write
 from optlang.backends.torch.barriers import question, values_inside
@@ -92,21 +92,22 @@ class Staged:
 
     def ready(self, hypers: Hypers, counts: Counts, seed: int, loss: Loss | None = None) -> Write | None:
         """The step of the same parameters; None where memory has changed, or values are not to be had in this way."""
-        if not self.watch.hold() or not self._agree(hypers) or (self.row.reads_loss and loss is None):
+        keep = grip()
+        if not self.watch.hold(keep) or not self._agree(hypers) or (self.row.reads_loss and loss is None):
             return None
         self.row.give(hypers[self.groups[0]], counts if isinstance(counts, int) else int(counts.max()), seed, loss)
         if isinstance(counts, int) and self._at_once is not None:
             for table in self._each:
                 table.settle(hypers, counts, seed)
             self._at_once()
-            return partial(self._take, self.tables.take)
+            return kept(keep, partial(self._take, self.tables.take))
         self.states.read()
         for stage in self.stages:
             known = stage.numbers.compute()[0]
             stage.reduction.of(stage.tables.answers(hypers, counts, seed, known))
             stage.reduction.work()
         write = self.tables.prepared(hypers, counts, seed, self.last.compute()[0])
-        return None if write is None else partial(self._take, write)
+        return None if write is None else kept(keep, partial(self._take, write))
 
     @cached_property
     def _each(self) -> list[Table]:
