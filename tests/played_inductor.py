@@ -26,6 +26,7 @@ from torch._inductor.runtime import triton_helpers
 from torch._inductor.runtime.triton_heuristics import CachingAutotuner
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
+from whole_grid import launched
 
 from optlang.backends.torch import kept
 
@@ -53,7 +54,7 @@ class Played:
         self.most = max(self.most, len(kernel.configs))
         self.launches, self.blocks = self.launches + 1, self.blocks + int(np.prod(grid))
         with np.errstate(all="ignore"):
-            kernel.fn[grid](*given, **config.kwargs)
+            launched(kernel.fn, given, grid, config.kwargs)
 
 
 Player = TypeVar("Player", bound=Played)
