@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
@@ -30,6 +31,12 @@ def cache_file(name: str) -> Path | None:
         return place / name if os.access(place, os.W_OK) else None
     except (OSError, RuntimeError):  # RuntimeError: there is no home folder
         return None
+
+
+def without(extra: str, *packages: str) -> str:
+    """What to do where one of the packages that a command comes to need is missing; empty where all are there."""
+    missing = next((name for name in packages if find_spec(name) is None), "")
+    return missing and f"this needs {missing}: pip install 'optlang-rules[{extra}]'"
 
 
 @contextmanager

@@ -284,3 +284,23 @@ def test_checking_imports_neither_torch_nor_sympy_nor_numpy(arguments: list[str]
 def test_python_dash_m() -> None:
     done = subprocess.run([sys.executable, "-m", "optlang", "--version"], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("optlang 0.")
+
+
+WITHOUT = """import sys
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("rich", "matplotlib", "sklearn", "scipy", "optuna", "torch"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Missing())
+from optlang import resources
+resources.find_spec = lambda name: None
+from optlang.cli import main
+sys.exit(main(sys.argv[1:]))"""
+
+
+@pytest.mark.parametrize("command", ["race", "bench", "search"])
+def test_commands_say_which_packages_they_lack(command: str) -> None:
+    """An installation without extras prints their help, and what to install before anything has run for minutes."""
+    for words, code, told in (("--help", 0, "usage: optlang"), ("lion", 2, "this needs rich: pip install 'optlang-rules[")):
+        ran = subprocess.run([sys.executable, "-c", WITHOUT, command, words], capture_output=True, text=True, check=False)
+        assert ran.returncode == code and told in ran.stdout + ran.stderr, ran.stderr

@@ -185,11 +185,13 @@ def test_ctrl_c_keeps_what_is_finished(tmp_path: Path, capsys: pytest.CaptureFix
     assert "unfinished" in shown.out and "1 to 2 seeds" in shown.out
 
 
-def test_ctrl_c_while_tuning_leaves_a_file_and_no_picture(tmp_path: Path) -> None:
-    results = race([interrupting(after=1)], Line, grid=[0.1, 0.3], out=tmp_path, quiet=True)
+def test_ctrl_c_while_tuning_leaves_a_file_and_no_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = race([interrupting(after=1)], Line, grid=[0.1, 0.3], out=tmp_path)
     assert results.status == 130
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
-    assert "not finished" in results.table()
+    shown = capsys.readouterr().out
+    assert "not finished" in shown and ".json" in shown
+    assert ".png" not in shown and "standard error" not in shown  # there is no picture, and no mean
 
 
 def test_json_comes_back_as_it_was(tmp_path: Path) -> None:

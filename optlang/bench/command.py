@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from optlang.resources import without
+
 ABOUT = """\
 Times the step of rules on the parameters of a model: our backends, the optimizers of the same name in installed packages,
 and the floor, which is what moving the rule's memory once takes: on the CPU a kernel that reads and writes the same arrays and
@@ -43,11 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Measures and prints. Raises OptError for a rule that is wrong."""
-    try:
-        from optlang.bench.session import measured  # noqa: PLC0415 - torch is only imported when it is needed
-    except ModuleNotFoundError as missing:
-        print(f"the bench needs {missing.name}: pip install 'optlang-rules[race]'", file=sys.stderr)
+    if lacks := without("race", "rich", "matplotlib"):
+        print(f"optlang bench: {lacks}", file=sys.stderr)
         return 2
+    from optlang.bench.session import measured  # noqa: PLC0415 - torch is only imported when it is needed
+
     try:
         return measured(arguments)
     except (ValueError, OSError, RuntimeError) as problem:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from optlang.race.contest import GRID, Entrant, race
-from optlang.race.errors import RaceError
-from optlang.race.results import Entry, Estimate, Point, Results, Run
-
 if TYPE_CHECKING:
+    from optlang.race.contest import GRID, Entrant, race
+    from optlang.race.errors import RaceError
+    from optlang.race.results import Entry, Estimate, Point, Results, Run
     from optlang.race.tasks import Score, Split, Task, load, split
 
 __all__ = [
@@ -29,10 +29,17 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """What needs torch is imported when it is asked for."""
-    if name in ("Score", "Split", "Task", "load", "split"):
-        from optlang.race import tasks
+_HOME = {
+    "contest": ("GRID", "Entrant", "race"),
+    "errors": ("RaceError",),
+    "results": ("Entry", "Estimate", "Point", "Results", "Run"),
+    "tasks": ("Score", "Split", "Task", "load", "split"),
+}
 
-        return getattr(tasks, name)
+
+def __getattr__(name: str) -> Any:
+    """What needs torch or other packages is imported when it is asked for: `optlang race --help` needs neither."""
+    for home, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

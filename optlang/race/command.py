@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from optlang.resources import without
+
 ABOUT = """\
 Trains the same model from the same start on the same batches with each rule, and says which does best.
 
@@ -34,13 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the race. Raises OptError for a rule that is wrong."""
-    try:
-        from optlang.race.contest import race
-        from optlang.race.entrants import entrant
-        from optlang.race.errors import RaceError
-    except ModuleNotFoundError as missing:
-        print(f"racing needs {missing.name}: pip install 'optlang-rules[race]'", file=sys.stderr)
+    if lacks := without("race", "rich", "matplotlib", "sklearn"):  # the last two are needed after minutes only
+        print(f"optlang race: {lacks}", file=sys.stderr)
         return 2
+    from optlang.race.contest import race
+    from optlang.race.entrants import entrant
+    from optlang.race.errors import RaceError
+
     try:
         entrants = [entrant(word, arguments.backend, arguments.math) for word in arguments.rules]
         results = race(entrants, arguments.task, arguments.seeds, arguments.steps, arguments.grid, arguments.out, arguments.quiet)

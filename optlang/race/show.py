@@ -81,8 +81,10 @@ class Lines(Watch):
             self.say("interrupted; what follows is what was finished")
         Console(width=None if sys.stdout.isatty() else WIDTH).print(table(results), highlight=False)
         super().report(results, path)
+        if path and results.ranking:
+            print(f"curves {path.with_suffix('.png')}")
         if path:
-            print(f"curves {path.with_suffix('.png')}\nresults {path}")
+            print(f"results {path}")
 
 
 class Bar(Lines):
@@ -142,7 +144,7 @@ WIDTH = 100  # of the table where nobody says how wide the page is
 
 def table(results: Results) -> Group:
     """What the race was, the final table with the best rule first, and how to read it."""
-    return Group("", escape(_title(results)), "", _rows(results), "", _caption(results))
+    return Group("", escape(_title(results)), "", _rows(results), "", *([_caption(results)] if results.ranking else []))
 
 
 def _rows(results: Results) -> Table:
@@ -214,7 +216,7 @@ def _caption(results: Results) -> str:
 
 
 def _seeds(results: Results) -> str:
-    counts = {len(entry.finals) for entry in results.ranking} or {0}
+    counts = {len(entry.finals) for entry in results.ranking}
     text = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
     return f"{text} seed" if text == "1" else f"{text} seeds"
 

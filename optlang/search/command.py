@@ -12,6 +12,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optlang.resources import without
+
 if TYPE_CHECKING:
     from optlang.search.api import Search
     from optlang.search.evolution.settings import Settings
@@ -75,14 +77,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs one action. Raises OptError for a seed that is wrong."""
-    try:
-        from optlang.search.store.database import StoreError
-        from optlang.search.training.tasks import TaskError
-        from optlang.search.workers.cluster import ClusterError
-        from optlang.search.workers.jobs import JobFailed
-    except ModuleNotFoundError as missing:
-        print(f"searching needs {missing.name}: pip install 'optlang-rules[search]'", file=sys.stderr)
+    if lacks := without("search", "rich", "matplotlib", "sklearn", "scipy", "optuna", "latex2mathml"):
+        print(f"optlang search: {lacks}", file=sys.stderr)
         return 2
+    from optlang.search.store.database import StoreError
+    from optlang.search.training.tasks import TaskError
+    from optlang.search.workers.cluster import ClusterError
+    from optlang.search.workers.jobs import JobFailed
+
     words = arguments.words
     action = words[0] if words and words[0] in ACTIONS else "search"
     try:
