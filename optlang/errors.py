@@ -90,6 +90,9 @@ class Diagnostic(NamedTuple):
     fix: Fix | None = None
     source: Source = Source("")
 
+    def __str__(self) -> str:
+        return self.to_text()
+
     def to_text(self, width: int = 160) -> str:
         """The message as printed: header, place, excerpt with carets, labels, help."""
         line, column = self.source.position(self.span.start)

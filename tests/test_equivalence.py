@@ -153,6 +153,17 @@ def test_rounding_is_no_difference() -> None:
     assert equivalent(a, b).status != "different"
 
 
+def test_overflow_is_no_difference() -> None:
+    """Weights that run away end a comparison before products overflow in another order."""
+    left, right = (program(f"rule R {{ w' = w - 0.1*{u} }}") for u in ("(g @ g.T) @ g", "g @ (g.T @ g)"))
+    assert equivalent(left, right).status != "different"
+
+
+def test_a_verdict_prints_as_text() -> None:
+    verdict = equivalent(named("sgd"), named("lion"))
+    assert str(verdict) == verdict.to_text() and str(verdict).startswith("different: they part at step 1\n  step 1, element [")
+
+
 def test_different_defaults_and_names_are_notes() -> None:
     a, b = (program(f"rule R {{ hyper lr = {x} in (0, inf)  w' = w - lr*g }}") for x in (0.1, 0.2))
     verdict = equivalent(a, b)

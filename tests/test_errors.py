@@ -30,6 +30,10 @@ def test_text_points_at_the_place() -> None:
     )
 
 
+def test_a_finding_prints_as_text() -> None:
+    assert str(finding()) == finding().to_text()
+
+
 def test_text_without_help_names_the_explanation() -> None:
     assert finding().to_text().endswith("= help: optlang explain N02")
 

@@ -64,6 +64,9 @@ class Difference:
         """The share of both rules that is the same, from 0 to 1."""
         return max(0.0, 1 - self.distance / self.size)
 
+    def __str__(self) -> str:
+        return self.to_text()
+
     def sentence(self, most: int = 99) -> str:
         """`AdaBelief is AdamW with …`, on one line, with so many changes."""
         old, new = self.names

@@ -38,6 +38,9 @@ class Verdict:
     def __bool__(self) -> bool:
         return self.status == "same"
 
+    def __str__(self) -> str:
+        return self.to_text()
+
     def to_text(self) -> str:
         """The verdict with its reason, the counterexample where there is one, and the notes."""
         shown = [] if self.counterexample is None else [self.counterexample.to_text()]

@@ -21,6 +21,7 @@ STEPS = 8
 FIXED_RUNS, CHANGING_RUNS = 5, 2
 SHAPES: tuple[tuple[tuple[int, ...], ...], ...] = (((4, 3), (5,)), ((4, 3), (3, 4)))  # the second where matrices are needed
 RELATIVE, NUDGE = 1e-7, 1e-12
+LARGEST = 1e30  # of a weight: beyond, powers and products overflow, in an order that algebra does not know
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,8 @@ def _run(a: Program, b: Program, shapes: Sequence[tuple[int, ...]], seed: int, c
     first, second, nudged = Walk(a, world), Walk(b, world), Walk(a, world, NUDGE)
     for number in range(STEPS):
         before = [cell.weights.copy() for cell in first.step.cells]
+        if any(np.any(np.isfinite(w) & (np.abs(w) > LARGEST)) for w in before):
+            return None
         left, right, near = first.go(number), second.go(number), nudged.go(number)
         for index, (x, y, z) in enumerate(zip(left, right, near, strict=True)):
             place = _parted(x, y, z, before[index % len(shapes)])
