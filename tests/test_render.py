@@ -10,6 +10,7 @@ import pytest
 from matplotlib.mathtext import MathTextParser
 
 from optlang import library
+from optlang.compare.comparison import difference
 from optlang.ir import Program
 from optlang.ops import OPS
 from optlang.printing.latex import at, symbol
@@ -78,6 +79,33 @@ def test_a_sign_stands_for_one_thing() -> None:
     assert r"\eta" in latex(adadagrad) and r"\mathrm{lr} \, g_{t}" in latex(adadagrad)
     assert "lr" not in signs(adadagrad) and signs(mezo)["lr"] == r"\eta"
     assert latex(mezo).count("normal") == 1 and latex(mezo).count("z") == 4
+
+
+def test_a_draw_inside_a_block_is_one_draw() -> None:
+    [sophia], [mezo] = programs("sophiah"), programs("mezo")
+    assert latex(sophia).count("rademacher") == 1 and r"x_{1} \, \left(\nabla^2\mathcal{L}\,x_{1}\right)" in latex(sophia)
+    assert difference(mezo, mezo).to_text().count("normal()") == 2  # once on each side
+
+
+def test_products_of_elements_are_told_from_those_of_matrices() -> None:
+    body = "a = (g*w) @ (g.T @ w)  b = 2*g*(w @ g.T @ w)  c = 2*w @ w.T  w' = w - a*mean(g) - b - c @ w - g*w"
+    assert equations(Rule(f"rule R {{ {body} }}").program) == [  # type: ignore[arg-type]
+        r"a = \left(g_{t} \odot w_{t-1}\right) \, {g_{t}}^{\top} \, w_{t-1}",
+        r"b = 2 \, g_{t} \odot \left(w_{t-1} \, {g_{t}}^{\top} \, w_{t-1}\right)",
+        r"c = 2 \, w_{t-1} \, {w_{t-1}}^{\top}",
+        r"w_{t} = w_{t-1} - a \, \operatorname{mean}\left(g_{t}\right) - b - c \, w_{t-1} - g_{t} \odot w_{t-1}",
+    ]  # fmt: skip
+    assert r"\odot" not in latex(Rule("adafactor").program)  # there are no others
+
+
+def test_a_remainder_shows_of_what() -> None:
+    assert r"\left(\left(t - 1\right) \bmod 3\right)" in latex(Rule("rule R { every 3 from 1 { w' = w - g } }").program)
+
+
+def test_the_card_of_a_route_has_the_settings_of_its_branches() -> None:
+    card = markdown(Rule("rule A { hyper lr = 1 w' = w - lr*g } route R { when rank == 2 use A(lr = 2) otherwise use A() }", "R").program)
+    heads = [line for line in card.splitlines() if line.startswith(("#", "`", "| `lr`"))]
+    assert heads == ["# R", "## A", "`when rank == 2`", "| `lr` | 2.0 |  |  |", "## A", "`otherwise`", "| `lr` | 1.0 |  |  |"]
 
 
 def test_brackets_only_where_they_are_needed() -> None:

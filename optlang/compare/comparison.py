@@ -52,7 +52,8 @@ class _Text:
         self.side = side
         self.own = {new: old for old, new in side.states.items()} | {point: name for name, point in side.points.items()}
         self.listed = definitions(side.program)
-        names = {side.cut[node]: name for name, node in reversed(self.listed) if node.args and name != "w'"}
+        named = [(name, node) for name, node in self.listed if (node.args or node.op == "random") and name != "w'"]
+        names = {side.cut[node]: name for name, node in reversed(named)}
         roots = [*side.equations.values(), *side.cut.values()]
         self.names = names | self._leaves(roots)
 

@@ -29,7 +29,7 @@ def definitions(program: Program) -> list[tuple[str, Node]]:
 
 
 def _shared(roots: Iterable[Node], named: set[Node]) -> list[Node]:
-    """Large expressions without a name that are used more than once."""
+    """Large expressions and draws without a name that are used more than once."""
     roots = list(roots)
     order = ir.walk(roots)
     uses = Counter(arg for node in order for arg in node.args)
@@ -37,7 +37,8 @@ def _shared(roots: Iterable[Node], named: set[Node]) -> list[Node]:
     found = []
     for node in order:
         sizes[node] = 1 + sum(1 if arg in named else sizes[arg] for arg in node.args)
-        if node.args and node not in named and ((uses[node] > 1 and sizes[node] >= LARGE) or sizes[node] > 80):
+        again = uses[node] > 1 and (sizes[node] >= LARGE or node.op == "random")  # a draw written twice would be two
+        if node not in named and (again or (node.args and sizes[node] > 80)):
             found.append(node)
             sizes[node] = 1
     return found
@@ -60,7 +61,8 @@ def texts(roots: Iterable[Node], names: Mapping[Node, str]) -> dict[Node, Piece]
 def definition(node: Node, names: Mapping[Node, str]) -> Piece:
     """An expression written out, even where it has a name itself."""
     pieces = texts([node], names)
-    return _written(node, tuple(pieces[arg] for arg in node.args)) if node.args else pieces[node]
+    written_out = node.args or node.op == "random"
+    return _written(node, tuple(pieces[arg] for arg in node.args)) if written_out else pieces[node]
 
 
 def _written(node: Node, args: tuple[Piece, ...]) -> Piece:

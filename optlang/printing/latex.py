@@ -50,10 +50,10 @@ def at(name: str, time: str) -> str:
 
 
 class Printer:
-    """Prints nodes; those in `names` by their name."""
+    """Prints nodes; those in `names` by their name. `matrices`: there are matrix products, so others are told from them."""
 
-    def __init__(self, names: Mapping[Node, str]) -> None:
-        self.names = names
+    def __init__(self, names: Mapping[Node, str], matrices: bool = False) -> None:
+        self.names, self.matrices = names, matrices
 
     def define(self, node: Node) -> str:
         """The expression itself, even where it has a name."""
@@ -87,7 +87,9 @@ class Printer:
             return rf"{{{self.text(node.args[0], ATOM)}}}^{{\top}}", 8
         if row.infix is not None:
             return self._infix(node, row.infix[1]), row.infix[1]
-        inside = [self.text(arg) for arg in node.args]
+        if node.op == "hvp":
+            return _filled(row.latex, [self.text(node.args[0], ATOM)]), PREFIX - 2
+        inside = [self.text(arg, PREFIX if node.op == "mod" else 0) for arg in node.args]
         if row.latex:
             return _filled(row.latex, inside), ATOM
         return rf"\operatorname{{{_upright(node.op)}}}\left({', '.join(inside)}\right)", ATOM
@@ -95,12 +97,22 @@ class Printer:
     def _infix(self, node: Node, precedence: int) -> str:
         left, right = node.args
         tighter = precedence + 1 if node.op in ("sub", "lt", "le", "gt", "ge", "eq", "ne") else precedence
-        first, second = self.text(left, precedence), self.text(right, tighter)
+        first = self.text(left, precedence + self._mixed(node, left))
+        second = self.text(right, max(tighter, precedence + self._mixed(node, right)))
         numbers = node.op == "mul" and second[:1].isdigit()
-        sign = r"\cdot" if numbers else INFIX[node.op]
+        sign = r"\cdot" if numbers else r"\odot" if self._elementwise(node) else INFIX[node.op]
         if second.startswith("-"):  # two signs never stand side by side
             second = rf"\left({second}\right)"
         return f"{first} {sign} {second}"
+
+    def _elementwise(self, node: Node) -> bool:
+        """Whether a product of elements could be read as one of matrices."""
+        arrays = (arg.type.extent.level == "array" and str(arg.type.extent) != "matrix" for arg in node.args)
+        return self.matrices and node.op == "mul" and all(arrays)
+
+    def _mixed(self, node: Node, operand: Node) -> bool:
+        """Whether a product of one kind stands in one of the other."""
+        return {node.op, operand.op} == {"mul", "matmul"} and (self._elementwise(node) or self._elementwise(operand))
 
     def _norm(self, mean: Node) -> str:
         """Roots of sums and means of squares."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 
 from optlang import ir
 from optlang.ir import Node, Predicate, Program, Routing
-from optlang.ops import CALLS
 from optlang.printing.equations import definitions, large
 from optlang.printing.latex import WORDS, Printer, at, symbol
 
@@ -19,7 +20,7 @@ def equations(program: Program) -> list[str]:
     known = signs(program)
     clashing = [node for node in ir.walk(program.roots()) if node.op == "hyper" and node.value in WORDS and node.value not in known]
     names: dict[Node, str] = {node: rf"\mathrm{{{node.value}}}" for node in clashing}
-    printer = Printer(names)
+    printer = Printer(names, program.uses("matmul"))
     written = []
     for name, node in lines:
         named = bool(node.args) or node.op == "random"  # a draw has no operands, and is one draw wherever its name stands
@@ -100,15 +101,21 @@ def _inner(p: Predicate) -> str:
 
 def markdown(what: Program | Routing) -> str:
     """A card: source, equations, hypers with range and meaning, states, extra passes over the model."""
-    if isinstance(what, Routing):
-        parts = [f"**{_when(case.condition)}** {case.program.name}{_settings(case)}\n\n{markdown(case.program)}" for case in what.cases]
-        return f"# {what.name}\n\n{_escaped(what.doc)}\n\n" + "\n".join(parts)
-    parts = [f"# {what.name}", _escaped(what.doc), f"$$\n{latex(what)}\n$$", _hypers(what), _states(what), _asks(what)]
+    parts = [f"# {what.name}", _escaped(what.doc)]
+    if isinstance(what, Program):
+        parts += _body(what, {})
+    else:
+        for case in what.cases:
+            head = [f"## {case.program.name}", f"`{_when(case.condition)}`", _escaped(case.program.doc)]
+            parts += [*head, *_body(case.program, case.settings)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _settings(case: ir.Case) -> str:
-    return f" ({', '.join(f'{k} = {v:g}' for k, v in case.settings.items())})" if case.settings else ""
+def _body(program: Program, given: Mapping[str, float]) -> list[str]:
+    """What a card says below its head. `given` are the defaults that a route has for its branch."""
+    asks = asked(program)
+    note = f"Asks the model for {asks} in a step; `step` needs a closure." if asks else ""
+    return [f"$$\n{latex(program)}\n$$", _hypers(program, given), _states(program), note]
 
 
 def _escaped(text: str) -> str:
@@ -116,10 +123,10 @@ def _escaped(text: str) -> str:
     return "".join(f"\\{c}" if c in r"\`*_{}[]<>#|$" else c for c in " ".join(text.split()))
 
 
-def _hypers(program: Program) -> str:
+def _hypers(program: Program, given: Mapping[str, float]) -> str:
     if not program.hypers:
         return ""
-    rows = [f"| `{h.name}` | {h.default} | {h.bounds or ''} | {_escaped(h.doc)} |" for h in program.hypers]
+    rows = [f"| `{h.name}` | {given.get(h.name, h.default)} | {h.bounds or ''} | {_escaped(h.doc)} |" for h in program.hypers]
     return "\n".join(["| hyper | default | range | meaning |", "|---|---|---|---|", *rows])
 
 
@@ -130,10 +137,11 @@ def _states(program: Program) -> str:
     return f"Keeps {'; '.join(shown)}."
 
 
-def _asks(program: Program) -> str:
-    nodes = ir.walk(program.roots())
-    asks = [f"{sum(n.op == op for n in nodes)} {what}" for op, what in CALLS.items() if any(n.op == op for n in nodes)]
-    return f"Asks the model for {' and '.join(asks)} in a step; `step` needs a closure." if asks else ""
+def asked(program: Program) -> str:
+    """What a step asks of the model besides its gradient, in words; empty for most rules."""
+    words = {"grad": ("more gradient", "s"), "hvp": ("Hessian-vector product", "s"), "loss_at": ("more loss", "es")}
+    counts = Counter(node.op for node in ir.walk(program.roots()))
+    return " and ".join(f"{counts[op]} {one}{more * (counts[op] > 1)}" for op, (one, more) in words.items() if counts[op])
 
 
 # ------------------------------------------------------------------------------------------- the graph, both ways
