@@ -284,14 +284,23 @@ def test_checkpoints_of_other_optimizers_go_on_with_our_rule(other: str) -> None
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
 
 
+def test_a_rule_with_fewer_settings_is_another_rule_first_of_all() -> None:
+    saved = stepped(library.find("lion").text)
+    optimizer: Any = optlang.load("adamw")(parameters())
+    with pytest.raises(ValueError, match="group 0: saved by another rule") as problem:
+        optimizer.load_state_dict(saved)
+    assert "    - rule Lion {\n    + rule AdamW {\n" in str(problem.value)
+    assert str(problem.value).endswith("group 0: lacks eps")
+
+
 @pytest.mark.parametrize(
     ("name", "theirs", "settings", "words"),
     [
         ("adamw", torch.optim.Adam, {"weight_decay": 0.1}, "saved with decoupled_weight_decay=False, but AdamW takes the steps of"),
         ("momentum", torch.optim.SGD, {"momentum": 0.9, "dampening": 0.5}, "group 0: saved with dampening=0.5"),
         ("momentum", torch.optim.SGD, {"momentum": 0.9, "nesterov": True}, "group 0: saved with nesterov=True"),
-        ("sgd", torch.optim.SGD, {"momentum": 0.9}, "a: has momentum_buffer, which SGD does not keep"),
-        ("adamw", torch.optim.AdamW, {"amsgrad": True}, "max_exp_avg_sq"),
+        ("sgd", torch.optim.SGD, {"momentum": 0.9}, "saved with momentum=0.9, but SGD takes the steps of momentum=0"),
+        ("adamw", torch.optim.AdamW, {"amsgrad": True}, "saved with amsgrad=True, but AdamW takes the steps of amsgrad=False"),
         ("lion", torch.optim.AdamW, {}, "a: lacks m"),
         ("adabelief", torch.optim.AdamW, {}, "a: has exp_avg, exp_avg_sq, which AdaBelief does not keep"),
         ("muonwithadamw", torch.optim.AdamW, {}, "1 parameter groups, the optimizer 2"),

@@ -34,17 +34,15 @@ def check(optimizer: Grouped, state_dict: Any) -> None:
     name = type(optimizer).__name__
     if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= set(state_dict):
         raise ValueError(f"this is not a state dict of {name}: it needs the entries `state` and `param_groups`")
-    problems = _group_problems(optimizer, state_dict["param_groups"]) or _rule_problems(optimizer, state_dict)
-    if not problems:
-        problems = _state_problems(optimizer, state_dict)
-    if problems:
+    mine, saved = optimizer.param_groups, state_dict["param_groups"]
+    problems = _count_problems(mine, saved) or [*_rule_problems(optimizer, state_dict), *_setting_problems(optimizer, saved)]
+    if problems := problems or _moved(mine, saved) or _state_problems(optimizer, state_dict):
         shown = "\n".join(f"  {problem}" for problem in problems[:12])
         more = f"\n  … and {len(problems) - 12} more" if len(problems) > 12 else ""
         raise ValueError(f"this state dict does not fit {name}; nothing was loaded:\n{shown}{more}")
 
 
-def _group_problems(optimizer: Grouped, saved: Any) -> list[str]:
-    mine = optimizer.param_groups
+def _count_problems(mine: list[Group], saved: Any) -> list[str]:
     if not isinstance(saved, list) or len(saved) != len(mine):
         count = len(saved) if isinstance(saved, list) else "no"
         return [f"it has {count} parameter groups, the optimizer {len(mine)}"]
@@ -53,7 +51,12 @@ def _group_problems(optimizer: Grouped, saved: Any) -> list[str]:
         count = len(other.get("params", ())) if isinstance(other, Mapping) else "no"
         if count != len(group["params"]):
             problems.append(f"group {number}: {count} parameters, the optimizer has {len(group['params'])}")
-            continue
+    return problems
+
+
+def _setting_problems(optimizer: Grouped, saved: list[Group]) -> list[str]:
+    problems = []
+    for number, (group, other) in enumerate(zip(optimizer.param_groups, saved, strict=True)):
         case = optimizer.case_of(group)
         if other.get("rule", case.label) != case.label:
             problems.append(f"group {number}: saved by rule {other.get('rule')}, here it is {case.label}")
@@ -67,7 +70,7 @@ def _group_problems(optimizer: Grouped, saved: Any) -> list[str]:
             case.settings.read(settings, "")
         except (TypeError, ValueError) as problem:
             problems.append(f"group {number}: {problem}")
-    return problems or _moved(mine, saved)
+    return problems
 
 
 def _rule_problems(optimizer: Grouped, state_dict: Mapping[str, Any]) -> list[str]:

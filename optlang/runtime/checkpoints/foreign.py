@@ -61,11 +61,14 @@ def converted(case: Case, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises ValueError where it was made with settings with which the other optimizer takes other steps.
     """
     states = {key: _flat(state) for key, state in state_dict["state"].items()}
-    found = [o for o in ORIGINS if o.rule == case.program.name and _takes(o, states)]
-    if not found or not _is_of_the_library(case.program):
+    named = [o for o in ORIGINS if o.rule == case.program.name]
+    if not named or not _is_of_the_library(case.program):
         return state_dict
-    if problems := _problems(found[0], state_dict["param_groups"]):
+    found = [o for o in named if _takes(o, states)]
+    if problems := _problems((found or named)[0], state_dict["param_groups"]):
         raise ValueError(f"this state dict does not fit {case.program.name}; nothing was loaded:\n{problems}")
+    if not found:
+        return state_dict
     wanted = {*case.settings.group_defaults(), "params", "param_names", "maximize", *OF_SCHEDULERS}
     groups = [{key: value for key, value in group.items() if key in wanted} for group in state_dict["param_groups"]]
     of = {key: group for group in state_dict["param_groups"] for key in group["params"]}
