@@ -140,6 +140,13 @@ def every_rule(world: int, rules: Sequence[str] = ()) -> dict[str, dict[str, Any
     return found
 
 
+def module_of(rule: str) -> dict[str, Any]:
+    """What the generated module of a rule defines."""
+    space: dict[str, Any] = {"__name__": f"module_of_{rule}"}
+    exec(compile(optlang.build(rule), space["__name__"], "exec"), space)
+    return space
+
+
 def every_module(world: int, rules: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """The generated modules of rules, beside one process: torch's DTensors do the work, parameters are gathered, or they are refused."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -150,8 +157,7 @@ def every_module(world: int, rules: Sequence[str] = ()) -> dict[str, dict[str, A
     for place, rule in enumerate(rules or MODULES):
         name = optlang.Rule(rule).name
         params = {name: spread(p).requires_grad_() for name, p in start(rule).items()}
-        space: dict[str, Any] = {"__name__": f"module_of_{name}"}
-        exec(compile(optlang.build(rule), space["__name__"], "exec"), space)
+        space = module_of(rule)
         try:
             optimizer = space[name](list(params.items()))
         except ValueError as problem:
@@ -529,9 +535,41 @@ def hessians_and_losses(world: int) -> None:
         assert torch.equal(getattr(p, "_local_tensor", p), getattr(q, "_local_tensor", q))
 
 
+def passes_without_backward(world: int) -> None:
+    """FSDP2 keeps what it gathered until a backward pass: evaluation and questions for a loss have none."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    def model() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+
+    def train(net: nn.Module, make: Any, data: Tensor, test: Tensor) -> Tensor:
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = (net(data) ** 2).mean()
+            loss.backward()
+            return loss  # type: ignore[no-any-return]
+
+        optimizer, found = make(list(net.named_parameters()), lr=0.1), []
+        for _ in range(4):
+            optimizer.step(closure)
+            getattr(optimizer, "eval", int)()
+            with torch.no_grad():
+                found.append((net(test) ** 2).mean())
+            getattr(optimizer, "train", int)()
+        return torch.stack(found)
+
+    data, test = some(4 * world, 6), some(8, 6, seed=1)
+    mesh, mine = init_device_mesh("cpu", (world,)), data[4 * distributed.get_rank() :][:4]
+    for make in (load("mezo"), load("schedulefreeadamw"), module_of("schedulefreeadamw")["ScheduleFreeAdamW"]):
+        wanted = train(model(), make, data, test)
+        torch.testing.assert_close(train(fully_shard(model(), mesh=mesh), make, mine, test), wanted, rtol=1e-5, atol=1e-6)
+
+
 TASKS = {f.__name__: f for f in (
     every_rule, every_module, overflows, loaded_from_one_process, descriptions, evaluation, other_meshes, models, tensor_parallel,
-    there_and_back, refusals, copies_that_disagree, hessians_and_losses,
+    there_and_back, passes_without_backward, refusals, copies_that_disagree, hessians_and_losses,
 )}  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------- the processes

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from optlang.runtime.checkpoints.checkpoint import COUNT, TRAINING
+from optlang.runtime.distributed.processes import show
 from optlang.runtime.distributed.sharded import put
 from optlang.runtime.groups.parameters import real
 from optlang.runtime.optimizer import RuleOptimizer
@@ -29,6 +30,7 @@ class Evaluating(RuleOptimizer):
                 cell.state[TRAINING] = cell.weights.detach().clone()
                 cell.weights.copy_(value)
             self._put_back(cells)
+        show(self.stepped)
 
     @torch.no_grad()
     def train(self, mode: bool = True) -> None:
@@ -39,6 +41,7 @@ class Evaluating(RuleOptimizer):
         for parameter, state in self.state.items():
             if isinstance(parameter, Tensor) and TRAINING in state:
                 put(real(parameter), state.pop(TRAINING))
+        show(self.stepped)
 
     def _evaluates(self) -> bool:
         return any(TRAINING in state for parameter, state in self.state.items() if isinstance(parameter, Tensor))

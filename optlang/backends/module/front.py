@@ -10,6 +10,7 @@ from optlang.backends.module.methods import (
     ATTRIBUTE,
     CLOSURE,
     EVAL,
+    SHOW,
     attributes,
     input_lines,
     load_lines,
@@ -174,7 +175,8 @@ def _fingerprint(classes: Sequence[str]) -> Lines:
 
 
 def _eval(evaluated: Sequence[str]) -> Lines:
-    return ["@torch.no_grad()", *EVAL, *(f"    {cls}._evaluate(self, self._groups({quoted(cls)}))" for cls in evaluated)]
+    calls = [f"{cls}._evaluate(self, self._groups({quoted(cls)}))" for cls in evaluated]
+    return ["@torch.no_grad()", *EVAL, *indented([*calls, SHOW])]
 
 
 def _step(routing: Routing, writers: Sequence[Writer]) -> Lines:

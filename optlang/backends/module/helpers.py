@@ -293,6 +293,16 @@ def _same_batch(optimizer: Optimizer, random_state: Any) -> Iterator[None]:
         for p, gradient in zip(params, gradients):
             p.grad = gradient
 ''',
+    "_show": '''
+def _show(params: Iterable[torch.Tensor]) -> None:
+    """Lets models see what was written into parameters: FSDP2 keeps what it gathered for a pass until one backward."""
+    if any(hasattr(p, "device_mesh") for p in params):
+        from torch.distributed import _composable_state, fsdp
+
+        for module in list(getattr(_composable_state, "_module_state_mapping", ())):
+            if isinstance(module, fsdp.FSDPModule):
+                module.reshard()
+''',
     "_gradients": '''
 def _gradients(
     optimizer: Optimizer, closure: Callable[[], Any], params: list[torch.Tensor], points: Iterable[Any], random_state: Any,

@@ -16,6 +16,7 @@ EVAL = [
     "def eval(self) -> None:",
     '    """Puts the weights to evaluate with into the model; call `train` before the next step."""',
 ]
+SHOW = '_show(param for group in self.param_groups for param in group["params"])'
 OPTIONS = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}  # in torch's order
 BESIDE_BETAS = [
     '        if len(group.get("betas", ())) == 1:',
@@ -50,6 +51,7 @@ def train_lines() -> Lines:
         "    for param, state in self.state.items():",
         f'        if "{TRAINING}" in state:',
         f'            param.copy_(state.pop("{TRAINING}"))',
+        f"    {SHOW}",
     ]
 
 

@@ -12,6 +12,7 @@ from optlang.backends.module.methods import (
     ATTRIBUTE,
     CLOSURE,
     EVAL,
+    SHOW,
     TRAINING,
     attributes,
     fingerprint_lines,
@@ -247,8 +248,8 @@ class Writer:
         if not any("dtype" in line for line in body):
             inner = [line for line in inner if not line.startswith("dtype")]
         in_group = [*update.settings(inner), 'for param in group["params"]:', *indented(inner)]
-        head, groups = (EVAL, "self.param_groups") if self.role == "alone" else (EVAL_OF_ROUTE, "groups")
-        return ["@torch.no_grad()", *head, f"    for group in {groups}:", *indented(in_group, 2)]
+        head, groups, end = (EVAL, "self.param_groups", [SHOW]) if self.role == "alone" else (EVAL_OF_ROUTE, "groups", [])
+        return ["@torch.no_grad()", *head, f"    for group in {groups}:", *indented(in_group, 2), *indented(end)]
 
 
 def _kind(h: Hyper) -> str:

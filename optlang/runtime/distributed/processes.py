@@ -69,6 +69,21 @@ def mean_of(loss: Any, parameters: Iterable[Any], models: Sequence[Any]) -> Any:
     return found
 
 
+def modules_of_fsdp() -> list[Any]:
+    """Those whose parameters FSDP2 gathers; none where torch does not tell."""
+    from torch.distributed import _composable_state, fsdp  # noqa: PLC0415 - only where there are such parameters
+
+    return [m for m in getattr(_composable_state, "_module_state_mapping", ()) if isinstance(m, fsdp.FSDPModule)]
+
+
+def show(parameters: Iterable[Any]) -> None:
+    """Lets models see what was written into parameters. FSDP2 keeps what it gathered for a pass until one backward, and there was none
+    if the pass was to compute a loss alone, or to evaluate."""
+    if any(hasattr(p, "device_mesh") for p in parameters):
+        for module in modules_of_fsdp():
+            module.reshard()
+
+
 def watched(apart: bool = False) -> AbstractContextManager[list[Any]]:
     """Gives the models of DistributedDataParallel that are called in here. `apart`: each process keeps its own gradients, which
     can be differentiated again; averages in place cannot."""

@@ -18,7 +18,7 @@ from torch import Tensor
 from optlang import ir
 from optlang.ir import Program
 from optlang.ops import OPS
-from optlang.runtime.distributed.processes import Spread, first_place
+from optlang.runtime.distributed.processes import Spread, first_place, modules_of_fsdp
 from optlang.runtime.facts import facts_of, reached
 from optlang.runtime.steps.batch import Batch
 from optlang.types import ELEMENT, needs_matrix
@@ -72,10 +72,7 @@ def refuses(parameter: Tensor, asks: Set[str], differentiable: bool, plain: bool
 
 def is_of_fsdp(parameter: Any) -> bool:
     """Whether FSDP2 gathers it and hands out its gradients. What torch does not tell here shows in the first step."""
-    from torch.distributed import _composable_state, fsdp  # noqa: PLC0415 - only where there are such parameters
-
-    modules: list[Any] = [m for m in getattr(_composable_state, "_module_state_mapping", ()) if isinstance(m, fsdp.FSDPModule)]
-    return any(p is parameter for module in modules for p in module.parameters())
+    return any(p is parameter for module in modules_of_fsdp() for p in module.parameters())
 
 
 def agree(mesh: Any, what: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optlang.runtime.distributed.processes import averaged, watched
+from optlang.runtime.distributed.processes import averaged, show, watched
 from optlang.runtime.surroundings import NOTHING, autocasting, has_modes
 
 Closure = Callable[[], Any]
@@ -147,6 +147,7 @@ def _write(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     with torch.no_grad():
         for p, value in zip(parameters, values, strict=True):
             p.copy_(value if isinstance(value, Tensor) else torch.as_tensor(value))
+    show(parameters)
 
 
 def _random_state() -> Random:
