@@ -156,10 +156,18 @@ class OptError(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The closest known name, whatever its case, or an empty string. Of very many only some that begin alike are looked at."""
+    """The closest known name, whatever its case, or an empty string. Of very many only some that begin alike are looked at.
+
+    The setting of a called rule is nearest to its own name, `a.lr` to `lr`. A word of three letters has little to be like: half of
+    it may differ, but not the first letter.
+    """
     by_lower = {k.lower(): k for k in known if k != name}
     likely: Iterable[str] = by_lower
+    if dotted := next((k for k in by_lower if name and k.endswith(f".{name.lower()}")), ""):
+        return by_lower[dotted]
     if len(by_lower) > MOST_COMPARED:
         likely = islice((k for k in by_lower if k[:1] == name[:1].lower() and abs(len(k) - len(name)) <= 2), MOST_COMPARED)
-    found = difflib.get_close_matches(name[:80].lower(), likely, n=1, cutoff=0.6)
+    short = len(name) <= 3
+    likely = [k for k in likely if k[:1] == name[:1].lower()] if short else likely
+    found = difflib.get_close_matches(name[:80].lower(), likely, n=1, cutoff=0.6 if short else 0.7)
     return by_lower[found[0]] if found else ""

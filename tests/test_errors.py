@@ -80,9 +80,12 @@ def test_error_carries_its_findings_through_pickle() -> None:
     assert str(error).count("error[N02]") == 2
 
 
-@pytest.mark.parametrize(("name", "near"), [("bta1", "beta1"), ("beta", "beta1"), ("xyz", ""), ("", ""), ("b" * 100_000, "")])
+@pytest.mark.parametrize(("name", "near"), [
+    ("bta1", "beta1"), ("beta", "beta1"), ("l", "lr"), ("Lr", "lr"), ("eps", "inner.eps"), ("xyz", ""), ("er", ""), ("prod", ""),
+    ("", ""), ("b" * 100_000, ""),
+])  # fmt: skip
 def test_did_you_mean(name: str, near: str) -> None:
-    assert did_you_mean(name, ["beta1", "lr", "momentum"]) == near
+    assert did_you_mean(name, ["beta1", "lr", "momentum", "inner.eps", "round"]) == near
 
 
 def test_source_lines() -> None:

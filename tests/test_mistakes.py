@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from typing import Any
 
 import pytest
 
 from optlang.errors import Diagnostic, Source
+from optlang.front.foreign import SAID_HERE
 from optlang.front.parser import parse
 from optlang.lower import check
 from optlang.resources import folder
@@ -41,6 +43,18 @@ def test_fix_mends(row: dict[str, Any]) -> None:
             mended = text[: span.start] + found.fix.text + text[span.end :]
             again = [d for d in findings(mended) if d.code == found.code and d.span.start <= span.start]
             assert again == [], mended
+
+
+NUMBERS = dict.fromkeys(["p", "q", "beta", "low", "high", "limit"], "0.5") | dict.fromkeys(["a", "b", "c", "x", "y", "m"], "g")
+
+
+@pytest.mark.parametrize("text", sorted({*SAID_HERE.values()} - {"rows, cols or numel"}))
+def test_what_is_said_instead_is_right(text: str) -> None:
+    """Every form that advice about a function of another library gives can be written. Shapes and kinds are those of its values."""
+    written, _, module = text.partition("` of `")
+    filled = re.sub(r"\b[a-z]+\b(?!\()", lambda name: NUMBERS.get(name[0], name[0]), written)
+    head = f"from {module} import {written.partition('(')[0]} " if module else ""
+    assert [d for d in findings(f"{head}rule A {{ u = {filled} w' = w - g }}") if not d.code.startswith("T")] == []
 
 
 def test_there_are_many_and_of_every_kind() -> None:

@@ -89,7 +89,24 @@ SAID_HERE: dict[str, str] = {
     "size": "rows, cols or numel", "shape": "rows, cols or numel", "numel": "numel", "ndim": "rank", "dim": "rank",
     "square": "x^2", "sgn": "sign(x)", "arctan2": "atan2(y, x)", "remainder": "mod(a, b)", "fmod": "mod(a, b)",
     "svd": "orthogonalize(x)` of `std", "qr": "orthonormal(x)", "eigh": "eigenvectors(x)", "inv": "inverse(x)",
+    "ln": "log(x)", "log_e": "log(x)", "exp10": "10^x", "trunc": "sign(x)*floor(abs(x))", "hypot": "sqrt(a^2 + b^2)",
+    "heaviside": "where(x > 0, 1, 0)", "copysign": "abs(a)*sign(b)", "softmax": "exp(x)/sum(exp(x))", "isinf": "abs(x) == inf",
+    "avg": "mean(x)", "average": "mean(x)", "variance": "var(x)", "stdev": "std(x)", "len": "count(x)", "trace": "sum(eye(rows)*x)",
+    "l2norm": "norm(x)", "norm2": "norm(x)", "frobenius": "norm(x)", "l1norm": "sum(abs(x))", "linf": "max(abs(x))",
+    "any": "max(where(c, 1, 0)) > 0", "all": "min(where(c, 1, 0)) > 0", "logical_and": "a and b", "logical_or": "a or b",
+    "logical_not": "not c", "ifelse": "where(c, a, b)", "if_else": "where(c, a, b)", "select": "where(c, a, b)", "cond": "where(c, a, b)",
+    "random": "uniform()", "gauss": "normal()", "noise": "normal()", "bernoulli": "where(uniform() < p, 1, 0)",
+    "dropout": "where(uniform() < p, 0, x)", "hessian": "hvp(x)", "diag": "eye(rows)*x", "eig": "eigenvectors(x)",
+    "bias_correction": "debias(m, beta)` of `std",
+    **dict.fromkeys(["clip_by_global_norm", "clip_grad_norm", "clip_grad_norm_", "clip_norm"], "clip_global(x, limit)` of `std"),
     "normalize": "x/norm(x)", "outer": "a*b", "median": "quantile(x, 0.5)", "percentile": "quantile(x, q)", "quantile": "quantile(x, q)",
+}  # fmt: skip
+
+# what other libraries have and no expression here does -> what to do
+NOT_HERE: dict[str, str] = {
+    **dict.fromkeys(["argmax", "argmin", "argsort", "sort", "topk", "cumsum", "cumprod"],
+                    "values have no places and no order here: a threshold is `quantile(x, q)`, the largest `max(x)`"),
+    **dict.fromkeys(["prod", "product"], "there is no product of all values; of positive ones it is `exp(sum(log(x)))`"),
 }  # fmt: skip
 
 # words that begin statements elsewhere -> (the keyword that is meant, or empty; what to do)
@@ -141,5 +158,6 @@ GIVEN: dict[str, str] = {
     **dict.fromkeys(WEIGHTS, "the parameter is called `w`"),
     **dict.fromkeys(["step", "steps", "iter", "iteration"], "the number of the step is `t`"),
     "π": "it is written `pi`",
+    **dict.fromkeys(["True", "False"], "truth values are `true` and `false`"),
 }  # fmt: skip
 TERNARY = frozenset(["if", "for", "lambda", "is"])

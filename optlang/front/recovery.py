@@ -144,7 +144,7 @@ class Reader:
         brace = next((k for k in range(index, after) if self.lexemes[k].type == "LBRACE"), after)
         if "LBRACE" in trouble.wants and brace < after:
             return brace
-        return after if self.complete() else self.salvage(after)
+        return after if self.complete() and not advice.spoils else self.salvage(after)
 
     def report(self, found: Diagnostic) -> None:
         """One finding for one place: what the scanner has said is not said again."""

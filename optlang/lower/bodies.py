@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from optlang import ir, ops
 from optlang.errors import Span
 from optlang.front import syntax
+from optlang.front.foreign import WEIGHTS as MEANT_AS_W
 from optlang.lower import declarations
 from optlang.lower.blocks import guard_of
 from optlang.lower.context import Value
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Conditions = tuple[tuple[Value, bool], ...]  # of the blocks around, outermost first; whether it is the `else` side
 NEW_WEIGHTS = ("w", True)
+MEANT_AS_NEW = frozenset(["w_t", "w_new", "w_next", "wt", "new_w", "next_w", "w_1", "w1"])
 GIVEN = ("w", "g", "t")
 WEIGHTS = Type("real", ELEMENT)
 
@@ -155,10 +157,18 @@ def fits(frame: Frame, value: ir.Node, wanted: Type, name: str, key: tuple[str, 
 # -------------------------------------------------------------------------------------- what a rule gives besides
 
 
+def _instead(frame: Frame) -> str:
+    """Where papers write `w_t` or `w_new` for the new weights, that is said."""
+    meant = next((name for name, primed in frame.equations if not primed and name in MEANT_AS_NEW), None)
+    return f"`{meant}` is a name like any other: write `w' = …`" if meant else "write `w' = w - lr*g`, or whatever the update is"
+
+
 def _new_weights(frame: Frame, rule: syntax.Rule) -> Value:
     if NEW_WEIGHTS not in frame.equations and NEW_WEIGHTS not in frame.blocks:
+        if frame.poisoned & {"w", *MEANT_AS_W} - {"x"}:  # said where it stands
+            return None
         frame.report("R01", f"the rule `{rule.name}` does not say what `w'` is", rule.name_span, "no equation for w'",
-                     "write `w' = w - lr*g`, or whatever the update is")  # fmt: skip
+                     _instead(frame))  # fmt: skip
         return None
     value = _shaped_as(frame.value(NEW_WEIGHTS, rule.name_span), WEIGHTS)
     return value if value is not None and fits(frame, value, WEIGHTS, "w", NEW_WEIGHTS) else None

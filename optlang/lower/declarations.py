@@ -40,7 +40,9 @@ def enter(frame: Frame, body: Body, given: Mapping[str, Value]) -> None:
 def _refuse_taken(frame: Frame, kind: str, name: str, span: Span, taken: Sequence[str]) -> None:
     """Names that would meet those of the optimizer; below the top level names are dotted and meet nothing."""
     if name in taken and not frame.prefix and not frame.is_def:
-        frame.report("N04", f"a {kind} cannot be called `{name}`", span, "every optimizer has one of its own", "choose another name")
+        pair = "declare `hyper beta1` and `hyper beta2`; the optimizer then takes `betas = (…, …)`"
+        help_ = pair if name == "betas" else "choose another name"
+        frame.report("N04", f"a {kind} cannot be called `{name}`", span, "every optimizer has one of its own", help_)
 
 
 # --------------------------------------------------------------------------------------------------------- hypers

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from optlang import ir, ops
 from optlang.errors import Source, Span
 from optlang.front import syntax
+from optlang.front.foreign import WEIGHTS
 from optlang.lower import blocks, calls, expressions, unknown
 from optlang.lower.context import Context, Table, Value
 from optlang.lower.modules import RESERVED, Module, every_part, expressions_of
@@ -196,9 +197,13 @@ class Frame:
             return True
         if self.is_poisoned(target.id):
             return False
+        help_ = f"write `{target.id} = …`, or declare `state {target.id} = 0`"
+        if target.id in RESERVED or target.id in ops.BUILTINS:
+            help_ = GIVEN.get(target.id, "choose another name")
+        elif target.id in WEIGHTS - {"x"}:  # which is rather a value in between
+            help_ = f"the parameter is called `w`, so its new value is `w'`; memory is declared, `state {target.id} = 0`"
         self.report("N06", f"`{target.id}'` has no state: `{target.id}` is not declared with `state`", target.span,
-                    "a prime means the new value of a state",
-                    f"write `{target.id} = …`, or declare `state {target.id} = 0`")  # fmt: skip
+                    "a prime means the new value of a state", help_)  # fmt: skip
         self.poisoned.add(target.id)
         return False
 
@@ -211,6 +216,7 @@ class Frame:
     def may_define(self, name: str, span: Span) -> bool:
         """Whether a new name may be introduced; reports where not."""
         if name in RESERVED or name in ops.BUILTINS:
+            self.poisoned.update({name} & {"w"})  # `w = …` is what should have been `w'`
             what = "reserved" if name in RESERVED else "the name of a builtin"
             self.report("N04", f"`{name}` is {what} and cannot be defined again", span, "", GIVEN.get(name, "choose another name"))
             return False

@@ -9,7 +9,7 @@ from functools import cache
 from optlang import library, ops
 from optlang.errors import MOST_FINDINGS, Diagnostic, OptError, Source, Span, did_you_mean
 from optlang.front import parser, syntax
-from optlang.front.foreign import LIBRARIES, SAID_HERE
+from optlang.front.foreign import LIBRARIES, NOT_HERE, SAID_HERE
 
 Definition = syntax.Rule | syntax.Def | syntax.Route
 
@@ -130,6 +130,8 @@ def advice_about(name: str, module: Module) -> str:
         return f"`{wanted}` is a rule of the library: begin the file with `from {wanted.lower()} import {wanted}`"
     if name in SAID_HERE:
         return f"write `{SAID_HERE[name]}`"
+    if name in NOT_HERE:
+        return NOT_HERE[name]
     if near := did_you_mean(name, [*ops.BUILTINS, *module.names(syntax.Rule, syntax.Def), *standard_names()]):
         return f"did you mean `{near}`?"
     return "define it, or import it with `from FILE import NAME`"

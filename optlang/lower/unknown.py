@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from optlang import ops
 from optlang.errors import did_you_mean
 from optlang.front import syntax
-from optlang.front.foreign import GIVEN
+from optlang.front.foreign import GIVEN, SAID_HERE
 from optlang.lower import tables
 
 if TYPE_CHECKING:
@@ -57,8 +57,13 @@ def _advice(frame: Frame, name: str) -> str:
     if name in ops.BUILTINS or frame.module.find(name) is not None:
         return f"`{name}` is a function: call it, as in `{name}(x)`"
     known = _known_names(frame)
-    near = _of_a_step(frame, name) or _product(name, known) or did_you_mean(name, known)
-    return f"did you mean `{near}`?" if near else "define it, or declare it with `hyper` or `input`"
+    if near := _of_a_step(frame, name) or _product(name, known) or did_you_mean(name, known):
+        return f"did you mean `{near}`?"
+    if name in SAID_HERE:
+        return f"write `{SAID_HERE[name]}`"
+    if frame.is_def:
+        return f"a function sees its parameters, `w`, `g` and `t`: give it `{name}` as one more parameter"
+    return "define it, or declare it with `hyper`, `state` or `input`"
 
 
 def _of_a_step(frame: Frame, name: str) -> str:

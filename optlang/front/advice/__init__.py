@@ -60,15 +60,15 @@ def _unexpected(x: Trouble) -> Advice:
         signs = {"EQUAL": "`=`", "LBRACE": "`{`", "RPAR": "`)`", "COMMA": "`,`", "LPAR": "`(`", "USE": "`use`", "RSQB": "`]`"}
         wanted = " or ".join([text for name, text in signs.items() if name in x.wants]) or ("a name" if "NAME" in x.wants else "")
     else:
-        wanted = {"item": "`rule`, `def`, `route` or `from`", "branch": "`when`, `otherwise` or `}`"}.get(
-            "item" if not x.open else x.place, "a statement or `}`")  # fmt: skip
+        inside = "`when`, `otherwise` or `}`" if "OTHERWISE" in x.wants else "a statement or `}`"
+        wanted = inside if x.open else "`rule`, `def`, `route` or `from`"
     return Advice(x.say("S01", f"{shown(x.here)} is not expected here", f"expected {wanted}" if wanted else ""))
 
 
 PATTERNS: tuple[Callable[[Trouble], Advice | None], ...] = (
     brackets.unclosed, brackets.open_brace, brackets.closes_nothing, words.else_if, words.side_by_side,
     words.unknown_statement, words.ternary, words.keyword_as_name, forms.separator, forms.arrow, forms.hyper,
-    equations.index, equations.equal_signs, equations.dangling, brackets.wrong_bracket, forms.per, forms.state,
+    equations.index, equations.equal_signs, equations.dangling, brackets.wrong_bracket, forms.per, forms.input_, forms.state,
     forms.nameless, equations.missing_operator, forms.definition, forms.route, forms.block, forms.misplaced,
     forms.import_, forms.value_alone, texts, stray,
 )  # fmt: skip

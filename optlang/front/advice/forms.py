@@ -59,6 +59,15 @@ def hyper(x: Trouble) -> Advice | None:
     return None
 
 
+def input_(x: Trouble) -> Advice | None:
+    """`input x = 3`."""
+    if x.first.type != "INPUT" or x.here.type != "EQUAL" or x.has("EQUAL"):
+        return None
+    name = x.lexemes[x.start + 1].text
+    help_ = f"the training loop gives it, `optimizer.inputs[\"{name}\"]`; a setting with a default is `hyper {name} = …`"
+    return Advice(x.say("S20", "an input has no value here", help_))
+
+
 def state(x: Trouble) -> Advice | None:
     if x.first.type != "STATE" or x.has("EQUAL") or "EQUAL" not in x.wants:
         return None
@@ -97,6 +106,10 @@ def route(x: Trouble) -> Advice | None:
     unfinished = x.place == "branch" and x.first.type in ("WHEN", "OTHERWISE") and x.in_statement and not x.has("USE")
     if unfinished and "NUMBER" not in x.wants and x.here.type in ("LBRACE", "NAME", "OTHERWISE", "WHEN", "RBRACE", "OTHER"):
         return Advice(x.say("S16", "`use` is missing in this branch", "write `when cond use Rule(lr = …)` or `otherwise use Rule()`"))
+    if x.has("USE") and x.before.type == "NAME" and x.wants == {"LPAR"}:
+        found = x.say("S16", f"`()` is missing after {shown(x.before)}", "a branch calls its rule; settings stand in the brackets",
+                      x.before, fix=Fix(Span(x.before.end, x.before.end), "()"))  # fmt: skip
+        return Advice(found, x.put(x.virtual("LPAR", "("), x.virtual("RPAR", ")")))
     if x.here.type == "ELSE" and "OTHERWISE" in x.wants:
         return Advice(x.say("S19", "`else` belongs to a block", "the last branch of a route is `otherwise use Rule()`"))
     if x.here.type == "USE" and x.first.type in ("WHEN", "OTHERWISE"):

@@ -23,10 +23,12 @@ WORDS_OF = {"item": ITEM_WORDS, "statement": STATEMENT_WORDS, "branch": BRANCH_W
 
 
 class Advice(NamedTuple):
-    """The finding, and how to read on: (first, after, new) lexemes; None where only leaving out helps."""
+    """The finding, and how to read on: (first, after, new) lexemes; None where only leaving out helps. `spoils`: what was read of
+    the statement is not what was meant, even where it is whole."""
 
     diagnostic: Diagnostic
     mend: tuple[int, int, Sequence[Lexeme]] | None = None
+    spoils: bool = False
 
 
 @dataclass

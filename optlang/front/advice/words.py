@@ -54,6 +54,8 @@ def _foreign_statement(x: Trouble, at: int, known: dict[str, str]) -> Advice | N
     if word.text not in STATEMENTS or x.lexemes[at + 1].type == "EQUAL":
         return None
     meant, help_ = STATEMENTS[word.text]
+    if "OTHERWISE" in x.wants and meant == "when":
+        help_ = "a branch of a route is `when cond use Rule()`"
     found = x.say("S13", f"`{word.text}` is not a statement of this language", help_, word,
                   fix=Fix(word.span, meant) if meant else None)  # fmt: skip
     if meant in known and x.lexemes[at + 1].type in VALUES | {"LPAR"}:
@@ -76,7 +78,7 @@ def side_by_side(x: Trouble) -> Advice | None:
 def ternary(x: Trouble) -> Advice | None:
     """`a if c else b`, `lambda x: …`, `c ? a : b`, `[… for x in y]`."""
     if x.here.text == "?":
-        return Advice(x.say("S13", "there is no `c ? a : b`", "choose with `where(c, a, b)`"))
+        return Advice(x.say("S13", "there is no `c ? a : b`", "choose with `where(c, a, b)`"), spoils=True)
     return _of_word(x, x.here) or _of_word(x, x.before)
 
 
