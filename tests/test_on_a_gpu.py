@@ -265,7 +265,7 @@ class Watch:
         self.pointers = np.empty(len(tensors), dtype=np.int64)
         self.holds()
 
-    def holds(self) -> bool:
+    def holds(self, keep: Any = None) -> bool:
         self.pointers[:] = [(x.grad if is_gradient else x).data_ptr() for x, is_gradient in self.given]  # type: ignore[union-attr]
         return True
 
