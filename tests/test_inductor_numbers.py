@@ -51,6 +51,15 @@ def test_numbers(rule: str, dtype: torch.dtype) -> None:
     assert apart <= CLOSE
 
 
+def test_a_rule_that_is_not_compiled_says_why() -> None:
+    assert inductor_numbers.measured("muon", torch.float32) == {"functions": [], "why": inductor_numbers.NONE}
+    weights = torch.ones(4, 4, requires_grad=True)
+    weights.grad = weights.detach() + 1
+    optimizer = fresh("muon")([weights])
+    optimizer.step()
+    assert "uncompiled, as products of matrices or sorting take its time" in str(optimizer.backends())
+
+
 def test_one_program_for_all_sizes_and_settings() -> None:
     """Of five sizes, over steps in which the count and the step size change; small tensors go end to end, the last times by tables."""
     with compiling_for_a_gpu() as beside:
@@ -180,6 +189,7 @@ def test_what_was_found_of_the_library_is_as_it_says() -> None:
     functions = {kind: [one for row in found.values() for one in row.get(kind, NONE)["functions"]] for kind in ("float32", "bfloat16")}
     text = " ".join((docs / "trust.md").read_text(encoding="utf-8").split())
     [said] = re.findall(r"in float32 (\d+) functions of (\d+) rules, in bfloat16 (\d+) of (\d+)", text)
-    rules = [sum(kind in row for row in found.values()) for kind in functions]
+    assert all(row[kind]["functions"] or row[kind]["why"] for row in found.values() for kind in functions if kind in row)
+    rules = [sum(bool(row.get(kind, NONE)["functions"]) for row in found.values()) for kind in functions]
     assert tuple(map(int, said)) == (len(functions["float32"]), rules[0], len(functions["bfloat16"]), rules[1])
     assert all(left == 0 and apart <= CLOSE for some in functions.values() for _, _, left, _, _, apart in some)

@@ -313,7 +313,9 @@ def test_what_it_makes_of_the_library_is_as_it_says() -> None:
     [said] = re.findall(r"of (\d+) rules, (\d+) functions with (\d+) kernels", text)
     assert tuple(map(int, said)) == sums
     assert set(found) <= set(library.names())
-    assert all(one["kernels"] >= 1 and one["left to torch"] == 0 for one in functions)
+    assert all(one["kernels"] >= 1 and one["left to torch"] == one["spilled"] == 0 for one in functions)
+    [most] = re.findall(r"Nothing is spilled, with at most (\d+) registers", text)
+    assert int(most) == max(one["registers"] for one in functions)
 
 
 # ------------------------------------------------------------------------------------------------ what would be noticed
