@@ -664,6 +664,11 @@ def test_parts_of_several_processes_are_refused_where_only_whole_parameters_woul
 def test_rates_may_be_tensors_of_one_element_and_old_checkpoints_have_no_maximize() -> None:
     cls = load(optlang.build("adamw"), "AdamW")
     same(run(cls, lr=torch.tensor(0.01, dtype=torch.float64))[0], run(cls, lr=0.01)[0])
+    rate = torch.tensor([0.01], dtype=torch.float64)
+    same(run(cls, lr=rate, betas=(torch.tensor([0.8]), 0.9))[0], run(cls, lr=0.01, betas=(torch.tensor(0.8), 0.9))[0])
+    held = cls([nn.Parameter(torch.ones(2))], lr=rate).param_groups[0]
+    rate.fill_(0.5)
+    assert held["lr"].item() == 0.5
     prodigy, params = load(optlang.build("prodigy"), "Prodigy"), [nn.Parameter(torch.ones(2)) for _ in range(2)]
     for p in params:
         p.grad = torch.ones(2)
@@ -671,6 +676,8 @@ def test_rates_may_be_tensors_of_one_element_and_old_checkpoints_have_no_maximiz
     assert params[0].tolist() == params[1].tolist() != [1, 1]
     with pytest.raises(ValueError, match="Tensor lr must be 1-element"):
         cls([nn.Parameter(torch.ones(2))], lr=torch.tensor([0.1, 0.1]))
+    with pytest.raises(ValueError, match="Tensor betas must be 1-element"):
+        cls([nn.Parameter(torch.ones(2))], betas=(0.9, torch.tensor([0.1, 0.1])))
     _, optimizer = run(cls, steps=1)
     saved = optimizer.state_dict()
     del saved["param_groups"][0]["maximize"]
@@ -719,6 +726,15 @@ def test_names_that_a_route_looks_at_are_asked_for() -> None:
     module = optlang.build("""rule A { w' = w - g } route R { when named("*") use A() otherwise use A() }""", "R")
     with pytest.raises(ValueError, match="looks at the names of parameters: give it model.named_parameters"):
         load(module, "R")([nn.Parameter(torch.ones(2))])
+
+
+def test_routes_see_names_as_they_are_in_the_model() -> None:
+    """Wrappers of torch put words before them."""
+    text = """rule A { w' = w - g } rule B { w' = w } route R { when named("head*") use A() otherwise use B() }"""
+    for cls in (load(optlang.build(text, "R"), "R"), optlang.loads(text, "R")):
+        for name in ("head.weight", "module.head.weight", "module._orig_mod.head.weight", "body.head.weight"):
+            optimizer: Any = cls([(name, nn.Parameter(torch.ones(2)))])
+            assert optimizer.param_groups[0]["rule"] == ("B" if name.startswith("body") else "A"), name
 
 
 def test_what_cannot_be_generated_is_said() -> None:

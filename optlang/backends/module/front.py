@@ -121,9 +121,9 @@ def _mentions(p: Predicate, what: str) -> bool:
     return what in (p.op, p.value if p.op == "fact" else "") or any(_mentions(arg, what) for arg in p.args)
 
 
-def predicate(p: Predicate, facts: Mapping[str, str] = FACTS) -> Piece:
-    """A condition of a route as Python; `facts` says how those of a parameter are written."""
-    args = [predicate(arg, facts) for arg in p.args]
+def predicate(p: Predicate, facts: Mapping[str, str] = FACTS, named: str = "_is_named(name, {})") -> Piece:
+    """A condition of a route as Python; `facts` says how those of a parameter are written, `named` how its name is looked at."""
+    args = [predicate(arg, facts, named) for arg in p.args]
     match p.op:
         case "const":
             return Piece(quoted(p.value)) if isinstance(p.value, str) else literal(p.value)
@@ -132,8 +132,7 @@ def predicate(p: Predicate, facts: Mapping[str, str] = FACTS) -> Piece:
         case "dtype":
             return Piece(facts["dtype"])
         case "named":
-            patterns = "".join(f"{quoted(pattern)}, " for pattern in p.value)
-            return Piece(f"any(fnmatchcase(name, pattern) for pattern in ({patterns.rstrip() if len(p.value) == 1 else patterns[:-2]}))")
+            return Piece(named.format(", ".join(map(quoted, p.value))))
         case "not":
             return Piece(f"not {args[0].inside(NOT)}", NOT)
         case "neg":

@@ -49,6 +49,18 @@ def _check_keys(group: dict[str, Any], known: Iterable[str]) -> None:
         if close := get_close_matches(str(key).lower(), known, n=1):
             raise TypeError(f"there is no setting {key!r}; did you mean {close[0]!r}?")
 ''',
+    "_as_scalars": '''
+def _as_scalars(group: dict[str, Any]) -> None:
+    """Settings may be tensors of one element. Without dimensions they go where numbers do; they share memory with what was given."""
+    for name, value in group.items():
+        for x in value if isinstance(value, tuple) else (value,):
+            if isinstance(x, torch.Tensor) and x.numel() != 1:
+                raise ValueError(f"Tensor {name} must be 1-element")
+        if isinstance(value, tuple):
+            group[name] = tuple(x.reshape(()) if isinstance(x, torch.Tensor) else x for x in value)
+        elif isinstance(value, torch.Tensor):
+            group[name] = value.reshape(())
+''',
     "_sign": '''
 def _sign(state_dict: dict[str, Any], fingerprint: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
     """Writes into a state dict by which equations each group is stepped."""
@@ -81,13 +93,18 @@ def _check_saved(optimizer: Any, state_dict: dict[str, Any], kept: set[str], of_
                 shape = tuple(getattr(value, "shape", ()))
                 if name in of_elements and shape != tuple(param.shape):
                     raise ValueError(f"{where}: {name} has shape {shape}, not {tuple(param.shape)}")
-
-
+''',
+    "_plain_name": '''
 def _plain_name(name: str) -> str:
     """Without what torch's wrappers put before the names of parameters."""
     for wrapper in ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."):
         name = name.replace(wrapper, "")
     return name.removeprefix("module.")
+''',
+    "_is_named": '''
+def _is_named(name: str, *patterns: str) -> bool:
+    """Whether the name of a parameter in the model itself fits one of some patterns."""
+    return any(fnmatchcase(_plain_name(name), pattern) for pattern in patterns)
 ''',
     "_ieee": '''
 def _ieee(function: Callable[..., torch.Tensor], *numbers: float) -> float:

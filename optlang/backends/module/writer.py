@@ -46,7 +46,6 @@ BETAS_OF_GROUP = [
 ]
 OPTIONS_DOC = "Options are torch's; `foreach` and `fused` change nothing."
 THROUGH = "With `differentiable`, give clones of parameters."
-TENSOR_LR = ["if isinstance(lr, torch.Tensor) and lr.numel() != 1:", '    raise ValueError("Tensor lr must be 1-element")']
 
 
 class Writer:
@@ -112,7 +111,6 @@ class Writer:
         arguments += [*option_arguments(self.update.draws), *["**full_names: Any"] * bool(full)]
         line = f"def __init__({', '.join(arguments)}) -> None:"
         body = ["if betas is not None:", "    beta1, beta2 = betas"] if self.words.has_betas else []
-        body += TENSOR_LR if "lr" in words.values() else []
         entries = [f"{quoted(w)}: {w}" for w in words.values() if not self.words.has_betas or full or w not in BETAS]
         entries += ['"betas": (beta1, beta2)'] if self.words.has_betas and not full else []
         body += bracketed("defaults: dict[str, Any] = {", [*entries, *option_entries(self.update.draws)], "}")
@@ -132,7 +130,8 @@ class Writer:
 
     def _add_param_group(self) -> Lines:
         lines = ["super().add_param_group(param_group)", "try:", "    _check_keys(self.param_groups[-1], self.defaults)",
-                 "    self._check(self.param_groups[-1])", "except Exception:", "    del self.param_groups[-1]", "    raise"]  # fmt: skip
+                 "    _as_scalars(self.param_groups[-1])", "    self._check(self.param_groups[-1])", "except Exception:",
+                 "    del self.param_groups[-1]", "    raise"]  # fmt: skip
         body = [*BETAS_OF_GROUP * self.words.has_betas, *lines]
         return ["def add_param_group(self, param_group: dict[str, Any]) -> None:", *indented(body)]
 

@@ -17,6 +17,7 @@ from optlang.ir import Case, Predicate, Routing
 from optlang.printing.emit import Names
 
 OF_LEAF = {"dtype": "str(w.dtype)", "rank": "w.ndim", "numel": "w.size", **{word: word for word in ("rows", "cols", "fan_in", "fan_out")}}
+FITS = "any(fnmatchcase(name, pattern) for pattern in ({},))"
 NAMED = "names are the keys of the tree of parameters with dots between, as in `layers.0.kernel`"
 
 
@@ -70,7 +71,7 @@ def _choice(routing: Routing, labels: list[str]) -> list[str]:
     for case, label in zip(routing.cases, labels, strict=True):
         if case.condition is None:
             return [*lines, f"return {quoted(label)}"]
-        lines += [f"if {predicate(case.condition, OF_LEAF).text}:", f"    return {quoted(label)}"]
+        lines += [f"if {predicate(case.condition, OF_LEAF, FITS).text}:", f"    return {quoted(label)}"]
     return [*lines, 'raise ValueError(f"no rule for {_path_name(path)} of shape {w.shape}")']
 
 
