@@ -35,6 +35,7 @@ rule {name} "what it is and where it comes from" {{
   w' = w - lr*(u + weight_decay*w)
 }}
 """
+NO_FILES = "no .opt files there"
 
 
 def is_a_rule_file(word: str) -> bool:
@@ -108,7 +109,7 @@ def _print_findings(found: list[Diagnostic], count: int) -> None:
         print(finding.to_text() + "\n")
     files = f"{count} file{'s' * (count != 1)}"
     if not count:
-        print("no .opt files there", file=sys.stderr)
+        print(NO_FILES, file=sys.stderr)
     else:
         print(f"{files}: {len(found)} finding{'s' * (len(found) != 1)}" if found else f"{files} checked, nothing wrong")
 
@@ -148,6 +149,9 @@ def format_files(arguments: argparse.Namespace) -> int:
             continue
         changed += text != source.text
         _write(arguments, name, source, text)
+    if not count:
+        print(NO_FILES, file=sys.stderr)
+        return 2
     if arguments.check or arguments.diff:
         files = f"{count} file{'s' * (count != 1)}"
         print(f"{changed} of {files} would change" if changed else f"{f'{count - unread} of ' * (unread > 0)}{files} in canonical style")
@@ -275,11 +279,12 @@ def build(arguments: argparse.Namespace) -> int:
 
 
 def list_rules(arguments: argparse.Namespace) -> int:
-    shown = 0
-    for path in map(Path, library.index().values()):
+    shown, paths = 0, [Path(place) for place in library.index().values()]
+    family, name = (max(map(len, words)) for words in ([p.parent.name for p in paths if p.stem != "std"], library.names()))
+    for path in paths:
         for item in parser.parse(library.read(path))[0].items if path.stem != "std" else ():
             hypers = " ".join(s.name for s in getattr(item, "body", ()) if hasattr(s, "default"))
-            line = f"{path.parent.name:<10} {path.stem:<18} {hypers or 'route':<52} {getattr(item, 'doc', '')}".rstrip()
+            line = f"{path.parent.name:<{family}} {path.stem:<{name}} {hypers or 'route':<52} {getattr(item, 'doc', '')}".rstrip()
             is_rule = isinstance(item, RuleItem | Route) and item.name.lower() == path.stem.lower()  # others are parts of it
             if is_rule and all(word.lower() in line.lower() for word in arguments.words):
                 print(line)

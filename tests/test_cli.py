@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -182,7 +183,9 @@ def test_a_new_rule_is_in_canonical_style(here: Path) -> None:
 
 def test_the_library_is_listed_and_searched(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(list(commands.library.names()))
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(list(commands.library.names()))
+    assert len({re.match(r"\S+ +\S+ +", line).end() for line in lines}) == 1  # type: ignore[union-attr]  # columns
     assert main(["list", "1412.6980", "adam"]) == 0
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["adam", "adamax"]
     assert main(["list", "nosuchrule"]) == 1
@@ -200,6 +203,12 @@ def test_what_could_not_be_formatted_is_not_counted_as_right(here: Path, capsys:
     (here / "broken.opt").write_text("rule X { w' = = }")
     assert main(["fmt", "--check", "adam", "broken.opt"]) == 1
     assert "1 of 2 files in canonical style" in capsys.readouterr().out
+
+
+def test_a_folder_without_rules_is_no_success(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "empty").mkdir()
+    for words in (["check", "empty"], ["fmt", "empty"], ["fmt", "--check", "empty"]):
+        assert main(words) == 2 and "no .opt files there" in capsys.readouterr().err
 
 
 def test_format_check_and_diff_change_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
