@@ -53,6 +53,10 @@ def find(name: str) -> Source:
                       "save it as a .opt file; in Python, `optlang.loads` takes texts")  # fmt: skip
     if path.suffix == ".opt":
         return read(path, _instead(name, path))
+    file, _, rule = name.rpartition(":")
+    if file.endswith(".opt") and os.path.exists(file):
+        raise problem("U01", f"`{name[:80]}` is a file and a rule",
+                      f'name the rule apart: `rule="{rule}"` in Python, `--rule {rule}` in commands')  # fmt: skip
     near = f"{name}.opt" if os.path.exists(f"{name}.opt") else did_you_mean(name.lower(), index())
     raise problem("U01", f"there is no rule `{name[:80]}` in the library, and no such file",
                   f"did you mean `{near}`?" if near else "`optlang list` prints the library; a path ends in .opt")  # fmt: skip

@@ -383,6 +383,12 @@ def test_what_nobody_reads_is_not_written(monkeypatch: pytest.MonkeyPatch) -> No
         optlang.build("adamw")
 
 
+def test_bounds_on_both_sides_are_one_call() -> None:
+    """As a person writes them; the other order means something else where the bounds cross."""
+    text = optlang.build("rule R { w' = w - clip(g, -1, 1) - max(min(g, 2), -2) }")
+    assert "torch.clamp(g, min=-1, max=1)" in text and "torch.clamp(torch.clamp(g, max=2), min=-2)" in text
+
+
 def test_a_loop_that_may_not_be_longer() -> None:
     """Its length stays a setting up to the bound of that; what is too large to compare is written out."""
     text = FEATURES["two loops"].replace("4 in [0, 9]", "4 in [0, 4]")

@@ -112,6 +112,13 @@ def test_links_lead_somewhere() -> None:
         assert (ROOT / target).exists(), target
 
 
+def test_the_folders_are_those_that_are_there() -> None:
+    table = README.partition("## Where things are")[2].partition("\n\nA new rule")[0]
+    named = set(re.findall(r"`([a-z/]+)`", "\n".join(row.split("|")[1] for row in table.splitlines() if row.startswith("|"))))
+    packages = {f"optlang/{path.parent.name}" for path in (ROOT / "optlang").glob("*/__init__.py")}
+    assert named == {"examples", "grammar", "library", "tests", "docs"} | packages
+
+
 def test_the_found_rule_is_the_one_in_examples() -> None:
     assert (ROOT / "examples" / "search" / "raw_lion" / "lion_found.opt").read_text().strip() in README
 

@@ -109,10 +109,17 @@ def test_unknown_names_are_refused_with_advice() -> None:
         optlang.load(Path(__file__).parent)
 
 
+@pytest.mark.parametrize("name", ["lion", "my.opt", "/home/me/my.opt", "./my.opt", "~/my.opt"])
+def test_a_name_where_a_text_is_wanted(name: str) -> None:
+    [found] = optlang.check(name)
+    assert found.message == f"`{name}` is not the text of a rule" and "takes library names and paths" in found.help
+
+
 ADVICE = {
     "adam.opt": "called `adam`, without an ending", "xyz.opt": "a path counts from the folder", "a\0b.opt": "null",
     "https://example.com/lion.opt": "save it as a file", "~/no/such.opt": "give the whole path", "": "`optlang list`",
     "myrule": "did you mean `myrule.opt`", "myrul.opt": "did you mean `myrule.opt`", MOMENTUM: "`optlang.loads` takes texts",
+    "myrule.opt:Momentum": '`rule="Momentum"` in Python',
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ does not fit, `advice` finds the words for it and `recovery` reads on.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cache
 
@@ -19,6 +20,8 @@ from optlang.front.tables import grammar
 
 COMPARISONS = ("<=", ">=", "==", "!=", "<", ">")
 KINDS = frozenset(["real", "int", "bool"])
+NAME_OR_PATH = re.compile(r"\s*[\w.:/\\~-]+\s*")
+MOST_OF_A_PATH = 4_096
 MOST_NESTING = 100
 MOST_STATEMENTS = 4_000
 NESTING = frozenset(["POWER", "TRANSPOSE", "NOT"])
@@ -36,6 +39,8 @@ def parse(source: Source) -> tuple[File, list[Diagnostic]]:
     """The tree of all that can be read, and what is wrong with the rest, in the order of the text."""
     if len(source.text) > library.MOST_BYTES:
         return File(source, (), ()), [library.too_large(source.name)]
+    if len(source.text) <= MOST_OF_A_PATH and NAME_OR_PATH.fullmatch(source.text) and source.text.strip() not in terminals():
+        return File(source, (), ()), [_no_text(source)]
     found = scan(source, terminals())
     comments = tuple(found.comments)
     if (limit := _too_large(source, found.lexemes, len(comments))) is not None:
@@ -44,6 +49,13 @@ def parse(source: Source) -> tuple[File, list[Diagnostic]]:
     lexemes = _check_kinds(source, found.lexemes, found.diagnostics)
     items = Reader(grammar(), source, lexemes, found.diagnostics).read()
     return File(source, tuple(items), comments), sorted(found.diagnostics, key=lambda d: d.span)[:MOST_FINDINGS]
+
+
+def _no_text(source: Source) -> Diagnostic:
+    name = source.text.strip()
+    start = source.text.index(name)
+    return Diagnostic("S01", f"`{name[:40]}` is not the text of a rule", Span(start, start + len(name)), "",
+                      "`optlang.load` takes library names and paths", source=source)  # fmt: skip
 
 
 def _too_large(source: Source, lexemes: Sequence[Lexeme], comments: int) -> Diagnostic | None:

@@ -142,7 +142,10 @@ def _bound(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
     side = "min" if node.op == "maximum" else "max"
     for place in (1, 0):
         if node.args[place] in numbers:
-            return call("torch.clamp", args[1 - place].text, f"{side}={args[place].text}")
+            value, text = node.args[1 - place], args[1 - place].text
+            from_below = value.op == "maximum" and text.startswith("torch.clamp(") and _is_one_call(text)
+            first = text[len("torch.clamp(") : -1] if node.op == "minimum" and from_below else text  # both bounds in one call
+            return call("torch.clamp", first, f"{side}={args[place].text}")
     return call(f"torch.{node.op}", args[0].text, args[1].text)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from optlang.front.advice import brackets, equations, forms, words
@@ -10,9 +9,6 @@ from optlang.front.advice.forms import NO_DEFAULT, ORDER
 from optlang.front.advice.trouble import ENDS_VALUE, ITEM_WORDS, Advice, Trouble, begins_statement, shown
 
 __all__ = ["ENDS_VALUE", "ITEM_WORDS", "NO_DEFAULT", "ORDER", "Advice", "Trouble", "advise", "begins_statement"]
-
-
-NAME_OR_PATH = re.compile(r"[\w.:/\\~-]+")
 
 
 def advise(trouble: Trouble) -> Advice:
@@ -51,9 +47,6 @@ def stray(x: Trouble) -> Advice | None:
 
 def _unexpected(x: Trouble) -> Advice:
     """What fits instead, said in words."""
-    whole = x.source.text.strip()
-    if x.here.type == "NAME" and NAME_OR_PATH.fullmatch(whole):
-        return Advice(x.say("S01", f"`{whole[:40]}` is not the text of a rule", "`optlang.load` takes library names and paths"))
     if "NUMBER" in x.wants:
         wanted = "a value"
     elif x.in_statement:
