@@ -187,6 +187,38 @@ def test_products_with_the_hessian_are_exact(backend: str) -> None:
     assert optimizer.state[y]["h"].item() == pytest.approx(12 * gx, rel=1e-14)
 
 
+SEVERAL = """rule S { hyper lr = 1 in (0, inf)
+  state a = 0  state b = 0  state c = 0  state d = 0
+  a' = 0*a + hvp(g)  b' = 0*b + hvp(w)  c' = 0*c + grad(w + 1)  d' = 0*d + hvp(c')
+  w' = w - lr*(a' + b' + c' + d')
+}"""
+
+
+@pytest.mark.parametrize("backend", ["cpp", *BACKENDS])
+def test_several_products_are_of_one_graph(backend: str) -> None:
+    """But for those that wait for other answers, and for the interpreter, which asks one by one."""
+    torch.manual_seed(3)
+    p, calls, dropout = torch.randn(6, dtype=torch.float64, requires_grad=True), [], nn.Dropout(0.5)
+    optimizer = made(SEVERAL, backend)([p], lr=1e-9)
+    masks = []
+
+    def loss() -> Tensor:
+        calls.append(p.detach().clone())
+        masks.append(dropout(torch.ones(6, dtype=torch.float64)))
+        return (masks[-1] * p**3).sum()
+
+    before = p.detach().clone()
+    optimizer.step(closure_of(optimizer, loss))
+    [state] = optimizer.state.values()
+    mask, w = masks[0], before
+    gradient, moved = 3 * mask * w**2, 3 * mask * (w + 1) ** 2
+    for name, product in {"a": 6 * mask * w * gradient, "b": 6 * mask * w * w, "c": moved, "d": 6 * mask * w * moved}.items():
+        torch.testing.assert_close(state[name], product, rtol=1e-12, atol=1e-12)
+    assert len(calls) == (5 if backend == "reference" else 4)
+    assert sum(torch.equal(x, before) for x in calls) == len(calls) - 1
+    assert all(torch.equal(mask, other) for other in masks)
+
+
 def test_products_of_a_network_match_torch() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()

@@ -7,6 +7,7 @@ in place, only after everything has been computed: a failure leaves the step und
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -88,7 +89,7 @@ class Step:
 
     `model` and `groups` hold the states per model and per group, as 0-d arrays. `grad(points)` returns the gradients of
     this step's batch at other weights, one per cell; `hvp(vectors)` the Hessian at the stored weights times the vectors,
-    and `loss_at(points)` one number.
+    and `loss_at(points)` one number. In `one_graph()` products alone are asked for, several of them.
     `beside` are parameters of the other rules of a route: values per model are of them too, and nothing else is.
     """
 
@@ -107,6 +108,7 @@ class Step:
     comes_again: bool = False  # another one like it is expected
     passes: bool = False  # `t` decides the next one otherwise, and none was decided like this before: nothing is to be kept for it
     again: Repeat | None = None  # what takes that, found by `begin` where little has to be looked at
+    one_graph: Callable[[], AbstractContextManager[Any]] = nullcontext
 
     def asked(self, op: str) -> Callable[[list[Array]], Any] | None:
         """What answers a `grad`, `hvp` or `loss_at`, if anything does."""

@@ -228,11 +228,13 @@ class RuleOptimizer(Gathered):
             step.loss_at = lambda points: signs[0] * mean_of(
                 batch.loss_at(weights, points_at(parts, points)), self.stepped, batch.models
             )
-            step.grad = lambda points: [s * x for s, x in zip(signs, gradients_at(batch, weights, parts, points), strict=True)]
-            step.hvp = lambda vectors: [s * x for s, x in zip(signs, products_at(batch, weights, parts, vectors), strict=True)]
+            step.grad = lambda points: _signed(signs, gradients_at(batch, weights, parts, points))
+            step.hvp = lambda vectors: _signed(signs, products_at(batch, weights, parts, vectors))
+            step.one_graph = batch.one_graph
         try:
             executable.prepare(step)
-            write = executable.begin(step)
+            with NOTHING if batch is None else batch.asked():
+                write = executable.begin(step)
         except StepError as problem:
             raise RuntimeError(f"{type(self).__name__}: {problem}") from problem
         return step, write
@@ -250,6 +252,11 @@ class RuleOptimizer(Gathered):
         for cell in step.cells if step.model or any(step.groups.values()) else ():
             cell.state.update(step.model)
             cell.state.update(step.groups[cell.group])
+
+
+def _signed(signs: Sequence[int], found: Sequence[Tensor]) -> list[Tensor]:
+    """What groups that are maximized have is turned; new memory for the others would take as long as the model."""
+    return [x if sign > 0 else -x for sign, x in zip(signs, found, strict=True)]
 
 
 def _tell(left: Sequence[Cell]) -> None:

@@ -4,37 +4,14 @@ static inline u16 raised(float x, u16 drawn) {
   return (u16)(size > 0x7f800000u ? 0x7fc0u : (bits + (size < 0x7f800000u ? drawn : 0)) >> 16);
 }
 #ifdef WIDE
-// Draws for a block, 16 bits for each element. Eight draws at a time, a word in the lower half of each lane: what stands above it never reaches a result. Four such side by
-// side: each waits for itself.
+// Draws for a block, 16 bits for each element.
 static inline void draw_halves(i64 low, const u32* counter, u32 place, u16* to) {
-  const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);  // unpacking undoes it
-  const __m512i left = _mm512_set1_epi64(0xD2511F53), right = _mm512_set1_epi64(0xCD9E8D57);
-  __m512i a[4], b[4], c[4], d[4];
+  const Lanes order = {0, 4, 1, 5, 2, 6, 3, 7};  // unpacking undoes it
+  const Blocks x = blocks((u64)(low / 8), order, counter, 0x80000000u + place);
   EACH {
-    a[k] = _mm512_add_epi64(_mm512_set1_epi64(low / 8 + 8 * k), order);
-    b[k] = _mm512_srli_epi64(a[k], 32);
-    c[k] = _mm512_set1_epi64(counter[0]);
-    d[k] = _mm512_set1_epi64(0x80000000u + place);
-  }
-  u32 key = counter[1], more = counter[2];
-  #pragma GCC unroll 10
-  for (int round = 0; round < 10; round++) {
-    const __m512i one = _mm512_set1_epi64(key), other = _mm512_set1_epi64(more);
-    __m512i first[4], second[4];
-    EACH first[k] = _mm512_mul_epu32(a[k], left);
-    EACH second[k] = _mm512_mul_epu32(c[k], right);
-    EACH a[k] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(second[k], 32), b[k], one, 0x96);  // exclusive or of three
-    EACH c[k] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(first[k], 32), d[k], other, 0x96);
-    EACH b[k] = second[k];
-    EACH d[k] = first[k];
-    key += 0x9E3779B9u;
-    more += 0xBB67AE85u;
-  }
-  EACH {
-    const __m512i ab = _mm512_mask_blend_epi32(0xAAAA, a[k], _mm512_slli_epi64(b[k], 32));
-    const __m512i cd = _mm512_mask_blend_epi32(0xAAAA, c[k], _mm512_slli_epi64(d[k], 32));
-    _mm512_storeu_si512(to + 64 * k, _mm512_unpacklo_epi64(ab, cd));
-    _mm512_storeu_si512(to + 64 * k + 32, _mm512_unpackhi_epi64(ab, cd));
+    const Lanes upper = Lanes{} + 0xffffffff00000000u, ab = (x.a[k] & ~upper) | x.b[k] << 32, cd = (x.c[k] & ~upper) | x.d[k] << 32;
+    _mm512_storeu_si512(to + 64 * k, _mm512_unpacklo_epi64((__m512i)ab, (__m512i)cd));
+    _mm512_storeu_si512(to + 64 * k + 32, _mm512_unpackhi_epi64((__m512i)ab, (__m512i)cd));
   }
 }
 static inline u32 raise_all(const float* from, const u16* drawn, u16* to) {  // whether some are not finite
@@ -55,20 +32,18 @@ static inline u32 raise_all(const float* from, const u16* drawn, u16* to) {  // 
 }
 #else
 static inline void draw_halves(i64 low, const u32* counter, u32 place, u16* to) {
-  u32 words[BLOCK / 2];
-  const u32 t = counter[0], seed = counter[1], stream = counter[2];
-  #pragma omp simd
-  for (i64 j = 0; j < BLOCK / 8; j++) {
-    const Words x = philox((u64)(low / 8 + j), t, 0x80000000u + place, seed, stream);
-    words[4 * j] = x.a;
-    words[4 * j + 1] = x.b;
-    words[4 * j + 2] = x.c;
-    words[4 * j + 3] = x.d;
+  u32 words[4][BLOCK / 8];
+  for (i64 j = 0; j < BLOCK / 8; j += 4 * LANES) {
+    const Blocks x = blocks((u64)(low / 8 + j), in_order(), counter, 0x80000000u + place);
+    put(x.a, words[0] + j);
+    put(x.b, words[1] + j);
+    put(x.c, words[2] + j);
+    put(x.d, words[3] + j);
   }
-  #pragma omp simd
   for (i64 k = 0; k < BLOCK / 2; k++) {
-    to[2 * k] = (u16)words[k];
-    to[2 * k + 1] = (u16)(words[k] >> 16);
+    const u32 word = words[k % 4][k / 4];
+    to[2 * k] = (u16)word;
+    to[2 * k + 1] = (u16)(word >> 16);
   }
 }
 static inline u32 raise_all(const float* from, const u16* drawn, u16* to) {

@@ -1,4 +1,4 @@
-// What every generated kernel begins with: number types, the operators that C++ lacks, and random draws.
+// What every generated kernel begins with: number types, the operators that C++ lacks, and which tensor a chunk is of.
 // Headers would take longer to read than all else takes to compile.
 typedef __UINT8_TYPE__ u8;
 typedef __UINT16_TYPE__ u16;
@@ -7,6 +7,7 @@ typedef __UINT64_TYPE__ u64;
 typedef __INT64_TYPE__ i64;
 #define NAN __builtin_nanf("")
 #define INFINITY __builtin_inff()
+#define EACH _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++)  // of four vectors side by side
 
 struct bf16 { u16 bits; };
 
@@ -20,11 +21,39 @@ namespace math {
   static inline float name(float x, float y) { return __builtin_##name##f(x, y); } \
   static inline double name(double x, double y) { return __builtin_##name(x, y); }
 BOTH(abs, fabsf, fabs)
-FUNCTION(sqrt) FUNCTION(cbrt) FUNCTION(exp) FUNCTION(exp2) FUNCTION(expm1) FUNCTION(log) FUNCTION(log2) FUNCTION(log10) FUNCTION(log1p)
+FUNCTION(sqrt) FUNCTION(cbrt) FUNCTION(exp2) FUNCTION(expm1) FUNCTION(log) FUNCTION(log2) FUNCTION(log10) FUNCTION(log1p)
 FUNCTION(sin) FUNCTION(cos) FUNCTION(tan) FUNCTION(asin) FUNCTION(acos) FUNCTION(atan)
 FUNCTION(sinh) FUNCTION(cosh) FUNCTION(tanh) FUNCTION(asinh) FUNCTION(acosh) FUNCTION(atanh)
 FUNCTION(floor) FUNCTION(ceil) FUNCTION(nearbyint)
 OF_TWO(atan2) OF_TWO(fmod) OF_TWO(pow)
+}
+
+static inline u64 bits_of(double x) {
+  u64 bits;
+  __builtin_memcpy(&bits, &x, 8);
+  return bits;
+}
+static inline double of_bits(u64 bits) {
+  double x;
+  __builtin_memcpy(&x, &bits, 8);
+  return x;
+}
+namespace math {
+// The C library takes one number at a time, and with it all else in a loop; these as many as a vector holds. A power of 2, and the series
+// of what is left, at most log(2) / 2: what is left out of it is less than rounding takes away. Of the two parts of log(2) the first times k is exact.
+static inline double power_of_2(double k) { return of_bits(bits_of(k + (0x1p52 + 1023)) << 52); }
+static inline double turns(double x) { return floor(x * 1.4426950408889634 + 0.5); }
+static inline double left(double x, double k) { return (x - k * 0x1.62e42fefap-1) - k * 0x1.cf79abc9e3b3ap-40; }
+static inline double exp(double of) {
+  const double x = of > 710 ? 710 : of < -746 ? -746 : of, k = turns(x), r = left(x, k), half = floor(k / 2);
+  const double rest = 1. / 5040 + r * (1. / 40320 + r * (1. / 362880 + r * (1. / 3628800 + r * (1. / 39916800 + r * (1. / 479001600 + r * (1. / 6227020800))))));
+  return (1 + r * (1 + r * (1. / 2 + r * (1. / 6 + r * (1. / 24 + r * (1. / 120 + r * (1. / 720 + r * rest))))))) * power_of_2(half) * power_of_2(k - half);
+}
+static inline float exp(float of) {
+  const double x = of > 89 ? 89 : of < -104 ? -104 : of, k = turns(x), r = left(x, k);
+  const double rest = 1. / 120 + r * (1. / 720 + r * (1. / 5040 + r * (1. / 40320 + r * (1. / 362880))));
+  return (float)((1 + r * (1 + r * (1. / 2 + r * (1. / 6 + r * (1. / 24 + r * rest))))) * power_of_2(k));
+}
 }
 
 static inline float load(const float& x) { return x; }
@@ -65,30 +94,6 @@ template <int N, class T> static inline T whole_power(T a) {
   T result = a;
   for (int i = 1; i < N; i++) result *= a;
   return result;
-}
-
-// Philox4x32-10 (Salmon et al. 2011): the same words as everywhere in optlang.
-struct Words { u32 a, b, c, d; };
-static inline Words philox(u64 index, u32 t, u32 site, u32 seed, u32 stream) {
-  u32 a = (u32)index, b = (u32)(index >> 32), c = t, d = site, k = seed, m = stream;
-  #pragma GCC unroll 10
-  for (int round = 0; round < 10; round++) {
-    u64 first = (u64)0xD2511F53u * a, second = (u64)0xCD9E8D57u * c;
-    a = (u32)(second >> 32) ^ b ^ k;
-    c = (u32)(first >> 32) ^ d ^ m;
-    b = (u32)second;
-    d = (u32)first;
-    k += 0x9E3779B9u;
-    m += 0xBB67AE85u;
-  }
-  return {a, b, c, d};
-}
-static inline double unit(u32 word) { return ((double)(word >> 8) + 0.5) * 0x1p-24; }
-static inline double draw_uniform(Words x) { return unit(x.a); }
-static inline double draw_rademacher(Words x) { return 1.0 - 2.0 * (double)(x.a >> 31); }
-static inline double draw_exponential(Words x) { return -math::log(unit(x.a)); }
-static inline double draw_normal(Words x) {
-  return math::sqrt(-2.0 * math::log(unit(x.a))) * math::cos(6.283185307179586 * unit(x.b));
 }
 
 // The tensor of a chunk: in most cases that of the chunk before, or one beside it.

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from optlang.backends.cpp.blocks import Buffer, in_blocks
 from optlang.backends.cpp.layout import CHUNK, WAVE, Room
 from optlang.backends.cpp.storage import storage
-from optlang.backends.formats import Packed
+from optlang.backends.formats import FORMATS, Packed
 from optlang.backends.kernels.passes import REDUCTIONS, Passes, whole_power
 from optlang.backends.torch.code import TENSORS, Output, is_slot
 from optlang.ir import Node
@@ -73,7 +73,8 @@ class Writer(Passes):
         body = self.functions(returned)
         types = [f"typedef {self.number} number;", "typedef Of<number> Tensor;"]
         forms = {kind.form.name for kind in self.types.values() if isinstance(kind, Packed)}
-        draws = [header("draws.h")] if self.draws else []
+        rounds_at_random = not all(FORMATS[name].block for name in forms)
+        draws = [*([header("philox.h")] if self.draws or rounds_at_random else []), *([header("draws.h")] if self.draws else [])]
         text = "\n".join([header("prelude.h"), *draws, *storage(forms), *types, *body])
         flags = OF_CODES if forms else OF_DRAWS if self.draws else ()
         return Kernel(text, tuple(self.columns), self.written, len(self.sums), returned, self.room(), flags)

@@ -3,7 +3,6 @@
 #if defined(__AVX512VBMI__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
 #define WIDE
 #include <immintrin.h>
-#define EACH _Pragma("GCC unroll 4") for (int k = 0; k < 4; k++)
 #endif
 
 const i64 BLOCK = 256;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,11 @@ def cross(executable: TorchExecutable, now: Pass, number: int, level: Sequence[B
     _partial(executable, now, number, level, now.works, partials)
     _partial(executable, now, number, [b for b in level if b.mark in executable.plan.common], now.beside, partials)
     _reduce_parts([b for b in level if b.asked is not None and b.op not in CALLS], partials, [*now.works, *now.beside])
-    for barrier in level:
+    products = [b for b in level if b.op == "hvp"]
+    with now.step.one_graph() if len(products) > 1 else nullcontext():
+        for barrier in products:
+            _ask(barrier, partials[barrier.mark], now)
+    for barrier in [b for b in level if b.op != "hvp"]:
         if barrier.op in CALLS:
             _ask(barrier, partials[barrier.mark], now)
         else:

@@ -19,6 +19,7 @@ COMPILED = ". Call the model itself in the closure, not what `torch.compile` mad
 ATTENTION = ". Compute the loss under `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`"
 ADVICE = {"donated buffer": COMPILED, "aot_autograd": COMPILED, "scaled_dot_product": ATTENTION}
 Random = tuple[Tensor, list[Tensor]]
+Graph = tuple[list[Tensor | None], Any]  # gradients that hang on the weights, and the models that processes average
 
 
 class Batch:
@@ -37,48 +38,76 @@ class Batch:
         finally:
             torch._C._set_grad_enabled(mode)
         self.mean: Any = None  # over all processes, where that has been asked for
+        self._weights: list[Tensor] | None = None  # of points that are asked for together, see `asked`
+        self._shares = False
+        self._graph: Graph | None = None  # what products share, see `one_graph`
 
     def gradients(self, cells: Sequence[Tensor], points: Sequence[Tensor]) -> list[Tensor]:
         """The gradients with the parameters moved to other points; weights and gradients are put back whatever happens."""
-        kept = [p.detach().clone() for p in cells]
-        with self._again():
-            try:
-                _write(cells, points)
-                with torch.enable_grad():
-                    self.closure()
-                return [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in cells]
-            finally:
-                _write(cells, kept)
+        with self._again(), self._moved(cells, points), torch.enable_grad():
+            self.closure()
+            return [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in cells]
 
     def loss_at(self, cells: Sequence[Tensor], points: Sequence[Tensor]) -> Any:
         """The loss with the parameters moved to other points, without a backward pass; the weights are put back."""
-        kept = [p.detach().clone() for p in cells]
-        with self._again(), _without_backward():
-            try:
-                _write(cells, points)
-                return as_number(self.closure())
-            finally:
-                _write(cells, kept)
+        with self._again(), _without_backward(), self._moved(cells, points):
+            return as_number(self.closure())
 
     def hessian(self, cells: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
         """The Hessian at the weights times vectors, exactly. Raises RuntimeError where the model cannot be differentiated twice."""
-        with self._again(), _keeping_the_graph() as passes, watched(apart=True) as models, torch.enable_grad():
-            self.closure()
-            if not passes:
-                raise RuntimeError("the rule needs Hessian-vector products: the closure must call `loss.backward()`, for the "
-                                   "gradients are differentiated again")  # fmt: skip
-            _refuse_parts(cells)
-            graphs = [(p.grad, v) for p, v in zip(cells, vectors, strict=True) if p.grad is not None and p.grad.requires_grad]
+        with self._again(), _keeping_the_graph() as passes, torch.enable_grad():
+            gradients, models = self._graph or self._differentiable(cells, passes)
+            if self._shares:
+                self._graph = gradients, models
+            graphs = [(g, v.to(g.dtype)) for g, v in zip(gradients, vectors, strict=True) if g is not None and g.requires_grad]
             if not graphs:
                 return [torch.zeros_like(p) for p in cells]
-            _refuse_breaks([g for g, _ in graphs])
             with _twice():
-                products = torch.autograd.grad(
-                    [g for g, _ in graphs], list(cells), [v.to(g.dtype) for g, v in graphs], allow_unused=True
-                )
+                outputs, given = zip(*graphs, strict=True)
+                products = torch.autograd.grad(outputs, list(cells), given, self._shares, allow_unused=True)
             found = [torch.zeros_like(p) if x is None else x.detach() for p, x in zip(cells, products, strict=True)]
         averaged(found, cells, models)
         return found
+
+    def _differentiable(self, cells: Sequence[Tensor], passes: list[Any]) -> Graph:
+        """The gradients at the weights, each with what it came from."""
+        with watched(apart=True) as models:
+            self.closure()
+        if not passes:
+            raise RuntimeError("the rule needs Hessian-vector products: the closure must call `loss.backward()`, for the gradients are "
+                               "differentiated again")  # fmt: skip
+        _refuse_parts(cells)
+        _refuse_breaks([p.grad for p in cells if p.grad is not None and p.grad.requires_grad])
+        return [p.grad for p in cells], models
+
+    @contextmanager
+    def one_graph(self) -> Iterator[None]:
+        """Products with the Hessian in here are of the same gradients, so that the model is asked once. Weights stay as they are."""
+        self._shares = True
+        try:
+            yield
+        finally:
+            self._shares, self._graph = False, None
+
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        """In here weights stay as they are but while they are moved: one copy of them does for all points."""
+        self._weights = []
+        try:
+            yield
+        finally:
+            self._weights = None
+
+    @contextmanager
+    def _moved(self, cells: Sequence[Tensor], points: Sequence[Tensor]) -> Iterator[None]:
+        kept = self._weights or [p.detach().clone() for p in cells]
+        if self._weights is not None:
+            self._weights = kept
+        try:
+            _write(cells, points)
+            yield
+        finally:
+            _write(cells, kept)
 
     @contextmanager
     def _again(self) -> Iterator[None]:
