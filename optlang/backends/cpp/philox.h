@@ -13,8 +13,9 @@ const i64 LANES = sizeof(Lanes) / 8;
 // Of the lower halves of lanes. Compilers multiply whole lanes, which takes three of these, and headers that name this one are long.
 static inline Lanes products(Lanes x, const Lanes& y) {
 #ifdef __AVX2__
-  asm("vpmuludq %1, %0, %0" : "+v"(x) : "v"(y));
-  return x;
+  Lanes found;
+  asm("vpmuludq %2, %1, %0" : "=v"(found) : "v"(x), "v"(y));
+  return found;
 #elif defined(__SSE2__)
   asm("pmuludq %1, %0" : "+x"(x) : "x"(y));
   return x;

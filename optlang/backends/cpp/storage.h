@@ -19,6 +19,10 @@ struct Whole {  // the size of a block that is full, as a constant
 // How many elements a part of a block has.
 static inline i64 count_of(i64, Whole) { return PART; }
 static inline i64 count_of(i64 part, i64 size) { return part + PART < size ? PART : size - part; }
+// Blocks are computed for so long that what the processor foresees comes too late: what a part is for, the second next block will need.
+template <class T> static inline void foresee(const T* part) {
+  for (u64 k = 0; k < PART * sizeof(T); k += 64) __builtin_prefetch((const char*)(part + 2 * BLOCK) + k);
+}
 #ifdef WIDE
 static inline __mmask64 joined(const __mmask16* parts) {
   return _mm512_kunpackd(_mm512_kunpackw(parts[3], parts[2]), _mm512_kunpackw(parts[1], parts[0]));
