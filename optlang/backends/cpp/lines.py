@@ -15,7 +15,7 @@ from optlang.backends.cpp.layout import Room
 from optlang.backends.cpp.source import ADD, START, Kernel, Writer, clauses, header
 from optlang.backends.formats import Packed
 from optlang.backends.kernels.lined import DIMENSIONS, LINES, frame_of, over, way
-from optlang.backends.kernels.passes import FRAMES, REDUCTIONS, is_lined, kind
+from optlang.backends.kernels.passes import FRAMES, REDUCTIONS, has_lines, kind
 from optlang.backends.torch.code import Output
 from optlang.ir import Node
 from optlang.types import Extent
@@ -23,9 +23,9 @@ from optlang.types import Extent
 
 def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], double: bool) -> Kernel:
     """The kernel for outputs, see `source.generate`, with rows and columns where they matter."""
-    writer = LinedWriter(outputs, slots, types, "double" if double else "float")
-    lined = any(is_lined(n.type.extent) for n in [*writer.order, *writer.types])
-    return writer.kernel() if lined else source.generate(outputs, slots, types, double)
+    if not has_lines(outputs):
+        return source.generate(outputs, slots, types, double)
+    return LinedWriter(outputs, slots, types, "double" if double else "float").kernel()
 
 
 class LinedWriter(Writer):

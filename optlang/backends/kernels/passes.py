@@ -8,6 +8,7 @@ these are added in order, so that results do not depend on how many work at once
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
 
 from optlang import ir
 from optlang.backends.formats import Packed
@@ -26,8 +27,7 @@ LARGEST_POWER = 8  # whole exponents up to this become multiplications
 def refuses(outputs: Sequence[Output], lined: bool = False) -> str:
     """Why these outputs are not for such kernels, or an empty string. `lined`: for kernels that know rows and columns."""
     roots = [o.node for o in outputs]
-    known = ir.on_host(roots)
-    order = _order(roots, known)
+    known, order = ir.on_host(roots), _order(tuple(roots))
     for output in outputs:
         if output.target is None and output.node.type.extent not in (TENSOR,) and not is_slot(output.node, known):
             return "hands out a value for each element"
@@ -71,19 +71,29 @@ def _trouble(node: Node, lined: bool) -> str:
 
 def inputs(outputs: Sequence[Output]) -> list[Node]:
     """The tensors that a kernel for these outputs reads or writes."""
-    changed = [o for o in outputs if o.target is not o.node]
-    roots = [o.node for o in changed]
-    read = [node for node in _order(roots, ir.on_host(roots)) if node.op in TENSORS]
-    return list(dict.fromkeys([*read, *(o.target for o in changed if o.target is not None)]))
+    read = [node for node in _order(_roots(outputs)) if node.op in TENSORS]
+    return list(dict.fromkeys([*read, *(o.target for o in outputs if o.target is not None and o.target is not o.node)]))
 
 
-def _order(roots: Sequence[Node], known: Mapping[Node, bool]) -> list[Node]:
-    """What is computed, operands first; what is known before the stage is not entered."""
+def _roots(outputs: Sequence[Output]) -> tuple[Node, ...]:
+    """The expressions of what changes."""
+    return tuple(o.node for o in outputs if o.target is not o.node)
+
+
+@lru_cache(8)
+def _order(roots: tuple[Node, ...]) -> tuple[Node, ...]:
+    """What is computed, operands first; what is known before the stage is not entered. A kernel asks for it several times."""
+    known = ir.on_host(roots)
 
     def entered(nodes: Sequence[Node]) -> list[Node]:
         return [node for node in nodes if not is_slot(node, known)]
 
-    return ir.walk(entered(roots), lambda node: entered(node.args))
+    return tuple(ir.walk(entered(roots), lambda node: entered(node.args)))
+
+
+def has_lines(outputs: Sequence[Output]) -> bool:
+    """Whether a kernel for these outputs needs rows, columns or whole matrices."""
+    return any(is_lined(n.type.extent) for n in [*_order(_roots(outputs)), *inputs(outputs)])
 
 
 class Passes:
@@ -94,9 +104,9 @@ class Passes:
 
     def __init__(self, outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed]) -> None:
         self.outputs = [o for o in outputs if o.target is not o.node]
-        roots = [o.node for o in self.outputs]
+        roots = _roots(outputs)
         self.known = ir.on_host(roots)
-        self.order = _order(roots, self.known)
+        self.order = _order(roots)
         self.names = {node: f"x{place}" for place, node in enumerate(self.order)}
         self.types = {node: types[node] for node in inputs(outputs)}
         self.columns = [(n, part) for n, kind in self.types.items() for part in range(len(kind.parts) if isinstance(kind, Packed) else 1)]

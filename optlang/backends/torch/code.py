@@ -62,7 +62,7 @@ def generate(
     of products of matrices are rounded to bfloat16."""
     writer = _Writer(outputs, {node: text for text, node in names}, low, double)
     writer.rounds = rounds and not double
-    order = [n for n in _order([o.node for o in outputs], writer.rounds) if not writer.is_slot(n)]
+    order = [n for n in _order([o.node for o in outputs], True) if not writer.is_slot(n)] if writer.rounds else writer.order
     last = _last_uses(order)
     for node in order:
         writer.write(node, last.get(node, ()))
@@ -136,7 +136,7 @@ class _Writer:
         self.dtype = "torch.float64" if double else "torch.float32"
         roots = [o.node for o in outputs]
         self.known = ir.on_host(roots)
-        computed = [n for n in _order(roots) if not self.is_slot(n)]
+        self.order = computed = [n for n in _order(roots) if not self.is_slot(n)]
         self.shaped = any(is_shaped(n) for n in computed)
         self.computed = set(computed)
         self.in_order = {arg for n in computed if n.op not in ("matmul", "transpose") for arg in n.args if arg.op == "transpose"}

@@ -16,7 +16,7 @@ from functools import cached_property
 
 from optlang.backends.formats import Packed
 from optlang.backends.kernels.lined import DIMENSIONS, LINES, frame_of, over, way
-from optlang.backends.kernels.passes import FRAMES, REDUCTIONS, is_lined, kind
+from optlang.backends.kernels.passes import FRAMES, REDUCTIONS, has_lines, kind
 from optlang.backends.torch.code import TENSORS, Output
 from optlang.backends.triton import source
 from optlang.backends.triton.layout import ALONG, BLOCK, CHUNKS, EACH, LINES_EACH, MATRICES, Room
@@ -46,9 +46,9 @@ SHAPE = ("batch", "height", "width", "down", "across", "deep", "room")
 
 def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], double: bool) -> Kernel:
     """The kernels for outputs, see `source.generate`, with rows and columns where they matter."""
-    writer = LinedWriter(outputs, slots, types, "tl.float64" if double else "tl.float32")
-    lined = any(is_lined(n.type.extent) for n in [*writer.order, *writer.types])
-    return writer.kernel() if lined else source.generate(outputs, slots, types, double)
+    if not has_lines(outputs):
+        return source.generate(outputs, slots, types, double)
+    return LinedWriter(outputs, slots, types, "tl.float64" if double else "tl.float32").kernel()
 
 
 class LinedWriter(Writer):
