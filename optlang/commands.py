@@ -96,7 +96,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 def extra_passes(lowered: lower.Lowered) -> list[str]:
     """What each rule asks of the model in a step besides one gradient."""
-    asking = [p for p in lowered.values() if isinstance(p, ir.Program) and any(p.uses(op) for op in ops.CALLS)]
+    asking = [p for p in lowered.values() if isinstance(p, ir.Program) and any(p.uses(op) for op in ops.ASKING)]
     if not asking:
         return []
     from optlang.printing.render import asked  # noqa: PLC0415 - most files ask for nothing

@@ -58,6 +58,9 @@ def test_passes_over_the_model_are_said(here: Path, capsys: pytest.CaptureFixtur
     (here / "asks.opt").write_text("rule Asks { w' = w - grad(w + g) - hvp(g)*hvp(w)*loss_at(w - g) }")
     assert main(["check", "asks.opt"]) == 0
     assert "Asks asks the model for 1 more gradient and 2 Hessian-vector products and 1 more loss in a step" in capsys.readouterr().out
+    (here / "reads.opt").write_text("rule Reads { w' = w - loss*g }")
+    assert main(["check", "reads.opt"]) == 0
+    assert "Reads asks the model for its loss in a step; `step` needs a closure" in capsys.readouterr().out
 
 
 def test_json_for_an_editor(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

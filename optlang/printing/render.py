@@ -141,7 +141,8 @@ def asked(program: Program) -> str:
     """What a step asks of the model besides its gradient, in words; empty for most rules."""
     words = {"grad": ("more gradient", "s"), "hvp": ("Hessian-vector product", "s"), "loss_at": ("more loss", "es")}
     counts = Counter(node.op for node in ir.walk(program.roots()))
-    return " and ".join(f"{counts[op]} {one}{more * (counts[op] > 1)}" for op, (one, more) in words.items() if counts[op])
+    asks = [f"{counts[op]} {one}{more * (counts[op] > 1)}" for op, (one, more) in words.items() if counts[op]]
+    return " and ".join(asks or ["its loss"] * (counts["loss"] > 0))
 
 
 # ------------------------------------------------------------------------------------------- the graph, both ways
