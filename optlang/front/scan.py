@@ -20,6 +20,7 @@ from optlang.front.lexemes import (
     normal,
 )
 from optlang.front.syntax import Comment
+from optlang.ops import BUILTINS
 
 __all__ = ["LONGEST_NAME", "LONGEST_NUMBER", "MOST_LEXEMES", "Lexeme", "scan"]
 
@@ -130,8 +131,12 @@ def _dotted(found: Scan, match: re.Match[str]) -> None:
 
 
 def _for_method(owner: str, last: str) -> str:
-    said = SAID_HERE.get(last.rstrip("_"))
-    return f"write `{said}`" if said else f"functions stand before their operand: `{last.rstrip('_')}({owner})`"
+    name = last.rstrip("_")
+    if name in SAID_HERE:
+        return f"write `{SAID_HERE[name]}`"
+    if name in BUILTINS:
+        return f"functions stand before their operand: `{name}({owner})`"
+    return "no name has parts: settings are read by their names, and what a call keeps is its own"
 
 
 _ENTER = {

@@ -144,7 +144,8 @@ def fits(frame: Frame, value: ir.Node, wanted: Type, name: str, key: tuple[str, 
     equation, given = frame.equations.get(key), key[0] + "'" * key[1]
     span = span or (equation.span if equation is not None else frame.places[name])
     if (value.type.kind == "bool") != (wanted.kind == "bool") or value.type.window != wanted.window:
-        frame.report("T01", f"`{given}` is {value.type}, but `{name}` is {wanted}", span)
+        help_ = "a window becomes one value by a reduction, as in `mean(h)`" if value.type.window and not wanted.window else ""
+        frame.report("T01", f"`{given}` is {value.type}, but `{name}` is {wanted}", span, "", help_)
         return False
     if not broadcasts_to(value.type.extent, wanted.extent):
         help = f"reduce it, as in `mean(… per {wanted.extent.left})`, or declare `{name}` per {value.type.extent.left}"

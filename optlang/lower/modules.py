@@ -65,6 +65,8 @@ def _define(module: Module, item: Definition) -> None:
 
 
 def _import(module: Module, item: syntax.Import, loading: tuple[str, ...]) -> None:
+    if not item.module:  # it could not be read, which has been said
+        return
     try:
         other = load(item.module, module.file.source, loading)
     except OptError as error:

@@ -54,7 +54,10 @@ def _only_inside(frame: Frame, name: syntax.Name) -> bool:
 def _advice(frame: Frame, name: str) -> str:
     if name in GIVEN:
         return GIVEN[name]
-    if name in ops.BUILTINS or frame.module.find(name) is not None:
+    found = frame.module.find(name)
+    if found is not None and isinstance(found[0], syntax.Rule):
+        return f"`{name}` is a rule: a call gives its new weights, `{name}()`"
+    if name in ops.BUILTINS or found is not None:
         return f"`{name}` is a function: call it, as in `{name}(x)`"
     known = _known_names(frame)
     if near := _of_a_step(frame, name) or _product(name, known) or did_you_mean(name, known):

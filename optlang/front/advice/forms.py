@@ -36,7 +36,13 @@ def arrow(x: Trouble) -> Advice | None:
 
 
 def definition(x: Trouble) -> Advice | None:
-    """`def f(x) x + 1`."""
+    """`def f(x) x + 1`, `f(x) = x + 1`."""
+    if not x.open and not x.in_statement and x.here.type == "NAME" and x.after().type == "LPAR" and (close := x.after().partner):
+        behind = next((y for y in x.lexemes[x.index :] if y.start > close.start), None)
+        if behind is not None and behind.type == "EQUAL":
+            found = x.say("S16", f"`def` is missing before {shown(x.here)}", "a function is `def f(x) = expr`",
+                          fix=Fix(Span(x.here.start, x.here.start), "def "))  # fmt: skip
+            return Advice(found, x.put(Lexeme("DEF", "def", x.here.start, x.here.start)))
     if x.first.type == "DEF" and x.before.type == "RPAR" and "LBRACE" in x.wants and "EQUAL" in x.wants:
         found = x.say("S16", "`=` is missing before the value of the function", "write `def f(x) = expr`",
                       fix=Fix(Span(x.before.end, x.before.end), " ="))  # fmt: skip
@@ -88,6 +94,14 @@ def per(x: Trouble) -> Advice | None:
     if x.before.type == "RPAR":
         return Advice(x.say("S19", "`per` stands inside the brackets of a reduction", "write `mean(x per row)`"))
     return Advice(x.say("S19", "`per` belongs to a reduction or a state", "write `mean(x per row)` or `state r per row = 0`"))
+
+
+def renamed(x: Trouble) -> Advice | None:
+    """`from adamw import AdamW as A`."""
+    if x.first.type != "FROM" or x.here.text != "as" or x.before.type != "NAME":
+        return None
+    found = x.say("S14", "what is imported keeps its name", "leave out `as` and the name behind it")
+    return Advice(found, (x.index, x.index + 1 + (x.after().type == "NAME"), []))
 
 
 def import_(x: Trouble) -> Advice | None:
@@ -142,6 +156,10 @@ def block(x: Trouble) -> Advice | None:
         found = x.say("S01", "a rule has no list of parameters", "its settings are statements: `hyper lr = 1e-3`")
         after = next((k for k in range(x.index, len(x.lexemes)) if x.lexemes[k] is x.here.partner), None)
         return Advice(found, None if after is None else (x.index, after + 1, []))
+    if x.first.type in ("RULE", "ROUTE") and x.here.type == "MINUS" and x.before.type == "NAME":
+        after = next((k for k in range(x.index, len(x.lexemes)) if x.lexemes[k].type in ("LBRACE", "STRING")), x.index)
+        found = x.say("S02", "a name has no `-`", "names are made of letters, digits and `_`, as in `MyRule`")
+        return Advice(found, (x.index, after, []))
     if not (x.here.fresh or x.here.type in ("RBRACE", "$END") or begins_statement(x.lexemes, x.index)):
         return None
     found = x.say("S16", f"`{{` is missing after {shown(x.before)}", "blocks stand in braces: `{ … }`", x.before,
