@@ -9,7 +9,7 @@ TASK   ?= digits
 MINUTES ?= 10
 ADDRESSES ?= $(patsubst %,tests/test_%.py,watch runtime_again cpp_repeat cpp_lines formats home_sharded)
 
-.PHONY: race test properties torch-suite lint format bench optax resume sharded authors gpu-check played-gpu inductor clean conformance loops machine-code digits gallery fuzz faults red-zones giants accuracy coverage mutants
+.PHONY: race test properties torch-suite lint format bench optax resume sharded authors gpu-check played-gpu inductor clean conformance loops machine-code digits gallery fuzz faults red-zones sanitize giants accuracy coverage mutants
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
@@ -92,6 +92,12 @@ faults: $(VENV)/.ready-for-tests ## Faults of every kind, searches and races kil
 red-zones: $(VENV)/.ready-for-tests ## Tests of what keeps addresses, in memory that notices what is written where it should not be
 	cc -O2 -shared -fPIC tests/faults/redzones.c -o $(VENV)/redzones.so
 	LD_PRELOAD=$(abspath $(VENV))/redzones.so PYTHONMALLOC=malloc $(PY) -m pytest -q --timeout 3000 $(ADDRESSES)
+
+SANITIZED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
+  UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc CXX=$(CURDIR)/tests/faults/g++-sanitized
+sanitize: $(VENV)/.ready-for-tests ## Steps of every rule, and tests of what keeps addresses, by C++ that looks at each address before it uses it
+	$(SANITIZED) $(PY) tests/sanitized.py
+	$(SANITIZED) $(PY) -m pytest -q --timeout 3000 -p no:faulthandler $(ADDRESSES)
 
 giants: $(VENV)/.ready-for-tests ## Processor seconds and memory of every command with texts as large as they may be, into docs/giants.json
 	$(PY) tests/bench/giants.py --record docs/giants.json

@@ -415,3 +415,36 @@ def test_red_zones_notice_what_is_written_out_of_place(tmp_path: Path) -> None:
         "0": (0, ""), "40": (-6, "written behind its end"), "-1": (-6, "written before its beginning"),
         "8": (-6, "written after it was freed"), "free": (-6, "freed twice"),
     }  # fmt: skip
+
+
+READ = """
+import ctypes, sys
+from optlang.backends.kernels import build
+text = 'extern "C" void step(float* x, long n) { x[0] = x[n] + (float)(1 << (n + 28)); }'
+step, system = build.library(text).step, ctypes.CDLL(None)
+system.malloc.restype, system.malloc.argtypes, system.free.argtypes = ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p]
+memory = ctypes.c_void_p(system.malloc(4 * int(sys.argv[1])))
+if sys.argv[2] == "freed":
+    system.free(memory)
+step(memory, ctypes.c_long(int(sys.argv[3])))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("g++") is None, reason="only GCC's libraries are looked for")
+def test_the_compiler_of_sanitize_notices_what_is_read_out_of_place(tmp_path: Path) -> None:
+    """`make sanitize` steps all rules by what it makes."""
+    asked = [["g++", f"-print-file-name=lib{name}.so"] for name in ("asan", "stdc++")]
+    files = [subprocess.run(words, capture_output=True, text=True).stdout.strip() for words in asked]
+    if not all(map(os.path.isabs, files)):
+        pytest.skip("GCC is here without its sanitizers")
+    around = {**os.environ, "LD_PRELOAD": " ".join(files), "ASAN_OPTIONS": "detect_leaks=0", "XDG_CACHE_HOME": str(tmp_path),
+              "CXX": str(ROOT / "tests/faults/g++-sanitized")}  # fmt: skip
+    found = {}
+    for way in ("4 there 2", "2 there 2", "4 freed 0", "5 there 4"):
+        done = subprocess.run([sys.executable, "-c", READ, *way.split()], env=around, cwd=ROOT, capture_output=True, text=True)
+        said = [word for word in ("heap-buffer-overflow", "heap-use-after-free", "shift exponent") if word in done.stderr]
+        found[way] = bool(done.returncode), said
+    assert found == {
+        "4 there 2": (False, []), "2 there 2": (True, ["heap-buffer-overflow"]), "4 freed 0": (True, ["heap-use-after-free"]),
+        "5 there 4": (True, ["shift exponent"]),
+    }  # fmt: skip
