@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from optlang import __version__, commands, forms
 from optlang.errors import OptError
+from optlang.resources import folder
 
 ABOUT = """\
 Write optimizers as equations, train with them, hand them on as Python.
@@ -23,7 +24,8 @@ Write optimizers as equations, train with them, hand them on as Python.
   optlang search myrule.opt --minutes 30    evolve it into better ones
 
 In Python:  optlang.load("myrule.opt")(model.parameters(), lr=1e-3)
-A file may be `-` (standard input) or a library name (`optlang list`). The language: grammar/README.md.
+A file may be `-` (standard input) or a library name (`optlang list`). The language, on one page:
+{page}
 Exit codes: 0 all is well, 1 something was found, 2 the command or a file could not be used."""
 
 
@@ -58,7 +60,8 @@ def _run(chosen: argparse.Namespace) -> int:
 
 def _parser(wanted: str) -> argparse.ArgumentParser:
     """The parser, with the options of the wanted command alone: the others are only listed."""
-    parser = argparse.ArgumentParser("optlang", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    about = ABOUT.format(page=folder("grammar") / "README.md")
+    parser = argparse.ArgumentParser("optlang", description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--version", action="version", version=f"optlang {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, (about, add) in COMMANDS.items():

@@ -59,7 +59,11 @@ optimizer.step()
 assert p.tolist() == [0.5] * 3, p
 assert "class Lion" in optlang.build("lion")
 assert optlang.check("rule A {{ w' = w - gg }}")[0].code == "N02"
+from optlang.cli import main
+assert main([]) == 2
 """
     environment = {**os.environ, "PYTHONPATH": str(target)}
     done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    [page] = re.findall(r"on one page:\n(.*)", done.stdout)  # the help says where it lies
+    assert Path(page).is_file() and Path(page).is_relative_to(target)
