@@ -567,9 +567,54 @@ def passes_without_backward(world: int) -> None:
         torch.testing.assert_close(train(fully_shard(model(), mesh=mesh), make, mine, test), wanted, rtol=1e-5, atol=1e-6)
 
 
+def parts_put_into_groups(world: int) -> None:
+    """Accelerate takes the parameters of a model, cuts the model, and writes the parts into the groups that are there."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    def model() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
+
+    def cut(make: Any) -> tuple[nn.Module, Any]:
+        net = model()
+        optimizer, names = make(net.named_parameters()), {id(p): name for name, p in net.named_parameters()}
+        fully_shard(net, mesh=init_device_mesh("cpu", (world,)))
+        parts = dict(net.named_parameters())
+        for group in optimizer.param_groups:
+            group["params"] = [parts[names[id(p)]] for p in group["params"]]
+        return net, optimizer
+
+    def train(net: nn.Module, optimizer: Any, data: Tensor) -> None:
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = (net(data) ** 2).mean()
+            loss.backward()
+            return loss  # type: ignore[no-any-return]
+
+        for _ in range(3):
+            optimizer.step(closure)
+
+    data = some(4 * world, 6)
+    mine = data[4 * distributed.get_rank() :][:4]
+    for rule in ("adamw", "lamb", "adafactor", "muonwithadamw", "sps"):
+        one = model()
+        train(one, load(rule)(one.named_parameters()), data)
+        net, optimizer = cut(load(rule))
+        train(net, optimizer, mine)
+        close(dict(net.named_parameters()), dict(one.named_parameters()))
+    for make, why in ((load("sophiah"), "FSDP2's gradients cannot be"), (optlang.load("adamw", state="int8"), "kept in blocks")):
+        net, optimizer = cut(make)
+        before = [p.full_tensor().detach().clone() for p in net.parameters()]  # type: ignore[operator]
+        with pytest.raises(ValueError, match=why):
+            train(net, optimizer, mine)
+        assert all(torch.equal(p.full_tensor(), q) for p, q in zip(net.parameters(), before, strict=True))  # type: ignore[operator]
+        assert not optimizer.state
+
+
 TASKS = {f.__name__: f for f in (
     every_rule, every_module, overflows, loaded_from_one_process, descriptions, evaluation, other_meshes, models, tensor_parallel,
-    there_and_back, passes_without_backward, refusals, copies_that_disagree, hessians_and_losses,
+    there_and_back, passes_without_backward, parts_put_into_groups, refusals, copies_that_disagree, hessians_and_losses,
 )}  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------- the processes

@@ -30,7 +30,7 @@ class Evaluating(RuleOptimizer):
                 cell.state[TRAINING] = cell.weights.detach().clone()
                 cell.weights.copy_(value)
             self._put_back(cells)
-        show(self.stepped)
+        show(self._parameters())
 
     @torch.no_grad()
     def train(self, mode: bool = True) -> None:
@@ -41,7 +41,7 @@ class Evaluating(RuleOptimizer):
         for parameter, state in self.state.items():
             if isinstance(parameter, Tensor) and TRAINING in state:
                 put(real(parameter), state.pop(TRAINING))
-        show(self.stepped)
+        show(self._parameters())
 
     def _evaluates(self) -> bool:
         return any(TRAINING in state for parameter, state in self.state.items() if isinstance(parameter, Tensor))

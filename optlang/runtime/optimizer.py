@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import is_
 from typing import Any, ClassVar
 
 import torch
@@ -55,6 +56,13 @@ class RuleOptimizer(Gathered):
         self._is_spread = any(is_sharded(p) for p in self.stepped)
         self.is_traced = not self.asks_again and all(traced.takes(p, g.get("differentiable", False)) for g in groups for p in g["params"])
         self.is_captured = all(group.get("capturable") for group in groups)
+
+    def _look_over(self) -> None:
+        """Whether groups hold the parameters that were listed."""
+        now = self._parameters()
+        if len(now) != len(self.stepped) or not all(map(is_, now, self.stepped)):
+            self._check_others(self.stepped)
+            self._list_parameters()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As in torch; a route splits the group by rule. Raises ValueError for a parameter that its rule cannot take."""
@@ -123,11 +131,12 @@ class RuleOptimizer(Gathered):
             return True
         if not has_size and (self.state or not (self.asks_again or self.reads_inputs - self.inputs.keys())):
             return False
-        gradients = [p.grad for p in self.stepped if p.grad is not None]
+        gradients = [p.grad for p in self._parameters() if p.grad is not None]
         return bool(gradients) and all(g.layout == torch.strided and not g.is_meta and is_zero(g) for g in gradients)
 
     def _prepare(self) -> None:
         """Creates the states of parameters with gradients; moves nothing."""
+        self._look_over()
         work = self._gather(self.read_settings())
         for executable, cells in work.values():
             step = self._step_of(cells, work)
@@ -139,6 +148,8 @@ class RuleOptimizer(Gathered):
         known = len(self.state)
         try:
             begun = self._once_more(settings, None if batch is None else partial(self._loss, batch))
+            if begun is None:
+                self._look_over()
             work, writes = (self._gather(settings), []) if begun is None else begun
             comes_again = begun is None and self._comes_again(work)
             taken = [self._begin_step(executable, self._step_of(cells, work, comes_again), batch) for executable, cells in work.values()]

@@ -151,15 +151,33 @@ class Grouped(torch.optim.Optimizer):
             case.check_capturable()
         number = len(self.param_groups)
         named = list(zip(names or [f"parameter {i} of group {number}" for i in range(len(params))], params, strict=True))
-        check_parameters(program, named, hypers)
-        case.check_weights(named)
-        for name, parameter in named:
-            self._check_spread(case, parameter, name, {**self.defaults, **group})
+        self._check_parameters(case, program, named, {**self.defaults, **group}, hypers)
         if case.label:
             group["rule"] = case.label
         group["params"] = list(zip(names, params, strict=True)) if names else params
         super().add_param_group(group)
         self.read_settings()
+
+    def _check_parameters(
+        self, case: Case, program: ir.Program, named: list[tuple[str, Any]], group: Group, hypers: Mapping[str, Any]
+    ) -> None:
+        check_parameters(program, named, hypers)
+        case.check_weights(named)
+        for name, parameter in named:
+            self._check_spread(case, parameter, name, group)
+
+    def _check_others(self, known: Sequence[Tensor]) -> None:
+        """Parameters that somebody has put into groups in place of others, as Accelerate does with those of FSDP2, are checked like added
+        ones."""
+        there = {id(p) for p in known}
+        for number, group in enumerate(self.param_groups):
+            named = [(name_in(group, number, place), p) for place, p in enumerate(group["params"]) if id(p) not in there]
+            if named:
+                case = self.case_of(group)
+                hypers = case.settings.read(dict(group), f" (group {number})")
+                self._check_parameters(case, case.shaped(hypers), named, group, hypers)
+        self._check_memory()
+        self._check_agreement(0)
 
     def _check_agreement(self, first: int) -> None:
         """Raises ValueError where processes that hold parts of a parameter were told otherwise about the groups from `first` on."""
