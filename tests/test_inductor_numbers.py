@@ -193,3 +193,5 @@ def test_what_was_found_of_the_library_is_as_it_says() -> None:
     rules = [sum(bool(row.get(kind, NONE)["functions"]) for row in found.values()) for kind in functions]
     assert tuple(map(int, said)) == (len(functions["float32"]), rules[0], len(functions["bfloat16"]), rules[1])
     assert all(left == 0 and apart <= CLOSE for some in functions.values() for _, _, left, _, _, apart in some)
+    far = {(rule, kind) for rule, row in found.items() for kind in functions if row.get(kind, {}).get("apart", 0) > CLOSE}
+    assert far == {("awp", "bfloat16"), ("schedulefreesgd", "bfloat16")}
