@@ -6,13 +6,16 @@ import copy
 import pickle
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd.profiler import record_function
 from torch.optim import lr_scheduler as schedulers
 from torch.optim.swa_utils import SWALR
+from torch.profiler import ExecutionTraceObserver, profile
 
 import optlang
 
@@ -237,6 +240,26 @@ def test_step_hooks() -> None:
     give([p], 0)
     optimizer.step()
     assert seen == ["before", "after"]
+
+
+def test_records_are_opened_for_those_who_read_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    p, opened = weights(2), list[str]()
+    optimizer = AdamW([p])
+    give([p], 0)
+    enter = record_function.__enter__
+    monkeypatch.setattr(record_function, "__enter__", lambda self: opened.append(self.name) or enter(self))
+    optimizer.step()
+    assert opened == []
+    with profile():
+        optimizer.step()
+    observer = ExecutionTraceObserver().register_callback(str(tmp_path / "trace.json"))
+    observer.start()
+    optimizer.step()
+    observer.stop()
+    observer.unregister_callback()
+    assert opened == 2 * ["Optimizer.step#AdamW.step"]
+    optimizer.step()
+    assert len(opened) == 2
 
 
 def test_groups_added_later_and_states_replaced() -> None:

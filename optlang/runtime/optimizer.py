@@ -24,6 +24,7 @@ from optlang.runtime.groups.naming import Group
 from optlang.runtime.groups.settings import plain
 from optlang.runtime.steps import captured, traced
 from optlang.runtime.steps.batch import Batch, Closure, as_number
+from optlang.runtime.steps.heard import heard
 from optlang.runtime.steps.interrupts import uninterrupted
 from optlang.runtime.steps.scaling import overflowed
 from optlang.runtime.surroundings import NOTHING, exactly
@@ -36,6 +37,7 @@ class RuleOptimizer(Gathered):
     calls_model: ClassVar[bool]  # and calls the model again
     reads_inputs: ClassVar[frozenset[str]]  # what the training loop is to set
     released: Any = None  # what steps parameters inside `backward`, where that was asked for: see `release`
+    profile_hook_step = staticmethod(heard)  # with this torch wraps `step`
 
     def __init__(self, /, *args: Any, **settings: Any) -> None:
         self._begin()

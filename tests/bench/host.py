@@ -107,8 +107,8 @@ def _times(value: Any, factor: float) -> Any:
 def timed(step: Step, rounds: int, before: Sequence[Step], of: Callable[[list[float]], float] = statistics.median) -> float:
     """Microseconds of a step, without what comes before each; the clock of the processor is looked at before and after all of a round."""
     steps = max(2, min(ROUND, int(LONGEST / max(1.0, _round([*before, step], 2)))))
-    found = [_round([*before, step], steps) - _round(before, steps) for _ in range(rounds if steps == ROUND else SLOW)]
-    return of(found)
+    found = [(_round([*before, step], steps), _round(before, steps)) for _ in range(rounds if steps == ROUND else SLOW)]
+    return of([all_of_it for all_of_it, _ in found]) - of([without for _, without in found])  # the least difference would be chance
 
 
 def _round(calls: Sequence[Step], steps: int) -> float:

@@ -45,7 +45,7 @@ class Table:
         self.count = len(cells)
         self.shapes = [tuple(cell.weights.shape) for cell in cells]
         self.sizes = np.array([cell.weights.numel() for cell in cells], dtype=np.int64)
-        self.streams = np.array([cell.index for cell in cells], dtype=np.int64)
+        self._counters = np.array([(0, 0, cell.index & 0xFFFFFFFF) for cell in cells], dtype=np.int64)
         self.draws = like.counter is not None
         self.own_rows = Rows(self.numbers, cells, len(slots.shared))
         tensors = [cell.weights if key in (WEIGHTS, GRADIENT) else cell.state[key] for cell in cells for key in keys]
@@ -74,8 +74,9 @@ class Table:
         """Makes the call that is ready."""
 
     def counters(self, counts: Counts, seed: int) -> Array:
-        """[cells, 3]: (t, seed, stream) of each parameter."""
-        return np.stack([np.broadcast_to(x, self.count) for x in (counts, seed & 0xFFFFFFFF, self.streams)], 1) & 0xFFFFFFFF
+        """[cells, 3]: (t, seed, stream) of each parameter, to be read only until they are asked for again."""
+        self._counters[:, 0], self._counters[:, 1] = counts & 0xFFFFFFFF, seed & 0xFFFFFFFF
+        return self._counters
 
     def rows(self, hypers: Hypers, counts: Counts, known: Known) -> tuple[Array, Array]:
         """The different rows of numbers, to be read only until they are asked for again, and which of them each parameter has."""

@@ -31,7 +31,7 @@ TORCH = ("libc10._ZNK3c1010TensorImpl4gradEv", "libtorch_cpu._ZN5torch8autograd4
          "libtorch_cpu.aoti_torch_get_strides", "libtorch_cpu.aoti_torch_get_dtype", "libtorch_cpu.aoti_torch_get_layout",
          "libtorch_cpu.aoti_torch_get_device_type", "libtorch_cpu.aoti_torch_get_device_index",
          "libtorch_cpu.aoti_torch_assign_tensors")  # fmt: skip
-OF_EXCEPTIONS = ("-fexceptions", "-lstdc++", "-lgcc_s")  # kernels have none
+FLAGS = ("-fexceptions", "-lstdc++", "-lgcc_s", "-O2")  # beside those of kernels: these have no exceptions, and loops that ask for vectors
 ASSIGN, NONE = len(PYTHON) + len(TORCH) - 1, len(PYTHON) + len(TORCH) + 1  # places of `assign` and `none` in `Outside` of watch.h
 FACTS = ("type", "device", "shape", "size", "data")  # of `Facts` in watch.h
 
@@ -222,8 +222,8 @@ def _found() -> tuple[ctypes.PyDLL, Any] | None:
     try:
         place = _place_of_tensors()
         text = _text()
-        library = ctypes.PyDLL(build.library(text, "look", OF_EXCEPTIONS)._name)  # keeps Python waiting, whose objects it looks at
-        words: list[Any] = [*(_address(getattr(ctypes.pythonapi, name)) for name in PYTHON), *map(_of_torch, TORCH), place]
+        library = ctypes.PyDLL(build.library(text, "look", FLAGS)._name)  # keeps Python waiting, whose objects it looks at
+        words: list[Any] = [*(_address(getattr(ctypes.pythonapi, name)) for name in PYTHON), *map(address_in_torch, TORCH), place]
         words += [_nothing(words[len(PYTHON)]), kinds.word_of_versions()]
         outside = (ctypes.c_void_p * len(words))(*words)
         _try(library, outside)
@@ -243,7 +243,7 @@ def _address(function: Any) -> int | None:
     return ctypes.cast(function, ctypes.c_void_p).value
 
 
-def _of_torch(name: str) -> int | None:
+def address_in_torch(name: str) -> int | None:
     """The address of a function in one of torch's libraries, which are loaded."""
     library, _, symbol = name.partition(".")
     return _address(ctypes.CDLL(str(next((Path(torch.__file__).parent / "lib").glob(f"{library}.*"), library)))[symbol])

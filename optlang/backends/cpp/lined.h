@@ -19,12 +19,14 @@ static inline number* rows_of(const Tensor& x, i64 before) { return (number*)x.l
 static inline double* behind_rows(const Tensor& x, i64 count) {
   return x.lines + (count * x.batch * x.rows * (i64)sizeof(number) + (i64)sizeof(double) - 1) / (i64)sizeof(double);
 }
+const i64 SHORT = __BIGGEST_ALIGNMENT__ / sizeof(number);  // rows of fewer elements fill no vector: they go by 4
 static inline i64 parts_of(const Shape& shape) { return shape.per < shape.rows ? (shape.rows + shape.per - 1) / shape.per : 1; }
 static inline Chunk chunk_at(const Shape& shape, i64 place) {
   const i64 parts = parts_of(shape), low = place % parts * shape.per, first = place / parts * shape.many;
   const i64 last = first + shape.many, high = low + shape.per;
   return {first, last < shape.batch ? last : shape.batch, low, high < shape.rows ? high : shape.rows, parts > 1};
 }
+static inline double* partial_of(const All& all, i64 n) { return all.room + (all.count + all.starts[n]) * SUMS; }
 static inline Tensor tensor_at(const All& all, i64 n) {
   const Shape& shape = all.shapes[n];
   return {all.sizes[n], all.pointers + n * TENSORS, all.rows[n], all.counters + 3 * n, all.room + n * SUMS,
@@ -33,32 +35,37 @@ static inline Tensor tensor_at(const All& all, i64 n) {
 
 // Some tensors that go through all passes together. What follows is for all threads of a team.
 struct Wave { i64 first, last; };
+template <class F> static void all_small(const All& all, Wave wave, double* results, F whole) {
+  #pragma omp for schedule(dynamic, 4)
+  for (i64 n = wave.first; n < wave.last; n++) if (is_small(all.starts, n)) whole(all, n, results);
+}
 // `back`: from the last chunk to the first, as what was touched last is in the cache.
 template <class F> static void all_chunks(const All& all, Wave wave, bool back, F pass) {
   const i64 begin = all.starts[wave.first], end = all.starts[wave.last];
-  double* const partial = all.room + all.count * SUMS;
   i64 n = wave.first;
   #pragma omp for schedule(dynamic)
   for (i64 k = begin; k < end; k++) {
     const i64 c = back ? begin + end - 1 - k : k;
     n = tensor_of(c, n, all.starts, all.count);
+    if (is_small(all.starts, n)) continue;
     const Shape& shape = all.shapes[n];
     const i64 place = c - all.starts[n];
-    pass(tensor_at(all, n), chunk_at(shape, place), partial + c * SUMS, all.lines + shape.beside + place * BESIDE * shape.cols);
+    double* const partial = partial_of(all, n) + place * SUMS;
+    pass(tensor_at(all, n), chunk_at(shape, place), partial, all.lines + shape.beside + place * BESIDE * shape.cols);
   }
 }
 template <class F> static void all_tensors(const All& all, Wave wave, F gather) {
-  double* const partial = all.room + all.count * SUMS;
   #pragma omp for schedule(dynamic)
   for (i64 n = wave.first; n < wave.last; n++) {
+    if (is_small(all.starts, n)) continue;
     const Shape& shape = all.shapes[n];
-    gather(tensor_at(all, n), shape, partial + all.starts[n] * SUMS, all.lines + shape.beside, all.room + n * SUMS);
+    gather(tensor_at(all, n), shape, partial_of(all, n), all.lines + shape.beside, all.room + n * SUMS);
   }
 }
 // When all passes are over, before the next wave takes the room.
 template <class F> static void all_finished(const All& all, Wave wave, double* results, F finish) {
   #pragma omp for schedule(dynamic)
-  for (i64 n = wave.first; n < wave.last; n++) finish(tensor_at(all, n), results + n * RETURNED);
+  for (i64 n = wave.first; n < wave.last; n++) if (!is_small(all.starts, n)) finish(tensor_at(all, n), results + n * RETURNED);
 }
 
 // What chunks have left is added in their order.

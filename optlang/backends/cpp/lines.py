@@ -2,7 +2,8 @@
 
 What a line needs is computed once for it: of a row before its elements, of a matrix before its rows. A reduction to rows is
 over within its chunk. To columns and matrices, each chunk leaves what it found beside, unless it holds the whole matrix, and
-these are added in order. A reduction from lines (the mean of a value per row) goes over these between two passes.
+these are added in order. A reduction from lines (the mean of a value per row) goes over these between two passes. A tensor of
+one chunk goes through all of that by itself: with many small ones, it takes longer to hand out chunks than to compute them.
 """
 
 from __future__ import annotations
@@ -102,11 +103,15 @@ class LinedWriter(Writer):
         element = [*self._defined(body, "col"), *self._defined(body, "element"), *map(self._added, sums)]
         element += [f"  {self.stored(target, self.operand(node))}" for node, target in writes]
         row = ["  const i64 at_row = b * x.rows + r;", *self._defined(body, "row"), *self._begun(sums, "row")]
-        head = f"  #pragma omp simd{clauses([(self.sums[n], n.op) for n in inner])}"
+        adding = clauses([(self.sums[n], n.op) for n in inner])
         place = "  const i64 i = at_row * x.cols + c, at_col = b * x.cols + c;"
-        row += self.behind_draws(body, ("0", "x.cols"), lambda low, high: [
-            head, f"  for (i64 c = {low}; c < {high}; c++) {{", place, *element, "  }",
-        ], "at_row * x.cols + ")  # fmt: skip
+
+        def along_row(low: str, high: str) -> list[str]:
+            loop = [f"  for (i64 c = {low}; c < {high}; c++) {{", place, *element, "  }"]
+            short, long = ([f"  #pragma omp simd{lanes}{adding}", *loop] for lanes in (" simdlen(4)", ""))
+            return ["  if (x.cols < SHORT) {", *short, "  } else {", *long, "  }"]
+
+        row += self.behind_draws(body, ("0", "x.cols"), along_row, "at_row * x.cols + ")
         row += self._left(sums, "row", "at_row")
         lines += ["  for (i64 b = k.first; b < k.last; b++) {", "  const i64 at_matrix = b;", *matrix]
         lines += ["  for (i64 r = k.low; r < k.high; r++) {", *row, "  }", *self._left_of_matrix(sums), "  }"]
@@ -205,21 +210,30 @@ class LinedWriter(Writer):
         return lines
 
     def functions(self, returned: int) -> list[str]:
-        functions, stages = [], []
+        functions, stages, alone = [], [], []
         for number in range(self.passes):
-            if self.found(number) or (number == self.passes - 1 and self.writes()):
+            if number in self.stages():
                 functions.append(self.pass_(number))
                 stages.append(f"    all_chunks(all, wave, {str(bool(number % 2)).lower()}, pass_{number});")
+                alone.append(f"  pass_{number}(x, chunk_at(shape, 0), partial, beside);")
             if super().found(number):
                 functions.append(self.gathered(number))
                 stages.append(f"    all_tensors(all, wave, gather_{number});")
-        entry = ENTRY.replace("@STAGES", "\n".join(stages))
-        return [self.constants(returned, len(self._beside())), header("lined.h"), *functions, self.finish(), entry]
+                alone.append(f"  gather_{number}(x, shape, partial, beside, sums);")
+        entry = ENTRY.replace("@STAGES", "\n".join(stages)).replace("@ALONE", "\n".join(alone))
+        return [self.constants(returned, len(self._beside())), header("small.h"), header("lined.h"), *functions, self.finish(), entry]
 
 
 LINE = re.compile(r"\bl(\d+)\b")
 
 ENTRY = """
+static void whole(const All& all, i64 n, double* results) {
+  const Shape& shape = all.shapes[n];
+  const Tensor x = tensor_at(all, n);
+  double *const partial = partial_of(all, n), *const beside = all.lines + shape.beside, *const sums = all.room + n * SUMS;
+@ALONE
+  finish(x, results + n * RETURNED);
+}
 extern "C" void step(i64 count, const i64* sizes, const i64* starts, char* const* pointers, const number* const* rows,
                      const u32* counters, double* room, double* results, const Shape* shapes, double* lines) {
   const All all = {count, sizes, starts, pointers, rows, counters, room, shapes, lines};
@@ -227,6 +241,8 @@ extern "C" void step(i64 count, const i64* sizes, const i64* starts, char* const
   for (i64 first = 0, last; first < count; first = last) {
     last = shapes[first].wave;
     const Wave wave = {first, last};
+    all_small(all, wave, results, whole);
+    if (!has_large(starts, first, last)) continue;
 @STAGES
     all_finished(all, wave, results, finish);
   }

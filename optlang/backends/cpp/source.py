@@ -81,7 +81,11 @@ class Writer(Passes):
 
     def functions(self, returned: int) -> list[str]:
         """The functions of the kernel, the one that is called as the last."""
-        return [*(self.pass_(number) for number in range(self.passes)), self.finish(), self._entry(returned)]
+        return [*map(self.pass_, self.stages()), self.finish(), self._entry(returned)]
+
+    def stages(self) -> list[int]:
+        """The passes that have something to do: what only hands out numbers has no last one."""
+        return [number for number in range(self.passes) if self.found(number) or (number == self.passes - 1 and self.writes())]
 
     def room(self) -> Room | None:
         """For values per row and column."""
@@ -241,15 +245,19 @@ class Writer(Passes):
 
     def _entry(self, returned: int) -> str:
         """The one function that is called."""
-        parts = []
-        for number in range(self.passes):
+        alone, parts = [], []
+        for number in self.stages():
+            found = list(map(self._gathered, self.found(number)))
+            alone += [f"      pass_{number}(tensor, 0, tensor.size, partial + starts[x] * SUMS);", *found]
             parts.append(PASS.replace("@NUMBER", str(number)).replace("@PLACE", BACK if number % 2 else "k"))
-            done = [n for n in self.sums if self.depth[n] == number + 1]
-            parts += map(self._gathered, done)
-        return self.constants(returned) + ENTRY.replace("@PASSES", "\n".join(parts))
+            parts += [GATHER.replace("@EACH", "\n".join(found))] if found else []
+        small = SMALL.replace("@EACH", "\n".join(alone)) if len(alone) > 1 else ""
+        passes = "\n".join(parts).replace("@SKIPPED", "if (is_small(starts, n)) continue;" if small else "")
+        entry = ENTRY.replace("@SMALL", small).replace("@PASSES", passes)
+        return "\n".join([*([header("small.h")] if small else []), self.constants(returned) + entry])
 
     def _gathered(self, node: Node) -> str:
-        text = GATHER.replace("@SUM", str(self.sums[node])).replace("@START", START[node.op])
+        text = TOTAL.replace("@SUM", str(self.sums[node])).replace("@START", START[node.op])
         text = text.replace("@ADD", ADD[node.op].format(total="total", y="y"))
         return text.replace("@SHARE", " / (double)sizes[x]" if node.op == "mean" else "")
 
@@ -285,6 +293,7 @@ extern "C" void step(i64 count, const i64* sizes, const i64* starts, char* const
   #pragma omp parallel if (starts[count] > 3)
   for (i64 first = 0, last, n = 0; first < count; first = last) {
     last = wave_end(first, count, starts, WAVE);
+@SMALL
 @PASSES
   }
   for (i64 n = 0; n < count; n++) finish(tensor_at(n, sizes, pointers, rows, counters, room), results + n * RETURNED);
@@ -294,19 +303,31 @@ PASS = """    #pragma omp for schedule(dynamic, AT_ONCE)
     for (i64 k = starts[first]; k < starts[last]; k++) {
       const i64 c = @PLACE;
       n = tensor_of(c, n, starts, count);
+      @SKIPPED
       const i64 low = (c - starts[n]) * CHUNK, high = low + CHUNK < sizes[n] ? low + CHUNK : sizes[n];
       pass_@NUMBER(tensor_at(n, sizes, pointers, rows, counters, room), low, high, partial + c * SUMS);
     }"""
 BACK = "starts[first] + starts[last] - 1 - k"  # what the pass before has touched last comes first
 GATHER = """    #pragma omp for schedule(static)
     for (i64 x = first; x < last; x++) {
-      double total = @START;
-      for (i64 c = starts[x]; c < starts[x + 1]; c++) {
-        const double y = partial[c * SUMS + @SUM];
-        total = @ADD;
-      }
-      room[x * SUMS + @SUM] = total@SHARE;
+@EACH
     }"""
+TOTAL = """      {
+        double total = @START;
+        for (i64 c = starts[x]; c < starts[x + 1]; c++) {
+          const double y = partial[c * SUMS + @SUM];
+          total = @ADD;
+        }
+        room[x * SUMS + @SUM] = total@SHARE;
+      }"""
+# A tensor of one chunk goes through all passes by itself: of many small ones, it takes longer to hand out chunks than to compute them.
+SMALL = """    #pragma omp for schedule(dynamic, 4)
+    for (i64 x = first; x < last; x++) {
+      if (!is_small(starts, x)) continue;
+      const Tensor tensor = tensor_at(x, sizes, pointers, rows, counters, room);
+@EACH
+    }
+    if (!has_large(starts, first, last)) continue;"""
 
 
 def clauses(sums: Sequence[tuple[int, str]]) -> str:

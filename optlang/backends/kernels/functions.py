@@ -19,7 +19,7 @@ from optlang.backends.formats import Packed
 from optlang.backends.kernels import passes
 from optlang.backends.kernels.handed import stored
 from optlang.backends.torch.code import CellCode, Output
-from optlang.backends.torch.functions import COMPILE_FROM, Bound, Functions
+from optlang.backends.torch.functions import COMPILE_FROM, NOT_ASKED, Bound, Functions
 from optlang.backends.torch.views import put_back, view
 from optlang.ir import Node, W
 
@@ -146,6 +146,11 @@ class KernelFunctions(Functions):
 
     def kernel(self, bound: Bound) -> Any:
         """The kernel of a function for tensors of such types; None where there is none."""
+        if bound.kernel is NOT_ASKED:
+            bound.kernel = self._kernel(bound)
+        return bound.kernel
+
+    def _kernel(self, bound: Bound) -> Any:
         if bound.code.name not in STAGES or not self.fits(bound):
             return None
         key = (bound.code, self.name_at(bound), *(x.key if isinstance(x, Packed) else x.dtype for x in bound.tensors))

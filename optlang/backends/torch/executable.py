@@ -58,6 +58,7 @@ class TorchExecutable:
         self.plan: Plan = plan(program, parts)
         self.compile_from, self.storage = compile_from, storage
         self._conditions = [HostScalars((c,)) for c in self.plan.conditions]
+        self._deciding = sorted({name for condition in self._conditions for name in condition.facts})
         self._functions = functions or Functions()
         self._bound = Binding(self.plan.program.name, self._functions, storage).bound
         self._functions.rounds = storage.products == "bf16"
@@ -145,7 +146,7 @@ class TorchExecutable:
                 cross(self, now, number, level)
             shared = self._shared_updates(now)
             reports = self._reports(now)
-            calls = [self._final(work, now) for work in now.works]
+            calls = self._final(now)
         if step.comes_again and not is_on_device(step.cells[0]):
             self._expect(step, now, calls, levels)
 
@@ -178,12 +179,21 @@ class TorchExecutable:
         run = self._run(step) if self._shares else None
         places = [None] * len(step.cells) if run is None else run.model.cells
         others = () if run is None else run.model.beside.get("tensor", ())
-        works = [Work(cell, self._truth(cell), place) for cell, place in zip(step.cells, places, strict=True)]
+        truths = self._truths(step.cells)
+        works = [Work(cell, truth, place) for cell, truth, place in zip(step.cells, truths, places, strict=True)]
         beside = [Work(place.cell, self._truth(place.cell), place) for place in others if place.cell is not None]
         return Pass(step, works, beside, run, compiled)
 
     def _truth(self, cell: Cell) -> Truth:
         return tuple(truth_of(condition, cell) for condition in self._conditions)
+
+    def _truths(self, cells: Sequence[Cell]) -> list[Truth]:
+        """Those of some cells: of cells with the same settings, counts and facts only once."""
+        if not self._conditions:
+            return [()] * len(cells)
+        kinds = [(id(cell.hypers), cell.t, *map(cell.facts.get, self._deciding)) for cell in cells]
+        known = {kind: self._truth(cell) for kind, cell in dict(zip(kinds, cells, strict=True)).items()}
+        return [known[kind] for kind in kinds]
 
     def _exists(self, state: ir.State, truth: Truth) -> bool:
         return state.guard is None or truth[self.plan.conditions.index(state.guard)] is True
@@ -205,18 +215,28 @@ class TorchExecutable:
             self._needed[work.truth] = self.plan.needed(roots, work.truth)
         return self._needed[work.truth]
 
-    def _final(self, work: Work, now: Pass) -> Bound:
-        """What writes the new weights and states of one parameter."""
+    def _final(self, now: Pass) -> list[Bound]:
+        """What writes the new weights and states of each parameter."""
+        codes: dict[Any, CellCode] = {}
+        calls = []
+        for work in now.works:
+            kind = work.truth, work.cell.weights.dtype
+            if kind not in codes:
+                codes[kind] = self._final_code(*kind)
+            calls.append(self._bound(codes[kind], work, now, work.cell.state))
+        return calls
+
+    def _final_code(self, truth: Truth, dtype: torch.dtype) -> CellCode:
         program = self.plan.program
-        states = [s for s in self._own if self._exists(s, work.truth)]
-        key = ("final", work.truth)
-        if not self._functions.has(key, work.cell.weights.dtype):
-            roots = self.plan.decided([program.weights, *(program.updates[s.name] for s in states)], work.truth)
-            names = zip((n for n, _ in program.names), self.plan.decided([x for _, x in program.names], work.truth), strict=True)
-            outputs = [Output(x, t) for x, t in zip(roots, [ir.W, *(s.node for s in states)], strict=True)]
-            outputs += [Output(node, ir.G) for node in self._gradient]
-            self._functions.code(key, outputs, work.cell.weights.dtype, tuple(names))
-        return self._bound(self._functions.code(key, [], work.cell.weights.dtype), work, now, work.cell.state)
+        states = [s for s in self._own if self._exists(s, truth)]
+        key = ("final", truth)
+        if self._functions.has(key, dtype):
+            return self._functions.code(key, [], dtype)
+        roots = self.plan.decided([program.weights, *(program.updates[s.name] for s in states)], truth)
+        names = zip((n for n, _ in program.names), self.plan.decided([x for _, x in program.names], truth), strict=True)
+        outputs = [Output(x, t) for x, t in zip(roots, [ir.W, *(s.node for s in states)], strict=True)]
+        outputs += [Output(node, ir.G) for node in self._gradient]
+        return self._functions.code(key, outputs, dtype, tuple(names))
 
     def _shared_updates(self, now: Pass) -> list[tuple[Any, Any]]:
         if now.run is None:
@@ -269,11 +289,14 @@ class TorchExecutable:
 
     def asking(self, key: Any, nodes: Sequence[Node], works: Sequence[Work], now: Pass) -> list[Bound]:
         """What computes them, one for each parameter."""
+        codes: dict[Any, CellCode] = {}
         calls = []
         for work in works:
-            outputs = [Output(x) for x in self.plan.decided(nodes, work.truth)]
-            code = self._functions.code((*key, work.truth), outputs, work.cell.weights.dtype)
-            calls.append(self._bound(code, work, now, work.cell.state))
+            kind = work.truth, work.cell.weights.dtype
+            if kind not in codes:
+                outputs = [Output(x) for x in self.plan.decided(nodes, work.truth)]
+                codes[kind] = self._functions.code((*key, work.truth), outputs, work.cell.weights.dtype)
+            calls.append(self._bound(codes[kind], work, now, work.cell.state))
         return calls
 
     def asked_again(self, key: Any, nodes: Sequence[Node], now: Pass) -> Any:

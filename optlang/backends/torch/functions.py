@@ -27,6 +27,7 @@ from optlang.types import runs
 
 Function = Callable[..., Any]
 SMALL = 1 << 13  # elements of a parameter, up to which copying them costs less than a call of a compiled function
+NOT_ASKED = object()
 COMPILE_FROM = 1 << 18  # elements in one step; below, calling single operators is as quick
 
 
@@ -52,6 +53,7 @@ class Bound:
     s: Tensor
     counter: Tensor | None
     first: int | tuple[int, ...]
+    kernel: Any = NOT_ASKED  # what takes it, if not torch
 
     @property
     def is_packed(self) -> bool:
@@ -157,7 +159,7 @@ class Functions:
             together.setdefault((bound.code, id(bound.s)) if joins(bound, compiled) else (place,), []).append(bound)
         for some in [found for found in together.values() if len(found) > 1]:
             self._run_together(some, compiled)
-        self.answers([some[0] for some in together.values() if len(some) == 1], compiled)
+        Functions.answers(self, [some[0] for some in together.values() if len(some) == 1], compiled)
 
     def _is_mapped(self, bound: Bound, compiled: bool) -> bool:
         """Whether a call may go through with others of its shape."""
