@@ -46,6 +46,7 @@ BETAS_OF_GROUP = [
 ]
 OPTIONS_DOC = "Options are torch's; `foreach` and `fused` change nothing."
 THROUGH = "With `differentiable`, give clones of parameters."
+TENSOR_LR = ["if isinstance(lr, torch.Tensor) and lr.numel() != 1:", '    raise ValueError("Tensor lr must be 1-element")']
 
 
 class Writer:
@@ -111,6 +112,7 @@ class Writer:
         arguments += [*option_arguments(self.update.draws), *["**full_names: Any"] * bool(full)]
         line = f"def __init__({', '.join(arguments)}) -> None:"
         body = ["if betas is not None:", "    beta1, beta2 = betas"] if self.words.has_betas else []
+        body += TENSOR_LR if "lr" in words.values() else []  # torch looks at it before it looks at parameters
         entries = [f"{quoted(w)}: {w}" for w in words.values() if not self.words.has_betas or full or w not in BETAS]
         entries += ['"betas": (beta1, beta2)'] if self.words.has_betas and not full else []
         body += bracketed("defaults: dict[str, Any] = {", [*entries, *option_entries(self.update.draws)], "}")
