@@ -51,6 +51,8 @@ def measured(rule: str, backends: tuple[str, ...]) -> dict[str, Any]:
     first = next(iter(runs.values()))
     begun = [p.detach().double() for p in first.sides[1][0]]
     reference = looped(first, 1)
+    if not all(p.isfinite().all() for p in reference):
+        raise ValueError("the reference's numbers run away, so nothing can be told apart")
     found: dict[str, Any] = {**marked(rule, backends), "date": date.today().isoformat(), "row": row.id}
     found |= {backend: float(f"{apart(looped(run, 0), reference):.3g}") for backend, run in runs.items()}
     return found | {"went": float(f"{max(float((a - b).abs().max()) for a, b in zip(begun, reference, strict=True)):.2g}")}
