@@ -27,7 +27,7 @@ from optlang.philox import MODEL_STREAM
 Array = Any  # numpy.ndarray
 LEAVES = ("hyper", "fact", "state", "input", "t", "loss")  # inputs are marks of barriers
 OF_ONE = dict.fromkeys(("sum", "mean", "amax", "amin"), "{0}")  # of one number
-PRELUDE = Path(__file__).parents[1] / "cpp" / "prelude.h"
+HEADERS = Path(__file__).parents[1] / "cpp" / "prelude.h", Path(__file__).parent / "draws.h"
 FLAGS = ("-O1", "-fno-builtin")  # so that what C's library rounds is not computed otherwise by compilers
 ONE = "sqrt cbrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh floor ceil nearbyint"
 OF_LIBRARY = "".join(  # called, where the prelude would leave them to the compiler
@@ -149,7 +149,9 @@ def make(some: Iterable[Numbers]) -> None:
     if not waiting:
         return
     names = [f"numbers_{place}" for place in range(len(waiting))]
-    text = OF_LIBRARY + PRELUDE.read_text(encoding="utf-8") + "".join(one.text(name) for one, name in zip(waiting, names, strict=True))
+    functions = [one.text(name) for one, name in zip(waiting, names, strict=True)]
+    headers = HEADERS if any("draw_" in function for function in functions) else HEADERS[:1]
+    text = "".join([OF_LIBRARY, *(file.read_text(encoding="utf-8") for file in headers), *functions])
     try:
         library = ctypes.PyDLL(build.library(text, names[0], more=FLAGS)._name)  # it is back sooner than others could take over
     except (build.NoCompiler, OSError):
