@@ -161,8 +161,9 @@ def make(some: Iterable[Numbers]) -> None:
 
 
 def _spelled(node: Node) -> str:
-    """An operator in C++; empty where it has no spelling for single numbers."""
-    return OF_ONE.get(node.op) or (OPS[node.op].cpp if OPS[node.op].role in ("map", "select") else "")
+    """An operator in C++; empty where it has no spelling for single numbers. Exponentials are those of C's library, not of kernels."""
+    spelled = OPS[node.op].cpp.replace("math::exp(", "::exp(") if OPS[node.op].role in ("map", "select") else ""
+    return OF_ONE.get(node.op) or spelled
 
 
 def _literal(value: Any) -> str:
