@@ -95,10 +95,11 @@ class Trace:
     average: Tensor | None = None
 
     def distance(self, other: Trace) -> float:
-        gap = (self.weights - other.weights).abs().max().item()
+        """NaN where a side is no number, which is below nothing."""
+        gap = (self.weights - other.weights).abs().max()
         if self.average is not None and other.average is not None:
-            gap = max(gap, (self.average - other.average).abs().max().item())
-        return gap
+            gap = torch.maximum(gap, (self.average - other.average).abs().max())
+        return gap.item()
 
     @property
     def travel(self) -> float:

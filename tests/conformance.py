@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from closed_loop import drive
 from references import Row
+from stepping import finite
 from test_library import RULES, Fed, by_rule, our_side, rule_class, shaping_of
 from torch import Tensor
 
@@ -91,6 +92,7 @@ class Stepwise:
                     q.copy_(old)
             self._take(loop, ours, step)
             self._take(other, theirs, step)
+            finite(*theirs)
             found = max(found, *(self._apart(p, q, old, optimizer, reference) for p, q, old in zip(ours, theirs, before, strict=True)))
         return found
 

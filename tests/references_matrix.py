@@ -205,8 +205,9 @@ PROJECT = GaLoreProjector.project
 
 
 def places_of_draws(rule: str) -> dict[Any, int]:
-    """Where the draws of a rule stand, by the rows of what is drawn."""
-    return {node.type.extent.rows: node.value[1] for node in walk(optlang.Rule(rule).program.roots()) if node.op == "random"}
+    """Where the draws of a rule stand, by the sides of what is drawn: rows, columns or a number, "r"."""
+    draws = {node.type.extent: node.value[1] for node in walk(optlang.Rule(rule).program.roots()) if node.op == "random"}
+    return {(x.rows, x.cols if isinstance(x.cols, str) else "r"): place for x, place in draws.items()}
 
 
 class Sketching(Patched):
@@ -216,7 +217,7 @@ class Sketching(Patched):
         places = places_of_draws(rule)
 
         def ours(projector: Any, x: Tensor, rank: int, type: str, seed: int) -> Tensor:
-            short, place = min(x.shape), places["cols" if type == "right" else "rows"]
+            short, place = min(x.shape), places["cols" if type == "right" else "rows", "r"]
             drawn = torch.from_numpy(philox.draw("normal", (short, rank), self.t, place, 0, seed - 1)) / rank**0.5
             return drawn.mT if type == "right" else drawn
 
@@ -253,8 +254,9 @@ class Started:
 
         def maker(index: int, p: Tensor) -> Any:
             def start(shape: tuple[int, int]) -> Any:
-                place = places["cols" if shape[0] >= shape[1] else "rows"]
-                return philox.draw("normal", (min(shape), 2), 1, place, 0, index)
+                short, r = min(shape), self.settings["r"]
+                side = "cols" if shape[0] >= shape[1] else "rows"
+                return philox.draw("normal", (short, min(short, r)), 1, places[side, "r" if r < short else side], 0, index)
 
             return by_hand(hand.dion, start=start, **self.settings)({"": p}, problem)
 
@@ -361,7 +363,7 @@ RULES: tuple[Row, ...] = (
     Row("frugalcolumns", {**FRUGAL, "signs": False}, Chosen({**FRUGAL, "signs": False}), "gradient", shapes=SIDES),
     Row("onlinesubspacedescent", DESCENT, by_hand(hand.online_subspace_descent, **DESCENT), shapes=SIDES),
     Row("subspacemomentum", SUBSPACE, by_hand(hand.subspace_momentum, **SUBSPACE), shapes=SIDES),
-    Row("dion", DION, Started(DION), shapes=(*SIDES, *STILL)),
+    *(Row("dion", {**DION, "r": r}, Started({**DION, "r": r}), f"r = {r}", shapes=("zero", "tall", *SIDES, *STILL)) for r in (2, 1, 3)),
     Row("dctadamw", {**SUBSPACE, "feedback": True},
         by_hand(hand.dct_adamw, rotate=True, feedback=True, **SUBSPACE), "rotated", shapes=SIDES),
     Row("dctadamw", {**SUBSPACE, "rotate": False},

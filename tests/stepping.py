@@ -122,6 +122,12 @@ def is_ambiguous(made: Program | Routing) -> bool:
     return any(node.op in ("eigenvectors", "orthonormal", "descending", "loss_at") for p in programs for node in walk(p.all_roots()))
 
 
+def finite(*weights: Any) -> None:
+    """What two sides are compared by must be numbers: where both have run away, nothing can tell them apart."""
+    for w in weights:
+        assert bool((abs(w) < math.inf).all()), "the numbers run away, so nothing can be told apart"
+
+
 def two_steps(cls: Any, shapes: Sequence[tuple[int, ...]]) -> None:
     """Of those of the shapes that a rule takes, for what is made of the rule on the way."""
     some_steps(cls, shapes, 2)
@@ -147,4 +153,5 @@ def some_steps(
         before(optimizer)
         closure()
         optimizer.step(*([closure] if cls.asks_again else []))
+    finite(*params)
     return [p.detach() for p in params]

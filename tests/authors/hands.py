@@ -206,7 +206,7 @@ def in_waves(known: Any, params: dict[str, Tensor], problem: Problem, **settings
 
 def dion(known: Any, params: dict[str, Tensor], problem: Problem) -> Patched:
     """Started with our draws; of matrices that are not wide, which theirs does not turn."""
-    place = places_of_draws("dion")["cols"]
+    place = places_of_draws("dion")["cols", "r"]
     turns = itertools.cycle(range(len(params)))
 
     def ours(*shape: Any, **more: Any) -> Tensor:
