@@ -290,15 +290,16 @@ def _diagonal(s: Memory, t: int, h: Any, batch: Batch) -> Array:
 
 
 def oasis(w: Array, g: Array, s: Memory, t: int, h: Any, batch: Batch) -> Array:
-    """Jahani et al. 2022. h: lr, beta2, alpha, samples, draw."""
+    """Jahani et al. 2022; where nothing has changed, the size stays. h: lr, beta2, alpha, samples, draw."""
     metric = _diagonal(s, t, h, batch)
     if t == 1:
         s.update(size=h.lr, ratio=np.inf)
     else:
         step, change = w - s["last"], g - batch.at(s["last"])[1]
-        bound = 0.5 * np.sqrt(step @ (metric * step)) / np.sqrt(change @ (change / metric))
-        size = min(np.sqrt(1 + s["ratio"]) * s["size"], bound)
-        s["ratio"], s["size"] = size / s["size"], size
+        moved, turned = np.sqrt(step @ (metric * step)), np.sqrt(change @ (change / metric))
+        size = min(np.sqrt(1 + s["ratio"]) * s["size"], 0.5 * moved / turned if turned else np.inf)
+        if (moved or turned) and size < np.inf:
+            s["ratio"], s["size"] = size / s["size"], size
     s["last"] = w
     return np.asarray(w - s["size"] * g / metric)
 

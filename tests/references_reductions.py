@@ -49,7 +49,7 @@ ADAMHD: dict[str, Any] = {**ADAM, "lr_lr": 0.01}
 FED: dict[str, Any] = {"lr": 0.03, "low": -0.6, "high": 2.0}
 ONE_CLIENT: dict[str, Any] = {"lr": 0.1, "momentum": 0.6, "share": 4.0, "growth": 1.04, "low": 0.92, "high": 1.15}
 CLIENTS: dict[str, Any] = {"lr": 0.8, "client": 0.12, "low": 0.118, "high": 0.127}
-OASIS: dict[str, Any] = {"lr": 0.05, "beta2": 0.8, "alpha": 0.2, "samples": 3}
+OASIS: dict[str, Any] = {"lr": 0.05, "beta2": 0.97, "alpha": 0.02, "samples": 3}
 GAM: dict[str, Any] = {"near": 0.1, "rho": 0.4, "beta0": 0.3, "beta1": 0.7, "gamma": 0.5}
 ENTROPY: dict[str, Any] = {"lr": 0.8, "inner_lr": 0.03, "steps": 4, "decay": 0.6}
 ROUND: dict[str, Any] = {"gamma": 0.5, "scoping": 0.2, "noise": 0.01, "momentum": 0.5, "weight_decay": 0.1}
@@ -252,7 +252,8 @@ RULES: tuple[Row, ...] = (
         all_by_hand(hand.sgd_hd, nesterov=True, multiplicative=True, **SGDHD), "multiplicative"),
     Row("adamhd", ADAMHD, all_by_hand(hand.adam_hd, multiplicative=False, **ADAMHD), "plain"),
     Row("adamhd", {**ADAMHD, "multiplicative": True}, all_by_hand(hand.adam_hd, multiplicative=True, **ADAMHD), "multiplicative"),
-    Row("oasis", OASIS, all_by_hand(hand.oasis, draw=signs("oasis"), **OASIS), closure=True),
+    *(Row("oasis", OASIS, all_by_hand(hand.oasis, draw=signs("oasis"), **OASIS), label, closure=True, idle=idle)
+      for label, idle in (("", ()), ("at rest", (1, 2, 6)))),
     Row("oasismomentum", {**OASIS, "beta1": 0.8}, all_by_hand(hand.oasis_momentum, beta1=0.8, draw=signs("oasismomentum"), **OASIS),
         closure=True),
     Row("asam", {"lr": 0.03, "rho": 0.7, **fast("AdamW")}, informed(hand.adaptive_sam, rho=0.7), closure=True),
