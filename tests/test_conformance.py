@@ -18,6 +18,7 @@ import torch
 from conformance import BACKENDS, DTYPES, KERNELS, STORED, Stepwise, apart, by_name, error, rows_of, without_module
 from gallery_facts import mark
 from records import recorded
+from stepping import finite
 
 from optlang import library
 
@@ -96,3 +97,6 @@ def test_what_is_measured_can_be_wrong() -> None:
     allowed = STORED[low.dtype] * low.abs()
     assert apart(low + low.sign() * 2.0**-4, low, allowed) > ONE_STEP >= apart(low + low.sign() * 2.0**-6, low, allowed)
     assert apart(torch.tensor([float("nan")]), torch.tensor([1.0])) == float("inf")
+    for gone in (torch.nan, torch.inf):
+        with pytest.raises(AssertionError, match="run away"):
+            finite(x, torch.tensor([1.0, gone]))
