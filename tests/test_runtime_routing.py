@@ -184,6 +184,17 @@ def test_a_rule_for_matrices_names_the_parameter_that_is_none() -> None:
         cls([torch.tensor(1.0, requires_grad=True)])
 
 
+def test_more_orthonormal_columns_than_rows_are_refused_before_weights_are_nan() -> None:
+    cls: Any = optlang.loads("rule Tall { w' = w - 0.1*orthonormal(g) }")
+    narrow, wide = (torch.ones(shape, requires_grad=True) for shape in [(5, 3), (3, 5)])
+    narrow.grad = torch.randn(5, 3)
+    optimizer = cls([narrow])
+    with pytest.raises(ValueError, match=r"Tall makes the columns of a 3×5 matrix orthonormal for parameter 0 of group 1, of shape \(3, 5\): of more columns"):
+        optimizer.add_param_group({"params": wide})
+    optimizer.step()
+    assert len(optimizer.param_groups) == 1 and narrow.isfinite().all()
+
+
 def test_a_side_that_is_not_taken_needs_no_matrix() -> None:
     text = "rule M { hyper bool rows_too = false when rank >= 2 and rows_too { w' = w - mean(g per row) } else { w' = w - g } }"
     cls: Any = optlang.loads(text)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from optlang import host, ir
 from optlang.ops import MATRIX_OPS, OPS
+from optlang.runtime.shapes import shape_of
 from optlang.types import needs_matrix
 
 Facts = dict[str, int]
@@ -41,6 +42,13 @@ def lacks_rank(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> 
 def _is_matrix(node: ir.Node) -> bool:
     extent = node.type.extent
     return node.op in MATRIX_OPS or needs_matrix(extent) or (extent.level == "array" and extent.frame == "flat")
+
+
+def too_wide(program: ir.Program, shape: tuple[int, ...], facts: Facts, hypers: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The sides of a matrix that gets orthonormal columns and has more columns than rows: they cannot be, and would be NaN."""
+    asked = (node for node in reached(program, facts, hypers) if node.op == "orthonormal")
+    sides = (shape_of(node.type.extent, shape)[-2:] for node in asked)
+    return next(((rows, cols) for rows, cols in sides if rows < cols), None)
 
 
 def is_matrix_rule(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optlang import ir
-from optlang.runtime.facts import facts_of, lacks_rank, mixes_elements
+from optlang.runtime.facts import facts_of, lacks_rank, mixes_elements, too_wide
 from optlang.runtime.steps.scaling import unscaled
 
 
@@ -40,13 +40,19 @@ def check_parameters(program: ir.Program, named: Iterable[tuple[str, Any]], hype
 
 
 def _check(program: ir.Program, parameter: Tensor, name: str, hypers: Mapping[str, Any]) -> None:
-    if parameter.is_complex() and (why := mixes_elements(program, facts_of(parameter), hypers)):
+    facts, shape = facts_of(parameter), tuple(parameter.shape)
+    if parameter.is_complex() and (why := mixes_elements(program, facts, hypers)):
         raise ValueError(f"{name} is complex, but {program.name} {why}: only rules that go element by element take real and "
                          "imaginary parts as numbers of their own; send it to one with a `route`")  # fmt: skip
-    if lacks_rank(program, facts_of(parameter), hypers):
+    if lacks_rank(program, facts, hypers):
         raise ValueError(
-            f"{program.name} treats parameters as matrices, but {name} has shape {tuple(parameter.shape)}: "
+            f"{program.name} treats parameters as matrices, but {name} has shape {shape}: "
             "send it to another rule with a `route`, as MuonWithAdamW does"
+        )
+    if sides := too_wide(program, shape, facts, hypers):
+        raise ValueError(
+            f"{program.name} makes the columns of a {sides[0]}×{sides[1]} matrix orthonormal for {name}, of shape {shape}: of more "
+            "columns than rows they cannot be; take fewer, or send it to another rule with a `route`"
         )
 
 
