@@ -89,7 +89,7 @@ extern "C" i64 sorted(const Outside* o, i64 count, const Object* objects, const 
 }
 
 // Whether all are as they were. The memory of a gradient may be another one; then it is written into its place among the pointers.
-// `keep`, where there is such, holds the gradients from now on: see `let_go`.
+// `keep`, where there is such, holds the gradients from now on: see `room`.
 extern "C" int hold(const Outside* o, i64 count, const Object* objects, const bool* are_gradients, const Facts* known, const Kind* kinds,
                     const i64* kind, Place* places, i64* pointers, Tensor* keep) {
   for (i64 n = 0; n < count; n++) {
@@ -127,6 +127,23 @@ extern "C" int hold_for(const Outside* o, i64 count, const Object* objects, cons
 extern "C" void let_go(const Outside* o, i64 count, Tensor* keep) {
   for (i64 n = 0; n < count; n++)
     if (keep[n]) o->assign((Tensor*)&o->none, keep + n);
+}
+
+// Room for gradients to be kept in, which the end of a capsule of Python gives back: that is no line of Python, and no interrupt cuts it.
+struct Room { const Outside* o; i64 count; };
+static void* (*inside)(Object, const char*);
+extern "C" Tensor* room(const Outside* o, i64 count, void* (*inside_capsule)(Object, const char*)) {
+  inside = inside_capsule;
+  Room* const made = (Room*)__builtin_calloc(1, sizeof(Room) + count * sizeof(Tensor));
+  if (!made) return 0;
+  *made = {o, count};
+  return (Tensor*)(made + 1);
+}
+extern "C" void end_room(Object capsule) {
+  Tensor* const keep = (Tensor*)inside(capsule, 0);
+  Room* const made = (Room*)keep - 1;
+  let_go(made->o, made->count, keep);
+  __builtin_free(made);
 }
 
 // Whether tensors of one number are these numbers, one behind the other: 2 where all are the same, 1 where not.

@@ -33,6 +33,8 @@ TORCH = ("libc10._ZNK3c1010TensorImpl4gradEv", "libtorch_cpu._ZN5torch8autograd4
          "libtorch_cpu.aoti_torch_assign_tensors")  # fmt: skip
 FLAGS = ("-fexceptions", "-lstdc++", "-lgcc_s", "-O2")  # beside those of kernels: these have no exceptions, and loops that ask for vectors
 ASSIGN, NONE = len(PYTHON) + len(TORCH) - 1, len(PYTHON) + len(TORCH) + 1  # places of `assign` and `none` in `Outside` of watch.h
+CAPSULE = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(("PyCapsule_New", ctypes.pythonapi))
+INSIDE = ctypes.cast(ctypes.pythonapi.PyCapsule_GetPointer, ctypes.c_void_p)
 FACTS = ("type", "device", "shape", "size", "data")  # of `Facts` in watch.h
 
 
@@ -41,20 +43,22 @@ class Unseen(Exception):
 
 
 class Grip:
-    """Keeps the gradients that a step has seen for as long as it lives: other threads of Python may let go of them before they are read."""
+    """Keeps the gradients that a step has seen for as long as it lives: other threads of Python may let go of them before they are read.
+
+    Raises MemoryError.
+    """
 
     def __init__(self) -> None:
         self._library, self._outside = library()
-        self._rooms: list[ctypes.Array[ctypes.c_void_p]] = []
+        self._capsules: list[Any] = []
 
-    def room(self, count: int) -> ctypes.Array[ctypes.c_void_p]:
+    def room(self, count: int) -> ctypes.c_void_p:
         """For so many tensors."""
-        self._rooms.append((ctypes.c_void_p * count)())
-        return self._rooms[-1]
-
-    def __del__(self) -> None:
-        for room in self._rooms:
-            self._library.let_go(self._outside, ctypes.c_int64(len(room)), room)
+        place = self._library.room(self._outside, ctypes.c_int64(count), INSIDE)
+        if not place:
+            raise MemoryError
+        self._capsules.append(CAPSULE(place, None, self._library.end_room))
+        return ctypes.c_void_p(place)
 
 
 def grip() -> Grip | None:
@@ -223,6 +227,7 @@ def _found() -> tuple[ctypes.PyDLL, Any] | None:
         place = _place_of_tensors()
         text = _text()
         library = ctypes.PyDLL(build.library(text, "look", FLAGS)._name)  # keeps Python waiting, whose objects it looks at
+        library.room.restype = ctypes.c_void_p
         words: list[Any] = [*(_address(getattr(ctypes.pythonapi, name)) for name in PYTHON), *map(address_in_torch, TORCH), place]
         words += [_nothing(words[len(PYTHON)]), kinds.word_of_versions()]
         outside = (ctypes.c_void_p * len(words))(*words)
