@@ -90,7 +90,8 @@ FINDS: list[tuple[str, str, Way, bool]] = [
     ("module", f"rule R {{ {LR} w' = w - lr*tanh(count(g per matrix) @ (2*count(g per matrix))) }}", Way(shapes=1), True),
     ("module", f"rule R {{ {LR} w' = w - lr*(g + quantile(atan(numel), 0 per group)) }}", Way(), False),
     ("torch", f"rule R {{ {LR} repeat 2 {{ state l = 0 + 0*w l' = tanh(l) + 0*w }} w' = w - lr*(g + tanh(1/l)) }}", Way(shapes=2), False),
-    ("torch", f"rule R {{ {LR} state s = lr s' = t w' = w - lr*orthonormal(s) }}", Way(steps=2), True),
+    ("torch", f"rule R {{ {LR} state s = lr s' = t when rows >= cols {{ u = orthonormal(s) }} else {{ u = s }} w' = w - lr*u }}",
+     Way(steps=2), True),
     ("module", f"rule R {{ {LR} state s per model = 1 s' = s + 1 every 2 {{ y = s }} else {{ y = 1 }} "
      "repeat 3 { state l = y + 0*w l' = tanh(tanh(l) + 2) + 0*w } w' = w - lr*l }",
      Way(), False),
