@@ -58,6 +58,23 @@ def some(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
+def asking(net: nn.Module, optimizer: Any, data: Tensor, power: int = 2) -> Any:
+    """A closure for steps on all of the data."""
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = (net(data) ** power).mean()
+        loss.backward()
+        return loss  # type: ignore[no-any-return]
+
+    return closure
+
+
+def train(net: nn.Module, optimizer: Any, data: Tensor) -> None:
+    for _ in range(3):
+        optimizer.step(asking(net, optimizer, data))
+
+
 def start(rule: str = "adamw") -> dict[str, Tensor]:
     """Those of the parameters that a rule takes."""
     taken = shapes_for(load(rule).rule, list(SHAPES.values()))
@@ -299,16 +316,6 @@ def models(world: int) -> None:
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
 
-    def train(net: nn.Module, optimizer: Any, data: Tensor) -> None:
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = (net(data) ** 2).mean()
-            loss.backward()
-            return loss  # type: ignore[no-any-return]
-
-        for _ in range(3):
-            optimizer.step(closure)
-
     data = some(4 * world, 6)
     mine = data[4 * distributed.get_rank() :][:4]
     for rule in ("adamw", "lamb", "muonwithadamw", "sam", "marsadamwexact"):
@@ -336,14 +343,8 @@ def tensor_parallel(world: int) -> None:
         return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3), nn.LayerNorm(3))
 
     def train(net: nn.Module, optimizer: Any, data: Tensor) -> None:
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = (net(data) ** 3).mean()
-            loss.backward()
-            return loss  # type: ignore[no-any-return]
-
         for _ in range(3):
-            optimizer.step(closure)
+            optimizer.step(asking(net, optimizer, data, power=3))
 
     mesh = init_device_mesh("cpu", (world // 2, 2), mesh_dim_names=("data", "layer"))
     for rule in ("adamw", "lamb", "muonwithadamw", "sam"):
@@ -546,13 +547,8 @@ def passes_without_backward(world: int) -> None:
         return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
 
     def train(net: nn.Module, make: Any, data: Tensor, test: Tensor) -> Tensor:
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = (net(data) ** 2).mean()
-            loss.backward()
-            return loss  # type: ignore[no-any-return]
-
         optimizer, found = make(list(net.named_parameters()), lr=0.1), []
+        closure = asking(net, optimizer, data)
         for _ in range(4):
             optimizer.step(closure)
             getattr(optimizer, "eval", int)()
@@ -585,16 +581,6 @@ def parts_put_into_groups(world: int) -> None:
         for group in optimizer.param_groups:
             group["params"] = [parts[names[id(p)]] for p in group["params"]]
         return net, optimizer
-
-    def train(net: nn.Module, optimizer: Any, data: Tensor) -> None:
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = (net(data) ** 2).mean()
-            loss.backward()
-            return loss  # type: ignore[no-any-return]
-
-        for _ in range(3):
-            optimizer.step(closure)
 
     data = some(4 * world, 6)
     mine = data[4 * distributed.get_rank() :][:4]
