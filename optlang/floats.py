@@ -14,14 +14,13 @@ import numpy as np
 
 from optlang.ir import Node
 from optlang.meaning import maps, number
+from optlang.ops import ROWS
+from optlang.type_rules import real
 
 Array = Any  # numpy.ndarray
 Function = Callable[..., tuple[float | bool, ...]]
 NO_ANSWER = (ArithmeticError, ValueError)  # what Python raises where NumPy has NaN, an infinity, or an infinite whole number
-OF_C = (  # operators that C's library has, by the names that Python gives them, too
-    "pow", "exp", "exp2", "expm1", "log", "log2", "log10", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "atan2", "sinh", "cosh",
-    "tanh", "asinh", "acosh", "atanh", "cbrt",
-)  # fmt: skip
+OF_C = frozenset(row.name for row in ROWS if row.typing is real and hasattr(math, row.name))  # C's library has them by these names, too
 
 
 def _of_c(name: str, otherwise: Callable[..., Array]) -> Callable[..., Array]:

@@ -2,7 +2,7 @@
 
 A row gives the name, the numbers of operands it takes, the type rule, its NumPy meaning (an attribute of `numpy`, or of
 `optlang.meaning` where NumPy has no such function), its torch, C++ and Triton spelling, SymPy name, LaTeX form, scaling degree, the weight
-with which a program search picks it, and one line of documentation. A builtin that can be said in others has an `expand`
+with which a program search picks it, what it costs, and one line of documentation. A builtin that can be said in others has an `expand`
 instead of meanings. Grammar, lowering, printers, backends, conformance tests and search pick a row up by themselves.
 """
 
@@ -11,25 +11,33 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from optlang.types import (
-    BOOL_HOST,
-    ELEMENT,
-    HOST,
-    LEVELS,
-    MATRIX,
-    MODEL,
-    Extent,
-    Kind,
-    Type,
-    TypeProblem,
-    broadcasts_to,
-    join_extents,
+from optlang.type_rules import (
+    at_weights,
+    branch,
+    choice,
+    comparison,
+    each_of_run,
+    flattened,
+    given,
+    logic,
+    numeric,
+    per_model,
+    product,
+    pushed,
+    real,
+    reduction,
+    restored,
+    sorting,
+    square_matrix,
+    tall,
+    transposed,
 )
 
 if TYPE_CHECKING:
     from optlang.ir import Node
+    from optlang.types import Type
 
-TypeRule = Callable[[Sequence[Type], Any], Type]
+TypeRule = Callable[["Sequence[Type]", Any], "Type"]
 Role = Literal["leaf", "map", "select", "reduce", "spread", "matrix", "window", "draw", "model"]
 
 # How a result scales when the operands do: `same` wants equal degrees and keeps them, `product` adds, `quotient` subtracts,
@@ -54,201 +62,9 @@ class Op(NamedTuple):
     degree: Degree = "none"
     infix: tuple[str, int] | None = None
     weight: float = 0.0
+    cost: float = 1.0  # of one value, in additions; see `simplify.cost`
     surface: bool = True  # may be called by name in a `.opt` file
     commutes: bool = False
-
-
-# ---------------------------------------------------------------------------------------------------- type rules
-
-
-def _join(types: Sequence[Type]) -> Extent:
-    extent = HOST
-    for type_ in types:
-        extent = join_extents(extent, type_.extent)
-    return extent
-
-
-def _window(types: Sequence[Type]) -> int:
-    lengths = {t.window for t in types if t.window}
-    if len(lengths) > 1:
-        raise TypeProblem(f"windows of different lengths: {' and '.join(map(str, sorted(lengths)))}")
-    return lengths.pop() if lengths else 0
-
-
-def _want_numbers(types: Sequence[Type]) -> None:
-    if any(t.kind == "bool" for t in types):
-        raise TypeProblem("a truth value stands where a number is needed; use `where(c, a, b)`")
-
-
-def _want_bools(types: Sequence[Type]) -> None:
-    if any(t.kind != "bool" for t in types):
-        raise TypeProblem("a number stands where a truth value is needed; compare it, as in `x > 0`")
-
-
-def numeric(types: Sequence[Type], _value: Any = None) -> Type:
-    """Numbers in, a number of the joined extent out; int only where every operand is."""
-    _want_numbers(types)
-    kind: Kind = "int" if all(t.kind == "int" for t in types) else "real"
-    return Type(kind, _join(types), _window(types))
-
-
-def real(types: Sequence[Type], value: Any = None) -> Type:
-    return numeric(types, value).of("real")
-
-
-def comparison(types: Sequence[Type], value: Any = None) -> Type:
-    return numeric(types, value).of("bool")
-
-
-def logic(types: Sequence[Type], _value: Any = None) -> Type:
-    _want_bools(types)
-    return Type("bool", _join(types), _window(types))
-
-
-def _alternatives(types: Sequence[Type]) -> Kind:
-    kinds = {types[1].kind, types[2].kind}
-    if "bool" in kinds and len(kinds) > 1:
-        raise TypeProblem("one alternative is a truth value, the other a number")
-    return "real" if "real" in kinds else kinds.pop()
-
-
-def choice(types: Sequence[Type], _value: Any = None) -> Type:
-    """`where(c, a, b)`: element by element."""
-    _want_bools(types[:1])
-    return Type(_alternatives(types), _join(types), _window(types))
-
-
-def branch(types: Sequence[Type], _value: Any = None) -> Type:
-    """`when c { … } else { … }`: one decision per tensor, group or model."""
-    _want_bools(types[:1])
-    if types[0].extent.level == "array":
-        raise TypeProblem(f"the condition of `when` is per {types[0].extent}; choose element by element with `where`")
-    return Type(_alternatives(types), _join(types), _window(types[1:]))
-
-
-def reduction(types: Sequence[Type], value: Any) -> Type:
-    """`value` is the extent that remains, or "window" for a reduction over remembered values."""
-    _want_numbers(types)
-    first = types[0]
-    _want_one_number(types[1:], first.extent if value == "window" else value)
-    if value == "window":
-        if not first.window:
-            raise TypeProblem("there is no window to reduce over")
-        return Type("real", first.extent)
-    if first.window:
-        raise TypeProblem("reduce the window first, as in `mean(h)`")
-    if first.extent.level == "host":
-        raise TypeProblem("this is one number for the whole step already; there is nothing to reduce")
-    if value.run and first.extent == ELEMENT:
-        return Type("real", value)
-    if not _contains(first.extent, value):
-        raise TypeProblem(f"a value per {first.extent} cannot be reduced to one per {value}")
-    return Type("real", value)
-
-
-def _want_one_number(types: Sequence[Type], result: Extent) -> None:
-    """The share of a quantile is the same for all values that are put in order."""
-    for type_ in types:
-        if type_.extent.level == "array" or type_.window or type_.extent.rank > result.rank:
-            raise TypeProblem(f"the second operand is one number for each result, this is {type_}; reduce it")
-
-
-def _contains(large: Extent, small: Extent) -> bool:
-    if small.level != "array":
-        return LEVELS.index(large.level) >= LEVELS.index(small.level)
-    return broadcasts_to(small, large)
-
-
-def push_(types: Sequence[Type], _value: Any = None) -> Type:
-    _want_numbers(types)
-    if not types[0].window:
-        raise TypeProblem("`push` needs a state with a window, as in `state h[100] = nan`")
-    if not broadcasts_to(types[1].extent, types[0].extent):
-        raise TypeProblem(f"a value per {types[1].extent} cannot enter a window per {types[0].extent}")
-    return types[0]
-
-
-def _matrix(type_: Type) -> Extent:
-    if type_.extent.level != "array" or type_.extent.run or type_.kind == "bool" or type_.window:
-        raise TypeProblem(f"a matrix is needed, this is {type_}")
-    return type_.extent
-
-
-def product(types: Sequence[Type], _value: Any = None) -> Type:
-    a, b = _matrix(types[0]), _matrix(types[1])
-    if a.frame != b.frame and MATRIX not in (a, b):
-        raise TypeProblem(f"one side is {a}, the other {b}; bring both into one shape with `as_matrix` or `as_param`")
-    if a.cols != b.rows:
-        raise TypeProblem(f"{a.rows}×{a.cols} times {b.rows}×{b.cols}: the inner sizes differ; transpose one with `.T`")
-    return Type("real", Extent("array", a.rows, b.cols, a.frame))
-
-
-def transposed(types: Sequence[Type], _value: Any = None) -> Type:
-    a = _matrix(types[0])
-    return Type(types[0].kind, Extent("array", a.cols, a.rows, a.frame))
-
-
-def square_(types: Sequence[Type], _value: Any = None) -> Type:
-    a = _matrix(types[0])
-    if a.rows != a.cols:
-        raise TypeProblem(f"a square matrix is needed, this is {a.rows}×{a.cols}")
-    return types[0].of("real")
-
-
-def sorting(types: Sequence[Type], _value: Any = None) -> Type:
-    a = _matrix(types[0])
-    if a.rows != 1:
-        raise TypeProblem(f"one value per column is needed, this is {a.rows}×{a.cols}; reduce it, as in `norm(x per col)`")
-    return Type("real", Extent("array", a.cols, a.cols, a.frame))
-
-
-def tall(types: Sequence[Type], _value: Any = None) -> Type:
-    a = _matrix(types[0])
-    if isinstance(a.rows, int) and isinstance(a.cols, int) and a.rows < a.cols:
-        raise TypeProblem(f"{a.rows}×{a.cols}: the columns are longer than they are many, or they cannot be orthonormal")
-    return types[0].of("real")
-
-
-def flattened(types: Sequence[Type], _value: Any = None) -> Type:
-    if _matrix(types[0]) != ELEMENT:
-        raise TypeProblem("`as_matrix` takes a value per element of the parameter")
-    return Type(types[0].kind, Extent("array", "rows", "cols", "flat"))
-
-
-def restored(types: Sequence[Type], _value: Any = None) -> Type:
-    a = _matrix(types[0])
-    if (a.rows, a.cols, a.frame) != ("rows", "cols", "flat"):
-        raise TypeProblem("`as_param` undoes `as_matrix`; it takes a value of that shape")
-    return Type(types[0].kind, ELEMENT)
-
-
-def spread_(types: Sequence[Type], _value: Any = None) -> Type:
-    """A value per run, once for each of its elements."""
-    if types[0].window:
-        raise TypeProblem(f"this is {types[0]}; reduce the window first, as in `mean(h)`")
-    return Type(types[0].kind, ELEMENT)
-
-
-def at_weights(types: Sequence[Type], _value: Any = None) -> Type:
-    """`grad(x)`, `hvp(v)`: something per element in, something per element out."""
-    _want_numbers(types)
-    if not broadcasts_to(types[0].extent, ELEMENT) or types[0].window:
-        raise TypeProblem(f"one value per element of the parameter is needed, this is {types[0]}")
-    return Type("real", ELEMENT)
-
-
-def per_model(types: Sequence[Type], value: Any = None) -> Type:
-    """`loss_at(x)`: something per element in, one number per model out."""
-    at_weights(types, value)
-    return Type("real", MODEL)
-
-
-def truth(_types: Sequence[Type], _value: Any = None) -> Type:
-    return BOOL_HOST
-
-
-def given(_types: Sequence[Type], _value: Any = None) -> Type:
-    raise TypeProblem("the type of a leaf is given where it is made")
 
 
 # ------------------------------------------------------------------------------------------------------ the table
@@ -294,17 +110,17 @@ ROWS: tuple[Op, ...] = (
     _leaf("input", "a value that the training loop supplies"),
     _leaf("fact", "a static fact of the parameter: rank, rows, cols, numel, fan_in, fan_out"),
     _leaf("loss", "the loss of this step's batch", latex=r"\mathcal{L}"),
-    Op("random", 0, "draw", given, "a random draw; the value is (distribution, site)", surface=False),
+    Op("random", 0, "draw", given, "a random draw; the value is (distribution, site)", surface=False, cost=30.0),
     # arithmetic
     _infix("add", "+", 4, "sum", numpy="add", sympy="Add", degree="same", weight=1.0, commutes=True),
     _infix("sub", "-", 4, "difference", numpy="subtract", degree="same", weight=1.0),
     _infix("mul", "*", 5, "product", numpy="multiply", sympy="Mul", degree="product", weight=1.0, commutes=True),
     _infix("div", "/", 5, "quotient of reals", numpy="divide", typing=real, triton="libdevice.div_rn({0}, {1})",
-           degree="quotient", weight=1.0),
+           degree="quotient", weight=1.0, cost=4.0),
     _infix("pow", "^", 7, "power", numpy="power", typing=real, cpp="power({0}, {1})",
-           triton="libdevice.pow({0}, {1})", sympy="Pow", degree="power", weight=0.5),
+           triton="libdevice.pow({0}, {1})", sympy="Pow", degree="power", weight=0.5, cost=20.0),
     Op("neg", 1, "map", numeric, "negation", numpy="negative", torch="-{0}", cpp="(-{0})", triton="(-{0})",
-       degree="keep", weight=0.5, surface=False),
+       degree="keep", weight=0.5, surface=False, cost=0.9),
     # comparisons and logic
     _infix("lt", "<", 3, "less than", numpy="less", typing=comparison, degree="lost"),
     _infix("le", "<=", 3, "at most", numpy="less_equal", typing=comparison, degree="lost"),
@@ -322,32 +138,32 @@ ROWS: tuple[Op, ...] = (
     Op("branch", 3, "select", branch, "`when c { a } else { b }`: only the chosen side is computed", surface=False,
        cpp="({0} ? {1} : {2})", triton="tl.where({0}, {1}, {2})", degree="select"),
     # maps of one operand
-    _map("abs", "absolute value", typing=numeric, sympy="Abs", latex=r"\left|{0}\right|", degree="keep", weight=1.0),
+    _map("abs", "absolute value", typing=numeric, sympy="Abs", latex=r"\left|{0}\right|", degree="keep", weight=1.0, cost=0.9),
     _map("sign", "-1, 0 or 1; 0 of what is not a number", numpy="signum", cpp="sign({0})",
          latex=r"\operatorname{sign}\left({0}\right)",
          degree="lost", weight=1.0),
-    _map("sqrt", "square root", triton="libdevice.sqrt_rn({0})", latex=r"\sqrt{{{0}}}", degree="half", weight=1.0),
+    _map("sqrt", "square root", triton="libdevice.sqrt_rn({0})", latex=r"\sqrt{{{0}}}", degree="half", weight=1.0, cost=4.0),
     _map("cbrt", "cube root", torch="torch.sign({0}) * torch.abs({0}) ** (1 / 3)", latex=r"\sqrt[3]{{{0}}}", degree="third",
-         weight=0.3),
-    _map("exp", "exponential", weight=0.5),
-    _map("exp2", "power of 2", sympy="", latex=r"2^{{{0}}}", weight=0.1),
-    _map("expm1", "exp(x) - 1, exact near 0", sympy="", latex=r"\left(e^{{{0}}} - 1\right)", weight=0.2),
-    _map("log", "natural logarithm", weight=0.5),
-    _map("log2", "logarithm to base 2", sympy="", latex=r"\log_2\left({0}\right)", weight=0.1),
-    _map("log10", "logarithm to base 10", sympy="", latex=r"\log_{{10}}\left({0}\right)", weight=0.1),
-    _map("log1p", "log(1 + x), exact near 0", sympy="", latex=r"\log\left(1 + {0}\right)", weight=0.2),
-    _map("sin", "sine", weight=0.2),
-    _map("cos", "cosine", weight=0.2),
-    _map("tan", "tangent", weight=0.1),
-    _map("asin", "inverse sine", numpy="arcsin", latex=r"\arcsin\left({0}\right)", weight=0.1),
-    _map("acos", "inverse cosine", numpy="arccos", latex=r"\arccos\left({0}\right)", weight=0.1),
-    _map("atan", "inverse tangent", numpy="arctan", latex=r"\arctan\left({0}\right)", weight=0.2),
-    _map("sinh", "hyperbolic sine", weight=0.1),
-    _map("cosh", "hyperbolic cosine", weight=0.1),
-    _map("tanh", "hyperbolic tangent", weight=0.5),
-    _map("asinh", "inverse hyperbolic sine", numpy="arcsinh", latex=r"\operatorname{asinh}\left({0}\right)", weight=0.2),
-    _map("acosh", "inverse hyperbolic cosine", numpy="arccosh", latex=r"\operatorname{acosh}\left({0}\right)", weight=0.1),
-    _map("atanh", "inverse hyperbolic tangent", numpy="arctanh", latex=r"\operatorname{atanh}\left({0}\right)", weight=0.1),
+         weight=0.3, cost=15.0),
+    _map("exp", "exponential", weight=0.5, cost=8.0),
+    _map("exp2", "power of 2", sympy="", latex=r"2^{{{0}}}", weight=0.1, cost=8.0),
+    _map("expm1", "exp(x) - 1, exact near 0", sympy="", latex=r"\left(e^{{{0}}} - 1\right)", weight=0.2, cost=10.0),
+    _map("log", "natural logarithm", weight=0.5, cost=8.0),
+    _map("log2", "logarithm to base 2", sympy="", latex=r"\log_2\left({0}\right)", weight=0.1, cost=8.0),
+    _map("log10", "logarithm to base 10", sympy="", latex=r"\log_{{10}}\left({0}\right)", weight=0.1, cost=8.0),
+    _map("log1p", "log(1 + x), exact near 0", sympy="", latex=r"\log\left(1 + {0}\right)", weight=0.2, cost=10.0),
+    _map("sin", "sine", weight=0.2, cost=12.0),
+    _map("cos", "cosine", weight=0.2, cost=12.0),
+    _map("tan", "tangent", weight=0.1, cost=15.0),
+    _map("asin", "inverse sine", numpy="arcsin", latex=r"\arcsin\left({0}\right)", weight=0.1, cost=15.0),
+    _map("acos", "inverse cosine", numpy="arccos", latex=r"\arccos\left({0}\right)", weight=0.1, cost=15.0),
+    _map("atan", "inverse tangent", numpy="arctan", latex=r"\arctan\left({0}\right)", weight=0.2, cost=15.0),
+    _map("sinh", "hyperbolic sine", weight=0.1, cost=12.0),
+    _map("cosh", "hyperbolic cosine", weight=0.1, cost=12.0),
+    _map("tanh", "hyperbolic tangent", weight=0.5, cost=12.0),
+    _map("asinh", "inverse hyperbolic sine", numpy="arcsinh", latex=r"\operatorname{asinh}\left({0}\right)", weight=0.2, cost=15.0),
+    _map("acosh", "inverse hyperbolic cosine", numpy="arccosh", latex=r"\operatorname{acosh}\left({0}\right)", weight=0.1, cost=15.0),
+    _map("atanh", "inverse hyperbolic tangent", numpy="arctanh", latex=r"\operatorname{atanh}\left({0}\right)", weight=0.1, cost=15.0),
     _map("floor", "largest integer not above", typing=numeric, latex=r"\lfloor {0} \rfloor"),
     _map("ceil", "smallest integer not below", typing=numeric, sympy="ceiling", latex=r"\lceil {0} \rceil"),
     _map("round", "nearest integer, halves to even", typing=numeric, cpp="math::nearbyint({0})", triton="libdevice.rint({0})", sympy="",
@@ -362,10 +178,10 @@ ROWS: tuple[Op, ...] = (
     _map("minimum", "the smaller; NaN if either is", operands=2, typing=numeric, torch="torch.minimum({0}, {1})", sympy="Min",
          cpp="smaller({0}, {1})", latex=r"\min\left({0}, {1}\right)", degree="same", weight=0.5, surface=False, commutes=True),
     _map("mod", "remainder with the sign of the divisor", operands=2, typing=numeric, torch="torch.remainder({0}, {1})",
-         cpp="modulo({0}, {1})", sympy="Mod", latex=r"\left({0} \bmod {1}\right)", degree="same"),
+         cpp="modulo({0}, {1})", sympy="Mod", latex=r"\left({0} \bmod {1}\right)", degree="same", cost=6.0),
     _map("atan2", "angle of the point (x, y) given as atan2(y, x)", operands=2, numpy="arctan2",
          torch="torch.atan2({0}, {1})", cpp="math::atan2({0}, {1})",
-         latex=r"\operatorname{atan2}\left({0}, {1}\right)", degree="lost", weight=0.1),
+         latex=r"\operatorname{atan2}\left({0}, {1}\right)", degree="lost", weight=0.1, cost=20.0),
     # reductions: the value is the extent that remains, or "window"
     _reduce("sum", "sum of all values", degree="keep", weight=0.2, latex=r"\sum {0}"),
     _reduce("mean", "average", degree="keep", weight=0.3, latex=r"\operatorname{mean}\left({0}\right)"),
@@ -374,38 +190,39 @@ ROWS: tuple[Op, ...] = (
     _reduce("count", "how many values (in a window: how many that are not NaN)", degree="lost",
             latex=r"\operatorname{count}\left({0}\right)"),
     _reduce("quantile", "`quantile(x, q)`: linear interpolation, q from 0 to 1", operands=2, degree="keep",
-            latex=r"\operatorname{quantile}_{{{1}}}\left({0}\right)"),
-    Op("spread", 1, "spread", spread_, "a value per run, once for each of its elements", degree="keep", surface=False, latex="{0}"),
+            latex=r"\operatorname{quantile}_{{{1}}}\left({0}\right)", cost=50.0),
+    Op("spread", 1, "spread", each_of_run, "a value per run, once for each of its elements", degree="keep", surface=False, latex="{0}",
+       cost=0.1),
     # matrices
-    Op("matmul", 2, "matrix", product, "matrix product", infix=("@", 5), degree="product", surface=False, weight=0.3),
+    Op("matmul", 2, "matrix", product, "matrix product", infix=("@", 5), degree="product", surface=False, weight=0.3, cost=500.0),
     Op("transpose", 1, "matrix", transposed, "transposed matrix", degree="keep", surface=False,
-       torch="{0}.mT", latex=r"{0}^{{\top}}", weight=0.1),
+       torch="{0}.mT", latex=r"{0}^{{\top}}", weight=0.1, cost=0.5),
     Op("as_matrix", 1, "matrix", flattened, "rows × everything else: a convolution as a matrix", degree="keep",
-       latex=r"\operatorname{mat}\left({0}\right)"),
+       latex=r"\operatorname{mat}\left({0}\right)", cost=0.1),
     Op("as_param", 1, "matrix", restored, "undoes `as_matrix`", degree="keep",
-       latex=r"\operatorname{mat}^{{-1}}\left({0}\right)"),
+       latex=r"\operatorname{mat}^{{-1}}\left({0}\right)", cost=0.1),
     Op("eye", 0, "matrix", given, "`eye(rows)`: identity matrix; `eye(cols, 4)`: 4 columns of it; the value is its sizes", surface=False,
        latex="I"),
-    Op("eigenvectors", 1, "matrix", square_, "of a symmetric matrix: a column each, that of the largest eigenvalue first, its largest "
-       "element positive", torch="ops.eigenvectors({0})", latex=r"\operatorname{eigenvectors}\left({0}\right)", degree="lost"),
+    Op("eigenvectors", 1, "matrix", square_matrix, "of a symmetric matrix: a column each, that of the largest eigenvalue first, its "
+       "largest element positive", torch="ops.eigenvectors({0})", latex=r"\operatorname{eigenvectors}\left({0}\right)", degree="lost"),
     Op("orthonormal", 1, "matrix", tall, "orthonormal columns that span those of a matrix: Q of its QR decomposition, R with a positive "
        "diagonal", torch="ops.orthonormal({0})", latex=r"\operatorname{orthonormal}\left({0}\right)", degree="lost"),
     Op("descending", 1, "matrix", sorting, "of one value per column: the permutation of columns that puts them in descending order, as "
        "in `x @ descending(x)`", torch="ops.descending({0})", latex=r"\operatorname{descending}\left({0}\right)", degree="lost"),
-    Op("inverse", 1, "matrix", square_, "inverse of a square matrix; NaN where it has none", torch="ops.inverse({0})",
+    Op("inverse", 1, "matrix", square_matrix, "inverse of a square matrix; NaN where it has none", torch="ops.inverse({0})",
        latex=r"{0}^{{-1}}", degree="lost"),
     Op("places", 0, "matrix", given, "`places(rows)`: a column of 0, 1, 2, …; the value is its size", surface=False,
        latex=r"\operatorname{places}"),
     # windows
-    Op("push", 2, "window", push_, "`push(h, x)`: h without its oldest value and with x as its newest", degree="same",
+    Op("push", 2, "window", pushed, "`push(h, x)`: h without its oldest value and with x as its newest", degree="same",
        latex=r"\operatorname{push}\left({0}, {1}\right)"),
     # calls on the training loop
     Op("grad", 1, "model", at_weights, "gradient of the same batch at another point", degree="lost",
-       latex=r"\nabla\mathcal{L}\left({0}\right)"),
+       latex=r"\nabla\mathcal{L}\left({0}\right)", cost=1e6),
     Op("hvp", 1, "model", at_weights, "Hessian at w times a vector", degree="lost",
-       latex=r"\nabla^2\mathcal{L}\,{0}"),
+       latex=r"\nabla^2\mathcal{L}\,{0}", cost=2e6),
     Op("loss_at", 1, "model", per_model, "loss of the same batch at another point", degree="lost",
-       latex=r"\mathcal{L}\left({0}\right)"),
+       latex=r"\mathcal{L}\left({0}\right)", cost=3e5),
 )  # fmt: skip
 
 CALLS: dict[str, str] = {  # what is asked of the model in the middle of a step

@@ -9,10 +9,6 @@ from optlang.ir import Node, Program
 from optlang.ops import OPS
 
 ZERO = ir.const(0.0)
-KEEPING = frozenset(  # 0 of 0
-    ["neg", "abs", "sign", "sqrt", "cbrt", "expm1", "log1p", "sin", "tan", "asin", "atan", "sinh", "tanh", "asinh", "atanh", "floor",
-     "ceil", "round"]
-)  # fmt: skip
 
 
 def moved(program: Program, decided: Mapping[str, float | int | bool]) -> str:
@@ -46,11 +42,11 @@ def _folded(node: Node, args: tuple[Node, ...]) -> Node:
             return args[1] if args[0].value else args[2]
         case ("where" | "branch"), _ if args[1] is args[2]:
             return args[1]
-        case op, (True,) if op in KEEPING:
-            return ZERO
-    if all(arg.op == "const" for arg in args):
-        return ir.const(host.evaluate(ir.rebuild(node, args), {}, 1, {}))
-    return ir.rebuild(node, args)
+    made = ir.rebuild(node, args)
+    if any(arg.op != "const" for arg in args):
+        return made
+    value = ir.const(host.evaluate(made, {}, 1, {}))
+    return ZERO if _is_zero(value) else value  # the sign of a zero moves nothing
 
 
 def _is_zero(node: Node) -> bool:

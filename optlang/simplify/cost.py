@@ -1,6 +1,6 @@
-"""What a step costs: operations per element of the parameter, dear ones weighted, host scalars all but free.
+"""What a step costs: operations per element of the parameter, each at its `cost` in the operator table, host scalars all but free.
 
-The unit is one addition per element. The weights are rough throughputs of float32 units (a division or root is about four
+The unit is one addition per element. The costs are rough throughputs of float32 units (a division or root is about four
 additions, a transcendental ten); they order forms, and predict no times.
 """
 
@@ -15,16 +15,7 @@ from optlang.types import Extent
 HOST = 1e-6  # once per step in float64; not zero, so that shorter host expressions win
 SHARE: Mapping[tuple[object, object], float] = {("rows", "cols"): 1.0, ("rows", 1): 0.02, (1, "cols"): 0.02, (1, 1): 0.002}
 SMALL = 0.001  # one value per tensor, group or model
-
-WEIGHTS: Mapping[str, float] = {
-    "div": 4.0, "sqrt": 4.0, "cbrt": 15.0, "exp": 8.0, "exp2": 8.0, "expm1": 10.0, "log": 8.0, "log2": 8.0, "log10": 8.0,
-    "log1p": 10.0, "sin": 12.0, "cos": 12.0, "tan": 15.0, "asin": 15.0, "acos": 15.0, "atan": 15.0, "sinh": 12.0, "cosh": 12.0,
-    "tanh": 12.0, "asinh": 15.0, "acosh": 15.0, "atanh": 15.0, "atan2": 20.0, "mod": 6.0, "random": 30.0, "matmul": 500.0,
-    "grad": 1e6, "hvp": 2e6, "loss_at": 3e5, "quantile": 50.0, "neg": 0.9, "abs": 0.9, "transpose": 0.5, "as_matrix": 0.1,
-    "as_param": 0.1, "spread": 0.1,
-}  # fmt: skip
-POWER, SQUARE = 20.0, 0.9  # x^2 reads x once, so it beats x*x; doubling by 2*x beats x + x the same way
-DOUBLE = 0.95
+SQUARE, DOUBLE = 0.9, 0.95  # x^2 reads x once, so it beats x*x; doubling by 2*x beats x + x the same way
 
 
 def size(extent: Extent) -> float:
@@ -44,12 +35,11 @@ def operation(node: Node) -> float:
 
 
 def _weight(node: Node) -> float:
-    if node.op == "pow":
-        exponent = node.args[1]
-        return SQUARE if exponent.op == "const" and exponent.value == 2 else POWER
+    if node.op == "pow" and node.args[1].op == "const" and node.args[1].value == 2:
+        return SQUARE
     if node.op == "mul" and any(a.op == "const" and a.value == 2 for a in node.args):
         return DOUBLE
-    return WEIGHTS.get(node.op, 1.0)
+    return OPS[node.op].cost
 
 
 def cost(roots: Iterable[Node]) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -29,11 +30,6 @@ LEAVES = ("hyper", "fact", "state", "input", "t", "loss")  # inputs are marks of
 OF_ONE = dict.fromkeys(("sum", "mean", "amax", "amin"), "{0}")  # of one number
 HEADERS = Path(__file__).parents[1] / "cpp" / "prelude.h", Path(__file__).parent / "draws.h"
 FLAGS = ("-O1", "-fno-builtin")  # so that what C's library rounds is not computed otherwise by compilers
-ONE = "sqrt cbrt exp exp2 expm1 log log2 log10 log1p sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh floor ceil nearbyint"
-OF_LIBRARY = "".join(  # called, where the prelude would leave them to the compiler
-    f'extern "C" double {name}({given});\n#define __builtin_{name} ::{name}\n'
-    for names, given in ((ONE, "double"), ("atan2 fmod pow", "double, double")) for name in names.split()
-)  # fmt: skip
 
 
 class Numbers:
@@ -151,13 +147,21 @@ def make(some: Iterable[Numbers]) -> None:
     names = [f"numbers_{place}" for place in range(len(waiting))]
     functions = [one.text(name) for one, name in zip(waiting, names, strict=True)]
     headers = HEADERS if any("draw_" in function for function in functions) else HEADERS[:1]
-    text = "".join([OF_LIBRARY, *(file.read_text(encoding="utf-8") for file in headers), *functions])
+    prelude, *others = [file.read_text(encoding="utf-8") for file in headers]
+    text = "".join([_of_library(prelude), prelude, *others, *functions])
     try:
         library = ctypes.PyDLL(build.library(text, names[0], more=FLAGS)._name)  # it is back sooner than others could take over
     except (build.NoCompiler, OSError):
         raise Unseen from None
     for one, name in zip(waiting, names, strict=True):
         one.work = Work(getattr(library, name), len(one.given), one.given, one.found)
+
+
+def _of_library(prelude: str) -> str:
+    """The functions that the prelude leaves to the compiler, and `exp`, of which it has its own: here all are called from C's library."""
+    named = {name: "double" for name in ["exp", *re.findall(r"\bFUNCTION\((\w+)\)", prelude)] if name != "name"}
+    named |= {name: "double, double" for name in re.findall(r"\bOF_TWO\((\w+)\)", prelude) if name != "name"}
+    return "".join(f'extern "C" double {name}({given});\n#define __builtin_{name} ::{name}\n' for name, given in named.items())
 
 
 def _spelled(node: Node) -> str:
