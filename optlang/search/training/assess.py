@@ -129,8 +129,7 @@ class _Candidate:
             value, error = -float(losses.mean()), _standard_error(losses)
         else:
             base = fitness.Baseline.from_json(job.baselines[self.level.key(task.name)])
-            score = fitness.score(tuned, base, job.seeds)
-            value, error = score.fraction, score.error
+            value, error = fitness.score(tuned, base, job.seeds)
         value = value if math.isfinite(value) else self.level.worst
         lr, loss = fitness.rate(tuned.best), float(losses.mean())
         self.scores[task.name] = {"value": value, "error": _finite(error), "lr": lr, "loss": _finite(loss), "runs": tuned.runs}

@@ -17,13 +17,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from optlang.ir import Program
 from optlang.search.training.tasks import Task
-from optlang.search.training.trainer import Entry, Hurdle, Outcome, train
+from optlang.search.training.trainer import Entry, Outcome, train
 
 Array = Any  # numpy.ndarray
 HORIZONS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # of AdamW's curve, in units of the task's steps
@@ -60,13 +60,12 @@ def point(lr: float) -> int:
 
 @dataclass(eq=False)
 class Tuned:
-    """A rule after tuning. `losses` by grid point; `marks`: the best held-out loss on the way; `runs` and `steps`: everything
-    that was trained for it. `start`: a point near which the best is expected, as for a child that of its parent; half steps around
-    it are then tried, further while the best lies at an edge, instead of the whole grid."""
+    """A rule after tuning. `losses` by grid point; `runs` and `steps`: everything that was trained for it. `start`: a point near
+    which the best is expected, as for a child that of its parent; half steps around it are then tried, further while the best lies
+    at an edge, instead of the whole grid."""
 
     start: int | None = None
     losses: dict[int, Array] = field(default_factory=dict)  # [seeds]
-    marks: dict[int, float] = field(default_factory=dict)
     runs: int = 0
     steps: int = 0
     extensions: int = 0
@@ -96,8 +95,6 @@ class Tuned:
     def add(self, points: Sequence[int], outcome: Outcome) -> None:
         for place, point in enumerate(points):
             self.losses[point] = outcome.losses[place]
-        if points:
-            self.marks |= {step: min(loss, self.marks.get(step, math.inf)) for step, loss in outcome.best().items()}
         self.runs += outcome.steps.size
         self.steps += int(outcome.steps.sum())
 
@@ -108,8 +105,6 @@ def tune(
     seeds: Sequence[int],
     grid: Grid | None = None,
     *,
-    record: Sequence[int] = (),
-    hurdles: Sequence[Hurdle] = (),
     starts: Sequence[int | None] = (),
 ) -> list[Tuned]:
     """Tunes the `lr` of rules, all of them in the same batches. A rule without `lr` is trained once. Raises EntryError."""
@@ -120,7 +115,7 @@ def tune(
         if not any(wanted):
             return found
         entries = [_entry(program, points) for program, points in zip(programs, wanted, strict=True)]
-        outcomes = train(task, entries, seeds, record=record, hurdles=hurdles)
+        outcomes = train(task, entries, seeds)
         for one, points, outcome in zip(found, wanted, outcomes, strict=True):
             one.add(points, outcome)
 
@@ -224,82 +219,18 @@ def adamw() -> Program:
 # ----------------------------------------------------------------------------------------------------------- fitness
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """A rule on one task. `fraction`: see above; `error`: its standard error over paired seeds (nan with one seed)."""
 
     fraction: float
     error: float
-    lr: float
-    loss: float  # mean over seeds
-    runs: int
-    steps: int
-    extensions: int
-    marks: dict[int, float] = field(default_factory=dict)  # the best loss after the steps of `record` and at hurdles
-
-
-@dataclass(frozen=True)
-class Fitness:
-    """A rule on several tasks: mean and worst fraction, and what it cost to find out."""
-
-    mean: float
-    worst: float
-    error: float
-    scores: dict[str, Score]
-    runs: int
-    steps: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; what is not finite is None."""
-        found: dict[str, Any] = _plain(asdict(self))
-        return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def fitness(
-    programs: Sequence[Program],
-    tasks: Sequence[Task],
-    baselines: Sequence[Baseline],
-    seeds: Sequence[int],
-    *,
-    grid: Grid | None = None,
-    record: Sequence[int] = (),
-    hurdles: Sequence[Hurdle] = (),
-) -> list[Fitness]:
-    """Tunes and trains rules on tasks, all rules in the same batches. `baselines` belong to the tasks, in order.
-
-    `record` and `hurdles` are steps of every task: see `trainer.Hurdles`. Raises EntryError for a rule that cannot be trained,
-    ValueError for a baseline of another task, horizon or seeds.
-    """
-    found: list[dict[str, Score]] = [{} for _ in programs]
-    for task, base in zip(tasks, baselines, strict=True):
-        if (base.task, base.horizon) != (task.name, task.steps):
-            raise ValueError(f"the baseline is of {base.task} with {base.horizon} steps, the task is {task.name} with {task.steps}")
-        base.curve(seeds)
-        for scores, tuned in zip(found, tune(programs, task, seeds, grid, record=record, hurdles=hurdles), strict=True):
-            scores[task.name] = score(tuned, base, seeds)
-    return [together(scores) for scores in found]
 
 
 def score(tuned: Tuned, base: Baseline, seeds: Sequence[int]) -> Score:
-    """A tuned rule against AdamW's curve."""
+    """A tuned rule against AdamW's curve. Raises ValueError for seeds that the curve was not measured with."""
     losses = tuned.losses[tuned.best]
-    value = base.fraction(losses, seeds)
     error = jackknife(lambda kept: base.fraction(losses[kept], [seeds[k] for k in kept]), len(seeds))
-    return Score(value, error, rate(tuned.best), float(losses.mean()), tuned.runs, tuned.steps, tuned.extensions, tuned.marks)
-
-
-def together(scores: Mapping[str, Score]) -> Fitness:
-    """The fitness of a rule from its scores by task."""
-    values = [one.fraction for one in scores.values()]
-    error = math.sqrt(sum(one.error**2 for one in scores.values())) / len(scores)
-    runs, steps = sum(one.runs for one in scores.values()), sum(one.steps for one in scores.values())
-    return Fitness(sum(values) / len(values), min(values), error, dict(scores), runs, steps)
+    return Score(base.fraction(losses, seeds), error)
 
 
 def jackknife(statistic: Callable[[list[int]], float], count: int) -> float:

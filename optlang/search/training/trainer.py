@@ -1,4 +1,4 @@
-"""Training many runs at once: rules × settings × seeds on one task, lost and hopeless runs left out as soon as they show."""
+"""Training many runs at once: rules × settings × seeds on one task, runs that diverge left out as soon as they show it."""
 
 from __future__ import annotations
 
@@ -36,30 +36,17 @@ class Entry:
         return lengths.pop() if lengths else 1
 
 
-@dataclass(frozen=True)
-class Hurdle:
-    """Runs whose held-out loss after `step` steps is above `limit` go no further."""
-
-    step: int
-    limit: float
-
-
 @dataclass(eq=False)
 class Outcome:
     """What became of an entry: float64 arrays of shape [settings, seeds].
 
-    `losses`: held-out loss at the end, of a stopped run where it was stopped, infinite if it diverged. `curve`: held-out loss
-    after some steps, infinite where a run did not get there. `steps`: taken. `fate`: "done", "stopped" or "diverged".
+    `losses`: held-out loss at the end, infinite if the run diverged. `curve`: held-out loss after some steps, infinite where a run
+    did not get there. `steps`: taken.
     """
 
     losses: Array
     steps: Array
-    fate: Array
     curve: dict[int, Array] = field(default_factory=dict)
-
-    def best(self) -> dict[int, float]:
-        """The held-out loss of the best setting after the steps of `curve`, mean over seeds."""
-        return {step: float(values.mean(1).min()) for step, values in self.curve.items()}
 
 
 class EntryError(ValueError):
@@ -80,18 +67,17 @@ def train(
     steps: int | None = None,
     *,
     record: Sequence[int] = (),
-    hurdles: Sequence[Hurdle] = (),
     part: HeldOut = "validation",
     dtype: torch.dtype = torch.float32,
 ) -> list[Outcome]:
     """Trains every setting of every entry from every seed; one outcome for each entry.
 
-    `steps`: the task's own by default. Held-out loss is measured at the end, after the steps of `record`, and at hurdles.
+    `steps`: the task's own by default. Held-out loss is measured at the end and after the steps of `record`.
     Raises EntryError for a rule that does not fit the task, before anything is trained.
     """
     steps = task.steps if steps is None else steps
     rules = _checked(task, entries)
-    outcomes = [_empty(entry.settings, len(seeds), [*record, *(h.step for h in hurdles)]) for entry in entries]
+    outcomes = [_empty(entry.settings, len(seeds), record) for entry in entries]
     runs = [
         _Run(number, setting, place)
         for number, entry in enumerate(entries)
@@ -100,7 +86,7 @@ def train(
     ]
     for start in range(0, len(runs), task.at_once):
         batch = _Batch(task, rules, entries, seeds, runs[start : start + task.at_once], outcomes, dtype)
-        batch.train(steps, set(record), {h.step: h.limit for h in hurdles}, part)
+        batch.train(steps, set(record), part)
     return outcomes
 
 
@@ -120,7 +106,7 @@ def _checked(task: Task, entries: Sequence[Entry]) -> list[BatchedRule]:
 def _empty(settings: int, seeds: int, marks: Sequence[int]) -> Outcome:
     shape = (settings, seeds)
     curve = {mark: np.full(shape, np.inf) for mark in sorted(set(marks))}
-    return Outcome(np.full(shape, np.inf), np.zeros(shape, int), np.full(shape, "done", "U8"), curve)
+    return Outcome(np.full(shape, np.inf), np.zeros(shape, int), curve)
 
 
 @dataclass(frozen=True)
@@ -170,13 +156,13 @@ class _Batch:
         self.params = self.layout.views(weights)
         self.leaves = {name: view.detach().requires_grad_() for name, view in self.params.items()}
 
-    def train(self, steps: int, record: set[int], hurdles: Mapping[int, float], part: HeldOut) -> None:
+    def train(self, steps: int, record: set[int], part: HeldOut) -> None:
         for step in range(1, steps + 1):
             losses = self._step(step, self.task.scale(step, steps))
             if step % LOOK == 0:
-                self._leave_out(self._lost(losses), step, "diverged")
-            if self.runs and (step in record or step in hurdles):
-                self._look(step, hurdles.get(step, np.inf), part)
+                self._leave_out(self._lost(losses), step)
+            if self.runs and step in record:
+                self._look(step, part)
             if not self.runs:
                 return
         self._finish(steps, part)
@@ -196,25 +182,26 @@ class _Batch:
         """Which runs will never come back: not finite, or with a loss beyond the task's ceiling."""
         return ~(losses.isfinite() & (losses <= self.task.ceiling)).numpy()
 
-    def _look(self, step: int, limit: float, part: HeldOut) -> None:
-        """Measures the held-out loss and stops those above the limit."""
-        values = self.task.evaluate(self.params, part).double().numpy()
+    def _look(self, step: int, part: HeldOut) -> None:
+        """Measures the held-out loss on the way."""
+        values = self._held_out(part)
         for run, value in zip(self.runs, values, strict=True):
-            outcome = self.outcomes[run.entry]
-            outcome.losses[run.at] = outcome.curve[step][run.at] = value if np.isfinite(value) else np.inf
-        lost = ~np.isfinite(values)
-        late = (values > limit) & ~lost
-        self._leave_out(lost, step, "diverged", late)
+            self.outcomes[run.entry].curve[step][run.at] = value
+        self._leave_out(~np.isfinite(values), step)
 
-    def _leave_out(self, lost: Array, step: int, fate: str, stopped: Array | None = None) -> None:
-        """Goes on without some of the runs."""
-        gone = lost if stopped is None else lost | stopped
-        if not gone.any():
+    def _held_out(self, part: HeldOut) -> Array:
+        """The held-out loss of each run, infinite where it is no number."""
+        values = self.task.evaluate(self.params, part).double().numpy()
+        return np.where(np.isfinite(values), values, np.inf)
+
+    def _leave_out(self, lost: Array, step: int) -> None:
+        """Goes on without some of the runs, whose losses stay infinite."""
+        if not lost.any():
             return
-        for number in np.flatnonzero(gone):
-            self._end(self.runs[number], step, fate if lost[number] else "stopped")
+        for number in np.flatnonzero(lost):
+            self._end(self.runs[number], step)
         slices = list(self._slices())
-        kept = np.flatnonzero(~gone)
+        kept = np.flatnonzero(~lost)
         old = self.bounds
         self.runs = [self.runs[number] for number in kept]
         self._hold(self.weights[torch.as_tensor(kept)])
@@ -227,47 +214,10 @@ class _Batch:
                 self.bounds.append(bound.kept(rows, self.weights[new], self.slopes[new]))
                 at += len(rows)
 
-    def _end(self, run: _Run, step: int, fate: str) -> None:
-        outcome = self.outcomes[run.entry]
-        outcome.steps[run.at], outcome.fate[run.at] = step, fate
-        if fate == "diverged":
-            outcome.losses[run.at] = np.inf
+    def _end(self, run: _Run, step: int) -> None:
+        self.outcomes[run.entry].steps[run.at] = step
 
     def _finish(self, steps: int, part: HeldOut) -> None:
-        values = self.task.evaluate(self.params, part).double().numpy()
-        for run, value in zip(self.runs, values, strict=True):
+        for run, value in zip(self.runs, self._held_out(part), strict=True):
             self.outcomes[run.entry].losses[run.at] = value
-            self._end(run, steps, "done" if np.isfinite(value) else "diverged")
-
-
-# ------------------------------------------------------------------------------------------------------------ hurdles
-
-
-@dataclass
-class Hurdles:
-    """Limits that follow from what earlier candidates reached: at some fractions of a training, the given percentile.
-
-    There are none until `after` candidates have been seen. Plain data, so that a search can store it and go on. Early hurdles
-    stop rules that end well: with 13 known rules on digits-mlp, one at half of the steps saved 44 % of them and changed no rule
-    as good as AdamW, two at 0.1 and 0.3 saved 82 % and stopped Lion and Momentum.
-    """
-
-    fractions: tuple[float, ...] = (0.5,)
-    percentile: float = 75.0
-    after: int = 20
-    seen: dict[float, list[float]] = field(default_factory=dict)
-
-    def marks(self, steps: int) -> list[int]:
-        """The steps at which held-out loss is measured, to be given to `train` as `record`."""
-        return [max(1, round(fraction * steps)) for fraction in self.fractions]
-
-    def limits(self, steps: int) -> list[Hurdle]:
-        """The hurdles of the next training."""
-        found = zip(self.marks(steps), (self.seen.get(f, []) for f in self.fractions), strict=True)
-        return [Hurdle(mark, float(np.percentile(seen, self.percentile))) for mark, seen in found if len(seen) >= self.after]
-
-    def add(self, best: Mapping[int, float], steps: int) -> None:
-        """Takes note of a candidate by what it reached at the marks: see `Outcome.best`, `Score.marks`."""
-        for fraction, mark in zip(self.fractions, self.marks(steps), strict=True):
-            if np.isfinite(best[mark]):
-                self.seen.setdefault(fraction, []).append(best[mark])
+            self._end(run, steps)
