@@ -20,7 +20,6 @@ from optlang.ir import Node, on_host, walk
 from optlang.meaning import OVER_VALUES, maps, number
 
 Scalar = float | bool
-Array = Any  # numpy.ndarray
 Work = tuple[Callable[..., Any], int, list[int]]  # an operator, the place of its value, and those of its operands
 MAPS = maps()
 FEW = 3  # times that values are computed before a function is made for them

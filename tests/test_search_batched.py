@@ -17,7 +17,7 @@ from optlang.rules import Rule, load, loads
 from optlang.search.batched.layout import Layout
 from optlang.search.batched.rule import Refused, compile_batched, refuses
 from optlang.search.programs.functions import FUNCTIONS
-from optlang.search.programs.genome import Form, Statement, to_program, types
+from optlang.search.programs.genome import Form, Statement, codes, to_program
 from optlang.search.training.tasks import like, task
 
 MUON = """
@@ -284,13 +284,13 @@ def genomes(draw):
         function = draw(st.sampled_from(ROWS))
         args = tuple(draw(st.sampled_from(names)) for _ in range(FUNCTIONS[function].operands))
         found.append(Statement(function, f"x{place}", args))
-        if types((*found, Statement("add", "u", ("g", "g"))), form) is None:
+        if codes((*found, Statement("add", "u", ("g", "g"))), form) is None:
             found.pop()
         else:
             names = [*names, f"x{place}", f"x{place}"]
     last = found[-1].target if found else "g"
     whole = (*found, Statement("interp", "m", ("m", last, 0.1)), Statement("add", "v", ("g", last)), Statement("mul", "u", ("w", last)))
-    assume(types(whole, form) is not None)
+    assume(codes(whole, form) is not None)
     return to_program(whole, form)
 
 
@@ -307,7 +307,7 @@ def test_every_function_of_the_search(name):
         for end in (Statement("add", "u", ("a", "g")), Statement("where", "u", ("a", "g", "w"))):
             first = (Statement("lt", "c", ("g", "w")), Statement(name, "a", args[: FUNCTIONS[name].operands]))
             genome = (*first, end, Statement("add", "m", ("m", "u")))
-            if tried < 2 and types(genome, Form()) is not None:
+            if tried < 2 and codes(genome, Form()) is not None:
                 compare(to_program(genome, Form()), {"lr": [0.1, 0.01]}, 2)
                 tried += 1
     assert tried

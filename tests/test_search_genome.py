@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -13,18 +14,21 @@ from optlang.compare.trial import refute
 from optlang.search.distil.steps import Layout, genome_function, lines_of
 from optlang.search.programs.functions import FUNCTIONS
 from optlang.search.programs.genome import (
+    MISFIT,
     Form,
     GenomeError,
     Statement,
+    code_of,
+    codes,
     from_text,
     line,
     live,
-    result_type,
+    result_code,
     run,
     slots_used,
     to_program,
     to_text,
-    types,
+    type_of,
 )
 from optlang.search.programs.mutation import RandomPrograms
 from optlang.search.programs.space import Space
@@ -71,8 +75,9 @@ def test_text_that_is_wrong(text: str, told: str) -> None:
 @given(st.integers(0, 10**6))
 def test_types_are_those_of_the_expressions(number: int) -> None:
     genome = drawn(number)
-    known, values = types(genome, FORM), run(genome, FORM)
-    assert known is not None
+    found, values = codes(genome, FORM), run(genome, FORM)
+    assert found is not None
+    known = {str(name): type_of(code) for name, code in found.items()}
     assert {name: node.type.extent for name, node in values.items()} == {name: type_.extent for name, type_ in known.items()}
     assert {n for n, node in values.items() if node.type.kind == "bool"} == {n for n, type_ in known.items() if type_.kind == "bool"}
 
@@ -82,7 +87,12 @@ MISFITS = ["u = add(g, q)", "u = not(g)", "u = gt(g, 0.0)", "a = sign(g)", "u = 
 
 @pytest.mark.parametrize("text", MISFITS)
 def test_programs_without_types(text: str) -> None:
-    assert types(from_text(text), FORM) is None
+    assert codes(from_text(text), FORM) is None
+
+
+def result_type(function: str, args: Sequence[Type]) -> Type | None:
+    code = result_code((function, *map(code_of, args)))
+    return None if code == MISFIT else type_of(code)
 
 
 def test_types_of_calls() -> None:
@@ -148,7 +158,7 @@ def test_most_functions_run_on_flat_values() -> None:
     slow = []
     for name, row in FUNCTIONS.items():
         genome = (Statement(name, "u", ("g",) * row.operands),)
-        if row.weight and types(genome, FORM) is not None and lines_of(genome, FORM, LAYOUT) is None:
+        if row.weight and codes(genome, FORM) is not None and lines_of(genome, FORM, LAYOUT) is None:
             slow.append(name)
     assert not slow
 

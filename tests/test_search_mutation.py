@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from optlang.search.programs.constraints import Limits
 from optlang.search.programs.functions import FUNCTIONS, LION
-from optlang.search.programs.genome import Form, Genome, GenomeError, from_text, to_text, types
+from optlang.search.programs.genome import Form, Genome, GenomeError, codes, from_text, to_text
 from optlang.search.programs.mutation import MUTATIONS, UNCHANGED, Mutator, RandomPrograms, in_series
 from optlang.search.programs.seeds import seed
 from optlang.search.programs.space import Space
@@ -45,7 +45,7 @@ def test_every_child_is_in_the_space(number: int, fields: dict[str, Any]) -> Non
     space = Space(seeds=(ADAMW,), **fields)
     for genome, _ in walk(space, ADAMW, 25, number):
         assert space.problem(genome) == ""
-        assert types(genome, FORM) is not None
+        assert codes(genome, FORM) is not None
         assert from_text(to_text(genome)) == genome
 
 

@@ -19,7 +19,7 @@ from optlang.search.distil.proof import exact
 from optlang.search.distil.protections import bounded, least
 from optlang.search.distil.slots import slot_moves
 from optlang.search.programs.functions import FUNCTIONS
-from optlang.search.programs.genome import Form, Genome, Statement, from_text, live, to_program, types
+from optlang.search.programs.genome import Form, Genome, Statement, codes, from_text, live, to_program
 
 FORM = Form()
 OTHER_WORLDS = (101, 102, 103)  # the steps themselves are tried in worlds 0 to 6
@@ -169,10 +169,10 @@ def genomes(draw: st.DrawFn) -> Genome:
         function = draw(st.sampled_from(CALLED))
         target = draw(st.sampled_from(("m", "v", "a", "b", "c", "d", "u")))
         one = Statement(function.name, target, tuple(draw(ARGUMENTS) for _ in range(function.operands)))
-        if types((*made, one, Statement("mul", "u", ("g", 1.0))), FORM) is not None:
+        if codes((*made, one, Statement("mul", "u", ("g", 1.0))), FORM) is not None:
             made = (*made, one)
     whole = (*made, Statement("add", "u", ("u" if any(s.target == "u" for s in made) else "g", "m")))
-    return whole if types(whole, FORM) is not None else (Statement("add", "u", ("g", "m")),)
+    return whole if codes(whole, FORM) is not None else (Statement("add", "u", ("g", "m")),)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import runpy
+from pathlib import Path
+
 import pytest
 
 from optlang.search.programs.genome import Form, from_text, to_program
-from optlang.search.rediscovery import matches
+
+matches = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "search" / "rediscovery" / "families.py"))["matches"]
 
 MATCHES = {
     "momentum": [

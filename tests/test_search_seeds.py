@@ -11,7 +11,7 @@ from optlang.compare.trial import refute
 from optlang.ir import Program
 from optlang.library import names
 from optlang.rules import Rule
-from optlang.search.programs.genome import Form, GenomeError, from_text, to_program, to_text, types
+from optlang.search.programs.genome import Form, GenomeError, codes, from_text, to_program, to_text
 from optlang.search.programs.seeds import SEEDS, from_program, seed
 
 SCALED, PLAIN = Form(), Form(scaled=False)
@@ -34,7 +34,7 @@ def settled(program: Program) -> Program:
 @pytest.mark.parametrize("form", [SCALED, PLAIN], ids=["scaled", "plain"])
 def test_library_rules_come_back(name: str, form: Form) -> None:
     found = from_program(program_of(name), form)
-    assert types(found, form) is not None
+    assert codes(found, form) is not None
     counterexample, problem = refute(settled(program_of(name)), to_program(found, form))
     assert counterexample is None, counterexample.to_text()
     assert problem == ""
@@ -43,7 +43,7 @@ def test_library_rules_come_back(name: str, form: Form) -> None:
 @pytest.mark.parametrize("name", SEEDS)
 def test_named_seeds_are_programs(name: str) -> None:
     found = seed(name, SCALED)
-    assert types(found, SCALED) is not None
+    assert codes(found, SCALED) is not None
     assert from_text(to_text(found)) == found
     assert refute(to_program(found, SCALED), to_program(found, SCALED)) == (None, "")
 

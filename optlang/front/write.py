@@ -7,7 +7,7 @@ from optlang.ops import ROWS
 
 PRECEDENCE: dict[str, int] = {row.infix[0]: row.infix[1] for row in ROWS if row.infix is not None}
 NOT, NEGATION, POWER, POSTFIX, ATOM = 2, 6, 7, 8, 9
-COMPARISON, PRODUCT = PRECEDENCE["<"], PRECEDENCE["*"]
+COMPARISON = PRECEDENCE["<"]
 BREAK = "\v"  # stands where a long line may be broken; becomes a space or the end of a line
 LINE_END = BREAK * 2  # where a long function goes on in a new line
 

@@ -6,7 +6,7 @@
     python examples/search/rediscovery/run.py --draw              only the figure and the page, from results.json
 
 On every task the ranking of the known rules is verified first. A search ends when its best program behaves like the family
-that wins there (see `optlang.search.rediscovery`), or when its CPU minutes are spent. Finished searches are in results.json,
+that wins there (see `families.py`), or when its CPU minutes are spent. Finished searches are in results.json,
 figure.svg and README.md.
 """
 
@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from families import matches
 
 import optlang
 from optlang.search.evolution.population import Ageing
 from optlang.search.evolution.settings import Pace
 from optlang.search.programs.genome import Form, from_text, to_program
 from optlang.search.programs.space import Limits, Space
-from optlang.search.rediscovery import matches
 from optlang.search.training.assess import Job, assess
 from optlang.search.training.levels import Level
 

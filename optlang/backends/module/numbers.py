@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from optlang import ir
 from optlang.ir import Node, Program
@@ -13,7 +13,6 @@ from optlang.types import Extent
 LEAVES = frozenset(["const", "hyper", "t", "fact"])
 TOTAL = frozenset(["spread", "add", "sub", "mul", "neg", "abs", "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "where", "branch",
                    "maximum", "minimum", "isnan", "isfinite", "atan", "tanh", "cbrt", "count", *LEAVES])  # fmt: skip
-Operands = Callable[[Node], tuple[Node, ...]]
 
 
 def is_number(node: Node, operands_are: Iterable[bool]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from optlang.backends.torch.views import flat
 if TYPE_CHECKING:
     from optlang.backends.torch.functions import Bound, Functions
 
-Array = Any  # numpy.ndarray
 Write = tuple[list[Tensor], list[Tensor]]  # where, and what
 
 

@@ -9,8 +9,6 @@ from torch import Tensor
 
 from optlang.types import Type
 
-Shape = tuple[int, ...]
-
 
 def view(tensor: Tensor, type_: Type, shaped: bool) -> Tensor:
     """A tensor of one parameter without a copy where its memory is in order, else a copy in order."""

@@ -105,12 +105,6 @@ def _result(function: str, args: tuple[Type, ...]) -> Type | None:
         return None
 
 
-def result_type(function: str, args: Iterable[Type]) -> Type | None:
-    """The type of a call, or None where these operands do not fit."""
-    code = result_code((function, *map(code_of, args)))
-    return None if code == MISFIT else _TYPE_OF[code]
-
-
 def result_code(call: tuple[str | int, ...]) -> int:
     """The code of a call (function, codes of its operands), MISFIT where these do not fit."""
     found = _RESULTS.get(call)
@@ -141,7 +135,7 @@ def input_codes(form: Form) -> Codes:
 
 
 def codes(genome: Genome, form: Form) -> Codes | None:
-    """As `types`, with codes in place of types."""
+    """The codes of the types of all names at the end of a genome, or None where a statement does not fit or reads what is not there."""
     known = input_codes(form)
     get, results = known.__getitem__, _RESULTS
     for function, target, args, _ in genome:
@@ -153,12 +147,6 @@ def codes(genome: Genome, form: Form) -> Codes | None:
             return None
         known[target] = result
     return known if may_end(known[UPDATE]) and all(may_end(known[slot]) for slot in form.slots) else None
-
-
-def types(genome: Genome, form: Form) -> dict[str, Type] | None:
-    """The types of all names at the end of a genome, or None where a statement does not fit or reads what is not there."""
-    known = codes(genome, form)
-    return None if known is None else {str(name): _TYPE_OF[code] for name, code in known.items()}
 
 
 _ends: dict[int, bool] = {MISFIT: False}
