@@ -30,7 +30,7 @@ lint: $(VENV)/.ready-for-tests  ## Style, types and the direction of imports
 	$(VENV)/bin/optlang fmt --check library examples
 	$(VENV)/bin/optlang check library examples
 
-bench: $(VENV)/.ready-for-tests ## The figures of the README, measured on this machine
+bench: $(VENV)/.ready-for-tests ## The figures of docs/costs.md, measured on this machine
 	$(PY) tests/bench/run.py
 	$(VENV)/bin/optlang bench adamw lion lamb --model gpt2 small
 

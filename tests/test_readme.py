@@ -1,4 +1,4 @@
-"""What the README shows is what there is."""
+"""What the README and the pages beside it show is what there is."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ import json
 import re
 import shlex
 import textwrap
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pages import ARCHITECTURE, COSTS, PAGES, README, ROOT, TORCH
 
 import optlang
 from optlang import cli, library
 from optlang.race import command as race
 from optlang.search import command as search
-
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_rule_is_that_of_the_library() -> None:
@@ -39,7 +36,7 @@ def test_the_module_is_what_is_generated() -> None:
     assert shown in optlang.build("lion")
 
 
-BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+BLOCKS = [block for page in PAGES.values() for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL)]
 
 
 def test_the_first_lines_of_python_train() -> None:
@@ -64,10 +61,11 @@ def test_the_lines_of_python_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_lines_of_python_are_python() -> None:
     for block in BLOCKS:
-        compile(textwrap.dedent(block), "README.md", "exec")
+        compile(textwrap.dedent(block), "a page", "exec")
 
 
-COMMANDS = re.findall(r"^optlang (.*?)(?:  +.*)?(?: +#.*)?$", README, re.MULTILINE) + re.findall(r"`optlang ([^`]+)`", README)
+TEXT = "\n".join(PAGES.values())
+COMMANDS = re.findall(r"^optlang (.*?)(?:  +.*)?(?: +#.*)?$", TEXT, re.MULTILINE) + re.findall(r"`optlang ([^`]+)`", TEXT)
 HELPED = [line for _, (about, add) in cli.COMMANDS.items() for line in (add.__doc__ or about).splitlines()]
 HELPED += [line for text in (cli.ABOUT, race.ABOUT, search.ABOUT) for line in text.splitlines()]
 COMMANDS += [found.group(1) for line in HELPED if (found := re.match(r" *(?:cat \S+ \| )?optlang (.+?)(?:  +.*)?(?: \|.*)?$", line))]
@@ -75,7 +73,7 @@ COMMANDS += [found.group(1) for line in HELPED if (found := re.match(r" *(?:cat 
 
 @pytest.mark.parametrize("line", sorted(set(COMMANDS) - set(cli.COMMANDS)))
 def test_a_command_that_is_shown_is_one(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The README's, and those of the helps."""
+    """Those of the pages, and those of the helps."""
     words = shlex.split(re.sub(r"(\w+)(\|\w+)+", r"\1", line))
     if words[0] not in cli.COMMANDS:
         assert words[0].endswith(".opt")
@@ -97,7 +95,7 @@ def test_the_race_is_the_one_in_docs() -> None:
 
 def test_the_commands_are_those_of_the_makefile() -> None:
     made = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+    for target in re.findall(r"(?:^|`)make ([\w-]+)", TEXT, re.MULTILINE):
         assert re.search(rf"^{target}:", made, re.MULTILINE)
 
 
@@ -107,9 +105,26 @@ def test_what_must_pass_on_a_clean_checkout_is_the_command_for_tests() -> None:
     assert re.search(r"^make test +# all tests", README, re.MULTILINE)
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", PAGES[page]):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_costs_that_the_readme_shows_are_rows_of_their_page() -> None:
+    table = README.partition("## What it costs")[2].partition("## A search")[0]
+    rows = [row for row in table.splitlines() if row.startswith("| ")]
+    assert len(rows) > 5 and set(rows) <= set(COSTS.splitlines())
+
+
+def test_the_map_names_what_is_there() -> None:
+    """Every file and folder of the package that the page names exists, and the drawing has every stage of the pipeline."""
+    named = set(re.findall(r"[a-z]\w*(?:/\w+)*\.(?:py|toml|h)|(?<=`)[a-z_]+/\w+(?=`)", ARCHITECTURE))
+    assert len(named) > 20
+    for name in named:
+        assert any(base.joinpath(name).exists() for base in (ROOT, ROOT / "optlang", ROOT / "optlang" / "simplify")), name
+    drawn = re.findall(r"optlang/(\w+)", ARCHITECTURE.split("```")[1])
+    assert drawn == ["front", "lower", "simplify", "plan", "backends", "runtime"]
 
 
 def test_the_folders_are_those_that_are_there() -> None:
@@ -131,8 +146,8 @@ def test_the_number_of_rules_is_that_of_the_library() -> None:
 
 def test_what_several_processes_did_is_as_it_says() -> None:
     found = json.loads((ROOT / "docs" / "sharded.json").read_text())
-    [rules] = re.findall(r"All (\d+) rules take the steps of one process on 2 and 4", README)
-    assert "but for nine that refuse parts" in README and found["different"] == 0
+    [rules] = re.findall(r"All (\d+) rules take the steps of one process on 2 and 4", TORCH)
+    assert "but for nine that refuse parts" in TORCH and found["different"] == 0
     for world in ("2", "4"):
         assert int(rules) == len(found["rules"][world].keys() - {"Clipped", "Windowed", "Drawn"})  # which are not of the library
         assert sum("refused" in row for row in found["modules"][world].values()) == 9
@@ -141,8 +156,8 @@ def test_what_several_processes_did_is_as_it_says() -> None:
 
 def test_what_torchs_own_tests_found_is_as_it_says() -> None:
     rules, modules = (json.loads((ROOT / "docs" / f"torch-suite{name}.json").read_text()) for name in ("", "-modules"))
-    assert f"All {len(library.names())} rules pass torch's own tests of optimizers, {rules['passed']:,} times" in README
+    assert f"All {len(library.names())} rules pass torch's own tests of optimizers, {rules['passed']:,} times" in TORCH
     assert not rules["not run"] and not rules["failed"] + modules["failed"]
-    assert f"modules of {modules['rules']} rules do, {modules['passed']:,} times" in README
+    assert f"modules of {modules['rules']} rules do, {modules['passed']:,} times" in TORCH
     missing = len(modules["not run"])
-    assert missing == 0 or f"the other {missing} have not been asked" in README
+    assert missing == 0 or f"the other {missing} have not been asked" in TORCH

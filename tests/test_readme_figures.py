@@ -1,4 +1,4 @@
-"""Figures of the README are those of the files that they were taken from, as they are rounded there."""
+"""Figures of the pages in `docs` are those of the files that they were taken from, as they are rounded there."""
 
 from __future__ import annotations
 
@@ -6,27 +6,24 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pytest
+from pages import COSTS, LIMITS, ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-FLOWING = " ".join(README.split())  # wherever lines end
-COSTS = README[README.index("## What it costs") : README.index("## A search")]
+FLOWING = " ".join((COSTS + LIMITS).split())  # wherever lines end
 NUMBER = r"([-\d.,]+)"
-ZEN = "tests/bench/results/{}-cpu-zen4-{}.json"
+RESULTS = "../tests/bench/results/{}-cpu-zen4-{}.json"  # as `docs` links them
 
 
 @cache
 def read(name: str) -> Any:
-    return json.loads((ROOT / name).read_text(encoding="utf-8"))
+    return json.loads((ROOT / "docs" / name).read_text(encoding="utf-8"))
 
 
 def results(date: str, what: str) -> Any:
-    return read(ZEN.format(date, what))
+    return read(RESULTS.format(date, what))
 
 
 def line(date: str, what: str, label: str, model: str = "gpt2") -> Any:
@@ -82,12 +79,12 @@ def muon() -> list[float]:
 
 
 def endings(*rules: str) -> list[float]:
-    found = {one["rule"]: one for one in read("examples/search/digits_and_chars/results.json")["finals"]["endings"]}
+    found = {one["rule"]: one for one in read("../examples/search/digits_and_chars/results.json")["finals"]["endings"]}
     return [found[rule][key] for rule in rules for key in ("loss", "error")]
 
 
 def scores(rule: str) -> list[float]:
-    found = read("examples/search/digits_and_chars/results.json")["finals"]["standings"]
+    found = read("../examples/search/digits_and_chars/results.json")["finals"]["standings"]
     return [one[key] for one in found if one["rule"] == rule for key in ("score", "low", "high")]
 
 
@@ -127,7 +124,7 @@ OF_COSTS: dict[str, Figures] = {  # text around figures: N stands for each
         "small", "lion", "pytorch_optimizer", "optimi", "lion-pytorch"),
     "no setting has changed, `lr` has, all have | N, N, N µs, and N, N, N µs for": lambda: host_of("adamw"),
     "Prodigy, which has values per model | N, N, N µs, and N, N, N µs for": lambda: host_of("prodigy"),
-    f"of [the N]({ZEN.format(B, 'quiet-host-rules')}) that C++ steps and that ask the model for nothing more | N, N, N": within,
+    f"of [the N]({RESULTS.format(B, 'quiet-host-rules')}) that C++ steps and that ask the model for nothing more | N, N, N": within,
     "its first step, fresh process: empty cache; filled | N s; N s": lambda: [*first_steps("cold", "adamw"), *first_steps("warm", "adamw")],
     "for LAMB, Adafactor, Prodigy, PerParameterMLP, OASIS | N, N, N, N, N s; N, N, N, N, N s": lambda: [
         *first_steps("cold", *SOME), *first_steps("warm", *SOME)],
@@ -136,12 +133,12 @@ OF_COSTS: dict[str, Figures] = {  # text around figures: N stands for each
     "int8, bf16, int4 states less float32 states (11-28) | N±N, N±N, N±N": lambda: gaps("int8", "bf16", "int4"),
 }  # fmt: skip
 ELSEWHERE: dict[str, Figures] = {
-    "step of AdamW is N × `fused`": lambda: [read("docs/bench-cpu.json")["steps of the torch backend (s)"]["ratio"]["median"]],
+    "step of AdamW is N × `fused`": lambda: [read("bench-cpu.json")["steps of the torch backend (s)"]["ratio"]["median"]],
     "of the whole library computes for N s, of one rule for N s": lambda: [
-        read("docs/bench-cpu.json")["check library (s)"]["median"], read("docs/bench-cpu.json")["start-up (s)"]["check adam"]["median"]],
+        read("bench-cpu.json")["check library (s)"]["median"], read("bench-cpu.json")["start-up (s)"]["check adam"]["median"]],
     "made N children in N CPU minutes, N % of which were never trained": lambda: (lambda d: [
         d["children"], sum(one["cpu minutes"] for one in d["sittings"]), 100*d["share never trained"]])(
-            read("examples/search/digits_and_chars/results.json")),
+            read("../examples/search/digits_and_chars/results.json")),
     "they end at a loss of N ± N, N ± N and N ± N; AdamW": lambda: endings("Found26338", "Found28437", "Found2068"),
     "tuned with as many trials or more, at N ± N, N ± N, N ± N and N ± N": lambda: endings("adamw", "signum", "lion", "rmsprop"),
     "they score N (95 %: N to N), N and N, Signum N, AdamW N (N to N)": lambda: [
@@ -150,10 +147,10 @@ ELSEWHERE: dict[str, Figures] = {
 
 
 def found(form: str) -> list[str]:
-    """The figures that the README has there."""
+    """The figures that the pages have there."""
     pattern = re.escape(form.replace("N", "\0")).replace("\0", NUMBER)
     matches = re.findall(pattern, FLOWING)
-    assert len(matches) == 1, f"{form}: {len(matches)} times in the README"
+    assert len(matches) == 1, f"{form}: {len(matches)} times in the pages"
     return [matches[0]] if isinstance(matches[0], str) else list(matches[0])
 
 
@@ -194,6 +191,6 @@ def test_the_first_steps_of_every_rule() -> None:
 
 
 def test_the_first_steps_of_the_torch_backend() -> None:
-    about = read("docs/bench-cpu.json")["first steps of the torch backend (s)"]["148 tensors, 124 million numbers"]
+    about = read("bench-cpu.json")["first steps of the torch backend (s)"]["148 tensors, 124 million numbers"]
     cold, warm = found("AdamW's first step takes N s with an empty cache and N s with a filled one")
     assert [float(cold), float(warm)] == [round(about[how]["step, by the clock"]["median"], 1) for how in ("cold", "warm")]

@@ -1,4 +1,4 @@
-"""Backends by name. Each is one file; importing this folder imports none of them."""
+"""Backends by name. Each is a folder with a `BACKEND`; importing this one imports none of them."""
 
 from __future__ import annotations
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from optlang import numbers
 from optlang.errors import MOST_FINDINGS, Source, Span
-from optlang.front import signs
+from optlang.front import literals, signs
 from optlang.front.foreign import LIBRARIES, OWNERS, SAID_HERE, SUPERSCRIPTS, TRANSPOSED
 from optlang.front.lexemes import (
     LONGEST_NAME,
@@ -141,5 +140,6 @@ def _for_method(owner: str, last: str) -> str:
 
 _ENTER = {
     "other": signs.other, "symbol": signs.symbol, "foreigncomment": signs.foreign_comment, "nabla": signs.nabla,
-    "word": _word, "dotted": _dotted, "number": numbers.number, "tail": numbers.number, "string": numbers.string, "quoted": numbers.quoted,
+    "word": _word, "dotted": _dotted, "number": literals.number, "tail": literals.number, "string": literals.string,
+    "quoted": literals.quoted,
 }  # fmt: skip

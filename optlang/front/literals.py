@@ -1,4 +1,4 @@
-"""Numbers and texts, and what is written in their place."""
+"""Numbers and quoted texts of a rule file, and what people write in their place."""
 
 from __future__ import annotations
 
