@@ -1,6 +1,7 @@
 """The text of a pass over tensors that are stored in blocks: these are opened into buffers, computed with, and closed again.
 
-Closing waits for nothing, while what a step divides and takes roots of waits for the divider: they run side by side, part by part.
+Closing keeps the processor busy, while what a step divides and takes roots of waits for the divider: they run side by side, part by
+part. The divider's work is asked for first: codes wait for the scale of their block, which is known last.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def in_blocks(buffers: Sequence[Buffer], loop: Sequence[str], rest: Sequence[str
     lines += [*part, *before, *(buffer.opened() for buffer in buffers if buffer.is_read), *loop]
     lines += [*(f"  t{column}.see(part, size, b{column});" for column in scaled), "  }"]
     lines += [buffer.closing() for buffer in written]
-    lines += [*part, *behind, *(f"  c{buffer.column}.part(part);" for buffer in written), *rest, "  }"] if written else []
+    lines += [*part, *behind, *rest, *(f"  c{buffer.column}.part(part);" for buffer in written), "  }"] if written else []
     lines += [f"  done(c{buffer.column});" for buffer in written]
     return [*lines, "  };", "  for (; low + BLOCK <= high; low += BLOCK) block(low, Whole());", "  if (low < high) block(low, high - low);"]
 

@@ -20,11 +20,9 @@ static inline u64 each_near(const __m512i* place) {
   EACH near[k] = _mm512_testn_epi32_mask(place[k], _mm512_set1_epi32(0xfff0));
   return joined(near);
 }
-static inline u64 any_near(const __m512i* place) {
-  __m512i part[4];
-  EACH part[k] = _mm512_and_si512(place[k], _mm512_set1_epi32(0xfff0));
-  const __m512i least = _mm512_min_epu32(_mm512_min_epu32(part[0], part[1]), _mm512_min_epu32(part[2], part[3]));
-  return _mm512_testn_epi32_mask(least, least);
+static inline u64 any_near(const __m512i* place) {  // by words: the upper ones do not count
+  const __m512i least = _mm512_min_epu16(_mm512_min_epu16(place[0], place[1]), _mm512_min_epu16(place[2], place[3]));
+  return _mm512_testn_epi32_mask(least, _mm512_set1_epi32(0xfff0));
 }
 // Codes of 64 numbers. Handed out: not 0 if some are too near to a border to be sure; with EACH_ONE, a bit for each such.
 template <int ZERO, bool EVEN, bool EACH_ONE>

@@ -5,6 +5,12 @@ struct Table {
   float values[256];
   alignas(64) u8 planes[4][256];
 };
+// Levels that are each other's negatives: bytes of the magnitudes alone. SIGN: the upper bit of a place is its sign, the others are
+// that of its magnitude; else what counts is the distance from place 127, which is that of 0, and the largest distance, 128, comes first.
+template <bool SIGN> struct Mirrored {
+  float values[256];
+  alignas(64) u8 planes[4][128];
+};
 
 #ifdef WIDE
 static inline __m512i bytes_at(const u8* plane, __m512i places, __mmask64 upper) {
@@ -14,20 +20,38 @@ static inline __m512i bytes_at(const u8* plane, __m512i places, __mmask64 upper)
 static inline void store_scaled(float* to, __m512i values, __m512 scale) {
   _mm512_storeu_ps(to, _mm512_mul_ps(_mm512_castsi512_ps(values), scale));
 }
-// The levels of a part: where the processor permutes bytes, four permutations are quicker than 64 reads.
-static inline void look_up(const Table& table, const u8* places, float scale, float* to) {
-  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);  // unpacking undoes it
+static inline __m512i ordered(const u8* places) {  // so that unpacking puts what is found for them in order
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  return _mm512_permutexvar_epi32(order, _mm512_loadu_si512(places));
+}
+static inline void unpack(__m512i a, __m512i b, __m512i c, __m512i d, float scale, float* to) {
   const __m512 factor = _mm512_set1_ps(scale);
-  const __m512i at = _mm512_permutexvar_epi32(order, _mm512_loadu_si512(places));
-  const __mmask64 upper = _mm512_movepi8_mask(at);
-  const __m512i a = bytes_at(table.planes[0], at, upper), b = bytes_at(table.planes[1], at, upper);
-  const __m512i c = bytes_at(table.planes[2], at, upper), d = bytes_at(table.planes[3], at, upper);
   const __m512i ab = _mm512_unpacklo_epi8(a, b), cd = _mm512_unpacklo_epi8(c, d);
   const __m512i AB = _mm512_unpackhi_epi8(a, b), CD = _mm512_unpackhi_epi8(c, d);
   store_scaled(to, _mm512_unpacklo_epi16(ab, cd), factor);
   store_scaled(to + 16, _mm512_unpackhi_epi16(ab, cd), factor);
   store_scaled(to + 32, _mm512_unpacklo_epi16(AB, CD), factor);
   store_scaled(to + 48, _mm512_unpackhi_epi16(AB, CD), factor);
+}
+// The levels of a part: where the processor permutes bytes, four permutations are quicker than 64 reads.
+static inline void look_up(const Table& table, const u8* places, float scale, float* to) {
+  const __m512i at = ordered(places);
+  const __mmask64 upper = _mm512_movepi8_mask(at);
+  unpack(bytes_at(table.planes[0], at, upper), bytes_at(table.planes[1], at, upper), bytes_at(table.planes[2], at, upper),
+         bytes_at(table.planes[3], at, upper), scale, to);
+}
+static inline __m512i bytes_of(const u8* plane, __m512i places, __mmask64 some) {  // of half a table: the last 7 bits count
+  const __m512i* part = (const __m512i*)plane;
+  return _mm512_maskz_permutex2var_epi8(some, part[0], places, part[1]);
+}
+template <bool SIGN> static inline void look_up(const Mirrored<SIGN>& table, const u8* places, float scale, float* to) {
+  const __m512i at = ordered(places), above = _mm512_add_epi8(at, _mm512_set1_epi8(-127));
+  const __m512i far = SIGN ? at : _mm512_abs_epi8(above), upper = _mm512_set1_epi8((char)0x80);
+  const __mmask64 some = SIGN ? ~0ull : _mm512_test_epi8_mask(above, above);
+  const __m512i a = bytes_of(table.planes[0], far, some), b = bytes_of(table.planes[1], far, some);
+  const __m512i c = bytes_of(table.planes[2], far, some), d = bytes_of(table.planes[3], far, some);
+  const __m512i top = _mm512_ternarylogic_epi32(d, _mm512_maskz_mov_epi8(some, upper), at, SIGN ? 0xf8 : 0xf4);  // d | (upper & (~)at)
+  unpack(a, b, c, top, scale, to);
 }
 // The same for two places in each byte, the first in its upper half.
 static inline void look_up_pairs(const Table& table, const u8* pairs, float scale, float* to) {
@@ -42,7 +66,7 @@ static inline void look_up_pairs(const Table& table, const u8* pairs, float scal
   }
 }
 #else
-static inline void look_up(const Table& table, const u8* places, float scale, float* to) {
+template <class Levels> static inline void look_up(const Levels& table, const u8* places, float scale, float* to) {
   #pragma omp simd
   for (i64 k = 0; k < PART; k++) to[k] = table.values[places[k]] * scale;
 }
@@ -55,8 +79,8 @@ static inline void look_up_pairs(const Table& table, const u8* pairs, float scal
 }
 #endif
 
-template <class Size>
-static inline void open_bytes(char* const* at, i64 low, i64 part, Size size, float* to, const Table& levels) {
+template <class Size, class Levels>
+static inline void open_bytes(char* const* at, i64 low, i64 part, Size size, float* to, const Levels& levels) {
   const i64 count = count_of(part, size);
   u8 codes[PART];
   const u8* stored = (const u8*)at[0] + low + part;

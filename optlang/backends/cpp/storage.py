@@ -52,9 +52,12 @@ static const Codes codes_{name} = {{{len(borders)}, {_numbers(borders.tolist())}
 
 
 def _levels(name: str, levels: Tensor) -> str:
-    planes = levels.view(torch.uint8).reshape(-1, 4).T.tolist()
+    """What codes of a format stand for, as `Table` or, where those are each other's negatives, as `Mirrored`."""
+    halves = {"fp8": ("Mirrored<true>", levels[:128]), "int8": ("Mirrored<false>", levels[128:].roll(1))}
+    kind, kept = halves.get(name, ("Table", levels))
+    planes = kept.contiguous().view(torch.uint8).reshape(-1, 4).T.tolist()
     rows = ", ".join("{" + ", ".join(map(str, row)) + "}" for row in planes)
-    return f"static const Table levels_{name} = {{{_numbers(levels.tolist())}, {{{rows}}}}};"
+    return f"static const {kind} levels_{name} = {{{_numbers(levels.tolist())}, {{{rows}}}}};"
 
 
 def with_end(borders: Tensor) -> Tensor:
