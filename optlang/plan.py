@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from optlang import ir
-from optlang.ir import Node, Program
+from optlang.ir import Node, Program, State
 from optlang.ops import CALLS
 from optlang.types import ELEMENT, TENSOR, Extent, Type
 
@@ -50,6 +50,10 @@ class Plan:
     program: Program
     barriers: Mapping[Node, Barrier]  # by their marks, each after those that it needs
     conditions: tuple[Node, ...]
+
+    def keeps(self, state: State, truth: Truth) -> bool:
+        """Whether a parameter has a state: it may stand in a block that is not taken."""
+        return state.guard is None or truth[self.conditions.index(state.guard)] is True
 
     def decided(self, roots: Iterable[Node], truth: Truth) -> list[Node]:
         """Expressions with the blocks that a truth decides replaced by the side that is taken."""

@@ -136,6 +136,18 @@ def needs_matrix(extent: Extent) -> bool:
     return extent.level == "array" and (extent.rows, extent.cols) != ("rows", "cols") and not extent.run
 
 
+def is_special(extent: Extent) -> bool:
+    """Whether an array extent differs from the parameter's own shape; then the parameter must be a matrix."""
+    return needs_matrix(extent) or (extent.level == "array" and extent.frame == "flat")
+
+
+def reduced_dims(whole: Extent, left: Extent) -> tuple[int, ...] | None:
+    """The dimensions that a reduction takes away; None: all."""
+    if left.level != "array":
+        return None
+    return tuple(d for d, a, b in ((-2, whole.rows, left.rows), (-1, whole.cols, left.cols)) if a != 1 and b == 1)
+
+
 def run_of(length: int) -> Extent:
     """One value per so many elements that follow each other, or per the most fewer ones that divide a parameter."""
     return Extent("array", "rows", 1, length)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from pages import LIMITS
+from tensors import some
 from torch import Tensor
 
 import optlang
@@ -40,10 +41,6 @@ class NoLooking(torch.utils._python_dispatch.TorchDispatchMode):
 
 def rule(text: str, backend: str = "torch", **more: Any) -> Any:
     return optlang.loads(text, backend=backend, **more) if " " in text else optlang.load(text, backend=backend, **more)
-
-
-def some(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float32)
 
 
 def shapes(name: str) -> list[tuple[int, ...]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensors import some
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 
@@ -22,10 +23,6 @@ def afresh() -> Iterator[None]:
     counters.clear()
     yield
     torch._dynamo.reset()
-
-
-def some(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def graphs() -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +21,13 @@ from stepping import finite
 
 from optlang import library
 
+pytestmark = pytest.mark.usefixtures("float64")
+
 RESULTS: dict[str, Any] = json.loads((Path(__file__).resolve().parent.parent / "docs" / "conformance.json").read_text(encoding="utf-8"))
 MEASURED = RESULTS["rules"]
 ONE_STEP = 1e-6  # of a step in float32; what is kept in bfloat16 may differ by three places in its last digit besides
 TURN = [(b, d) for d in DTYPES for b in BACKENDS if b != "reference" and (d != torch.float64 or b == "triton")]  # else in test_library.py
 TURNS = [(rule, *TURN[(2 * i + half * 5) % len(TURN)]) for i, rule in enumerate(library.names()) for half in (0, 1)]
-
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 def tolerance(rule: str, backend: str, dtype: torch.dtype) -> float:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from optlang import library
 
 sys.path.insert(0, str(Path(__file__).parent / "bench"))
 import train_library as digits
 from digits_runs import ENOUGH, RUNS, has_settings, run_of
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 KEPT = json.loads(digits.RESULTS.read_text(encoding="utf-8"))
 AGAIN = ["adamw", "lion", "signum", "came", "schedulefreesgd", "sps", "unitadamw", "loraggpo"]
@@ -44,14 +44,6 @@ def test_what_is_not_usual_has_a_reason() -> None:
     for rule, run in RUNS.items():
         assert rule in library.names() and run.why
         assert ENOUGH <= run.below <= MOST
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # others train beside it
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("rule", AGAIN)

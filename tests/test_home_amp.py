@@ -8,15 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from tensors import some
 from torch import Tensor, nn
 
 import optlang
 
 RULES = ["adamw", "lion", "momentum", "muonwithadamw", "schedulefreeadamw", "lamb", "prodigy"]
-
-
-def some(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def model(dtype: torch.dtype = torch.float32) -> nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import pickle
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from stepping import finite
+from tensors import some, through_a_file
 from torch import Tensor, nn
 
 import optlang
@@ -20,10 +20,6 @@ from optlang.printing.fingerprint import fingerprint_of
 
 Params = list[tuple[str, Tensor]]
 ADAMW = library.find("adamw").text
-
-
-def some(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 def parameters(dtype: torch.dtype = torch.float32, *more: tuple[str, tuple[int, ...]]) -> Params:
@@ -48,13 +44,6 @@ def run(optimizer: Any, params: Params, steps: range) -> None:
         else:
             loss_at(step)
             optimizer.step()
-
-
-def through_a_file(state: Any) -> Any:
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 def same(one: Params, other: Params) -> bool:

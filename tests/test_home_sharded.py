@@ -29,6 +29,7 @@ import torch
 import torch.multiprocessing as processes
 from marks import mark_of
 from stepping import finite, shapes_for
+from tensors import some
 from torch import Tensor, nn
 
 import optlang
@@ -52,10 +53,6 @@ MODULES = ["adamw", "lamb", "prodigy", "soap", "muonwithadamw", "sam", "sps", "g
 EVERYTHING = [*library.names(), CLIPPED, WINDOWED, DRAWN]
 SIXTH = [*library.names()[::-6], CLIPPED, WINDOWED, DRAWN]
 TOGETHER = 40  # rules that processes are started for
-
-
-def some(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def asking(net: nn.Module, optimizer: Any, data: Tensor, power: int = 2) -> Any:

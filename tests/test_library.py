@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -31,6 +30,8 @@ from torch import Tensor
 import optlang
 from optlang.ir import Routing
 
+pytestmark = pytest.mark.usefixtures("float64")  # some references keep scalars in torch's default type
+
 LIBRARY = Path(__file__).parent.parent / "library"
 BACKENDS = ("reference", "torch", "cpp", "module")
 RULES = FIRST_RULES + ELEMENTWISE_RULES + MATRIX_RULES + REDUCTION_RULES + LEARNED_RULES + SCALING_RULES
@@ -46,15 +47,6 @@ BAKED = {  # what a generated module cannot change later, and how it is compared
     "adagradsubsetnorm": {"k": 4}, "adamwsubsetnorm": {"k": 4},
 }  # fmt: skip
 every_backend = pytest.mark.parametrize("backend", BACKENDS)
-
-
-@pytest.fixture(autouse=True)
-def _float64() -> Iterator[None]:
-    """Some references keep scalars in the default type."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 @cache

@@ -7,8 +7,8 @@ import pytest
 from stepping import cell, step_of
 
 from optlang.backends.base import StepError
-from optlang.backends.places import full_shape, is_special, layout, shape_of, spread
-from optlang.types import COL, ELEMENT, GROUP, HOST, MATRIX, MODEL, ROW, TENSOR, Extent, Type
+from optlang.backends.places import full_shape, layout, shape_of, spread
+from optlang.types import COL, ELEMENT, GROUP, HOST, MATRIX, MODEL, ROW, TENSOR, Extent, Type, is_special
 
 FLAT = Extent("array", "rows", "cols", "flat")
 

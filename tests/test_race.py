@@ -8,7 +8,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +23,11 @@ from optlang.race.contest import GRID, beyond
 from optlang.race.show import estimate
 from optlang.race.training import train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EXAMPLE = Path(__file__).parents[1] / "examples" / "my_task.py"
 SGD = Entrant("sgd", lambda named, lr: torch.optim.SGD(named, lr=lr))
 ADAMW = Entrant("adamw", lambda named, lr: torch.optim.AdamW(named, lr=lr))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Line:

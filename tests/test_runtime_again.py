@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tensors import some
 from torch import Tensor
 
 import optlang
@@ -24,10 +25,6 @@ Change = Callable[[Any, list[Tensor]], None]
 
 class Memory(np.ndarray):
     """Of which it can be said whether it is still there."""
-
-
-def some(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 class Twin:

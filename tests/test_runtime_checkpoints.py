@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensors import some, through_a_file
 from torch import Tensor
 
 import optlang
@@ -32,10 +33,6 @@ rule Windowed {
 """
 
 
-def some(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
-
-
 def start(dtype: torch.dtype = torch.float32) -> list[Tensor]:
     return [some(3, 4, dtype=dtype).requires_grad_(), some(5, seed=1, dtype=dtype).requires_grad_()]
 
@@ -46,13 +43,6 @@ def run(optimizer: Any, params: list[Tensor], steps: range) -> None:
         for number, p in enumerate(params):
             p.grad = None if (step + number) % 3 == 0 else some(*p.shape, seed=10 * step + number, dtype=p.dtype)
         optimizer.step()
-
-
-def through_a_file(state: Any) -> Any:
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
 
 
 def halves(cls: Any, params: list[Tensor]) -> Any:

@@ -20,6 +20,8 @@ from optlang.search.programs.functions import FUNCTIONS
 from optlang.search.programs.genome import Form, Statement, codes, to_program
 from optlang.search.training.tasks import like, task
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MUON = """
 from std import ema, orthogonalize
 rule MuonLike {
@@ -52,15 +54,6 @@ rule Factored {
 SHAPES = {"a": (6, 4), "b": (5,), "conv": (4, 3, 3, 3), "d": (6, 4), "one": (), "e": (5,)}
 LIBRARY = ["adagrad", "adabelief", "adadelta", "adafactor", "adam", "adamax", "amsgrad", "lars", "lookahead", "momentum", "nadam",
            "nesterov", "radam", "rmsprop", "rprop", "sgd", "signsgd"]  # fmt: skip
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """Tensors this small are slower on several."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def digits_model(params: dict[str, Tensor], run: int) -> nn.Sequential:

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 from test_search_hunt import SHORT, started
 
 from optlang.cli import main
@@ -25,13 +24,10 @@ from optlang.search.training.tasks import task
 from optlang.search.training.tuning import tune
 from optlang.search.workers.executor import Serial
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 PLANTED = Level("hold-out", ("planted-momentum",), factor=0.2, seeds=2, enter=2, measure="loss")
 LITTLE = Budget(target_trials=4, trials=2, studies=2)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def test_finals(tmp_path: Path) -> None:

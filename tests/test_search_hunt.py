@@ -32,14 +32,11 @@ from optlang.search.training.assess import Job
 from optlang.search.training.levels import Level, Point, onset
 from optlang.search.workers.executor import LONG, Processes, Serial
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SHORT = Level("search", ("planted-momentum",), factor=0.1, seeds=2, measure="loss")
 LONGER = Level("validation", ("planted-normalized", "planted-sign"), factor=0.1, seeds=2, enter=4, measure="loss")
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def started(store: Path, **settings: Any) -> Search:

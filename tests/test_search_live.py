@@ -7,16 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from rich.console import Console
 from test_search_hunt import LONGER, SHORT, started
 
 from optlang.search.live_view import View, left, line, watching
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_lines_in_a_log(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from optlang.search.training.levels import Level
 from optlang.search.training.planted import TASKS
 from optlang.search.training.tasks import task, verify
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RULES = {
     "sgd": "u = mul(g, 1.0)",
     "momentum": "m = interp(g, m, 0.9)\nu = mul(m, 1.0)",
@@ -29,11 +31,6 @@ CLAIMS = {  # best first: each better than the next, and all better than the res
     "planted-sign": ["average of signs", "sign"],
     "planted-normalized": ["normalized", "average of signs", "sign", "signum"],
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("name", list(TASKS))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensors import some
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch._inductor import cpu_vec_isa
@@ -38,10 +39,6 @@ def compiling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
     with torch._dynamo.config.patch(error_on_recompile=True):
         monkeypatch.setattr(stored, "places", lambda name: [tmp_path / name])
         yield tmp_path
-
-
-def some(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
 
 
 class Run:

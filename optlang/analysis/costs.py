@@ -9,9 +9,9 @@ from typing import Any
 from optlang import ir
 from optlang.host import HostScalars, MissingFact
 from optlang.ir import Node
-from optlang.ops import CALLS, MATRIX_OPS
+from optlang.ops import CALLS
 from optlang.plan import Barrier, Plan, Truth
-from optlang.types import WORD_OF, Extent, Type, needs_matrix
+from optlang.types import WORD_OF, Type
 
 BYTES = 4  # of a float32
 EXAMPLES = {
@@ -58,7 +58,7 @@ def _needs_matrix(plan: Plan, truth: Truth) -> bool:
     """Whether what a truth leaves of a program treats the parameter as a matrix."""
     roots = plan.decided([plan.program.weights, *_updates(plan, truth).values()], truth)
     marked = [arg for level in plan.levels(roots, [truth]) for b in level for arg in plan.decided(b.args, truth)]
-    return any(node.op in MATRIX_OPS or _is_special(node.type.extent) for node in ir.walk([*roots, *marked]))
+    return any(map(ir.of_matrix, ir.walk([*roots, *marked])))
 
 
 def _updates(plan: Plan, truth: Truth) -> dict[ir.State, Node]:
@@ -112,10 +112,6 @@ def _moved(roots: Iterable[Node], written: list[Node]) -> str:
     per_element = sum(BYTES * max(n.type.window, 1) for n in [*read, *written] if _is_full(n))
     names = f"reads {_names(read)}" + (f", writes {_names(written)}" if written else "")
     return f"{names}: {per_element} bytes per element"
-
-
-def _is_special(extent: Extent) -> bool:
-    return needs_matrix(extent) or (extent.level == "array" and extent.frame == "flat")
 
 
 def _is_full(node: Node) -> bool:

@@ -16,7 +16,7 @@ from optlang.backends import arrays
 from optlang.backends.base import Cell, Step, StepError
 from optlang.ir import Node
 from optlang.philox import MODEL_STREAM
-from optlang.types import Extent, Level, Type, needs_matrix, runs
+from optlang.types import Extent, Level, Type, is_special, runs
 
 Value = Any  # float64 or bool array or scalar of NumPy, or `host.Missing`
 Shape = tuple[int, ...]
@@ -120,11 +120,6 @@ def read(x: Any, place: Place) -> Value:
 
 
 # ----------------------------------------------------------------------------------------------------------- shapes
-
-
-def is_special(extent: Extent) -> bool:
-    """Whether an array extent differs from the parameter's own shape; then the parameter must be a matrix."""
-    return needs_matrix(extent) or (extent.level == "array" and extent.frame == "flat")
 
 
 def shape_of(extent: Extent, shape: Shape) -> Shape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from optlang.ir.known import is_static, on_host, shaped
+from optlang.ir.known import is_static, of_matrix, on_host, shaped
 from optlang.ir.nodes import (
     FALSE,
     LOSS,
@@ -70,6 +70,7 @@ __all__ = [
     "make",
     "mul",
     "neg",
+    "of_matrix",
     "on_host",
     "places",
     "power",

@@ -1,11 +1,12 @@
-"""What is known of an expression, and when: before training, before a step, or only in it."""
+"""What is known of an expression: when (before training, before a step, only in it), and of what shape its parameter must be."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
 from optlang.ir.nodes import Node, fold, walk
-from optlang.ops import OPS
+from optlang.ops import MATRIX_OPS, OPS
+from optlang.types import is_special
 
 
 def on_host(roots: Iterable[Node]) -> dict[Node, bool]:
@@ -22,6 +23,11 @@ def is_static(roots: Iterable[Node], baked: frozenset[str] = frozenset()) -> dic
         return node.op in ("const", "fact") or (node.op == "hyper" and node.value in baked)
 
     return fold(roots, known)
+
+
+def of_matrix(node: Node) -> bool:
+    """Whether an expression treats the parameter as a matrix."""
+    return node.op in MATRIX_OPS or is_special(node.type.extent)
 
 
 def shaped(roots: Sequence[Node], more: Iterable[Node] = ()) -> frozenset[Node]:

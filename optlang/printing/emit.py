@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 ATOM = 100  # binds tighter than any operator
@@ -56,6 +56,11 @@ class Names:
         self.taken.add(name)
         self._numbers[base] = number
         return name
+
+    def short(self, full: Sequence[str]) -> dict[str, str]:
+        """Dotted names without the call that they come from, where no other ends alike."""
+        ends = [name.rpartition(".")[2] for name in full]
+        return {n: self.fresh(e if ends.count(e) == 1 else n) for n, e in zip(full, ends, strict=True)}
 
 
 def identifier(wish: str) -> str:

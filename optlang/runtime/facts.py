@@ -11,7 +11,6 @@ from torch import Tensor
 from optlang import host, ir
 from optlang.ops import MATRIX_OPS, OPS
 from optlang.runtime.shapes import shape_of
-from optlang.types import needs_matrix
 
 Facts = dict[str, int]
 MIXING: dict[str, str] = {
@@ -36,12 +35,7 @@ def lacks_rank(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> 
     """Whether the program would treat a parameter of rank 0 or 1 as a matrix."""
     if facts["rank"] >= 2:
         return False
-    return any(_is_matrix(node) for node in reached(program, facts, hypers))
-
-
-def _is_matrix(node: ir.Node) -> bool:
-    extent = node.type.extent
-    return node.op in MATRIX_OPS or needs_matrix(extent) or (extent.level == "array" and extent.frame == "flat")
+    return any(map(ir.of_matrix, reached(program, facts, hypers)))
 
 
 def too_wide(program: ir.Program, shape: tuple[int, ...], facts: Facts, hypers: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from optlang import ir
 from optlang.backends.formats import Packed
-from optlang.backends.torch.code import TENSORS, Output, is_shaped, is_slot
+from optlang.backends.torch.code import TENSORS, Output, is_slot
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import ELEMENT, TENSOR, WORD_OF, Extent
@@ -56,7 +56,7 @@ def _trouble(node: Node, lined: bool) -> str:
     """Why one expression is not for such kernels, or an empty string."""
     if node.type.window:
         return "remembers a window"
-    if (is_shaped(node) or node.type.extent.run) and not (lined and kind(node.type.extent)):
+    if (ir.of_matrix(node) or node.type.extent.run) and not (lined and kind(node.type.extent)):
         return f"has values {node.type}" if lined else "treats parameters as matrices"
     if node.op in TENSORS or (lined and node.op in FRAMES):
         return ""

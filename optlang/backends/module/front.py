@@ -104,9 +104,9 @@ def _rule_of(routing: Routing, name: str, classes: Sequence[str]) -> Lines:
     conditions = [case.condition for case in routing.cases if case.condition is not None]
     lines = ['"""The rule that takes a parameter."""']
     for fact, text in OF_MATRIX.items():
-        if any(_mentions(p, fact) for p in conditions):  # no comparison with NaN holds
+        if any(mentions(p, fact) for p in conditions):  # no comparison with NaN holds
             lines.append(f"{fact} = {text} if param.ndim > 1 else math.nan")
-    if any(_mentions(p, "named") for p in conditions):
+    if any(mentions(p, "named") for p in conditions):
         message = "this route looks at the names of parameters: give it model.named_parameters()"
         lines += ["if not name:", f'    raise ValueError("{message}")']
     for case, cls in zip(routing.cases, classes, strict=True):
@@ -117,8 +117,9 @@ def _rule_of(routing: Routing, name: str, classes: Sequence[str]) -> Lines:
     return ["@staticmethod", "def _rule_of(param: torch.Tensor, name: str) -> str:", *indented(lines)]
 
 
-def _mentions(p: Predicate, what: str) -> bool:
-    return what in (p.op, p.value if p.op == "fact" else "") or any(_mentions(arg, what) for arg in p.args)
+def mentions(p: Predicate, what: str) -> bool:
+    """Whether a condition asks for a fact, or has an operator."""
+    return what in (p.op, p.value if p.op == "fact" else "") or any(mentions(arg, what) for arg in p.args)
 
 
 def predicate(p: Predicate, facts: Mapping[str, str] = FACTS, named: str = "_is_named(name, {})") -> Piece:
@@ -148,7 +149,7 @@ def predicate(p: Predicate, facts: Mapping[str, str] = FACTS, named: str = "_is_
 
 def _known(p: Predicate, facts: Mapping[str, str]) -> Iterator[str]:
     """What has to hold for the operands of a comparison to be numbers; no comparison holds of others, but Python's `!=` would."""
-    if p.op in ("ne", "maximum", "minimum") and any(_mentions(p, fact) for fact in OF_MATRIX):
+    if p.op in ("ne", "maximum", "minimum") and any(mentions(p, fact) for fact in OF_MATRIX):
         yield f"{facts['rank']} > 1"
     for arg in p.args:
         yield from _known(arg, facts)

@@ -29,16 +29,11 @@ class Words:
     def __init__(self, program: Program) -> None:
         self.program = program
         self.names = Names(RESERVED)
-        self.hypers = self._short([h.name for h in program.hypers])
-        self.states = self._short([s.name for s in program.states])
-        self.inputs = self._short([i.name for i in program.inputs])
+        self.hypers = self.names.short([h.name for h in program.hypers])
+        self.states = self.names.short([s.name for s in program.states])
+        self.inputs = self.names.short([i.name for i in program.inputs])
         self.has_betas = all(b in self.hypers.values() for b in BETAS)
         self.labels = {node: label.rpartition(".")[2] for label, node in reversed(program.names) if node.args}
-
-    def _short(self, full: list[str]) -> dict[str, str]:
-        """Without the name of the call, where no other ends alike."""
-        ends = [name.rpartition(".")[2] for name in full]
-        return {n: self.names.fresh(e if ends.count(e) == 1 else n) for n, e in zip(full, ends, strict=True)}
 
     def setting(self, name: str, group: str = "group") -> str:
         """Where a group keeps a hyper."""

@@ -6,9 +6,9 @@ from collections import Counter
 
 from optlang.backends.module.placing import Places, is_static
 from optlang.backends.module.scene import Path, Scene
-from optlang.backends.module.spell import reduced_dims
 from optlang.ir import Node
 from optlang.ops import OPS
+from optlang.types import reduced_dims
 
 ALIASES = frozenset(["transpose", "as_matrix", "as_param", "spread", "branch"])
 

@@ -10,7 +10,7 @@ from optlang.backends.module.numbers import Numbers
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.printing.emit import ATOM, Piece, chained
-from optlang.types import Dim, Extent, Frame, needs_matrix
+from optlang.types import Dim, Extent, Frame, needs_matrix, reduced_dims
 
 OR, AND, NOT, COMPARE, BIT_OR, BIT_AND, SUM, PRODUCT, MINUS, POWER = 1, 2, 3, 4, 5, 7, 9, 10, 11, 12
 LEVELS = {"or": OR, "and": AND, "add": SUM, "sub": SUM, "mul": PRODUCT, "div": PRODUCT, "matmul": PRODUCT, "pow": POWER, "mod": PRODUCT}
@@ -187,13 +187,6 @@ def is_alone(node: Node) -> bool:
                 return False
             left += one.args
     return large
-
-
-def reduced_dims(whole: Extent, left: Extent) -> tuple[int, ...] | None:
-    """The dimensions that a reduction takes away; None: all."""
-    if left.level != "array":
-        return None
-    return tuple(d for d, a, b in ((-2, whole.rows, left.rows), (-1, whole.cols, left.cols)) if a != 1 and b == 1)
 
 
 def counted(node: Node, value: Piece) -> Piece:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from optlang.backends.module.front import predicate
+from optlang.backends.module.front import mentions, predicate
 from optlang.backends.module.layout import documentation
 from optlang.backends.module.loops import Relower, of_case
 from optlang.backends.module.spell import quoted
 from optlang.backends.optax.spell import fact
 from optlang.backends.optax.writer import factory
-from optlang.ir import Case, Predicate, Routing
+from optlang.ir import Case, Routing
 from optlang.printing.emit import Names
 
 OF_LEAF = {"dtype": "str(w.dtype)", "rank": "w.ndim", "numel": "w.size", **{word: word for word in ("rows", "cols", "fan_in", "fan_out")}}
@@ -63,10 +63,10 @@ def _front(routing: Routing, name: str, labels: list[str], functions: list[str])
 
 def _choice(routing: Routing, labels: list[str]) -> list[str]:
     lines = ['"""The rule that takes a parameter."""']
-    asks_names = any(_mentions(case.condition, "named") for case in routing.cases if case.condition is not None)
+    asks_names = any(mentions(case.condition, "named") for case in routing.cases if case.condition is not None)
     lines += ["name = _path_name(path)"] if asks_names else []
     for word in ("rows", "cols", "fan_in", "fan_out"):
-        if any(case.condition is not None and _mentions(case.condition, word) for case in routing.cases):
+        if any(case.condition is not None and mentions(case.condition, word) for case in routing.cases):
             lines.append(f"{word} = {fact(word).text}")
     for case, label in zip(routing.cases, labels, strict=True):
         if case.condition is None:
@@ -75,5 +75,3 @@ def _choice(routing: Routing, labels: list[str]) -> list[str]:
     return [*lines, 'raise ValueError(f"no rule for {_path_name(path)} of shape {w.shape}")']
 
 
-def _mentions(p: Predicate, what: str) -> bool:
-    return what in (p.op, p.value if p.op == "fact" else "") or any(_mentions(arg, what) for arg in p.args)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optlang import ir
-from optlang.backends.module.spell import COMPARE, COMPARISONS, LEVELS, MINUS, NOT, PRODUCT, SYMBOLS, call, reduced_dims, ternary
+from optlang.backends.module.spell import COMPARE, COMPARISONS, LEVELS, MINUS, NOT, PRODUCT, SYMBOLS, call, ternary
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.printing.emit import ATOM, Piece, chained
-from optlang.types import Dim, Extent, needs_matrix
+from optlang.types import Dim, Extent, needs_matrix, reduced_dims
 
 IN_MATH = frozenset(["sqrt", "exp", "log", "floor", "ceil", "isnan", "isfinite"])
 STATIC = COMPARISONS | IN_MATH | {"and", "or", "not", "neg", "add", "sub", "mul", "div", "pow", "mod", "maximum", "minimum", "abs",

@@ -44,7 +44,7 @@ class Parts:
         self.plan: Plan = plan(short)
         self.program = self.plan.program
         self.names = Names(RESERVED)
-        self.hypers = self._short([h.name for h in program.hypers])
+        self.hypers = self.names.short([h.name for h in program.hypers])
         self.states = {s.name: self.names.fresh(s.name.rpartition(".")[2]) for s in self.program.states}
         self.inputs = {i.name: self.names.fresh(i.name.rpartition(".")[2]) for i in program.inputs}
         self.reports = {name: self.names.fresh(name) for name in self.program.reports or {}}
@@ -66,11 +66,6 @@ class Parts:
         self.shared = [s for s in self.program.states if s.type.extent.level in SHARED]
         self.own_inputs = [i for i in self.program.inputs if i.type.extent.level not in SHARED]
         self.shared_inputs = [i for i in self.program.inputs if i.type.extent.level in SHARED]
-
-    def _short(self, full: list[str]) -> dict[str, str]:
-        """Without the name of the call, where no other ends alike."""
-        ends = [name.rpartition(".")[2] for name in full]
-        return {n: self.names.fresh(e if ends.count(e) == 1 else n) for n, e in zip(full, ends, strict=True)}
 
     def _draw(self, node: Node) -> str:
         distribution, site = node.value

@@ -13,10 +13,10 @@ import numpy as np
 from optlang import meaning
 from optlang.backends import arrays
 from optlang.backends.base import Step, StepError
-from optlang.backends.places import Place, Value, is_special, layout, pad, shape_of, spread
+from optlang.backends.places import Place, Value, layout, pad, shape_of, spread
 from optlang.backends.reference.leaves import leaf
 from optlang.host import MAPS, Missing, combine
-from optlang.ir import Node, fold, walk
+from optlang.ir import Node, fold, of_matrix, walk
 from optlang.ops import CALLS, MATRIX_OPS
 from optlang.types import Extent, runs
 
@@ -32,7 +32,7 @@ class Code:
         facts = fold(roots, lambda node, args: node.op == "fact" or any(args))
         self.uncertain = {node for node in order if facts[node]}  # may need a fact that a parameter does not have
         self.gathering = {node for node in order if _gathers(node)}
-        self.matrices = {node for node in order if node.op in MATRIX_OPS or is_special(node.type.extent)}
+        self.matrices = set(filter(of_matrix, order))
         self.windowed = {node for node in order if node.op in MAPS and node.type.window}
         self.plain = {  # what is computed from operands at the same place, and their levels
             node: tuple((arg, arg.type.extent.level) for arg in node.args)

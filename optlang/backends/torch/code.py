@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from optlang import ir
 from optlang.ir import Node
-from optlang.ops import MATRIX_OPS, OPS
-from optlang.types import ELEMENT, Dim, Extent, needs_matrix
+from optlang.ops import OPS
+from optlang.types import ELEMENT, Dim, Extent, needs_matrix, reduced_dims
 
 TENSORS = frozenset(["w", "g", "state", "input"])
 VIEWS = TENSORS | {"transpose", "as_matrix", "as_param", "spread"}  # their results share memory with an operand
@@ -92,11 +92,6 @@ def is_slot(node: Node, known: Mapping[Node, bool]) -> bool:
     return known[node] or (node.type.extent.level in ("group", "model") and not node.type.window)
 
 
-def is_shaped(node: Node) -> bool:
-    extent = node.type.extent
-    return node.op in MATRIX_OPS or needs_matrix(extent) or (extent.level == "array" and extent.frame == "flat")
-
-
 def _order(roots: Sequence[Node], products_first: bool = False) -> list[Node]:
     """The expressions to compute, operands first; what is known before the stage is not entered. `products_first`: of operands,
     those that more products of matrices lie behind, so that others have no further use when they are added."""
@@ -137,7 +132,7 @@ class _Writer:
         roots = [o.node for o in outputs]
         self.known = ir.on_host(roots)
         self.order = computed = [n for n in _order(roots) if not self.is_slot(n)]
-        self.shaped = any(is_shaped(n) for n in computed)
+        self.shaped = any(map(ir.of_matrix, computed))
         self.computed = set(computed)
         self.in_order = {arg for n in computed if n.op not in ("matmul", "transpose") for arg in n.args if arg.op == "transpose"}
         self.runs = tuple(sorted({n.type.extent.run for n in computed if n.type.extent.run}))
@@ -317,18 +312,12 @@ class _Writer:
             return f"ops.window_{node.op}({value}{more})"
         if node.value.run and not node.args[0].type.extent.run:
             value = f"ops.runs({value}, {self._first(node.value.run)})"
-        dims = self._reduced_dims(node.args[0].type.extent, node.value)
+        dims = reduced_dims(node.args[0].type.extent, node.value)
         if dims == ():  # one value each; to torch, no dimensions are all of them
             return {"count": f"torch.ones_like({value})", "quantile": f"ops.lone({value}{more})"}.get(node.op, value)
         if node.op in ("amax", "amin", "count", "quantile"):
             return f"ops.{node.op}({value}{more}, {dims})"
         return f"{value}.{node.op}()" if dims is None else f"{value}.{node.op}({dims}, keepdim=True)"
-
-    @staticmethod
-    def _reduced_dims(whole: Extent, left: Extent) -> tuple[int, ...] | None:
-        if left.level != "array":
-            return None
-        return tuple(d for d, a, b in ((-2, whole.rows, left.rows), (-1, whole.cols, left.cols)) if a != 1 and b == 1)
 
     def _shape(self, extent: Extent) -> str:
         w = self.tensor(ir.W)

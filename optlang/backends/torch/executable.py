@@ -95,7 +95,7 @@ class TorchExecutable:
         self._prepared = list(step.cells), [len(cell.state) for cell in step.cells]
 
     def _initial(self, work: Work, now: Pass) -> dict[str, Tensor]:
-        missing = [s for s in self._own if s.name not in work.cell.state and self._exists(s, work.truth)]
+        missing = [s for s in self._own if s.name not in work.cell.state and self.plan.keeps(s, work.truth)]
         weights = work.cell.weights
         made = {s.name: new_state(s, weights) for s in missing}
         for state in missing:
@@ -128,7 +128,7 @@ class TorchExecutable:
         """Whether the guard of a state holds, which the host can tell."""
         if state.guard is None or not isinstance(run, SharedRun):
             return exists(state, place, run)
-        return any(self._exists(state, self._truth(p.cell)) for p in place.cells if p.cell is not None)
+        return any(self.plan.keeps(state, self._truth(p.cell)) for p in place.cells if p.cell is not None)
 
     def step(self, step: Step) -> None:
         """One update of all cells, of the states they share, and of `step.reports`."""
@@ -195,9 +195,6 @@ class TorchExecutable:
         known = {kind: self._truth(cell) for kind, cell in dict(zip(kinds, cells, strict=True)).items()}
         return [known[kind] for kind in kinds]
 
-    def _exists(self, state: ir.State, truth: Truth) -> bool:
-        return state.guard is None or truth[self.plan.conditions.index(state.guard)] is True
-
     def _levels_of(self, truths: tuple[Truth, ...]) -> list[list[Barrier]]:
         """The barriers that parameters of such conditions need crossed."""
         if truths not in self._levels:
@@ -211,7 +208,7 @@ class TorchExecutable:
     def takes_part(self, work: Work) -> frozenset[Node]:
         """The marks of the barriers that ask a parameter for something."""
         if work.truth not in self._needed:
-            roots = [self.plan.program.weights, *(self.plan.program.updates[s.name] for s in self._own if self._exists(s, work.truth))]
+            roots = [self.plan.program.weights, *(self.plan.program.updates[s.name] for s in self._own if self.plan.keeps(s, work.truth))]
             self._needed[work.truth] = self.plan.needed(roots, work.truth)
         return self._needed[work.truth]
 
@@ -228,7 +225,7 @@ class TorchExecutable:
 
     def _final_code(self, truth: Truth, dtype: torch.dtype) -> CellCode:
         program = self.plan.program
-        states = [s for s in self._own if self._exists(s, truth)]
+        states = [s for s in self._own if self.plan.keeps(s, truth)]
         key = ("final", truth)
         if self._functions.has(key, dtype):
             return self._functions.code(key, [], dtype)

@@ -63,7 +63,7 @@ class Differentiable:
             for site in sites.cells:
                 [cell] = site.cells
                 truth = self._truth(cell)
-                missing = [s for s in self._own if s.name not in cell.state and self._exists(s, truth)]
+                missing = [s for s in self._own if s.name not in cell.state and self.plan.keeps(s, truth)]
                 for state in missing:
                     room = new_state(state, cell.weights)
                     [found] = self._values(("init", state.name), [state.init], [(room, state.type)], site, truth, step)
@@ -136,7 +136,7 @@ class Differentiable:
             raise StepError(f"{cell.name} is a leaf of the graph, which autograd cannot go through in place: with differentiable=True "
                             "give the optimizer clones, as `[p.clone() for p in model.parameters()]`")  # fmt: skip
         truth, program = self._truth(cell), self.plan.program
-        states = [s for s in self._own if self._exists(s, truth)]
+        states = [s for s in self._own if self.plan.keeps(s, truth)]
         nodes = [program.weights, *(program.updates[s.name] for s in states)]
         rooms = [(cell.weights, WEIGHTS), *((cell.state[s.name], s.type) for s in states)]
         weights, *values = self._values("step", nodes, rooms, site, truth, step)
@@ -145,9 +145,6 @@ class Differentiable:
     def _truth(self, cell: Cell) -> Truth:
         known = Cell(cell.weights, None, {}, _plain(cell.hypers), cell.t, cell.facts, cell.index, cell.group)
         return tuple(truth_of(condition, known) for condition in self._conditions)
-
-    def _exists(self, state: ir.State, truth: Truth) -> bool:
-        return state.guard is None or truth[self.plan.conditions.index(state.guard)] is True
 
     def _values(self, key: Any, nodes: list[Node], rooms: list[tuple[Tensor, Type]], site: Site, truth: Truth, step: Step) -> list[Tensor]:
         """Expressions of a parameter, in the shapes and number types of the tensors that they are to replace."""

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from optlang import ir
 from optlang.backends.base import StepError
-from optlang.backends.places import is_special, shape_of
+from optlang.backends.places import shape_of
 from optlang.ir import Node
-from optlang.ops import MATRIX_OPS
 from optlang.search.batched.host import Numbers
 from optlang.search.batched.layout import Domain, block, cut
 from optlang.search.batched.memory import Memory, Target, Value, listed
@@ -52,7 +51,7 @@ class Writer:
         if self.places.known[node]:
             return self.numbers.tensor(node, domain if self.places.reads_facts[node] else None)
         needs = self.schedule.needs[key]
-        if is_special(node.type.extent) or node.op in MATRIX_OPS:
+        if ir.of_matrix(node):
             self._want_matrices(node, domain)
         if needs and needs[0][0] is node:
             self.memory.pin(needs[0])
