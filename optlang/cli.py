@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import Sequence
 
-from optlang import __version__, commands, forms
+from optlang import __version__, commands, files, forms
 from optlang.errors import OptError
 from optlang.resources import folder
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and arguments[0] not in COMMANDS and (arguments[0] == "-" or not arguments[0].startswith("-")):
-        if not commands.is_a_rule_file(arguments[0]):
+        if not files.is_a_rule_file(arguments[0]):
             return commands.unknown_command(arguments[0], list(COMMANDS))
         arguments.insert(0, "check")  # `optlang FILE`
     parser = _parser(arguments[0] if arguments else "")

@@ -9,11 +9,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optlang import diagnose, forms, ir, library, lower, ops
+from optlang import diagnose, files, forms, ir, library, lower, ops
 from optlang.errors import MOST_FINDINGS, Diagnostic, OptError, Source, did_you_mean
 from optlang.front import parser
 from optlang.front.syntax import Route
@@ -38,32 +37,11 @@ rule {name} "what it is and where it comes from" {{
 NO_FILES = "no .opt files there"
 
 
-def is_a_rule_file(word: str) -> bool:
-    """Whether a first word that is no command may be a file to check."""
-    return word == "-" or word.endswith(".opt") or os.path.exists(word) or word.lower() in library.index()
-
-
 def unknown_command(word: str, known: list[str]) -> int:
     near = f"{word}.opt" if os.path.exists(f"{word}.opt") else did_you_mean(word, [*known, *library.names()])
     print(f"optlang: `{word[:80]}` is neither a command nor a file{f'; did you mean `{near}`?' if near else ''}", file=sys.stderr)
     print("`optlang --help` lists the commands", file=sys.stderr)
     return 2
-
-
-def read(name: str) -> Source:
-    """Standard input, a file or a library rule. Raises OptError."""
-    if name == "-":
-        return library.decode(sys.stdin.buffer.read(library.MOST_BYTES + 1), "<stdin>")
-    return library.find(name)
-
-
-def expand(names: list[str]) -> Iterator[str]:
-    """Folders become the `.opt` files below them."""
-    for name in names:
-        if name != "-" and os.path.isdir(name):
-            yield from map(str, sorted(Path(name).rglob("*.opt")))
-        else:
-            yield name
 
 
 # ---------------------------------------------------------------------------------------------------------- check
@@ -74,11 +52,11 @@ def check(arguments: argparse.Namespace) -> int:
     notes: list[str] = []
     unread = False
     count = 0
-    for name in expand(arguments.files):
+    for name in files.expand(arguments.files):
         count += 1
         try:
             lowered: lower.Lowered = {}
-            _, about = diagnose.read(read(name), arguments.pedantic, lowered)
+            _, about = diagnose.read(files.read(name), arguments.pedantic, lowered)
             found.extend(about)
             notes.extend([] if about else extra_passes(lowered))
             notes.extend([f"{name}: reading stopped after {MOST_FINDINGS} findings"] * (len(about) == MOST_FINDINGS))
@@ -107,11 +85,14 @@ def extra_passes(lowered: lower.Lowered) -> list[str]:
 def _print_findings(found: list[Diagnostic], count: int) -> None:
     for finding in found:
         print(finding.to_text() + "\n")
-    files = f"{count} file{'s' * (count != 1)}"
     if not count:
         print(NO_FILES, file=sys.stderr)
     else:
-        print(f"{files}: {len(found)} finding{'s' * (len(found) != 1)}" if found else f"{files} checked, nothing wrong")
+        print(f"{_files(count)}: {len(found)} finding{'s' * (len(found) != 1)}" if found else f"{_files(count)} checked, nothing wrong")
+
+
+def _files(count: int) -> str:
+    return f"{count} file{'s' * (count != 1)}"
 
 
 def explain(arguments: argparse.Namespace) -> int:
@@ -137,10 +118,10 @@ def format_files(arguments: argparse.Namespace) -> int:
     from optlang.front.format import canonical  # noqa: PLC0415 - only `fmt` and `show` need it
 
     worst = changed = unread = count = 0
-    for name in expand(arguments.files):
+    for name in files.expand(arguments.files):
         count += 1
         try:
-            source = read(name)
+            source = files.read(name)
             text = canonical(source)
         except OptError as error:
             print(error, file=sys.stderr)
@@ -153,8 +134,8 @@ def format_files(arguments: argparse.Namespace) -> int:
         print(NO_FILES, file=sys.stderr)
         return 2
     if arguments.check or arguments.diff:
-        files = f"{count} file{'s' * (count != 1)}"
-        print(f"{changed} of {files} would change" if changed else f"{f'{count - unread} of ' * (unread > 0)}{files} in canonical style")
+        print(f"{changed} of {_files(count)} would change" if changed
+              else f"{f'{count - unread} of ' * (unread > 0)}{_files(count)} in canonical style")  # fmt: skip
         return max(worst, int(changed > 0))
     return worst
 
@@ -168,32 +149,8 @@ def _write(arguments: argparse.Namespace, name: str, source: Source, text: str) 
         if arguments.check:
             print(f"would change {name}")
         else:
-            replace_file(Path(source.name), text)
+            files.replace(Path(source.name), text)
             print(f"formatted {name}")
-
-
-def replace_file(path: Path, text: str) -> None:
-    """What was there is never half overwritten. Links stay links; devices and pipes are written into."""
-    path = Path(os.path.realpath(path))
-    try:
-        if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8", newline="\n")
-        else:
-            _write_beside(path, text)
-    except OSError as error:
-        raise library.problem("U02", f"the file cannot be written: {error.strerror or error}", "", str(path)) from None
-
-
-def _write_beside(path: Path, text: str) -> None:
-    """Writes another file, then moves it."""
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        beside.write_text(text, encoding="utf-8", newline="\n")
-        if path.exists():
-            shutil.copymode(path, beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 # ----------------------------------------------------------------------------------------------------------- show
@@ -202,7 +159,7 @@ def _write_beside(path: Path, text: str) -> None:
 def show(arguments: argparse.Namespace) -> int:
     from optlang.front.format import canonical  # noqa: PLC0415 - only `fmt` and `show` need it
 
-    source = read(arguments.file)
+    source = files.read(arguments.file)
     if arguments.form == "text":
         text = canonical(source if arguments.rule is None else _alone(source, arguments.rule))
     else:
@@ -242,7 +199,7 @@ def diff(arguments: argparse.Namespace) -> int:
         print("standard input can only be one of both: name a file for the other", file=sys.stderr)
         return 2
     try:
-        found = rules.diff(*(_rule(read(path), name) for path, name in map(_split, (arguments.a, arguments.b))))
+        found = rules.diff(*(_rule(files.read(path), name) for path, name in map(_split, (arguments.a, arguments.b))))
     except (OptError, ValueError) as problem:
         print(problem, file=sys.stderr)
         return 2
@@ -265,7 +222,7 @@ def build(arguments: argparse.Namespace) -> int:
     if (arguments.output or "").endswith(".opt"):
         print(f"optlang: {arguments.output} is a name for a rule; what is generated is Python: -o NAME.py", file=sys.stderr)
         return 2
-    rule = _rule(read(arguments.file), arguments.rule)
+    rule = _rule(files.read(arguments.file), arguments.rule)
     try:
         text = rules.generate(rule, arguments.to)
     except ValueError as refusal:
@@ -273,7 +230,7 @@ def build(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         print(text.rstrip("\n"))
     else:
-        replace_file(Path(arguments.output), text)
+        files.replace(Path(arguments.output), text)
         print(f"wrote {arguments.output}: {len(text.splitlines())} lines")
     return 0
 

@@ -1,26 +1,11 @@
-"""`optlang search`: its options, and what it does with them. Importing this is quick; searching imports torch."""
+"""`optlang search`: its options. Importing this is quick; the actions import torch."""
 
 from __future__ import annotations
 
 import argparse
-import math
-import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from optlang.resources import without
-
-if TYPE_CHECKING:
-    from optlang.search.api import Search
-    from optlang.search.evolution.settings import Settings
-    from optlang.search.shortening import Short
-    from optlang.search.store.database import Store
-    from optlang.search.store.found import Found
-    from optlang.search.workers.executor import Executor
 
 ABOUT = """\
 Searches the space of update rules, as the search that found Lion did, from one rule or several.
@@ -80,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     if lacks := without("search", "rich", "matplotlib", "sklearn", "scipy", "optuna", "latex2mathml"):
         print(f"optlang search: {lacks}", file=sys.stderr)
         return 2
+    from optlang.search import actions
     from optlang.search.store.database import StoreError
     from optlang.search.training.tasks import TaskError
     from optlang.search.workers.cluster import ClusterError
@@ -88,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     words = arguments.words
     action = words[0] if words and words[0] in ACTIONS else "search"
     try:
-        return _RUN[action](arguments)
+        return int(getattr(actions, action)(arguments))
     except (StoreError, ClusterError, TaskError, JobFailed, ValueError) as problem:
         print(f"optlang search: {problem}", file=sys.stderr)
         return 2
@@ -97,241 +83,3 @@ def run(arguments: argparse.Namespace) -> int:
     except OSError as problem:  # a full disk, say, under the hall of fame
         print(f"optlang search: {problem}. What was finished is in the store", file=sys.stderr)
         return 2
-
-
-def _store_named(arguments: argparse.Namespace, least: int, most: int) -> list[str]:
-    """What stands behind an action: its store, and more."""
-    words: list[str] = arguments.words[1:]
-    if not least <= len(words) <= most:
-        raise ValueError(f"`{arguments.words[0]}` wants {'a store' if most == 1 else 'a store and a rule'}; see `optlang search --help`")
-    return words
-
-
-# ------------------------------------------------------------------------------------------------------- searching
-
-
-def _search(arguments: argparse.Namespace) -> int:
-    from optlang.search import api
-
-    if arguments.finals and arguments.no_funnel:
-        raise ValueError("--finals are on tasks of the funnel's last level; leave --no-funnel out")
-    seeds = arguments.words or ["adamw"]
-    given = {name: getattr(arguments, name) for name in ("minutes", "children", "steps")}
-    budget = {name: value for name, value in given.items() if value is not None} or {"minutes": 30.0}
-    if not arguments.quiet:
-        print("setting up: AdamW is tuned on the tasks, then the seeds", flush=True)
-    settings = {"ageing": _ageing(arguments)} | ({"funnel": api.funnel_of(arguments.tasks)[:1]} if arguments.no_funnel else {})
-    with api.search(
-        *seeds, store=arguments.store, tasks=arguments.tasks, space=_space(arguments, seeds), baselines=arguments.baselines,
-        workers=arguments.workers, seed=arguments.seed, ray=arguments.ray, **budget, **settings,
-    ) as found:  # fmt: skip
-        return _followed(found, arguments)
-
-
-def _ageing(arguments: argparse.Namespace) -> Any:
-    from optlang.search.evolution.population import Ageing
-
-    return Ageing(population=arguments.population, islands=arguments.islands)
-
-
-def _space(arguments: argparse.Namespace, seeds: list[str]) -> Any:
-    from optlang.search import api
-    from optlang.search.programs.constraints import Limits
-
-    limits: dict[str, Any] = dict(map(_limit, arguments.limit))
-    fields: dict[str, Any] = {"limits": Limits(**limits)} if limits else {}
-    fields["series"] = arguments.series
-    fields["constraints"] = (*arguments.constraint, *(f"never {name}" for name in arguments.never))
-    if arguments.functions:
-        fields["functions"] = dict.fromkeys(arguments.functions, 1.0)
-    if arguments.template:
-        fields["template"] = _template(Path(arguments.template))
-    return api.space_of(arguments.space, seeds, **fields)
-
-
-def _limit(given: str) -> tuple[str, int]:
-    name, _, number = given.partition("=")
-    if name not in ("statements", "slots", "depth") or not number.isdecimal():
-        raise ValueError(f"--limit {given}: there are limits of statements, slots and depth, as in --limit statements=15")
-    return name, int(number)
-
-
-def _template(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise ValueError(f"--template {path}: no template can be read there ({problem})") from None
-    if not text.strip():
-        raise ValueError(f"--template {path} is empty; write statements, and `?` where the search is to fill in something")
-    return text
-
-
-def _resume(arguments: argparse.Namespace) -> int:
-    from optlang.search import api
-
-    [path] = _store_named(arguments, 1, 1)
-    with api.resume(path, arguments.workers, arguments.ray, tasks=arguments.tasks or (), level=arguments.level) as found:
-        return _followed(found, arguments)
-
-
-def _followed(search: Search, arguments: argparse.Namespace) -> int:
-    """The search to its end, then the funnel."""
-    from optlang.search.live_view import watching
-
-    print(f"{search.store.path}: {search.describe()}", flush=True)
-    with _interrupts(search.stop), watching(search, arguments.quiet) as view:
-        for progress in search:
-            view.tell(progress)
-    if search.was_stopped:
-        print(f"stopped; `optlang search resume {search.store.path}` goes on", flush=True)
-        return 130
-    best = search.best()
-    print(f"best of the search: {best.name}, fitness {best.fitness:.4f} ± {best.error:.4f}\n{best.text}", flush=True)
-    for level, results in search.promote(None if arguments.quiet else lambda text: print(text, flush=True)):
-        first = results[0]
-        print(f"{level.name}: {len(results)} programs, best {first.assessment.fitness:.4f} ± {first.assessment.error:.4f}", flush=True)
-    print(f"the hall of fame is in {search.store.path}.hall; see `optlang search report {search.store.path}`")
-    if arguments.finals:
-        _decided(search.store, arguments)
-        _reported(search.store, f"{search.store.path}.html")
-    return 0
-
-
-def _decided(store: Store, arguments: argparse.Namespace) -> None:
-    """The finals, and who was in them as files: short, with the step size around which all were tuned."""
-    from optlang.search import finals
-    from optlang.search.evolution.settings import Settings
-
-    settings, folder = Settings.from_json(store.meta("settings")), Path(f"{store.path}.best")
-    with _team(arguments) as team:
-        print(finals.table(finals.decided(store, settings, executor=team, tell=_teller(arguments))), flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    for one in finals.finalists(store, settings):
-        same = f"; {', '.join(one.twins)} became the same rule" if one.twins else ""
-        print(f"written to {' and '.join(map(str, one.write(folder / f'{one.name}.opt')))}{same}")
-
-
-@contextmanager
-def _team(arguments: argparse.Namespace) -> Iterator[Executor]:
-    """Workers for the finals and for ablations. Who ends them is told what is kept."""
-    from optlang.search.final_pieces import work
-    from optlang.search.workers.executor import Processes
-
-    with closing(Processes(work, arguments.workers or os.cpu_count() or 1)) as team:
-        try:
-            yield team
-        except KeyboardInterrupt:
-            print("\nwhat was trained is in the store; the same command goes on from there", file=sys.stderr, flush=True)
-            raise
-
-
-def _teller(arguments: argparse.Namespace) -> Callable[[str], None] | None:
-    return None if arguments.quiet else lambda text: print(text, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C asks for an end after the round; the second is one."""
-
-    def asked(number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, before)
-        print("\nending after this round; Ctrl-C again ends at once", file=sys.stderr, flush=True)
-        stop()
-
-    before = signal.signal(signal.SIGINT, asked)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-# --------------------------------------------------------------------------------------------------------- looking
-
-
-def _pick(arguments: argparse.Namespace) -> int:
-    from optlang.search.store.found import pareto, table
-
-    [path] = _store_named(arguments, 1, 1)
-    with _opened(path) as (store, _, level):
-        print(table(pareto(store, level)))
-    return 0
-
-
-def _export(arguments: argparse.Namespace) -> int:
-    from optlang.rules import Rule
-    from optlang.search.store.found import find
-
-    path, name = _store_named(arguments, 2, 2)
-    with _opened(path) as (store, settings, level):
-        found = find(store, name, level)
-    short = _short(path, found, settings, arguments)
-    if arguments.to == "opt" and arguments.output is not None:
-        print(f"written to {' and '.join(map(str, short.write(Path(arguments.output))))}")
-        return 0
-    text = short.text
-    if arguments.to != "opt":
-        rule = Rule(text)
-        text = rule.module() if arguments.to == "module" else rule.latex() + "\n"
-    _written(text, arguments.output)
-    return 0
-
-
-def _short(path: str, found: Found, settings: Settings, arguments: argparse.Namespace) -> Short:
-    """A rule as it is handed out."""
-    from optlang.search.shortening import by_algebra, by_training
-    from optlang.search.store.database import Store
-
-    if not arguments.ablate:
-        return by_algebra(found, settings)
-    seconds = math.inf if arguments.minutes is None else 60 * arguments.minutes
-    with Store.open_(path) as store, _team(arguments) as team:
-        made = by_training(store, found, settings, team, _teller(arguments), arguments.tasks or (), seconds)
-    if made.remark:
-        print(made.remark, file=sys.stderr)
-    return made
-
-
-def _finals(arguments: argparse.Namespace) -> int:
-    from optlang.search.store.database import Store
-
-    [path] = _store_named(arguments, 1, 1)
-    with Store.open_(path) as store:
-        _decided(store, arguments)
-    return 0
-
-
-def _report(arguments: argparse.Namespace) -> int:
-    [path] = _store_named(arguments, 1, 1)
-    with _opened(path) as (store, _, _):
-        _reported(store, arguments.output or f"{path}.html")
-    return 0
-
-
-def _reported(store: Store, output: str) -> None:
-    from optlang.search.report import page
-
-    _written(page(store), output)
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[tuple[Store, Any, str]]:
-    """A store to read, its settings, and the name of its first level."""
-    from optlang.search.evolution.settings import Settings
-    from optlang.search.store.database import Store
-
-    with Store.read(path) as store:
-        settings = Settings.from_json(store.meta("settings"))
-        yield store, settings, settings.funnel[0].name
-
-
-def _written(text: str, output: str | None) -> None:
-    if output is None:
-        sys.stdout.write(text)
-    else:
-        Path(output).write_text(text, encoding="utf-8")
-        print(f"written to {output}")
-
-
-_RUN: dict[str, Callable[[argparse.Namespace], int]] = {
-    "search": _search, "resume": _resume, "report": _report, "pick": _pick, "export": _export, "finals": _finals,
-}  # fmt: skip
