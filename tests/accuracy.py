@@ -1,11 +1,12 @@
 """`python tests/accuracy.py docs/accuracy.json`: errors of the float32 step in ulp, as written and simplified, for every rule of the
-library, those that only a route uses included; of rules that the file has no more is asked.
+library, those that only a route uses included; of rules that the file has as they are no more is asked.
 
 Three steps are taken from the same numbers as float64 takes them, in two ways: with each operation rounded to float32 (what
 correctly rounded single precision gives; numbers known before the step stay in float64), and by the torch backend, eager. Gradients
 and weights are of all sizes from 1e-30 to 1e30, denormal, zero, infinite or NaN; of rules that decompose matrices, whose bases are
 chance where columns are hardly apart, normal. A model that is asked again answers in float64, and such rules are not run by torch.
-docs/trust.md says what was found.
+docs/trust.md says what was found. A row has the mark of the program, as written and simplified, and of its settings; rules that have
+changed since are asked again.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ from optlang.backends.reference.executable import Reference
 from optlang.backends.torch import TorchExecutable
 from optlang.errors import OptError
 from optlang.ir import Hyper, Program
+from optlang.printing.fingerprint import fingerprint_of
 from optlang.rules import Rule
 from optlang.simplify import simplify
 
@@ -243,10 +246,16 @@ def roots() -> Iterator[dict[str, Any]]:
             yield {"form": form, "beta": beta, "largest error at t = 1, 2, 3, 10, 1000": worst}
 
 
+def mark(one: Measured) -> str:
+    """Eight digits that stand for what was measured."""
+    said = [*map(fingerprint_of, forms_of(one.program).values()), sorted(one.settings.items())]
+    return sha256(repr(said).encode()).hexdigest()[:8]
+
+
 def measured(one: Measured) -> dict[str, Any]:
     numbers = {"numbers": "normal"} if one.sizes[0] == "normal" else {}
     forms = forms_of(one.program)
-    told = {"rule": one.name, **numbers, **_beside(one, forms, rounded)}
+    told = {"rule": one.name, "mark": mark(one), **numbers, **_beside(one, forms, rounded)}
     asks = one.program.inputs or any(map(one.program.uses, ASKED))
     return told if asks or "not measured" in told else {**told, "by torch": _beside(one, forms, by_torch)}
 
@@ -269,7 +278,7 @@ def main() -> None:
     out = Path(sys.argv[1])
     kept = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {"rules": []}
     known = {row["rule"]: row for row in kept["rules"]}
-    rows = [known.get(one.name) or measured(one) for one in rules()]
+    rows = [row if (row := known.get(one.name, {})).get("mark") == mark(one) else measured(one) for one in rules()]
     record = {"date": datetime.date.today().isoformat(), "roots": kept.get("roots") or list(roots()), "rules": rows}
     out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 

@@ -6,6 +6,7 @@ import json
 import re
 from typing import Any
 
+import accuracy
 import pytest
 import records
 from marks import code_of
@@ -46,6 +47,15 @@ def test_a_row_of_other_code_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stale({"lion": entry}, ["torch", "module"], ["lion", "adamw"]) == ["adamw"]
     monkeypatch.setattr(records, "code_of", lambda rule, backend: "00000000" if backend == "module" else code_of(rule, backend))
     assert stale({"lion": entry}, ["torch", "module"], ["lion", "adamw"]) == ["adamw", "lion"]
+
+
+def test_accuracy_is_of_every_rule_as_it_is() -> None:
+    """Those that only routes use included; marks of one in eight."""
+    told = {row["rule"]: row for row in recorded(DOCS / "accuracy.json")["rules"]}
+    measured = list(accuracy.rules())
+    assert sorted(told) == sorted(one.name for one in measured) and not [row for row in told.values() if "not measured" in row]
+    gone = [one.name for one in measured[::8] if told[one.name]["mark"] != accuracy.mark(one)]
+    assert not gone, f"{gone} are other rules: make accuracy asks them anew"
 
 
 def test_code_is_told_again_as_it_was() -> None:
