@@ -150,15 +150,15 @@ class Clients:
 class Worker:
     """A worker whose rate falls, and whose weights are averaged with another's when it says so."""
 
-    def __init__(self, base: Any) -> None:
-        self.base = base
+    def __init__(self, base: Any, fall: float = 0.8) -> None:
+        self.base, self.fall = base, fall
         self.params = [p for group in base.param_groups for p in group["params"]]
         self.start = [p.detach().clone() for p in self.params]
         self.zero_grad = base.zero_grad
 
     def step(self) -> None:
         self.base.step()
-        self.base.param_groups[0]["lr"] *= 0.8
+        self.base.param_groups[0]["lr"] *= self.fall
         if self.base.reports["sync"]:
             hand.halfway(self.params, self.start)
 
