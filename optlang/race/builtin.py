@@ -115,10 +115,9 @@ class Photos:
         return F.mse_loss(model(x), x)
 
 
-def _patches(image: Tensor, side: int = 8) -> Tensor:
-    """(height, width, 3) -> (patches, 3 * side^2), without overlap."""
-    tiles = image.unfold(0, side, side).unfold(1, side, side)
-    return tiles.reshape(-1, 3 * side * side)
+def _patches(image: Tensor) -> Tensor:
+    """(height, width, 3) -> (patches, 3 * 8 * 8), without overlap."""
+    return image.unfold(0, 8, 8).unfold(1, 8, 8).reshape(-1, 3 * 8 * 8)
 
 
 # The chapters of Python's language reference that read the same in Python 3.11.2, 3.11.7, 3.12.1 and 3.13.0: one

@@ -67,20 +67,19 @@ def distil(
     doc: str = "",
     trainer: Trainer | None = None,
     seeds: Sequence[int] = tuple(range(256)),
-    tolerance: float = 0.03,
     lr: float = 1e-3,
     seconds: float = math.inf,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Distilled:
     """Simplifies a program with proof. Without `trainer` nothing is trained: only exact and bounded steps are taken.
 
-    `tolerance` is how far the losses of a shorter rule may lie apart, on the scale of `trainer`. After `seconds` of training nothing
+    How far the losses of a shorter rule may lie apart is `Ablation.tolerance`. After `seconds` of training nothing
     more is tried, and the rule is as short as it has become. `tell` hears what is under way. Raises GenomeError, and ValueError
     where the program as found diverges.
     """
     Algebra({})  # loads SymPy before the clock starts
     found, deadline = to_program(genome, form, name, doc, lr), time.monotonic() + seconds
-    ablation = None if trainer is None else Ablation(found, trainer, seeds, tolerance, form.scaled, deadline, tell)
+    ablation = None if trainer is None else Ablation(found, trainer, seeds, scaled=form.scaled, deadline=deadline, tell=tell)
     work = _Work(found, form, ablation)
     work.dead(genome)
     if work.ablation is not None:

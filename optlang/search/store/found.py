@@ -81,10 +81,10 @@ def hall_of_fame(store: Store, level: str, count: int = 10, branch: str = "evolu
     return list(found.values())[:count]
 
 
-def pareto(store: Store, level: str, branch: str = "evolution") -> list[Found]:
+def pareto(store: Store, level: str) -> list[Found]:
     """Programs that no other beats in fitness with no more statements and no more slots; the fittest first."""
     front: list[Found] = []
-    for one in sorted(_rows(store, level, branch), key=lambda found: (-found.fitness, found.statements, found.slots, found.number)):
+    for one in sorted(_rows(store, level, "evolution"), key=lambda found: (-found.fitness, found.statements, found.slots, found.number)):
         if all(one.statements < other.statements or one.slots < other.slots for other in front):
             front.append(one)
     return front
@@ -118,11 +118,11 @@ def find(store: Store, name: str, level: str, branch: str = "evolution") -> Foun
     raise StoreError(f"{store.path} has no rule {name!r}; `optlang search pick {store.path}` lists the best")
 
 
-def write_hall(store: Store, level: str, form: Form, folder: Path, count: int = 10) -> list[Path]:
+def write_hall(store: Store, level: str, form: Form, folder: Path) -> list[Path]:
     """The hall of fame as `.opt` files, one for each rank; files of earlier calls are replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
-    for rank, one in enumerate(hall_of_fame(store, level, count), 1):
+    for rank, one in enumerate(hall_of_fame(store, level), 1):
         path = folder / f"{rank:02}.opt"
         path.write_text(f"# fitness {one.fitness:.4f} ± {one.error:.4f}; program {one.number}\n{one.rule(form)}", encoding="utf-8")
         paths.append(path)

@@ -191,10 +191,10 @@ def falling(values: Array) -> Array:
     return np.array([max(min(means[b][: i + 1]) for b in range(i, len(values))) for i in range(len(values))])
 
 
-def baseline(task: Task, seeds: Sequence[int], grid: Grid | None = None, *, program: Program | None = None) -> Baseline:
-    """AdamW (or another rule) tuned for the task's steps, and near that step size for shorter and longer trainings."""
-    rule = program or adamw()
-    [tuned] = tune([rule], task, seeds, grid)
+def baseline(task: Task, seeds: Sequence[int]) -> Baseline:
+    """AdamW tuned for the task's steps, and near that step size for shorter and longer trainings."""
+    rule = adamw()
+    [tuned] = tune([rule], task, seeds)
     points = [tuned.best + offset for offset in range(-AROUND, AROUND + 1)]
     start = task.evaluate(task.init(list(seeds))).double().numpy()
     rows, runs, steps = [np.tile(start, (len(points), 1))], tuned.runs, tuned.steps

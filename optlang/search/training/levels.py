@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 Measure = Literal["speed", "loss"]
 TOLERANCE = 0.005  # of fitness: less than the standard error of two seeds
+PATIENCE = 3
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,16 @@ def validated(events: Sequence[Sequence[Any]], tasks: Sequence[str]) -> list[Poi
     return [Point(*numbers) for *numbers, on in events if on == list(tasks)]
 
 
-def onset(points: Sequence[Point], patience: int = 3) -> int | None:
+def onset(points: Sequence[Point]) -> int | None:
     """The place of the last point before overfitting began; None where it has not.
 
-    It has begun when validation has not risen above its best for `patience` points in which the search's fitness has risen.
+    It has begun when validation has not risen above its best for PATIENCE points in which the search's fitness has risen.
     """
     best = 0
     for place, point in enumerate(points):
         if point.validation > points[best].validation + (TOLERANCE if place else 0.0):
             best = place
         rises = sum(b.search > a.search + TOLERANCE for a, b in zip(points[best:place], points[best + 1 : place + 1], strict=True))
-        if rises >= patience:
+        if rises >= PATIENCE:
             return best
     return None
