@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import resumption
 from marks import changed
 from resumption import PRECISIONS, Precision, differences
 
@@ -17,6 +18,13 @@ TWO = [(name, PRECISIONS[(i + more) % len(PRECISIONS)]) for i, name in enumerate
 @pytest.mark.parametrize(("name", "precision"), TWO, ids=str)
 def test_every_rule_goes_on_bit_by_bit(name: str, precision: Precision) -> None:
     assert differences(name, precision) == []
+
+
+@pytest.mark.parametrize(("name", "settings", "why"), [("perparametermlp", {}, "no weight moves"), ("sgd", {"lr": 1e30}, "run away")])
+def test_a_run_that_tells_nothing_is_told(monkeypatch: pytest.MonkeyPatch, name: str, settings: dict[str, float], why: str) -> None:
+    monkeypatch.setattr(resumption, "settings_of", lambda name: settings)
+    [said] = differences(name, PRECISIONS[0])
+    assert why in said
 
 
 def test_what_is_on_record_is_of_every_rule_as_it_is_in_every_precision() -> None:
