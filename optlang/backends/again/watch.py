@@ -31,7 +31,7 @@ TORCH = ("libc10._ZNK3c1010TensorImpl4gradEv", "libtorch_cpu._ZN5torch8autograd4
          "libtorch_cpu.aoti_torch_get_strides", "libtorch_cpu.aoti_torch_get_dtype", "libtorch_cpu.aoti_torch_get_layout",
          "libtorch_cpu.aoti_torch_get_device_type", "libtorch_cpu.aoti_torch_get_device_index",
          "libtorch_cpu.aoti_torch_assign_tensors")  # fmt: skip
-FLAGS = ("-fexceptions", "-lstdc++", "-lgcc_s", "-O2")  # beside those of kernels: these have no exceptions, and loops that ask for vectors
+FLAGS = ("-fexceptions", "-lstdc++", "-lgcc_s", "-O3")  # beside those of kernels: these have no exceptions, and loops that ask for vectors
 ASSIGN, NONE = len(PYTHON) + len(TORCH) - 1, len(PYTHON) + len(TORCH) + 1  # places of `assign` and `none` in `Outside` of watch.h
 CAPSULE = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(("PyCapsule_New", ctypes.pythonapi))
 INSIDE = ctypes.cast(ctypes.pythonapi.PyCapsule_GetPointer, ctypes.c_void_p)
