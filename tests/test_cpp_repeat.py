@@ -15,7 +15,7 @@ import optlang
 from optlang.backends.again.repeat import Tables
 from optlang.backends.torch.staged import Staged
 
-SHAPES = ((6, 5), (4,), (), (0,), (3, 2, 2))
+SHAPES = ((6, 5), (4,), (), (0,), (3, 2, 2), (6, 5), (3, 2, 2))
 DRAWING = "rule D { hyper lr = 0.1 in (0, inf) state m = 0 m' = 0.9*m + g*uniform() w' = w - lr*m' + lr*normal() }"
 BY_FACTS = "rule F { hyper lr = 0.1 in (0, inf) state m = 0 m' = 0.9*m + g w' = w - lr*m'/sqrt(numel) }"
 DECIDED = """rule B { hyper lr = 0.1 in (0, inf) state m = 0
@@ -115,7 +115,10 @@ class Run:
         return [x.detach().clone() for x in [*self.params, *states]]
 
 
-RULES = {"adamw": "adamw", "lamb": "lamb", "drawing": DRAWING, "facts": BY_FACTS, "decided": DECIDED, "of the model": OF_THE_MODEL}
+RULES = {
+    "adamw": "adamw", "lamb": "lamb", "drawing": DRAWING, "facts": BY_FACTS, "decided": DECIDED, "of the model": OF_THE_MODEL,
+    "side by side": "scion", "side by side, drawing": "psgdkron",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
@@ -130,7 +133,7 @@ def test_whatever_happens(rule: str, events: list[str]) -> None:
         assert all(map(torch.equal, ours.stored(), anew.stored())), event
 
 
-@pytest.mark.parametrize("rule", ["adamw", "lamb", "lion", DRAWING])
+@pytest.mark.parametrize("rule", ["adamw", "lamb", "lion", "scion", DRAWING])
 def test_tables_are_used(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     used = []
     plain = Tables.ready

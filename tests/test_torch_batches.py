@@ -62,8 +62,9 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch, *arguments: Any, **options: Any)
 def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many parameters each batch had."""
     found: list[int] = []
-    real = torch_batches.run
-    monkeypatch.setattr(torch_batches, "run", lambda function, calls: (found.append(len(calls)), real(function, calls))[1])
+    real = torch_batches.mapped
+    monkeypatch.setattr(torch_batches, "mapped", lambda code, function, together, *given: (
+        found.append(len(together[0])), real(code, function, together, *given))[1])  # fmt: skip
     return found
 
 

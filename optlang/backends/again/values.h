@@ -64,6 +64,22 @@ extern "C" void copied(Words given) {
   for (i64 row = 1; row <= rows; row++) memcpy(to + row * width - count, given[3], count * sizeof(double));
 }
 
+// Tensors of parameters of one shape, side by side in one place for each column of their table; and back, where columns are `written`.
+extern "C" void gathered(Words given) {
+  const i64 count = (i64)given[0], columns = (i64)given[1], *sizes = (const i64*)given[3];
+  char *const* from = (char* const*)given[2], *const* to = (char* const*)given[4];
+  for (i64 n = 0; n < count; n++, from += columns)
+    for (i64 k = 0; k < columns; k++) memcpy(to[k] + n * sizes[k], from[k], sizes[k]);
+}
+extern "C" void scattered(Words given) {
+  const i64 count = (i64)given[0], columns = (i64)given[1], *sizes = (const i64*)given[3];
+  char *const* to = (char* const*)given[2], *const* from = (char* const*)given[4];
+  const bool* const written = (const bool*)given[5];
+  for (i64 n = 0; n < count; n++, to += columns)
+    for (i64 k = 0; k < columns; k++)
+      if (written[k]) memcpy(to[k], from[k] + n * sizes[k], sizes[k]);
+}
+
 // A kernel with what it is given.
 typedef void (*Step)(void*, void*, void*, void*, void*, void*, void*, void*, void*, void*);
 extern "C" void called(Words x) { ((Step)x[0])(x[1], x[2], x[3], x[4], x[5], x[6], x[7], x[8], x[9], x[10]); }

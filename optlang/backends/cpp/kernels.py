@@ -44,9 +44,8 @@ class CppFunctions(KernelFunctions):
     name = "cpp"
 
     def fits(self, bound: Bound) -> bool:
-        return bound.weights.device.type == "cpu" and all(
-            part.is_contiguous() for x in bound.tensors if isinstance(x, Packed) for part in x.parts
-        )
+        packed = [x for x in bound.tensors if isinstance(x, Packed)] if bound.is_packed else []
+        return bound.weights.device.type == "cpu" and all(part.is_contiguous() for x in packed for part in x.parts)
 
     def refuses(self, bound: Bound, outputs: Sequence[Output]) -> str:
         """Blocks of packed tensors do not end where rows do."""

@@ -5,21 +5,20 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.again.repeat import Table, Tables, fits
+from optlang.backends.again.repeat import Table, fits
 from optlang.backends.again.watch import Unseen
 from optlang.backends.base import Cell, Way
 from optlang.backends.formats import Packed
 from optlang.backends.kernels import passes
 from optlang.backends.kernels.handed import stored
 from optlang.backends.torch.code import CellCode, Output
-from optlang.backends.torch.functions import COMPILE_FROM, NOT_ASKED, Bound, Functions
+from optlang.backends.torch.functions import COMPILE_FROM, NOT_ASKED, Bound, Calls, Functions
 from optlang.backends.torch.views import put_back, view
 from optlang.ir import Node, W
 
@@ -68,18 +67,16 @@ class KernelFunctions(Functions):
     def table(self, kernel: Any, calls: Sequence[tuple[Cell, Bound]]) -> Table:
         """What steps the same parameters again by a kernel."""
 
-    def tables(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool, answering: bool = False) -> Tables | None:
-        """Of all cells, if each of them has a kernel."""
-        together = self._together(calls, compiled)
-        made = []
-        for found, places in together.items():
-            some = [(cells[place], calls[place]) for place in places]
-            if found is None or not fits(found[0].kernel.columns, found[0].places, [bound for _, bound in some]):
-                return None
-            made.append((found[0], some, places))
-        with suppress(Unseen):
-            return Tables([(self.table(kernel, some), places) for kernel, some, places in made])
-        return None
+    def each_table(self, calls: Calls, places: Sequence[int], compiled: bool, answering: bool) -> list[tuple[Table, Sequence[int]]]:
+        """Kernels' own of all that have one."""
+        together = self._together([calls[place][1] for place in places], compiled)
+        made = super().each_table(calls, [places[i] for i in together.pop(None, [])], compiled, answering)
+        for (kernel, _), some in together.items():
+            mine = [calls[places[i]] for i in some]
+            if not fits(kernel.kernel.columns, kernel.places, [bound for _, bound in mine]):
+                raise Unseen
+            made.append((self.table(kernel, mine), [places[i] for i in some]))
+        return made
 
     def code(self, key: Any, outputs: Sequence[Output], dtype: torch.dtype, names: tuple[tuple[str, Node], ...] = ()) -> CellCode:
         """As in torch; what a function computes is remembered for the kernel."""
@@ -153,7 +150,7 @@ class KernelFunctions(Functions):
     def _kernel(self, bound: Bound) -> Any:
         if bound.code.name not in STAGES or not self.fits(bound):
             return None
-        key = (bound.code, self.name_at(bound), *(x.key if isinstance(x, Packed) else x.dtype for x in bound.tensors))
+        key = (bound.code, self.name_at(bound), *[x.key if isinstance(x, Packed) else x.dtype for x in bound.tensors])
         if key not in self._kernels:
             self._kernels[key] = self.made(bound, self._outputs[bound.code])
         return self._kernels[key]

@@ -30,7 +30,9 @@ class Handed(NamedTuple):
 
     def merged(self, tensors: Sequence[Sequence[Tensor]], numbers: Tensor) -> list[Sequence[Tensor]]:
         """All that is handed out for each call."""
-        return [self._merged(row, single.unbind()) for row, single in zip(tensors, numbers, strict=True)]
+        columns = [column.unbind() for column in numbers.unbind(1)]
+        singles = zip(*columns, strict=True) if columns else [()] * len(numbers)
+        return [self._merged(row, single) for row, single in zip(tensors, singles, strict=True)]
 
     def _merged(self, tensors: Sequence[Tensor], numbers: Sequence[Tensor]) -> tuple[Tensor, ...]:
         left, right = iter(tensors), iter(numbers)

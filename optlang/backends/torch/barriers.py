@@ -52,11 +52,12 @@ def _partial(
 ) -> None:
     """What some parameters contribute."""
     first = 0 if works is now.works else len(now.works)
-    together: dict[tuple[Barrier, ...], list[tuple[int, Work]]] = {}
+    alike: dict[frozenset[Node], list[tuple[int, Work]]] = {}
     for place, work in enumerate(works, first):
-        marks = executable.takes_part(work)
-        asked = tuple(b for b in level if b.asked is not None and b.mark in marks)
-        together.setdefault(asked, []).append((place, work))
+        alike.setdefault(executable.takes_part(work), []).append((place, work))
+    together: dict[tuple[Barrier, ...], list[tuple[int, Work]]] = {}
+    for marks, some in alike.items():
+        together.setdefault(tuple(b for b in level if b.asked is not None and b.mark in marks), []).extend(some)
     for asked, some in together.items() if any(together) else ():
         answers = executable.answers(*question(number, asked), [work for _, work in some], now) if asked else []
         for (place, work), (code, values) in zip(some, answers, strict=False):
@@ -126,7 +127,7 @@ def _on_host(partials: Partials) -> Partials:
     moved: Partials = {i: np.asarray(x.detach().double().cpu()) for i, x in partials.items() if i not in single}
     for device in set(single.values()):
         places = [i for i in single if single[i] == device]
-        stacked = torch.stack([partials[i].double() for i in places]).cpu().numpy()
+        stacked = torch.stack([partials[i] for i in places]).double().cpu().numpy()
         moved.update(zip(places, stacked, strict=True))
     return moved
 
@@ -139,13 +140,13 @@ def _reduced(barrier: Barrier, place: Place, partials: Partials, share: list[Any
     if arg.type.extent.level == "group":
         groups = [now.run([(arg, group)])[0] for group in place.reached("group")]
         return meaning.OVER_VALUES[barrier.op](np.array(groups), 0, *share)[0]
-    inside, counts = values_inside(arg, place, now)
+    inside = inside_of(place, now)
     if barrier.op == "count":
-        return np.float64(counts)
-    values = [np.ravel(partials[i]) for i in inside]
-    together = np.concatenate(values)
+        return np.float64(count_of(inside, arg, now))
+    values = [partials[i] for i in inside]
+    together = np.array(values).reshape(-1) if barrier.op in PARTIAL else np.concatenate(list(map(np.ravel, values)))
     if barrier.op == "mean":
-        return meaning.OVER_VALUES["sum"](together, 0)[0] / np.float64(counts)
+        return meaning.OVER_VALUES["sum"](together, 0)[0] / np.float64(count_of(inside, arg, now))
     return meaning.OVER_VALUES[barrier.op](together, 0, *share)[0]
 
 
@@ -155,18 +156,19 @@ def _reduced_there(run: SharedRun, barrier: Barrier, place: Place, partials: Par
     if arg.type.extent.level == "group":
         groups = place.reached("group")
         return together(barrier.op, [run([(arg, group)])[0] for group in groups], len(groups), share, run.device)
-    inside, counts = values_inside(arg, place, now)
-    return together(barrier.op, [partials[i] for i in inside if i in partials], counts, share, run.device)
+    inside = inside_of(place, now)
+    count = count_of(inside, arg, now) if barrier.op in ("count", "mean") else 0
+    return together(barrier.op, [partials[i] for i in inside if i in partials], count, share, run.device)
 
 
-def values_inside(arg: Node, place: Place, now: Pass) -> tuple[list[int], int]:
-    """The parameters that a reduction goes over, and how many values they bring."""
+def inside_of(place: Place, now: Pass) -> list[int]:
+    """The parameters that a reduction goes over."""
     cells = set(place.reached("tensor"))
+    return [i for i, work in enumerate([*now.works, *now.beside]) if work.place in cells]
+
+
+def count_of(inside: Sequence[int], arg: Node, now: Pass) -> int:
+    """How many values they bring."""
     works = [*now.works, *now.beside]
-    inside = [i for i, work in enumerate(works) if work.place in cells]
-    return inside, sum(_count(works[i], arg) for i in inside)
-
-
-def _count(work: Work, arg: Node) -> int:
-    spread = work.cell.spread
-    return prod(shape_of(arg.type.extent, tuple(work.cell.weights.shape) if spread is None else spread.shape))
+    shapes = [tuple(cell.weights.shape) if cell.spread is None else cell.spread.shape for cell in (works[i].cell for i in inside)]
+    return sum(prod(shape_of(arg.type.extent, shape)) for shape in shapes)

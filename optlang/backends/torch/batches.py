@@ -1,4 +1,4 @@
-"""Parameters of one shape through one call: a function of one parameter, mapped over a batch of them.
+"""Parameters of one shape through one call: a function of one parameter, mapped over a batch of them, or of their matrices.
 
 Products and factorisations of many small matrices cost far less in one call than in many.
 """
@@ -15,6 +15,7 @@ from optlang.backends.formats import Packed
 from optlang.backends.torch.views import put_back, view
 
 if TYPE_CHECKING:
+    from optlang.backends.torch.code import CellCode
     from optlang.backends.torch.functions import Bound
 
 Rows = Sequence[Sequence[Tensor]]  # of each call its tensors
@@ -50,11 +51,8 @@ def run(function: Callable[..., Any], calls: Sequence[Bound]) -> list[Sequence[T
     seen = [[view(x, node.type, code.shaped) for x, node in zip(row, code.tensors, strict=True)] for row in opened]
     together = [torch.stack(column) for column in zip(*seen, strict=True)]
     counters = [bound.counter for bound in calls if bound.counter is not None]
-    rows = None if all(bound.s is calls[0].s for bound in calls) else torch.stack([bound.s for bound in calls])
-    numbers = (calls[0].s if rows is None else rows, torch.stack(counters) if counters else None)
-    places = (*(0 for _ in together), None if rows is None else 0, 0 if counters else None, None)
-    mapped = torch.vmap(lambda *given: function(*given) or (), places)
-    results: Sequence[Tensor] = mapped(*together, *numbers, calls[0].first)
+    s = calls[0].s if all(bound.s is calls[0].s for bound in calls) else torch.stack([bound.s for bound in calls])
+    results = mapped(code, function, together, s, torch.stack(counters) if counters else None, calls[0].first)
     new = {place: together[place].unbind() for place in code.written}
     packed = [place for place in new if isinstance(calls[0].tensors[place], Packed)]
     _write(packed, opened, seen, new)
@@ -64,6 +62,19 @@ def run(function: Callable[..., Any], calls: Sequence[Bound]) -> list[Sequence[T
     for target, value in closed:
         target.copy_(value)
     return [tuple(x[i] for x in results) for i in range(len(calls))]
+
+
+def mapped(
+    code: CellCode, function: Callable[..., Any], together: Sequence[Tensor], s: Tensor, counters: Tensor | None, first: Any
+) -> Sequence[Tensor]:
+    """What a function returns for parameters of one shape, whose tensors lie side by side; it writes into these. `s`: one row of numbers
+    for all, or one for each."""
+    if code.of_matrices and s.ndim == 1:
+        results = function(*(x.flatten(0, 1) for x in together), s, None, first) or ()
+        return [x.unflatten(0, (len(together[0]), -1)) for x in results]
+    places = (*(0 for _ in together), 0 if s.ndim > 1 else None, None if counters is None else 0, None)
+    found: Sequence[Tensor] = torch.vmap(lambda *given: function(*given) or (), places)(*together, s, counters, first)
+    return found
 
 
 def _write(places: Sequence[int], opened: Rows, seen: Rows, new: Mapping[int, Sequence[Tensor]]) -> None:

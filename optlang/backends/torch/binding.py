@@ -27,6 +27,7 @@ class Binding:
 
     def __init__(self, rule: str, functions: Functions, storage: Storage) -> None:
         self.rule, self.functions, self.storage = rule, functions, storage
+        self.packs = bool(storage.states) or storage.weights is not None
 
     def bound(self, code: CellCode, work: Work, now: Pass, states: Any) -> Bound:
         """A function with the tensors and numbers of one parameter. Raises StepError where one of them is not to be had."""
@@ -35,9 +36,9 @@ class Binding:
             raise StepError(f"{cell.name or f'parameter {cell.index}'} has shape {tuple(cell.weights.shape)}, but rule "
                             f"`{self.rule}` needs a matrix; send it to another rule with a `route`")  # fmt: skip
         tensors = [self._tensor(node, work, now, states) for node in code.tensors]
-        draws = code.draws or any(isinstance(x, Packed) and x.form.draws for x in tensors)
-        counter = now.counter(cell) if draws else None
-        return Bound(code, cell.weights, tensors, self._numbers(code, work, now), counter, first_of(code, cell.weights))
+        packed = [x for x in tensors if isinstance(x, Packed)] if self.packs else []
+        counter = now.counter(cell) if code.draws or any(x.form.draws for x in packed) else None
+        return Bound(code, cell.weights, tensors, self._numbers(code, work, now), counter, first_of(code, cell.weights), bool(packed))
 
     def _tensor(self, node: Node, work: Work, now: Pass, states: Any) -> Tensor | Packed:
         cell = work.cell
@@ -79,23 +80,29 @@ class Binding:
     def _numbers(self, code: CellCode, work: Work, now: Pass) -> Tensor:
         """The values of a function's slots, in float64 until here."""
         cell = work.cell
-        slots = self.functions.scalars(code)
         try:
-            if is_on_device(cell):
-                return self._row_of_the_device(code, work, now)
-            values = slots.host(cell.hypers, cell.t, cell.facts)
+            return self._row_of_the_device(code, work, now) if is_on_device(cell) else self._row_of_the_host(code, work, now)
         except MissingFact as missing:
             raise StepError(
                 f"{cell.name or f'parameter {cell.index}'}: {missing} (its shape is {tuple(cell.weights.shape)}); "
                 "choose with `when rank >= 2 { … } else { … }`, or send it to another rule with a `route`"
             ) from None
-        if slots.shared:
-            assert now.run is not None and work.place is not None
-            values += tuple(float(x) for x in now.run([(node, work.place) for node in slots.shared]))
-            values = tuple(values[i] for i in slots.order)
-        key = (values, cell.weights.device, cell.weights.dtype)
+
+    def _row_of_the_host(self, code: CellCode, work: Work, now: Pass) -> Tensor:
+        """Found once for parameters of a group that have the same facts."""
+        cell, slots = work.cell, self.functions.scalars(code)
+        kind = cell.weights.device, cell.weights.dtype
+        key = (code, cell.group, id(cell.hypers), cell.t, *kind, *map(cell.facts.get, slots.host.facts))
         if key not in now.scalars:
-            now.scalars[key] = sent(values, cell.weights.device, computing(cell.weights.dtype))
+            values = slots.host(cell.hypers, cell.t, cell.facts)
+            if slots.shared:
+                assert now.run is not None and work.place is not None
+                values += tuple(float(x) for x in now.run([(node, work.place) for node in slots.shared]))
+                values = tuple(values[i] for i in slots.order)
+            same = (values, *kind)
+            if same not in now.scalars:
+                now.scalars[same] = sent(values, cell.weights.device, computing(cell.weights.dtype))
+            now.scalars[key] = now.scalars[same]
         return now.scalars[key]  # type: ignore[no-any-return]
 
     def _row_of_the_device(self, code: CellCode, work: Work, now: Pass) -> Tensor:

@@ -49,6 +49,7 @@ class CellCode:
     shaped: bool
     draws: bool
     elementwise: bool  # may run over the elements of many parameters at once
+    of_matrices: bool  # each matrix by itself: several parameters of a shape may come as one
     multiplies: bool  # products or factorisations of matrices, or sorting, take most of its time
     written: tuple[int, ...]  # the places of the tensors that it writes into
     runs: tuple[int, ...] = ()
@@ -74,9 +75,10 @@ def generate(
     written = tuple(place for place, node in enumerate(writer.tensors) if node in targets)
     draws = any(n.op == "random" for n in order)
     plain = not writer.shaped and not draws and all(_is_elementwise(n) for n in [*order, *writer.tensors])
+    alone = writer.shaped and not draws and all(_is_of_matrices(n) for n in [*order, *writer.tensors, *(o.node for o in outputs)])
     heavy = any(n.op in HEAVY and n.value != "window" for n in order)
     return CellCode(
-        name, text, tuple(writer.tensors), tuple(writer.slots), writer.shaped, draws, plain, heavy, written, writer.runs,
+        name, text, tuple(writer.tensors), tuple(writer.slots), writer.shaped, draws, plain, alone, heavy, written, writer.runs,
     )  # fmt: skip
 
 
@@ -85,6 +87,11 @@ def _is_elementwise(node: Node) -> bool:
     if node.op in TENSORS:
         return node.type.extent == ELEMENT and not node.type.window
     return OPS[node.op].role != "reduce" and not node.type.window
+
+
+def _is_of_matrices(node: Node) -> bool:
+    """Whether each matrix of a batch has values of its own."""
+    return node.type.extent.level == "array" and node.type.extent.frame == "param" and not node.type.window
 
 
 def is_slot(node: Node, known: Mapping[Node, bool]) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from optlang import ir
-from optlang.backends.again.repeat import Tables, fits
+from optlang.backends.again.repeat import Table, Tables, fits
 from optlang.backends.again.watch import Unseen
 from optlang.backends.base import Cell, Way
 from optlang.backends.device_scalars import DeviceScalars
@@ -19,14 +19,16 @@ from optlang.backends.formats import Packed
 from optlang.backends.torch import batches as torch_batches
 from optlang.backends.torch.code import CellCode, Output, generate
 from optlang.backends.torch.loading import load
-from optlang.backends.torch.tables import Joined
+from optlang.backends.torch.tables import Joined, Stacked
 from optlang.backends.torch.views import alone, flat, put_back, view
 from optlang.host import HostScalars
 from optlang.ir import Node
 from optlang.types import runs
 
 Function = Callable[..., Any]
+Calls = Sequence[tuple[Cell, "Bound"]]
 SMALL = 1 << 13  # elements of a parameter, up to which copying them costs less than a call of a compiled function
+MOST = 1 << 20  # elements that are copied before the first of them is written
 NOT_ASKED = object()
 COMPILE_FROM = 1 << 18  # elements in one step; below, calling single operators is as quick
 
@@ -53,12 +55,8 @@ class Bound:
     s: Tensor
     counter: Tensor | None
     first: int | tuple[int, ...]
+    is_packed: bool = False  # whether a tensor is stored in another form than that of its numbers
     kernel: Any = NOT_ASKED  # what takes it, if not torch
-
-    @property
-    def is_packed(self) -> bool:
-        """Whether a tensor is stored in another form than that of its numbers."""
-        return any(isinstance(x, Packed) for x in self.tensors)
 
     def opened(self) -> list[Tensor]:
         """The tensors as numbers. Where one is packed, others that are written are copies as well: see `close`."""
@@ -108,21 +106,35 @@ class Functions:
         """What computes numbers where the host knows neither `t` nor all hypers."""
         return DeviceScalars(nodes)
 
-    def tables(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool, answering: bool = False) -> Any:
+    def tables(self, cells: Sequence[Cell], calls: Sequence[Bound], compiled: bool, answering: bool = False) -> Tables | None:
         """What makes these calls again, one for each cell: see `repeat`. None where nothing does. `answering`: they return numbers."""
-        if answering:
-            return None
-        together: dict[tuple[Any, ...], list[int]] = {}
-        for place, bound in enumerate(calls):
-            code = bound.code
-            columns = [(place, 0) for place in range(len(code.tensors))]
-            if not joins(bound, compiled) or not fits([(node, 0) for node in code.tensors], columns, [bound]):
-                return None
-            together.setdefault((code, bound.weights.device), []).append(place)
         with suppress(Unseen):
-            found = [(Joined(self, [(cells[i], calls[i]) for i in places], compiled), places) for places in together.values()]
-            return Tables(found)
+            return Tables(self.each_table(list(zip(cells, calls, strict=True)), range(len(calls)), compiled, answering))
         return None
+
+    def each_table(self, calls: Calls, places: Sequence[int], compiled: bool, answering: bool) -> list[tuple[Table, Sequence[int]]]:
+        """Those for some of the calls, each with the places of its own. Raises Unseen."""
+        joined: dict[Any, list[int]] = {}
+        stacked: list[int] = []
+        for place in places:
+            bound = calls[place][1]
+            nodes = bound.code.tensors
+            fitting = fits([(node, 0) for node in nodes], [(i, 0) for i in range(len(nodes))], [bound])
+            if answering or not fitting or bound.is_packed or not is_small(bound, compiled):
+                raise Unseen
+            if bound.code.elementwise:
+                joined.setdefault((bound.code, bound.weights.device), []).append(place)
+            elif self._is_mapped(bound, compiled):
+                stacked.append(place)
+            else:
+                raise Unseen
+        if sum(calls[place][1].weights.numel() for place in stacked) > MOST:
+            raise Unseen
+        found: list[tuple[Table, Sequence[int]]] = [(Joined(self, [calls[i] for i in some], compiled), some) for some in joined.values()]
+        batches = torch_batches.batches([calls[place][1] for place in stacked], lambda bound: True)
+        for some in [[stacked[i] for i in batch] for batch in batches]:
+            found.append((Stacked(self, [calls[i] for i in some]), some))
+        return found
 
     def way(self, bound: Bound, compiled: bool) -> Way:
         """How a parameter is stepped by such a call."""
@@ -163,10 +175,10 @@ class Functions:
 
     def _is_mapped(self, bound: Bound, compiled: bool) -> bool:
         """Whether a call may go through with others of its shape."""
-        return bound.code.multiplies or (bound.code.shaped and not compiled)
+        return bound.code.multiplies or not compiled
 
     def _run_mapped(self, some: Sequence[Bound]) -> list[Sequence[Any]]:
-        return torch_batches.run(self._uncompiled(some[0].code), some)
+        return torch_batches.run(self.uncompiled(some[0].code), some)
 
     def _run_together(self, some: list[Bound], compiled: bool) -> None:
         code = some[0].code
@@ -189,7 +201,7 @@ class Functions:
     def call(self, code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: Any, compiled: bool) -> Any:
         """Runs a function, compiled for the kind of its tensors where that is wanted."""
         if not compiled or code.multiplies:
-            return self._uncompiled(code)(*tensors, s, counter, first)
+            return self.uncompiled(code)(*tensors, s, counter, first)
         # torch 2.13 loses what is written into a single number of 64 bits that another result reads, but not into a row of one
         tensors = [x.view(1) if x.ndim == 0 and place in code.written else x for place, x in enumerate(tensors)]
         tensors, s, counter = [alone(x) for x in tensors], alone(s), None if counter is None else alone(counter)
@@ -201,7 +213,7 @@ class Functions:
             return result
         return self._compiled[key](*tensors, s, counter, first)
 
-    def _uncompiled(self, code: CellCode) -> Function:
+    def uncompiled(self, code: CellCode) -> Function:
         if code not in self._plain:
             self._plain[code] = load(code, frees=True)
         return self._plain[code]
@@ -209,7 +221,12 @@ class Functions:
 
 def joins(bound: Bound, compiled: bool) -> bool:
     """Whether a parameter goes through its function together with others, end to end."""
-    return bound.code.elementwise and not bound.is_packed and (not compiled or bound.weights.numel() <= SMALL)
+    return bound.code.elementwise and not bound.is_packed and is_small(bound, compiled)
+
+
+def is_small(bound: Bound, compiled: bool) -> bool:
+    """Whether copies of a parameter take little time and memory."""
+    return not compiled or bound.weights.numel() <= SMALL
 
 
 def is_common(bound: Bound) -> bool:

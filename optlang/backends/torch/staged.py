@@ -22,7 +22,7 @@ from optlang.backends.again.singles import Reduction, Singles
 from optlang.backends.again.watch import Unseen, Watches, grip
 from optlang.backends.arrays import read
 from optlang.backends.base import Loss, Repeat, Write
-from optlang.backends.torch.barriers import question, values_inside
+from optlang.backends.torch.barriers import count_of, inside_of, question
 from optlang.backends.torch.work import Pass
 from optlang.ir import Node
 from optlang.philox import MASK
@@ -176,7 +176,7 @@ def staged(executable: TorchExecutable, now: Pass, tables: Tables, levels: Seque
     last = Numbers([*tables.shared, *(program.updates[name] for name in names), *reports.values()])
     row = Row([*numbers, last])
     stages = [
-        Stage(mine, again, _reduction(row, level, [values_inside(b.args[0], run.model, now)[1] for b in level]))
+        Stage(mine, again, _reduction(row, level, [count_of(inside_of(run.model, now), b.args[0], now) for b in level]))
         for mine, again, level in zip(numbers, asked, levels, strict=True)
     ]
     read = {state.name: row.place(state.node) for state in program.states if state.name in run.model.states}

@@ -1,19 +1,23 @@
-"""Small parameters that an elementwise function steps end to end, again: see `repeat`."""
+"""Small parameters that a function of torch steps together, again: see `repeat`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from optlang.backends.again.calls import Work, function
 from optlang.backends.again.repeat import GRADIENT, WEIGHTS, Table, key_of
 from optlang.backends.again.rows import Counts, Hypers, Known
+from optlang.backends.again.watch import Unseen
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import sent
-from optlang.backends.torch.views import flat
+from optlang.backends.torch import batches
+from optlang.backends.torch.views import flat, view
 
 if TYPE_CHECKING:
     from optlang.backends.torch.functions import Bound, Functions
@@ -56,3 +60,41 @@ class Joined(Table):
                 torch._foreach_copy_(targets, values)
 
         return write
+
+
+class Stacked(Table):
+    """Parameters of one shape in the memory of the host, which are put side by side for each step. Raises Unseen."""
+
+    def __init__(self, functions: Functions, calls: Sequence[tuple[Cell, Bound]]) -> None:
+        first = calls[0][1]
+        code = self.code = first.code
+        if first.weights.device.type != "cpu":
+            raise Unseen
+        keys = [key_of(first, place, 0) for place in range(len(code.tensors))]
+        super().__init__(keys, functions.scalars(code), calls)
+        self.function, self.first = functions.uncompiled(code), first.first
+        tensors = [x for x in first.tensors if isinstance(x, Tensor)]  # all: what is packed is not stepped so
+        seen = [view(x, node.type, code.shaped) for x, node in zip(tensors, code.tensors, strict=True)]
+        self.kinds = [((len(calls), *x.shape), x.dtype) for x in seen]
+        self.places = np.zeros(len(keys), dtype=np.uint64)  # where they are put
+        sizes = np.array([x.nbytes for x in tensors], dtype=np.int64)
+        written = np.array([place in code.written for place in range(len(keys))], dtype=np.bool_)
+        given = len(calls), len(keys), self.pointers, sizes, self.places
+        self._gather, self._scatter = Work(function("gathered"), *given), Work(function("scattered"), *given, written)
+
+    @torch.no_grad()
+    def ready(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], None]:
+        """All is computed, and what this returns writes it; that asks for no memory."""
+        rows, places = self.rows(hypers, counts, known)
+        together = [torch.empty(shape, dtype=dtype, device="cpu") for shape, dtype in self.kinds]
+        self.places[:] = [x.data_ptr() for x in together]
+        self._gather()
+        s = torch.from_numpy(rows[places] if (rows != rows[0]).any() else rows[0].copy())
+        counters = torch.from_numpy(np.pad(self.counters(counts, seed), ((0, 0), (0, 1)))) if self.draws else None
+        batches.mapped(self.code, self.function, together, s, counters, self.first)
+        return partial(self._write, together)
+
+    def _write(self, together: Sequence[Tensor]) -> None:
+        """Puts back what is in there, which must live until then."""
+        self._scatter()
+        self.versions.grow()
