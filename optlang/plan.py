@@ -43,7 +43,7 @@ class Barrier(NamedTuple):
         return ir.make(PARTIAL[self.op], (arg,), TENSOR) if arg.type.extent.level == "array" else arg
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan:
     """A program cut at its barriers. `conditions` decide its blocks before the step."""
 

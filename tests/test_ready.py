@@ -29,9 +29,16 @@ seldom = {
     "lark", "optlang.front.parser", "optlang.lower", "optlang.simplify", "optlang.printing.rule_text",
     "optlang.runtime.steps.differentiable", "optlang.runtime.checkpoints.foreign", "optlang.runtime.steps.operators",
     "optlang.backends.torch.compiling", "optlang.backends.torch.staged",
-    "optlang.backends.torch.decided",
+    "optlang.backends.torch.decided", "optlang.analysis.still", "optlang.runtime.evaluating",
 }
 assert not seldom & set(sys.modules), seldom & set(sys.modules)
+"""
+MAKES = """
+import sys
+from optlang import Rule
+from optlang.simplify import simplify
+simplify(Rule("prodigy").program, "fast")
+print(*{name.split(".")[1] for name in sys.modules if name.startswith("optlang.")})
 """
 
 
@@ -146,3 +153,8 @@ def test_a_new_process_neither_reads_nor_simplifies(cache: Path) -> None:
     w.grad = torch.ones(5)
     rules._compiled.__wrapped__(source.text, source.name, None, "auto", "safe")([w]).step()
     subprocess.run([sys.executable, "-c", SCRIPT], check=True, cwd=Path(__file__).parent.parent, timeout=300)
+
+
+def test_programs_are_kept_by_all_files_that_make_them() -> None:
+    makers = subprocess.run([sys.executable, "-c", MAKES], capture_output=True, text=True, check=True).stdout.split()
+    assert "lower" in makers and not set(makers) & set(ready.LEFT_OUT)

@@ -15,7 +15,7 @@ Decoding uses the stored scale; what a step computes with is what is stored, so 
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -185,7 +185,7 @@ def rounded(x: Tensor, counter: Tensor | None, place: int) -> Tensor:
 # ------------------------------------------------------------------------------------------------------ what is where
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Packed:
     """A stored tensor, where a step expects one of numbers. `shape`: of what it stands for."""
 
@@ -214,14 +214,13 @@ class Packed:
 REST = "w.rest"  # beside a compensated weight
 
 
-@dataclass(frozen=True)
-class Storage:
+class Storage(NamedTuple):
     """How an optimizer stores its states, by name, and its weights of 16 bits; what is not named is float32, rounded to nearest.
 
     `products`: what factors of products of matrices are rounded to.
     """
 
-    states: Mapping[str, Format] = field(default_factory=dict)
+    states: Mapping[str, Format] = {}
     weights: Format | None = None
     products: str = "fp32"
 

@@ -22,7 +22,7 @@ Value = Any  # float64 or bool array or scalar of NumPy, or `host.Missing`
 Shape = tuple[int, ...]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Place:
     """One parameter, one group or the model in one step, and the values computed there so far.
 

@@ -8,7 +8,6 @@ from typing import Any, Literal, NamedTuple
 
 from optlang import ir
 from optlang.analysis.live import without_dead
-from optlang.analysis.still import moved
 from optlang.backends import WHAT, backend
 from optlang.backends.base import Executable, Math
 from optlang.backends.cache.ready import simplified
@@ -109,6 +108,8 @@ class Case:
         decided = {h.name: hypers[h.name] for h in self.program.hypers if h.kind != "real" or hypers[h.name] == 0}
         key = tuple(decided.items())
         if key not in self._moved:
+            from optlang.analysis.still import moved  # noqa: PLC0415 - of sparse gradients alone
+
             self._moved[key] = moved(self.shaped(hypers), decided)
         return self._moved[key]
 

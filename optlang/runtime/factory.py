@@ -13,7 +13,6 @@ from optlang import ir
 from optlang.backends.base import Math
 from optlang.ops import ASKING, CALLS
 from optlang.runtime.cases import Case, Relower, Way, cases_of
-from optlang.runtime.evaluating import Evaluating
 from optlang.runtime.groups.options import ABOUT, OPTIONS
 from optlang.runtime.optimizer import RuleOptimizer
 from optlang.runtime.precision import Asked
@@ -33,7 +32,7 @@ def make_optimizer(
             raise ValueError(f"{program.name}: a hyper cannot be called `{taken[0]}`, which is an option of every optimizer; rename it")
     cases = cases_of(what, relower, Way(backend, math, state, weights, products))
     evaluates = any(case.program.evaluation is not None for case in cases)
-    base = Evaluating if evaluates else RuleOptimizer
+    base = _evaluating() if evaluates else RuleOptimizer
     members: dict[str, Any] = {
         "__doc__": _documentation(what, cases),
         "__module__": "optlang",
@@ -45,6 +44,12 @@ def make_optimizer(
         "reads_inputs": frozenset(i.name for case in cases for i in case.program.inputs),
     }
     return cast(type[torch.optim.Optimizer], RuleClass(what.name, (base,), members))
+
+
+def _evaluating() -> type[RuleOptimizer]:
+    from optlang.runtime.evaluating import Evaluating  # noqa: PLC0415 - few rules have other weights to evaluate with
+
+    return Evaluating
 
 
 class RuleClass(type):

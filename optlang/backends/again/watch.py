@@ -251,7 +251,13 @@ def _address(function: Any) -> int | None:
 def address_in_torch(name: str) -> int | None:
     """The address of a function in one of torch's libraries, which are loaded."""
     library, _, symbol = name.partition(".")
-    return _address(ctypes.CDLL(str(next((Path(torch.__file__).parent / "lib").glob(f"{library}.*"), library)))[symbol])
+    return _address(_library_of_torch(library)[symbol])
+
+
+@cache
+def _library_of_torch(name: str) -> ctypes.CDLL:
+    """Its file is looked for once: the folder is a long one."""
+    return ctypes.CDLL(str(next((Path(torch.__file__).parent / "lib").glob(f"{name}.*"), name)))
 
 
 def _place_of_tensors() -> int:

@@ -21,7 +21,7 @@ from optlang.ir.written import from_json, to_json
 from optlang.resources import PACKAGE, folder
 
 MOST, EVERY = 2000, 100  # files of a kind that are kept, and after how many new ones that is looked at
-ABOVE = ("search", "race", "bench")  # folders of the package that only take programs
+LEFT_OUT = ("backends", "bench", "compare", "race", "runtime", "search", "__pycache__")  # folders that only take programs
 _STORED = count()
 UNREADABLE = (ValueError, TypeError, KeyError, IndexError)
 
@@ -87,7 +87,7 @@ def _ours() -> str:
 def _files(place: str) -> Iterator[os.DirEntry[str]]:
     for entry in os.scandir(place):
         if entry.is_dir():
-            if entry.name in ABOVE:
+            if entry.name in LEFT_OUT:
                 continue
             yield from _files(entry.path)
         elif entry.name.endswith((".py", ".lark")):

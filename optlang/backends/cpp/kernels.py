@@ -27,7 +27,7 @@ from optlang.backends.torch.functions import Bound
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16", torch.float16: "_Float16", torch.bool: "bool"}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Loaded:
     """A kernel ready to be called. `places`: where the tensor of each column lies among those of the torch function, and which
     part of it the column is; behind those of the function lie those of what is `handed` out."""

@@ -37,7 +37,7 @@ class Output(NamedTuple):
     target: Node | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class CellCode:
     """`def NAME(tensors…, s, counter, first)`: `s` holds the values of `slots`, `counter` is (t, seed, stream) of draws,
     `first` the parameter's first dimension; with that a tuple of how many there are where there are `runs`, of such lengths."""

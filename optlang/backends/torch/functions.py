@@ -45,7 +45,7 @@ class Slots(NamedTuple):
     order: tuple[int, ...]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, repr=False)
 class Bound:
     """A function with what one parameter gives it."""
 

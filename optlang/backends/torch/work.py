@@ -21,7 +21,7 @@ from optlang.ir import Node
 from optlang.plan import Truth
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Work:
     """One parameter in one step."""
 
@@ -31,7 +31,7 @@ class Work:
     marks: dict[Node, Tensor] = field(default_factory=dict)  # gradients and products that the model was asked for
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Pass:
     """One step, with what its parameters share."""
 
