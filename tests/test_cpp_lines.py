@@ -15,6 +15,7 @@ import optlang
 from optlang import ir
 from optlang.backends.cpp import BACKEND, source
 from optlang.backends.cpp.layout import CHUNK, LEAST_ROWS, WAVE, Room, layout
+from optlang.backends.cpp.lines import LONG
 from optlang.bench.models import MODELS
 
 EVERYTHING = """rule Everything { hyper lr = 0.01 in (0, inf)
@@ -82,6 +83,14 @@ def test_rules_of_the_library(name: str) -> None:
     rule = optlang.Rule(name).program
     assert isinstance(rule, ir.Program)
     stepped(rule, tensors(shapes_for(rule, [*SMALL, *LARGE, (7,)])), 2)
+
+
+def test_long_loops_are_compiled_for_rows_of_all_lengths_at_once() -> None:
+    long = " + ".join(f"exp({k / 100}*g/r')" for k in range(LONG // 3))
+    rule = program(f"rule Long {{ state r per row = 1 r' = 0.5*r + norm(g per row) w' = w - 1e-4*({long}) }}")
+    both = stepped(rule, tensors([*SMALL, (700, 12), (300, 40)]))
+    texts = [loaded.kernel.text for loaded in both.ours._functions._kernels.values()]
+    assert [text.count("x.cols < SHORT") for text in texts] == [1]  # of what is added
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)

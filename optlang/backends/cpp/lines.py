@@ -109,7 +109,8 @@ class LinedWriter(Writer):
         def along_row(low: str, high: str) -> list[str]:
             loop = [f"  for (i64 c = {low}; c < {high}; c++) {{", place, *element, "  }"]
             short, long = ([f"  #pragma omp simd{lanes}{adding}", *loop] for lanes in (" simdlen(4)", ""))
-            return ["  if (x.cols < SHORT) {", *short, "  } else {", *long, "  }"]
+            once = not adding and len(element) > LONG  # what is added, is added in the lanes of its loop
+            return long if once else ["  if (x.cols < SHORT) {", *short, "  } else {", *long, "  }"]
 
         row += self.behind_draws(body, ("0", "x.cols"), along_row, "at_row * x.cols + ")
         row += self._left(sums, "row", "at_row")
@@ -225,6 +226,7 @@ class LinedWriter(Writer):
 
 
 LINE = re.compile(r"\bl(\d+)\b")
+LONG = 200  # expressions of an element: more of them take longer to compile twice than short rows gain by it
 
 ENTRY = """
 static void whole(const All& all, i64 n, double* results) {
