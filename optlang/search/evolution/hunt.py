@@ -5,13 +5,13 @@ A hunt is taken up from its store as it was left there, so starting and going on
 
 from __future__ import annotations
 
-import hashlib
-import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from optlang.search.evolution.kept_jobs import KeptJobs
 from optlang.search.evolution.population import Branch, Evolution, Member, RandomSearch
 from optlang.search.evolution.settings import Plan, Settings, SettingsError
 from optlang.search.evolution.strand import Birth, Known, Round, Strand, rates
@@ -20,7 +20,7 @@ from optlang.search.programs.mutation import Mutator, RandomPrograms
 from optlang.search.screening.sieve import Screen
 from optlang.search.store.database import Store
 from optlang.search.store.found import hall_of_fame
-from optlang.search.training.assess import Assessment, Curve, Job
+from optlang.search.training.assess import Curve
 from optlang.search.training.funnel import Promoted, judge, seeds_of
 from optlang.search.training.levels import Level, Point, onset, validated
 from optlang.search.workers.executor import LONG, Executor, JobFailed
@@ -54,7 +54,7 @@ class Hunt:
         self.settings = settings or Settings.from_json(store.meta("settings"))
         self.settings.check()
         self._tell: Callable[[str], None] | None = None
-        self._finished: list[str] = []  # jobs of the round under way
+        self._jobs = KeptJobs(store, executor, self.search_level)
         self._failed = 0  # rounds in a row
         self.before = store.meta("seconds") if store.has_meta("seconds") else 0.0
         self.baselines: dict[str, Any] = store.meta("baselines") if store.has_meta("baselines") else {}
@@ -166,9 +166,9 @@ class Hunt:
         """Rounds of all branches in turn, those that have used least of their budget first."""
         while not self.ending and (name := self._next()) is not None:
             strand = self.strands[name]
-            done = strand.round(self._submit, self._collect)
-            self.store.save_round(done, strand.state(), self.search_level, self.search_seeds, self._finished)
-            self._finished = []
+            done = strand.round(self._jobs.submit, self._jobs.collect)
+            self.store.save_round(done, strand.state(), self.search_level, self.search_seeds, self._jobs.finished)
+            self._jobs.finished = []
             self.store.save_meta("seconds", self.seconds)
             self._watch(done)
             yield self._progress(done)
@@ -266,45 +266,12 @@ class Hunt:
     def _judged(self, programs: Mapping[int, Genome], level: Level, seeds: Sequence[int]) -> list[Promoted]:
         # a program of a later level takes minutes: each is a job of its own, so that all workers have some
         per_job = self.settings.pace.per_job if level == self.search_level else 1
-        return judge(programs, self.settings.space.form, level, seeds, self.baselines, self._all, per_job)
-
-    def _all(self, jobs: Sequence[Job]) -> list[Sequence[Assessment]]:
-        tickets, programs = [self._submit(job) for job in jobs], sum(len(job.genomes) for job in jobs)
-        found: dict[int, Sequence[Assessment]] = {}
-        for place in self._as_they_come(tickets):
-            found[place] = self._collect(tickets[place])
-            self._say(f"{jobs[place].level.name}: {sum(map(len, found.values()))} of {programs} programs trained")
-        return [found[place] for place in range(len(jobs))]
-
-    def _as_they_come(self, tickets: Sequence[tuple[str, Job, int | None]]) -> Iterator[int]:
-        """The places of jobs in the order in which they are finished: none waits for a slower one to be kept."""
-        numbers = [number for _, _, number in tickets]
-        yield from (place for place, number in enumerate(numbers) if number is None)
-        going = {number: place for place, number in enumerate(numbers) if number is not None}
-        while going:
-            yield going.pop(self.executor.first(going))
+        run = partial(self._jobs.all, say=self._say)
+        return judge(programs, self.settings.space.form, level, seeds, self.baselines, run, per_job)
 
     def _say(self, text: str) -> None:
         if self._tell is not None:
             self._tell(text)
-
-    def _submit(self, job: Job) -> tuple[str, Job, int | None]:
-        """A job on its way. One that was finished before the search was cut off is not done again."""
-        digest = hashlib.sha256(pickle.dumps((job.genomes, job.form, job.level, job.seeds, job.hurdles, job.starts, job.trial))).hexdigest()
-        timeout = None if job.level == self.search_level else LONG
-        return digest, job, None if self.store.job(digest) is not None else self.executor.submit(job, timeout)
-
-    def _collect(self, ticket: tuple[str, Job, int | None]) -> Sequence[Assessment]:
-        digest, job, number = ticket
-        self._finished.append(digest)
-        if number is None:
-            return [Assessment(**one) for one in self.store.job(digest)]
-        try:
-            found: Sequence[Assessment] = self.executor.collect(number)
-        except JobFailed as problem:
-            found = [Assessment(job.level.worst, status=f"failed: {problem}") for _ in job.genomes]
-        self.store.save_job(digest, [asdict(one) for one in found])
-        return found
 
 
 def _digest(name: str) -> str:
