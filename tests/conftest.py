@@ -35,3 +35,12 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def undefined() -> Iterator[None]:
+    """What mathematics leaves undefined is NaN or infinite, and NumPy does not warn of it."""
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        yield
