@@ -1,7 +1,7 @@
 """One step of a rule for many copies of a model at once, each with its own hypers: the evaluator of the search.
 
 Every value lies in a tensor whose first dimension counts the runs: per element in one row for the whole model, [runs, numel]
-(see `batched_layout`), per parameter [runs, parameters], per model [runs, 1], rows, columns and matrices [runs, k, …] for the
+(see `layout`), per parameter [runs, parameters], per model [runs, 1], rows, columns and matrices [runs, k, …] for the
 k parameters of one shape. A rule is walked once, when it is bound to tensors; what remains is a list of torch calls that
 write into tensors made beforehand, so a step costs little beside its arithmetic.
 """
