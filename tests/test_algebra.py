@@ -142,11 +142,11 @@ def test_a_hundred_doublings_are_refused() -> None:
 
 def test_deadline_ends_and_leaves_nothing_behind() -> None:
     before = sys.getprofile()
-    start = time.monotonic()
+    start = time.thread_time()
     with pytest.raises(TooHard), deadline(0.2):
         while True:
             len(str(0))
-    assert time.monotonic() - start < 2 and sys.getprofile() is before
+    assert time.thread_time() - start < 2 and sys.getprofile() is before
 
 
 def test_a_deadline_does_not_pass_in_what_the_garbage_collector_calls() -> None:
@@ -154,8 +154,8 @@ def test_a_deadline_does_not_pass_in_what_the_garbage_collector_calls() -> None:
     seen = []
 
     def slow(phase: str, _info: dict[str, int]) -> None:
-        end = time.monotonic() + 0.3
-        while time.monotonic() < end:
+        end = time.thread_time() + 0.3
+        while time.thread_time() < end:
             len(str(0))
         seen.append(phase)
 
@@ -198,9 +198,9 @@ def test_a_deadline_does_not_pass_in_what_a_weak_reference_calls() -> None:
 
 def test_a_hard_expression_ends_in_time() -> None:
     text = "*".join(f"(w + {i}.5*g + p^{i % 4 + 2})" for i in range(5))
-    start = time.monotonic()
+    start = time.thread_time()
     proposals(node(f"{text}/({text} + q)"), [ir.W, ir.G, node("p"), node("q")], {}, seconds=0.5)
-    assert time.monotonic() - start < 5
+    assert time.thread_time() - start < 5
 
 
 def test_proposals_are_equal_and_found() -> None:

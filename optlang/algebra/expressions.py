@@ -9,14 +9,23 @@ from typing import Any
 from optlang import ir
 from optlang.algebra.back import Back
 from optlang.algebra.limits import check_size
+from optlang.algebra.products import Products
+from optlang.algebra.reductions import Reductions
 from optlang.ir import Hyper, Node, on_host, walk
 from optlang.ops import OPS
+from optlang.types import Extent
 
 Expr = Any  # a SymPy expression
 
 MOST_CANCELLED = 6
-OPAQUE = frozenset(["maximum", "minimum", "mod", "sum", "mean"])  # SymPy has these, but with other or slower habits
+OPAQUE = frozenset(["maximum", "minimum", "mod"])  # SymPy has these, but with other or slower habits
 MIRRORED: Mapping[str, str] = {"gt": "lt", "ge": "le"}
+REDUCED = frozenset(["sum", "mean", "count", "amax", "amin"])
+EXACT: Mapping[str, Callable[[Any, Expr], Expr]] = {  # what SymPy lacks, or has for complex numbers, by what it has
+    "exp2": lambda sympy, x: 2**x, "expm1": lambda sympy, x: sympy.exp(x) - 1, "log1p": lambda sympy, x: sympy.log(1 + x),
+    "tanh": lambda sympy, x: 1 - 2 / (sympy.exp(2 * x) + 1), "cbrt": lambda sympy, x: sympy.sign(x) * sympy.cbrt(sympy.Abs(x)),
+    "log2": lambda sympy, x: sympy.log(x) / sympy.log(2), "log10": lambda sympy, x: sympy.log(x) / sympy.log(10),
+}  # fmt: skip
 
 
 class Algebra:
@@ -39,6 +48,8 @@ class Algebra:
         self.host: dict[Node, bool] = {}
         self.found: dict[Node, Expr] = {}
         self._back = Back(sympy, self.nodes, self.known)
+        self.extents: dict[Expr, Extent] = {}  # of applications of functions: one value per what
+        self._reductions, self._products = Reductions(self), Products(self)
 
     def expression(self, root: Node) -> Expr:
         """A node as a SymPy expression; operands of functions are in canonical form."""
@@ -81,11 +92,18 @@ class Algebra:
         """A SymPy expression as a node; None where it holds what has no operator."""
         return self._back.node(expr)
 
+    def made_of(self, expr: Expr, allowed: Callable[[Extent], bool]) -> bool:
+        """Whether all symbols, and values that are not looked into, have one value per what is allowed."""
+        if expr in self.extents or expr in self.nodes:
+            return allowed(self.extents[expr] if expr in self.extents else self.nodes[expr].type.extent)
+        applied = isinstance(expr, self.sympy.core.function.AppliedUndef)
+        return bool(expr.is_Number or (expr.args and not applied and all(self.made_of(arg, allowed) for arg in expr.args)))
+
     # ---------------------------------------------------------------------------------------------------- node by node
 
     def _symbol(self, node: Node) -> Expr:
         if node.op == "const" and not isinstance(node.value, bool):
-            return self._number(node.value)
+            return self.number(node.value)
         if node not in self.symbols:
             symbol = self.sympy.Symbol(f"x{len(self.symbols)}", **self._assumed(node))
             self.symbols[node], self.nodes[symbol] = symbol, node
@@ -97,13 +115,14 @@ class Algebra:
         if node.type.kind == "bool":
             return {}
         if node.op == "t" or node.op == "fact":
-            return {"integer": True, "positive": True}
+            return {"integer": True, "nonnegative" if node.value == "rank" else "positive": True}
         bounds = self.hypers[node.value].bounds if node.op == "hyper" and node.value in self.hypers else None
         if node in self.nonnegative or (bounds is not None and bounds.low >= 0):
             return {"nonnegative": True}
         return {"real": True}
 
-    def _number(self, value: float) -> Expr:
+    def number(self, value: float) -> Expr:
+        """A literal, as the fraction that it was written as; infinities and NaN are symbols of which nothing is known."""
         if value != value:
             return self.sympy.Symbol("nan")
         if abs(value) == float("inf"):
@@ -121,9 +140,15 @@ class Algebra:
         }  # fmt: skip
         if node.op in arithmetic:
             return arithmetic[node.op]()
+        if node.op == "sqrt":
+            return self._root(node.args[0])
         args = [self._plain(a) for a in node.args]
-        if node.op in ("sum", "mean") and node.value != "window":
-            return self._linear(node, args[0])
+        if node.op in EXACT:
+            return EXACT[node.op](self.sympy, args[0])
+        if node.op in REDUCED and (found := self._reductions.expression(node, args[0])) is not None:
+            return found
+        if node.op in ("matmul", "transpose") and (found := self._products.expression(node, args)) is not None:
+            return found
         name = OPS[node.op].sympy
         if name and node.op not in OPAQUE and hasattr(self.sympy, name):
             return getattr(self.sympy, name)(*args)
@@ -142,6 +167,10 @@ class Algebra:
         base, exponent = node.args
         if exponent.op == "t" and self._below_one(base):
             return 1 - self._correction(base)
+        if exponent.op == "add" and ir.T in exponent.args and self._below_one(base):  # the exponents of schedules
+            [more] = [arg for arg in exponent.args if arg is not ir.T] or [ir.T]
+            if more.op == "const" and more.type.kind == "int" and more.value > 0:
+                return args[0] ** more.value * (1 - self._correction(base))
         if args[1].is_Integer:
             return args[0] ** args[1] if args[0] != 0 or args[1] > 0 else self.sympy.Function("power")(*args)
         return self.canonical(args[0]) ** args[1]
@@ -159,18 +188,14 @@ class Algebra:
             self.known.add(symbol)
         return self.symbols[whole]
 
-    def _linear(self, node: Node, arg: Expr) -> Expr:
-        """Sums and means term by term, without the factors that are the same for every element.
-
-        Over several parameters these are literals only: each parameter has its own `t` and facts.
-        """
-        known = self.known if node.value.level not in ("model", "group") else set()
-        function = self.sympy.Function(f"{node.op}_{node.value}_{node.args[0].type.extent}")
-        total = self.sympy.Integer(0)
-        for term in self.sympy.Add.make_args(self.sympy.expand(arg)):
-            outer, inner = term.as_independent(*(term.free_symbols - known), as_Add=False)
-            total += outer * function(inner) if inner != 1 else function(term)
-        return total
+    def _root(self, node: Node) -> Expr:
+        """A root of a product is taken apart where no factor is below zero."""
+        if node.op in ("mul", "div") and all(arg in self.nonnegative for arg in node.args):
+            first, second = map(self._root, node.args)
+            return first * second if node.op == "mul" else self._quotient(first, second)
+        if node.op == "pow" and node.args[1].op == "const" and node.args[1].value == 2:
+            return self.sympy.Abs(self._plain(node.args[0]))
+        return self.sympy.sqrt(self._plain(node))
 
     def _opaque(self, node: Node, args: list[Expr], place: str = "") -> Expr:
         """A function of its own. `place`: where it reads what is known before the step, if not at the parameter."""
@@ -181,4 +206,6 @@ class Algebra:
             args = sorted(args, key=self.sympy.default_sort_key)
         from_ = [str(a.type.extent) for a in node.args if OPS[op].role == "reduce"]
         words = ["where" if op == "branch" else op, place, str(node.value), *from_]
-        return self.sympy.Function("_".join(words))(*args)
+        found = self.sympy.Function("_".join(words))(*args)
+        self.extents[found] = node.type.extent
+        return found

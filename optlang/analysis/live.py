@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import reduce
 
@@ -43,15 +44,16 @@ def keeping_all(program: Program) -> Program:
     return replace(program, evaluation=reduce(add, small, W))
 
 
-def nonnegative(program: Program) -> frozenset[Node]:
-    """The nodes that are never below zero whatever the gradients are: squares, roots, and states made of such only.
+def nonnegative(program: Program, more: Iterable[Node] = ()) -> frozenset[Node]:
+    """The nodes that are never below zero whatever the gradients are: squares, roots, and states made of such only. `more`: other
+    expressions of its states, which are looked at, too.
 
     All real states are taken to be so, and those whose first or next value is not are taken out until none is left.
     """
     ranges = {h.name: h.bounds.low if h.bounds is not None else float("-inf") for h in program.hypers}
     below_one = frozenset(h.name for h in program.hypers if h.bounds is not None and h.bounds.high <= 1 and ranges[h.name] >= 0)
     candidates = {s.name for s in program.states if s.type.kind != "bool"}
-    order = walk(program.all_roots())
+    order = walk([*program.all_roots(), *more])
     while True:
         known = _signs(order, ranges, below_one, candidates)
         wrong = {
