@@ -55,6 +55,7 @@ SIGNS: dict[str, Sign] = {
     "∨": _operator("∨", "or"),
     "¬": _operator("¬", "not"),
     "√": Sign("S08", "", "`√` is not an operator of this language", "write `sqrt(x)`"),
+    "∑": Sign("S08", "", "`∑` is not an operator of this language", "write `sum(x)`, or `sum(x per row)`"),
     "∞": Sign("S08", "inf", "`∞` is not a number of this language", "write `inf`"),
     "+=": _update("+="),
     "-=": _update("-="),
@@ -137,7 +138,7 @@ STATEMENTS: dict[str, tuple[str, str]] = {
     "bool": ("", "a setting is `hyper bool nesterov = false`"),
     "param": ("hyper", "a setting is `hyper lr = 1e-3`"),
     "parameter": ("hyper", "a setting is `hyper lr = 1e-3`; the parameter itself is `w`"),
-    "setting": ("hyper", "a setting is `hyper lr = 1e-3`"),
+    **dict.fromkeys(["setting", "hyperparameter", "hyperparam"], ("hyper", "a setting is `hyper lr = 1e-3`")),
     "buffer": ("state", "memory kept between steps is `state m = 0`"),
     "memory": ("state", "memory kept between steps is `state m = 0`"),
     "function": ("def", "a function is `def f(x) = expr`"),
@@ -157,7 +158,8 @@ GIVEN: dict[str, str] = {
     **dict.fromkeys(["grad", "gradient", "grads", "dw", "d_p"], "the gradient is `g`; at another point it is `grad(x)`"),
     **dict.fromkeys(WEIGHTS, "the parameter is called `w`"),
     **dict.fromkeys(["step", "steps", "iter", "iteration"], "the number of the step is `t`"),
-    "π": "it is written `pi`",
+    "π": "it is written `pi`", "T": "a transposed matrix is written `x.T`, the number of the step `t`",
+    **dict.fromkeys(["infinity", "Infinity", "oo", "Inf"], "infinity is written `inf`"),
     **dict.fromkeys(["True", "False"], "truth values are `true` and `false`"),
 }  # fmt: skip
 TERNARY = frozenset(["if", "for", "lambda", "is"])

@@ -63,7 +63,7 @@ def _bars(found: Scan, match: re.Match[str]) -> bool:
 def report_sign(found: Scan, match: re.Match[str]) -> None:
     sign = SIGNS[match.group()]
     update = sign.help.startswith(UPDATE)
-    fix = None if update or match.group() in "%√" else _apart(found.source.text, match.span(), sign.meant)
+    fix = None if update or match.group() in "%√∑" else _apart(found.source.text, match.span(), sign.meant)
     help_ = sign.help
     if update and found.lexemes and found.lexemes[-1].type == "NAME":
         name = found.lexemes[-1].text

@@ -145,6 +145,7 @@ def fits(frame: Frame, value: ir.Node, wanted: Type, name: str, key: tuple[str, 
     span = span or (equation.span if equation is not None else frame.places[name])
     if (value.type.kind == "bool") != (wanted.kind == "bool") or value.type.window != wanted.window:
         help_ = "a window becomes one value by a reduction, as in `mean(h)`" if value.type.window and not wanted.window else ""
+        help_ = f"the new value enters the window: `push({name}, …)`" if wanted.window and not value.type.window else help_
         frame.report("T01", f"`{given}` is {value.type}, but `{name}` is {wanted}", span, "", help_)
         return False
     if not broadcasts_to(value.type.extent, wanted.extent):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 from optlang import ops
@@ -60,13 +61,20 @@ def _advice(frame: Frame, name: str) -> str:
     if name in ops.BUILTINS or found is not None:
         return f"`{name}` is a function: call it, as in `{name}(x)`"
     known = _known_names(frame)
-    if near := _of_a_step(frame, name) or _product(name, known) or did_you_mean(name, known):
+    if near := _spelled(name, known) or _of_a_step(frame, name) or _product(name, known) or did_you_mean(name, known):
         return f"did you mean `{near}`?"
     if name in SAID_HERE:
         return f"write `{SAID_HERE[name]}`"
     if frame.is_def:
         return f"a function sees its parameters, `w`, `g` and `t`: give it `{name}` as one more parameter"
     return "define it, or declare it with `hyper`, `state` or `input`"
+
+
+def _spelled(name: str, known: list[str]) -> str:
+    """What papers call `β1`, where `beta1` is known."""
+    letters = [unicodedata.name(char, "").partition("GREEK SMALL LETTER ")[2].lower().replace("lamda", "lambda") or char for char in name]
+    spelled = "".join(letters)
+    return spelled if spelled != name and spelled in known else ""
 
 
 def _of_a_step(frame: Frame, name: str) -> str:

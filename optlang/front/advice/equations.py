@@ -7,6 +7,8 @@ from optlang.front.advice.trouble import ENDS_VALUE, OPERATORS, VALUES, Advice, 
 from optlang.front.foreign import WEIGHTS
 from optlang.front.scan import Lexeme
 
+OVER = frozenset(["over", "along", "across", "axis", "dim"])  # before what others reduce
+
 
 def equal_signs(x: Trouble) -> Advice | None:
     """`=` for `==` and the other way round, two of them, or none behind which something stands."""
@@ -62,6 +64,8 @@ def index(x: Trouble) -> Advice | None:
         help_ = _old_or_new(x.before.text, inside)
     elif x.before.text == "betas":
         help_ = "declare `hyper beta1` and `hyper beta2`; the optimizer then takes `betas = (…, …)`"
+    elif x.before.text in ("E", "𝔼"):
+        help_ = "an average over elements is `mean(x)`, one over steps a state: `m' = beta*m + (1 - beta)*x`"
     else:
         help_ = "values have no elements to pick; reduce them (`mean(x per row)`), or keep a window: `state h[10] = nan`"
     return Advice(x.say("S11", "values cannot be indexed", help_))
@@ -96,7 +100,9 @@ def missing_operator(x: Trouble) -> Advice | None:
     if x.here.type == "NAME" and x.after().type == "EQUAL":
         return Advice(x.say("S07", f"a comma is missing before {shown(x.here)}", "write `,` between arguments",
                             fix=Fix(Span(x.before.end, x.before.end), ",")), x.put(x.virtual("COMMA", ",")))  # fmt: skip
-    if x.before.depth > 0:
+    if x.here.text in OVER:
+        help_ = "what remains is said, not what is reduced: `mean(x per row)` is one value per row"
+    elif x.before.depth > 0:
         help_ = "write `*` for a product, or a comma between operands"
     else:
         help_ = "a product needs its `*`"

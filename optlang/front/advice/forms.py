@@ -23,6 +23,10 @@ def separator(x: Trouble) -> Advice | None:
     if x.here.text == ":" and x.first.type in ("HYPER", "STATE", "INPUT"):
         found = x.say("S20", "a kind stands before the name", "write `hyper int k = 10` or `hyper bool nesterov = false`")
         return Advice(found, (x.index, x.index + 2, []) if x.after().type == "NAME" and x.after(2).type == "EQUAL" else None)
+    if x.here.type == "COMMA" and x.before.text.isdecimal() and x.after().text.isdecimal() and x.before.end + 1 == x.after().start:
+        whole, part = x.before.text, x.after().text
+        found = x.say("S06", f"`{whole},{part}`: a decimal sign is a point", f"write `{whole}.{part}`", fix=Fix(x.here.span, "."))
+        return Advice(found)
     if x.here.type == "COMMA" and not x.in_statement:
         return Advice(x.say("S14", "no `,` is needed between statements", "leave it out", fix=Fix(x.here.span, "")), x.instead())
     return None
