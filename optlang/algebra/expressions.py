@@ -32,15 +32,17 @@ class Algebra:
     """Expressions of one program as SymPy's. `nonnegative`: nodes known not to be below zero.
 
     What SymPy lacks becomes a function of its canonical operands, about which nothing is known but that equal operands give
-    equal results; with `leaves`, these nodes become symbols whatever they are.
+    equal results; with `leaves`, these nodes become symbols whatever they are. `plain`: functions stay what they are called, for people;
+    else, for proofs, some are said in others.
     """
 
     def __init__(
-        self, hypers: Mapping[str, Hyper], nonnegative: Collection[Node] = (), leaves: Collection[Node] = ()
+        self, hypers: Mapping[str, Hyper], nonnegative: Collection[Node] = (), leaves: Collection[Node] = (), plain: bool = False
     ) -> None:
         import sympy  # noqa: PLC0415 - half a second that only algebra pays
 
         self.sympy: Any = sympy
+        self.plain = plain
         self.hypers, self.nonnegative, self.leaves = hypers, nonnegative, frozenset(leaves)
         self.symbols: dict[Node, Expr] = {}
         self.nodes: dict[Expr, Node] = {}
@@ -143,11 +145,11 @@ class Algebra:
         if node.op == "sqrt":
             return self._root(node.args[0])
         args = [self._plain(a) for a in node.args]
-        if node.op in EXACT:
+        if node.op in EXACT and not self.plain:
             return EXACT[node.op](self.sympy, args[0])
-        if node.op in REDUCED and (found := self._reductions.expression(node, args[0])) is not None:
+        if node.op in (("sum", "mean") if self.plain else REDUCED) and (found := self._reductions.expression(node, args[0])) is not None:
             return found
-        if node.op in ("matmul", "transpose") and (found := self._products.expression(node, args)) is not None:
+        if node.op in ("matmul", "transpose") and not self.plain and (found := self._products.expression(node, args)) is not None:
             return found
         name = OPS[node.op].sympy
         if name and node.op not in OPAQUE and hasattr(self.sympy, name):

@@ -43,7 +43,7 @@ class Reductions:
 
     def _count(self, from_: Extent, left: Extent) -> Expr | None:
         """How many values become one, where the sizes of a parameter tell it."""
-        if from_ not in SIZES or left not in SIZES:
+        if self.algebra.plain or from_ not in SIZES or left not in SIZES:
             return None
         many = self.sympy.Integer(1)
         for names, power in ((SIZES[left], 1), (SIZES[from_], -1)):

@@ -14,7 +14,7 @@ def expressions(program: Program) -> dict[str, Any]:
 
     What SymPy has no function for is an undefined function. Literals are exact fractions.
     """
-    algebra = Algebra({h.name: h for h in program.hypers}, nonnegative(program))
+    algebra = Algebra({h.name: h for h in program.hypers}, nonnegative(program), plain=True)
     roots = {"w": program.weights, **program.updates}
     found = {name: algebra.expression(node) for name, node in roots.items()}
     names = {symbol: algebra.sympy.Symbol(_name(node), **symbol.assumptions0) for symbol, node in algebra.nodes.items() if not node.args}
