@@ -1,8 +1,9 @@
 """First steps and memory of every rule that the cpp backend has kernels for: `python tests/bench/every_rule.py --json out.json`.
 
 Seconds of the processor, those of the compiler included, beyond torch and what it imports for its own optimizers: each rule starts
-anew in a process that has these and nothing of ours, once with an empty cache and once with what the first one left. Our modules come
-as Python keeps them, compiled, whatever PYTHONDONTWRITEBYTECODE says; what torch's have left is searched for garbage beforehand.
+anew in a process that has these and nothing of ours, once with an empty cache and once with what the first one left. None is forked:
+a fork copies each page of memory that it writes into. Our modules come as Python keeps them, compiled, whatever
+PYTHONDONTWRITEBYTECODE says; what torch's have left is searched for garbage beforehand.
 Memory: what a later step of C++ takes at its peak and gives back, in percent of the parameters; gradients that a rule asks the model
 for count.
 """
@@ -13,8 +14,11 @@ import argparse
 import gc
 import json
 import os
+import resource
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -46,9 +50,16 @@ def apart(action: Callable[[], Any]) -> Any:
     return json.loads(text)
 
 
+def afresh(name: str) -> Any:
+    """The first step of a rule in a process of its own."""
+    done = subprocess.run([sys.executable, __file__, "--alone", name], capture_output=True, text=True)
+    return json.loads(done.stdout) if not done.returncode else {"failed": (done.stderr.strip() or str(done.returncode)).splitlines()[-1]}
+
+
 def seconds() -> float:
-    found = os.times()
-    return found.user + found.system + found.children_user + found.children_system
+    """Of this process and of those that it has waited for; `os.times` would count them in hundredths."""
+    waited = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + waited.ru_utime + waited.ru_stime
 
 
 def weights(shapes: list[Any]) -> list[torch.nn.Parameter]:
@@ -84,7 +95,7 @@ def first_step(name: str) -> dict[str, Any]:
     optimizer = of_all(cls, given)
     stepping(optimizer, given)()
     parts = {"load": loaded - start, "first": seconds() - loaded}
-    return {name: round(found, 2) for name, found in parts.items()} | {"by": by(optimizer)}
+    return {name: round(found, 3) for name, found in parts.items()} | {"by": by(optimizer)}
 
 
 def by(optimizer: Any) -> str:
@@ -123,7 +134,7 @@ def of_all(cls: Any, given: list[torch.nn.Parameter]) -> Any:
 def of(name: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        cold, warm = (apart(lambda: first_step(name)) for _ in range(2))
+        cold, warm = (afresh(name) for _ in range(2))
         by_torch = cold.get("by") == "torch"  # in its own time, with copies of whole matrices
         return {"cold": cold, "warm": warm, "extra %": None if by_torch else apart(lambda: extra(name))}
 
@@ -132,12 +143,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rules", nargs="*", help="default: the library")
     parser.add_argument("--json", type=Path, help="write all figures there")
+    parser.add_argument("--alone", metavar="RULE", help=argparse.SUPPRESS)  # in a process that has only just started
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     torch.optim.SGD(weights([()]))  # imports torch's compiler
     sys.dont_write_bytecode = False
-    of("adamw")  # compiles our modules
     gc.collect()  # else the first few objects that we make set it off, and what torch's modules have left takes 6 ms
+    if chosen.alone:
+        print(json.dumps(first_step(chosen.alone)))
+        return
+    of("adamw")  # compiles our modules
     names = chosen.rules or sorted(path.stem for path in (ROOT / "library").rglob("*.opt") if path.stem != "std")
     found = {}
     for name in names:
