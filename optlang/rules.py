@@ -149,8 +149,8 @@ def load(
     as written), "strict" (as written) or "fast". `state` stores the states with a number for each element in fewer bits: "bf16",
     "fp8", "int8" or "int4" for all, or by name as `{"m": "bf16", "v": "int8"}`. `weights` says how parameters of bfloat16 are
     rounded: to "nearest", "stochastic", or "compensated" with what rounding took away kept beside them. `products` "bf16" rounds
-    the factors of products of matrices to bfloat16, as Muon's authors do, unless parameters are float64. Raises OptError for a file
-    that is wrong or missing, ValueError for an unknown backend, math, state or format.
+    the factors of products of matrices to bfloat16, as Muon's authors do, and what is added to a product for another one, unless
+    parameters are float64. Raises OptError for a file that is wrong or missing, ValueError for an unknown backend, math, state or format.
     """
     return _made(library.find(_worded(what, NAMES)), rule, backend, math, state, weights, products)
 

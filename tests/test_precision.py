@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 import optlang
+from optlang import ir
 from optlang.backends.torch.code import _Writer
+from optlang.backends.torch.products import Added
 
 FORMATS = ("fp32", "bf16", "fp8", "int8", "int4")
 BYTES = {"fp32": 8.0, "bf16": 4.0, "fp8": 2.0 + 8 / 256, "int8": 2.0 + 8 / 256, "int4": 1.0 + 8 / 128}  # of AdamW's two states, an element
@@ -204,6 +206,46 @@ def test_products_in_bfloat16_stay_near_those_in_float32(backend: str) -> None:
     assert 1e-4 < (rounded - plain).norm() / plain.norm() < 0.03
 
 
+def test_sums_that_are_factors_take_products_before_they_are_rounded() -> None:
+    """Both sums of each iteration but the last one of all, which is no factor; those that states are, and numbers a setting gives, stay."""
+    assert code_of("muon").count("torch.baddbmm(") == 9
+    assert code_of("muon").count(".mT.contiguous()") == 1  # of what meets the weights; what is only scaled lies as it did
+    kept = "rule R { hyper lr = 0.1 in (0, inf)  state x = 0  x' = 0.5*x + 2*(x @ x.T @ x)  w' = w - lr*x' }"
+    given = "rule R { hyper c = 0.1 in (0, inf)  a = g @ g.T  w' = w - (c*a + a @ a) @ g }"
+    read = "rule R { hyper lr = 0.1 in (0, inf)  a = g @ g.T  s = a - 2*(a @ a)  w' = w - lr*(s @ g) - lr*abs(s) @ g }"
+    assert all("baddbmm" not in code_of(text) for text in (kept, given, read))
+    assert "torch.baddbmm(x_bf16_2, x_bf16_2, x_bf16_2, beta=1.0, alpha=-2.0)" in code_of(read.replace(" - lr*abs(s) @ g", ""))
+
+
+def code_of(rule: str) -> str:
+    """What torch runs for a matrix of that rule, its products in bfloat16."""
+    make: Any = optlang.loads if "rule" in rule else optlang.load
+    optimizer: Any = without_code(make(rule, backend="torch", products="bf16"))([p := torch.nn.Parameter(torch.randn(40, 24))])
+    p.grad = torch.randn(40, 24)
+    optimizer.step()
+    return code_that_ran(optimizer)
+
+
+def without_code(made: Any) -> Any:
+    """The class made anew: what others of a rule have run is not kept for it."""
+    make_class, origin = made._origin
+    return make_class.__wrapped__(*origin)
+
+
+def code_that_ran(optimizer: Any) -> str:
+    executables = [case.executable(case.settings.defaults)[1] for case in optimizer.cases]
+    return "\n".join(code.text for one in executables for code in one._functions._codes.values())
+
+
+def test_a_product_is_added_before_the_sum_is_rounded() -> None:
+    source = torch.Generator().manual_seed(0)
+    for batch in (1, 3):
+        x, a = torch.randn(batch, 9, 9, generator=source).bfloat16(), torch.randn(batch, 9, 9, generator=source).bfloat16()
+        exact = 0.3 * x.double() - 2 * (a.double() @ a.double())
+        found = eval(Added(ir.W, ir.G, ir.G, 0.3, -2.0).spelled("x", "a", "a"))
+        torch.testing.assert_close(found, exact.bfloat16(), rtol=2**-7, atol=1e-3)
+
+
 @pytest.mark.parametrize("rule", ["muon", "shampoo", "soap", "muonwithadamw"])
 def test_sums_beside_such_products_take_memory_that_is_free(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same bits as in memory of their own, of matrices that go together, and of those whose transposes lie in memory as they do."""
@@ -213,15 +255,14 @@ def test_sums_beside_such_products_take_memory_that_is_free(rule: str, monkeypat
         monkeypatch.setattr(_Writer, "_in_place", in_place)
         source = torch.Generator().manual_seed(0)
         given = [torch.nn.Parameter(torch.randn(shape, generator=source)) for shape in shapes]
-        make_class, origin = optlang.load(rule, backend="torch", products="bf16")._origin  # type: ignore[attr-defined]
-        optimizer: Any = make_class.__wrapped__(*origin)([(f"layers.{n}.weight", p) for n, p in enumerate(given)])  # that has no code yet
+        make = without_code(optlang.load(rule, backend="torch", products="bf16"))
+        optimizer: Any = make([(f"layers.{n}.weight", p) for n, p in enumerate(given)])
         for _ in range(3):
             for p in given:
                 p.grad = torch.randn(p.shape, generator=source)
             optimizer.step()
         found.append(given)
-        executables = [case.executable(case.settings.defaults)[1] for case in optimizer.cases]
-        texts.append("\n".join(code.text for one in executables for code in one._functions._codes.values()))
+        texts.append(code_that_ran(optimizer))
     assert all(torch.equal(p, q) for p, q in zip(*found, strict=True))
     assert ".add_(" in texts[0] and ".add_(" not in texts[1]
 

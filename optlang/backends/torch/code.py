@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from optlang import ir
+from optlang.backends.torch.products import NONE, Products, products
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import ELEMENT, Dim, Extent, needs_matrix, reduced_dims
@@ -63,8 +64,8 @@ def generate(
     of products of matrices are rounded to bfloat16."""
     writer = _Writer(outputs, {node: text for text, node in names}, low, double)
     writer.rounds = rounds and not double
-    order = [n for n in _order([o.node for o in outputs], True) if not writer.is_slot(n)] if writer.rounds else writer.order
-    last = _last_uses(order)
+    order = writer.with_products() if writer.rounds else writer.order
+    last = _last_uses(order, writer.products)
     for node in order:
         writer.write(node, last.get(node, ()))
         writer.forget(last.get(node, ()))
@@ -114,11 +115,11 @@ def _order(roots: Sequence[Node], products_first: bool = False) -> list[Node]:
     return ir.walk(roots, operands)
 
 
-def _last_uses(order: Sequence[Node]) -> dict[Node, list[Node]]:
+def _last_uses(order: Sequence[Node], products: Products) -> dict[Node, list[Node]]:
     """Under each expression the operands that nothing later needs; what is multiplied transposed is needed itself."""
     last: dict[Node, Node] = {}
     for node in order:
-        for arg in node.args:
+        for arg in products.operands(node):
             last[arg] = node
             while arg.op == "transpose":
                 arg = arg.args[0]
@@ -151,10 +152,17 @@ class _Writer:
         self.nameless: set[Node] = set()
         self.spare: dict[str, list[str]] = {}  # names of theirs that others can have, by how they begin
         self.rounds = False
+        self.products = NONE
         self.factors: dict[Node, str] = {}
 
     def is_slot(self, node: Node) -> bool:
         return is_slot(node, self.known)
+
+    def with_products(self) -> list[Node]:
+        """What is computed where products of matrices are in bfloat16, in their order."""
+        order = [n for n in _order([o.node for o in self.outputs], True) if not self.is_slot(n)]
+        self.products = products(order, self.results_of)
+        return [n for n in order if n not in self.products.inside]
 
     # ------------------------------------------------------------------------------------------------ names
 
@@ -196,8 +204,13 @@ class _Writer:
         if node.op in TENSORS or node.type.extent.level in ("group", "model"):
             self.spelled[node] = self._read(node)
             return
-        text = self._in_place(node, dying) if self.rounds else ""
-        text = text or self._spell(node)
+        if node in self.products.sums or (node.op == "matmul" and self.rounds):
+            self._multiply(node)
+            if node not in self.products.wide:
+                return
+            text = f"{self.factors[node]}.to({self.dtype})"
+        else:
+            text = (self._in_place(node, dying) if self.rounds else "") or self._spell(node)
         self.spelled[node] = self.fresh(self.names[node]) if node in self.names else self._nameless("x")
         if node not in self.names and node not in self.results_of:
             self.nameless.add(node)
@@ -246,8 +259,8 @@ class _Writer:
             return f"ops.push({self.operand(node.args[0])}, {self.operand(node.args[1])})"
         if node.op == "branch":
             return f"torch.where({', '.join(self._aligned(node, arg, False) for arg in node.args)})"
-        if node in self.in_order or (node.op == "matmul" and self.rounds):
-            return self._of_matrices(node)
+        if node in self.in_order:  # beside other matrices, one whose memory is turned would slow down each operator that follows
+            return f"{self.operand(node.args[0])}.mT{'' if node in self.products.lone else '.contiguous()'}"
         if row.infix is not None:
             left, right = (self._aligned(node, arg, True) for arg in node.args)
             return f"{left} {SYMBOLS.get(node.op, row.infix[0])} {right}"
@@ -271,23 +284,12 @@ class _Writer:
             deep |= {node} if node.op in TENSORS or not deep.isdisjoint(node.args) else set()
         return views | self.computed - deep
 
-    @cached_property
-    def multiplied(self) -> set[Node]:
-        """The factors of products."""
-        found = {arg for n in self.computed if n.op == "matmul" for arg in n.args}
-        return found | {arg for n in found if n.op == "transpose" for arg in n.args}
-
-    def _of_matrices(self, node: Node) -> str:
-        """Beside other matrices, one whose memory is turned would slow down each operator that follows."""
-        if node.op == "transpose":
-            return f"{self.operand(node.args[0])}.mT.contiguous()"
-        left, right = map(self._factor, node.args)
-        text = f"ops.product({left}, {right})"
-        if node in self.multiplied:  # what it was rounded to
-            self.factors[node] = self._nameless("x_bf16")
-            self.lines.append(f"{self.factors[node]} = {text}")
-            text = self.factors[node]
-        return f"{text}.to({self.dtype})"
+    def _multiply(self, node: Node) -> None:
+        """A product in bfloat16, or the sum that it is a part of."""
+        operands, added = list(map(self._factor, self.products.operands(node))), self.products.sums.get(node)
+        text = added.spelled(*operands) if added else f"ops.product({', '.join(operands)})"
+        self.factors[node] = self._nameless("x_bf16")
+        self.lines.append(f"{self.factors[node]} = {text}")
 
     def _first(self, run: int = 0) -> str:
         """The first dimension of the parameter, or how many runs of such a length there are."""
