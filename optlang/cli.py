@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
 import sys
 from collections.abc import Sequence
 
@@ -46,13 +47,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(chosen: argparse.Namespace) -> int:
     try:
-        return int(chosen.run(chosen))
+        code = int(chosen.run(chosen))
+        sys.stdout.flush()
+        return code
     except OptError as error:
         print(error, file=sys.stderr)
         return 2 if {d.code for d in error.diagnostics} & {"U01", "U02", "L02"} else 1
     except BrokenPipeError:  # `optlang list | head`
         sys.stderr.close()
         return 0
+    except OSError as error:  # without a name it is of the output
+        what = "what was to be printed cannot be written" if error.filename is None else error.filename
+        print(f"optlang: {what}: {error.strerror or error}", file=sys.stderr)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - what is left is not tried again at the end
+        return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130

@@ -241,6 +241,13 @@ def test_devices_and_pipes_are_written_into(here: Path) -> None:
     assert sorted(path.name for path in here.iterdir()) == ["bad.opt", "good.opt"]
 
 
+@pytest.mark.parametrize("arguments", [["list"], ["explain"], ["show", "lion"], ["check", "lion"]])
+def test_a_full_disk_is_told_in_a_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([sys.executable, "-m", "optlang", *arguments], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "optlang: what was to be printed cannot be written: No space left on device\n")
+
+
 def test_codes_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "n02"]) == 0
     assert "N02" in capsys.readouterr().out

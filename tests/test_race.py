@@ -447,6 +447,12 @@ def test_races_without_sense_do_not_start(start: Callable[[], Results]) -> None:
         start()
 
 
+def test_what_was_not_given_is_not_complained_of() -> None:
+    with pytest.raises(RaceError) as caught:
+        race([SGD], Line, seeds=0)
+    assert "0 seeds" in str(caught.value) and "None" not in str(caught.value)
+
+
 def test_a_split_made_by_hand_is_kept() -> None:
     class Halves(Line):
         def data(self) -> Any:

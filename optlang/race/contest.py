@@ -179,7 +179,8 @@ def _check(entrants: Sequence[Entrant], seeds: int, steps: int | None, grid: Seq
     if twice:
         raise RaceError("race", f"`{twice[0]}` twice", "name every rule once")
     if seeds < 1 or (steps is not None and steps < 1):
-        raise RaceError("race", f"{seeds} seeds, {steps} steps", "give at least 1 of each")
+        given = [f"{seeds} seeds", *([] if steps is None else [f"{steps} steps"])]
+        raise RaceError("race", ", ".join(given), "give at least 1 of each")
     if grid is not None and (
         not grid or len(set(grid)) < len(grid) or not all(0 < s < math.inf for s in grid)
     ):
