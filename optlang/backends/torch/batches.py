@@ -69,9 +69,13 @@ def mapped(
 ) -> Sequence[Tensor]:
     """What a function returns for parameters of one shape, whose tensors lie side by side; it writes into these. `s`: one row of numbers
     for all, or one for each."""
+    count = len(together[0])
     if code.of_matrices and s.ndim == 1:
         results = function(*(x.flatten(0, 1) for x in together), s, None, first) or ()
-        return [x.unflatten(0, (len(together[0]), -1)) for x in results]
+        return [x.unflatten(0, (count, -1)) for x in results]
+    if count == 1:
+        results = function(*(x[0] for x in together), s, None if counters is None else counters[0], first) or ()
+        return [x[None] for x in results]
     places = (*(0 for _ in together), 0 if s.ndim > 1 else None, None if counters is None else 0, None)
     found: Sequence[Tensor] = torch.vmap(lambda *given: function(*given) or (), places)(*together, s, counters, first)
     return found
