@@ -129,7 +129,8 @@ class Stepwise:
 
 
 def apart(mine: Tensor, theirs: Tensor, allowed: Tensor | float = 0.0) -> float:
-    """The largest difference beyond what is allowed, relative to 1 and the largest number."""
+    """The largest difference beyond what is allowed, relative to 1 and the largest number. Two NaN are alike: states that are windows hold
+    them until enough has been pushed. Weights are to be `finite`."""
     assert mine.shape == theirs.shape
     a, b = mine.detach().double(), theirs.detach().double()
     gap = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs() - torch.as_tensor(allowed).detach().double()).clamp(min=0)

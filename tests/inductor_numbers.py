@@ -114,7 +114,7 @@ def _copied(given: Sequence[Any]) -> list[Any]:
 
 
 def units(found: Tensor, wanted: Tensor) -> float:
-    """How far numbers are apart; infinite where only one of two is a number."""
+    """How far numbers are apart; infinite where only one of two is a number. None is of weights: `steps` refuses those."""
     assert (found.shape, found.dtype) == (wanted.shape, wanted.dtype), f"{found.dtype} {found.shape}, not {wanted.dtype} {wanted.shape}"
     a, b = found.detach().double(), wanted.detach().double()
     gap = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs().nan_to_num(torch.inf, torch.inf))

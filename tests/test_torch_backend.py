@@ -13,7 +13,7 @@ import random_rules
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stepping import cell, is_ambiguous, program, shapes_for, step_of
+from stepping import cell, finite, is_ambiguous, program, shapes_for, step_of
 from torch import Tensor
 
 import optlang
@@ -60,12 +60,14 @@ def train(cls: Any, shapes: Sequence[tuple[int, ...]], steps: int, dtype: torch.
 
 
 def assert_same(one: Any, other: Any, rtol: float = 1e-10, atol: float = 1e-10) -> None:
+    """NaN, too: windows hold it where nothing has been pushed, reports and operators give it. Weights are to be `finite`."""
     torch.testing.assert_close(one, other, rtol=rtol, atol=atol, equal_nan=True)
 
 
 def compare(text: str, shapes: Sequence[tuple[int, ...]] = SHAPES, steps: int = 7, moves: bool = True, **group: Any) -> None:
     classes = [optlang.loads(text, backend=b) if "{" in text else optlang.load(text, backend=b) for b in ("torch", "reference")]
     one, other = (train(cls, shapes, steps, **group) for cls in classes)
+    finite(*one[0])
     assert_same(one, other)
     assert torch.equal(one[0][0], some(*shapes[0])) is not moves
 
@@ -88,6 +90,7 @@ def test_library(name: str) -> None:
 def test_library_in_float32(name: str) -> None:
     shapes = shapes_for(optlang.Rule(name).program, SHAPES)
     sides = [train(optlang.load(name, backend=b), shapes, 4, torch.float32) for b in ("torch", "reference")]
+    finite(*sides[0][0])
     assert_same(*sides, rtol=2e-3, atol=2e-4)
 
 
@@ -164,7 +167,7 @@ PROGRAMS: dict[str, str] = {
     "conv as a matrix": "when rank >= 2 { x = as_matrix(g)  u = as_param(x @ x.T @ x) } else { u = g }  w' = w - lr*u/(1 + norm(u))",
     "hypers of groups": "w' = w - lr*g/norm(lr*g per group)",
     "maps": "w' = w - lr*(sin(g) + exp(-abs(g)) + log(1 + g^2) + sqrt(abs(w)) + sign(g)*floor(3*g)"
-    " + min(g, w, 0) + g^3 + abs(g)^0.3 + tanh(g))",
+    " + min(g, w, 0) + clip(g, -1, 1)^3 + abs(g)^0.3 + tanh(g))",
     "special numbers": "w' = w - lr*where(g > 1, min(inf, g), max(-inf, g)) + 0*lr",
     "weights alone": "w' = w*(1 - lr)",
     "sizes alone": "when rank >= 2 { a = var(places(cols) per tensor) + norm(eye(rows)) } else { a = 1 }  w' = w - lr*a*g",
@@ -179,7 +182,7 @@ def as_rule(body: str) -> str:
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_feature(name: str) -> None:
     group = {} if "gradients of" in name or "model from t" in name or "reports" in name else {"lr": 0.025}
-    shapes = tuple(s for s in SHAPES if 0 not in s) if "row" in name else SHAPES
+    shapes = tuple(s for s in SHAPES if 0 not in s) if "row" in name or "means" in name else SHAPES  # of nothing there is no mean
     compare(as_rule(PROGRAMS[name]), shapes, **group)
 
 
@@ -189,6 +192,7 @@ def test_feature_in_half(name: str) -> None:
     cls: Any = optlang.loads(as_rule(PROGRAMS[name]))
     shapes = ((3, 4), (5,), (), (2, 3, 2, 2))
     low, high = (train(cls, shapes, 1, dtype)[0] for dtype in (torch.bfloat16, torch.float32))
+    finite(*low)
     if name not in ("when on a tensor", "when on the model", "when on a group", "truths", "maps"):  # a jump is no rounding
         assert_same([p.float() for p in low], [p.detach() for p in high], rtol=0.05, atol=0.05)
     assert {p.dtype for p in low} == {torch.bfloat16}
@@ -203,6 +207,7 @@ def test_draws_are_those_of_the_reference(distribution: str, word: str) -> None:
     text = as_rule(f"x = {distribution}(per {word})  y = {distribution}(per {word})  w' = x + 10*y + 0*g")
     shapes = [shape for shape in SHAPES if len(shape) >= 2 and 0 not in shape] if word in ("row", "col", "matrix") else SHAPES
     one, other = (train(optlang.loads(text, backend=b), shapes, 2)[0] for b in ("torch", "reference"))
+    finite(*one)
     assert_same(one, other, rtol=1e-13, atol=1e-13)
     assert one[0].flatten()[0] != one[0].flatten()[0] // 11 * 11
 

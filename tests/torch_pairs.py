@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from stepping import facts
+from stepping import facts, finite
 from torch import Tensor
 
 from optlang.backends.base import Cell, Executable, Step
@@ -44,6 +44,7 @@ class Pair:
         cells = [Cell(w, None, {}, dict(settings), 0, facts(w.shape), i, numbers[i], f"p{i}") for i, w in enumerate(tensors)]
         self.taken = Step(cells, {}, {n: {} for n in numbers}, seed)
         self.generator = torch.Generator().manual_seed(seed)
+        self.in_numbers = True  # whether weights have to be numbers
         self.tolerance = max((EPSILON[w.dtype] for w in tensors), default=1e-12)
 
     def gradient(self, like: Tensor) -> Tensor:
@@ -79,6 +80,8 @@ class Pair:
 
     def compare(self, other: Step) -> None:
         for mine, theirs in zip(self.taken.cells, other.cells, strict=True):
+            if self.in_numbers:
+                finite(theirs.weights)
             near(mine.weights, theirs.weights, self.tolerance, f"{mine.name} w")
             for name in theirs.state:
                 assert name in mine.state, f"{mine.name} has no {name}"
@@ -108,7 +111,8 @@ def copied(step: Step) -> Step:
 
 
 def near(mine: Tensor, theirs: Tensor, tolerance: float, what: str) -> None:
-    """The same shape and type, and numbers that differ by rounding: of arithmetic, and once to the stored type."""
+    """The same shape and type, and numbers that differ by rounding: of arithmetic, and once to the stored type. NaN is NaN: windows
+    hold it where nothing has been pushed."""
     assert (mine.shape, mine.dtype) == (theirs.shape, theirs.dtype), what
     if mine.dtype == torch.bool or not mine.is_floating_point():
         assert torch.equal(mine, theirs), what
