@@ -16,6 +16,13 @@ import optlang
 RULES = ["adamw", "lion", "momentum", "muonwithadamw", "schedulefreeadamw", "lamb", "prodigy"]
 
 
+def module(name: str) -> Any:
+    """The class of a rule's generated module."""
+    space: dict[str, Any] = {"__name__": f"module_of_{name}"}
+    exec(compile(optlang.build(name), space["__name__"], "exec"), space)
+    return space[optlang.Rule(name).name]
+
+
 def model(dtype: torch.dtype = torch.float32) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1)).to(dtype)
@@ -177,11 +184,11 @@ def by_default(device: str | None) -> Iterator[None]:
         torch.set_default_device(None)
 
 
-@pytest.mark.parametrize("backend", ["torch", "cpp"])
-@pytest.mark.parametrize("name", [*RULES, "sam", "adafactor", "mezo", "perparametermlp"])
+@pytest.mark.parametrize("backend", ["torch", "cpp", "module"])
+@pytest.mark.parametrize("name", [*RULES, "sam", "adafactor", "mezo", "perparametermlp", "sophiah", "alig", "core", "ldog", "zoranksgd"])
 def test_where_tensors_are_made_by_default_changes_nothing(name: str, backend: str) -> None:
     """Who sets a default device has parameters elsewhere, too; on `meta` nothing could be computed. Closures find it as it was."""
-    cls: Any = optlang.load(name, backend=backend)
+    cls: Any = module(name) if backend == "module" else optlang.load(name, backend=backend)
     found = []
     for device in (None, "meta"):
         net, made = model(), []

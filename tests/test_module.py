@@ -71,7 +71,7 @@ FEATURES = {
     "a loop over what the model was asked": "rule R { d = grad(w + 0.1) repeat 4 { state y = d y' = 1.5*y - 0.5*y*mean(y^2)/(1 + "
     "mean(d^2)) } w' = w - 0.1*y }",
     "losses elsewhere": "rule R { z = normal() every 2 { c = loss_at(w - z*norm(g per model)) - loss } else { c = "
-    "loss } w' = w - 0.01*c*z }",
+    "loss } w' = w - 0.1*tanh(c)*z }",
     "skipped step": "rule R { when norm(g per model) < 1 { w' = w - 0.1*g } }",
     "new weights read": "rule R { state a = w a' = 0.9*a + 0.1*w' w' = w - 0.1*g - 0.01*a }",
     "shared update": "rule R { state a = 0 state b = 0 x = 0.5*a + g a' = x b' = x w' = w - 0.1*(a' + b') }",
@@ -107,8 +107,8 @@ FEATURES = {
     "a' = 2 } w' = w - 0.1*(g + a' + b') }",
     "sizes alone": "rule R { when rank >= 2 { a = var(places(cols) per tensor) + norm(eye(rows)) } else { a = 1 } w' = w - 0.01*a*g }",
     "runs": "rule R { state v per 2 = mean(w per 2) state h[3] per 3 = nan v' = 0.5*v + sum(g^2 per 2) h' = push(h, norm(g per 3)) "
-    "a = where(v' > 1, v', count(g per 2)) b = where(count(g per 4) > 1, std(g per 4), 0) w' = w - 0.1*g/(1 + a*b + max(h') + mean(v' per model)) "
-    "+ 0.01*tanh(count(g per 3)) }",
+    "a = where(v' > 1, v', count(g per 2)) b = where(count(g per 4) > 1, std(g per 4), 0) w' = w - 0.1*g/(1 + a*b + max(h') "
+    "+ mean(v' per model)) + 0.01*tanh(count(g per 3)) }",
     "two loops": "def f(x, n) { repeat n { state y = x y' = cos(y) - 0.1*y + 0.01*t } return y } rule R { hyper int n = "
     "4 in [0, 9] w' = w - 0.1*f(g, n)*f(w, n) }",
 }  # fmt: skip
@@ -494,6 +494,13 @@ def test_settings_are_checked_and_named_as_in_torch() -> None:
     with pytest.raises(ValueError, match="beta1 is outside"):
         cls([p], beta1=1.5)
     assert cls([{"params": [p], "beta1": 0.3}]).param_groups[0]["betas"] == (0.3, 0.999)
+    by_place, theirs = cls([p], 0.02, (0.5, 0.6), 1e-6, 0.3), torch.optim.AdamW([p], 0.02, (0.5, 0.6), 1e-6, 0.3)
+    assert all(by_place.defaults[key] == theirs.defaults[key] for key in ("lr", "betas", "eps", "weight_decay"))
+    for wrong in (0.9, (0.9,), (0.9, 0.99, 0.999)):
+        with pytest.raises(TypeError, match="betas is a pair"):
+            cls([p], 0.02, wrong)
+        with pytest.raises(TypeError, match="betas is a pair"):
+            cls([{"params": [p], "betas": wrong}])
     with pytest.raises(TypeError, match="centered must be True or False, not 1"):
         load(optlang.build("rmsprop"), "RMSprop")([p], centered=1)
     optimizer = cls([p])

@@ -137,7 +137,7 @@ class Crossing(Shared):
         """A value of matrices with as many elements as its extent says, where it is written with fewer."""
         shape = shape_text(arg.type.extent)
         if arg in self.numbers:
-            return f"torch.full({shape}, {{}}, dtype=torch.float64)"
+            return f'torch.full({shape}, {{}}, dtype=torch.float64, device="cpu")'
         return f"torch.broadcast_to({{}}, {shape})" if is_alone(arg) else "{}"
 
     def _whole(self, g: Gather) -> Lines:
@@ -150,7 +150,7 @@ class Crossing(Shared):
             sizes = f"len({parts})" if g.barrier.args[0].type.extent.level == "group" else f"sum({parts}_sizes)"
             made = f"{made} / {sizes}"
         elif op == "count" and g.barrier.args[0].type.extent.level == "group":
-            made = f"torch.tensor(len({parts}), dtype=torch.float64)"
+            made = f'torch.tensor(len({parts}), dtype=torch.float64, device="cpu")'
         return self._each(g, f"{g.owned(g.result)} = {made}")
 
     def _quantile(self, g: Gather, parts: str) -> Lines:
@@ -177,7 +177,7 @@ class Crossing(Shared):
         if condition is None:
             return [*before, *lines]
         unasked = [f"cell.{result} = None"] if barrier.mark in self.cell else []
-        start = [] if unasked else [f"{result} = torch.tensor(math.nan, dtype=torch.float64)"]
+        start = [] if unasked else [f'{result} = torch.tensor(math.nan, dtype=torch.float64, device="cpu")']
         asked = self._loop([Want(condition, template="asked = asked or ({})")], unasked)
         return [*before, "asked = False", *start, *asked, "if asked:", *indented(lines)]
 

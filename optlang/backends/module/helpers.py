@@ -61,6 +61,13 @@ def _as_scalars(group: dict[str, Any]) -> None:
         elif isinstance(value, torch.Tensor):
             group[name] = value.reshape(())
 ''',
+    "_pair": '''
+def _pair(betas: Any, beta1: Any, beta2: Any) -> tuple[Any, Any]:
+    """Two decays, given together as in torch, or by name."""
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise TypeError(f"betas is a pair, not {betas!r}")
+    return betas[0] if beta1 is None else beta1, betas[1] if beta2 is None else beta2
+''',
     "_sign": '''
 def _sign(state_dict: dict[str, Any], fingerprint: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
     """Writes into a state dict by which equations each group is stepped."""
@@ -109,14 +116,14 @@ def _is_named(name: str, *patterns: str) -> bool:
     "_ieee": '''
 def _ieee(function: Callable[..., torch.Tensor], *numbers: float) -> float:
     """A torch function of Python numbers: infinite or NaN where Python would raise."""
-    return function(*(torch.tensor(float(x), dtype=torch.float64) for x in numbers)).item()
+    return function(*(torch.tensor(float(x), dtype=torch.float64, device="cpu") for x in numbers)).item()
 ''',
     "_vector": '''
 def _vector(values: Iterable[Any]) -> torch.Tensor:
     """Single values from any devices and processes as one float64 vector on the CPU, with one transfer for each device."""
-    values = [x if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=torch.float64) for x in values]
+    values = [x if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=torch.float64, device="cpu") for x in values]
     values = [x.full_tensor() if hasattr(x, "full_tensor") else x for x in values]
-    result = torch.empty(len(values), dtype=torch.float64)
+    result = torch.empty(len(values), dtype=torch.float64, device="cpu")
     for device in {x.device for x in values}:
         places = [i for i, x in enumerate(values) if x.device == device]
         result[places] = torch.stack([values[i].double() for i in places]).cpu()
@@ -125,7 +132,7 @@ def _vector(values: Iterable[Any]) -> torch.Tensor:
     "_together": '''
 def _together(tensors: Iterable[Any]) -> torch.Tensor:
     """All elements of some tensors as one float64 vector on the CPU."""
-    return torch.cat([torch.as_tensor(x, dtype=torch.float64).reshape(-1).cpu() for x in tensors])
+    return torch.cat([torch.as_tensor(x, dtype=torch.float64, device="cpu").reshape(-1) for x in tensors])
 ''',
     "_between": '''
 def _between(ordered: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
@@ -329,7 +336,7 @@ def _gradients(
     with _same_batch(optimizer, random_state):
         try:
             for p, point in zip(params, points):
-                p.copy_(torch.as_tensor(point, dtype=p.dtype))
+                p.copy_(torch.as_tensor(point, dtype=p.dtype, device=p.device))
             with torch.enable_grad():
                 closure()
             return [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in params]
@@ -347,7 +354,7 @@ def _loss_at(
     with _same_batch(optimizer, random_state):
         try:
             for p, point in zip(params, points):
-                p.copy_(torch.as_tensor(point, dtype=p.dtype))
+                p.copy_(torch.as_tensor(point, dtype=p.dtype, device=p.device))
             return _mean_loss(closure(), params)
         finally:
             vars(torch.autograd)["backward"] = backward
@@ -357,7 +364,7 @@ def _loss_at(
     "_mean_loss": '''
 def _mean_loss(loss: Any, params: Iterable[torch.Tensor]) -> torch.Tensor:
     """The loss as one number; where processes hold parts of parameters, the mean of theirs."""
-    value = torch.as_tensor(loss).detach().double().reshape(())
+    value = torch.as_tensor(loss, device=getattr(loss, "device", "cpu")).detach().double().reshape(())
     meshes = [p.device_mesh for p in params if hasattr(p, "device_mesh")]
     if meshes:
         from torch.distributed.tensor import DTensor, Partial

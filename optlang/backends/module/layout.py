@@ -38,7 +38,7 @@ def wrapped(line: str) -> Lines:
     arguments, _, end = rest.rpartition(")")
     wanted = arguments + ("" if "**" in arguments else ",")
     lines, start = [], ""
-    for word in wanted.split(", "):  # an argument is not torn
+    for word in re.split(r", (?![^\[(]*[\])])", wanted):  # an argument is not torn
         if len(start) + len(word) > 105:
             lines.append(f"{start},")
             start = ""

@@ -78,7 +78,7 @@ def input_lines(name: str, inputs: Sequence[Input]) -> Lines:
             "    value = value.get(number) if isinstance(value, dict) else value",
             "    if value is None:",
             f"        {message}",
-            "    return torch.as_tensor(value, dtype=torch.float64).cpu()",
+            '    return torch.as_tensor(value, dtype=torch.float64, device="cpu")',
         ]
     return lines
 

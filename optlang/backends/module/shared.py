@@ -114,7 +114,7 @@ class Shared(Update):
             if level in ("group", "model"):
                 key, owner = quoted(s.name), "team.cells" if level == "group" else "cells"
                 size = f"({s.type.window},)" if s.type.window else "()"
-                want = Want(s.init, template=f"found = [torch.full({size}, {{}}, dtype={_dtype(s)})]")
+                want = Want(s.init, template=f'found = [torch.full({size}, {{}}, dtype={_dtype(s)}, device="cpu")]')
                 start, _ = write([want], self._shared_scene(level, [want.node]), self.names)
                 made = [
                     f"found = [cell.state[{key}] for cell in {owner} if {key} in cell.state]",
@@ -132,7 +132,7 @@ class Shared(Update):
         for s, node in new:
             level = s.type.extent.level
             window = f".expand({s.type.window}).clone()" if s.type.window else ""
-            want = Want(node, template=f"value = torch.as_tensor({{}}, dtype={_dtype(s)}){window}")
+            want = Want(node, template=f'value = torch.as_tensor({{}}, dtype={_dtype(s)}, device="cpu"){window}')
             made, _ = write([want], self._shared_scene(level, [want.node]), self.names)
             store = ["    if param in self.state:", f"        self.state[param][{quoted(s.name)}] = value"]
             if level == "group":
@@ -153,7 +153,7 @@ class Shared(Update):
 def _report(node: Node, is_number: bool) -> str:
     """The template of a value as Python's own; of a tensor by `item`, as gradients may end there without torch's warning of it."""
     if node.type.kind == "real" and not is_number:
-        return "torch.as_tensor({}).item()"
+        return 'torch.as_tensor({}, device="cpu").item()'
     return "bool({})" if node.type.kind == "bool" else "float({})"
 
 

@@ -18,7 +18,7 @@ from optlang.printing.emit import Piece
 from optlang.types import needs_matrix
 
 SIZES = ("numel", "rows", "cols", "fan_in", "fan_out")
-ON_CPU = "torch.tensor({}, dtype=torch.float64)"
+ON_CPU = 'torch.tensor({}, dtype=torch.float64, device="cpu")'  # whatever default device is set
 OF_CELL = "w.new_tensor({})"
 PLACES = 'places = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}'
 
@@ -69,7 +69,7 @@ class Update:
 
     def _draw(self, node: Node, level: str) -> str:
         distribution, site = node.value
-        seed, like = 'cells[0].group["seed"]', "torch.empty(0, dtype=torch.float64)"
+        seed, like = 'cells[0].group["seed"]', 'torch.empty(0, dtype=torch.float64, device="cpu")'
         if level == "cell":
             stream, step = ("places[param]", 'int(state["step"])') if self.is_simple else ("cell.place", "cell.t")
             seed, like = 'group["seed"]' if self.is_simple else seed, "w"
@@ -149,7 +149,7 @@ def treats_matrices(roots: Sequence[Node]) -> bool:
 
 def start_lines(update: Update, states: Sequence[ir.State], write_init: Callable[[ir.State], Lines]) -> Lines:
     """`state["m"] = …` for each state of a parameter, under an `if` where it exists for some parameters only."""
-    lines = ['state["step"] = torch.zeros(())']
+    lines = ['state["step"] = torch.zeros((), device="cpu")']
     guards: dict[Node | None, Lines] = {}
     for s in states:
         guards.setdefault(s.guard, []).extend(write_init(s))

@@ -40,9 +40,8 @@ SPARSE = [
     '    raise RuntimeError("sparse gradients: use dense ones, as with torch.nn.Embedding(..., sparse=False)")',
 ]
 BETAS_OF_GROUP = [
-    'if "beta1" in param_group or "beta2" in param_group:',
-    '    first, second = param_group.get("betas", self.defaults["betas"])',
-    '    param_group["betas"] = (param_group.pop("beta1", first), param_group.pop("beta2", second))',
+    'betas = param_group.get("betas", self.defaults["betas"])',
+    'param_group["betas"] = _pair(betas, param_group.pop("beta1", None), param_group.pop("beta2", None))',
 ]
 OPTIONS_DOC = "Options are torch's; `foreach` and `fused` change nothing."
 THROUGH = "With `differentiable`, give clones of parameters."
@@ -107,17 +106,26 @@ class Writer:
 
     def _init(self) -> Lines:
         words, full = self.words.hypers, self._full_names()
-        given = [f"{words[h.name]}: {_kind(h)} = {literal(h.default).text}" for h in self.program.hypers]
-        arguments = ["self", "params: ParamsT", *given, "*", *["betas: tuple[float, float] | None = None"] * self.words.has_betas]
+        arguments = ["self", "params: ParamsT", *self._given(), "*"]
+        arguments += [f"{word}: float | None = None" for word in BETAS if self.words.has_betas]
         arguments += [*option_arguments(self.update.draws), *["**full_names: Any"] * bool(full)]
         line = f"def __init__({', '.join(arguments)}) -> None:"
-        body = ["if betas is not None:", "    beta1, beta2 = betas"] if self.words.has_betas else []
+        body = ["beta1, beta2 = _pair(betas, beta1, beta2)"] if self.words.has_betas else []
         body += TENSOR_LR if "lr" in words.values() else []  # torch looks at it before it looks at parameters
         entries = [f"{quoted(w)}: {w}" for w in words.values() if not self.words.has_betas or full or w not in BETAS]
         entries += ['"betas": (beta1, beta2)'] if self.words.has_betas and not full else []
         body += bracketed("defaults: dict[str, Any] = {", [*entries, *option_entries(self.update.draws)], "}")
         body += self._taking_full_names(full) if full else []
         return [*wrapped(line), *indented([*body, *attributes([self.program], ATTRIBUTE), "super().__init__(params, defaults)"])]
+
+    def _given(self) -> Lines:
+        """The settings in the order of the rule, two betas as one pair where the first stands, as in torch."""
+        given = {self.words.hypers[h.name]: f"{_kind(h)} = {literal(h.default).text}" for h in self.program.hypers}
+        if self.words.has_betas:
+            first, second = (literal(h.default).text for h in self.program.hypers if self.words.hypers[h.name] in BETAS)
+            pair = f"betas: tuple[float, float] = ({first}, {second})"
+            return [pair if word == BETAS[0] else f"{word}: {about}" for word, about in given.items() if word != BETAS[1]]
+        return [f"{word}: {about}" for word, about in given.items()]
 
     def _full_names(self) -> dict[str, str]:
         """The hypers of called rules, which the rule's own text calls `fast.beta1`."""
