@@ -106,6 +106,41 @@ def test_who_gets_what_and_why_and_one_optimizer_trains_it(name: str) -> None:
     assert losses[-1] < losses[0] - 0.1
 
 
+SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 97}
+REAL: dict[str, tuple[str, dict[str, Any], list[str]]] = {  # of Hugging Face: the model, its sizes, what is no map though it has two dimensions
+    "GPT2": ("GPT2LMHeadModel", {"n_embd": 32, "n_layer": 1, "n_head": 4, "vocab_size": 97}, ["wte", "wpe"]),
+    "T5": ("T5ForConditionalGeneration", {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4, "vocab_size": 97},
+           ["shared", *["relative_attention_bias"] * 2]),
+    "Bert": ("BertForQuestionAnswering", SIZES, ["word_embeddings", "position_embeddings", "token_type_embeddings", "qa_outputs"]),
+    "Llama": ("LlamaForSequenceClassification", SIZES, ["embed_tokens", "score"]),
+    "GptOss": ("GptOssForCausalLM", SIZES | {"num_local_experts": 4, "head_dim": 8, "num_key_value_heads": 2},
+               ["embed_tokens", "gate_up_proj_bias", "down_proj_bias", "lm_head"]),
+    "Mamba": ("MambaForCausalLM", {"hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 97, "state_size": 8}, ["A_log", "embeddings"]),
+    "Swin": ("SwinForImageClassification", {"embed_dim": 16, "depths": [1], "num_heads": [2], "window_size": 4, "image_size": 32},
+             ["relative_position_bias_table", "classifier"]),
+    "Electra": ("ElectraForPreTraining", SIZES | {"embedding_size": 32},
+                ["word_embeddings", "position_embeddings", "token_type_embeddings", "dense_prediction"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_models_of_hugging_face(name: str) -> None:
+    """Whatever is a map goes to Muon and nothing else does; where a rule for matrices gets all, what is none is warned of."""
+    transformers = pytest.importorskip("transformers")
+    model, sizes, others = REAL[name]
+    net = getattr(transformers, model)(getattr(transformers, f"{name}Config")(**sizes))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        routes = MuonWithAdamW(net.named_parameters()).routes()
+    plain = [a for a in routes if a.rule == "AdamW" and len(a.shape) == 2]
+    assert sorted(a.parameter.removesuffix(".weight").rpartition(".")[2] for a in plain) == sorted(others)
+    matrices = [(a.parameter, torch.zeros(a.shape, requires_grad=True)) for a in routes if len(a.shape) == 2]
+    with pytest.warns(UserWarning, match="go(es)? to Muon") as told:
+        for parameter, p in matrices:
+            muon()([(parameter, p)])
+    assert sorted(str(one.message).split(" looks like")[0].removeprefix("Muon: ") for one in told) == sorted(a.parameter for a in plain)
+
+
 def step(model: nn.Module, optimizer: Any, given: Tensor, wanted: Tensor) -> float:
     optimizer.zero_grad()
     loss = F.cross_entropy(model(given).flatten(0, -2), wanted.flatten())
@@ -139,9 +174,13 @@ def test_reasons_by_type_and_by_what_does_not_hold() -> None:
 LOOKS = {
     "transformer.wte.weight": "an embedding by its name", "embeddings.word_embeddings.weight": "an embedding by its name",
     "model.embed_tokens.weight": "an embedding by its name", "unembed.weight": "an embedding by its name",
+    "shared.weight": "an embedding by its name", "score.weight": "a head by its name", "output.weight": "a head by its name",
+    "cls.seq_relationship.weight": "a head by its name", "layers.0.experts.up_bias": "biases by its name",
+    "layers.0.mixer.A_log": "the rates of a state space by its name",
     "lm_head.weight": "a head by its name", "module.head.fc.weight": "a head by its name", "classifier.1.weight": "a head by its name",
 }  # fmt: skip
-INNOCENT = ["attn.q_proj.weight", "blocks.0.heads.0.key.weight", "multihead_attn.in_proj_weight", "memberships.weight", "member.weight"]
+INNOCENT = ["attn.q_proj.weight", "blocks.0.heads.0.key.weight", "multihead_attn.in_proj_weight", "memberships.weight", "member.weight",
+            "layer.0.output.dense.weight", "block.0.output.weight", "mlp.fc.weight", "shared_expert.up.weight", "unbiased.weight"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LOOKS)

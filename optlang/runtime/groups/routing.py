@@ -153,16 +153,24 @@ def reason_for(conditions: Sequence[ir.Predicate | None], known: Known) -> str:
 
 EMBEDDING = re.compile(r"(^|_)(un)?(embed(ding)?s?|emb|wte|wpe|wpos)(_|\d*$)")
 HEAD = re.compile(r"^((lm|cls|mlm|class\w*|output|prediction)_)?head$|^classifier$")
+LAST = re.compile(r"^((\w+_)?(outputs|logits|prediction|relationship)|score)$")  # Hugging Face's, right before `weight`
+BIAS = re.compile(r"(^|_)bias(es)?(_|$)")  # of experts, of relative positions
+WHOLE = ("output", "fc")  # heads where nothing is around them: torchvision's ResNet, Llama
 TALL, MANY = 8, 256  # a table of words has many more rows than columns
 
 
 def looks_like(name: str, shape: tuple[int, ...]) -> str:
-    """What a matrix is whose rows are no directions of a map, by its name or its shape; empty where nothing says so."""
+    """What a matrix is that is no map, by its name or its shape; empty where nothing says so."""
     parts = plain_name(name).lower().split(".") if " " not in name else []
-    if any(EMBEDDING.search(part) for part in parts):
+    module = parts[-2] if len(parts) > 1 else ""
+    if any(EMBEDDING.search(part) for part in parts) or module == "shared":  # T5's words
         return "an embedding by its name"
-    if any(HEAD.search(part) for part in parts):
+    if any(HEAD.search(part) for part in parts) or LAST.search(module) or (len(parts) == 2 and module in WHOLE):
         return "a head by its name"
+    if any(BIAS.search(part) for part in parts[-2:]):
+        return "biases by its name"
+    if parts[-1:] == ["a_log"]:
+        return "the rates of a state space by its name"
     is_adapter = any(part.startswith("lora") for part in parts)
     if len(shape) == 2 and shape[0] >= max(MANY, TALL * shape[1]) and not is_adapter:
         return f"an embedding or a head, tied or not, by its shape {shape[0]}×{shape[1]}"
