@@ -107,7 +107,7 @@ def test_who_gets_what_and_why_and_one_optimizer_trains_it(name: str) -> None:
 
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 97}
-REAL: dict[str, tuple[str, dict[str, Any], list[str]]] = {  # of Hugging Face: the model, its sizes, what is no map though it has two dimensions
+REAL: dict[str, tuple[str, dict[str, Any], list[str]]] = {  # the model, its sizes, what is no map but has two dimensions
     "GPT2": ("GPT2LMHeadModel", {"n_embd": 32, "n_layer": 1, "n_head": 4, "vocab_size": 97}, ["wte", "wpe"]),
     "T5": ("T5ForConditionalGeneration", {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4, "vocab_size": 97},
            ["shared", *["relative_attention_bias"] * 2]),
@@ -179,8 +179,10 @@ LOOKS = {
     "layers.0.mixer.A_log": "the rates of a state space by its name",
     "lm_head.weight": "a head by its name", "module.head.fc.weight": "a head by its name", "classifier.1.weight": "a head by its name",
 }  # fmt: skip
-INNOCENT = ["attn.q_proj.weight", "blocks.0.heads.0.key.weight", "multihead_attn.in_proj_weight", "memberships.weight", "member.weight",
-            "layer.0.output.dense.weight", "block.0.output.weight", "mlp.fc.weight", "shared_expert.up.weight", "unbiased.weight"]  # fmt: skip
+INNOCENT = [
+    "attn.q_proj.weight", "blocks.0.heads.0.key.weight", "multihead_attn.in_proj_weight", "memberships.weight", "member.weight",
+    "layer.0.output.dense.weight", "block.0.output.weight", "mlp.fc.weight", "shared_expert.up.weight", "unbiased.weight",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LOOKS)

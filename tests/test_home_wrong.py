@@ -184,6 +184,16 @@ def test_parameters_and_gradients_of_any_kind(backend: str) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6, equal_nan=True, msg=lambda told, name=name: f"{name}: {told}")
 
 
+def test_parameters_of_lazy_modules_have_to_be_made_first() -> None:
+    net = torch.nn.Sequential(torch.nn.LazyLinear(3), torch.nn.ReLU(), torch.nn.Linear(3, 1))
+    adamw: Any = optlang.load("adamw")
+    for params, name in ((net.named_parameters(), "0.weight"), (net.parameters(), "parameter 0"), ([{"params": net.parameters()}], "par")):
+        with pytest.raises(ValueError, match=f"{name}.* has no shape yet, .*: run a batch through the model before"):
+            adamw(params)
+    net(torch.ones(2, 4)).sum().backward()
+    adamw(net.named_parameters()).step()
+
+
 @pytest.mark.parametrize("kept", [0.0, 0.3, 0.9])
 def test_a_file_that_is_cut_short_leaves_the_optimizer_as_it_was(kept: float) -> None:
     optimizer, p = stepped()

@@ -19,12 +19,16 @@ def listed(params: Any, names: Any) -> tuple[list[Any], list[str] | None]:
         params = [params]
     if isinstance(params, set):
         raise TypeError("parameters in a set have no order: give a list")
-    listed = list(params)
-    if any(isinstance(pair, tuple) for pair in listed):
-        if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in listed):
+    found, called = list(params), None if names is None else list(names)
+    if any(isinstance(pair, tuple) for pair in found):
+        if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in found):
             raise ValueError("all optimizer params should be with/without names. Some param names are missing")
-        return [p for _, p in listed], [str(name) for name, _ in listed]
-    return listed, list(names) if names is not None else None
+        found, called = [p for _, p in found], [str(name) for name, _ in found]
+    for place, parameter in enumerate(found):
+        if isinstance(parameter, torch.nn.UninitializedParameter):
+            raise ValueError(f"{called[place] if called else f'parameter {place}'} has no shape yet, as lazy modules make them: "
+                             "run a batch through the model before you make the optimizer")  # fmt: skip
+    return found, called
 
 
 def check_parameters(program: ir.Program, named: Iterable[tuple[str, Any]], hypers: Mapping[str, Any]) -> None:
