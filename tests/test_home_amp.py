@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import pytest
 import torch
 from tensors import some
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 import optlang
 
@@ -336,3 +337,41 @@ def test_parameters_without_memory_are_refused() -> None:
     with pytest.raises(RuntimeError, match="`fused=True` requires all the params to be floating point .* weight is on the meta device"):
         optimizer.step()
     assert not optimizer.state
+
+
+@pytest.mark.parametrize("name", [*RULES, "adafactor", "sam"])
+@pytest.mark.parametrize("around", [FakeTensorMode, lambda: torch.device("meta")], ids=["fake", "meta"])
+def test_steps_without_numbers_tell_what_memory_they_ask_for(name: str, around: Callable[[], AbstractContextManager[Any]]) -> None:
+    """As tools take them that estimate memory: every state is made, as large as it would be."""
+    found = []
+    for mode in (nullcontext, around):
+        with mode():
+            net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
+            optimizer: Any = optlang.load(name)(net.named_parameters())
+
+            def closure() -> Tensor:
+                optimizer.zero_grad()  # noqa: B023
+                loss: Tensor = net(torch.ones(3, 4)).sum()  # noqa: B023
+                loss.backward()  # type: ignore[no-untyped-call]
+                return loss
+
+            for _ in range(2):
+                assert optimizer.step(closure).shape == ()
+            states = [{key: (value.shape, value.dtype) for key, value in optimizer.state[p].items()} for p in net.parameters()]
+        found.append(states)
+    assert found[0] == found[1]
+    assert all(isinstance(p, FakeTensor) or p.is_meta for p in net.parameters())
+
+
+def test_parameters_that_get_memory_are_stepped() -> None:
+    p = nn.Parameter(torch.ones(3, device="meta"))
+    p.grad = torch.ones(3, device="meta")
+    optimizer: Any = optlang.load("sgd")([p], lr=0.5)
+    optimizer.step()
+    there = nn.Parameter(torch.ones(3))
+    there.grad = torch.ones(3)
+    optimizer.state.clear()
+    p.grad = None
+    torch.utils.swap_tensors(p, there)
+    optimizer.step()
+    assert p.tolist() == [0.5] * 3

@@ -34,6 +34,7 @@ class Gathered(Saved):
     """Parameters become cells, by the program that steps them; what is not new about them is not found out again."""
 
     _is_spread: bool  # several processes hold parts of a parameter
+    _is_hollow: bool  # there are no numbers
 
     def _begin(self) -> None:
         """What is not part of a checkpoint; `inputs` outlive loading one."""
@@ -134,7 +135,7 @@ class Gathered(Saved):
         if sparse.is_sparse(parameter):
             cell = self._touched(cell, parameter)
         part = self._parts.get(index)
-        if parameter.grad is not None:
+        if parameter.grad is not None and not self._is_hollow:
             gradient = None if part is None else part.gradient()
             cell.gradient = gradient_of(parameter, self.param_groups[number], cell.name, scale, gradient)
         return cell
@@ -144,7 +145,7 @@ class Gathered(Saved):
         kept, device = cell.state[COUNT], cell.weights.device if on_device else torch.device("cpu")
         if kept.device != device:
             kept = cell.state[COUNT] = kept.to(device)
-        cell.t = 0 if on_device else int(kept) + 1
+        cell.t = 0 if on_device or self._is_hollow else int(kept) + 1
 
     def _cell(self, parameter: Tensor, group: int, place: int, index: int) -> Cell:
         if is_sharded(parameter):

@@ -21,6 +21,7 @@ from optlang.runtime.distributed.processes import mean_of
 from optlang.runtime.distributed.sharded import Part, gradients_at, is_sharded, is_zero, points_at, products_at
 from optlang.runtime.gathering import Gathered
 from optlang.runtime.groups.naming import Group
+from optlang.runtime.groups.parameters import is_hollow
 from optlang.runtime.groups.settings import plain
 from optlang.runtime.steps import captured, traced
 from optlang.runtime.steps.batch import Batch, Closure, as_number
@@ -56,6 +57,7 @@ class RuleOptimizer(Gathered):
         groups: list[Group] = self.__dict__.get("param_groups", [])
         self.stepped: list[Tensor] = self._parameters() if groups else []
         self._is_spread = any(is_sharded(p) for p in self.stepped)
+        self._is_hollow = is_hollow(self.stepped) and not any(group.get("fused") for group in groups)  # which torch refuses
         self.is_traced = not self.asks_again and all(traced.takes(p, g.get("differentiable", False)) for g in groups for p in g["params"])
         self.is_captured = all(group.get("capturable") for group in groups)
 
@@ -108,6 +110,10 @@ class RuleOptimizer(Gathered):
         if closure is None and self.asks_again:
             raise RuntimeError(f"{type(self).__name__} asks the model more than once a step: call `step(closure)` with a closure "
                                "that zeroes the gradients, computes the loss, calls backward and returns the loss")  # fmt: skip
+        if self._is_hollow:
+            self._list_parameters()  # they may have got memory since
+        if self._is_hollow:
+            return self._without_numbers(closure)
         self._guards = captured.guards(self)
         settings = self.read_settings(self._guards or None)
         self._check_inputs()
@@ -135,6 +141,16 @@ class RuleOptimizer(Gathered):
             return False
         gradients = [p.grad for p in self._parameters() if p.grad is not None]
         return bool(gradients) and all(g.layout == torch.strided and not g.is_meta and is_zero(g) for g in gradients)
+
+    def _without_numbers(self, closure: Closure | None) -> Any:
+        """A step that makes all states, as one with numbers would, and moves nothing."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with exactly():
+            self._prepare()
+        return loss
 
     def _prepare(self) -> None:
         """Creates the states of parameters with gradients; moves nothing."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from optlang import ir
 from optlang.runtime.facts import facts_of, lacks_rank, mixes_elements, too_wide
@@ -58,6 +59,11 @@ def _check(program: ir.Program, parameter: Tensor, name: str, hypers: Mapping[st
             f"{program.name} makes the columns of a {sides[0]}×{sides[1]} matrix orthonormal for {name}, of shape {shape}: of more "
             "columns than rows they cannot be; take fewer, or send it to another rule with a `route`"
         )
+
+
+def is_hollow(parameters: Sequence[Tensor]) -> bool:
+    """Whether no parameter has numbers: all are on the meta device, or of a FakeTensorMode, in which tools see what memory is asked for."""
+    return bool(parameters) and all(p.is_meta or isinstance(p, FakeTensor) for p in parameters)
 
 
 def real(parameter: Tensor, differentiable: bool = False) -> Tensor:
