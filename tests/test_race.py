@@ -453,6 +453,12 @@ def test_what_was_not_given_is_not_complained_of() -> None:
     assert "0 seeds" in str(caught.value) and "None" not in str(caught.value)
 
 
+def test_a_folder_that_cannot_be_written_into_is_told_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(RaceError, match="cannot be written there: .*\n.*--out"):
+        race([interrupting(after=0)], Line, seeds=1, steps=2, grid=[0.1], out=tmp_path / "taken", quiet=True)
+
+
 def test_a_split_made_by_hand_is_kept() -> None:
     class Halves(Line):
         def data(self) -> Any:

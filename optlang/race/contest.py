@@ -245,4 +245,17 @@ def _fresh(folder: Path, task: str) -> Path:
     while path.exists():
         number += 1
         path = folder / f"{stem}-{number}.json"
+    _try_to_write(path)
     return path
+
+
+def _try_to_write(path: Path) -> None:
+    """Before anything is trained: what cannot be kept would be lost after minutes."""
+    tried = path.with_name(path.name + ".new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tried.touch()
+        tried.unlink()
+    except OSError as error:
+        what = f"results cannot be written there: {error.strerror}"
+        raise RaceError(str(path.parent), what, "name another folder with `--out`") from None
