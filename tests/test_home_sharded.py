@@ -24,11 +24,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import parted
 import pytest
 import torch
 import torch.multiprocessing as processes
 from marks import mark_of
-from stepping import finite, shapes_for
+from parted import BY_COLUMNS, SHAPES, STEPS, alone, load, loss_of, made_of, module_of, off, run, start
+from stepping import finite
 from tensors import some
 from torch import Tensor, nn
 
@@ -40,7 +42,6 @@ distributed = pytest.importorskip("torch.distributed")
 if not distributed.is_available() or sys.platform != "linux":
     pytest.skip("torch was built without processes that work together", allow_module_level=True)
 
-SHAPES = {"body.weight": (5, 3), "embed.weight": (3, 4), "bias": (1,), "out.weight": (4, 6), "conv": (2, 3, 2)}  # uneven, empty parts, even
 CLIPPED = """rule Clipped { hyper lr = 0.1 in (0, inf) state m = 0 state far per model = 0
   n = norm(g per model)  far' = max(far, n)  m' = 0.9*m + g/max(1, n)  w' = w - lr*m'/(1 + far') }"""
 WINDOWED = "rule Windowed { hyper lr = 0.1 in (0, inf) state old[3] = 0 old' = push(old, g) w' = w - lr*mean(old') }"
@@ -49,10 +50,13 @@ DRAWN = """rule Drawn { state m = 0 m' = where(t == 1, normal(), m) + g*uniform(
 BLOCKED = "rule Blocked { hyper lr = 0.1 in (0, inf) when rank >= 2 { d = g/max(1e-3, norm(g)) } else { d = g } w' = w - lr*d }"
 SOME = ["adamw", "lion", "momentum", "schedulefreeadamw", "lamb", "lars", "adafactor", "muonwithadamw", "prodigy", "gravity", "adamcm",
         "sps", "sophiah"]  # fmt: skip
-MODULES = ["adamw", "lamb", "prodigy", "soap", "muonwithadamw", "sam", "sps", "gravity", "sophiah", "mezo"]
+MODULES = ["adamw", "lamb", "prodigy", "soap", "muonwithadamw", "sam", "sps", "gravity", "smb", "sophiah", "mezo"]
 EVERYTHING = [*library.names(), CLIPPED, WINDOWED, DRAWN]
 SIXTH = [*library.names()[::-6], CLIPPED, WINDOWED, DRAWN]
 TOGETHER = 40  # rules that processes are started for
+MODULE_WAYS = ("by torch's DTensors", "gathered")
+FAR = 1000  # how far weights go, so that a difference of a thousandth of that is seen
+ALIKE = ("RandomScaledAdamW", "RandomScaledMomentum")  # all they have in common is a number that each draws from the same seed
 
 
 def asking(net: nn.Module, optimizer: Any, data: Tensor, power: int = 2) -> Any:
@@ -72,46 +76,6 @@ def train(net: nn.Module, optimizer: Any, data: Tensor) -> None:
         optimizer.step(asking(net, optimizer, data))
 
 
-def start(rule: str = "adamw") -> dict[str, Tensor]:
-    """Those of the parameters that a rule takes."""
-    taken = shapes_for(load(rule).rule, list(SHAPES.values()))
-    return {name: some(*shape, seed=i) for i, (name, shape) in enumerate(SHAPES.items()) if shape in taken}
-
-
-def loss_of(params: dict[str, Any], step: int) -> Tensor:
-    """A bowl for each parameter with noise of each step, of whole parameters whoever holds them."""
-    total = torch.zeros(())
-    for i, p in enumerate(params.values()):
-        x = p.full_tensor() if hasattr(p, "full_tensor") else p
-        total = total + (x * some(*x.shape, seed=100 + 10 * step + i)).sum() + 0.3 * ((x - 1) ** 2).sum()
-    return total
-
-
-def load(rule: str) -> Any:
-    return optlang.loads(rule) if "{" in rule else optlang.load(rule)
-
-
-def alone(rule: str, steps: int) -> tuple[Any, dict[str, Tensor]]:
-    params = {name: p.requires_grad_() for name, p in start(rule).items()}
-    optimizer = load(rule)(list(params.items()))
-    run(optimizer, params, range(steps), lambda x: x)
-    return optimizer, params
-
-
-def run(optimizer: Any, params: dict[str, Tensor], steps: range, spread: Callable[[Tensor], Tensor]) -> None:
-    for step in steps:
-
-        def closure(step: int = step) -> Tensor:
-            optimizer.zero_grad()
-            loss = loss_of(params, step)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss.detach()
-
-        for wanted in [i.name for case in optimizer.cases for i in case.program.inputs]:
-            optimizer.inputs[wanted] = {p: spread(some(*p.shape, seed=9 + step) ** 2) for p in params.values()}
-        optimizer.step(closure)
-
-
 def close(found: dict[str, Any], wanted: dict[str, Tensor]) -> None:
     for name, p in wanted.items():
         finite(p)
@@ -127,69 +91,97 @@ def sharding(mesh: Any, *placements: Any) -> Callable[[Tensor], Any]:
     return lambda x: distribute_tensor(x.detach(), mesh, placements, src_data_rank=None)
 
 
-def every_rule(world: int, rules: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """How each rule is stepped, and how far it is from one process, in units of what is allowed; each process asks for its share."""
+def in_parts(world: int) -> Callable[[Tensor], Any]:
+    """Some tensors along rows, some along columns."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard
 
-    spread = sharding(init_device_mesh("cpu", (world,)), Shard(0))
-    found = {}
+    mesh = init_device_mesh("cpu", (world,))
+    return lambda x: sharding(mesh, Shard(parted.cut_along(x.shape)))(x)
+
+
+def every_rule(world: int, rules: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+    """How each rule is stepped, and how far it is from one process, in units of what is allowed; each process asks for its share."""
+    spread, found = in_parts(world), {}
     for place, rule in enumerate(rules or (SIXTH if world == 2 else [*SOME, CLIPPED, WINDOWED, DRAWN, BLOCKED])):
         name = optlang.Rule(rule).name
         params = {name: spread(p).requires_grad_() for name, p in start(rule).items()}
         try:
-            optimizer = load(rule)(list(params.items()))
+            optimizer = made_of(rule, params)
         except ValueError as problem:
             found[name] = {"refused": str(problem).partition(": ")[2]}
             continue
-        run(optimizer, params, range(2), spread)
-        again = load(rule)(list(params.items()))  # the second half in another optimizer, which has loaded the states
+        run(optimizer, params, range(STEPS // 2), spread)
+        again = made_of(rule, params)  # the second half in another optimizer, which has loaded the states
         again.load_state_dict(optimizer.state_dict())
-        run(again, params, range(2, 4), spread)
-        whole = {name: p.full_tensor().detach() for name, p in params.items()}  # type: ignore[attr-defined]
+        run(again, params, range(STEPS // 2, STEPS), spread)
+        end = parted.stored(again, params, everywhere_alike)
         if place % world == distributed.get_rank():
-            _, wanted = alone(rule, 4)
-            found[name] = {"way": way_of(again), "off": max(off(whole[n], p.detach()) for n, p in wanted.items())}
-    wrong = {name: row for name, row in found.items() if row.get("off", 0) > 1}
+            wanted = parted.stored(*alone(rule, STEPS))
+            proof = {"went": went(rule, wanted), "lone": parted.lone(rule, world, wanted)}
+            found[name] = {"way": way_of(again), **told(parted.farthest(end, wanted) | proof)}
+    wrong = {name: row for name, row in found.items() if wrong_with(name, row)}
     assert not wrong or rules, wrong
     return found
 
 
-def module_of(rule: str) -> dict[str, Any]:
-    """What the generated module of a rule defines."""
-    space: dict[str, Any] = {"__name__": f"module_of_{rule}"}
-    exec(compile(optlang.build(rule), space["__name__"], "exec"), space)
-    return space
+def everywhere_alike(names: list[str]) -> list[str]:
+    """Those that all processes have, in one order."""
+    said: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(said, names)
+    return sorted(set(names).intersection(*said))
+
+
+def went(rule: str, wanted: dict[str, Tensor]) -> float:
+    """How far the weights went, in the units that differences are told in."""
+    return max(off(wanted[name], p) for name, p in start(rule).items())
+
+
+def told(numbers: dict[str, float]) -> dict[str, float]:
+    return {name: float(f"{min(x, 1e38):.3g}") for name, x in numbers.items()}
+
+
+def wrong_with(name: str, row: dict[str, Any]) -> str:
+    """What speaks against that a rule takes the steps of one process, or against the test of it."""
+    if "refused" in row or "fails" in row:
+        return row.get("fails", "")
+    if max(row["off"], row.get("states", 0)) > 1:
+        return "other steps"
+    if row.get("went", FAR) < FAR:
+        return "hardly a step"
+    alike = row.get("way") in ("by element", *MODULE_WAYS) or name in ALIKE
+    return "" if alike or row["lone"] > 10 else "nothing that processes must tell each other"
 
 
 def every_module(world: int, rules: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
     """The generated modules of rules, beside one process: torch's DTensors do the work, parameters are gathered, or they are refused."""
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.tensor import Shard
-
-    spread = sharding(init_device_mesh("cpu", (world,)), Shard(0))
-    found = {}
+    spread, found = in_parts(world), {}
     for place, rule in enumerate(rules or MODULES):
         name = optlang.Rule(rule).name
         params = {name: spread(p).requires_grad_() for name, p in start(rule).items()}
-        space = module_of(rule)
+        space, settings = module_of(rule), parted.settings_of(rule)
         try:
-            optimizer = space[name](list(params.items()))
+            optimizer = space[name](list(params.items()), **settings)
         except ValueError as problem:
             found[name] = {"refused": str(problem)}
             continue
         optimizer.cases = load(rule).cases
-        run(optimizer, params, range(4), spread)
-        whole = {name: p.full_tensor().detach() for name, p in params.items()}  # type: ignore[attr-defined]
+        try:
+            run(optimizer, params, range(STEPS), spread)
+        except RuntimeError as problem:  # torch's DTensors cannot, on any process
+            found[name] = {"fails": str(problem)[:300]}
+            continue
+        end = parted.stored(optimizer, params, everywhere_alike)
         if place % world == distributed.get_rank():
-            wanted = {name: p.requires_grad_() for name, p in start(rule).items()}
-            one = space[name](list(wanted.items()))
-            one.cases = optimizer.cases
-            run(one, wanted, range(4), lambda x: x)
-            way = "gathered" if "_whole_parameters" in space else "by torch's DTensors"
-            found[name] = {"way": way, "off": max(off(whole[n], p.detach()) for n, p in wanted.items())}
+            one = {name: p.requires_grad_() for name, p in start(rule).items()}
+            there = space[name](list(one.items()), **settings)
+            there.cases = optimizer.cases
+            run(there, one, range(STEPS), lambda x: x)
+            wanted = parted.stored(there, one)
+            way = MODULE_WAYS["_whole_parameters" in space]
+            found[name] = {"way": way, **told(parted.farthest(end, wanted) | {"went": went(rule, wanted)})}
     refused = {name for name, row in found.items() if "refused" in row}
-    assert rules or (refused == {"SophiaH", "MeZO"} and all(row.get("off", 0) <= 1 for row in found.values())), found
+    assert rules or (refused == {"SophiaH", "MeZO"} and not any(wrong_with(*row) for row in found.items())), found
     return found
 
 
@@ -197,14 +189,6 @@ def way_of(optimizer: Any) -> str:
     said = optimizer.describe()
     ways = [("gathered whole" in said, "whole"), ("reduced over the processes" in said, "parts with values of all")]
     return ", ".join(word for holds, word in ways if holds) or "by element"
-
-
-def off(found: Tensor, wanted: Tensor) -> float:
-    """The largest difference over what is allowed; infinite where a side is no number."""
-    if not (found.isfinite().all() and wanted.isfinite().all()):
-        return float("inf")
-    apart = (found - wanted).abs() / (1e-6 + 1e-5 * wanted.abs())
-    return float(apart.max()) if apart.numel() else 0.0
 
 
 def overflows(world: int) -> None:
@@ -215,7 +199,7 @@ def overflows(world: int) -> None:
     spread = sharding(init_device_mesh("cpu", (world,)), Shard(0))
     for rule, fused in [(rule, fused) for rule in ("adamw", "lamb", "muonwithadamw", "prodigy") for fused in (None, True)]:
         params: dict[str, Any] = {name: spread(p).requires_grad_() for name, p in start(rule).items()}
-        optimizer, scaler = load(rule)(list(params.items()), fused=fused), torch.amp.GradScaler("cpu", init_scale=2.0**8)
+        optimizer, scaler = made_of(rule, params, fused=fused), torch.amp.GradScaler("cpu", init_scale=2.0**8)
         for step, overflow in ((0, False), (1, True), (1, False)):
             optimizer.zero_grad()
             scaler.scale(loss_of(params, step)).backward()  # type: ignore[no-untyped-call]
@@ -238,7 +222,7 @@ def loaded_from_one_process(world: int) -> None:
         first, halfway = alone(rule, 2)
         _, wanted = alone(rule, 4)
         params = {name: spread(p).requires_grad_() for name, p in halfway.items()}
-        optimizer = load(rule)(list(params.items()))
+        optimizer = made_of(rule, params)
         optimizer.load_state_dict(first.state_dict())
         run(optimizer, params, range(2, 4), spread)
         close(params, wanted)
@@ -291,7 +275,7 @@ def other_meshes(world: int) -> None:
         _, wanted = alone(rule, 2)
         for spread, inputs in ways:
             params = {name: spread(p).requires_grad_() for name, p in start(rule).items()}
-            run(load(rule)(list(params.items())), params, range(2), inputs)
+            run(made_of(rule, params), params, range(2), inputs)
             close(params, wanted)
     _, wanted = alone("lamb", 0)
     params = {n: (columns if p.ndim >= 2 else same)(p).requires_grad_() for n, p in start().items()}
@@ -632,11 +616,10 @@ def everywhere(world: int, names: Sequence[str], rules: Sequence[str] = (), seco
         process.start()
     said = []
     for _ in range(world * len(names)):
-        try:
-            said.append(results.get(timeout=seconds))
-        except queue.Empty:
+        if (one := next_of(results, running, seconds)) is None:
             break
-        if said[-1][2]:
+        said.append(one)
+        if one[2]:
             break
     for rank, process in enumerate(running):
         process.join(5)
@@ -645,7 +628,20 @@ def everywhere(world: int, names: Sequence[str], rules: Sequence[str] = (), seco
             last = next((name for name in names if name not in come), names[-1])
             said.append((last, rank, f"ended with exit code {process.exitcode}: see what it wrote to stderr", None))
         process.kill()
+        process.join()  # its time counts then
     return said
+
+
+def next_of(results: Any, running: Sequence[Any], seconds: int) -> tuple[str, int, str, Any] | None:
+    """What a process says next; None where none does in that time, or all have ended."""
+    for _ in range(seconds):
+        alive = any(process.is_alive() for process in running)
+        try:
+            return results.get(timeout=1)  # type: ignore[no-any-return]
+        except queue.Empty:
+            if not alive:
+                break
+    return None
 
 
 @pytest.fixture(scope="module", params=[2, 4])
@@ -671,8 +667,9 @@ def test_what_is_on_record_is_of_every_rule_as_it_is() -> None:
         for world in ("2", "4"):
             rows = record[part][world]
             assert {name: row["mark"] for name, row in rows.items()} == marks, "make sharded asks them"
-            apart = {name for name, row in rows.items() if row.get("off", 0) > 1}
+            apart = {name for name, row in rows.items() if wrong_with(name, row)}
             refused = {name for name, row in rows.items() if "refused" in row}
+            assert part == "modules" or all("went" in row and "lone" in row for row in rows.values())
             assert not apart and (part == "modules" or not refused)
             assert rows.keys() - refused == {name for name, row in rows.items() if "way" in row}
 
@@ -683,7 +680,7 @@ def main(out: Path) -> int:
     for task, part in (("every_rule", "rules"), ("every_module", "modules")):
         for world in (2, 4):
             known = kept.setdefault(part, {}).setdefault(str(world), {})
-            waiting = [rule for rule in EVERYTHING if known.get(optlang.Rule(rule).name, {}).get("mark") != mark_of(rule)]
+            waiting = [rule for rule in EVERYTHING if not is_known(known.get(optlang.Rule(rule).name, {}), rule)]
             for first in range(0, len(waiting), TOGETHER):
                 begun = sum(os.times()[:4])
                 rules = waiting[first : first + TOGETHER]
@@ -699,18 +696,26 @@ def main(out: Path) -> int:
     return 1 if kept["different"] else 0
 
 
+def is_known(row: dict[str, Any], rule: str) -> bool:
+    """Whether a row is of the rule as it is, with what speaks for the test of it."""
+    return row.get("mark") == mark_of(rule) and ("went" in row or "refused" in row)
+
+
 def summary(kept: dict[str, Any]) -> dict[str, Any]:
     """What was found, with its counts before it."""
     rows = {part: kept.get(part, {}) for part in ("rules", "modules")}
     ways = {part: {world: dict(Counter(row.get("way", "refused") for row in known.values()))
                    for world, known in found.items()} for part, found in rows.items()}  # fmt: skip
-    kept |= {"counts": ways, "different": sum(row.get("off", 0) > 1 for found in rows.values() for known in found.values()
-                                              for row in known.values())}  # fmt: skip
+    kept |= {"counts": ways, "different": sum(bool(wrong_with(*row)) for found in rows.values() for known in found.values()
+                                              for row in known.items())}  # fmt: skip
     return {
         "what": "4 steps on Gloo processes that hold parts beside one process, float32; rules in 2 optimizers, the second of which has "
-                "loaded the states; off: largest difference over 1e-6 + 1e-5 of the value; mark: of the equations and defaults",
+                "loaded the states; off: largest difference of weights over 1e-6 + 1e-5 of the value; states: that of states over 1e-4 of "
+                "the largest number of each; went: how far weights went, as off; lone: how far, as the larger of off and states, processes "
+                "would be that tell each other nothing, 1e38 where they cannot step at all; mark: of the equations and defaults",
         "date": str(date.today()), "machine": f"{platform.machine()} CPU, torch {torch.__version__}",
-        "seconds": round(kept["seconds"]), "shapes": list(SHAPES.values()), "counts": ways, "different": kept["different"], **rows,
+        "seconds": round(kept["seconds"]), "shapes": list(SHAPES.values()),
+        "cut by columns": [SHAPES[name] for name in BY_COLUMNS], "counts": ways, "different": kept["different"], **rows,
     }  # fmt: skip
 
 

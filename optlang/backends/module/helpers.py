@@ -374,6 +374,13 @@ def _mean_loss(loss: Any, params: Iterable[torch.Tensor]) -> torch.Tensor:
         value = DTensor.from_local(share, mesh, [Partial()] * mesh.ndim).full_tensor()
     return value.cpu()
 ''',
+    "_chosen": '''
+def _chosen(param: Any, condition: torch.Tensor, yes: Any, no: Any) -> torch.Tensor:
+    """`torch.where` by one number for all elements of a parameter, in the parts that processes hold of it: torch may gather few."""
+    found: Any = torch.where(condition, yes, no)
+    placed: torch.Tensor = found.redistribute(param.device_mesh, param.placements) if hasattr(param, "device_mesh") else found
+    return placed
+''',
     "_whole_parameters": '''
 @contextmanager
 def _whole_parameters(optimizer: Any, groups: list[dict[str, Any]]) -> Iterator[None]:

@@ -10,7 +10,7 @@ from optlang.backends.module.numbers import Numbers
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.printing.emit import ATOM, Piece, chained
-from optlang.types import Dim, Extent, Frame, needs_matrix, reduced_dims
+from optlang.types import ELEMENT, Dim, Extent, Frame, needs_matrix, reduced_dims
 
 OR, AND, NOT, COMPARE, BIT_OR, BIT_AND, SUM, PRODUCT, MINUS, POWER = 1, 2, 3, 4, 5, 7, 9, 10, 11, 12
 LEVELS = {"or": OR, "and": AND, "add": SUM, "sub": SUM, "mul": PRODUCT, "div": PRODUCT, "matmul": PRODUCT, "pow": POWER, "mod": PRODUCT}
@@ -135,6 +135,8 @@ def _choice(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> P
         return ternary(condition, yes, no)
     if node.type.kind != "bool" and node.args[1] in numbers and node.args[2] in numbers:
         yes = Piece(wrap.format(yes.text))  # two numbers would become one of torch's default type
+    if node.args[0].type.extent.level == "tensor" and node.type.extent == ELEMENT:
+        return call("_chosen", "param", condition.text, yes.text, no.text)
     return call("torch.where", condition.text, yes.text, no.text)
 
 
