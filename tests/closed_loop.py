@@ -18,6 +18,7 @@ Params = list[Tensor]
 SHAPES: dict[str, tuple[int, ...]] = {
     "matrix": (6, 4), "vector": (5,), "conv": (4, 3, 3, 3), "one": (1,), "zero": (2, 3), "embed": (5, 3),
     "square": (4, 4), "patch": (3, 3), "wide": (3, 7), "head": (3, 4), "tall": (5, 3), "tower": (5, 2, 2, 1),
+    "narrow": (5, 2), "broad": (4, 6),
     "still": (3, 2), "level": (2, 3), "calm": (4,), "pillar": (3, 2, 2, 1), "slab": (2, 3, 1, 1),
 }  # fmt: skip
 AT_REST = ("still", "level", "calm", "pillar", "slab")  # zero, without gradients: where norms of these vanish, too
