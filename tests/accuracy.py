@@ -45,7 +45,7 @@ Array = Any
 SCALES = (1e-30, 1e-20, 1e-10, 1e-3, 1.0, 1e3, 1e10, 1e30)
 STRANGE = (0.0, -0.0, 1e-45, -1e-40, np.inf, -np.inf, np.nan, 3e38)
 SHAPE = (8, 6)
-SMALLER = {"dion": {"r": 4}}  # fewer directions than that shape has
+SMALLER = {name: {"r": 4} for name in ("dion", "dctadamw", "trion")}  # fewer directions than that shape has
 ASKED = ("grad", "hvp", "loss", "loss_at", "input")  # random programs that do are left out
 NAMES = ("written", "simplified")
 FEW = 24  # draws; where simplified steps seem to err more in these, nine times as many others
@@ -68,8 +68,9 @@ def rules() -> Iterator[Measured]:
     """Each program of the library once."""
     known: set[str] = set()
     for name in sorted(library.index().keys() - {"std"}):
-        made = Rule(name).lowered(SMALLER.get(name, {}))
-        cases = [(made, {})] if isinstance(made, Program) else [(case.program, dict(case.settings)) for case in made.cases]
+        smaller: dict[str, Any] = SMALLER.get(name, {})
+        made = Rule(name).lowered(smaller)
+        cases = [(made, smaller)] if isinstance(made, Program) else [(case.program, dict(case.settings)) for case in made.cases]
         for each, settings in cases:
             if each.name not in known:
                 known.add(each.name)

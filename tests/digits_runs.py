@@ -22,7 +22,6 @@ from torch.nn import functional as F
 ENOUGH = 0.5  # on held-out digits; at the start a loss is that of a guess, 2.30, or more
 ALL = 9711  # images to train on
 WIDTH, NARROW = 128, 32
-WIDE = "three layers, 256 wide"
 LINE, LOW_RANK = "one linear layer, 650 weights", "trained on digits upside down, low-rank factors beside each matrix"
 
 
@@ -93,8 +92,8 @@ class Adapted(nn.Module):
         return (self.scale * (self.up.grad @ self.down + self.up @ self.down.grad)).detach()
 
 
-def mlp(width: int = WIDTH) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10))
+def mlp() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(64, WIDTH), nn.ReLU(), nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 10))
 
 
 def mup() -> nn.Module:
@@ -118,7 +117,6 @@ def adapted(data: tuple[Tensor, ...]) -> nn.Module:
 
 MODELS: dict[str, Callable[[tuple[Tensor, ...]], nn.Module]] = {  # given the images and labels to train on
     "mlp": lambda data: mlp(),
-    WIDE: lambda data: mlp(256),
     LINE: lambda data: nn.Linear(64, 10),
     "u-muP": lambda data: Unit(),
     "muP": lambda data: mup(),
@@ -145,8 +143,8 @@ LONGER: dict[str, int] = {
     "adalomo": 4000, "cautiouslion": 1200, "liondeadzone": 1200, "entropysgd": 1200, "fedhypercl": 3000, "ranger21": 2000,
     "psgdkron": 1200, "adagradsubsetnormlines": 6000,
 }  # fmt: skip
-# Step sizes for larger models or convex problems, a rank above that of the matrices here: how the defaults get below a stated loss
-# all the same, and beside it what another setting reaches, tried in half decades.
+# Step sizes for larger models or convex problems: how the defaults get below a stated loss all the same, and beside it what another
+# setting reaches, tried in half decades.
 OTHER_SCALE: dict[str, tuple[Run, dict[str, Any]]] = {
     "adagradsubsetnorm": (Run(why="the defaults are for longer runs", steps=20_000), {"lr": 0.1}),
     "sgd": (Run(why="the default is torch's, for longer runs; no paper gives one", steps=20_000, below=1.8), {"lr": 0.3}),
@@ -154,9 +152,6 @@ OTHER_SCALE: dict[str, tuple[Run, dict[str, Any]]] = {
     "lionp": (Run(why="the defaults are for longer runs", steps=20_000, model=LINE, below=1.8), {"lr": 0.032}),
     "saniaadagrad": (Run(why="the defaults are for logistic regression", steps=1200, model=LINE, below=0.8), {"eps": 1.0}),
     "saniaadam": (Run(why="the defaults are for logistic regression", steps=1200, model=LINE, below=1.5), {"eps": 1.0}),
-    **{rule: (Run(why="a matrix that the default rank, 128, is for; AdamW trains the others", model=WIDE,
-                  route=f"when rank == 2 and rows >= 128 and cols >= 128 use {name}()  otherwise use AdamW()"), {name: other})
-       for rule, name, other in (("dctadamw", "DCTAdamW", {"r": 8, "lr": 0.003}), ("trion", "Trion", {"r": 8}))},
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import copy
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ from optlang.ir import Routing
 TUNED: dict[str, dict[str, Any]] = {
     "addsign": {"lr": 0.01}, "powersign": {"lr": 0.01}, "schedulefreesgd": {"lr": 0.01}, "gravity": {"lr": 0.1, "alpha": 0.0},
     "dadaptadam": {"d0": 1e-2, "growth": 1.1}, "prodigy": {"d0": 1e-2, "growth": 1.1},
-    "dctadamw": {"r": 1},
 }  # fmt: skip
 SOME = [  # of every family and kind
     "adamw", "adabelief", "nadam", "radam", "adafactor", "lamb", "lars", "muon", "muonwithadamw", "momentum", "sgd", "gravity", "lion",
@@ -62,12 +61,16 @@ def optimizer_of(name: str, params: list[Tensor], **settings: Any) -> Any:
     return cls(params, **{**plain, **TUNED.get(name, {}), **settings})
 
 
-def stepped(optimizer: Any, params: list[Tensor], scale: float = 1.0) -> float:
+def round_bowl(params: list[Tensor], scale: float = 1.0) -> Tensor:
+    return scale * torch.stack([(p**2).sum() for p in params]).sum()
+
+
+def stepped(optimizer: Any, params: list[Tensor], scale: float = 1.0, valley: Callable[..., Tensor] = bowl) -> float:
     """One step; the loss before it."""
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = bowl(params, scale)
+        loss = valley(params, scale)
         loss.backward()
         return loss
 
@@ -228,6 +231,18 @@ def test_losses_are_finite_all_along() -> None:
     losses = [stepped(optimizer, params) for _ in range(60)]
     assert all(math.isfinite(x) for x in losses)
     assert losses[-1] < 0.05 * losses[0]
+
+
+@pytest.mark.parametrize("name", library.names())
+def test_defaults_keep_small_matrices_numbers(name: str) -> None:
+    """Also where sides are below a rank, a number of lines or a run of elements that a rule is made for."""
+    draws = torch.Generator().manual_seed(1)
+    params = [torch.randn(shape, generator=draws).requires_grad_() for shape in ((4, 4), (10, 64), (64, 10), (1, 1))]
+    cls: Any = optlang.load(name)
+    optimizer = cls([(f"p{i}", p) for i, p in enumerate(params)])
+    for _ in range(60):
+        stepped(optimizer, params, 0.1, round_bowl)
+    finite(*params)
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpp"])
