@@ -120,6 +120,7 @@ def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPat
 def test_an_infinite_gradient_and_one_that_is_no_number() -> None:
     given = tensors([(600, 40), (4, 5)])
     both = Pair(program(EVERYTHING), given, executable=BACKEND.compile(program(EVERYTHING), "safe"))
+    both.in_numbers = False
     for value in (torch.inf, torch.nan):
         both.gradient = lambda like, value=value: torch.full_like(like, 0.5).index_fill_(0, torch.tensor([3]), value)  # type: ignore[method-assign]
         both.step()

@@ -86,8 +86,8 @@ def test_maps(name: str) -> None:
     "text",
     [
         "x = where(isnan(g/0*0) or g < 0, max(g, w), min(g, w))", "x = mod(g, w)", "x = atan2(g, w)", "x = g^3 + abs(w)^0.7",
-        "x = g - mean(g)", "x = g/norm(g)*count(g)", "x = max(g) - min(g) + 0*g", "x = std(g) + 0*g", "x = clip(g, -1, 1)",
-        "x = where(not (g > w) and g != 0, 1, -1)", "x = norm(g - mean(g)) + 0*w", "x = normal()*g + uniform()",
+        "x = g - mean(g)", "x = g/norm(g)*count(g)", "x = max(g) - min(g) + 0*g", "x = where(count(g) > 1, std(g), 0) + 0*g",
+        "x = clip(g, -1, 1)", "x = where(not (g > w) and g != 0, 1, -1)", "x = norm(g - mean(g)) + 0*w", "x = normal()*g + uniform()",
         "x = rademacher() + exponential()",
     ],
 )  # fmt: skip

@@ -83,6 +83,7 @@ def test_an_infinite_gradient_and_one_that_is_no_number() -> None:
     from optlang.backends.triton import BACKEND
 
     both = Pair(program(EVERYTHING), tensors([(40, 300), (4, 5)]), executable=BACKEND.compile(program(EVERYTHING), "safe"))
+    both.in_numbers = False
     for value in (torch.inf, torch.nan):
         both.gradient = lambda like, value=value: torch.full_like(like, 0.5).index_fill_(0, torch.tensor([3]), value)  # type: ignore[method-assign]
         both.step()
