@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -33,6 +34,7 @@ from parted import BY_COLUMNS, SHAPES, STEPS, alone, load, loss_of, made_of, mod
 from stepping import finite
 from tensors import some
 from torch import Tensor, nn
+from wrapped import averaged_by_replicate, flattened_by_fsdp1, split_by_zero
 
 import optlang
 from optlang import library
@@ -582,6 +584,7 @@ def parts_put_into_groups(world: int) -> None:
 
 TASKS = {f.__name__: f for f in (
     every_rule, every_module, overflows, loaded_from_one_process, descriptions, evaluation, other_meshes, models, tensor_parallel,
+    split_by_zero, flattened_by_fsdp1, averaged_by_replicate,
     there_and_back, passes_without_backward, parts_put_into_groups, refusals, copies_that_disagree, hessians_and_losses,
 )}  # fmt: skip
 
@@ -657,6 +660,24 @@ def found(request: Any) -> dict[str, list[str]]:
 @pytest.mark.parametrize("task", TASKS)
 def test_several_processes(found: dict[str, list[str]], task: str) -> None:
     assert not any(found[task]), "\n".join(found[task])
+
+
+def test_tools_that_make_an_optimizer_of_some_parameters() -> None:
+    """In one process, or by what a worker of torch's RPC calls."""
+    from torch.distributed.optim.apply_optimizer_in_backward import _apply_optimizer_in_backward
+    from torch.distributed.optim.optimizer import _LocalOptimizer
+
+    net = nn.Linear(3, 2)
+    there: list[Any] = [SimpleNamespace(local_value=lambda p=p: p) for p in net.parameters()]
+    _LocalOptimizer(load("lamb"), there)
+    with pytest.raises(ValueError, match="Prodigy cannot step in torch's DistributedOptimizer, .* values per model or group"):
+        _LocalOptimizer(load("prodigy"), there)
+    with pytest.raises(ValueError, match="SAM cannot step in torch's _apply_optimizer_in_backward, .* asks the model"):
+        _apply_optimizer_in_backward(load("sam"), net.parameters(), {})
+    before = [p.detach().clone() for p in net.parameters()]
+    _apply_optimizer_in_backward(load("sgd"), net.parameters(), {"lr": 1.0})
+    net(torch.ones(3)).sum().backward()
+    assert not any(map(torch.equal, net.parameters(), before))
 
 
 def test_what_is_on_record_is_of_every_rule_as_it_is() -> None:

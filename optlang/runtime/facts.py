@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any
 
@@ -51,8 +51,13 @@ def is_matrix_rule(program: ir.Program, facts: Facts, hypers: Mapping[str, Any])
 
 
 def mixes_elements(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> str:
-    """Why a program is not one for each element by itself; empty where it is."""
-    nodes = reached(program, facts, hypers)
+    """Why a program is not one for each element of such a parameter by itself; empty where it is."""
+    return mixing(reached(program, facts, hypers))
+
+
+def mixing(nodes: Iterable[ir.Node]) -> str:
+    """Which of some expressions is not for each element by itself; empty where none is."""
+    nodes = list(nodes)
     roles = {OPS[node.op].role for node in nodes if node.value != "window"}
     reasons = [MIXING[role] for role in MIXING if role in roles] + [f"looks at `{node.value}`" for node in nodes if node.op == "fact"]
     return next(iter(reasons), "")

@@ -19,6 +19,7 @@ from optlang.runtime.checkpoints.checkpoint import COUNT
 from optlang.runtime.distributed import agreement
 from optlang.runtime.distributed.processes import mean_of
 from optlang.runtime.distributed.sharded import Part, gradients_at, is_sharded, is_zero, points_at, products_at
+from optlang.runtime.distributed.wrappers import is_flattened
 from optlang.runtime.gathering import Gathered
 from optlang.runtime.groups.naming import Group
 from optlang.runtime.groups.parameters import is_hollow
@@ -62,8 +63,10 @@ class RuleOptimizer(Gathered):
         self.is_captured = all(group.get("capturable") for group in groups)
 
     def _look_over(self) -> None:
-        """Whether groups hold the parameters that were listed."""
+        """Whether groups hold the parameters that were listed, in the first step also whether these have kept their shapes."""
         now = self._parameters()
+        if not self._cells and any(map(is_flattened, now)):
+            self._check_others([])
         if len(now) != len(self.stepped) or not all(map(is_, now, self.stepped)):
             self._check_others(self.stepped)
             self._list_parameters()

@@ -85,28 +85,33 @@ def show(parameters: Iterable[Any]) -> None:
 
 
 def watched(apart: bool = False) -> AbstractContextManager[list[Any]]:
-    """Gives the models of DistributedDataParallel that are called in here. `apart`: each process keeps its own gradients, which
-    can be differentiated again; averages in place cannot."""
+    """Gives the models of DistributedDataParallel, or of `replicate`, that are called in here. `apart`: each process keeps its own
+    gradients, which can be differentiated again; averages in place cannot."""
     return _watched(apart) if distributed.is_available() and distributed.is_initialized() else nullcontext([])
 
 
 @contextmanager
 def _watched(apart: bool) -> Iterator[list[Any]]:
     models: list[Any] = []
+    held_back: set[Any] = set()
     from torch.nn.parallel import DistributedDataParallel  # noqa: PLC0415
 
-    plain: Any = DistributedDataParallel.forward
+    plain: Any = DistributedDataParallel._pre_forward
 
-    def forward(model: Any, *args: Any, **more: Any) -> Any:
+    def begin(model: Any, *args: Any, **more: Any) -> Any:
         models.append(model)
-        with model.no_sync() if apart else nullcontext():
-            return plain(model, *args, **more)
+        if apart and model.require_backward_grad_sync:
+            held_back.add(model)
+            model.require_backward_grad_sync = False
+        return plain(model, *args, **more)
 
-    setattr(DistributedDataParallel, "forward", forward)  # noqa: B010 - modules look there
+    setattr(DistributedDataParallel, "_pre_forward", begin)  # noqa: B010 - `replicate` calls this and no other
     try:
         yield models
     finally:
-        setattr(DistributedDataParallel, "forward", plain)  # noqa: B010
+        setattr(DistributedDataParallel, "_pre_forward", plain)  # noqa: B010
+        for model in held_back:
+            model.require_backward_grad_sync = True
 
 
 def averaged(values: Sequence[Tensor], parameters: Sequence[Tensor], models: Iterable[Any]) -> None:

@@ -13,6 +13,7 @@ from optlang import ir
 from optlang.runtime.cases import Case
 from optlang.runtime.describing import assigned, description, mistakes, stepped
 from optlang.runtime.distributed import sharded
+from optlang.runtime.distributed.wrappers import check_all_there, check_flattened
 from optlang.runtime.groups.naming import CYCLED, OWN_KEYS, Group, name_in
 from optlang.runtime.groups.options import OPTIONS, check_options
 from optlang.runtime.groups.parameters import check_parameters, listed
@@ -102,6 +103,7 @@ class Grouped(torch.optim.Optimizer):
         group = dict(param_group)
         group["params"], names = listed(group["params"], group.pop("param_names", None))
         before = len(self.param_groups)
+        check_all_there(self.cases[0].program, self.cases[0].label)
         try:
             for case, places in self._sorted(group["params"], names):
                 self._add(case, group, [group["params"][i] for i in places], [names[i] for i in places] if names else None)
@@ -161,6 +163,9 @@ class Grouped(torch.optim.Optimizer):
     def _check_parameters(
         self, case: Case, program: ir.Program, named: list[tuple[str, Any]], group: Group, hypers: Mapping[str, Any]
     ) -> None:
+        check_all_there(program, case.label)
+        for name, parameter in named:
+            check_flattened(program, case.label, parameter, name)
         check_parameters(program, named, hypers)
         case.check_weights(named)
         for name, parameter in named:
