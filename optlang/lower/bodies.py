@@ -180,6 +180,8 @@ def _note_reports(frame: Frame, body: Sequence[syntax.Statement]) -> None:
     for statement in body:
         if not isinstance(statement, syntax.Report) or not frame.may_define(statement.name, statement.name_span):
             continue
+        if not statement.name:  # which the parser has said
+            continue
         if frame.prefix + statement.name in frame.context.reports:
             frame.report("N03", f"the report `{statement.name}` is defined twice", statement.name_span, "", "give one of them another name")
             continue

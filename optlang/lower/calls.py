@@ -17,6 +17,13 @@ from optlang.types import TENSOR, Extent, TypeProblem
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame
 
+PARAMETERS = {  # how draws with the parameters that other libraries' functions take are written
+    "normal": "for another mean and deviation write `mean + deviation*normal()`",
+    "uniform": "for other bounds write `low + (high - low)*uniform()`",
+    "exponential": "for another mean write `mean*exponential()`",
+    "rademacher": "for another size write `size*rademacher()`",
+}
+
 
 def lower(frame: Frame, call: syntax.Call) -> Value:
     """The value of a call; None where an error has been reported."""
@@ -49,9 +56,7 @@ def _counted(frame: Frame, call: syntax.Call, least: int, most: int) -> bool:
     """Whether a builtin is called with so many unnamed arguments; reports where not."""
     named = next((arg for arg in call.args if arg.name), None)
     if named is not None:
-        reduced = call.func in ops.REDUCTIONS and named.name in ("dim", "axis", "keepdim", "keepdims")
-        frame.report("N11", f"`{call.func}` is a builtin: its arguments have no names", named.span, "",
-                     f"write `{call.func}(x per row)` or `per col`" if reduced else f"leave out `{named.name} =`")  # fmt: skip
+        frame.report("N11", f"`{call.func}` is a builtin: its arguments have no names", named.span, "", _without_name(call.func, named.name))
         return False
     count = sum(arg.value is not None for arg in call.args)
     if least <= count <= most:
@@ -62,9 +67,18 @@ def _counted(frame: Frame, call: syntax.Call, least: int, most: int) -> bool:
     return False
 
 
+def _without_name(func: str, name: str) -> str:
+    """What to write where an argument of a builtin was given a name."""
+    if func in ops.REDUCTIONS and name in ("dim", "axis", "keepdim", "keepdims"):
+        return f"write `{func}(x per row)` or `per col`"
+    return _signature(func) if func in ops.DRAWS else f"leave out `{name} =`"
+
+
 def _signature(name: str) -> str:
+    if name in ops.DRAWS:
+        return f"{PARAMETERS[name]}; two sizes make a matrix of draws, `{name}(rows, 4)`"
     row = ops.MACROS.get(name) or ops.OPS.get(ops.REDUCTIONS.get(name, name))
-    return row.doc if row is not None else ops.DRAWS.get(name, "")
+    return row.doc if row is not None else ""
 
 
 def _no_per(frame: Frame, call: syntax.Call) -> bool:
@@ -147,7 +161,7 @@ def _draw(frame: Frame, call: syntax.Call) -> Value:
     sizes = [arg.value for arg in call.args if arg.value is not None]
     if not _counted(frame, call, 0, 0 if words or len(sizes) != 2 else 2):
         return None
-    extent = shape_of(frame, sizes) if sizes else extent_of(frame, words[0].per if words else "", call.span)
+    extent = shape_of(frame, sizes, _signature(call.func)) if sizes else extent_of(frame, words[0].per if words else "", call.span)
     if extent is None:
         return None
     frame.context.made(frame.source, call.span, OF_A_DRAW)

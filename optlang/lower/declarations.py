@@ -212,20 +212,22 @@ def _state_extent(frame: Frame, statement: syntax.State) -> Extent | None:
     return shape_of(frame, statement.shape)
 
 
-def shape_of(frame: Frame, sizes: Sequence[syntax.Expr]) -> Extent | None:
-    """The extent of a matrix whose sizes are written out, as in `[rows, 4]`; None where that has been reported."""
-    rows, cols = (_size(frame, size) for size in sizes)
+def shape_of(frame: Frame, sizes: Sequence[syntax.Expr], help: str = "use a number or an `int` hyper") -> Extent | None:
+    """The extent of a matrix whose two sizes are written out, as in `[rows, 4]`. None where they are none, which is reported with
+    `help`, once."""
+    rows = _size(frame, sizes[0], help)
+    cols = None if rows is None else _size(frame, sizes[1], help)
     return None if rows is None or cols is None else Extent("array", rows, cols)
 
 
-def _size(frame: Frame, expr: syntax.Expr) -> Dim | None:
+def _size(frame: Frame, expr: syntax.Expr, help: str) -> Dim | None:
     node = frame.lower(expr)
     if node is not None and node.op == "fact" and node.value in ("rows", "cols"):
         return str(node.value)
     size = whole(frame, node)
     if node is not None and (size is None or not 1 <= size <= 1_000_000):
         frame.report("R05", "the size of a matrix is `rows`, `cols`, or a whole number that is known when the rule is built", expr.span,
-                     "from 1 to 1000000", "use a number or an `int` hyper")  # fmt: skip
+                     "from 1 to 1000000", help)  # fmt: skip
         return None
     return size
 

@@ -216,7 +216,8 @@ class Frame:
     def may_define(self, name: str, span: Span) -> bool:
         """Whether a new name may be introduced; reports where not."""
         if name in RESERVED or name in ops.BUILTINS:
-            self.poisoned.update({name} & {"w"})  # `w = …` is what should have been `w'`
+            if name == "w" or name in ops.BUILTINS:  # `w = …` is what should have been `w'`; `mean` alone is no function then
+                self.poisoned.add(name)
             what = "reserved" if name in RESERVED else "the name of a builtin"
             self.report("N04", f"`{name}` is {what} and cannot be defined again", span, "", GIVEN.get(name, "choose another name"))
             return False

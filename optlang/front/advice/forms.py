@@ -78,6 +78,20 @@ def input_(x: Trouble) -> Advice | None:
     return Advice(x.say("S20", "an input has no value here", help_))
 
 
+def report(x: Trouble) -> Advice | None:
+    """`report norm(g per model)`, `report loss`, `report signal mean(g per model)`."""
+    if x.first.type != "REPORT" or x.before.type != "NAME" or x.index != x.start + 2 or x.here.type in ("OTHER", "EQUAL"):
+        return None
+    if x.here.type in VALUES and not x.here.fresh:
+        found = x.say("S16", f"`=` is missing after {shown(x.before)}", "write `report name = …`", x.before)
+        return Advice(found, x.put(x.virtual("EQUAL", "=")))
+    found = x.say("S16", "a report has a name and a value", "write `report name = …`", x.before)
+    if x.here.fresh or x.here.type in ("RBRACE", "$END"):  # nothing else is there
+        return Advice(found, (x.start, x.index, []))
+    place = x.before.start
+    return Advice(found, (x.start + 1, x.start + 1, [Lexeme("NAME", "", place, place), Lexeme("EQUAL", "=", place, place)]))
+
+
 def state(x: Trouble) -> Advice | None:
     if x.first.type != "STATE" or x.has("EQUAL") or "EQUAL" not in x.wants:
         return None
