@@ -15,8 +15,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from optlang.resources import uncollected
-
 if TYPE_CHECKING:
     from optlang.errors import Diagnostic, OptError
     from optlang.rules import Rule, build, check, diff, equivalent, load, loads
@@ -36,6 +34,8 @@ def __getattr__(name: str) -> Any:
         return import_module("optlang.search")  # a package that can be called
     if name not in _HOME:
         raise AttributeError(f"module 'optlang' has no attribute {name!r}")
+    from optlang.resources import uncollected  # noqa: PLC0415 - Ctrl-C is a line once `__main__` runs, which is after this module
+
     with uncollected():
         value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value

@@ -1,4 +1,4 @@
-"""The command line: `optlang FILE` checks; every other task is a subcommand. What they do is in `commands`."""
+"""The command line: `optlang FILE` checks; every other task is a subcommand. What they do is in `commands`; it begins in `__main__`."""
 
 from __future__ import annotations
 
@@ -61,9 +61,6 @@ def _run(chosen: argparse.Namespace) -> int:
         print(f"optlang: {what}: {error.strerror or error}", file=sys.stderr)
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - what is left is not tried again at the end
         return 2
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
 
 
 def _parser(wanted: str) -> argparse.ArgumentParser:

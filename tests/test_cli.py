@@ -305,6 +305,21 @@ def test_python_dash_m() -> None:
     assert done.returncode == 0 and done.stdout.startswith("optlang 0.")
 
 
+INTERRUPTED = """import signal, sys
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "optlang.commands":
+            signal.raise_signal(signal.SIGINT)
+sys.meta_path.insert(0, Interrupts())
+from optlang.__main__ import main
+sys.exit(main())"""
+
+
+def test_an_interrupt_while_modules_are_imported_is_one_line() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
+
+
 WITHOUT = """import sys
 class Missing:
     def find_spec(self, name, path=None, target=None):
