@@ -1,7 +1,7 @@
 """The operator table: one row per builtin, and everything else reads it.
 
 A row gives the name, the numbers of operands it takes, the type rule, its NumPy meaning (an attribute of `numpy`, or of
-`optlang.meaning` where NumPy has no such function), its torch, C++ and Triton spelling, SymPy name, LaTeX form, scaling degree, the weight
+`optlang.meaning` where NumPy has no such function), its JAX, torch, C++ and Triton spelling, SymPy name, LaTeX form, scaling degree, the weight
 with which a program search picks it, what it costs, and one line of documentation. A builtin that can be said in others has an `expand`
 instead of meanings. Grammar, lowering, printers, backends, conformance tests and search pick a row up by themselves.
 """
@@ -54,6 +54,7 @@ class Op(NamedTuple):
     typing: TypeRule
     doc: str
     numpy: str = ""
+    jax: str = ""  # empty: the function of `jax.numpy` that is called as NumPy's
     torch: str = ""
     cpp: str = ""
     triton: str = ""
@@ -185,8 +186,8 @@ ROWS: tuple[Op, ...] = (
     # reductions: the value is the extent that remains, or "window"
     _reduce("sum", "sum of all values", degree="keep", weight=0.2, latex=r"\sum {0}"),
     _reduce("mean", "average", degree="keep", weight=0.3, latex=r"\operatorname{mean}\left({0}\right)"),
-    _reduce("amax", "largest value", degree="keep", weight=0.2, surface=False, latex=r"\max\left({0}\right)"),
-    _reduce("amin", "smallest value", degree="keep", weight=0.1, surface=False, latex=r"\min\left({0}\right)"),
+    _reduce("amax", "largest value", jax="jnp.max", degree="keep", weight=0.2, surface=False, latex=r"\max\left({0}\right)"),
+    _reduce("amin", "smallest value", jax="jnp.min", degree="keep", weight=0.1, surface=False, latex=r"\min\left({0}\right)"),
     _reduce("count", "how many values (in a window: how many that are not NaN)", degree="lost",
             latex=r"\operatorname{count}\left({0}\right)"),
     _reduce("quantile", "`quantile(x, q)`: linear interpolation, q from 0 to 1", operands=2, degree="keep",

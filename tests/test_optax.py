@@ -14,10 +14,13 @@ import torch
 from stepping import finite, shapes_for
 
 import optlang
-from optlang import library, philox
+from optlang import ir, library, meaning, philox
 from optlang.backends.optax import refuses
+from optlang.backends.optax.helpers import HELPERS
+from optlang.backends.optax.spell import kinds_of, spell
 from optlang.ir import Routing
-from optlang.ops import CALLS
+from optlang.ops import CALLS, OPS
+from optlang.printing.emit import Piece
 
 jax = pytest.importorskip("jax")
 optax = pytest.importorskip("optax")
@@ -106,6 +109,21 @@ def test_every_rule_takes_the_steps_of_the_reference(name: str) -> None:
         finite(*one)
         for p, q in zip(one, other, strict=True):
             np.testing.assert_allclose(q, p, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", sorted(meaning.maps()))
+def test_every_function_of_the_table_means_the_same_in_jax(name: str) -> None:
+    truths = name in ("and", "or", "not")
+    values = [np.array(x) > 1 if truths else np.array(x) for x in ([0.25, 0.5, 1.5], [3.0, 1.25, 0.75], [0.5, 2.0, -4.0])]
+    values = [np.array([True, False, True]), *values] if name == "where" else values
+    operands = [ir.make("gt", (ir.G, ir.const(0))) if v.dtype == bool else leaf for v, leaf in zip(values, (ir.G, ir.W, ir.G), strict=False)]
+    node = ir.make(name, operands[: OPS[name].operands])
+    letters, space = "abc"[: len(node.args)], {"jnp": jnp, "jax": jax}
+    exec(HELPERS["_sign"], space)
+    space |= dict(zip(letters, map(jnp.asarray, values), strict=False))
+    found = eval(spell(node, [Piece(letter) for letter in letters], kinds_of([node])).text, space)
+    with np.errstate(all="ignore"):
+        np.testing.assert_allclose(found, meaning.maps()[name](*values[: len(letters)]), rtol=1e-13)
 
 
 def test_what_is_not_claimed_asks_the_model_again() -> None:

@@ -56,7 +56,8 @@ def _counted(frame: Frame, call: syntax.Call, least: int, most: int) -> bool:
     """Whether a builtin is called with so many unnamed arguments; reports where not."""
     named = next((arg for arg in call.args if arg.name), None)
     if named is not None:
-        frame.report("N11", f"`{call.func}` is a builtin: its arguments have no names", named.span, "", _without_name(call.func, named.name))
+        help_ = _without_name(call.func, named.name)
+        frame.report("N11", f"`{call.func}` is a builtin: its arguments have no names", named.span, "", help_)
         return False
     count = sum(arg.value is not None for arg in call.args)
     if least <= count <= most:

@@ -17,7 +17,6 @@ STATIC = COMPARISONS | IN_MATH | {"and", "or", "not", "neg", "add", "sub", "mul"
                                   "where", "branch"}  # fmt: skip
 OWN = frozenset(["eigenvectors", "orthonormal", "descending", "inverse", "push"])
 BIT_OR, BIT_AND = LEVELS["or"] + 4, LEVELS["and"] + 5
-NAMES = {"amax": "max", "amin": "min", "mod": "mod"}
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def _function(node: Node, args: Sequence[Piece]) -> Piece:
             return call("_spread", texts[0], "w")
         case op if op in OWN:
             return call(f"_{op}", *texts)
-    return call(f"jnp.{NAMES.get(node.op, OPS[node.op].numpy)}", *texts)
+    return call(_in_jax(node.op), *texts)
 
 
 def _reduction(node: Node, texts: list[str]) -> Piece:
@@ -144,7 +143,11 @@ def _reduction(node: Node, texts: list[str]) -> Piece:
     axis = "" if dims is None else f"axis={dims[0] if len(dims) == 1 else dims}"
     if node.op == "quantile":
         return call("_quantile", *texts, *([axis] if axis else []))
-    return call(f"jnp.{NAMES.get(node.op, node.op)}", texts[0], *([axis, "keepdims=True"] if axis else []))
+    return call(_in_jax(node.op), texts[0], *([axis, "keepdims=True"] if axis else []))
+
+
+def _in_jax(name: str) -> str:
+    return OPS[name].jax or f"jnp.{OPS[name].numpy or name}"
 
 
 def shape_text(extent: Extent) -> str:
