@@ -1,9 +1,9 @@
 """The operator table: one row per builtin, and everything else reads it.
 
-A row gives the name, the numbers of operands it takes, the type rule, its NumPy meaning (an attribute of `numpy`, or of
-`optlang.meaning` where NumPy has no such function), its JAX, torch, C++ and Triton spelling, SymPy name, LaTeX form, scaling degree, the weight
-with which a program search picks it, what it costs, and one line of documentation. A builtin that can be said in others has an `expand`
-instead of meanings. Grammar, lowering, printers, backends, conformance tests and search pick a row up by themselves.
+A row gives the name, the number of operands, the type rule, its NumPy meaning (an attribute of `numpy`, or of `optlang.meaning`
+where NumPy has no such function), how JAX, torch, C++ and Triton spell it, SymPy's name, LaTeX, scaling degree, the weight with which a
+program search picks it, what it costs, and one line of documentation. A builtin that can be said in others is a `Macro` instead.
+Grammar, lowering, printers, backends, conformance tests and search pick a row up by themselves.
 """
 
 from __future__ import annotations

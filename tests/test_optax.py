@@ -113,17 +113,15 @@ def test_every_rule_takes_the_steps_of_the_reference(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(meaning.maps()))
 def test_every_function_of_the_table_means_the_same_in_jax(name: str) -> None:
-    truths = name in ("and", "or", "not")
-    values = [np.array(x) > 1 if truths else np.array(x) for x in ([0.25, 0.5, 1.5], [3.0, 1.25, 0.75], [0.5, 2.0, -4.0])]
-    values = [np.array([True, False, True]), *values] if name == "where" else values
-    operands = [ir.make("gt", (ir.G, ir.const(0))) if v.dtype == bool else leaf for v, leaf in zip(values, (ir.G, ir.W, ir.G), strict=False)]
-    node = ir.make(name, operands[: OPS[name].operands])
-    letters, space = "abc"[: len(node.args)], {"jnp": jnp, "jax": jax}
+    numbers, is_truth = np.array([[0.25, 0.5, 1.5], [3.0, 1.25, 0.75], [0.5, 2.0, -4.0]]), ir.make("gt", (ir.G, ir.const(0)))
+    truths = {"and": 2, "or": 2, "not": 1, "where": 1}.get(name, 0)
+    values = [row > 1 if place < truths else row for place, row in enumerate(numbers[: OPS[name].operands])]
+    node = ir.make(name, [is_truth if place < truths else leaf for place, leaf in enumerate([ir.G, ir.W, ir.G][: len(values)])])
+    space = {"jnp": jnp, "jax": jax} | {f"x{place}": jnp.asarray(value) for place, value in enumerate(values)}
     exec(HELPERS["_sign"], space)
-    space |= dict(zip(letters, map(jnp.asarray, values), strict=False))
-    found = eval(spell(node, [Piece(letter) for letter in letters], kinds_of([node])).text, space)
+    found = eval(spell(node, [Piece(f"x{place}") for place in range(len(values))], kinds_of([node])).text, space)
     with np.errstate(all="ignore"):
-        np.testing.assert_allclose(found, meaning.maps()[name](*values[: len(letters)]), rtol=1e-13)
+        np.testing.assert_allclose(found, meaning.maps()[name](*values), rtol=1e-13)
 
 
 def test_what_is_not_claimed_asks_the_model_again() -> None:
