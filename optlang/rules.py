@@ -237,7 +237,7 @@ def generate(rule: Rule, to: str, baked: Mapping[str, Any] | None = None) -> str
     if to == "optax":
         return rule.optax(baked)
     if to == "torch":
-        from optlang.backends.torch import source  # noqa: PLC0415
+        from optlang.backends.torch.listing import source  # noqa: PLC0415
 
         return source(rule.lowered(dict(baked)) if baked else rule.program)
     raise ValueError(f"there is no target {to!r}: choose 'module', 'optax' or 'torch'")

@@ -13,8 +13,8 @@ from torch import Tensor
 
 import optlang
 from optlang import ir
-from optlang.backends.torch.code import _Writer
 from optlang.backends.torch.products import Added
+from optlang.backends.torch.writer import Writer
 
 FORMATS = ("fp32", "bf16", "fp8", "int8", "int4")
 BYTES = {"fp32": 8.0, "bf16": 4.0, "fp8": 2.0 + 8 / 256, "int8": 2.0 + 8 / 256, "int4": 1.0 + 8 / 128}  # of AdamW's two states, an element
@@ -251,8 +251,8 @@ def test_sums_beside_such_products_take_memory_that_is_free(rule: str, monkeypat
     """The same bits as in memory of their own, of matrices that go together, and of those whose transposes lie in memory as they do."""
     shapes = [(24, 40), (24, 40), (40, 24), (7, 1), (1, 9)]
     found, texts = [], []
-    for in_place in (_Writer._in_place, lambda *given: ""):
-        monkeypatch.setattr(_Writer, "_in_place", in_place)
+    for in_place in (Writer._in_place, lambda *given: ""):
+        monkeypatch.setattr(Writer, "_in_place", in_place)
         source = torch.Generator().manual_seed(0)
         given = [torch.nn.Parameter(torch.randn(shape, generator=source)) for shape in shapes]
         make = without_code(optlang.load(rule, backend="torch", products="bf16"))

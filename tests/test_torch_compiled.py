@@ -18,8 +18,9 @@ from optlang import ir
 from optlang.backends import torch as torch_backend
 from optlang.backends.again import watch
 from optlang.backends.cache import stored
+from optlang.backends.outputs import Output
 from optlang.backends.torch import kept
-from optlang.backends.torch.code import CellCode, Output, generate
+from optlang.backends.torch.code import CellCode, generate
 
 DRAWING = "rule D { hyper lr = 0.1 in (0, inf) state m = 0 m' = 0.9*m + g*uniform() w' = w - lr*m' + lr*normal(per tensor) }"
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch_pairs import COMPILED, EAGER, Pair, tensors
 
 from optlang import library
-from optlang.backends.torch import TorchBackend, source
+from optlang.backends.torch import TorchBackend
+from optlang.backends.torch.listing import source
 from optlang.ir import Program, Routing
 from optlang.rules import Rule
 

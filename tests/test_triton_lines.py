@@ -16,7 +16,7 @@ from optlang import ir
 from optlang.analysis.footprint import Footprint, _outputs, _types
 from optlang.backends.base import StepError
 from optlang.backends.kernels.passes import refuses
-from optlang.backends.torch.code import is_slot
+from optlang.backends.outputs import is_slot
 from optlang.library import names
 from optlang.plan import plan
 from optlang.simplify import simplify

@@ -20,8 +20,8 @@ from optlang.backends.base import StepError
 from optlang.backends.formats import STATE_FORMATS, Format, Storage, applies
 from optlang.backends.kernels.handed import stored
 from optlang.backends.kernels.passes import Passes, kind, refuses
+from optlang.backends.outputs import TENSORS, Output, is_slot
 from optlang.backends.places import full_shape
-from optlang.backends.torch.code import TENSORS, Output, is_slot
 from optlang.backends.triton.lines import generate
 from optlang.ir import Node
 from optlang.plan import Plan, Truth

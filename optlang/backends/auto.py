@@ -12,18 +12,15 @@ from typing import Any
 from torch import Tensor
 
 from optlang.backends.again.repeat import Table
-from optlang.backends.base import Backend, Cell, Executable, Math
-from optlang.backends.cache.ready import simplified
+from optlang.backends.base import Backend, Cell
 from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.device_scalars import DeviceScalars
-from optlang.backends.formats import PLAIN, Storage
 from optlang.backends.kernels.functions import KernelFunctions
-from optlang.backends.reference import BACKEND as REFERENCE
-from optlang.backends.torch import TorchExecutable
-from optlang.backends.torch.code import Output
-from optlang.backends.torch.functions import COMPILE_FROM, Bound
+from optlang.backends.outputs import Output
+from optlang.backends.torch import TorchBackend
+from optlang.backends.torch.functions import Bound
 from optlang.backends.triton.scalars import TritonScalars
-from optlang.ir import Node, Program
+from optlang.ir import Node
 
 
 class AutoFunctions(CppFunctions):
@@ -73,15 +70,4 @@ def _is_on_cuda(bound: Bound) -> bool:
     return bound.weights.device.type == "cuda"
 
 
-class AutoBackend:
-    """Kernels of the device where there are some, else torch."""
-
-    def refuses(self, program: Program) -> str:
-        return REFERENCE.refuses(program)
-
-    def compile(self, program: Program, math: Math, storage: Storage = PLAIN) -> Executable:
-        """The simplified program; `math` says how freely: see `simplify`."""
-        return TorchExecutable(simplified(program, math), COMPILE_FROM, AutoFunctions(), storage)
-
-
-BACKEND: Backend = AutoBackend()
+BACKEND: Backend = TorchBackend(AutoFunctions)

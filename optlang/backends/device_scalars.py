@@ -19,7 +19,7 @@ from torch import Tensor
 from optlang import ir
 from optlang.backends.base import Cell
 from optlang.backends.torch import ops as torch_ops
-from optlang.backends.torch.code import SYMBOLS
+from optlang.backends.torch.writer import SYMBOLS
 from optlang.host import HostScalars
 from optlang.ir import Node
 from optlang.ops import OPS

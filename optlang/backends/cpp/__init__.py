@@ -5,27 +5,8 @@ not do here (products of matrices, windows, quantiles, other devices) runs as th
 parameter, and so does everything where there is no compiler.
 """
 
-from __future__ import annotations
-
-from optlang.backends.base import Backend, Executable, Math
-from optlang.backends.cache.ready import simplified
+from optlang.backends.base import Backend
 from optlang.backends.cpp.kernels import CppFunctions
-from optlang.backends.formats import PLAIN, Storage
-from optlang.backends.reference import BACKEND as REFERENCE
-from optlang.backends.torch import TorchExecutable
-from optlang.backends.torch.functions import COMPILE_FROM
-from optlang.ir import Program
+from optlang.backends.torch import TorchBackend
 
-
-class CppBackend:
-    """Generated C++ for the CPU, torch elsewhere."""
-
-    def refuses(self, program: Program) -> str:
-        return REFERENCE.refuses(program)
-
-    def compile(self, program: Program, math: Math, storage: Storage = PLAIN) -> Executable:
-        """The simplified program; `math` says how freely: see `simplify`."""
-        return TorchExecutable(simplified(program, math), COMPILE_FROM, CppFunctions(always=True), storage)
-
-
-BACKEND: Backend = CppBackend()
+BACKEND: Backend = TorchBackend(lambda: CppFunctions(always=True))

@@ -17,7 +17,7 @@ from optlang.backends.cpp.source import ADD, START, Kernel, Writer, clauses, hea
 from optlang.backends.formats import Packed
 from optlang.backends.kernels.lined import DIMENSIONS, LINES, frame_of, over, way
 from optlang.backends.kernels.passes import FRAMES, REDUCTIONS, has_lines, kind
-from optlang.backends.torch.code import Output
+from optlang.backends.outputs import Output
 from optlang.ir import Node
 from optlang.types import Extent
 

@@ -18,7 +18,7 @@ from optlang.backends.cpp.layout import CHUNK, WAVE, Room
 from optlang.backends.cpp.storage import storage
 from optlang.backends.formats import FORMATS, Packed
 from optlang.backends.kernels.passes import REDUCTIONS, Passes, whole_power
-from optlang.backends.torch.code import TENSORS, Output, is_slot
+from optlang.backends.outputs import TENSORS, Output, is_slot
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import ELEMENT, TENSOR, Extent

@@ -17,7 +17,8 @@ from optlang.backends.base import Cell, Way
 from optlang.backends.formats import Packed
 from optlang.backends.kernels import passes
 from optlang.backends.kernels.handed import stored
-from optlang.backends.torch.code import CellCode, Output
+from optlang.backends.outputs import Output
+from optlang.backends.torch.code import CellCode
 from optlang.backends.torch.functions import COMPILE_FROM, NOT_ASKED, Bound, Calls, Functions
 from optlang.backends.torch.views import put_back, view
 from optlang.ir import Node, W

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optlang import ir
-from optlang.backends.torch.code import Output
+from optlang.backends.outputs import Output
 from optlang.backends.torch.functions import Bound
 from optlang.ir import Node
 from optlang.types import ELEMENT

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from optlang import ir
 from optlang.backends.formats import Packed
-from optlang.backends.torch.code import TENSORS, Output, is_slot
+from optlang.backends.outputs import TENSORS, Output, is_slot
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import ELEMENT, TENSOR, WORD_OF, Extent

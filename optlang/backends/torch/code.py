@@ -7,35 +7,16 @@ that nothing is compiled again when it changes. Nothing of a `.opt` file enters 
 
 from __future__ import annotations
 
-import keyword
-import math
-import re
-import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
 
-from optlang import ir
-from optlang.backends.torch.products import NONE, Products, products
+from optlang.backends.outputs import TENSORS, Output
+from optlang.backends.torch.writer import Writer
 from optlang.ir import Node
 from optlang.ops import OPS
-from optlang.types import ELEMENT, Dim, Extent, needs_matrix, reduced_dims
+from optlang.types import ELEMENT
 
-TENSORS = frozenset(["w", "g", "state", "input"])
-VIEWS = TENSORS | {"transpose", "as_matrix", "as_param", "spread"}  # their results share memory with an operand
 HEAVY = frozenset(["matmul", "eigenvectors", "orthonormal", "inverse", "quantile"])  # fusing the rest would gain little
-IN_PLACE = frozenset(["add", "sub", "mul"])
-FRESH = IN_PLACE | {"div", "matmul"}  # their results have memory of their own
-SYMBOLS = {"and": "&", "or": "|", "pow": "**"}
-TAKEN = frozenset(["torch", "ops", "s", "counter", "first", "inf", "nan", *keyword.kwlist])
-
-
-class Output(NamedTuple):
-    """One result: written in place into `target` (the node of `w` or of a state), or returned."""
-
-    node: Node
-    target: Node | None = None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -62,25 +43,25 @@ def generate(
 ) -> CellCode:  # fmt: skip
     """The function that computes outputs. `low`: tensors of 16 bits, computed in float32; `double`: of 64 bits; `rounds`: factors
     of products of matrices are rounded to bfloat16."""
-    writer = _Writer(outputs, {node: text for text, node in names}, low, double)
-    writer.rounds = rounds and not double
-    order = writer.with_products() if writer.rounds else writer.order
-    last = _last_uses(order, writer.products)
-    for node in order:
-        writer.write(node, last.get(node, ()))
-        writer.forget(last.get(node, ()))
-    lines = writer.results()
+    writer = Writer(outputs, {node: text for text, node in names}, low, double, rounds and not double)
+    body = writer.body()
     head = f"def {name}({', '.join([*writer.tensors.values(), 's', 'counter', 'first'])}):"
-    text = "\n".join([head, *(f"    {line}" for line in [*writer.lines, *lines])]) + "\n"
     targets = {o.target for o in outputs if o.target is not o.node}
-    written = tuple(place for place, node in enumerate(writer.tensors) if node in targets)
-    draws = any(n.op == "random" for n in order)
-    plain = not writer.shaped and not draws and all(_is_elementwise(n) for n in [*order, *writer.tensors])
-    alone = writer.shaped and not draws and all(_is_of_matrices(n) for n in [*order, *writer.tensors, *(o.node for o in outputs)])
-    heavy = any(n.op in HEAVY and n.value != "window" for n in order)
+    draws = any(n.op == "random" for n in writer.order)
+    used = [*writer.order, *writer.tensors]
     return CellCode(
-        name, text, tuple(writer.tensors), tuple(writer.slots), writer.shaped, draws, plain, alone, heavy, written, writer.runs,
-    )  # fmt: skip
+        name=name,
+        text="\n".join([head, *(f"    {line}" for line in body)]) + "\n",
+        tensors=tuple(writer.tensors),
+        slots=tuple(writer.slots),
+        shaped=writer.shaped,
+        draws=draws,
+        elementwise=not writer.shaped and not draws and all(map(_is_elementwise, used)),
+        of_matrices=writer.shaped and not draws and all(map(_is_of_matrices, [*used, *(o.node for o in outputs)])),
+        multiplies=any(n.op in HEAVY and n.value != "window" for n in writer.order),
+        written=tuple(place for place, node in enumerate(writer.tensors) if node in targets),
+        runs=writer.runs,
+    )
 
 
 def _is_elementwise(node: Node) -> bool:
@@ -93,279 +74,3 @@ def _is_elementwise(node: Node) -> bool:
 def _is_of_matrices(node: Node) -> bool:
     """Whether each matrix of a batch has values of its own."""
     return node.type.extent.level == "array" and node.type.extent.frame == "param" and not node.type.window
-
-
-def is_slot(node: Node, known: Mapping[Node, bool]) -> bool:
-    """Whether a value is one number that is known before the stage."""
-    return known[node] or (node.type.extent.level in ("group", "model") and not node.type.window)
-
-
-def _order(roots: Sequence[Node], products_first: bool = False) -> list[Node]:
-    """The expressions to compute, operands first; what is known before the stage is not entered. `products_first`: of operands,
-    those that more products of matrices lie behind, so that others have no further use when they are added."""
-    known = ir.on_host(roots)
-    behind: dict[Node, int] = {}
-    for node in ir.walk(roots) if products_first else ():
-        behind[node] = max((behind[arg] for arg in node.args), default=0) + (node.op == "matmul")
-
-    def operands(node: Node) -> Sequence[Node]:
-        inside = () if is_slot(node, known) or node.type.extent.level in ("group", "model") else node.args
-        return sorted(inside, key=lambda arg: -behind[arg]) if behind else inside
-
-    return ir.walk(roots, operands)
-
-
-def _last_uses(order: Sequence[Node], products: Products) -> dict[Node, list[Node]]:
-    """Under each expression the operands that nothing later needs; what is multiplied transposed is needed itself."""
-    last: dict[Node, Node] = {}
-    for node in order:
-        for arg in products.operands(node):
-            last[arg] = node
-            while arg.op == "transpose":
-                arg = arg.args[0]
-                last[arg] = node
-    found: dict[Node, list[Node]] = {}
-    for arg, node in last.items():
-        found.setdefault(node, []).append(arg)
-    return found
-
-
-class _Writer:
-    """One function being written, one operator a line."""
-
-    def __init__(self, outputs: Sequence[Output], names: Mapping[Node, str], low: bool, double: bool) -> None:
-        self.outputs, self.names, self.low = outputs, names, low
-        self.results_of = {o.node for o in outputs}
-        self.dtype = "torch.float64" if double else "torch.float32"
-        roots = [o.node for o in outputs]
-        self.known = ir.on_host(roots)
-        self.order = computed = [n for n in _order(roots) if not self.is_slot(n)]
-        self.shaped = any(map(ir.of_matrix, computed))
-        self.computed = set(computed)
-        self.in_order = {arg for n in computed if n.op not in ("matmul", "transpose") for arg in n.args if arg.op == "transpose"}
-        self.runs = tuple(sorted({n.type.extent.run for n in computed if n.type.extent.run}))
-        self.lines: list[str] = []
-        self.spelled: dict[Node, str] = {}
-        self.slots: dict[Node, int] = {}
-        self.tensors: dict[Node, str] = {}
-        self.used = set(TAKEN)
-        self.nameless: set[Node] = set()
-        self.spare: dict[str, list[str]] = {}  # names of theirs that others can have, by how they begin
-        self.rounds = False
-        self.products = NONE
-        self.factors: dict[Node, str] = {}
-
-    def is_slot(self, node: Node) -> bool:
-        return is_slot(node, self.known)
-
-    def with_products(self) -> list[Node]:
-        """What is computed where products of matrices are in bfloat16, in their order."""
-        order = [n for n in _order([o.node for o in self.outputs], True) if not self.is_slot(n)]
-        self.products = products(order, self.results_of)
-        return [n for n in order if n not in self.products.inside]
-
-    # ------------------------------------------------------------------------------------------------ names
-
-    def fresh(self, wish: str) -> str:
-        """An identifier like the wish that nothing else has."""
-        base = unicodedata.normalize("NFKC", re.sub(r"\W", "_", wish))
-        base = base if base.isidentifier() else "x_" + "".join(c for c in base if c.isascii() and c.isalnum())
-        name, number = base, 1
-        while name in self.used:
-            number += 1
-            name = f"{base}_{number}"
-        self.used.add(name)
-        return name
-
-    def _nameless(self, wish: str) -> str:
-        """For what no equation names: a name whose value is of no more use, so that its memory is free from then on."""
-        spare = self.spare.setdefault(wish, [])
-        return spare.pop(spare.index(min(spare, key=lambda name: (len(name), name)))) if spare else self.fresh(wish)
-
-    def tensor(self, node: Node) -> str:
-        """The argument that holds `w`, `g`, a state, an input or a window."""
-        if node not in self.tensors:
-            self.tensors[node] = self.fresh(str(node.value) if node.value is not None and node.op in TENSORS else node.op)
-        return self.tensors[node]
-
-    def operand(self, node: Node, literal: bool = False) -> str:
-        """How an operand is written. `literal`: a number may stand there as it is."""
-        if literal and node.op == "const" and not isinstance(node.value, bool):
-            return _literal(node.value)
-        if self.is_slot(node):
-            place = self.slots.setdefault(node, len(self.slots))
-            return f"(s[{place}] != 0)" if node.type.kind == "bool" else f"s[{place}]"
-        return self.spelled[node]
-
-    # -------------------------------------------------------------------------------------------- operators
-
-    def write(self, node: Node, dying: Collection[Node] = ()) -> None:
-        """Computes one expression, under the name of its equation where it has one. `dying`: operands that nothing later needs."""
-        if node.op in TENSORS or node.type.extent.level in ("group", "model"):
-            self.spelled[node] = self._read(node)
-            return
-        if node in self.products.sums or (node.op == "matmul" and self.rounds):
-            self._multiply(node)
-            if node not in self.products.wide:
-                return
-            text = f"{self.factors[node]}.to({self.dtype})"
-        else:
-            text = (self._in_place(node, dying) if self.rounds else "") or self._spell(node)
-        self.spelled[node] = self.fresh(self.names[node]) if node in self.names else self._nameless("x")
-        if node not in self.names and node not in self.results_of:
-            self.nameless.add(node)
-        self.lines.append(f"{self.spelled[node]} = {text}")
-
-    def forget(self, nodes: Iterable[Node]) -> None:
-        """These are of no more use."""
-        for node in nodes:
-            if node in self.nameless:
-                self.spare["x"].append(self.spelled[node])
-            if node in self.factors:
-                self.spare["x_bf16"].append(self.factors.pop(node))
-
-    def _read(self, node: Node) -> str:
-        """A tensor to compute with: those of 16 bits in 32."""
-        name = self.tensor(node)
-        if not self.low or node.type.kind == "bool":
-            return name
-        wide = self.fresh(f"{name}_wide")
-        self.lines.append(f"{wide} = {name}.to({self.dtype})")
-        return wide
-
-    def _in_batch(self, text: str, node: Node) -> str:
-        """One for each matrix of a batch, as reductions count them."""
-        return f"{text}.expand({self._shape(node.type.extent)})"
-
-    def _spell(self, node: Node) -> str:
-        row = OPS[node.op]
-        if node.op == "random":
-            return f"ops.draw({node.value[0]!r}, {node.value[1]}, counter, {self._shape(node.type.extent)}, {self._like()})"
-        if node.op == "eye":
-            sizes = ", ".join(self._size(dim) for dim in node.value)
-            return self._in_batch(f"torch.eye({sizes}, dtype={self.dtype}, device={self.tensor(ir.W)}.device)", node)
-        if node.op == "places":
-            column = f"torch.arange({self._size(node.value)}, dtype={self.dtype}, device={self.tensor(ir.W)}.device).unsqueeze(-1)"
-            return self._in_batch(column, node)
-        if row.role == "reduce":
-            return self._reduction(node)
-        if node.op == "as_matrix":
-            return f"ops.flat({self.operand(node.args[0])}, {self._first()})"
-        if node.op == "spread":
-            return f"ops.spread({self.operand(node.args[0])}, {self.tensor(ir.W)}.shape)"
-        if node.op == "as_param":
-            return f"{self.operand(node.args[0])}.reshape({self.tensor(ir.W)}.shape)"
-        if node.op == "push":
-            return f"ops.push({self.operand(node.args[0])}, {self.operand(node.args[1])})"
-        if node.op == "branch":
-            return f"torch.where({', '.join(self._aligned(node, arg, False) for arg in node.args)})"
-        if node in self.in_order:  # beside other matrices, one whose memory is turned would slow down each operator that follows
-            return f"{self.operand(node.args[0])}.mT{'' if node in self.products.lone else '.contiguous()'}"
-        if row.infix is not None:
-            left, right = (self._aligned(node, arg, True) for arg in node.args)
-            return f"{left} {SYMBOLS.get(node.op, row.infix[0])} {right}"
-        return row.torch.format(*(self._aligned(node, arg, False) for arg in node.args))
-
-    def _in_place(self, node: Node, dying: Collection[Node]) -> str:
-        """A sum or product in the memory of an operand that is of no more use: that is in the cache, where new memory is not even
-        there yet. Empty where there is none of which it is sure that nothing else shares its memory."""
-        for place, arg in enumerate(node.args if node.op in IN_PLACE else ()):
-            free = arg in dying and arg in self.nameless and arg.op in FRESH and arg not in self.shared
-            if free and arg.type == node.type and node.args[1 - place] is not arg and (place == 0 or node.op != "sub"):
-                return f"{self.operand(arg)}.{node.op}_({self.operand(node.args[1 - place], literal=True)})"
-        return ""
-
-    @cached_property
-    def shared(self) -> set[Node]:
-        """What others may share memory with, but for transposes in products, and what no tensor of the parameter is behind."""
-        views = {arg for n in self.computed if n.op in VIEWS and (n.op != "transpose" or n in self.in_order) for arg in n.args}
-        deep: set[Node] = set()
-        for node in ir.walk(self.computed):
-            deep |= {node} if node.op in TENSORS or not deep.isdisjoint(node.args) else set()
-        return views | self.computed - deep
-
-    def _multiply(self, node: Node) -> None:
-        """A product in bfloat16, or the sum that it is a part of."""
-        operands, added = list(map(self._factor, self.products.operands(node))), self.products.sums.get(node)
-        text = added.spelled(*operands) if added else f"ops.product({', '.join(operands)})"
-        self.factors[node] = self._nameless("x_bf16")
-        self.lines.append(f"{self.factors[node]} = {text}")
-
-    def _first(self, run: int = 0) -> str:
-        """The first dimension of the parameter, or how many runs of such a length there are."""
-        place = self.runs.index(run) + 1 if run else 0
-        return f"first[{place}]" if self.runs else "first"
-
-    def _factor(self, node: Node) -> str:
-        """An operand in bfloat16, rounded once for all products that it is in."""
-        if node.op == "transpose":
-            return f"{self._factor(node.args[0])}.mT"
-        if node not in self.factors:
-            self.factors[node] = self._nameless("x_bf16")
-            self.lines.append(f"{self.factors[node]} = {self.operand(node)}.to(torch.bfloat16)")
-        return self.factors[node]
-
-    def _aligned(self, node: Node, arg: Node, literal: bool) -> str:
-        """An operand; a window of small values beside those of larger ones gets their dimensions."""
-        text = self.operand(arg, literal)
-        missing = self._dims(node) - self._dims(arg) if arg.type.window else 0
-        return f"{text}.reshape({text}.shape[0]{', 1' * missing})" if missing else text
-
-    def _dims(self, node: Node) -> int:
-        extent = node.type.extent
-        return 0 if extent.level != "array" else 2 if extent.run else 3 if self.shaped else 1
-
-    def _reduction(self, node: Node) -> str:
-        value, more = self.operand(node.args[0]), "".join(f", {self.operand(arg)}" for arg in node.args[1:])
-        if node.value == "window":
-            return f"ops.window_{node.op}({value}{more})"
-        if node.value.run and not node.args[0].type.extent.run:
-            value = f"ops.runs({value}, {self._first(node.value.run)})"
-        dims = reduced_dims(node.args[0].type.extent, node.value)
-        if dims == ():  # one value each; to torch, no dimensions are all of them
-            return {"count": f"torch.ones_like({value})", "quantile": f"ops.lone({value}{more})"}.get(node.op, value)
-        if node.op in ("amax", "amin", "count", "quantile"):
-            return f"ops.{node.op}({value}{more}, {dims})"
-        return f"{value}.{node.op}()" if dims is None else f"{value}.{node.op}({dims}, keepdim=True)"
-
-    def _shape(self, extent: Extent) -> str:
-        w = self.tensor(ir.W)
-        if extent.level != "array":
-            return "()"
-        if extent.run:
-            return f"({self._first(extent.run)}, 1)"
-        if not self.shaped or not needs_matrix(extent):
-            return f"{w}.shape"
-        return f"({w}.shape[0], {self._size(extent.rows)}, {self._size(extent.cols)})"
-
-    def _size(self, dim: Dim) -> str:
-        return {"rows": f"{self.tensor(ir.W)}.shape[-2]", "cols": f"{self.tensor(ir.W)}.shape[-1]"}.get(str(dim), str(dim))
-
-    def _like(self) -> str:
-        return f"torch.empty(0, dtype={self.dtype}, device={self.tensor(ir.W)}.device)"
-
-    # ---------------------------------------------------------------------------------------------- results
-
-    def results(self) -> list[str]:
-        """Everything has been computed before anything is written."""
-        written = [(o.target, self._value(o)) for o in self.outputs if o.target is not None and o.target is not o.node]
-        returned = [self._value(o) for o in self.outputs if o.target is None]
-        last = f"return {', '.join(returned)}{',' * (len(returned) == 1)}" if returned else "return None"
-        return [*(f"{self.tensor(target)}.copy_({value})" for target, value in written), last]
-
-    def _value(self, output: Output) -> str:
-        """A result; one that shares memory with something that is written is copied first."""
-        text = self.operand(output.node)
-        if self.is_slot(output.node) or output.node.op not in VIEWS:
-            return text
-        name = self.fresh("kept")
-        self.lines.append(f"{name} = {text}.clone()")
-        return name
-
-
-def _literal(value: float) -> str:
-    if math.isnan(value):
-        return "torch.nan"
-    if math.isinf(value):
-        return "torch.inf" if value > 0 else "(-torch.inf)"
-    return f"({value!r})" if value < 0 else repr(value)

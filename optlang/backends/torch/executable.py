@@ -22,22 +22,22 @@ from optlang.backends.again.numbers import make
 from optlang.backends.again.repeat import same
 from optlang.backends.again.watch import Unseen
 from optlang.backends.arrays import write
-from optlang.backends.base import NOT_YET, Backend, Cell, Executable, Math, Repeat, Step, Way
-from optlang.backends.cache.ready import simplified
+from optlang.backends.base import NOT_YET, Cell, Repeat, Step, Way
 from optlang.backends.device_scalars import is_on_device
 from optlang.backends.formats import PLAIN, REST, Storage
+from optlang.backends.outputs import Output
 from optlang.backends.overflow import SCALE, unscaled_gradient
 from optlang.backends.places import Place
-from optlang.backends.reference import BACKEND as REFERENCE
-from optlang.backends.reference.executable import exists
 from optlang.backends.reference.interpreter import Code, Run
 from optlang.backends.torch.barriers import cross
 from optlang.backends.torch.binding import Binding
-from optlang.backends.torch.code import CellCode, Output, generate
+from optlang.backends.torch.code import CellCode
+from optlang.backends.torch.conditions import Conditions
 from optlang.backends.torch.functions import COMPILE_FROM, Bound, Functions
-from optlang.backends.torch.shared import SharedRun, first_value, of_shape
+from optlang.backends.torch.shared import SharedRun
+from optlang.backends.torch.shared_states import SharedStates
 from optlang.backends.torch.views import like
-from optlang.backends.torch.work import Pass, Work, new_state, truth_of
+from optlang.backends.torch.work import Pass, Work, new_state
 from optlang.backends.writing import write_all
 from optlang.host import HostScalars
 from optlang.ir import Node, Program
@@ -57,8 +57,7 @@ class TorchExecutable:
     ) -> None:  # fmt: skip
         self.plan: Plan = plan(program, parts)
         self.compile_from, self.storage = compile_from, storage
-        self._conditions = [HostScalars((c,)) for c in self.plan.conditions]
-        self._deciding = sorted({name for condition in self._conditions for name in condition.facts})
+        self._conditions = Conditions(self.plan.conditions)
         self._functions = functions or Functions()
         self._bound = Binding(self.plan.program.name, self._functions, storage).bound
         self._functions.rounds = storage.products == "bf16"
@@ -67,8 +66,8 @@ class TorchExecutable:
         roots = self.plan.program.all_roots() + [arg for b in self.plan.barriers.values() for arg in b.args]
         self._code = Code(roots)
         self._own = [s for s in self.plan.program.states if s.name not in self.plan.shared]
-        self._shared = [s for s in self.plan.program.states if s.name in self.plan.shared]
-        self._shares = parts or bool(self._shared) or any(n.type.extent.level in ("group", "model") for n in ir.walk(roots))
+        self._shared = SharedStates(self.plan, self._conditions)
+        self._shares = parts or bool(self._shared.states) or any(n.type.extent.level in ("group", "model") for n in ir.walk(roots))
         self._is_plain = not (self.plan.barriers or self._shares or self.plan.program.reports)
         self._gradient = [unscaled_gradient()] if any(h.name == SCALE for h in program.hypers) else []  # goes where it came from
         self._ways: dict[int, Way] = {}
@@ -81,15 +80,16 @@ class TorchExecutable:
     def prepare(self, step: Step) -> None:
         """Missing states: float32, or float64 beside such parameters; of truth values bool. See also `formats`."""
         sizes = list(map(len, map(STATE, step.cells)))
-        if not (self._shared or step.beside) and sizes == self._prepared[1] and same(step.cells, self._prepared[0]):
+        if not (self._shared.states or step.beside) and sizes == self._prepared[1] and same(step.cells, self._prepared[0]):
             return
         for cell in (*step.cells, *step.beside) if self.storage.weights else ():
             if self.storage.is_compensated(cell.weights) and REST not in cell.state:
                 cell.state[REST] = torch.zeros_like(cell.weights)
         now = self._begin(step, compiled=False) if any(s.name not in c.state for s in self._own for c in step.cells) else None
         made = [(work, self._initial(work, now)) for work in now.works] if now else []
-        with np.errstate(all="ignore"):
-            self._prepare_shared(step)
+        if self._shared.states and step.cells:
+            with np.errstate(all="ignore"):
+                self._shared.prepare(self._run(step), step.cells[0].weights)
         for work, states in made:
             work.cell.state.update(states)
         self._prepared = list(step.cells), [len(cell.state) for cell in step.cells]
@@ -107,28 +107,13 @@ class TorchExecutable:
             self._call(code, work, now, made)
         return self.storage.new(made, weights)
 
-    def _prepare_shared(self, step: Step) -> None:
-        if self._shared and step.cells:
-            run = self._run(step)
-            for state in self._shared:
-                for place in run.model.below[state.type.extent.level]:
-                    if state.name not in place.states and self._is_shared_by(state, place, run):
-                        place.states[state.name] = first_value(state, run([(state.init, place)])[0], step.cells[0].weights)
-
     def _run(self, step: Step) -> Run:
         kind = SharedRun if any(map(is_on_device, step.cells)) else Run
         return kind(self.plan.program.name, self._code, step)
 
     def shared_by(self, place: Place, run: Run) -> list[str]:
         """The states that a place has."""
-        levels = [(s.name, s) for s in self._shared if s.type.extent.level in place.below]
-        return [name for name, state in levels if place in place.below[state.type.extent.level] and self._is_shared_by(state, place, run)]
-
-    def _is_shared_by(self, state: ir.State, place: Place, run: Run) -> bool:
-        """Whether the guard of a state holds, which the host can tell."""
-        if state.guard is None or not isinstance(run, SharedRun):
-            return exists(state, place, run)
-        return any(self.plan.keeps(state, self._truth(p.cell)) for p in place.cells if p.cell is not None)
+        return self._shared.at(place, run)
 
     def step(self, step: Step) -> None:
         """One update of all cells, of the states they share, and of `step.reports`."""
@@ -144,7 +129,7 @@ class TorchExecutable:
             levels = self._levels_of(tuple(dict.fromkeys(work.truth for work in now.works + now.beside)))
             for number, level in enumerate(levels):
                 cross(self, now, number, level)
-            shared = self._shared_updates(now)
+            shared = self._shared.updates(now.run) if now.run else []
             reports = self._reports(now)
             calls = self._final(now)
         if step.comes_again and not is_on_device(step.cells[0]):
@@ -162,7 +147,7 @@ class TorchExecutable:
 
     def _expect(self, step: Step, now: Pass, calls: Sequence[Bound], levels: Sequence[Sequence[Barrier]]) -> None:
         """Finds what takes the same step again, if another one is like it. What is kept for that takes as long as it saves."""
-        changing = [c for c in self._conditions if c.hypers or c.reads_t]
+        changing = self._conditions.changing
         decided = frozenset(work.truth for work in now.works)
         step.passes = bool(changing) and decided not in self._passed and not _lasts(changing, step.cells)
         self._passed |= {decided} if step.passes else set()
@@ -179,21 +164,10 @@ class TorchExecutable:
         run = self._run(step) if self._shares else None
         places = [None] * len(step.cells) if run is None else run.model.cells
         others = () if run is None else run.model.beside.get("tensor", ())
-        truths = self._truths(step.cells)
+        truths = self._conditions.truths(step.cells)
         works = [Work(cell, truth, place) for cell, truth, place in zip(step.cells, truths, places, strict=True)]
-        beside = [Work(place.cell, self._truth(place.cell), place) for place in others if place.cell is not None]
+        beside = [Work(place.cell, self._conditions.truth(place.cell), place) for place in others if place.cell is not None]
         return Pass(step, works, beside, run, compiled)
-
-    def _truth(self, cell: Cell) -> Truth:
-        return tuple(truth_of(condition, cell) for condition in self._conditions)
-
-    def _truths(self, cells: Sequence[Cell]) -> list[Truth]:
-        """Those of some cells: of cells with the same settings, counts and facts only once."""
-        if not self._conditions:
-            return [()] * len(cells)
-        kinds = [(id(cell.hypers), cell.t, *map(cell.facts.get, self._deciding)) for cell in cells]
-        known = {kind: self._truth(cell) for kind, cell in dict(zip(kinds, cells, strict=True)).items()}
-        return [known[kind] for kind in kinds]
 
     def _levels_of(self, truths: tuple[Truth, ...]) -> list[list[Barrier]]:
         """The barriers that parameters of such conditions need crossed."""
@@ -201,7 +175,7 @@ class TorchExecutable:
             program = self.plan.program
             roots = [program.weights, *(program.updates[s.name] for s in self._own)]
             found = [root for truth in truths for root in self.plan.decided(roots, truth)]
-            found += [*(program.updates[s.name] for s in self._shared), *(program.reports or {}).values()]
+            found += [*(program.updates[s.name] for s in self._shared.states), *(program.reports or {}).values()]
             self._levels[truths] = self.plan.levels(found, truths)
         return self._levels[truths]
 
@@ -234,18 +208,6 @@ class TorchExecutable:
         outputs = [Output(x, t) for x, t in zip(roots, [ir.W, *(s.node for s in states)], strict=True)]
         outputs += [Output(node, ir.G) for node in self._gradient]
         return self._functions.code(key, outputs, dtype, tuple(names))
-
-    def _shared_updates(self, now: Pass) -> list[tuple[Any, Any]]:
-        if now.run is None:
-            return []
-        found = []
-        for state in self._shared:
-            for place in now.run.model.below[state.type.extent.level]:
-                if not self._is_shared_by(state, place, now.run):
-                    continue
-                [value] = now.run([(self.plan.program.updates[state.name], place)])
-                found.append((place.states[state.name], of_shape(value, place.states[state.name])))
-        return found
 
     def _reports(self, now: Pass) -> dict[str, Any]:
         reports = self.plan.program.reports or {}
@@ -327,32 +289,3 @@ def _staged(executable: TorchExecutable, now: Pass, tables: Any, levels: Sequenc
 
 def _nothing() -> None:
     """What there is to write where nothing is stepped."""
-
-
-def source(what: Program | ir.Routing) -> str:
-    """The functions that a step calls, for people to read: those of a matrix and of a vector at its first steps. Raises ValueError
-    for a rule that nobody reads."""
-    from optlang.backends.torch.listing import listing  # noqa: PLC0415 - only `build --to torch` needs it
-
-    programs = [case.program for case in what.cases] if isinstance(what, ir.Routing) else [what]
-    if long := next((program for program in programs if program.unreadable), None):
-        raise ValueError(f"{long.name} is not listed: {long.unreadable}; `backend=\"torch\"` runs it")
-    return "\n\n".join(listing(plan(simplified(program, "safe"))) for program in programs)
-
-
-class TorchBackend:
-    """Functional torch code, fused by torch.compile."""
-
-    def __init__(self, compile_from: int = COMPILE_FROM) -> None:
-        self.compile_from = compile_from
-
-    def refuses(self, program: Program) -> str:
-        return REFERENCE.refuses(program)
-
-    def compile(self, program: Program, math: Math, storage: Storage = PLAIN) -> Executable:
-        """The simplified program; `math` says how freely: see `simplify`."""
-        return TorchExecutable(simplified(program, math), self.compile_from, storage=storage)
-
-
-BACKEND: Backend = TorchBackend()
-__all__ = ["BACKEND", "TorchBackend", "TorchExecutable", "generate", "source"]

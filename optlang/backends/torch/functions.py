@@ -16,8 +16,9 @@ from optlang.backends.again.watch import Unseen
 from optlang.backends.base import Cell, Way
 from optlang.backends.device_scalars import DeviceScalars
 from optlang.backends.formats import Packed
+from optlang.backends.outputs import Output
 from optlang.backends.torch import batches as torch_batches
-from optlang.backends.torch.code import CellCode, Output, generate
+from optlang.backends.torch.code import CellCode, generate
 from optlang.backends.torch.loading import load
 from optlang.backends.torch.tables import Joined, Stacked
 from optlang.backends.torch.views import alone, flat, put_back, view

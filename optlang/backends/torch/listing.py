@@ -6,12 +6,24 @@ from functools import cache
 
 from optlang import ir
 from optlang.analysis.costs import EXAMPLES, truth_of
-from optlang.backends.torch.code import Output, generate
+from optlang.backends.cache.ready import simplified
+from optlang.backends.outputs import Output
+from optlang.backends.torch.code import generate
 from optlang.host import MissingFact
-from optlang.plan import Plan, Truth
+from optlang.ir import Program
+from optlang.plan import Plan, Truth, plan
 
 
-def listing(plan: Plan) -> str:
+def source(what: Program | ir.Routing) -> str:
+    """The functions that a step calls, for people to read: those of a matrix and of a vector at their first steps. Raises ValueError
+    for a rule that nobody reads."""
+    programs = [case.program for case in what.cases] if isinstance(what, ir.Routing) else [what]
+    if long := next((program for program in programs if program.unreadable), None):
+        raise ValueError(f"{long.name} is not listed: {long.unreadable}; `backend=\"torch\"` runs it")
+    return "\n\n".join(_listing(plan(simplified(program, "safe"))) for program in programs)
+
+
+def _listing(plan: Plan) -> str:
     """Every function of the first ten steps of a matrix and of a vector, each once, with what fills `s`."""
     texts: dict[str, str] = {}
     written = cache(lambda truth: _final(plan, truth))

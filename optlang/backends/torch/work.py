@@ -71,15 +71,8 @@ def _fixed(rows: tuple[tuple[int, ...], ...], device: torch.device) -> Tensor:
     return sent(rows, device, torch.int64)
 
 
-def truth_of(condition: HostScalars, cell: Cell) -> bool | None:
-    """What decides a block before the step; None where a fact is missing, or only the device can tell."""
-    if is_on_device(cell) and (condition.reads_t or any(isinstance(cell.hypers[name], Tensor) for name in condition.hypers)):
-        return None
-    return decision(condition, cell.hypers, cell.t, cell.facts)
-
-
 def decision(condition: HostScalars, hypers: Mapping[str, Any], t: int, facts: Mapping[str, int]) -> bool | None:
-    """The same of numbers that the host knows."""
+    """What decides a block before the step, of numbers that the host knows; None where a fact is missing."""
     try:
         return bool(condition(hypers, t, facts)[0])
     except (MissingFact, KeyError):  # a hyper that a parameter of another rule does not have

@@ -7,26 +7,15 @@ kernels run on the CPU, slowly, which is how they are tested where there is no G
 
 from __future__ import annotations
 
-from optlang.backends.base import Backend, Executable, Math
-from optlang.backends.cache.ready import simplified
-from optlang.backends.formats import PLAIN, Storage
-from optlang.backends.reference import BACKEND as REFERENCE
-from optlang.backends.torch import TorchExecutable
-from optlang.backends.torch.functions import COMPILE_FROM
-from optlang.ir import Program
+from optlang.backends.base import Backend
+from optlang.backends.torch import TorchBackend
+from optlang.backends.torch.functions import Functions
 
 
-class TritonBackend:
-    """Generated Triton on CUDA, torch elsewhere."""
+def _functions() -> Functions:
+    from optlang.backends.triton.kernels import TritonFunctions  # noqa: PLC0415 - only who uses it needs triton
 
-    def refuses(self, program: Program) -> str:
-        return REFERENCE.refuses(program)
-
-    def compile(self, program: Program, math: Math, storage: Storage = PLAIN) -> Executable:
-        """The simplified program; `math` says how freely: see `simplify`."""
-        from optlang.backends.triton.kernels import TritonFunctions  # noqa: PLC0415
-
-        return TorchExecutable(simplified(program, math), COMPILE_FROM, TritonFunctions(always=True), storage)
+    return TritonFunctions(always=True)
 
 
-BACKEND: Backend = TritonBackend()
+BACKEND: Backend = TorchBackend(_functions)

@@ -17,7 +17,7 @@ from functools import cached_property
 from optlang.backends.formats import Packed
 from optlang.backends.kernels.lined import DIMENSIONS, LINES, frame_of, over, way
 from optlang.backends.kernels.passes import FRAMES, REDUCTIONS, has_lines, kind
-from optlang.backends.torch.code import TENSORS, Output
+from optlang.backends.outputs import TENSORS, Output
 from optlang.backends.triton import source
 from optlang.backends.triton.layout import ALONG, BLOCK, CHUNKS, EACH, LINES_EACH, MATRICES, Room
 from optlang.backends.triton.source import ARGUMENTS, START, Done, Kernel, Writer, added, deeper, finished, function, reduced

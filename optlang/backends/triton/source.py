@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from optlang.backends.formats import Packed
 from optlang.backends.kernels.passes import REDUCTIONS, Passes, whole_power
-from optlang.backends.torch.code import TENSORS, Output, is_slot
+from optlang.backends.outputs import TENSORS, Output, is_slot
 from optlang.backends.triton import draws, packed
 from optlang.backends.triton.layout import BLOCK, CHUNK, CHUNKS, EACH, Room
 from optlang.backends.triton.packed import Tables

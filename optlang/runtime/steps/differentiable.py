@@ -15,12 +15,14 @@ from torch import Tensor
 
 from optlang import ir
 from optlang.backends.base import Cell, Step, StepError, Way
+from optlang.backends.outputs import Output
 from optlang.backends.places import shape_of
 from optlang.backends.torch.binding import first_of
-from optlang.backends.torch.code import CellCode, Output, generate
+from optlang.backends.torch.code import CellCode, generate
+from optlang.backends.torch.conditions import Conditions
 from optlang.backends.torch.loading import load
 from optlang.backends.torch.views import view
-from optlang.backends.torch.work import computing, input_of, new_state, truth_of
+from optlang.backends.torch.work import computing, input_of, new_state
 from optlang.host import HostScalars, MissingFact
 from optlang.ir import Node, Program
 from optlang.ops import ASKING
@@ -45,7 +47,7 @@ class Differentiable:
 
     def __init__(self, program: Program) -> None:
         self.plan = plan(program)
-        self._conditions = [HostScalars((condition,)) for condition in self.plan.conditions]
+        self._conditions = Conditions(self.plan.conditions)
         self._made: dict[Any, tuple[CellCode, Function]] = {}
         self._own = [s for s in self.plan.program.states if s.type.extent.level not in SHARED]
         self._shared = [s for s in self.plan.program.states if s.type.extent.level in SHARED]
@@ -144,7 +146,7 @@ class Differentiable:
 
     def _truth(self, cell: Cell) -> Truth:
         known = Cell(cell.weights, None, {}, _plain(cell.hypers), cell.t, cell.facts, cell.index, cell.group)
-        return tuple(truth_of(condition, known) for condition in self._conditions)
+        return self._conditions.truth(known)
 
     def _values(self, key: Any, nodes: list[Node], rooms: list[tuple[Tensor, Type]], site: Site, truth: Truth, step: Step) -> list[Tensor]:
         """Expressions of a parameter, in the shapes and number types of the tensors that they are to replace."""

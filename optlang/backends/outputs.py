@@ -1,0 +1,22 @@
+"""What a generated function of any backend computes, and whether it is handed a value as a tensor or as a number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from optlang.ir import Node
+
+TENSORS = frozenset(["w", "g", "state", "input"])
+
+
+class Output(NamedTuple):
+    """One result: written in place into `target` (the node of `w` or of a state), or returned."""
+
+    node: Node
+    target: Node | None = None
+
+
+def is_slot(node: Node, known: Mapping[Node, bool]) -> bool:
+    """Whether a value is one number that is known before the stage."""
+    return known[node] or (node.type.extent.level in ("group", "model") and not node.type.window)
