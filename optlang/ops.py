@@ -2,7 +2,7 @@
 
 A row gives the name, the number of operands, the type rule, its NumPy meaning (an attribute of `numpy`, or of `optlang.meaning`
 where NumPy has no such function), how JAX, torch, C++ and Triton spell it, SymPy's name, LaTeX, scaling degree, the weight with which a
-program search picks it, what it costs, and one line of documentation. A builtin that can be said in others is a `Macro` instead.
+program search picks it, what it costs, and one line of documentation. A builtin that can be said in others stands in `macros` instead.
 Grammar, lowering, printers, backends, conformance tests and search pick a row up by themselves.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from optlang.macros import MACROS
 from optlang.type_rules import (
     at_weights,
     branch,
@@ -34,7 +35,6 @@ from optlang.type_rules import (
 )
 
 if TYPE_CHECKING:
-    from optlang.ir import Node
     from optlang.types import Type
 
 TypeRule = Callable[["Sequence[Type]", Any], "Type"]
@@ -248,58 +248,6 @@ FACTS: dict[str, str] = {
     "fan_out": "outputs: size of the first dimension times the receptive field",
 }
 CONSTANTS: dict[str, float] = {"pi": 3.141592653589793, "inf": float("inf"), "nan": float("nan")}
-
-
-# ------------------------------------------------------------------------- builtins that are said in other builtins
-
-
-class Macro(NamedTuple):
-    """A builtin written in others. `expand(build, args, extent)` gets the `ir` module, the operands and the extent."""
-
-    name: str
-    operands: tuple[int, int]
-    reduces: bool
-    expand: Callable[[Any, Sequence[Node], Any], Node]
-    doc: str
-
-
-def _chain(op: str) -> Callable[[Any, Sequence[Node], Any], Node]:
-    def expand(ir: Any, args: Sequence[Node], _extent: Any) -> Node:
-        result = args[0]
-        for arg in args[1:]:
-            result = ir.make(op, (result, arg))
-        return result
-
-    return expand
-
-
-def _variance(ir: Any, x: Node, extent: Any) -> Node:
-    spread = ir.sub(x, ir.make("mean", (x,), extent))
-    return ir.div(  # type: ignore[no-any-return]
-        ir.make("sum", (ir.square(spread),), extent), ir.sub(ir.make("count", (x,), extent), ir.const(1))
-    )
-
-
-MACROS: dict[str, Macro] = {
-    m.name: m
-    for m in (
-        Macro("max", (2, 9), False, _chain("maximum"), "largest of its operands; with one operand, of its values"),
-        Macro("min", (2, 9), False, _chain("minimum"), "smallest of its operands; with one operand, of its values"),
-        Macro("clip", (3, 3), False, lambda ir, a, _: ir.make("minimum", (ir.make("maximum", (a[0], a[1])), a[2])),
-              "`clip(x, low, high)`"),
-        Macro("square", (1, 1), False, lambda ir, a, _: ir.square(a[0]), "x^2"),
-        Macro("reciprocal", (1, 1), False, lambda ir, a, _: ir.div(ir.const(1), a[0]), "1/x"),
-        Macro("norm", (1, 1), True, lambda ir, a, e: ir.make("sqrt", (ir.make("sum", (ir.square(a[0]),), e),)),
-              "Euclidean norm"),
-        Macro("rms", (1, 1), True, lambda ir, a, e: ir.make("sqrt", (ir.make("mean", (ir.square(a[0]),), e),)),
-              "root of the mean square"),
-        Macro("dot", (2, 2), True, lambda ir, a, e: ir.make("sum", (ir.mul(a[0], a[1]),), e), "sum of the products"),
-        Macro("var", (1, 1), True, lambda ir, a, e: _variance(ir, a[0], e), "variance, divided by n - 1"),
-        Macro("std", (1, 1), True, lambda ir, a, e: ir.make("sqrt", (_variance(ir, a[0], e),)),
-              "standard deviation, divided by n - 1"),
-    )
-}  # fmt: skip
-
 REDUCTIONS: dict[str, str] = {  # surface name -> operator or macro
     "sum": "sum", "mean": "mean", "max": "amax", "min": "amin", "count": "count", "quantile": "quantile",
     "norm": "norm", "rms": "rms", "dot": "dot", "var": "var", "std": "std",

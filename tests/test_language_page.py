@@ -19,6 +19,7 @@ from optlang.front.format import format_file
 from optlang.front.parser import parse, terminals
 from optlang.front.write import PRECEDENCE, written
 from optlang.lower import check
+from optlang.macros import MACROS
 from optlang.types import EXTENT_OF
 
 PAGE = Path(__file__).parent.parent / "grammar" / "README.md"
@@ -79,7 +80,7 @@ def call(name: str, operands: int, doc: str, names: str = "x") -> tuple[str, str
 
 def maps() -> list[tuple[str, str]]:
     rows = [call(row.name, row.operands, row.doc) for row in ops.ROWS if row.surface and row.role in ("map", "select")]
-    macros = [m for m in ops.MACROS.values() if not m.reduces]
+    macros = [m for m in MACROS.values() if not m.reduces]
     several = {"max": "`max(a, b, …)`", "min": "`min(a, b, …)`"}
     rows += [(several[m.name], m.doc.split(";")[0]) if m.name in several else call(m.name, m.operands[0], m.doc) for m in macros]
     return rows
@@ -88,7 +89,7 @@ def maps() -> list[tuple[str, str]]:
 def reductions() -> list[tuple[str, str]]:
     rows = []
     for name, target in ops.REDUCTIONS.items():
-        macro, row = ops.MACROS.get(target), ops.OPS.get(target)
+        macro, row = MACROS.get(target), ops.OPS.get(target)
         operands = macro.operands[0] if macro else row.operands if row else 0
         rows.append(call(name, operands, macro.doc if macro else row.doc if row else ""))
     return rows

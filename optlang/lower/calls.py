@@ -12,6 +12,7 @@ from optlang.lower.context import OF_A_DRAW, Value
 from optlang.lower.declarations import extent_of, shape_of
 from optlang.lower.expressions import make
 from optlang.lower.modules import advice_about, standard_names
+from optlang.macros import MACROS
 from optlang.types import TENSOR, Extent, TypeProblem
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _without_name(func: str, name: str) -> str:
 def _signature(name: str) -> str:
     if name in ops.DRAWS:
         return f"{PARAMETERS[name]}; two sizes make a matrix of draws, `{name}(rows, 4)`"
-    row = ops.MACROS.get(name) or ops.OPS.get(ops.REDUCTIONS.get(name, name))
+    row = MACROS.get(name) or ops.OPS.get(ops.REDUCTIONS.get(name, name))
     return row.doc if row is not None else ""
 
 
@@ -94,7 +95,7 @@ def _no_per(frame: Frame, call: syntax.Call) -> bool:
 
 
 def _builtin(frame: Frame, call: syntax.Call) -> Value:
-    macro = ops.MACROS.get(call.func)
+    macro = MACROS.get(call.func)
     row = ops.OPS.get(call.func)
     least, most = macro.operands if macro else (row.operands, row.operands) if row else (0, 0)
     args = _values(frame, call)
@@ -113,7 +114,7 @@ def _expand(frame: Frame, call: syntax.Call, args: Sequence[Value], extent: Exte
         return None
     frame.context.made(frame.source, call.span)
     try:
-        return ops.MACROS[call.func].expand(ir, known, extent)
+        return MACROS[call.func].expand(ir, known, extent)
     except TypeProblem as found:
         frame.report("T01", str(found), call.span)
         return None
@@ -121,7 +122,7 @@ def _expand(frame: Frame, call: syntax.Call, args: Sequence[Value], extent: Exte
 
 def _reduction(frame: Frame, call: syntax.Call) -> Value:
     name = ops.REDUCTIONS[call.func]
-    macro = ops.MACROS.get(name)
+    macro = MACROS.get(name)
     args = _values(frame, call)
     operands = macro.operands[0] if macro else ops.OPS[name].operands
     if not _counted(frame, call, operands, operands):

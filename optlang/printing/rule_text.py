@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from optlang import ir
 from optlang.ir import Node, Program, State
-from optlang.ops import BUILTINS, CONSTANTS, DRAWS, FACTS, MACROS, OPS, REDUCTIONS
+from optlang.ops import BUILTINS, CONSTANTS, FACTS, OPS
 from optlang.printing.emit import ATOM, Piece, chained
 from optlang.types import ELEMENT, WORD_OF, Extent
 
@@ -23,7 +23,7 @@ NOT, MINUS, POSTFIX = 2, 6, 8
 LONG = 100
 SURFACE = {"maximum": "max", "minimum": "min", "amax": "max", "amin": "min"}
 TAKEN = frozenset([
-    *BUILTINS, *MACROS, *REDUCTIONS, *DRAWS, *FACTS, *CONSTANTS, *OPS, "w", "g", "t", "true", "false", "loss", "rule", "def", "route",
+    *BUILTINS, *FACTS, *CONSTANTS, *OPS, "w", "g", "t", "true", "false", "loss", "rule", "def", "route",
     "from", "import", "hyper", "int", "bool", "input", "state", "per", "in", "every", "when", "else", "repeat", "return", "use",
     "otherwise", "report", "eval", "not", "and", "or", "named", "dtype", "element", "row", "col", "matrix", "tensor", "group", "model",
 ])  # fmt: skip

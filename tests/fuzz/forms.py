@@ -12,6 +12,7 @@ from itertools import product
 from typing import Any
 
 from optlang import ir, ops
+from optlang.macros import MACROS, Macro
 from optlang.types import COL, ELEMENT, EXTENT_OF, GROUP, HOST, MATRIX, MODEL, ROW, TENSOR, Extent, Type, TypeProblem, run_of
 
 Rule = Callable[[tuple[Type, ...]], Type]
@@ -44,7 +45,7 @@ def made(op: str, types: tuple[Type, ...], value: Any = None) -> Type:
     return ir.make(op, [ir.make("state", (), f"x{i}", t) for i, t in enumerate(types)], value).type
 
 
-def _by_macro(macro: ops.Macro, extent: Any = None) -> Rule:
+def _by_macro(macro: Macro, extent: Any = None) -> Rule:
     """The type of what a macro expands to."""
     return lambda types: macro.expand(ir, [ir.make("state", (), f"x{i}", t) for i, t in enumerate(types)], extent).type
 
@@ -62,7 +63,7 @@ def _maps() -> Iterable[Form]:
             yield Form(row.name, _call(row.name, row.operands), row.operands, _by_row(row), matrices)
     for name, template in (("neg", "(-{})"), ("not", "(not {})"), ("transpose", "{}.T")):
         yield Form(name, template, 1, _by_row(ops.OPS[name]), name == "transpose")
-    for macro in ops.MACROS.values():
+    for macro in MACROS.values():
         if not macro.reduces:
             for count in {macro.operands[0], min(macro.operands[1], 3)}:
                 yield Form(macro.name, _call(macro.name, count), count, _by_macro(macro))
@@ -76,7 +77,7 @@ def _in_frame(extent: Extent, whole: Extent) -> Extent:
 
 
 def _reduction(name: str, extent: Extent | None, per: str, matrices: bool) -> Form:
-    macro = ops.MACROS.get(ops.REDUCTIONS[name])
+    macro = MACROS.get(ops.REDUCTIONS[name])
     row = ops.OPS.get(ops.REDUCTIONS[name])
     count = macro.operands[0] if macro else row.operands if row else 1
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from optlang.backends.cpp.blocks import Buffer, in_blocks
 from optlang.backends.cpp.layout import CHUNK, WAVE, Room
+from optlang.backends.cpp.skeleton import BACK, ENTRY, GATHER, PASS, SMALL, TOTAL
 from optlang.backends.cpp.storage import storage
 from optlang.backends.formats import FORMATS, Packed
 from optlang.backends.kernels.passes import REDUCTIONS, Passes, whole_power
@@ -22,6 +23,17 @@ from optlang.backends.outputs import TENSORS, Output, is_slot
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import ELEMENT, TENSOR, Extent
+
+OF_CODES, OF_DRAWS = ("-O3",), ("-O2",)  # their functions would be a tenth to a half slower, and up to a tenth
+PART = ("from", "until")  # of a block
+ALL = 1 << 62  # chunks
+QUICK = ("add", "sub", "mul", "neg")  # sooner computed twice than kept
+SLOT = re.compile(r"\bs(\d+)\b")
+START = {"sum": "0", "mean": "0", "count": "0", "amax": "-INFINITY", "amin": "INFINITY"}
+ADD = {
+    "sum": "{total} + {y}", "mean": "{total} + {y}", "count": "{total} + {y}",
+    "amax": "larger({y}, {total})", "amin": "smaller({y}, {total})",
+}  # fmt: skip
 
 
 class Kernel(NamedTuple):
@@ -266,68 +278,6 @@ class Writer(Passes):
         sizes = {"TENSORS": len(self.columns), "SUMS": len(self.sums), "RETURNED": returned, "CHUNK": CHUNK, "BESIDE": beside}
         sizes |= {"WAVE": WAVE, "AT_ONCE": 1} if self.passes > 1 else {"WAVE": ALL, "AT_ONCE": 4}
         return "".join(f"const i64 {name} = {size};\n" for name, size in sizes.items())
-
-
-OF_CODES, OF_DRAWS = ("-O3",), ("-O2",)  # their functions would be a tenth to a half slower, and up to a tenth
-PART = ("from", "until")  # of a block
-ALL = 1 << 62  # chunks
-QUICK = ("add", "sub", "mul", "neg")  # sooner computed twice than kept
-SLOT = re.compile(r"\bs(\d+)\b")
-START = {"sum": "0", "mean": "0", "count": "0", "amax": "-INFINITY", "amin": "INFINITY"}
-ADD = {
-    "sum": "{total} + {y}", "mean": "{total} + {y}", "count": "{total} + {y}",
-    "amax": "larger({y}, {total})", "amin": "smaller({y}, {total})",
-}  # fmt: skip
-
-ENTRY = """
-static inline Tensor tensor_at(i64 n, const i64* sizes, char* const* pointers, const number* const* rows,
-                               const u32* counters, const double* room) {
-  return {sizes[n], pointers + n * TENSORS, rows[n], counters + 3 * n, room + n * SUMS, 0, 0, 0, nullptr};
-}
-
-// `starts`: the first chunk of each tensor, and behind the last one their number.
-// `room`: SUMS numbers for each tensor, then for each chunk.
-extern "C" void step(i64 count, const i64* sizes, const i64* starts, char* const* pointers, const number* const* rows,
-                     const u32* counters, double* room, double* results, const void*, double*) {
-  double* const partial = room + count * SUMS;
-  #pragma omp parallel if (starts[count] > 3)
-  for (i64 first = 0, last, n = 0; first < count; first = last) {
-    last = wave_end(first, count, starts, WAVE);
-@SMALL
-@PASSES
-  }
-  for (i64 n = 0; n < count; n++) finish(tensor_at(n, sizes, pointers, rows, counters, room), results + n * RETURNED);
-}
-"""
-PASS = """    #pragma omp for schedule(dynamic, AT_ONCE)
-    for (i64 k = starts[first]; k < starts[last]; k++) {
-      const i64 c = @PLACE;
-      n = tensor_of(c, n, starts, count);
-      @SKIPPED
-      const i64 low = (c - starts[n]) * CHUNK, high = low + CHUNK < sizes[n] ? low + CHUNK : sizes[n];
-      pass_@NUMBER(tensor_at(n, sizes, pointers, rows, counters, room), low, high, partial + c * SUMS);
-    }"""
-BACK = "starts[first] + starts[last] - 1 - k"  # what the pass before has touched last comes first
-GATHER = """    #pragma omp for schedule(static)
-    for (i64 x = first; x < last; x++) {
-@EACH
-    }"""
-TOTAL = """      {
-        double total = @START;
-        for (i64 c = starts[x]; c < starts[x + 1]; c++) {
-          const double y = partial[c * SUMS + @SUM];
-          total = @ADD;
-        }
-        room[x * SUMS + @SUM] = total@SHARE;
-      }"""
-# A tensor of one chunk goes through all passes by itself: of many small ones, it takes longer to hand out chunks than to compute them.
-SMALL = """    #pragma omp for schedule(dynamic, 4)
-    for (i64 x = first; x < last; x++) {
-      if (!is_small(starts, x)) continue;
-      const Tensor tensor = tensor_at(x, sizes, pointers, rows, counters, room);
-@EACH
-    }
-    if (!has_large(starts, first, last)) continue;"""
 
 
 def clauses(sums: Sequence[tuple[int, str]]) -> str:

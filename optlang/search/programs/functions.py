@@ -13,7 +13,8 @@ from functools import partial
 
 from optlang import ir
 from optlang.ir import Node
-from optlang.ops import MACROS, OPS
+from optlang.macros import MACROS
+from optlang.ops import OPS
 from optlang.types import COL, MODEL, ROW, TENSOR, Extent
 
 TINY = 1e-8  # what a protected division adds to its divisor
@@ -41,14 +42,14 @@ def _op(name: str, weight: float) -> Function:
 
 def _reduction(name: str, word: str, extent: Extent, weight: float) -> Function:
     """A reduction to one value per tensor, model, row or column; those per row and column leave vectors as they are."""
-    row = MACROS.get(name) or OPS[name]
-    operands = row.operands[0] if isinstance(row.operands, tuple) else row.operands
+    macro = MACROS.get(name)
+    operands, doc = (macro.operands[0], macro.doc) if macro else (OPS[name].operands, OPS[name].doc)
 
     def plain(*args: Node) -> Node:
-        return row.expand(ir, args, extent) if name in MACROS else ir.make(name, args, extent)  # type: ignore[union-attr]
+        return macro.expand(ir, args, extent) if macro else ir.make(name, args, extent)
 
     build = (lambda *args: _of_matrices(plain(*args), args[0])) if extent in (ROW, COL) else plain
-    return Function(f"{name}_{word}", operands, weight, build, f"{row.doc}, one per {word}")
+    return Function(f"{name}_{word}", operands, weight, build, f"{doc}, one per {word}")
 
 
 def _is_matrix() -> Node:
