@@ -27,7 +27,7 @@ Write optimizers as equations, train with them, hand them on as Python.
 In Python:  optlang.load("myrule.opt")(model.parameters(), lr=1e-3)
 A file may be `-` (standard input) or a library name (`optlang list`). The language, on one page:
 {page}
-Exit codes: 0 all is well, 1 something was found, 2 the command or a file could not be used."""
+Exit codes: 0 all is well, 1 something was found, 2 the command or a file could not be used, 130 stopped by Ctrl-C."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

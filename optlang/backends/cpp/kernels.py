@@ -18,9 +18,9 @@ from optlang.backends.cpp.layout import layout
 from optlang.backends.cpp.lines import generate
 from optlang.backends.cpp.tables import CppTable
 from optlang.backends.formats import Packed
-from optlang.backends.kernels import build, passes
+from optlang.backends.kernels import build
 from optlang.backends.kernels.functions import Array, KernelFunctions, after, counters, in_order, part_of, warn
-from optlang.backends.kernels.handed import Handed, handed, stored
+from optlang.backends.kernels.handed import Handed
 from optlang.backends.outputs import Output
 from optlang.backends.torch.functions import Bound
 
@@ -42,32 +42,24 @@ class CppFunctions(KernelFunctions):
     """Functions that run as C++ where they can."""
 
     name = "cpp"
+    words = TYPES
 
     def fits(self, bound: Bound) -> bool:
         packed = [x for x in bound.tensors if isinstance(x, Packed)] if bound.is_packed else []
         return bound.weights.device.type == "cpu" and all(part.is_contiguous() for x in packed for part in x.parts)
 
-    def refuses(self, bound: Bound, outputs: Sequence[Output]) -> str:
-        """Blocks of packed tensors do not end where rows do."""
-        return passes.refuses(stored(outputs), lined=not bound.is_packed)
-
     def made(self, bound: Bound, outputs: Sequence[Output]) -> Loaded | None:
-        code, double = bound.code, bound.s.dtype == torch.float64
-        types = {n: x if isinstance(x, Packed) else TYPES.get(x.dtype, "") for n, x in zip(code.tensors, bound.tensors, strict=True)}
-        if self.refuses(bound, outputs) or not all(types.values()):
+        wanted = self.wanted(bound, outputs)
+        if wanted is None:
             return None
-        outputs = stored(outputs)
-        out = handed(outputs, bound.s.dtype)
-        types |= {node: TYPES[dtype] for node, dtype in zip(out.nodes, out.types, strict=True)}
-        kernel = generate(outputs, code.slots, types, double)
+        kernel = generate(wanted.outputs, bound.code.slots, wanted.types, bound.s.dtype == torch.float64)
         try:
             step = build.library(kernel.text, more=kernel.flags).step
         except build.NoCompiler as problem:
             self.trouble = str(problem)
             warn("C++", self.trouble)
             return None
-        tensors = [*code.tensors, *out.nodes]
-        return Loaded(kernel, step, tuple((tensors.index(node), part) for node, part in kernel.columns), out)
+        return Loaded(kernel, step, wanted.places(kernel.columns), wanted.handed)
 
     def launch(self, kernel: Loaded, calls: Sequence[Bound], fresh: Sequence[Sequence[torch.Tensor]] = ()) -> torch.Tensor:
         return torch.from_numpy(call(kernel, calls, fresh))

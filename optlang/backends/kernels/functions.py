@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from optlang.backends.again.watch import Unseen
 from optlang.backends.base import Cell, Way
 from optlang.backends.formats import Packed
 from optlang.backends.kernels import passes
-from optlang.backends.kernels.handed import stored
+from optlang.backends.kernels.handed import Handed, handed, stored
 from optlang.backends.outputs import Output
 from optlang.backends.torch.code import CellCode
 from optlang.backends.torch.functions import COMPILE_FROM, NOT_ASKED, Bound, Calls, Functions
@@ -29,10 +29,26 @@ TOGETHER = "one call for all parameters of a kind"
 Array = Any  # numpy.ndarray
 
 
+class Wanted(NamedTuple):
+    """What a kernel is asked for. `types`: how each of the `tensors` is stored, a word of the kernel's language or a `Packed`;
+    behind those of the function lie those of what is `handed` out."""
+
+    outputs: Sequence[Output]
+    types: Mapping[Node, str | Packed]
+    tensors: Sequence[Node]
+    handed: Handed
+
+    def places(self, columns: Sequence[tuple[Node, int]]) -> tuple[tuple[int, int], ...]:
+        """Where the tensor of each column lies, and which part of it the column is."""
+        return tuple((self.tensors.index(node), part) for node, part in columns)
+
+
 class KernelFunctions(Functions):
-    """`always`: kernels also where a step is so small that torch is as quick. `name`: of the backend that kernels are of."""
+    """`always`: kernels also where a step is so small that torch is as quick. `name`: of the backend that kernels are of; `words`: how
+    their language calls types of numbers."""
 
     name = ""
+    words: Mapping[torch.dtype, str] = {}
 
     def __init__(self, always: bool) -> None:
         super().__init__()
@@ -47,8 +63,19 @@ class KernelFunctions(Functions):
         """Whether the tensors are where kernels can reach them."""
 
     def refuses(self, bound: Bound, outputs: Sequence[Output]) -> str:
-        """Why no kernel does what a function does, or an empty string."""
-        return passes.refuses(stored(outputs))
+        """Why no kernel does what a function does, or an empty string. Blocks of packed tensors do not end where rows do."""
+        return passes.refuses(stored(outputs), lined=not bound.is_packed)
+
+    def wanted(self, bound: Bound, outputs: Sequence[Output]) -> Wanted | None:
+        """None where there is no such kernel."""
+        given = zip(bound.code.tensors, bound.tensors, strict=True)
+        types = {node: x if isinstance(x, Packed) else self.words.get(x.dtype, "") for node, x in given}
+        if self.refuses(bound, outputs) or not all(types.values()):
+            return None
+        outputs = stored(outputs)
+        out = handed(outputs, bound.s.dtype)
+        types |= {node: self.words[dtype] for node, dtype in zip(out.nodes, out.types, strict=True)}
+        return Wanted(outputs, types, [*bound.code.tensors, *out.nodes], out)
 
     @abstractmethod
     def made(self, bound: Bound, outputs: Sequence[Output]) -> Any:

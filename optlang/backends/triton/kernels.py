@@ -18,9 +18,8 @@ from optlang.backends.again.rows import Counts, Hypers, Known
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import DeviceScalars, joined, sent
 from optlang.backends.formats import Packed
-from optlang.backends.kernels import passes
 from optlang.backends.kernels.functions import Array, KernelFunctions, after, in_order, part_of, warn
-from optlang.backends.kernels.handed import Handed, handed, stored
+from optlang.backends.kernels.handed import Handed
 from optlang.backends.outputs import Output
 from optlang.backends.torch.functions import Bound, Slots
 from optlang.backends.triton import lines, source
@@ -75,6 +74,7 @@ class TritonFunctions(KernelFunctions):
     """Functions that run as Triton kernels where they can: on CUDA, or on the CPU if Triton interprets."""
 
     name = "triton"
+    words = TYPES
 
     def fits(self, bound: Bound) -> bool:
         kind = bound.weights.device.type
@@ -82,24 +82,15 @@ class TritonFunctions(KernelFunctions):
             part.is_contiguous() for x in bound.tensors if isinstance(x, Packed) for part in x.parts
         )
 
-    def refuses(self, bound: Bound, outputs: Sequence[Output]) -> str:
-        """Blocks of packed tensors do not end where rows do."""
-        return passes.refuses(stored(outputs), lined=not bound.is_packed)
-
     def made(self, bound: Bound, outputs: Sequence[Output]) -> Loaded | None:
-        code = bound.code
-        types = {n: x if isinstance(x, Packed) else TYPES.get(x.dtype, "") for n, x in zip(code.tensors, bound.tensors, strict=True)}
-        if self.refuses(bound, outputs) or not all(types.values()):
+        wanted, number = self.wanted(bound, outputs), bound.s.dtype
+        if wanted is None:
             return None
-        outputs = stored(outputs)
-        out = handed(outputs, bound.s.dtype)
-        types |= {node: TYPES[dtype] for node, dtype in zip(out.nodes, out.types, strict=True)}
-        kernel = lines.generate(outputs, code.slots, types, bound.s.dtype == torch.float64)
-        tensors = [*code.tensors, *out.nodes]
-        places = tuple((tensors.index(node), part) for node, part in kernel.columns)
+        kernel = lines.generate(wanted.outputs, bound.code.slots, wanted.types, number == torch.float64)
         try:
             functions = load(kernel.text)
-            made = Loaded(kernel, tuple((functions[name], over) for name, over in kernel.launches), places, out, bound.s.dtype)
+            launches = tuple((functions[name], over) for name, over in kernel.launches)
+            made = Loaded(kernel, launches, wanted.places(kernel.columns), wanted.handed, number)
             grids = layout(kernel.room, [tuple(bound.weights.shape)]).grids
             for function, over in made.launches:
                 for grid in grids[over]:
