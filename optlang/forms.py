@@ -27,8 +27,9 @@ def _graph(rule: Rule, _math: Math) -> str:
 def _plan(rule: Rule, math: Math) -> str:
     """What a step does: stages, operations and bytes, and how it scales; of a route, for each of its rules."""
     if isinstance(rule.program, Routing):
-        return "\n\n".join(f"# {case.program.name}\n{_planned(case.program, math)}" for case in rule.program.cases)
-    return _planned(rule.program, math)
+        return "\n\n".join(f"# {program.name}\n{_planned(program, math)}" for program in _readable(rule))
+    [program] = _readable(rule)
+    return _planned(program, math)
 
 
 def _cost(rule: Rule, math: Math) -> str:
@@ -37,19 +38,19 @@ def _cost(rule: Rule, math: Math) -> str:
     from optlang.plan import plan  # noqa: PLC0415
     from optlang.simplify import report, simplify  # noqa: PLC0415
 
+    return "\n\n".join(f"{report(program, math).to_text()}\n\n{table(plan(simplify(program, math)))}" for program in _readable(rule))
+
+
+def _readable(rule: Rule) -> list[Program]:
+    """The program of a rule, or those of a route. Raises ValueError for one that is too large to be read."""
     programs = [case.program for case in rule.program.cases] if isinstance(rule.program, Routing) else [rule.program]
     for program in programs:
-        _refuse_unreadable(program)
-    return "\n\n".join(f"{report(program, math).to_text()}\n\n{table(plan(simplify(program, math)))}" for program in programs)
-
-
-def _refuse_unreadable(program: Program) -> None:
-    if program.unreadable:
-        raise ValueError(f"{program.name}: {program.unreadable}; `--as ir` prints it")
+        if program.unreadable:
+            raise ValueError(f"{program.name}: {program.unreadable}; `--as ir` prints it")
+    return programs
 
 
 def _planned(program: Program, math: Math) -> str:
-    _refuse_unreadable(program)
     from optlang.analysis.costs import describe  # noqa: PLC0415
     from optlang.analysis.degrees import TooManyTerms, degrees  # noqa: PLC0415
     from optlang.plan import plan  # noqa: PLC0415

@@ -306,6 +306,7 @@ def test_python_dash_m() -> None:
 
 
 INTERRUPTED = """import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests in the background do not have
 class Interrupts:
     def find_spec(self, name, path=None, target=None):
         if name == "optlang.commands":

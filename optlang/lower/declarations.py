@@ -19,6 +19,7 @@ OF_CHECKPOINTS = ("step", "weights_in_training")  # every optimizer keeps these 
 # and these beside the hypers
 OF_GROUPS = ("params", "param_names", "maximize", "foreach", "capturable", "differentiable", "fused", "seed", "betas")
 MOST_CELLS = 10_000
+HOW_KNOWN = "use a number or an `int` hyper"  # to have a whole number when the rule is built
 Body = Sequence[syntax.Statement]
 Setting = float | int | bool
 
@@ -172,11 +173,7 @@ def extent_of(frame: Frame, word: str, span: Span) -> Extent | None:
 
 def _run(frame: Frame, word: str, span: Span) -> Extent | None:
     node = frame.lower(syntax.Number(span, word) if word[0].isdigit() else syntax.Name(span, word))
-    length = whole(frame, node)
-    if node is not None and (length is None or not 1 <= length <= 1_000_000):
-        frame.report("R05", f"`per {word}` needs a whole number of elements that is known when the rule is built", span,
-                     "from 1 to 1000000", "use a number or an `int` hyper")  # fmt: skip
-        return None
+    length = _number_known(frame, node, span, f"`per {word}` needs a whole number of elements")
     return None if length is None else run_of(length)
 
 
@@ -212,7 +209,7 @@ def _state_extent(frame: Frame, statement: syntax.State) -> Extent | None:
     return shape_of(frame, statement.shape)
 
 
-def shape_of(frame: Frame, sizes: Sequence[syntax.Expr], help: str = "use a number or an `int` hyper") -> Extent | None:
+def shape_of(frame: Frame, sizes: Sequence[syntax.Expr], help: str = HOW_KNOWN) -> Extent | None:
     """The extent of a matrix whose two sizes are written out, as in `[rows, 4]`. None where they are none, which is reported with
     `help`, once."""
     rows = _size(frame, sizes[0], help)
@@ -224,12 +221,20 @@ def _size(frame: Frame, expr: syntax.Expr, help: str) -> Dim | None:
     node = frame.lower(expr)
     if node is not None and node.op == "fact" and node.value in ("rows", "cols"):
         return str(node.value)
-    size = whole(frame, node)
-    if node is not None and (size is None or not 1 <= size <= 1_000_000):
-        frame.report("R05", "the size of a matrix is `rows`, `cols`, or a whole number that is known when the rule is built", expr.span,
-                     "from 1 to 1000000", help)  # fmt: skip
+    return _number_known(frame, node, expr.span, "the size of a matrix is `rows`, `cols`, or a whole number", help)
+
+
+def _window(frame: Frame, expr: syntax.Expr) -> int | None:
+    return _number_known(frame, frame.lower(expr), expr.span, "a window needs a whole number of values")
+
+
+def _number_known(frame: Frame, node: Value, span: Span, wanted: str, help: str = HOW_KNOWN) -> int | None:
+    """A whole number that shapes may be made of; None where it is none, which is reported unless the expression has been already."""
+    number = whole(frame, node)
+    if node is not None and (number is None or not 1 <= number <= 1_000_000):
+        frame.report("R05", f"{wanted} that is known when the rule is built", span, "from 1 to 1000000", help)
         return None
-    return size
+    return number
 
 
 def _is_truth(init: syntax.Expr) -> bool:
@@ -241,16 +246,6 @@ def _is_truth(init: syntax.Expr) -> bool:
         case syntax.Unary(op=op):
             return op == "not"
     return False
-
-
-def _window(frame: Frame, expr: syntax.Expr) -> int | None:
-    node = frame.lower(expr)
-    length = whole(frame, node)
-    if node is not None and (length is None or not 1 <= length <= 1_000_000):
-        frame.report("R05", "a window needs a whole number of values that is known when the rule is built", expr.span,
-                     "from 1 to 1000000", "use a number or an `int` hyper")  # fmt: skip
-        return None
-    return length
 
 
 def initial(frame: Frame, name: str) -> Value:

@@ -43,9 +43,7 @@ class Run:
     @property
     def validation_loss(self) -> float:
         """Mean over the last quarter of the run, as one point of a noisy curve can be luck."""
-        return mean(
-            point.loss for point in self.curve if point.step > 0.75 * self.steps or point is self.curve[-1]
-        )
+        return mean(point.loss for point in self.curve if point.step > 0.75 * self.steps or point is self.curve[-1])
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Estimate:
 
 @dataclass
 class Entry:
-    """All runs of one rule. `error` says why there are no more, when the rule raised."""
+    """All runs of one rule. `tuned`: whether it has a step size; `error`: why there are no more runs, where the rule raised."""
 
     name: str
     tuned: bool = True
@@ -110,11 +108,7 @@ class Entry:
         """Test loss above another rule's, paired by seed: same start and same batches, so most of the noise cancels."""
         theirs = {run.seed: run.test_loss for run in other.finals}
         pairs = [(run.test_loss, theirs.get(run.seed)) for run in self.finals]
-        gaps = [
-            a - b
-            for a, b in pairs
-            if a is not None and b is not None and math.isfinite(a) and math.isfinite(b)
-        ]
+        gaps = [a - b for a, b in pairs if a is not None and b is not None and math.isfinite(a) and math.isfinite(b)]
         return Estimate.of(gaps) if gaps and len(gaps) == len(pairs) else None
 
     def summary(self) -> dict[str, Any]:

@@ -36,9 +36,7 @@ class Trainer:
     def step(self) -> None:
         """One training step on the next batch."""
         batch = next(self.batches)
-        seen: list[
-            float
-        ] = []  # losses at every point where the rule asked for a gradient; the first is at the weights
+        seen: list[float] = []  # losses at every point where the rule asked for a gradient; the first is at the weights
 
         def closure() -> Tensor:
             self.optimizer.zero_grad()
@@ -92,9 +90,7 @@ def train(
         model = problem.model(seed)
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         optimizer = make(named, step_size)
-        torch.manual_seed(
-            seed
-        )  # whatever the rule drew while it was made, dropout masks are the same for all
+        torch.manual_seed(seed)  # whatever the rule drew while it was made, dropout masks are the same for all
         _switch(optimizer, "train")
         trainer = Trainer(problem, model, optimizer, needs_closure, problem.batches(seed))
         curve, done, diverged = _follow(trainer, steps, points, tick)
@@ -113,9 +109,7 @@ def train(
     )
 
 
-def _follow(
-    trainer: Trainer, steps: int, points: int, tick: Callable[[], None]
-) -> tuple[list[Point], int, bool]:
+def _follow(trainer: Trainer, steps: int, points: int, tick: Callable[[], None]) -> tuple[list[Point], int, bool]:
     """The learning curve, the number of steps done, and whether the run diverged."""
     curve = [trainer.point(0)]
     stops = {round(steps * k / points) for k in range(1, points + 1)}

@@ -191,15 +191,14 @@ class Written:
         """Whether all new values of a group could be taken by themselves."""
         of, (keys, values), found = self._of[number], self._kept[number], self.settings[number].copy()
         for key, old, value in zip(keys, values, group.values(), strict=True):
-            if value is not old:
-                names, numbers = of.plain.get(key, ()), value if key == "betas" else (value,)
-                if type(numbers) is not tuple or len(names) != len(numbers):
-                    return False
-                for name, x in zip(names, numbers, strict=True):
-                    if type(x) is not float:
-                        return False
-                    low, high = of.ranges[name]
-                    found[name] = x if low <= x <= high else of.checked(name, x, f" (group {number})")
+            if value is old:
+                continue
+            names, numbers = of.plain.get(key, ()), value if key == "betas" else (value,)
+            if type(numbers) is not tuple or len(names) != len(numbers) or any(type(x) is not float for x in numbers):
+                return False
+            for name, x in zip(names, numbers, strict=True):
+                low, high = of.ranges[name]
+                found[name] = x if low <= x <= high else of.checked(name, x, f" (group {number})")
         values[:] = group.values()
         self.settings = [*self.settings[:number], found, *self.settings[number + 1 :]]
         return True

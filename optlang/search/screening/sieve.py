@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,10 @@ from optlang.search.screening.canonical import algebraic_key, structural_key
 
 LEVELS = ("dead", "canonical", "algebra", "fingerprint")
 DESCENT = 0.05  # least mean cosine of updates with gradients
-SCALES = (1e-2, 1e2)
+SCALES = (1e-2, 1e2)  # of the loss, which some constraints forbid to matter
+
+
+Outcome = Literal["merged", "rejected", "passed"]
 
 
 @dataclass
@@ -34,6 +37,14 @@ class Counter:
     rejected: int = 0
     passed: int = 0
     seconds: float = 0.0
+
+    def note(self, outcome: Outcome, started: float) -> float:
+        """One program more, looked at since `started`; returns the time that it is now."""
+        now = time.perf_counter()
+        self.seen += 1
+        setattr(self, outcome, getattr(self, outcome) + 1)
+        self.seconds += now - started
+        return now
 
 
 class Verdict(NamedTuple):
@@ -64,16 +75,14 @@ class Screen:
         genome = live(genome, form)
         if not _reads_gradient(genome):
             return self._rejected("dead", started, "does not read the gradient", genome)
+        started = self.counters["dead"].note("passed", started)
         keys = []
-        level = "dead"
-        for following, key_of in (("canonical", structural_key), ("algebra", algebraic_key)):
-            started = self._passed(level, started)
-            level = following
+        for level, key_of in (("canonical", structural_key), ("algebra", algebraic_key)):
             keys.append((level, key_of(genome, form)))
             found = self.known.get(keys[-1])
             if found is not None:
                 return self._merged(level, started, found, keys, genome)
-        started = self._passed(level, started)
+            started = self.counters[level].note("passed", started)
         return self._behaved(started, keys, genome)
 
     def _behaved(self, started: float, keys: list[Any], genome: Genome) -> Verdict:
@@ -88,7 +97,7 @@ class Screen:
         self._remember([*keys, name], name)
         if is_known:
             return self._merged("fingerprint", started, name, [], genome)
-        self._passed("fingerprint", started)
+        self.counters["fingerprint"].note("passed", started)
         return Verdict("", name, "", genome)
 
     def _trouble(self, found: Any, genome: Genome) -> str:
@@ -103,31 +112,17 @@ class Screen:
             return "depends on the scale of the loss"
         return ""
 
-    # ------------------------------------------------------------------------------------------------- counting
-
-    def _passed(self, level: str, started: float) -> float:
-        now = time.perf_counter()
-        counter = self.counters[level]
-        counter.seen += 1
-        counter.passed += 1
-        counter.seconds += now - started
-        return now
+    # ------------------------------------------------------------------------------------------------- verdicts
 
     def _merged(self, level: str, started: float, found: str, keys: list[Any], genome: Genome) -> Verdict:
         self._remember(keys, found)
         if found.startswith("!"):
             return self._rejected(level, started, found[1:], genome)
-        counter = self.counters[level]
-        counter.seen += 1
-        counter.merged += 1
-        counter.seconds += time.perf_counter() - started
+        self.counters[level].note("merged", started)
         return Verdict(level, found, "", genome)
 
     def _rejected(self, level: str, started: float, reason: str, genome: Genome) -> Verdict:
-        counter = self.counters[level]
-        counter.seen += 1
-        counter.rejected += 1
-        counter.seconds += time.perf_counter() - started
+        self.counters[level].note("rejected", started)
         return Verdict("rejected", "", reason, genome)
 
     def _remember(self, keys: list[Any], name: str) -> None:
