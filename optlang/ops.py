@@ -67,6 +67,11 @@ class Op(NamedTuple):
     surface: bool = True  # may be called by name in a `.opt` file
     commutes: bool = False
 
+    @property
+    def symbol(self) -> str:
+        """What is written between its operands; empty where nothing is."""
+        return self.infix[0] if self.infix else ""
+
 
 # ------------------------------------------------------------------------------------------------------ the table
 

@@ -87,10 +87,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def _where(node: Node) -> str:
     """The operator at which two degrees meet, where that says more than the equation's name."""
-    infix = OPS[node.op].infix
-    if infix is not None:
-        return f", at `{infix[0]}`"
-    return f", at `{node.op}`" if node.args else ""
+    return f", at `{OPS[node.op].symbol or node.op}`" if node.args else ""
 
 
 def words(pair: Pair | None) -> str:

@@ -54,6 +54,12 @@ def joined(rows: Sequence[Tensor]) -> Tensor:
     return base if base.is_contiguous() and list(map(Tensor.data_ptr, rows)) == places else torch.stack(list(rows))
 
 
+def counts(cells: Sequence[Cell]) -> Tensor:
+    """The counts of parameters of which `is_on_device` holds."""
+    found: list[Any] = [cell.t for cell in cells]
+    return joined(found)
+
+
 @cache
 def operator(op: str) -> Callable[[Sequence[Tensor]], Tensor]:
     """An operator of the table in its torch spelling, for single numbers."""
@@ -63,7 +69,7 @@ def operator(op: str) -> Callable[[Sequence[Tensor]], Tensor]:
     if row.role == "reduce":  # of one number
         return lambda args: torch.ones_like(args[0]) if op == "count" else args[0]
     names = [f"args[{i}]" for i in range(3)]
-    text = f"{names[0]} {SYMBOLS.get(op, row.infix[0])} {names[1]}" if row.infix is not None else row.torch.format(*names)
+    text = f"{names[0]} {SYMBOLS.get(op, row.symbol)} {names[1]}" if row.symbol else row.torch.format(*names)
     return eval(f"lambda args: {text}", {"torch": torch, "ops": torch_ops})  # type: ignore[no-any-return]  # of the table alone
 
 
@@ -80,7 +86,7 @@ class DeviceScalars:
         hypers = cells[0].hypers
         inner, host = self._parts(frozenset(name for name, value in hypers.items() if isinstance(value, Tensor)))
         values: dict[Node, Operand] = dict(zip(host.nodes, self._known(host, cells, device), strict=True))
-        times = joined([cell.t for cell in cells]).double()  # type: ignore[misc]  # is_on_device
+        times = counts(cells).double()
         for node in inner:
             values[node] = self._value(node, values, hypers, times)
         columns = [_filled(values[node], times).double().expand(len(cells)) for node in self.nodes]

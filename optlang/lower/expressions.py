@@ -11,7 +11,7 @@ from optlang.front import syntax
 from optlang.lower.context import OF_A_PASS, Context, Value
 from optlang.types import TypeProblem
 
-OPERATORS: dict[str, str] = {row.infix[0]: row.name for row in ops.ROWS if row.infix is not None}
+OPERATORS: dict[str, str] = {row.symbol: row.name for row in ops.ROWS if row.symbol}
 COMPARISONS = frozenset(["<", "<=", ">", ">=", "==", "!="])
 
 

@@ -111,7 +111,7 @@ class Rule:
         return frozenset(arg.op for arg in self.left.args if arg.op != "var")
 
 
-INFIX: Mapping[str, str] = {row.infix[0]: row.name for row in ROWS if row.infix is not None}
+INFIX: Mapping[str, str] = {row.symbol: row.name for row in ROWS if row.symbol}
 CHAINS: Mapping[str, str] = {"max": "maximum", "min": "minimum"}
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from optlang.backends.cpp import source
 from optlang.backends.cpp.layout import Room
+from optlang.backends.cpp.skeleton import LINED
 from optlang.backends.cpp.source import ADD, START, Kernel, Writer, clauses, header
 from optlang.backends.formats import Packed
 from optlang.backends.kernels.lined import DIMENSIONS, LINES, frame_of, over, way
@@ -20,6 +21,9 @@ from optlang.backends.kernels.passes import FRAMES, REDUCTIONS, has_lines, kind
 from optlang.backends.outputs import Output
 from optlang.ir import Node
 from optlang.types import Extent
+
+LINE = re.compile(r"\bl(\d+)\b")
+LONG = 200  # expressions of an element: more of them take longer to compile twice than short rows gain by it
 
 
 def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], double: bool) -> Kernel:
@@ -94,30 +98,37 @@ class LinedWriter(Writer):
         body, writes = self.begun(number)
         used = [*self.reread.values(), *(target for _, target in writes)]
         lines = [*self.pointers(body, used), *self._defined(body, "tensor"), *self._begun(sums, "tensor")]
-        matrix = [*self._defined(body, "matrix"), *self._begun(sums, "matrix")]
+        matrix = [*self._defined(body, "matrix"), *self._begun(sums, "matrix"), *self._begun_columns(sums)]
+        row = ["  const i64 at_row = b * x.rows + r;", *self._defined(body, "row"), *self._begun(sums, "row")]
+        row += [*self._along_row(body, sums, writes), *self._left(sums, "row", "at_row")]
+        lines += ["  for (i64 b = k.first; b < k.last; b++) {", "  const i64 at_matrix = b;", *matrix]
+        lines += ["  for (i64 r = k.low; r < k.high; r++) {", *row, "  }", *self._left_of_matrix(sums), "  }"]
+        lines += [f"  partial[{self.sums[n]}] = {_total(n, self.sums[n])};" for n in sums if way(n)[1] == "tensor"]
+        return self.function(f"pass_{number}(const Tensor& x, const Chunk& k, double* partial, double* beside)", lines)
+
+    def _begun_columns(self, sums: Sequence[Node]) -> list[str]:
+        """Where the columns of a matrix add up: beside it, if other chunks hold parts of it."""
+        lines = []
         for n in [n for n in sums if way(n)[1] == "col"]:
             beside = f"beside + {self._beside().index(n)} * x.cols"
-            matrix.append(f"  double* const c{self.sums[n]} = k.split ? {beside} : {self._line(n)} + b * x.cols;")
-            matrix.append(f"  for (i64 c = 0; c < x.cols; c++) c{self.sums[n]}[c] = {START[n.op]};")
-        inner = [n for n in sums if way(n)[1] != "col"]
+            lines.append(f"  double* const c{self.sums[n]} = k.split ? {beside} : {self._line(n)} + b * x.cols;")
+            lines.append(f"  for (i64 c = 0; c < x.cols; c++) c{self.sums[n]}[c] = {START[n.op]};")
+        return lines
+
+    def _along_row(self, body: Sequence[Node], sums: Sequence[Node], writes: Sequence[tuple[Node, Node]]) -> list[str]:
+        """The loop over the elements of a row, with lanes for short rows and for long ones."""
         element = [*self._defined(body, "col"), *self._defined(body, "element"), *map(self._added, sums)]
         element += [f"  {self.stored(target, self.operand(node))}" for node, target in writes]
-        row = ["  const i64 at_row = b * x.rows + r;", *self._defined(body, "row"), *self._begun(sums, "row")]
-        adding = clauses([(self.sums[n], n.op) for n in inner])
+        adding = clauses([(self.sums[n], n.op) for n in sums if way(n)[1] != "col"])
         place = "  const i64 i = at_row * x.cols + c, at_col = b * x.cols + c;"
 
-        def along_row(low: str, high: str) -> list[str]:
+        def between(low: str, high: str) -> list[str]:
             loop = [f"  for (i64 c = {low}; c < {high}; c++) {{", place, *element, "  }"]
             short, long = ([f"  #pragma omp simd{lanes}{adding}", *loop] for lanes in (" simdlen(4)", ""))
             once = not adding and len(element) > LONG  # what is added, is added in the lanes of its loop
             return long if once else ["  if (x.cols < SHORT) {", *short, "  } else {", *long, "  }"]
 
-        row += self.behind_draws(body, ("0", "x.cols"), along_row, "at_row * x.cols + ")
-        row += self._left(sums, "row", "at_row")
-        lines += ["  for (i64 b = k.first; b < k.last; b++) {", "  const i64 at_matrix = b;", *matrix]
-        lines += ["  for (i64 r = k.low; r < k.high; r++) {", *row, "  }", *self._left_of_matrix(sums), "  }"]
-        lines += [f"  partial[{self.sums[n]}] = {_total(n, self.sums[n])};" for n in sums if way(n)[1] == "tensor"]
-        return self.function(f"pass_{number}(const Tensor& x, const Chunk& k, double* partial, double* beside)", lines)
+        return self.behind_draws(body, ("0", "x.cols"), between, "at_row * x.cols + ")
 
     def _defined(self, body: Sequence[Node], name: str) -> list[str]:
         return [self.definition(n) for n in body if kind(n.type.extent) == name]
@@ -221,35 +232,8 @@ class LinedWriter(Writer):
                 functions.append(self.gathered(number))
                 stages.append(f"    all_tensors(all, wave, gather_{number});")
                 alone.append(f"  gather_{number}(x, shape, partial, beside, sums);")
-        entry = ENTRY.replace("@STAGES", "\n".join(stages)).replace("@ALONE", "\n".join(alone))
+        entry = LINED.replace("@STAGES", "\n".join(stages)).replace("@ALONE", "\n".join(alone))
         return [self.constants(returned, len(self._beside())), header("small.h"), header("lined.h"), *functions, self.finish(), entry]
-
-
-LINE = re.compile(r"\bl(\d+)\b")
-LONG = 200  # expressions of an element: more of them take longer to compile twice than short rows gain by it
-
-ENTRY = """
-static void whole(const All& all, i64 n, double* results) {
-  const Shape& shape = all.shapes[n];
-  const Tensor x = tensor_at(all, n);
-  double *const partial = partial_of(all, n), *const beside = all.lines + shape.beside, *const sums = all.room + n * SUMS;
-@ALONE
-  finish(x, results + n * RETURNED);
-}
-extern "C" void step(i64 count, const i64* sizes, const i64* starts, char* const* pointers, const number* const* rows,
-                     const u32* counters, double* room, double* results, const Shape* shapes, double* lines) {
-  const All all = {count, sizes, starts, pointers, rows, counters, room, shapes, lines};
-  #pragma omp parallel if (starts[count] > 3)
-  for (i64 first = 0, last; first < count; first = last) {
-    last = shapes[first].wave;
-    const Wave wave = {first, last};
-    all_small(all, wave, results, whole);
-    if (!has_large(starts, first, last)) continue;
-@STAGES
-    all_finished(all, wave, results, finish);
-  }
-}
-"""
 
 
 def _product(dimensions: Sequence[str]) -> str:

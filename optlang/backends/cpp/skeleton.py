@@ -1,4 +1,4 @@
-"""The C++ around the passes of a kernel. Words that begin with `@` are filled in by `source`."""
+"""The C++ around the passes of a kernel. Words that begin with `@` are filled in by `source`; with rows and columns, by `lines`."""
 
 ENTRY = """
 static inline Tensor tensor_at(i64 n, const i64* sizes, char* const* pointers, const number* const* rows,
@@ -49,3 +49,27 @@ SMALL = """    #pragma omp for schedule(dynamic, 4)
 @EACH
     }
     if (!has_large(starts, first, last)) continue;"""
+
+# With rows, columns and matrices.
+LINED = """
+static void whole(const All& all, i64 n, double* results) {
+  const Shape& shape = all.shapes[n];
+  const Tensor x = tensor_at(all, n);
+  double *const partial = partial_of(all, n), *const beside = all.lines + shape.beside, *const sums = all.room + n * SUMS;
+@ALONE
+  finish(x, results + n * RETURNED);
+}
+extern "C" void step(i64 count, const i64* sizes, const i64* starts, char* const* pointers, const number* const* rows,
+                     const u32* counters, double* room, double* results, const Shape* shapes, double* lines) {
+  const All all = {count, sizes, starts, pointers, rows, counters, room, shapes, lines};
+  #pragma omp parallel if (starts[count] > 3)
+  for (i64 first = 0, last; first < count; first = last) {
+    last = shapes[first].wave;
+    const Wave wave = {first, last};
+    all_small(all, wave, results, whole);
+    if (!has_large(starts, first, last)) continue;
+@STAGES
+    all_finished(all, wave, results, finish);
+  }
+}
+"""

@@ -68,7 +68,7 @@ def spell(node: Node, args: Sequence[Piece], kinds: Kinds) -> Piece:
 
 def _between(node: Node, args: Sequence[Piece]) -> Piece:
     """An operator that is written between its operands."""
-    symbol = SYMBOLS.get(node.op) or OPS[node.op].infix[0]  # type: ignore[index]
+    symbol = SYMBOLS.get(node.op, OPS[node.op].symbol)
     level = COMPARE if node.op in COMPARISONS else LEVELS[node.op]
     associates = "none" if node.op in COMPARISONS else "right" if node.op == "pow" else "left"
     return chained(args[0], symbol, args[1], level, tight=node.op == "pow", associates=associates)

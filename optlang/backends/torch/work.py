@@ -13,7 +13,7 @@ from torch import Tensor
 
 from optlang import ir
 from optlang.backends.base import Cell, Step, StepError
-from optlang.backends.device_scalars import is_on_device, joined, sent
+from optlang.backends.device_scalars import counts, is_on_device, sent
 from optlang.backends.places import Place, shape_of
 from optlang.backends.reference.interpreter import Run
 from optlang.host import HostScalars, MissingFact
@@ -60,7 +60,7 @@ class Pass:
             rows = _fixed(tuple(map(tuple, plain)), device) if is_on_device(cell) else sent(plain, device, torch.int64)
             if is_on_device(cell):
                 rows = rows.clone()
-                rows[:, 0] = joined([c.t for c in cells])  # type: ignore[misc]
+                rows[:, 0] = counts(cells)
             self.counters.update(zip(map(id, cells), rows.unbind(), strict=True))
         return self.counters[id(cell)]
 

@@ -137,9 +137,9 @@ class Writer:
             return f"torch.where({', '.join(self._aligned(node, arg, False) for arg in node.args)})"
         if node in self.in_order:  # beside other matrices, one whose memory is turned would slow down each operator that follows
             return f"{self.operand(node.args[0])}.mT{'' if node in self.products.lone else '.contiguous()'}"
-        if row.infix is not None:
+        if row.symbol:
             left, right = (self._aligned(node, arg, True) for arg in node.args)
-            return f"{left} {SYMBOLS.get(node.op, row.infix[0])} {right}"
+            return f"{left} {SYMBOLS.get(node.op, row.symbol)} {right}"
         return row.torch.format(*(self._aligned(node, arg, False) for arg in node.args))
 
     def _in_place(self, node: Node, dying: Collection[Node]) -> str:

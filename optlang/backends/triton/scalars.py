@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optlang.backends.base import Cell
-from optlang.backends.device_scalars import DeviceScalars, is_capturing, joined, sent
+from optlang.backends.device_scalars import DeviceScalars, counts, is_capturing, sent
 from optlang.backends.triton.source import HEAD, literal
 from optlang.host import HostScalars
 from optlang.ir import Node
@@ -50,7 +50,7 @@ class TritonScalars(DeviceScalars):
             return super().__call__(cells, device)
 
     def _launched(self, kernel: Any, cells: Sequence[Cell], known: Tensor, hypers: Sequence[Tensor]) -> Tensor:
-        times = joined([cell.t for cell in cells])  # type: ignore[misc]  # is_on_device
+        times = counts(cells)
         rows = torch.empty(len(cells), len(self.nodes), dtype=torch.float64, device=known.device)
         kernel[(-(-len(cells) // BLOCK),)](times, known, rows, len(cells), int(len(known) > 1), *hypers)
         return rows
