@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import optlang
+from optlang.runtime.steps.batch import Batch
 
 SAM: Any = optlang.load("sam")
 SGD: Any = optlang.load("sgd")
@@ -217,6 +219,25 @@ def test_several_products_are_of_one_graph(backend: str) -> None:
     assert len(calls) == (5 if backend == "reference" else 4)
     assert sum(torch.equal(x, before) for x in calls) == len(calls) - 1
     assert all(torch.equal(mask, other) for other in masks)
+
+
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+def test_a_vector_goes_once_it_has_been_multiplied(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several are known before the first is: each is as large as the model."""
+    given: list[weakref.ref[Tensor]] = []
+    left: list[int] = []
+    products = Batch.hessian
+
+    def watched(batch: Batch, cells: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
+        left.append(sum(one() is not None for one in given))
+        given.extend(map(weakref.ref, vectors))
+        return products(batch, cells, vectors)
+
+    monkeypatch.setattr(Batch, "hessian", watched)
+    p = point(2.0, 3.0)
+    optimizer = optlang.load("oasis", backend=backend)([p], samples=4)
+    optimizer.step(closure_of(optimizer, lambda: (p**3).sum()))
+    assert left == [0, 0, 0, 0]
 
 
 def test_products_of_a_network_match_torch() -> None:

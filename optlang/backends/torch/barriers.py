@@ -39,10 +39,10 @@ def cross(executable: TorchExecutable, now: Pass, number: int, level: Sequence[B
     products = [b for b in level if b.op == "hvp"]
     with now.step.one_graph() if len(products) > 1 else nullcontext():
         for barrier in products:
-            _ask(barrier, partials[barrier.mark], now)
+            _ask(barrier, partials.pop(barrier.mark), now)  # points are as large as the model: each goes once it has been asked
     for barrier in [b for b in level if b.op != "hvp"]:
         if barrier.op in CALLS:
-            _ask(barrier, partials[barrier.mark], now)
+            _ask(barrier, partials.pop(barrier.mark), now)
         else:
             _gather(executable, barrier, partials[barrier.mark], now)
 
