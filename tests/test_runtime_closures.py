@@ -175,6 +175,28 @@ def test_the_second_rule_of_a_route_fails_and_the_first_is_undone() -> None:
     assert not optimizer.state
 
 
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+def test_a_point_goes_once_the_weights_are_there(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the model computes anything."""
+    given: list[weakref.ref[Tensor]] = []
+    left: list[list[bool]] = []
+    gradients = Batch.gradients
+
+    def watched(batch: Batch, cells: Sequence[Tensor], points: list[Tensor]) -> list[Tensor]:
+        given.extend(map(weakref.ref, points))
+        return gradients(batch, cells, points)
+
+    def loss() -> Tensor:
+        left.append([one() is not None for one in given])
+        return (p**3).sum()
+
+    monkeypatch.setattr(Batch, "gradients", watched)
+    p = point(2.0, 3.0)
+    optimizer = optlang.load("sam", backend=backend)([p])
+    optimizer.step(closure_of(optimizer, loss))
+    assert left == [[], [False]]
+
+
 # ------------------------------------------------------------------------------------------------------- curvature
 
 

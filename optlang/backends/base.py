@@ -89,7 +89,7 @@ class Step:
 
     `model` and `groups` hold the states per model and per group, as 0-d arrays. `grad(points)` returns the gradients of
     this step's batch at other weights, one per cell; `hvp(vectors)` the Hessian at the stored weights times the vectors,
-    and `loss_at(points)` one number. In `one_graph()` products alone are asked for, several of them.
+    and `loss_at(points)` one number; all of these may empty the list. In `one_graph()` products alone are asked for, several of them.
     `beside` are parameters of the other rules of a route: values per model are of them too, and nothing else is.
     """
 

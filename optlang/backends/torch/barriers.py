@@ -91,7 +91,7 @@ def _ask(barrier: Barrier, points: Partials, now: Pass) -> None:
         raise StepError(f"the rule needs {CALLS[barrier.op]}; call `optimizer.step(closure)` with a closure that returns the loss")
     if barrier.asked is None:  # the same number for all parameters of a group
         points = {i: _filled(work, barrier.args[0], now) for i, work in enumerate(now.works)}
-    answers = call([points[i] for i in range(len(now.works))])
+    answers = call([points.pop(i) for i in range(len(now.works))])
     if barrier.op == "loss_at":
         assert now.run is not None
         now.run.model.values[barrier.mark] = read(answers).reshape(())

@@ -162,18 +162,20 @@ class Parts(MutableMapping[str, Any]):
         return len(self.kept)
 
 
-def points_at(parts: Sequence[Part | None], points: Sequence[Any]) -> list[Any]:
-    """Other weights as the model takes them: DTensors where there are parts."""
-    return [x if part is None else part.point(torch.as_tensor(x)) for x, part in zip(points, parts, strict=True)]
+def points_at(parts: Sequence[Part | None], points: list[Any]) -> list[Any]:
+    """Other weights as the model takes them: DTensors where there are parts. The list that is given is emptied."""
+    found = [x if part is None else part.point(torch.as_tensor(x)) for x, part in zip(points, parts, strict=True)]
+    points.clear()
+    return found
 
 
-def gradients_at(batch: Batch, parameters: Sequence[Any], parts: Sequence[Part | None], points: Sequence[Tensor]) -> list[Tensor]:
+def gradients_at(batch: Batch, parameters: Sequence[Any], parts: Sequence[Part | None], points: list[Tensor]) -> list[Tensor]:
     """The gradients of a batch at other weights, which are those of the parts where there are such."""
     found = batch.gradients(parameters, points_at(parts, points))
     return [x if part is None else part.gradient(x) for x, part in zip(found, parts, strict=True)]
 
 
-def products_at(batch: Batch, parameters: Sequence[Any], parts: Sequence[Part | None], vectors: Sequence[Tensor]) -> list[Tensor]:
+def products_at(batch: Batch, parameters: Sequence[Any], parts: Sequence[Part | None], vectors: list[Tensor]) -> list[Tensor]:
     """The Hessian at the weights times vectors, which are those of the parts where there are such."""
     found = batch.hessian(parameters, points_at(parts, vectors))
     return [x if part is None else part.gradient(x) for x, part in zip(found, parts, strict=True)]

@@ -42,13 +42,13 @@ class Batch:
         self._shares = False
         self._graph: Graph | None = None  # what products share, see `one_graph`
 
-    def gradients(self, cells: Sequence[Tensor], points: Sequence[Tensor]) -> list[Tensor]:
+    def gradients(self, cells: Sequence[Tensor], points: list[Tensor]) -> list[Tensor]:
         """The gradients with the parameters moved to other points; weights and gradients are put back whatever happens."""
         with self._again(), self._moved(cells, points), torch.enable_grad():
             self.closure()
             return [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in cells]
 
-    def loss_at(self, cells: Sequence[Tensor], points: Sequence[Tensor]) -> Any:
+    def loss_at(self, cells: Sequence[Tensor], points: list[Tensor]) -> Any:
         """The loss with the parameters moved to other points, without a backward pass; the weights are put back."""
         with self._again(), _without_backward(), self._moved(cells, points):
             return as_number(self.closure())
@@ -99,12 +99,14 @@ class Batch:
             self._weights = None
 
     @contextmanager
-    def _moved(self, cells: Sequence[Tensor], points: Sequence[Tensor]) -> Iterator[None]:
+    def _moved(self, cells: Sequence[Tensor], points: list[Tensor]) -> Iterator[None]:
+        """The list is emptied: points that the weights are at are needed no more, and would lie beside all that the model computes."""
         kept = self._weights or [p.detach().clone() for p in cells]
         if self._weights is not None:
             self._weights = kept
         try:
             _write(cells, points)
+            points.clear()
             yield
         finally:
             _write(cells, kept)
