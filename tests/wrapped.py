@@ -8,7 +8,8 @@ import pytest
 import torch
 from parted import STEPS, alone, load, loss_of, off, settings_of, start
 from tensors import some
-from torch import Tensor, distributed, nn
+from together import share, small, train
+from torch import distributed, nn
 
 TAKEN = ("lamb", "adafactor", "muon", "randomscaledmomentum")  # by tensor, row, matrix; a draw for all, which is the same everywhere
 REFUSED = {
@@ -43,24 +44,14 @@ def flattened_by_fsdp1(world: int) -> None:
     """FullyShardedDataParallel makes rows of numbers of parameters, also where the optimizer has these already."""
     from torch.distributed.fsdp import FullyShardedDataParallel
 
-    def model() -> nn.Module:
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3))
-
     def flat(net: nn.Module, named: bool) -> Any:
         return FullyShardedDataParallel(net, use_orig_params=named, device_id=torch.device("cpu"))
 
-    def train(net: nn.Module, optimizer: Any, data: Tensor) -> None:
-        for _ in range(3):
-            optimizer.zero_grad()
-            (net(data) ** 2).mean().backward()
-            optimizer.step()
-
-    data, one = some(4 * world, 6), model()
-    mine = data[4 * distributed.get_rank() :][:4]
+    data, one = some(4 * world, 6), small()
+    mine = share(data, world)
     train(one, load("adamw")(one.parameters()), data)
     for named in (False, True):
-        net = flat(model(), named)
+        net = flat(small(), named)
         train(net, load("adamw")(net.named_parameters()), mine)
         with FullyShardedDataParallel.summon_full_params(net):
             whole = [p.detach().clone().flatten() for p in net.parameters()]  # its memory goes
@@ -69,36 +60,10 @@ def flattened_by_fsdp1(world: int) -> None:
         for rule, why in FLAT.items():
             with pytest.raises(ValueError, match=f"whose shape FullyShardedDataParallel has taken away: it {why}"):
                 load(rule)(net.named_parameters())
-    net = model()
+    net = small()
     optimizer = load("lamb")(net.named_parameters())
     net = flat(net, True)
     before = [p.detach().clone() for p in net.parameters()]
     with pytest.raises(ValueError, match=r"LAMB cannot step 0\.weight, whose shape"):
         train(net, optimizer, mine)
     assert all(map(torch.equal, net.parameters(), before))
-
-
-def averaged_by_replicate(world: int) -> None:
-    """`replicate` averages gradients without a DistributedDataParallel that is called; losses are averaged all the same."""
-    from torch.distributed._composable.replicate import replicate
-
-    def model() -> nn.Module:
-        torch.manual_seed(0)
-        return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
-
-    data = some(4 * world, 6)
-    for rule in ("sps", "sophiah"):
-        one, copied = model(), replicate(model())
-        for net, batch in ((one, data), (copied, data[4 * distributed.get_rank() :][:4])):
-            optimizer = load(rule)(net.parameters())
-            for _ in range(2):
-
-                def closure(net: nn.Module = net, batch: Tensor = batch, optimizer: Any = optimizer) -> Tensor:
-                    optimizer.zero_grad()
-                    loss = (net(batch) ** 2).mean()
-                    loss.backward()
-                    return loss  # type: ignore[no-any-return]
-
-                optimizer.step(closure)
-        for p, q in zip(copied.parameters(), one.parameters(), strict=True):
-            assert off(p.detach(), q.detach()) <= 1, rule
