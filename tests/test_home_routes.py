@@ -123,6 +123,9 @@ REAL: dict[str, tuple[str, dict[str, Any], list[str]]] = {  # the model, its siz
 }  # fmt: skip
 
 
+KIN = {"muadamw": "HiddenAdamW", "musgd": "HiddenSGD", "completepadamw": "BlockAdamW", "unitadamw": "UnitHiddenAdamW", "mulo": "HiddenMLP"}
+
+
 @pytest.mark.parametrize("name", REAL)
 def test_models_of_hugging_face(name: str) -> None:
     """Whatever is a map goes to Muon and nothing else does; where a rule for matrices gets all, what is none is warned of."""
@@ -133,6 +136,9 @@ def test_models_of_hugging_face(name: str) -> None:
         warnings.simplefilter("error")
         routes = MuonWithAdamW(net.named_parameters()).routes()
     plain = [a for a in routes if a.rule == "AdamW" and len(a.shape) == 2]
+    for kin, hidden in KIN.items():  # the same are hidden matrices
+        found = optlang.load(kin)(net.named_parameters()).routes()  # type: ignore[attr-defined]
+        assert {a.parameter for a in found if len(a.shape) == 2 and a.rule != hidden} == {a.parameter for a in plain}, kin
     assert sorted(a.parameter.removesuffix(".weight").rpartition(".")[2] for a in plain) == sorted(others)
     matrices = [(a.parameter, torch.zeros(a.shape, requires_grad=True)) for a in routes if len(a.shape) == 2]
     with pytest.warns(UserWarning, match="go(es)? to Muon") as told:
@@ -178,6 +184,7 @@ LOOKS = {
     "cls.seq_relationship.weight": "a head by its name", "layers.0.experts.up_bias": "biases by its name",
     "layers.0.mixer.A_log": "the rates of a state space by its name",
     "lm_head.weight": "a head by its name", "module.head.fc.weight": "a head by its name", "classifier.1.weight": "a head by its name",
+    "readout.weight": "a head by its name",
 }  # fmt: skip
 INNOCENT = [
     "attn.q_proj.weight", "blocks.0.heads.0.key.weight", "multihead_attn.in_proj_weight", "memberships.weight", "member.weight",

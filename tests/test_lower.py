@@ -165,6 +165,20 @@ def test_a_route_gives_cases_with_settings() -> None:
     assert routing.cases[1].settings == {"lr": 3e-4, "weight_decay": 0.1}
 
 
+def test_routes_share_conditions_by_functions() -> None:
+    """Also those that call others, from other files; names in one `or` are one question."""
+    text = """from std import is_head
+    def odd() = rank == 3 or not small()
+    def small() = numel < 9
+    route R { when odd() use A() when is_head() or named("x") or named("y", "z") use A() otherwise use A() } rule A { w' = w - g }"""
+    routing = lower(parser.parse(Source(text))[0], "R")
+    assert isinstance(routing, ir.Routing)
+    odd, named, _ = [case.condition for case in routing.cases]
+    alike = lower(parser.parse(Source("route R { when rank == 3 or not (numel < 9) use A() otherwise use A() } " + rule("w' = w")))[0], "R")
+    assert isinstance(alike, ir.Routing) and odd == alike.cases[0].condition
+    assert named is not None and named.op == "named" and named.value[0] == "*head*" and named.value[-3:] == ("x", "y", "z")
+
+
 @pytest.mark.parametrize("name", library.names())
 def test_the_library_lowers_under_the_names_of_its_files(name: str) -> None:
     file, found = parser.parse(library.find(name))
@@ -259,6 +273,7 @@ def tower(body: str, height: int) -> str:
     return " ".join(["def f0(x) = x", *(f"def f{i}(x) = {body.format(i - 1)}" for i in range(1, height))]) + " "
 
 
+BY_F = " route B { when f() use A() otherwise use A() } "
 AROUND = {
     "recursion": ("def f(x) = f(x) " + rule("w' = f(g)"), "N12"),
     "two that call each other": ("def f(x) = h(x) def h(x) = f(x) " + rule("w' = f(g)"), "N12"),
@@ -274,6 +289,13 @@ AROUND = {
     "same name twice": (rule("w' = w") + rule("w' = w"), "N03"),
     "unknown rule of a route": ("route B { otherwise use C() }", "N09"),
     "a route decides by facts": ("route B { when t > 3 use A() otherwise use A() }" + rule("w' = w - g"), "R06"),
+    "a function of a route that takes something": ("def f(x) = rank == 2 " + BY_F + rule("w' = w - g"), "R06"),
+    "a function of a route that is more than a condition": ("def f() { x = rank return x == 2 } " + BY_F + rule("w' = w - g"), "R06"),
+    "a function of a route that looks at values": ("def f() = t > 3 " + BY_F + rule("w' = w - g"), "R06"),
+    "a function of a route that is no truth": ("def f() = rank " + BY_F + rule("w' = w - g"), "T01"),
+    "a function of a route that is not imported": ("route B { when is_head() use A() otherwise use A() }" + rule("w' = w - g"), "N15"),
+    "an unknown function of a route": ("route B { when heads() use A() otherwise use A() }" + rule("w' = w - g"), "N01"),
+    "a function of a route that calls itself": ("def f() = rank == 2 and f() " + BY_F + rule("w' = w - g"), "N12"),
     "after otherwise": ("route B { otherwise use A() when rank == 2 use A() }" + rule("w' = w - g"), "R06"),
     "unknown type": ('route B { when dtype == "float23" use A() otherwise use A() }' + rule("w' = w - g"), "R06"),
     "memory in a loop": ("rule B { w' = w - g } " + rule("repeat 2 { state y = g y' = B(g = y) } w' = y"), "R06"),

@@ -41,7 +41,7 @@ def lower(frame: Frame, call: syntax.Call) -> Value:
         return _builtin(frame, call)
     if (found := frame.module.find(name)) is not None:
         return inline.call(frame, call, *found)
-    _unknown(frame, call)
+    unknown(frame, call)
     return None
 
 
@@ -188,7 +188,8 @@ def _constant(frame: Frame, call: syntax.Call) -> Value:
 # -------------------------------------------------------------------------------------------------------- unknown
 
 
-def _unknown(frame: Frame, call: syntax.Call) -> None:
+def unknown(frame: Frame, call: syntax.Call) -> None:
+    """Says what is wrong with a call of what is not defined."""
     _values(frame, call)
     name = call.func
     if name in ("named", "dtype"):

@@ -25,7 +25,7 @@ def call(frame: Frame, call: syntax.Call, item: Definition, module: Module) -> V
                      "call one of its rules")  # fmt: skip
         return None
     given = _bind_rule(frame, call, item) if isinstance(item, syntax.Rule) else _bind_function(frame, call, item)
-    if given is None or not _may_go_in(frame, call, item, module):
+    if given is None or not may_go_in(frame, call, item, module):
         return None
     key = _key(frame, item, given) if is_pure(item, module) else None
     if key in frame.context.inlined:
@@ -43,7 +43,8 @@ def _key(frame: Frame, item: Definition, given: Given) -> tuple[object, ...]:
     return (id(item), tuple(sorted(given.items(), key=lambda pair: pair[0])), *(frame.surrounding(name) for name in ("w", "g", "t")))
 
 
-def _may_go_in(frame: Frame, call: syntax.Call, item: syntax.Rule | syntax.Def, module: Module) -> bool:
+def may_go_in(frame: Frame, call: syntax.Call, item: syntax.Rule | syntax.Def, module: Module) -> bool:
+    """Whether the body of a definition may stand for a call; reports where not."""
     frame.context.entered(frame.source, call.func_span)
     if id(item) in frame.chain:
         frame.report("N12", f"`{item.name}` calls itself", call.func_span, "on the way from its own body",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from optlang import ir, ops
 from optlang.errors import did_you_mean
 from optlang.front import syntax
+from optlang.lower.calls import unknown
 from optlang.lower.declarations import Setting, declared_hyper, setting
 from optlang.lower.expressions import COMPARISONS, OPERATORS
+from optlang.lower.inline import may_go_in
 from optlang.lower.modules import advice_about, every_part
 
 if TYPE_CHECKING:
@@ -136,6 +139,11 @@ def predicate(frame: Frame, expr: syntax.Expr) -> ir.Predicate | None:
             return ir.Predicate("const", value=name == "true")
         case syntax.Call(func="named"):
             return _named(frame, expr)
+        case syntax.Call(func=func) if (found := frame.module.find(func)) is not None and isinstance(found[0], syntax.Def):
+            return _defined(frame, expr, found[0], found[1])
+        case syntax.Call(func=func) if func not in ops.BUILTINS and frame.module.find(func) is None:
+            unknown(frame, expr)
+            return None
         case syntax.Call(func=func, args=args) if func in ("min", "max") and len(args) == 2 and all(a.value is not None for a in args):
             return _both(frame, expr, "minimum" if func == "min" else "maximum", args[0].value, args[1].value)  # type: ignore[arg-type]
     frame.report("R06", "a route decides by static facts alone", expr.span, "not known when the parameter is given",
@@ -169,7 +177,23 @@ def _both(frame: Frame, expr: syntax.Expr, op: str, left: syntax.Expr, right: sy
         frame.report("R06", "`dtype` is compared with the name of a type", expr.span, "",
                      f"did you mean \"{near}\"?" if near else 'as in `dtype == "bfloat16"`')  # fmt: skip
         return None
+    if op == "or" and all(side.op == "named" for side in both):  # one question, whoever wrote it down in two
+        return ir.Predicate("named", value=(*both[0].value, *both[1].value))
     return ir.Predicate(op, both)
+
+
+def _defined(frame: Frame, call: syntax.Call, function: syntax.Def, module: Module) -> ir.Predicate | None:
+    """The condition that a function stands for, which routes may share."""
+    if call.args or function.parameters or not function.short or not isinstance(function.body[0], syntax.Return):
+        frame.report("R06", f"`{call.func}` is no condition on static facts", call.span, "is called in a route",
+                     f"a function in a route takes nothing and is one condition, as in `def {call.func}() = rank >= 2`")  # fmt: skip
+        return None
+    if not may_go_in(frame, call, function, module):
+        return None
+    condition = function.body[0].value
+    frame.context.made(frame.source, call.span, len(every_part([condition])))
+    with frame.context.inside(call.func, frame.source, call.func_span):
+        return predicate(replace(frame, module=module, chain=(*frame.chain, id(function))), condition)
 
 
 def _named(frame: Frame, call: syntax.Call) -> ir.Predicate | None:

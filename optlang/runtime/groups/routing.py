@@ -152,7 +152,7 @@ def reason_for(conditions: Sequence[ir.Predicate | None], known: Known) -> str:
 # ------------------------------------------------------------------------------------------------------ mistakes
 
 EMBEDDING = re.compile(r"(^|_)(un)?(embed(ding)?s?|emb|wte|wpe|wpos)(_|\d*$)")
-HEAD = re.compile(r"^((lm|cls|mlm|class\w*|output|prediction)_)?head$|^classifier$")
+HEAD = re.compile(r"^((lm|cls|mlm|class\w*|output|prediction)_)?head$|^(classifier|readout)$")
 LAST = re.compile(r"^((\w+_)?(outputs|logits|prediction|relationship)|score)$")  # Hugging Face's, right before `weight`
 BIAS = re.compile(r"(^|_)bias(es)?(_|$)")  # of experts, of relative positions
 WHOLE = ("output", "fc")  # heads where nothing is around them: torchvision's ResNet, Llama
