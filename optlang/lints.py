@@ -1,4 +1,4 @@
-"""What is allowed but hardly ever meant: the findings P01 to P07 of `check --pedantic`."""
+"""What is allowed but hardly ever meant: the findings P01 to P08 of `check --pedantic`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from optlang.analysis.degrees import TooManyTerms, degrees, equation_of
-from optlang.analysis.first_step import First
+from optlang.analysis.first_step import First, is_sign
 from optlang.analysis.live import live_states, outputs
 from optlang.errors import Diagnostic, Source, Span
 from optlang.ir import Node, Program, fold, on_host, walk
@@ -213,6 +213,17 @@ def unused_hypers(program: Program) -> Iterator[Finding]:
             yield "P07", hyper.name, f"the hyper `{hyper.name}` is never used", "changes nothing", "delete it, or use it"
 
 
+def rounded_signs(program: Program) -> Iterator[Finding]:
+    """P08. What is 0 whatever weights and gradients are, is 0 on paper."""
+    if not any(map(is_sign, walk([program.weights, *program.updates.values()]))):
+        return
+    first, *others = [First(program, weight, gradient).rounded_signs() for weight, gradient in ((0.3, 0.7), (1.9, -0.2), (-0.6, 1.1))]
+    for place in [node for node in first if all(node in other for other in others)][:1]:
+        yield ("P08", equation_of(program, place), "in the first step rounding decides this sign", "the difference is 0 on paper",
+               "say from where on it counts, as in `where(abs(d) > 1e-6*abs(w), sign(d), 0)`")  # fmt: skip
+
+
 LINTS: Sequence[Callable[[Program], Iterator[Finding]]] = (
     unread_states, foreign_corrections, blind_update, undefined_start, unnormalised, equal_reals, unused_hypers,
+    rounded_signs,
 )  # fmt: skip

@@ -114,6 +114,18 @@ def test_unused_hyper() -> None:
     assert found("rule R { hyper int k = 3  repeat k { state x = g  x' = x/2 }  w' = w - x }") == []
 
 
+def test_rounded_sign() -> None:
+    """A mean of weights that begins as `w` but for rounding, as in FOCUS; what is exactly `w`, or far from it, has a sign."""
+    mean = "hyper b = 0.99 in [0, 1) state a = 0 a' = b*a + (1 - b)*w"
+    assert pointed(one(f"rule R {{ {mean}  d = sign(w - a'/(1 - b^t))  w' = w - 0.1*g - 0.1*d }}", "P08")).startswith("d = ")
+    one(f"rule R {{ {mean}  w' = w - where(w - a'/(1 - b^t) > 0, 0.2, 0.1)*g }}", "P08")
+    for fine in ("w - a'", "w - a", "a' - g", "g", "w - clip(w, -9, 9)", "g - 0.9*g", "t - 1"):
+        assert "P08" not in {d.code for d in found(f"rule R {{ {mean}  w' = w - 0.1*g - 0.1*sign({fine}) }}")}, fine
+    assert found(f"rule R {{ {mean}  w' = w - where(w - a'/(1 - b^t) > 1e-6, 0.2, 0.1)*g }}") == []
+    assert found("rule R { state a = w  a' = 0.9*a + 0.1*w'  w' = w - 0.1*g - 0.1*sign(w - a) }") == []
+    assert found("rule R { state a = w  a' = 0.9*a + 0.1*(w - g)  w' = w - 0.1*g - 0.1*sign(w - a') }") == []
+
+
 @pytest.mark.parametrize("op", ["+", "*"])
 def test_doublings_end(op: str) -> None:
     lines = "\n".join(f"x{i + 1} = x{i} {op} x{i}" for i in range(100))

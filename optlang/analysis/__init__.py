@@ -4,7 +4,7 @@
 |---|---|
 | `costs`, `footprint` | what a step moves and computes, stage by stage, and what a rule keeps in memory |
 | `degrees` (by `linear`) | how every value scales with the loss and with the parameter |
-| `first_step` | whether the first step is defined |
+| `first_step` | whether the first step is defined, and which signs rounding decides in it |
 | `live`, `lone`, `still` | states that matter, reductions of one value, elements that a step leaves alone |
 | `accumulation` | whether a gradient may come in parts |
 """

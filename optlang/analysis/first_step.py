@@ -12,17 +12,27 @@ from optlang.ir import Node, Program
 from optlang.meaning import OVER_VALUES, OVER_WINDOW, number
 
 SIZE = 3  # rows and columns
+ROUNDING = 1e-14  # of float64: what is left of a number where another that is as large on paper is subtracted
 FACTS: Mapping[str, int] = {"rank": 2, "rows": SIZE, "cols": SIZE, "numel": SIZE * SIZE, "fan_in": SIZE, "fan_out": SIZE}
 
 
+def is_sign(node: Node) -> bool:
+    """Whether it is the sign of a difference that rounding may be left of, as it is not of `w - min(w, 1)`."""
+    if node.op != "sign" and not (node.op in ("lt", "le", "gt", "ge") and node.args[1].op == "const" and node.args[1].value == 0):
+        return False
+    difference = node.args[0]
+    is_of_elements = difference.op == "sub" and difference.type.extent.level != "host"
+    return is_of_elements and any(arg.op in ("add", "sub", "mul", "div") for arg in difference.args)
+
+
 class First:
-    """The first step of a rule for a parameter with one and the same weight everywhere, and a gradient of zero.
+    """The first step of a rule for a parameter with one and the same weight everywhere, and such a gradient.
 
     All elements are then alike, so one number stands for every array. What cannot be said so is unknown (None).
     """
 
-    def __init__(self, program: Program, weight: float) -> None:
-        self.program, self.weight = program, weight
+    def __init__(self, program: Program, weight: float, gradient: float = 0.0) -> None:
+        self.program, self.weight, self.gradient = program, weight, gradient
         self.settings = {h.name: h.default for h in program.hypers}
         self.first = {s.name: s for s in program.states}
         self.values: dict[Node, Any] = {}
@@ -35,6 +45,18 @@ class First:
             if value is None or not np.any(np.isnan(value)):
                 return None
             return next((node for node in self.values if node.op == "div" and self._makes_nan(node)), None)
+
+    def rounded_signs(self) -> set[Node]:
+        """Signs, and comparisons with 0, of differences that are 0 but for rounding."""
+        with np.errstate(all="ignore"):
+            self._demand(self.program.weights)
+            return {node for node in self.values if is_sign(node) and self._is_rounding(node.args[0])}
+
+    def _is_rounding(self, difference: Node) -> bool:
+        value, whole = self.values.get(difference), self.values.get(difference.args[0])
+        if value is None or whole is None:
+            return False
+        return float(np.max(np.abs(value))) <= ROUNDING * float(np.max(np.abs(whole))) > 0
 
     def _makes_nan(self, node: Node) -> bool:
         value, args = self.values[node], [self.values[a] for a in node.args]
@@ -75,7 +97,7 @@ class First:
             case "w":
                 return np.float64(self.weight)
             case "g" | "grad" | "hvp":
-                return np.float64(0)
+                return np.float64(self.gradient)
             case "t" | "loss" | "loss_at":
                 return np.float64(1)
             case "fact":
