@@ -215,10 +215,11 @@ def unused_hypers(program: Program) -> Iterator[Finding]:
 
 def rounded_signs(program: Program) -> Iterator[Finding]:
     """P08. What is 0 whatever weights and gradients are, is 0 on paper."""
-    if not any(map(is_sign, walk([program.weights, *program.updates.values()]))):
-        return
-    first, *others = [First(program, weight, gradient).rounded_signs() for weight, gradient in ((0.3, 0.7), (1.9, -0.2), (-0.6, 1.1))]
-    for place in [node for node in first if all(node in other for other in others)][:1]:
+    found = [node for node in walk([program.weights, *program.updates.values()]) if is_sign(node)]
+    for weight, gradient in ((0.3, 0.7), (1.9, -0.2), (-0.6, 1.1)):
+        rounded = First(program, weight, gradient).rounded_signs() if found else ()
+        found = [node for node in found if node in rounded]
+    for place in found[:1]:
         yield ("P08", equation_of(program, place), "in the first step rounding decides this sign", "the difference is 0 on paper",
                "say from where on it counts, as in `where(abs(d) > 1e-6*abs(w), sign(d), 0)`")  # fmt: skip
 
