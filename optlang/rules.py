@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -176,6 +176,23 @@ def _made(
         return _compiled(source.text, source.name, rule, backend, math, kept, weights, products, imports)
 
 
+class _Lowering:
+    """Gives a rule's program for other values of what shapes it; the text is read when that is asked for the first time."""
+
+    def __init__(self, source: Source, name: str | None) -> None:
+        self._source, self._name = source, name
+
+    @cached_property
+    def rule(self) -> Rule:
+        return Rule.from_source(self._source, self._name)
+
+    def __call__(self, baked: dict[str, Any]) -> Program | Routing:
+        return self.rule.lowered(baked)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Lowering, (self._source, self._name)
+
+
 @lru_cache(maxsize=256)
 def _compiled(
     text: str, name: str, rule: str | None, backend: str, math: Math, state: str | tuple[tuple[str, str], ...] | None = None,
@@ -185,11 +202,11 @@ def _compiled(
     from optlang.runtime import make_optimizer  # noqa: PLC0415 - torch is only imported when it is needed
 
     source = library.with_imports(Source(text, name), {(who, word): Source(other, path) for who, word, path, other in imports})
-    read = cache(lambda: Rule.from_source(source, rule))
-    program = ready.lowered(source, rule, lambda: read().program)
+    lowering = _Lowering(source, rule)
+    program = ready.lowered(source, rule, lambda: lowering.rule.program)
     kept = dict(state) if isinstance(state, tuple) else state
     way: dict[str, Any] = {"backend": backend, "math": math, "state": kept, "weights": weights, "products": products}
-    made = make_optimizer(program, relower=lambda baked: read().lowered(baked), **way)
+    made = make_optimizer(program, relower=lowering, **way)
     made._origin = (_compiled, (text, name, rule, backend, math, state, weights, products, imports))  # type: ignore[attr-defined]
     return made
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import warnings
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 import torch
 from torch import Tensor
@@ -18,6 +21,7 @@ from torch.optim.swa_utils import SWALR
 from torch.profiler import ExecutionTraceObserver, profile
 
 import optlang
+from optlang.runtime.steps import traced
 
 AdamW: Any = optlang.load("adamw")
 SGD: Any = optlang.load("sgd")
@@ -199,8 +203,6 @@ def test_no_gradients_at_all() -> None:
 
 
 def test_gradients_are_not_kept_alive() -> None:
-    import weakref
-
     p = weights(3)
     optimizer = AdamW([p])
     give([p], 0)
@@ -208,6 +210,34 @@ def test_gradients_are_not_kept_alive() -> None:
     gradient = weakref.ref(p.grad)
     optimizer.zero_grad()
     assert gradient() is None
+
+
+def left_by_a_run(name: str, backend: str) -> list[weakref.ref[Any]]:
+    """What must be gone when nobody holds an optimizer any more. Loading states leaves nothing behind before."""
+    cls: Any = optlang.load(name, backend=backend)
+    p = weights(3)
+    optimizer = cls([p])
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = p.square().sum()
+        loss.backward()
+        return loss
+
+    for _ in range(4):
+        optimizer.step(closure)
+    known = len(traced._optimizers)
+    optimizer.load_state_dict(optimizer.state_dict())
+    assert len(traced._optimizers) == known
+    return [weakref.ref(x) for x in (p, optimizer, *optimizer.state[p].values())]
+
+
+@pytest.mark.parametrize("backend", [*BACKENDS, "auto"])
+@pytest.mark.parametrize("name", ["adamw", "sam"])
+def test_the_model_of_the_last_step_does_not_stay_with_the_class(name: str, backend: str) -> None:
+    left = left_by_a_run(name, backend)
+    gc.collect()
+    assert [x for x in left if x() is not None] == []
 
 
 def test_maximize() -> None:
@@ -424,6 +454,24 @@ def test_copies_go_on_by_themselves(name: str, way: Callable[[Any], Any]) -> Non
     assert not torch.equal(params[0], copied_params[0])
     assert float(optimizer.state[params[0]]["step"]) == 2
     copied.add_param_group({"params": [("c", weights(2))]})
+
+
+@pytest.mark.parametrize("name", ["adamw", "schedulefreeadamw", "muonwithadamw"])
+def test_cloudpickle_sends_classes_by_their_contents(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stable-Baselines3, Ray and joblib send classes so, and optimizers with them, also those that have stepped."""
+    params, cls = [weights(3, 2), weights(3)], optlang.load(name)
+    optimizer: Any = cls([("a", params[0]), ("b", params[1])])
+    give(params, 0)
+    optimizer.step()
+    sent = cloudpickle.dumps((cls, params, optimizer))
+    monkeypatch.setattr(cloudpickle.cloudpickle, "_DYNAMIC_CLASS_TRACKER_BY_ID", {})  # as in a process that has never seen the class
+    got, copied_params, copied = pickle.loads(sent)
+    assert type(copied) is got is not cls
+    for ps, o in ((params, optimizer), (copied_params, copied)):
+        give(ps, 1)
+        o.step()
+    torch.testing.assert_close(params, copied_params, rtol=0, atol=0)
+    assert type(pickle.loads(pickle.dumps(copied))) is cls
 
 
 def test_a_class_made_by_hand_is_copied_but_not_pickled() -> None:

@@ -39,7 +39,7 @@ class Spread(Protocol):
         """One value for each of what the processes computed for their parts; all of them must ask."""
 
 
-@dataclass(slots=True, eq=False, repr=False)
+@dataclass(slots=True, weakref_slot=True, eq=False, repr=False)
 class Cell:
     """One parameter in one step. Shapes of states: element = the parameter's, row (…, rows, 1), col (…, 1, cols),
     matrix (…, 1, 1), tensor (); a window adds a leading dimension, oldest first. States are float32, or float64 where the

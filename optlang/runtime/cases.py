@@ -79,6 +79,10 @@ class Case:
         self._moved: dict[tuple[Any, ...], str] = {}
         self._identities: dict[tuple[Any, ...], tuple[str, str]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For cloudpickle, which sends classes by their contents: what steps is made anew where it arrives."""
+        return {**self.__dict__, "_executables": {}}
+
     def _key(self, hypers: Mapping[str, Any]) -> tuple[Any, ...]:
         return tuple(hypers[name] for name in self.baked)
 

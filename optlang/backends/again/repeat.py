@@ -183,7 +183,7 @@ def _kept(keep: Grip, write: Write) -> Any:
     return write()
 
 
-def same(cells: Sequence[Cell], others: Sequence[Cell]) -> bool:
+def same(cells: Sequence[Cell], others: Sequence[Cell | None]) -> bool:
     """Whether these are the very same cells in the same order."""
     return len(cells) == len(others) and all(one is other for one, other in zip(cells, others, strict=True))
 

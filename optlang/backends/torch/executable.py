@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import torch
@@ -72,15 +73,14 @@ class TorchExecutable:
         self._gradient = [unscaled_gradient()] if any(h.name == SCALE for h in program.hypers) else []  # goes where it came from
         self._ways: dict[int, Way] = {}
         self._passed: set[frozenset[Truth]] = set()  # how steps were decided of which the next was decided otherwise
-        self._prepared: tuple[list[Cell], list[int]] = [], []  # the cells of the last step, and how many states they had
+        self._prepared: tuple[list[Any], list[int]] = [], []  # the cells of the last step, not kept alive, and how many states they had
 
     # ------------------------------------------------------------------------------------------------- steps
 
     @torch.no_grad()
     def prepare(self, step: Step) -> None:
         """Missing states: float32, or float64 beside such parameters; of truth values bool. See also `formats`."""
-        sizes = list(map(len, map(STATE, step.cells)))
-        if not (self._shared.states or step.beside) and sizes == self._prepared[1] and same(step.cells, self._prepared[0]):
+        if not (self._shared.states or step.beside) and self._is_prepared(step.cells):
             return
         for cell in (*step.cells, *step.beside) if self.storage.weights else ():
             if self.storage.is_compensated(cell.weights) and REST not in cell.state:
@@ -92,7 +92,12 @@ class TorchExecutable:
                 self._shared.prepare(self._run(step), step.cells[0].weights)
         for work, states in made:
             work.cell.state.update(states)
-        self._prepared = list(step.cells), [len(cell.state) for cell in step.cells]
+        self._prepared = list(map(ref, step.cells)), [len(cell.state) for cell in step.cells]
+
+    def _is_prepared(self, cells: Sequence[Cell]) -> bool:
+        """Whether these are the cells of the last step, with as many states."""
+        known, sizes = self._prepared
+        return list(map(len, map(STATE, cells))) == sizes and same(cells, [one() for one in known])
 
     def _initial(self, work: Work, now: Pass) -> dict[str, Tensor]:
         missing = [s for s in self._own if s.name not in work.cell.state and self.plan.keeps(s, work.truth)]

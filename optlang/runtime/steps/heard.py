@@ -24,15 +24,15 @@ def heard(func: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(func)
     def taken(*args: P.args, **more: P.kwargs) -> R:
-        listening = torch.compiler.is_compiling() or _is_recorded() or _has_hooks(args[0])
-        return (wrapped if listening else func)(*args, **more)
+        return (wrapped if torch.compiler.is_compiling() or _is_heard(args[0]) else func)(*args, **more)
 
     return taken
 
 
-def _has_hooks(optimizer: Any) -> bool:
+def _is_heard(optimizer: Any) -> bool:
+    """Whether somebody reads records, or has hooks. `taken` names this alone: cloudpickle sends what it names, and no pointer can be."""
     own = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
-    return bool(own or of_all._global_optimizer_pre_hooks or of_all._global_optimizer_post_hooks)
+    return bool(_is_recorded() or own or of_all._global_optimizer_pre_hooks or of_all._global_optimizer_post_hooks)
 
 
 def _asking() -> Callable[[], bool]:

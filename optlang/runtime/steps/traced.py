@@ -24,8 +24,10 @@ _optimizers: WeakValueDictionary[int, RuleOptimizer] = WeakValueDictionary()
 
 def numbered(optimizer: RuleOptimizer) -> int:
     """A number by which the operator finds an optimizer as long as it lives."""
-    number = next(NUMBERS)
-    _optimizers[number] = optimizer
+    number: int | None = optimizer.__dict__.get("number")  # a copy has that of another one
+    if number is None or _optimizers.get(number) is not optimizer:
+        number = next(NUMBERS)
+        _optimizers[number] = optimizer
     return number
 
 
