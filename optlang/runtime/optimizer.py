@@ -26,7 +26,7 @@ from optlang.runtime.groups.parameters import is_hollow
 from optlang.runtime.groups.settings import plain
 from optlang.runtime.steps import captured, traced
 from optlang.runtime.steps.batch import Batch, Closure, as_number
-from optlang.runtime.steps.heard import heard
+from optlang.runtime.steps.hooks import heard
 from optlang.runtime.steps.interrupts import uninterrupted
 from optlang.runtime.steps.scaling import overflowed
 from optlang.runtime.surroundings import NOTHING, exactly

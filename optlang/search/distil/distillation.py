@@ -54,7 +54,7 @@ class Distilled:
 
     def sympy(self) -> dict[str, Any]:
         """The new weights and slots as SymPy expressions in the symbols w, g, t, the settings and the slots before the step."""
-        from optlang.search.store.exports import expressions
+        from optlang.search.distil.sympy_forms import expressions
 
         return expressions(self.program)
 
