@@ -63,9 +63,9 @@ def _counted(frame: Frame, call: syntax.Call, least: int, most: int) -> bool:
     count = sum(arg.value is not None for arg in call.args)
     if least <= count <= most:
         return True
-    wanted = f"{least}" if least == most else f"{least} to {most}"
-    frame.report("N10", f"`{call.func}` takes {wanted} argument{'s' * (wanted != '1')}, not {count}", call.span, "",
-                 _signature(call.func))  # fmt: skip
+    numbers = f"{least}" if least == most else f"{least} to {most}"
+    wanted = "no arguments or two sizes" if call.func in ops.DRAWS else f"{numbers} argument{'s' * (numbers != '1')}"
+    frame.report("N10", f"`{call.func}` takes {wanted}, not {count}", call.span, "", _signature(call.func))
     return False
 
 
