@@ -1,12 +1,15 @@
 """Settings for all tests."""
 
+import gc
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator, Iterator
 
 import pytest
 from hypothesis import settings
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports Triton: its kernels run on the CPU
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's; torch's: `one_thread`
 
 # The same examples in every run, so that whether a change passes depends on it alone; `make properties` and `make fuzz` look further.
 # No deadline: examples share two cores with whatever else is running.
@@ -15,15 +18,23 @@ settings.register_profile("anew", deadline=None, print_blob=True)
 settings.load_profile("anew" if os.environ.get("OPTLANG_ANEW") else "optlang")
 
 
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Tensors this small are slower on several, and other processes work beside the test."""
-    import torch
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Python does not search for garbage among tests while they are collected, nor ever after: there are thousands, and all stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+        one_thread()
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+
+def one_thread() -> None:
+    """Two workers share two cores: threads would wait for each other, in loops that take the processor. `tensors.threads` asks for more.
+    By torch, since with OMP_NUM_THREADS=1 two are no longer safe (docs/trust.md); where nothing has imported it, no test runs."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensors import threads
 
 import optlang
 from optlang import cli
@@ -182,12 +183,9 @@ def test_spreads_and_paired_ratios() -> None:
 
 
 def test_on_a_busy_machine_time_is_that_of_the_processor(tmp_path: Path) -> None:
-    before = torch.get_num_threads()
-    try:
+    with threads(2):
         assert bench("lion", "--peers", "none", "--busy", out=tmp_path) == 0
         assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
     told = json.loads((tmp_path / "bench.json").read_text())
     assert told["clock"] == "processor" and "1 threads" in told["device"]
 

@@ -54,9 +54,10 @@ NONE = [(0, 5), (5, 0), (2, 0, 3), (0, 2, 3)]
 LIBRARY = ("adafactor", "came", "sm3", "adamwsubsetnormlines", "adamwsubsetnorm", "scioncolumns", "ranger21")
 
 
-def stepped(rule: ir.Program, given: list[Tensor], steps: int = 3) -> Pair:
+def stepped(rule: ir.Program, given: list[Tensor], steps: int = 3, threads: int = 2) -> Pair:
     """Steps compared one by one, all in C++."""
     both = Pair(rule, given, executable=BACKEND.compile(rule, "safe"))
+    both.threads = threads
     both.tolerance = 1e-5
     for _ in range(steps):
         both.step()
@@ -105,14 +106,10 @@ def test_memory_in_any_order() -> None:
 
 def test_any_number_of_threads_gives_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     """And any number of tensors that go through all passes before the next ones."""
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads, chunks in ((1, source.WAVE), (2, source.WAVE), (3, source.WAVE), (2, 1)):
-            torch.set_num_threads(threads)
-            monkeypatch.setattr(source, "WAVE", chunks)
-            results.append(stepped(program(EVERYTHING), tensors(SMALL + LARGE)).weights)
-    finally:
-        torch.set_num_threads(before)
+    results = []
+    for threads, chunks in ((1, source.WAVE), (2, source.WAVE), (3, source.WAVE), (2, 1)):
+        monkeypatch.setattr(source, "WAVE", chunks)
+        results.append(stepped(program(EVERYTHING), tensors(SMALL + LARGE), threads=threads).weights)
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 

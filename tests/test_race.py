@@ -23,8 +23,6 @@ from optlang.race.contest import GRID, beyond
 from optlang.race.show import estimate
 from optlang.race.training import train
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 EXAMPLE = Path(__file__).parents[1] / "examples" / "my_task.py"
 SGD = Entrant("sgd", lambda named, lr: torch.optim.SGD(named, lr=lr))
 ADAMW = Entrant("adamw", lambda named, lr: torch.optim.AdamW(named, lr=lr))

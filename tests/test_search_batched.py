@@ -20,8 +20,6 @@ from optlang.search.programs.functions import FUNCTIONS
 from optlang.search.programs.genome import Form, Statement, codes, to_program
 from optlang.search.training.tasks import like, task
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 MUON = """
 from std import ema, orthogonalize
 rule MuonLike {

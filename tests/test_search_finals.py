@@ -24,8 +24,6 @@ from optlang.search.training.tasks import task
 from optlang.search.training.tuning import tune
 from optlang.search.workers.executor import Serial
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 PLANTED = Level("hold-out", ("planted-momentum",), factor=0.2, seeds=2, enter=2, measure="loss")
 LITTLE = Budget(target_trials=4, trials=2, studies=2)
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import optlang
 from optlang.cli import main
@@ -31,8 +30,6 @@ from optlang.search.training import tasks
 from optlang.search.training.assess import Job
 from optlang.search.training.levels import Level, Point, onset
 from optlang.search.workers.executor import LONG, Processes, Serial
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 SHORT = Level("search", ("planted-momentum",), factor=0.1, seeds=2, measure="loss")
 LONGER = Level("validation", ("planted-normalized", "planted-sign"), factor=0.1, seeds=2, enter=4, measure="loss")
@@ -57,7 +54,6 @@ def evaluated(store: Path) -> list[tuple[Any, ...]]:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search from start to end in one go."""
-    torch.set_num_threads(1)
     path = tmp_path_factory.mktemp("whole") / "run.db"
     with started(path) as run:
         assert len(list(run)) > 2

@@ -6,13 +6,10 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 from test_search_hunt import LONGER, SHORT, started
 
 from optlang.search.live_view import View, left, line, watching
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_lines_in_a_log(tmp_path: Path) -> None:

@@ -14,8 +14,6 @@ from optlang.search.training.levels import Level
 from optlang.search.training.planted import TASKS
 from optlang.search.training.tasks import task, verify
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 RULES = {
     "sgd": "u = mul(g, 1.0)",
     "momentum": "m = interp(g, m, 0.9)\nu = mul(m, 1.0)",

@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
-import torch
 from test_search_hunt import LONGER, SHORT, started
 
 from optlang.cli import main
@@ -33,7 +32,6 @@ EVIL = '<script>alert("x")</script>&amp;\'"'
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search with baselines and a funnel."""
-    torch.set_num_threads(1)
     path = tmp_path_factory.mktemp("report") / "run.db"
     with started(path, children=1200, plans=WITH_BASELINES, funnel=(SHORT, LONGER), validate_every=1) as run:
         list(run)

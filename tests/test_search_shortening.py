@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from test_search_hunt import SHORT, started
 from test_search_proof import assert_same_steps
 
@@ -34,7 +33,6 @@ SEEDS = range(800_001, 800_017)
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
     monkeypatch.setattr(shortening, "SEEDS", tuple(SEEDS))
 
 

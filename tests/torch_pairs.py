@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from stepping import facts, finite
+from tensors import threads
 from torch import Tensor
 
 from optlang.backends.base import Cell, Executable, Step
@@ -44,6 +45,7 @@ class Pair:
         cells = [Cell(w, None, {}, dict(settings), 0, facts(w.shape), i, numbers[i], f"p{i}") for i, w in enumerate(tensors)]
         self.taken = Step(cells, {}, {n: {} for n in numbers}, seed)
         self.generator = torch.Generator().manual_seed(seed)
+        self.threads = 1
         self.in_numbers = True  # whether weights have to be numbers
         self.tolerance = max((EPSILON[w.dtype] for w in tensors), default=1e-12)
 
@@ -63,7 +65,8 @@ class Pair:
             setattr(self.taken, name, value)
         self.ours.prepare(self.taken)
         other = copied(self.taken)
-        self.ours.step(self.taken)
+        with threads(self.threads):
+            self.ours.step(self.taken)
         self.reference.prepare(other)
         self.reference.step(other)
         self.compare(other)
