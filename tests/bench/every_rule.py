@@ -124,7 +124,7 @@ def extra(name: str) -> float:
 
 
 def held(action: Callable[[], Any]) -> int:
-    """The most bytes that an action holds at once: of Python, NumPy's included, and of tensors."""
+    """The most bytes that an action takes and gives back: of Python, NumPy's included, and of tensors."""
     tracemalloc.start()
     action()
     _, most = tracemalloc.get_traced_memory()
@@ -133,7 +133,8 @@ def held(action: Callable[[], Any]) -> int:
         action()
     assert watched.profiler is not None and watched.profiler.kineto_results is not None
     found = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
-    return most + max(accumulate((event.nbytes() for event in sorted(found, key=lambda event: event.start_ns())), initial=0))
+    taken = list(accumulate((event.nbytes() for event in sorted(found, key=lambda event: event.start_ns())), initial=0))
+    return most + max(taken) - taken[-1]  # gradients that were there before are not seen to go where new ones come
 
 
 def made(name: str, given: list[torch.nn.Parameter]) -> Any:
