@@ -19,7 +19,7 @@ RULES = ["adamw", "lion", "momentum", "muonwithadamw", "schedulefreeadamw", "lam
 
 def module(name: str) -> Any:
     """The class of a rule's generated module."""
-    space: dict[str, Any] = {"__name__": f"module_of_{name}"}
+    space: dict[str, Any] = {"__name__": "module"}
     exec(compile(optlang.build(name), space["__name__"], "exec"), space)
     return space[optlang.Rule(name).name]
 
@@ -135,9 +135,19 @@ def test_parameters_of_16_bits_have_states_of_32(name: str, dtype: torch.dtype) 
     assert {p.dtype for p in net.parameters()} == {dtype}
 
 
-@pytest.mark.parametrize("name", RULES)
+MADE = ["module of muonwithadamw", "module of PRODUCTS"]
+PRODUCTS = "rule R { hyper lr = 0.1 in (0, inf) when rank == 2 { d = grad(w - lr*g) u = (d @ d.T) @ d } else { u = g } w' = w - lr*u }"
+
+
+def made(name: str) -> Any:
+    """The class of a rule or of its module."""
+    rule = name.removeprefix("module of ").replace("PRODUCTS", PRODUCTS)
+    return module(rule) if rule != name else optlang.load(rule)
+
+
+@pytest.mark.parametrize("name", [*RULES, MADE[0]])
 def test_autocast_around_the_step_changes_nothing(name: str) -> None:
-    cls: Any = optlang.load(name)
+    cls: Any = made(name)
     one, other = model(), model()
     optimizers = cls(one.named_parameters()), cls(other.named_parameters())
     for seed in range(3):
@@ -151,9 +161,9 @@ def test_autocast_around_the_step_changes_nothing(name: str) -> None:
     assert equal(one, other)
 
 
-@pytest.mark.parametrize("name", ["sam", "muonwithadamw"])
+@pytest.mark.parametrize("name", ["sam", "muonwithadamw", *MADE])
 def test_closures_keep_the_autocast_that_is_around_them(name: str) -> None:
-    cls: Any = optlang.load(name)
+    cls: Any = made(name)
     net = model()
     optimizer = cls(net.named_parameters())
     seen = []
@@ -168,7 +178,7 @@ def test_closures_keep_the_autocast_that_is_around_them(name: str) -> None:
     with torch.autocast("cpu", torch.float16):
         optimizer.step(closure)
     assert set(seen) == {(True, torch.float16, torch.float16)}
-    assert len(seen) == (2 if name == "sam" else 1)
+    assert len(seen) == (2 if name in ("sam", "module of PRODUCTS") else 1)
     optimizer.step(closure)
     assert seen[-1][0] is False
 
@@ -339,7 +349,7 @@ def test_parameters_without_memory_are_refused() -> None:
     assert not optimizer.state
 
 
-@pytest.mark.parametrize("name", [*RULES, "adafactor", "sam"])
+@pytest.mark.parametrize("name", [*RULES, "adafactor", "sam", "module of adamw", "module of radam"])
 @pytest.mark.parametrize("around", [FakeTensorMode, lambda: torch.device("meta")], ids=["fake", "meta"])
 def test_steps_without_numbers_tell_what_memory_they_ask_for(name: str, around: Callable[[], AbstractContextManager[Any]]) -> None:
     """As tools take them that estimate memory: every state is made, as large as it would be."""
@@ -347,7 +357,7 @@ def test_steps_without_numbers_tell_what_memory_they_ask_for(name: str, around: 
     for mode in (nullcontext, around):
         with mode():
             net = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
-            optimizer: Any = optlang.load(name)(net.named_parameters())
+            optimizer: Any = made(name)(net.named_parameters())
 
             def closure() -> Tensor:
                 optimizer.zero_grad()  # noqa: B023

@@ -519,7 +519,6 @@ def test_settings_are_checked_and_named_as_in_torch() -> None:
         ({"lr": -1e-9}, ValueError, r"lr is outside \(0, inf\): -1e-09"),
         ({"weight_decay": float("nan")}, ValueError, "weight_decay is outside"),
         ({"beta1": 1.0}, ValueError, "beta1 is outside"),
-        ({"capturable": True}, ValueError, "cannot be capturable"),
     ],
 )
 def test_wrong_settings_are_refused_and_leave_no_group(wrong: dict[str, Any], kind: type[Exception], message: str) -> None:
@@ -797,10 +796,22 @@ def test_options_are_those_of_torch(rule: str) -> None:
             optimizer.step(closure)
         return p.detach()
 
-    for option in ("foreach", "fused"):
+    for option in ("foreach", "fused", *["capturable"] * (rule != "sam")):
         assert torch.equal(weights(**{option: True}), weights())
-    with pytest.raises(ValueError, match="cannot be capturable: its rates are computed on the host"):
-        made(capturable=True)
+
+
+@pytest.mark.parametrize(
+    ("rule", "why"),
+    [("sps", "it asks the model again"), ("prodigy", "values of several parameters are computed on the host"),
+     ("DRAWS", "what it draws is counted on the host"), ("radam", "its rates are computed on the host"),
+     ("DEEP", "torch's functions for matrices wait for the device")],
+)  # fmt: skip
+def test_what_no_graph_can_take_is_refused(rule: str, why: str) -> None:
+    written = {"DRAWS": "w' = w - 0.1*g*normal()", "DEEP": "q = eigenvectors(g @ g.T) w' = w - 0.1*q @ g"}
+    text = f"rule R {{ {written[rule]} }}" if rule in written else rule
+    cls = load(optlang.build(text), optlang.Rule(text).name)
+    with pytest.raises(ValueError, match=f"{optlang.Rule(text).name} of this file cannot be capturable: {why}"):
+        cls([nn.Parameter(torch.ones(2, 2))], capturable=True)
 
 
 def test_what_autograd_cannot_go_through_is_refused() -> None:
@@ -808,12 +819,32 @@ def test_what_autograd_cannot_go_through_is_refused() -> None:
         load(optlang.build("sam"), "SAM")([nn.Parameter(torch.ones(2))], differentiable=True)
     start = torch.ones(2, requires_grad=True)
     cls = load(optlang.build("adamw"), "AdamW")
-    for lr, p, words in ((0.1, start, "give clones of parameters"), (torch.tensor(0.1).requires_grad_(), start.clone(), "not of settings")):
-        optimizer = cls([p], lr=lr, differentiable=True)
-        p.grad = torch.ones(2)
-        with pytest.raises(RuntimeError, match=f"differentiable: .*{words}"):
-            optimizer.step()
-        assert p.tolist() == [1, 1] and not optimizer.state
+    optimizer = cls([start], differentiable=True)
+    start.grad = torch.ones(2)
+    with pytest.raises(RuntimeError, match="differentiable: .*give clones of parameters"):
+        optimizer.step()
+    assert start.tolist() == [1, 1] and not optimizer.state
+    moving = torch.tensor(0.1).requires_grad_()
+    for rule, more in (("adamw", {"betas": (0.9, moving)}), ("radam", {"lr": moving})):
+        cls = load(optlang.build(rule), optlang.Rule(rule).name)
+        with pytest.raises(RuntimeError, match=f"differentiable: steps of this file have no gradient of {next(iter(more))}"):
+            cls([start.clone()], differentiable=True, **more)
+        cls([start], **more)
+
+
+def test_rates_have_gradients() -> None:
+    for rule in ("adamw", "muonwithadamw", "lamb"):
+        cls = load(optlang.build(rule), optlang.Rule(rule).name)
+
+        def stepped(lr: Tensor, cls: Any = cls) -> Tensor:
+            p = torch.tensor([[1.0, 2.0], [3.0, 5.0]], dtype=torch.float64, requires_grad=True).clone()
+            optimizer = cls([{"params": [("weight", p)], "lr": lr}], differentiable=True)
+            for step in range(2):
+                p.grad = torch.cos(step + torch.arange(4.0, dtype=torch.float64)).reshape(2, 2)
+                optimizer.step()
+            return p
+
+        assert torch.autograd.gradcheck(stepped, torch.tensor(0.1, dtype=torch.float64, requires_grad=True))
 
 
 @pytest.mark.parametrize("power", ["2^2^2^2^2^2", "2^(99999*99999*99999)", "2^(3*2^40)"])

@@ -8,13 +8,16 @@ from __future__ import annotations
 import inspect
 import io
 import os
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pages import LIMITS
 from stepping import finite, shapes_for
 from torch import Tensor
 
@@ -24,16 +27,36 @@ from optlang.ir import Routing
 
 NAMES = library.names() if "OPTLANG_EVERYTHING" in os.environ else library.names()[::3]
 SHAPES = [(4, 3), (5,)]
+MATRICES = "torch's functions for matrices wait for the device"
 
 
-def test_every_module_passes_mypy_strictly(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the modules of all rules."""
+    folder = tmp_path_factory.mktemp("modules")
     for name in library.names():
-        (tmp_path / f"rule_{name}.py").write_text(optlang.build(name))
+        (folder / f"rule_{name}.py").write_text(optlang.build(name))
+    return folder
+
+
+def test_every_module_passes_mypy_strictly(written: Path, tmp_path: Path) -> None:
     rules = "rule A { w' = w - g*norm(g per model) } rule B { w' = w - grad(w + g)*max(norm(g per group) per model) }"
-    (tmp_path / "route.py").write_text(optlang.build(f"{rules} route R {{ when rank == 2 use A() otherwise use B() }}", "R"))
-    command = [sys.executable, "-m", "mypy", "--strict", "--python-version", "3.11", "--cache-dir", str(tmp_path / "cache"), str(tmp_path)]
+    (written / "route.py").write_text(optlang.build(f"{rules} route R {{ when rank == 2 use A() otherwise use B() }}", "R"))
+    command = [sys.executable, "-m", "mypy", "--strict", "--python-version", "3.11", "--cache-dir", str(tmp_path), str(written)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=280)
     assert done.returncode == 0, done.stdout[-4000:]
+
+
+def test_how_many_graphs_take(written: Path) -> None:
+    """The page of limits says so, and of the others why not."""
+    texts = [path.read_text() for path in written.glob("rule_*.py")]
+    why = Counter(words for text in texts for words in set(re.findall(r'cannot be capturable: (.*)"\)', text)))
+    page = " ".join(LIMITS.split())
+    assert f"by {len(texts) - sum(why.values())} rules, with `lr` on the device" in page
+    assert f"{why['values of several parameters are computed on the host']} rules whose values of several parameters" in page
+    assert f"{why['its rates are computed on the host']} whose conditions, minima or starts from rates are" in page
+    assert f"{why['what it draws is counted on the host']} that draw, {why['it asks the model again']} that ask" in page
+    assert f"and {why[MATRICES]} that take eigenvectors" in page
 
 
 def made(name: str) -> tuple[Any, Any]:

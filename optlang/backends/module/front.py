@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from optlang.backends.module.layout import Lines, bracketed, documentation, indented, wrapped
+from optlang.backends.module.layout import Lines, bracketed, broken, documentation, indented, wrapped
 from optlang.backends.module.methods import (
     ATTRIBUTE,
     CLOSURE,
@@ -22,6 +22,7 @@ from optlang.backends.module.methods import (
     train_lines,
 )
 from optlang.backends.module.spell import AND, COMPARE, LEVELS, MINUS, NOT, SUM, literal, quoted
+from optlang.backends.module.spread import WITHOUT_CASTS, multiplies
 from optlang.backends.module.writer import Writer
 from optlang.ir import Predicate, Routing
 from optlang.ops import ASKING
@@ -52,7 +53,8 @@ def front(routing: Routing, name: str, writers: Sequence[Writer]) -> str:
     evaluated = [cls for cls, program in zip(classes, programs, strict=True) if program.evaluation is not None]
     methods += [_eval(evaluated), train_lines()] if evaluated else []
     methods += [input_lines(name, inputs)] if inputs else []
-    methods += [saved_lines(_fingerprint(classes)), load_lines(programs), GET_STATE, set_state_lines(programs)]
+    capturable = any(not w.update.uncapturable for w in writers)
+    methods += [saved_lines(_fingerprint(classes)), load_lines(programs, capturable), GET_STATE, set_state_lines(programs)]
     return "\n".join([f"class {name}(Optimizer):", "\n\n".join("\n".join(indented(m)) for m in methods)])
 
 
@@ -112,7 +114,7 @@ def _rule_of(routing: Routing, name: str, classes: Sequence[str]) -> Lines:
     for case, cls in zip(routing.cases, classes, strict=True):
         if case.condition is None:
             return ["@staticmethod", "def _rule_of(param: torch.Tensor, name: str) -> str:", *indented([*lines, f"return {quoted(cls)}"])]
-        lines += [f"if {predicate(case.condition).text}:", f"    return {quoted(cls)}"]
+        lines += [*broken(f"if {predicate(case.condition).text}:"), f"    return {quoted(cls)}"]
     lines.append(f'raise ValueError(f"{name} has no rule for {{name or tuple(param.shape)}}")')
     return ["@staticmethod", "def _rule_of(param: torch.Tensor, name: str) -> str:", *indented(lines)]
 
@@ -181,17 +183,21 @@ def _eval(evaluated: Sequence[str]) -> Lines:
 
 def _step(routing: Routing, writers: Sequence[Writer]) -> Lines:
     asks = any(case.program.uses(op) for case in routing.cases for op in ASKING)
+    cast = any(multiplies(case.program) for case in routing.cases)
     lines = ['"""One update of every parameter that has a gradient, by its rule."""']
     if any(case.program.evaluation is not None for case in routing.cases):
         lines += ['if any("weights_in_training" in state for state in self.state.values()):',
                   '    raise RuntimeError("the model holds the weights to evaluate with; call train() first")']  # fmt: skip
     if asks:
-        lines += ["if closure is None:", '    raise RuntimeError("this route asks the model again: call step(closure)")',
-                  "random_state = _random_state()"]  # fmt: skip
+        sized = all(w.words.has_rate for w in writers if w.asks)
+        has_size = ' and any(group.get("lr") != 0 for group in self.param_groups)' * sized
+        lines += [f"if closure is None{has_size}:", '    raise RuntimeError("this route asks the model again: call step(closure)")',
+                  *["closure = _as_called_here(closure)"] * cast, "random_state = _random_state()"]  # fmt: skip
     lines += CLOSURE
     for w in writers:
-        lines += [f"for group in self._groups({quoted(w.name)}):", f"    {w.name}._check(group)"]
-    lines += ["", *_updates(writers, ", closure, loss, random_state" if asks else "")]
-    groups = ["def _groups(self, rule: str) -> list[dict[str, Any]]:",
+        lines += w.checked(f"self._groups({quoted(w.name)})", w.name)
+    updates = _updates(writers, ", closure, loss, random_state" if asks else "")
+    lines += ["", *([f"with {WITHOUT_CASTS}:", *indented(updates)] if cast else updates)]
+    groups = ["def _groups(self, rule: str) -> list[dict[str, Any]]:", '    """Those whose parameters a rule takes."""',
               '    return [group for group in self.param_groups if group["rule"] == rule]', ""]  # fmt: skip
     return [*groups, *step_lines([*lines, "", "return loss"], not asks)]

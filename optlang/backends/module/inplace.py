@@ -114,12 +114,14 @@ def _added(plus: bool, term: Node, section: _Section) -> str:
 
 
 def _parts(term: Node, section: _Section) -> tuple[Piece | None, list[Node]]:
-    """A product as its number and its other factors; a quotient keeps its divisor."""
+    """A product as its number, where torch takes it as `alpha`, and its other factors; a quotient keeps its divisor."""
     number: Piece | None = None
     factors: list[Node] = []
     stack = [term]
     while stack:
         node = stack.pop()
+        if node in section.scene.numbers.moving:  # `alpha` is no tensor
+            return None, []
         if node in section.scene.numbers:
             piece = section.pieces[node]
             number = piece if number is None else chained(number, "*", piece, PRODUCT)

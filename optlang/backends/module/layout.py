@@ -30,6 +30,19 @@ def bracketed(head: str, entries: Lines, tail: str) -> Lines:
     return [one] if len(one) <= 110 else [head, *indented([f"{e}," for e in entries]), tail]
 
 
+def broken(line: str) -> Lines:
+    """A line with many strings, over several lines where it is long."""
+    first, *others = re.split(r'(?<="), (?=")', line)
+    lines = [first]
+    for word in others:
+        if len(lines[-1]) + len(word) > 105:
+            lines[-1] += ","
+            lines.append(f"        {word}")
+        else:
+            lines[-1] += f", {word}"
+    return lines
+
+
 def wrapped(line: str) -> Lines:
     """The head of a function, its arguments over several lines where they are many."""
     if len(line) <= 120:

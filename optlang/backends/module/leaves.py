@@ -18,7 +18,7 @@ RESERVED = (
     "max", "min", "abs", "round", "float", "int", "bool", "len", "range", "sum", "any", "all", "zip", "set", "list", "dict",
     "isinstance", "super", "enumerate", "name", "names", "inf", "nan", "print", "type", "tuple", "str", "RuntimeError",
     "ValueError", "TypeError", "math_", "rule", "copy", "asked", "param_groups", "Any", "Callable", "Iterable", "Iterator",
-    "ParamsT",
+    "ParamsT", "FakeTensor", "ExitStack",
 )  # fmt: skip
 BETAS = ("beta1", "beta2")
 
@@ -33,6 +33,7 @@ class Words:
         self.states = self.names.short([s.name for s in program.states])
         self.inputs = self.names.short([i.name for i in program.inputs])
         self.has_betas = all(b in self.hypers.values() for b in BETAS)
+        self.has_rate = "lr" in self.hypers.values()
         self.labels = {node: label.rpartition(".")[2] for label, node in reversed(program.names) if node.args}
 
     def setting(self, name: str, group: str = "group") -> str:
@@ -62,7 +63,7 @@ class Words:
 def cell_leaves(words: Words, gathered: bool, always_matrix: bool) -> dict[Node, tuple[str, str]]:
     """Leaves of code for one parameter. `gathered`: parameters were collected into cells first."""
     gradient = 'cell.g' if gathered else '(-param.grad if group["maximize"] else param.grad).to(dtype)'
-    leaves = {ir.W: ("w", "param.to(dtype)"), ir.G: ("g", gradient), ir.T: ("t", "cell.t" if gathered else 'int(state["step"])')}
+    leaves = {ir.W: ("w", "param.to(dtype)"), ir.G: ("g", gradient), ir.T: ("t", "cell.t" if gathered else '_count(state["step"])')}
     leaves |= {ir.hyper(h.name, h.kind): (words.hypers[h.name], "") for h in words.program.hypers}
     for s in words.program.states:
         if s.type.extent.level not in ("group", "model"):

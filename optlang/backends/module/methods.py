@@ -22,7 +22,8 @@ BESIDE_BETAS = [
     '        if len(group.get("betas", ())) == 1:',
     '            (group["momentum"],) = group.pop("betas")  # as loaded routes keep it beside rules with two',
 ]
-CLOSURE = ["loss = None", "if closure is not None:", "    with torch.enable_grad():", "        loss = closure()"]
+CALL = ["with torch.enable_grad():", "    loss = closure()"]
+CLOSURE = ["loss = None", "if closure is not None:", *indented(CALL)]
 
 
 def option_arguments(draws: bool) -> Lines:
@@ -88,7 +89,7 @@ def saved_lines(fingerprint: Lines) -> Lines:
     return [
         "def state_dict(self) -> dict[str, Any]:",
         '    """As in torch; each group says by which equations it is stepped."""',
-        "    return _sign(super().state_dict(), self._fingerprint)",
+        "    return _with_fingerprints(super().state_dict(), self._fingerprint)",
         "",
         *fingerprint_lines(fingerprint),
     ]
@@ -99,10 +100,11 @@ def fingerprint_lines(body: Lines) -> Lines:
     return ["@staticmethod", "def _fingerprint(group: dict[str, Any]) -> str:", *indented([about, *body])]
 
 
-def load_lines(programs: Sequence[Program]) -> Lines:
+def load_lines(programs: Sequence[Program], capturable: bool) -> Lines:
     states = [s for p in programs for s in p.states]
     kept = {"step", *(s.name for s in states), *([TRAINING] if any(p.evaluation for p in programs) else [])}
     others = {s.name for s in states if s.type.extent != ELEMENT or s.type.window}
+    on_host = ' and not group["capturable"]' * capturable
     arguments = ["self", "state_dict", _names("kept", kept), _names("of_elements", {s.name for s in states} - others)]
     return [
         "def load_state_dict(self, state_dict: dict[str, Any]) -> None:",
@@ -115,7 +117,7 @@ def load_lines(programs: Sequence[Program]) -> Lines:
         '        for param, key in zip(group["params"], saved["params"]):',
         '            for name, value in state_dict["state"].get(key, {}).items():',
         "                if isinstance(value, torch.Tensor):",
-        '                    device = "cpu" if name == "step" else param.device',
+        f'                    device = "cpu" if name == "step"{on_host} else param.device',
         "                    self.state[param][name] = value.detach().to(device, copy=True)",
     ]
 
@@ -132,8 +134,9 @@ def attributes(programs: Sequence[Program], form: str) -> Lines:
 
 def set_state_lines(programs: Sequence[Program]) -> Lines:
     """Checkpoints of older optimizers lack options, and copies attributes of ours."""
+    about = '"""As in torch; what older checkpoints and copies lack is put in."""'
     lines = attributes(programs, 'self.__dict__.setdefault("{0}", {{}})')
     lines += ["options = {" + ", ".join(f"{quoted(name)}: {default}" for name, default in OPTIONS.items()) + "}",
               "for group in self.param_groups:", "    for option, default in options.items():",
               "        group.setdefault(option, default)"]  # fmt: skip
-    return ["def __setstate__(self, state: dict[str, Any]) -> None:", *indented(["super().__setstate__(state)", *lines])]
+    return ["def __setstate__(self, state: dict[str, Any]) -> None:", *indented([about, "super().__setstate__(state)", *lines])]

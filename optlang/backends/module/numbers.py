@@ -34,6 +34,7 @@ class Numbers:
         self.positive: set[Node] = set()
         self.nonnegative: set[Node] = set()
         self.below_one: set[Node] = set()  # from 0 to less than 1
+        self.moving: set[Node] = set()  # those that are tensors where a group is `capturable`
         self.raises: set[Node] = set()
         self.wild: set[Node] = set()
         for node in ir.walk(roots):

@@ -17,7 +17,7 @@ class Phases(Crossing):
 
     def body(self, first: Lines, groups: str) -> Lines:
         """The statements after the closure has been called."""
-        lines = [*self._collected(first, groups), *self.shared_states()]
+        lines = [*self._collected(first, groups), *self.shared_states(), *self._states_alone(groups)]
         crossed: set[Node] = set()
         for level in self.levels():
             crossed |= {b.mark for b in level}
@@ -35,17 +35,17 @@ class Phases(Crossing):
         return [*lines, *self._stored(new, groups)]
 
     def _collected(self, first: Lines, groups: str) -> Lines:
-        fields = ["param=param, group=group, number=number, state=state, dtype=dtype,",
-                  f't=int(state["step"]) + 1,{" place=places[param]," if self.draws else ""}',
+        fields = [f"param=param, group=group,{' number=number,' if self.uses_teams else ''} state=state, dtype=dtype,",
+                  f't=_count(state["step"]) + 1,{" place=places[param]," if self.draws else ""}',
                   'g=(-param.grad if group["maximize"] else param.grad).to(dtype),']  # fmt: skip
         inner = [*self.before_update(first), "cells.append(SimpleNamespace(", *indented(fields), "))"]
-        numbered = f"enumerate({groups})"
+        each = f"number, group in enumerate({groups})" if self.uses_teams else f"group in {groups}"
         if self.uses_teams and groups != WHOLE:  # in a route a group is known by its number among all
-            numbered = f"((n, group) for n, group in enumerate(self.param_groups) if any(group is own for own in {groups}))"
+            each = f"number, group in ((n, group) for n, group in enumerate(self.param_groups) if any(group is own for own in {groups}))"
         return [
             *([PLACES] if self.draws else []),
             "cells = []",
-            f"for number, group in {numbered}:",
+            f"for {each}:",
             '    for param in group["params"]:',
             *indented(inner, 2),
             "if not cells:",
@@ -53,6 +53,13 @@ class Phases(Crossing):
             *(["teams = _teams(cells)"] if self.uses_teams else []),
             *self._everyone(),
         ]
+
+    def _states_alone(self, groups: str) -> Lines:
+        """What asks the model again cannot take a step without a closure, but has all states by now."""
+        if not (self.asks and self.words.has_rate):
+            return []
+        return ["if closure is None:  # a step of size 0, by which distributed checkpoints ask which states there are",
+                "    return" + " loss" * (groups == WHOLE)]  # fmt: skip
 
     def _everyone(self) -> Lines:
         """The parameters of all rules of a route, where some values are of all of them."""

@@ -24,7 +24,7 @@ from optlang.printing.emit import ATOM, Names, Piece
 
 SHORT, TEST, LONG = 14, 40, 80
 WAYS: tuple[tuple[Sharing, bool], ...] = (("all", True), ("phase", True), ("none", True), ("none", False))  # the most readable first
-ON_WEIGHTS = re.compile(r"\bw\.(new_tensor|new_full|dtype)|\blike=w\b")  # only the type and the device of `w` matter there
+ON_WEIGHTS = re.compile(r"\bw\.(new_full|dtype)|\blike=w\b")  # only the type and the device of `w` matter there
 
 WISHES = {"random": "z", "sqrt": "root", "div": "ratio", "matmul": "product", "mean": "mean", "sum": "total", "sign": "signs",
           "abs": "size", "branch": "chosen", "where": "chosen", "eye": "identity", "places": "places"}  # fmt: skip

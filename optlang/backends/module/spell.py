@@ -51,7 +51,7 @@ def spell(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Pie
     """The text of an operator over the texts of its operands."""
     row = OPS[node.op]
     if node in numbers:
-        return _number(node, args, numbers)
+        return _root(args[0]) if node.op == "sqrt" and node in numbers.moving else _number(node, args, numbers)
     if node.op in COMPARISONS:
         assert row.infix is not None
         return chained(args[0], row.infix[0], args[1], COMPARE, associates="none")
@@ -114,6 +114,11 @@ def _number(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
         case op if op in COMPARISONS:
             return chained(args[0], OPS[op].infix[0], args[1], COMPARE, associates="none")  # type: ignore[index]
     return _infix(node, args)
+
+
+def _root(number: Piece) -> Piece:
+    """A root as Python's numbers and torch's tensors have it."""
+    return chained(number, "**", Piece("0.5"), POWER, tight=True, associates="right")
 
 
 def _is_one_call(text: str) -> bool:

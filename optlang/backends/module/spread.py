@@ -9,6 +9,8 @@ from optlang.ir import Program
 from optlang.ops import CALLS, MATRIX_OPS
 from optlang.types import needs_matrix
 
+WITHOUT_CASTS = "_without_autocast()"
+
 
 def needs_whole(program: Program) -> bool:
     """Whether torch's operators on DTensors would not compute what the rule says, or nothing at all."""
@@ -31,15 +33,21 @@ def refuses_parts(program: Program, role: Role) -> str:
     return "takes inputs of whole ones" if program.inputs else ""
 
 
-def on_whole(program: Program, role: Role, body: Lines, groups: str) -> Lines:
-    """The statements of a step, where they need it on gathered parameters."""
-    if not needs_whole(program) or refuses_parts(program, role):
-        return body
-    return [f"with _whole_parameters(self, {groups}):", *indented(body)]
+def in_surroundings(program: Program, role: Role, body: Lines, groups: str) -> Lines:
+    """The statements of a step: where they need it on gathered parameters, and without casts, which a route switches off itself."""
+    around = [WITHOUT_CASTS] * (role == "alone" and multiplies(program))
+    around += [f"_whole_parameters(self, {groups})"] * (needs_whole(program) and not refuses_parts(program, role))
+    return [f"with {', '.join(around)}:", *indented(body)] if around else body
+
+
+def multiplies(program: Program) -> bool:
+    """Whether `torch.autocast` would round what a step computes: products of matrices alone."""
+    return program.uses("matmul")
 
 
 def check_lines(program: Program, role: Role) -> Lines:
     """Refuses parts, for one parameter."""
     why = refuses_parts(program, role)
-    message = f"parts of parameters on several processes: this file {why}; the loaded rule takes parts"
-    return ['if hasattr(param, "device_mesh"):', f'    raise ValueError("{message}")'] if why else []
+    lines = ['if hasattr(param, "device_mesh"):', f'    raise ValueError("parts of parameters on several processes: this file {why}; "',
+             '                     "the loaded rule takes parts")']  # fmt: skip
+    return lines if why else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from optlang import ir
+from optlang.backends.module.capturing import moving, refuses_graphs
 from optlang.backends.module.layout import Lines, indented, mentions
 from optlang.backends.module.leaves import Words, cell_leaves
 from optlang.backends.module.numbers import Numbers
@@ -12,14 +13,15 @@ from optlang.backends.module.scene import Loop, Scene, Want
 from optlang.backends.module.section import write
 from optlang.backends.module.spell import literal, quoted, shape_text, spell
 from optlang.ir import Node, Program
-from optlang.ops import MATRIX_OPS, OPS
+from optlang.ops import ASKING, MATRIX_OPS, OPS
 from optlang.plan import Plan, plan
 from optlang.printing.emit import Piece
 from optlang.types import needs_matrix
 
+STEP_ON_CPU, STEP_ON_DEVICE = '"cpu"', 'param.device if group["capturable"] else "cpu"'
 SIZES = ("numel", "rows", "cols", "fan_in", "fan_out")
 ON_CPU = 'torch.tensor({}, dtype=torch.float64, device="cpu")'  # whatever default device is set
-OF_CELL = "w.new_tensor({})"
+OF_CELL = "w.new_full((), {})"
 PLACES = 'places = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}'
 
 
@@ -37,6 +39,9 @@ class Update:
         table = dict(zip(program.all_roots(), self.program.all_roots(), strict=True))
         self.labels = {table.get(node, node): label for node, label in words.labels.items()}
         self.draws = any(node.op == "random" for node in self.everything)
+        self.uncapturable = refuses_graphs(self.program, self.everything, self.numbers, self.is_simple)
+        self.numbers.moving = set() if self.uncapturable else moving(self.everything, self.numbers)
+        self.asks = any(program.uses(op) for op in ASKING)
         self.later: Lines = []  # makes states that a setting decides about
         self.model: dict[Node, str] = {}  # values for all parameters, by the variable that holds them
         self.team: dict[Node, str] = {}  # values per group, by attribute
@@ -71,7 +76,7 @@ class Update:
         distribution, site = node.value
         seed, like = 'cells[0].group["seed"]', 'torch.empty(0, dtype=torch.float64, device="cpu")'
         if level == "cell":
-            stream, step = ("places[param]", 'int(state["step"])') if self.is_simple else ("cell.place", "cell.t")
+            stream, step = ("places[param]", '_count(state["step"])') if self.is_simple else ("cell.place", "cell.t")
             seed, like = 'group["seed"]' if self.is_simple else seed, "w"
         elif level == "group":
             stream, step = "0xFFFFFFFF - team.number", "max(cell.t for cell in team.cells)"
@@ -83,6 +88,8 @@ class Update:
     def cell_scene(self, gathered: bool, stored: bool = False) -> Scene:
         """`stored`: after the step, so that `t` is the number of updates taken."""
         leaves = cell_leaves(self.words, gathered and not stored, self.always_matrix)
+        if not self.uncapturable:
+            leaves[ir.T] = ("t", '_count(state["step"], group["capturable"])')
         leaves |= {node: (name, f"cell.team.{name}") for node, name in self.team.items()}
         leaves |= {node: (name, f"cell.{name}") for node, name in self.cell.items()}
         targets = {s.node: self.words.states[s.name] for s in self.program.states if s.node in leaves and s.type.kind != "int"}
@@ -149,7 +156,7 @@ def treats_matrices(roots: Sequence[Node]) -> bool:
 
 def start_lines(update: Update, states: Sequence[ir.State], write_init: Callable[[ir.State], Lines]) -> Lines:
     """`state["m"] = …` for each state of a parameter, under an `if` where it exists for some parameters only."""
-    lines = ['state["step"] = torch.zeros((), device="cpu")']
+    lines = [f'state["step"] = torch.zeros((), device={STEP_ON_CPU if update.uncapturable else STEP_ON_DEVICE})']
     guards: dict[Node | None, Lines] = {}
     for s in states:
         guards.setdefault(s.guard, []).extend(write_init(s))

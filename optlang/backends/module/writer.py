@@ -6,10 +6,12 @@ import math
 import textwrap
 from collections.abc import Collection, Mapping
 
+from optlang.backends.module.capturing import is_rate
 from optlang.backends.module.layout import Lines, bracketed, documentation, indented, wrapped
 from optlang.backends.module.leaves import BETAS, Words
 from optlang.backends.module.methods import (
     ATTRIBUTE,
+    CALL,
     CLOSURE,
     EVAL,
     SHOW,
@@ -28,7 +30,7 @@ from optlang.backends.module.methods import (
 from optlang.backends.module.phases import Phases
 from optlang.backends.module.scene import Loop, Role
 from optlang.backends.module.spell import literal, quoted
-from optlang.backends.module.spread import check_lines, on_whole
+from optlang.backends.module.spread import check_lines, in_surroundings, multiplies
 from optlang.backends.module.update import Update, init_lines, later_lines, may_come_later, start_lines, treats_matrices
 from optlang.ir import Hyper, Node, Program
 from optlang.ops import ASKING, CALLS
@@ -44,6 +46,7 @@ BETAS_OF_GROUP = [
     'param_group["betas"] = _pair(betas, param_group.pop("beta1", None), param_group.pop("beta2", None))',
 ]
 OPTIONS_DOC = "Options are torch's; `foreach` and `fused` change nothing."
+IN_GRAPHS = "With `capturable`, `lr` may be a tensor on the device; other settings stay as they are captured."
 THROUGH = "With `differentiable`, give clones of parameters."
 TENSOR_LR = ["if isinstance(lr, torch.Tensor) and lr.numel() != 1:", '    raise ValueError("Tensor lr must be 1-element")']
 
@@ -78,7 +81,8 @@ class Writer:
         methods += [train_lines()] if self.evaluates and self.role == "alone" else []
         methods += [input_lines(self.name, self.program.inputs)] if self.program.inputs else []
         if self.role == "alone":
-            methods += [saved_lines(self._fingerprint()), load_lines([self.program]), set_state_lines([self.program])]
+            methods += [saved_lines(self._fingerprint()), load_lines([self.program], not self.update.uncapturable)]
+            methods += [set_state_lines([self.program])]
         else:
             methods += [fingerprint_lines(self._fingerprint())]
         blocks = [self._documentation(), *methods]
@@ -95,6 +99,7 @@ class Writer:
             words = ", ".join(part for part in (documentation(h.doc), f"in {h.bounds}" if h.bounds else "") if part)
             lines += textwrap.wrap(f"{self.words.hypers[h.name]}: {words}".rstrip(": "), 110, subsequent_indent="    ")
         lines += ["", OPTIONS_DOC if self.asks else f"{OPTIONS_DOC} {THROUGH}"]
+        lines += [] if self.update.uncapturable else [IN_GRAPHS]
         if self.program.inputs:
             lines.append("")
             lines += [f'inputs["{documentation(i.name)}"]: {documentation(i.doc)} (set before each step)' for i in self.program.inputs]
@@ -142,13 +147,18 @@ class Writer:
         lines = ["super().add_param_group(param_group)", "try:", "    _check_keys(self.param_groups[-1], self.defaults)",
                  "    _as_scalars(self.param_groups[-1])", "    self._check(self.param_groups[-1])", "except Exception:",
                  "    del self.param_groups[-1]", "    raise"]  # fmt: skip
-        body = [*BETAS_OF_GROUP * self.words.has_betas, *lines]
+        about = '"""As in torch; a group with settings that the rule does not take is not added."""'
+        body = [about, *BETAS_OF_GROUP * self.words.has_betas, *lines]
         return ["def add_param_group(self, param_group: dict[str, Any]) -> None:", *indented(body)]
 
     def _check_group(self) -> Lines:
         """Every group is checked when it is added, and again before each step: settings may be changed at any time."""
-        checks = ["_check_options(group)", 'if group["capturable"]:',
-                  f'    raise ValueError("{self.name} of this file cannot be capturable: its rates are computed on the host")']  # fmt: skip
+        rate = next((self.words.hypers[str(node.value)] for node in self.update.numbers.moving if is_rate(node)), "")
+        checks = ['"""Raises ValueError, TypeError or RuntimeError for settings and parameters that the rule does not take."""']
+        checks += [f"_check_options(group{f', with_gradients={quoted(rate)}' * bool(rate)})"]
+        if self.update.uncapturable:
+            checks += ['if group["capturable"]:',
+                       f'    raise ValueError("{self.name} of this file cannot be capturable: {self.update.uncapturable}")']  # fmt: skip
         if self.asks:
             message = f"{self.name} cannot be differentiable: it asks the model again, in the middle of the step"
             checks += ['if group["differentiable"]:', f'    raise ValueError("{message}")']
@@ -211,14 +221,23 @@ class Writer:
 
     def _body(self, groups: str) -> Lines:
         written = self.update.body if isinstance(self.update, Phases) else self.update.one_loop
-        return on_whole(self.program, self.role, written(self._first(), groups), groups)
+        return in_surroundings(self.program, self.role, written(self._first(), groups), groups)
 
     def _step(self) -> Lines:
-        called = ["with torch.enable_grad():", "    loss = closure()"] if self.asks else CLOSURE
-        checked = ["for group in self.param_groups:", "    self._check(group)"]
+        called = CLOSURE
+        if self.asks:  # the step may compute with the loss: it is no None to type checkers
+            called = ["loss: Any = None", *CLOSURE[1:]] if self.words.has_rate else CALL
+        checked = self.checked("self.param_groups", "self")
         body = [*self._before(), *called, *checked, "", *self._body("self.param_groups"), "", "return loss"]
         about = "One update of every parameter that has a gradient."
         return step_lines([f'"""{about}"""', *body], not self.asks)
+
+    def checked(self, groups: str, cls: str) -> Lines:
+        """Settings may have changed since they were given. With `capturable` they are not looked at: a rate may lie on the device."""
+        if self.update.uncapturable:
+            return [f"for group in {groups}:", f"    {cls}._check(group)"]
+        return [f"for group in {groups}:", '    if not group["capturable"]:  # else the host would wait for the device',
+                f"        {cls}._check(group)"]  # fmt: skip
 
     def _before(self) -> Lines:
         lines: Lines = []
@@ -226,8 +245,10 @@ class Writer:
             lines += [f'if any("{TRAINING}" in state for state in self.state.values()):',
                       '    raise RuntimeError("the model holds the weights to evaluate with; call train() first")']  # fmt: skip
         if self.asks:
-            lines += ["if closure is None:", f'    raise RuntimeError("{self.name} asks the model again: call step(closure)")']
+            has_size = ' and any(group["lr"] != 0 for group in self.param_groups)' * self.words.has_rate
+            lines += [f"if closure is None{has_size}:", f'    raise RuntimeError("{self.name} asks the model again: call step(closure)")']
         if any(self.program.uses(op) for op in CALLS):
+            lines += ["closure = _as_called_here(closure)"] * multiplies(self.program)
             lines.append("random_state = _random_state()")
         return lines
 

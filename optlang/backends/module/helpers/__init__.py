@@ -1,0 +1,48 @@
+"""Functions that a generated module carries along where its rule needs them, as text, by subject. Each needs torch alone."""
+
+from __future__ import annotations
+
+import re
+
+from optlang.backends.module.helpers import asking, company, drawing, matrices, options, saved, statistics, values
+
+HELPERS: dict[str, str] = {
+    name: text
+    for subject in (options, saved, values, statistics, drawing, matrices, company, asking)
+    for name, text in subject.TEXTS.items()
+}
+
+NAMED = {"collections.abc": ("Callable", "Iterable", "Iterator"), "contextlib": ("ExitStack", "contextmanager"),
+         "difflib": ("get_close_matches",), "fnmatch": ("fnmatchcase",),
+         "types": ("SimpleNamespace",), "typing": ("Any",)}  # fmt: skip
+NEEDS = re.compile(r"(?<![\w.])_[a-z]\w*")
+
+
+def used_by(text: str) -> list[str]:
+    """The helpers that a text calls, and those that they call, each after those that it needs."""
+    found: list[str] = []
+    waiting = _called(text)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.append(name)
+            waiting.extend(other for other in _called(HELPERS[name]) if other != name)
+    if "_same_batch" in found:
+        found.append("_random_state")
+    return [name for name in HELPERS if name in found]
+
+
+def _called(text: str) -> list[str]:
+    words = set(NEEDS.findall(text))
+    words |= {"_random_state"} if "_set_random_state" in words else set()
+    return [name for name in HELPERS if name in words]
+
+
+def imports_for(text: str) -> list[str]:
+    """The lines that import what a module of this text needs."""
+    lines = [f"import {name}" for name in ("functools", "math", "warnings") if re.search(rf"(?<![\w.]){name}\.", text)]
+    for module, words in NAMED.items():
+        used = [word for word in words if re.search(rf"(?<![\w.]){word}\b", text)]
+        lines += [f"from {module} import {', '.join(used)}"] * bool(used)
+    fake = ["from torch._subclasses import FakeTensor"] * ("FakeTensor" in text)
+    return [*lines, "", "import torch", *fake, "from torch.optim import Optimizer", "from torch.optim.optimizer import ParamsT"]

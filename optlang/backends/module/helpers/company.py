@@ -1,0 +1,96 @@
+"""Values of several parameters, and parameters that several processes hold parts of."""
+
+from __future__ import annotations
+
+TEXTS = {
+    "_agreed": '''
+def _agreed(groups: list[dict[str, Any]], name: str) -> Any:
+    """A setting that a value of several groups needs: it must be the same in all of them."""
+    first, *others = (group[name] for group in groups)
+    if any(other != first for other in others):  # also of tensors, and pairs of them
+        raise RuntimeError(f"{name} is used in a value of all parameters; give it the same value in all parameter groups")
+    return first
+''',
+    "_show": '''
+def _show(params: Iterable[torch.Tensor]) -> None:
+    """Lets models see what was written into parameters: FSDP2 keeps what it gathered for a pass until one backward."""
+    if any(hasattr(p, "device_mesh") for p in params):
+        from torch.distributed import _composable_state, fsdp
+
+        for module in list(getattr(_composable_state, "_module_state_mapping", ())):
+            if isinstance(module, fsdp.FSDPModule):
+                module.reshard()
+''',
+    "_mean_loss": '''
+def _mean_loss(loss: Any, params: Iterable[torch.Tensor]) -> torch.Tensor:
+    """The loss as one number; where processes hold parts of parameters, the mean of theirs."""
+    value = torch.as_tensor(loss, device=getattr(loss, "device", "cpu")).detach().double().reshape(())
+    meshes = [p.device_mesh for p in params if hasattr(p, "device_mesh")]
+    if meshes:
+        from torch.distributed.tensor import DTensor, Partial
+
+        mesh = max(meshes, key=lambda mesh: mesh.size())
+        share = value.to(mesh.device_type) / mesh.size()
+        value = DTensor.from_local(share, mesh, [Partial()] * mesh.ndim).full_tensor()
+    return value.cpu()
+''',
+    "_chosen": '''
+def _chosen(param: Any, condition: torch.Tensor, yes: Any, no: Any) -> torch.Tensor:
+    """`torch.where` by one number for all elements of a parameter, in the parts that processes hold of it: torch may gather few."""
+    found: Any = torch.where(condition, yes, no)
+    placed: torch.Tensor = found.redistribute(param.device_mesh, param.placements) if hasattr(param, "device_mesh") else found
+    return placed
+''',
+    "_whole_parameters": '''
+@contextmanager
+def _whole_parameters(optimizer: Any, groups: list[dict[str, Any]]) -> Iterator[None]:
+    """In here parameters that several processes hold parts of are whole; of their states each process keeps all."""
+    parts = [(group, i, p) for group in groups for i, p in enumerate(group["params"]) if hasattr(p, "device_mesh")]
+    if parts and torch.is_grad_enabled():
+        raise RuntimeError("differentiable: parts of parameters on several processes are gathered without gradients")
+    for group, i, part in parts:
+        whole = group["params"][i] = part.full_tensor()
+        whole.grad = None if part.grad is None else part.grad.full_tensor()
+        if part in optimizer.state:
+            optimizer.state[whole] = optimizer.state.pop(part)
+    try:
+        yield
+        if parts:
+            from torch.distributed.tensor import distribute_tensor
+        for group, i, part in parts:
+            part.copy_(distribute_tensor(group["params"][i], part.device_mesh, part.placements, src_data_rank=None))
+    finally:
+        for group, i, part in parts:
+            whole, group["params"][i] = group["params"][i], part
+            if whole in optimizer.state:
+                optimizer.state[part] = optimizer.state.pop(whole)
+''',
+    "_teams": '''
+def _teams(cells: list[Any]) -> list[Any]:
+    """The cells of each parameter group together."""
+    teams: list[Any] = []
+    for cell in cells:
+        if not teams or teams[-1].group is not cell.group:
+            teams.append(SimpleNamespace(group=cell.group, number=cell.number, cells=[]))
+        teams[-1].cells.append(cell)
+        cell.team = teams[-1]
+    return teams
+''',
+    "_others": '''
+def _others(optimizer: Optimizer, groups: list[dict[str, Any]]) -> list[Any]:
+    """The parameters of other rules that have a gradient, for values of all parameters."""
+    cells, place = [], -1
+    for number, group in enumerate(optimizer.param_groups):
+        for param in group["params"]:
+            place += 1
+            if param.grad is None or any(group is own for own in groups):
+                continue
+            dtype = torch.promote_types(param.dtype, torch.float32)
+            cells.append(SimpleNamespace(
+                param=param, group=group, number=number, place=place, dtype=dtype,
+                t=_count(optimizer.state.get(param, {}).get("step", torch.zeros((), device="cpu"))) + 1,
+                g=(-param.grad if group["maximize"] else param.grad).to(dtype),
+            ))
+    return cells
+''',
+}  # fmt: skip

@@ -1,0 +1,62 @@
+"""What checkpoints say of their rule, and names of parameters."""
+
+from __future__ import annotations
+
+TEXTS = {
+    "_with_fingerprints": '''
+def _with_fingerprints(state_dict: dict[str, Any], fingerprint: Callable[[dict[str, Any]], str]) -> dict[str, Any]:
+    """Writes into a state dict by which equations each group is stepped."""
+    for group in state_dict["param_groups"]:
+        if mark := fingerprint(group):
+            group["fingerprint"] = mark
+    return state_dict
+''',
+    "_check_saved": '''
+def _check_saved(optimizer: Any, state_dict: dict[str, Any], kept: set[str], of_elements: set[str]) -> None:
+    """Raises ValueError for what another rule saved, or another model, before anything changes. `kept` are the states of the
+    rule, and those `of_elements` have the shape of their parameter."""
+    for number, (group, saved) in enumerate(zip(optimizer.param_groups, state_dict["param_groups"])):
+        if saved.get("rule", group.get("rule")) != group.get("rule"):
+            raise ValueError(f"group {number}: saved by rule {saved['rule']}, here it is {group['rule']}")
+        here = optimizer._fingerprint({**group, **saved})
+        there = saved.get("fingerprint", here)
+        if here and there != here:
+            raise ValueError(f"group {number}: saved by another rule, whose equations have the fingerprint {there}, not {here}; "
+                             "if they mean the same, delete `fingerprint` from the saved group")
+        names, others = group.get("param_names") or [], saved.get("param_names") or []
+        for name, other in zip(names, others):
+            if _plain_name(name) != _plain_name(other):
+                raise ValueError(f"{other} was saved where {name} is here; delete `param_names` from the saved groups to load by place")
+        for place, (param, key) in enumerate(zip(group["params"], saved["params"])):
+            where = names[place] if names else f"parameter {place} of group {number}"
+            for name, value in state_dict["state"].get(key, {}).items():
+                if name not in kept:
+                    raise ValueError(f"{where}: this is a state of another rule: {type(optimizer).__name__} keeps no {name}")
+                shape = tuple(getattr(value, "shape", ()))
+                if name in of_elements and shape != tuple(param.shape):
+                    raise ValueError(f"{where}: {name} has shape {shape}, not {tuple(param.shape)}")
+''',
+    "_plain_name": '''
+def _plain_name(name: str) -> str:
+    """Without what torch's wrappers put before the names of parameters."""
+    for wrapper in ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."):
+        name = name.replace(wrapper, "")
+    return name.removeprefix("module.")
+''',
+    "_is_named": '''
+def _is_named(name: str, *patterns: str) -> bool:
+    """Whether the name of a parameter in the model itself fits one of some patterns."""
+    return any(fnmatchcase(_plain_name(name), pattern) for pattern in patterns)
+''',
+    "_flattened": '''
+def _flattened(params: Any, names: list[str] | None) -> tuple[list[torch.Tensor], list[str]]:
+    """Parameters and their names, from tensors or from pairs of name and tensor."""
+    params = [params] if isinstance(params, torch.Tensor) else list(params)
+    pairs = [isinstance(p, tuple) for p in params]
+    if any(pairs) and not all(pairs):
+        raise ValueError("all optimizer params should be with/without names. Some param names are missing")
+    if any(pairs):
+        return [p for _, p in params], [name for name, _ in params]
+    return params, names or [""] * len(params)
+''',
+}  # fmt: skip
