@@ -45,7 +45,7 @@ def multiplies(program: Program) -> bool:
     return program.uses("matmul")
 
 
-def check_lines(program: Program, role: Role) -> Lines:
+def part_checks(program: Program, role: Role) -> Lines:
     """Refuses parts, for one parameter."""
     why = refuses_parts(program, role)
     lines = ['if hasattr(param, "device_mesh"):', f'    raise ValueError("parts of parameters on several processes: this file {why}; "',

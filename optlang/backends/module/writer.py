@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Collection, Mapping
 
 from optlang.backends.module.capturing import is_rate
+from optlang.backends.module.checks import hyper_checks, number_checks, parameter_checks
 from optlang.backends.module.layout import Lines, bracketed, documentation, indented, wrapped
 from optlang.backends.module.leaves import BETAS, Words
 from optlang.backends.module.methods import (
@@ -30,17 +30,13 @@ from optlang.backends.module.methods import (
 from optlang.backends.module.phases import Phases
 from optlang.backends.module.scene import Loop, Role
 from optlang.backends.module.spell import literal, quoted
-from optlang.backends.module.spread import check_lines, in_surroundings, multiplies
+from optlang.backends.module.spread import in_surroundings, multiplies, part_checks
 from optlang.backends.module.update import Update, init_lines, later_lines, may_come_later, start_lines, treats_matrices
 from optlang.ir import Hyper, Node, Program
 from optlang.ops import ASKING, CALLS
 
 EVAL_OF_ROUTE = ["def _evaluate(self: Any, groups: list[dict[str, Any]]) -> None:", '    """`eval` for groups of another optimizer."""']
 KINDS = {"bool": "bool", "int": "int", "real": "float"}
-SPARSE = [
-    "if param.is_leaf and param.grad is not None and param.grad.layout != torch.strided:",
-    '    raise RuntimeError("sparse gradients: use dense ones, as with torch.nn.Embedding(..., sparse=False)")',
-]
 BETAS_OF_GROUP = [
     'betas = param_group.get("betas", self.defaults["betas"])',
     'param_group["betas"] = _pair(betas, param_group.pop("beta1", None), param_group.pop("beta2", None))',
@@ -163,42 +159,11 @@ class Writer:
             message = f"{self.name} cannot be differentiable: it asks the model again, in the middle of the step"
             checks += ['if group["differentiable"]:', f'    raise ValueError("{message}")']
         checks += ['beta1, beta2 = group["betas"]'] * self.words.has_betas
-        checks += self._check_kinds()
-        checks += [line for h in self.program.hypers for line in self._check(h)]
-        own = ["if param.is_complex():", '    raise ValueError("complex parameters: give torch.view_as_real of them")', *SPARSE]
-        own += check_lines(self.program, self.role)
-        if self.update.always_matrix:
-            message = f"{self.name} takes matrices, not a parameter of shape {{tuple(param.shape)}}"
-            own += ["if param.ndim < 2:", f'    raise ValueError(f"{message}")']
+        checks += number_checks(self.words, self.update.draws)
+        checks += [line for h in self.program.hypers for line in hyper_checks(h, self.words, self.counts)]
+        own = parameter_checks(self.name, part_checks(self.program, self.role), self.update.always_matrix)
         body = [*checks, 'for param in group["params"]:', *indented(own)]
         return ["@staticmethod", "def _check(group: dict[str, Any]) -> None:", *indented(body)]
-
-    def _check_kinds(self) -> Lines:
-        """Python takes True for 1, and so for a rate."""
-        names = [quoted(self.words.hypers[h.name]) for h in self.program.hypers if h.kind != "bool"] + ['"seed"'] * self.update.draws
-        if not names:
-            return []
-        betas = self.words.has_betas
-        value = "numbers[name]" if betas else "group[name]"
-        return [*['numbers = {**group, "beta1": beta1, "beta2": beta2}'] * betas,
-                *wrapped(f"for name in ({', '.join(names)}{',' * (len(names) == 1)}):"), f"    if isinstance({value}, bool):",
-                f'        raise TypeError(f"{{name}} must be a number, not {{{value}}}")']  # fmt: skip
-
-    def _check(self, h: Hyper) -> Lines:
-        word = self.words.hypers[h.name]
-        value = word if self.words.has_betas and word in BETAS else f"group[{quoted(word)}]"
-        shown = "{" + value.replace('"', "'") + "!r}"
-        lines: Lines = []
-        if h.kind == "bool":
-            lines += [f"if not isinstance({value}, bool):", f'    raise TypeError(f"{word} must be True or False, not {shown}")']
-        if h.kind == "int":
-            lines += [f"if {value} != int({value}):", f'    raise ValueError(f"{word} must be a whole number, not {shown}")']
-        if h.bounds is not None and h.kind != "bool":
-            lines += [f"if not {_range(h, value)}:", f'    raise ValueError(f"{word} is outside {h.bounds}: {shown}")']
-        if h.baked and h.name not in self.counts:
-            fixed = literal(h.default).text
-            lines += [f"if {value} != {fixed}:", f'    raise ValueError("{word} was fixed at {fixed} when this was generated")']
-        return lines
 
     def _fingerprint(self) -> Lines:
         """Where the length of a loop is a setting, the equations of another length are others."""
@@ -285,15 +250,6 @@ class Writer:
 def _kind(h: Hyper) -> str:
     """The step size may be a tensor, which schedulers write into."""
     return "float | torch.Tensor" if h.name.rpartition(".")[2] == "lr" and h.kind == "real" else KINDS[h.kind]
-
-
-def _range(h: Hyper, value: str) -> str:
-    assert h.bounds is not None
-    b = h.bounds
-    low_open = b.low_open and not (h.name.rpartition(".")[2] == "lr" and b.low == 0)
-    low = literal(b.low).text if math.isfinite(b.low) else "-math.inf"
-    high = literal(b.high).text if math.isfinite(b.high) else "math.inf"
-    return f"{low} {'<' if low_open else '<='} {value} {'<' if b.high_open else '<='} {high}"
 
 
 def _counted(loop: Loop, words: Words) -> Loop:

@@ -1,0 +1,61 @@
+"""Checks of settings and parameters, which a generated class makes when a group is added and before each step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+
+from optlang.backends.module.layout import Lines, wrapped
+from optlang.backends.module.leaves import BETAS, Words
+from optlang.backends.module.spell import literal, quoted
+from optlang.ir import Hyper
+
+SPARSE = [
+    "if param.is_leaf and param.grad is not None and param.grad.layout != torch.strided:",
+    '    raise RuntimeError("sparse gradients: use dense ones, as with torch.nn.Embedding(..., sparse=False)")',
+]
+
+
+def parameter_checks(name: str, parts: Lines, always_matrix: bool) -> Lines:
+    """What no rule takes, the check of `parts` of parameters, and what no rule for matrices takes."""
+    lines = ["if param.is_complex():", '    raise ValueError("complex parameters: give torch.view_as_real of them")', *SPARSE]
+    message = f"{name} takes matrices, not a parameter of shape {{tuple(param.shape)}}"
+    return [*lines, *parts, *["if param.ndim < 2:", f'    raise ValueError(f"{message}")'] * always_matrix]
+
+
+def number_checks(words: Words, draws: bool) -> Lines:
+    """Python takes True for 1, and so for a rate."""
+    names = [quoted(words.hypers[h.name]) for h in words.program.hypers if h.kind != "bool"] + ['"seed"'] * draws
+    if not names:
+        return []
+    value = "numbers[name]" if words.has_betas else "group[name]"
+    return [*['numbers = {**group, "beta1": beta1, "beta2": beta2}'] * words.has_betas,
+            *wrapped(f"for name in ({', '.join(names)}{',' * (len(names) == 1)}):"), f"    if isinstance({value}, bool):",
+            f'        raise TypeError(f"{{name}} must be a number, not {{{value}}}")']  # fmt: skip
+
+
+def hyper_checks(h: Hyper, words: Words, counts: Collection[str]) -> Lines:
+    """Kind and range of a setting; of one that shapes the program its value, unless it `counts` the turns of a loop."""
+    word = words.hypers[h.name]
+    value = word if words.has_betas and word in BETAS else f"group[{quoted(word)}]"
+    shown = "{" + value.replace('"', "'") + "!r}"
+    lines: Lines = []
+    if h.kind == "bool":
+        lines += [f"if not isinstance({value}, bool):", f'    raise TypeError(f"{word} must be True or False, not {shown}")']
+    if h.kind == "int":
+        lines += [f"if {value} != int({value}):", f'    raise ValueError(f"{word} must be a whole number, not {shown}")']
+    if h.bounds is not None and h.kind != "bool":
+        lines += [f"if not {_range(h, value)}:", f'    raise ValueError(f"{word} is outside {h.bounds}: {shown}")']
+    if h.baked and h.name not in counts:
+        fixed = literal(h.default).text
+        lines += [f"if {value} != {fixed}:", f'    raise ValueError("{word} was fixed at {fixed} when this was generated")']
+    return lines
+
+
+def _range(h: Hyper, value: str) -> str:
+    assert h.bounds is not None
+    b = h.bounds
+    low_open = b.low_open and not (h.name.rpartition(".")[2] == "lr" and b.low == 0)
+    low = literal(b.low).text if math.isfinite(b.low) else "-math.inf"
+    high = literal(b.high).text if math.isfinite(b.high) else "math.inf"
+    return f"{low} {'<' if low_open else '<='} {value} {'<' if b.high_open else '<='} {high}"
