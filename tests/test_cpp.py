@@ -25,7 +25,7 @@ from torch_pairs import Pair, tensors
 import optlang
 from optlang import ir, philox
 from optlang.analysis import live
-from optlang.backends.again.watch import pointer
+from optlang.backends.again.library import pointer
 from optlang.backends.cache import stored
 from optlang.backends.cpp import BACKEND, source
 from optlang.backends.cpp.kernels import CppFunctions

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from optlang import ir
+from optlang.backends.again.library import Unseen
 from optlang.backends.again.numbers import Numbers, make, together
-from optlang.backends.again.watch import Unseen
 from optlang.backends.kernels import build
 from optlang.host import HostScalars
 from optlang.ops import DRAWS, ROWS

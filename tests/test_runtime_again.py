@@ -16,7 +16,7 @@ from tensors import some
 from torch import Tensor
 
 import optlang
-from optlang.backends.again import watch
+from optlang.backends.again import library
 from optlang.runtime.steps.again import Again
 
 SHAPES = [(6, 5), (7,), (), (3, 2, 2), (2, 1, 3, 1, 2, 2)]  # the last has more dimensions than a tensor keeps in itself
@@ -399,7 +399,7 @@ def test_gradients_that_another_thread_frees_stay_until_they_are_read(name: str,
 
 
 def test_without_what_watches_steps_are_gathered_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_found", lambda: None)
+    monkeypatch.setattr(library, "_found", lambda: None)
     twin = Twin()
     for _ in range(4):
         twin.step()
@@ -408,5 +408,5 @@ def test_without_what_watches_steps_are_gathered_anew(monkeypatch: pytest.Monkey
 
 
 def test_an_unknown_torch_is_not_watched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "TORCH", (*watch.TORCH[:-1], "libc10.no_such_function"))
-    assert watch._found.__wrapped__() is None
+    monkeypatch.setattr(library, "TORCH", (*library.TORCH[:-1], "libc10.no_such_function"))
+    assert library._found.__wrapped__() is None

@@ -16,7 +16,7 @@ from torch._inductor import cpu_vec_isa
 import optlang
 from optlang import ir
 from optlang.backends import torch as torch_backend
-from optlang.backends.again import watch
+from optlang.backends.again import library
 from optlang.backends.cache import stored
 from optlang.backends.outputs import Output
 from optlang.backends.torch import kept
@@ -36,7 +36,7 @@ def compiling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
     if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512"):
         monkeypatch.setattr(cpu_vec_isa.VecISA, "check_build", tried)
     monkeypatch.setattr(torch_backend.BACKEND, "compile_from", 0)
-    watch.sees()  # what it needs is no kernel of these tests
+    library.sees()  # what it needs is no kernel of these tests
     with torch._dynamo.config.patch(error_on_recompile=True):
         monkeypatch.setattr(stored, "places", lambda name: [tmp_path / name])
         yield tmp_path

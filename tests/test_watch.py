@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from optlang.backends.again import kinds, watch
-from optlang.backends.again.watch import Belongings, Counts, Grip, Unseen, Versions, Watch, Watches
+from optlang.backends.again import kinds, library, watch
+from optlang.backends.again.library import Unseen
+from optlang.backends.again.watch import Belongings, Counts, Grip, Versions, Watch, Watches
 
 
 def test_only_tensors_in_order_are_watched() -> None:
@@ -68,8 +69,8 @@ def test_what_belongs_together_is_in_lists_and_dictionaries() -> None:
 
 
 def test_nothing_is_seen_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_found", lambda: None)
-    assert not watch.sees()
+    monkeypatch.setattr(library, "_found", lambda: None)
+    assert not library.sees()
     with pytest.raises(Unseen):
         Watch([torch.ones(2)], [False])
 
@@ -169,7 +170,7 @@ def test_gradients_are_left_to_others() -> None:
     assert not kept.hold([[x, y]], {})
 
 
-SEEN = watch._seen
+SEEN = library._seen
 
 
 def _blind(library: Any, outside: Any, x: torch.Tensor, gradient: bool = False) -> None:
@@ -178,19 +179,19 @@ def _blind(library: Any, outside: Any, x: torch.Tensor, gradient: bool = False) 
 
 def _credulous(library: Any, outside: Any, x: torch.Tensor, gradient: bool = False) -> list[int] | None:
     """Takes tensors for such as lie in order that do not."""
-    return SEEN(library, outside, x, gradient) or (None if gradient else [0] * len(watch.FACTS))
+    return SEEN(library, outside, x, gradient) or (None if gradient else [0] * len(library.FACTS))
 
 
 @pytest.mark.parametrize("eyes", [_blind, _credulous])
 def test_a_library_that_sees_wrong_is_not_believed(eyes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "_seen", eyes)
-    assert watch._found.__wrapped__() is None
+    monkeypatch.setattr(library, "_seen", eyes)
+    assert library._found.__wrapped__() is None
 
 
 def test_a_torch_that_keeps_its_tensors_elsewhere_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "WORD", 1 << 20)  # no word of an object is looked at
+    monkeypatch.setattr(library, "WORD", 1 << 20)  # no word of an object is looked at
     with pytest.raises(Unseen):
-        watch._place_of_tensors()
+        library._place_of_tensors()
 
 
 def test_no_gradient_is_one_and_the_same_thing() -> None:
@@ -198,7 +199,7 @@ def test_no_gradient_is_one_and_the_same_thing() -> None:
     waiting = [ctypes.addressof(word) for word in words]
     ask = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(lambda tensor: waiting.pop())
     with pytest.raises(Unseen):
-        watch._nothing(ctypes.cast(ask, ctypes.c_void_p).value or 0)
+        library._nothing(ctypes.cast(ask, ctypes.c_void_p).value or 0)
 
 
 def test_what_several_look_at_is_looked_at_once() -> None:
@@ -259,12 +260,12 @@ def test_nobody_is_to_be_kept_from_freeing_gradients_where_there_is_one_thread()
 
 @pytest.mark.parametrize("name", ["assign", "let_go"])
 def test_a_torch_that_keeps_no_tensors_is_not_believed(name: str) -> None:
-    library, outside = watch.library()
+    ours, outside = library.library()
     x, words = torch.ones(2), (ctypes.c_void_p * len(outside))(*outside)
     nothing = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)(lambda given, to: 0)
-    assert watch._keeps(library, words, x)
+    assert library._keeps(ours, words, x)
     if name == "assign":
-        words[watch.ASSIGN] = ctypes.cast(nothing, ctypes.c_void_p).value
-        assert not watch._keeps(library, words, x)
+        words[library.ASSIGN] = ctypes.cast(nothing, ctypes.c_void_p).value
+        assert not library._keeps(ours, words, x)
     else:
-        assert not watch._keeps(SimpleNamespace(let_go=lambda *given: None), words, x)  # type: ignore[arg-type]
+        assert not library._keeps(SimpleNamespace(let_go=lambda *given: None), words, x)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from optlang.ir import Program
@@ -58,8 +59,44 @@ class Cell:
     spread: Spread | None = None  # of a part: what goes through all processes that hold one
 
 
-Loss = Callable[[], Any]  # that of this step's batch, where there is one
 Write = Callable[[], Mapping[str, Any] | None]  # writes what was computed, and gives what the rule reports
+
+
+class Batch(Protocol):
+    """This step's batch, of which the model may be asked again. `cells` are weights of some; there is one of `points` for each, other
+    weights, or they are what moves the model there."""
+
+    def mean_loss(self) -> Any:
+        """The loss, as one number, the mean of those of all processes."""
+
+    def gradients(self, cells: Sequence[Array], points: list[Array] | Moving) -> list[Array]:
+        """Those at other points."""
+
+    def loss_at(self, cells: Sequence[Array], points: list[Array] | Moving) -> Any:
+        """The loss there, as `mean_loss`."""
+
+    def hessian(self, cells: Sequence[Array], vectors: Sequence[Array]) -> list[Array]:
+        """Its products with vectors."""
+
+    def one_graph(self) -> AbstractContextManager[Any]:
+        """In here products alone are asked for, and the model once for all of them."""
+
+
+class Moving(Protocol):
+    """Moves the weights of some cells by itself."""
+
+    def moved(self) -> AbstractContextManager[Any]:
+        """In here they are at other points; they are put back whatever happens."""
+
+
+class Given(NamedTuple):
+    """What a step is given beside settings."""
+
+    batch: Batch | None = None
+    inputs: Mapping[str, Any] = MappingProxyType({})
+
+
+NOTHING_GIVEN = Given()
 
 
 class Repeat(Protocol):
@@ -75,7 +112,7 @@ class Repeat(Protocol):
     def numbers(self) -> Sequence[Numbers]:
         """What is to be made before it is `ready`."""
 
-    def ready(self, hypers: Sequence[Mapping[str, Any]], counts: Array | int, seed: int, loss: Loss | None = None) -> Write | None:
+    def ready(self, hypers: Sequence[Mapping[str, Any]], counts: Array | int, seed: int, given: Given = NOTHING_GIVEN) -> Write | None:
         """What writes it, from the hypers of each group and the number of each cell's update, one where all have the same; None where
         memory has changed, or blocks are decided in a way that it lacks."""
 

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from optlang.backends.again.library import Unseen
 from optlang.backends.again.repeat import same
-from optlang.backends.again.watch import Unseen
-from optlang.backends.base import Cell, Executable, Loss, Step
+from optlang.backends.base import Batch, Cell, Executable, Given, Step
 from optlang.backends.formats import REST
 from optlang.backends.overflow import OVERFLOW, SCALE
 from optlang.runtime.cases import Guard
@@ -24,7 +24,7 @@ from optlang.runtime.facts import facts_of
 from optlang.runtime.groups.naming import Group, name_in
 from optlang.runtime.groups.parameters import gradient_of, real
 from optlang.runtime.steps import captured, sparse
-from optlang.runtime.steps.again import Again, Begun, Key, Work, is_special, repeats
+from optlang.runtime.steps.again import Again, Begun, Key, Work, inputs_of, is_special, repeats
 from optlang.runtime.steps.scaling import scale_of
 
 Shared = dict[str, Tensor]
@@ -69,13 +69,13 @@ class Gathered(Saved):
     def _executable(self, group: Group, hypers: dict[str, Any]) -> tuple[Key, Executable]:
         return self.case_of(group).executable(hypers, group.get("differentiable", False), self._guard, self._is_spread)
 
-    def _once_more(self, settings: list[dict[str, Any]], loss: Loss | None) -> Begun | None:
+    def _once_more(self, settings: list[dict[str, Any]], batch: Batch | None) -> Begun | None:
         """This step, begun as the last one was; None where it may be another one, which is then forgotten."""
         again = self._again
         if again is None or self._is_special():
             return None
         fits = self._fits(again, settings) and again.holds(self.param_groups, self.state)
-        begun = again.begun(self.param_groups, loss) if fits else None
+        begun = again.begun(self.param_groups, Given(batch, self.inputs)) if fits else None
         if begun is None and not (fits and again.lacks):
             self._again = None
         return begun
@@ -91,7 +91,7 @@ class Gathered(Saved):
 
     def _is_special(self) -> bool:
         """Whether something about this step has to be done for each parameter, whatever the groups say."""
-        return bool(self.inputs or self._guards or self._parts) or scale_of(self) is not None
+        return bool(self._guards or self._parts) or scale_of(self) is not None
 
     @property
     def _guard(self) -> Guard:
@@ -161,7 +161,7 @@ class Gathered(Saved):
         if COUNT not in state:
             state[COUNT] = torch.zeros((), dtype=torch.float32)
         if self.inputs:
-            cell.inputs = {k: v.get(parameter) if isinstance(v, Mapping) else v for k, v in self.inputs.items()}
+            cell.inputs = inputs_of(self.inputs, parameter)
         return cell
 
     def _cell_of_a_part(self, parameter: Tensor, group: int, place: int, index: int) -> Cell:
@@ -169,8 +169,7 @@ class Gathered(Saved):
         kept = self.state[parameter]
         kept.setdefault(COUNT, torch.zeros((), dtype=torch.float32))
         name = name_in(self.param_groups[group], group, place)
-        given = {k: v.get(parameter) if isinstance(v, Mapping) else v for k, v in self.inputs.items()}
-        inputs = {k: part.of(v) for k, v in given.items()}
+        inputs = {k: part.of(v) for k, v in inputs_of(self.inputs, parameter).items()}
         return Cell(part.weights, None, part.states(kept), {}, 0, facts_of(parameter), index, group, name, inputs, part.spread_over)
 
     def _touched(self, cell: Cell, parameter: Tensor) -> Cell:

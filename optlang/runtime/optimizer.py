@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from operator import is_
 from typing import Any, ClassVar
 
@@ -17,7 +16,6 @@ from optlang.backends.device_scalars import is_on_device
 from optlang.resources import uncollected
 from optlang.runtime.checkpoints.checkpoint import COUNT
 from optlang.runtime.distributed import agreement
-from optlang.runtime.distributed.processes import mean_of
 from optlang.runtime.distributed.sharded import Part, gradients_at, is_sharded, is_zero, points_at, products_at
 from optlang.runtime.distributed.wrappers import is_flattened
 from optlang.runtime.gathering import Gathered
@@ -25,7 +23,7 @@ from optlang.runtime.groups.naming import Group
 from optlang.runtime.groups.parameters import is_hollow
 from optlang.runtime.groups.settings import plain
 from optlang.runtime.steps import captured, traced
-from optlang.runtime.steps.batch import Batch, Closure, as_number
+from optlang.runtime.steps.batch import Batch, Closure
 from optlang.runtime.steps.hooks import heard
 from optlang.runtime.steps.interrupts import uninterrupted
 from optlang.runtime.steps.scaling import overflowed
@@ -120,7 +118,7 @@ class RuleOptimizer(Gathered):
         self._guards = captured.guards(self)
         settings = self.read_settings(self._guards or None)
         self._check_inputs()
-        batch = None if closure is None else Batch(closure, self._parameters, self.calls_model)
+        batch = None if closure is None else Batch(closure, self._parameters, self._spread, self.calls_model)
         captured.check_capture(self, settings)
         if self._taken < agreement.LOOKS[-1]:
             agreement.check(self, settings, self._taken)
@@ -168,7 +166,7 @@ class RuleOptimizer(Gathered):
     def _update(self, settings: list[dict[str, Any]], batch: Batch | None) -> None:
         known = len(self.state)
         try:
-            begun = self._once_more(settings, None if batch is None else partial(self._loss, batch))
+            begun = self._once_more(settings, batch)
             if begun is None:
                 self._look_over()
             work, writes = (self._gather(settings), []) if begun is None else begun
@@ -256,10 +254,8 @@ class RuleOptimizer(Gathered):
             weights = [cell.weights if part is None else part.parameter for cell, part in zip(cells, parts, strict=True)]
             signs = [-1 if self.param_groups[cell.group].get("maximize", False) else 1 for cell in cells]
             asks = self.case_of(self.param_groups[cells[0].group]).asks
-            step.loss = signs[0] * self._loss(batch) if "loss" in asks else None
-            step.loss_at = lambda points: signs[0] * mean_of(
-                batch.loss_at(weights, points_at(parts, points)), self.stepped, batch.models
-            )
+            step.loss = signs[0] * batch.mean_loss() if "loss" in asks else None
+            step.loss_at = lambda points: signs[0] * batch.loss_at(weights, points_at(parts, points))
             step.grad = lambda points: _signed(signs, gradients_at(batch, weights, parts, points))
             step.hvp = lambda vectors: _signed(signs, products_at(batch, weights, parts, vectors))
             step.one_graph = batch.one_graph
@@ -271,14 +267,11 @@ class RuleOptimizer(Gathered):
             raise RuntimeError(f"{type(self).__name__}: {problem}") from problem
         return step, write
 
+    def _spread(self) -> Sequence[Tensor]:
+        return self.stepped if self._is_spread else ()
+
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
-
-    def _loss(self, batch: Batch) -> Any:
-        """That of a batch; processes meet for it once."""
-        if batch.mean is None:
-            batch.mean = mean_of(as_number(batch.loss), self.stepped if self._is_spread else (), batch.models)
-        return batch.mean
 
     def _share(self, step: Step) -> None:
         for cell in step.cells if step.model or any(step.groups.values()) else ():

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from optlang.backends.again import watch
+from optlang.backends.again.library import sees
 from optlang.backends.cpp.source import header
 from optlang.backends.kernels import build
 
@@ -22,7 +22,7 @@ INCLUDES = re.compile(r"^#include .*$", re.MULTILINE)
 @contextmanager
 def noted(texts: dict[str, None]) -> Iterator[None]:
     """Kernels are written down and not compiled: what asks for them goes on without."""
-    watch.sees()  # its library is no kernel
+    sees()  # its library is no kernel
 
     def library(text: str, **flags: Any) -> Any:
         texts[text] = None
@@ -51,7 +51,7 @@ def compiled(texts: Sequence[str], change: Callable[[str], str] = lambda text: t
     steps = {text: getattr(made, f"step_{number}") for number, text in enumerate(texts)}
     for step in steps.values():
         step.restype = None
-    single, _ = build.library, watch.sees()
+    single, _ = build.library, sees()
 
     def library(text: str, *entry: str, **flags: Any) -> Any:
         return SimpleNamespace(step=steps[text]) if text in steps else single(text, *entry, **flags)

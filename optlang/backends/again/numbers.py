@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from optlang.backends.again.calls import Work
-from optlang.backends.again.watch import Unseen
+from optlang.backends.again.library import Unseen
 from optlang.backends.kernels import build
 from optlang.ir import Node, T, walk
 from optlang.meaning import number

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from optlang.backends.again.calls import Work
+from optlang.backends.again.library import Unseen
 from optlang.backends.again.numbers import Numbers
 from optlang.backends.again.rows import NOTHING, Counts, Hypers, Known, Rows
 from optlang.backends.again.watch import Grip, Versions, Watch, grip
-from optlang.backends.base import Cell, Loss, Repeat, Write
+from optlang.backends.base import NOTHING_GIVEN, Cell, Given, Repeat, Write
 from optlang.backends.formats import Packed
 from optlang.backends.writing import is_of_memory
 from optlang.ir import G, Node, W
@@ -29,15 +30,18 @@ if TYPE_CHECKING:
 
 Array = Any  # numpy.ndarray
 WEIGHTS, GRADIENT = "@weights", "@gradient"  # no state is called so
+Key = str | Node
 
 
 class Table:
     """One kernel with all the parameters that it steps. `keys`: where a cell has the tensor of each column, see `key_of`.
 
-    Raises Unseen.
+    Raises Unseen, also for columns that are new in each step where these are not for it.
     """
 
-    def __init__(self, keys: Sequence[str], slots: Slots, calls: Sequence[tuple[Cell, Bound]]) -> None:
+    takes_new = False  # what the model or the training loop gives in each step, or what is handed out
+
+    def __init__(self, keys: Sequence[Key], slots: Slots, calls: Sequence[tuple[Cell, Bound]]) -> None:
         like, cells = calls[0][1], [cell for cell, _ in calls]
         self.shared, nodes = slots.shared, [*slots.host.nodes, *slots.shared]
         kind = np.float64 if like.s.dtype == torch.float64 else np.float32
@@ -48,9 +52,15 @@ class Table:
         self._counters = np.array([(0, 0, cell.index & 0xFFFFFFFF) for cell in cells], dtype=np.int64)
         self.draws = like.counter is not None
         self.own_rows = Rows(self.numbers, cells, len(slots.shared))
-        tensors = [cell.weights if key in (WEIGHTS, GRADIENT) else cell.state[key] for cell in cells for key in keys]
-        self.watch: Watch = Watch(tensors, [key == GRADIENT for key in keys] * len(cells))
-        self.pointers = self.watch.pointers.reshape(len(cells), len(keys))
+        own = [(place, key) for place, key in enumerate(keys) if isinstance(key, str)]
+        self.new = {key: place for place, key in enumerate(keys) if not isinstance(key, str)}
+        if self.new and not self.takes_new:
+            raise Unseen
+        tensors = [cell.weights if key in (WEIGHTS, GRADIENT) else cell.state[key] for cell in cells for _, key in own]
+        self.watch: Watch = Watch(tensors, [key == GRADIENT for _, key in own] * len(cells))
+        self.pointers = self.watch.pointers.reshape(len(cells), len(own))
+        if self.new:
+            self.pointers = self.watch.spread(len(cells), len(keys), [place for place, _ in own])
         self.looks = GRADIENT in keys
         self.versions = Versions([cell.weights for cell in cells])
         self.among: Any = slice(len(self.shared))  # places of `shared` among the values per model that are known
@@ -123,11 +133,17 @@ class Tables:
         """See `Repeat`."""
         return [table.numbers for table in self.each]
 
+    def point(self, node: Node, pointers: Array) -> None:
+        """Gives the tables that read or write `node` its memory, of each cell."""
+        for table, places in self._tables:
+            if node in table.new:
+                table.pointers[:, table.new[node]] = pointers[places]
+
     def hold(self, keep: Grip | None = None) -> bool:
         """Whether nothing but gradients has changed."""
         return all(table.watch.holds(keep) for table, _ in self._tables)
 
-    def ready(self, hypers: Hypers, counts: Counts, seed: int, loss: Loss | None = None) -> Write | None:
+    def ready(self, hypers: Hypers, counts: Counts, seed: int, given: Given = NOTHING_GIVEN) -> Write | None:
         """The step of the same parameters, if nothing but gradients, hypers and counts has changed."""
         keep = grip()
         return kept(keep, self.prepared(hypers, counts, seed, NOTHING)) if self.hold(keep) else None
@@ -174,12 +190,12 @@ class Tables:
         """There is one way only to decide such a step."""
 
 
-def kept(keep: Grip | None, write: Write | None) -> Write | None:
+def kept(keep: Any, write: Write | None) -> Write | None:
     """What writes, and keeps what it reads until it is gone itself."""
     return write if keep is None or write is None else partial(_kept, keep, write)
 
 
-def _kept(keep: Grip, write: Write) -> Any:
+def _kept(keep: Any, write: Write) -> Any:
     return write()
 
 
@@ -188,9 +204,11 @@ def same(cells: Sequence[Cell], others: Sequence[Cell | None]) -> bool:
     return len(cells) == len(others) and all(one is other for one, other in zip(cells, others, strict=True))
 
 
-def key_of(bound: Bound, place: int, part: int) -> str:
-    """Where a cell has a column's tensor: see `Table`."""
+def key_of(bound: Bound, place: int, part: int) -> Key:
+    """Where a cell has a column's tensor: see `Table`. What is new in each step has its node for that."""
     node, tensor = bound.code.tensors[place], bound.tensors[place]
+    if node.op == "input":
+        return node
     if node.op == "state" or part:
         name = str(node.value) if node.op == "state" else "w"
         return f"{name}.{tensor.form.beside}" if part and isinstance(tensor, Packed) else name
@@ -198,9 +216,10 @@ def key_of(bound: Bound, place: int, part: int) -> str:
 
 
 def fits(columns: Sequence[tuple[Node, int]], places: Sequence[tuple[int, int]], calls: Sequence[Bound]) -> bool:
-    """Whether calls of a kernel can be repeated from a table: all of it the parameters' own, and its memory in order."""
-    own = all(node is W or node is G or (node.op == "state" and node.type.extent.level in ("tensor", "array")) for node, _ in columns)
-    return own and all(_is_in_order(bound.tensors[place]) for bound in calls for place, _ in places)
+    """Whether calls of a kernel can be repeated from a table: all is the parameters' own and its memory in order, or new in each step."""
+    own = [place for (node, _), (place, _) in zip(columns, places, strict=True) if node.op != "input"]
+    whose = all(node in (W, G) or (node.op in ("state", "input") and node.type.extent.level in ("tensor", "array")) for node, _ in columns)
+    return whose and all(_is_in_order(bound.tensors[place]) for bound in calls for place in own)
 
 
 def _is_in_order(tensor: Tensor | Packed) -> bool:

@@ -1,4 +1,5 @@
-"""Numbers that differ from kind to kind of parameters: a row for each group, and for each set of facts that they are made of."""
+"""Numbers that differ from kind to kind of parameters: a row for each group, and for each set of facts that they are made of. And those of
+a whole step: one row."""
 
 from __future__ import annotations
 
@@ -6,10 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from optlang.backends.again.numbers import Numbers
-from optlang.backends.again.watch import Unseen
-from optlang.backends.base import Cell
+from optlang import ir
+from optlang.backends.again.library import Unseen
+from optlang.backends.again.numbers import Numbers, together
+from optlang.backends.arrays import read
+from optlang.backends.base import Batch, Cell
+from optlang.ir import Node
+from optlang.philox import MASK
 
 Array = Any  # numpy.ndarray
 Counts = Any  # numpy.ndarray or int: [cells]: the number of each one's update, or one for all of them
@@ -61,3 +67,35 @@ class Rows:
         for row, (group, _) in enumerate(kinds):
             self.numbers.put(row, hypers[group])
         self._given = hypers, kinds
+
+
+class Row:
+    """What all values per model of a step are made of. Raises Unseen where that is more than single numbers."""
+
+    def __init__(self, numbers: Sequence[Numbers]) -> None:
+        self.leaves, self.given = together(numbers)
+        everything = ir.walk(node for one in numbers for node in one.wanted)
+        if any(node.op == "fact" or node.type.extent.level not in ("host", "model") for node in everything):
+            raise Unseen
+        self._numbers = numbers[0]  # that has the same row as all of them
+        self.hypers = self._numbers.hypers
+        self._t, self._loss = ([place for place, node in enumerate(self.leaves) if node.op == op] for op in ("t", "loss"))
+        self.reads_loss = bool(self._loss)
+        self._hypers: Mapping[str, Any] | None = None  # those that were given the last time
+
+    def place(self, leaf: Node) -> int:
+        """Where the value of a leaf belongs: behind all others where nobody reads it."""
+        return self.leaves.index(leaf) if leaf in self.leaves else len(self.leaves)
+
+    def give(self, hypers: Mapping[str, Any], t: int, seed: int, batch: Batch | None) -> None:
+        """What a step begins with, but for the states."""
+        if hypers is not self._hypers:
+            self._hypers = hypers
+            self._numbers.put(0, hypers)
+        for place in self._t:
+            self.given[place] = t
+        self.given[-1] = seed & MASK
+        for place in self._loss:
+            assert batch is not None
+            found = batch.mean_loss()
+            self.given[place] = found.item() if isinstance(found, Tensor) and found.is_floating_point() else read(found).reshape(())

@@ -80,6 +80,16 @@ extern "C" void scattered(Words given) {
       if (written[k]) memcpy(to[k], from[k] + n * sizes[k], sizes[k]);
 }
 
+// Pieces of memory of some sizes, each from one place to another.
+extern "C" void moved(Words given) {
+  const i64 count = (i64)given[0], *sizes = (const i64*)given[3];
+  char *const *to = (char* const*)given[1], *const* from = (char* const*)given[2];
+  i64 all = 0;
+  for (i64 n = 0; n < count; n++) all += sizes[n];
+  #pragma omp parallel for schedule(dynamic) if (all > 1 << 22)
+  for (i64 n = 0; n < count; n++) memcpy(to[n], from[n], sizes[n]);
+}
+
 // A kernel with what it is given.
 typedef void (*Step)(void*, void*, void*, void*, void*, void*, void*, void*, void*, void*);
 extern "C" void called(Words x) { ((Step)x[0])(x[1], x[2], x[3], x[4], x[5], x[6], x[7], x[8], x[9], x[10]); }

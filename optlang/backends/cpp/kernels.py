@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from optlang.backends.again.library import pointer
 from optlang.backends.again.repeat import Table
-from optlang.backends.again.watch import pointer
 from optlang.backends.base import Cell
 from optlang.backends.cpp import source
 from optlang.backends.cpp.layout import layout

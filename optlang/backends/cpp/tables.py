@@ -23,8 +23,12 @@ Array = Any  # numpy.ndarray
 class CppTable(Called):
     """Parameters that are stepped again by C++."""
 
+    takes_new = True
+
     def __init__(self, loaded: Loaded, slots: Slots, calls: Sequence[tuple[Cell, Bound]]) -> None:
-        super().__init__([key_of(calls[0][1], place, part) for place, part in loaded.places], slots, calls)
+        columns = zip(loaded.kernel.columns, loaded.places, strict=True)
+        keys = [node if node.op == "input" else key_of(calls[0][1], *place) for (node, _), place in columns]
+        super().__init__(keys, slots, calls)
         self.step, sums = loaded.step, loaded.kernel.sums  # the kernel stays as long as this
         self.layout = layout(loaded.kernel.room, self.shapes)
         self.room = np.empty((len(calls) + int(self.layout.starts[-1])) * sums + 1)

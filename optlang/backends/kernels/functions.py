@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optlang.backends.again.library import Unseen
 from optlang.backends.again.repeat import Table, fits
-from optlang.backends.again.watch import Unseen
 from optlang.backends.base import Cell, Way
 from optlang.backends.formats import Packed
 from optlang.backends.kernels import passes

@@ -8,13 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from optlang import ir
-from optlang.backends.outputs import Output
+from optlang.backends.outputs import Output, handed_out, is_handed_out
 from optlang.backends.torch.functions import Bound
 from optlang.ir import Node
 from optlang.types import ELEMENT
-
-HANDED = "handed out"
 
 
 class Handed(NamedTuple):
@@ -42,7 +39,7 @@ class Handed(NamedTuple):
 def stored(outputs: Sequence[Output]) -> list[Output]:
     """Outputs with a tensor to write into for what is handed out element by element."""
     return [
-        Output(o.node, ir.input_(f"{HANDED} {place}", o.node.type)) if o.target is None and o.node.type.extent == ELEMENT else o
+        Output(o.node, handed_out(place, o.node.type)) if o.target is None and o.node.type.extent == ELEMENT else o
         for place, o in enumerate(outputs)
     ]
 
@@ -55,4 +52,4 @@ def handed(outputs: Sequence[Output], number: torch.dtype) -> Handed:
 
 
 def _is_handed(output: Output) -> bool:
-    return output.target is not None and str(output.target.value).startswith(HANDED)
+    return output.target is not None and is_handed_out(output.target)

@@ -58,7 +58,7 @@ class Binding:
                                 f"the parameter itself {tuple(cell.weights.shape)}")  # fmt: skip
             return cell.gradient  # type: ignore[no-any-return]
         if node.op == "input":
-            return input_of(node, cell)
+            return input_of(node, cell.inputs.get(node.value), cell)
         if node.value not in states:
             raise StepError(f"{cell.name or f'parameter {cell.index}'}: the state `{node.value}` is not there; call `prepare` before")
         return self._state(node, cell, states)

@@ -10,7 +10,7 @@ import numpy as np
 from optlang.backends.again.numbers import Numbers
 from optlang.backends.again.repeat import Tables
 from optlang.backends.again.rows import Counts, Hypers, Rows
-from optlang.backends.base import Cell, Loss, Repeat, Write
+from optlang.backends.base import NOTHING_GIVEN, Cell, Given, Repeat, Write
 from optlang.backends.torch.staged import Staged
 from optlang.backends.torch.work import decision
 from optlang.host import HostScalars
@@ -34,7 +34,7 @@ class Decided:
         self._hypers: Hypers = ()  # those of which `_way` is known
         self.lacks = False
 
-    def ready(self, hypers: Hypers, counts: Counts, seed: int, loss: Loss | None = None) -> Write | None:
+    def ready(self, hypers: Hypers, counts: Counts, seed: int, given: Given = NOTHING_GIVEN) -> Write | None:
         """The next step; None where it is decided in a new way, or memory has changed."""
         if not self._known:
             self._known[self._decided(*self.begun)] = self.tables
@@ -42,7 +42,7 @@ class Decided:
             self._way, self._hypers = self._decided(hypers, counts), hypers
         tables = self._known.get(self._way)
         self.lacks = tables is None and len(self._known) < MOST
-        return None if tables is None else tables.ready(hypers, counts, seed, loss)
+        return None if tables is None else tables.ready(hypers, counts, seed, given)
 
     @property
     def looks(self) -> bool:

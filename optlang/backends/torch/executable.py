@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from optlang import ir
+from optlang.backends.again.library import Unseen
 from optlang.backends.again.numbers import make
 from optlang.backends.again.repeat import same
-from optlang.backends.again.watch import Unseen
 from optlang.backends.arrays import write
 from optlang.backends.base import NOT_YET, Cell, Repeat, Step, Way
 from optlang.backends.device_scalars import is_on_device
@@ -69,7 +69,7 @@ class TorchExecutable:
         self._own = [s for s in self.plan.program.states if s.name not in self.plan.shared]
         self._shared = SharedStates(self.plan, self._conditions)
         self._shares = parts or bool(self._shared.states) or any(n.type.extent.level in ("group", "model") for n in ir.walk(roots))
-        self._is_plain = not (self.plan.barriers or self._shares or self.plan.program.reports)
+        self._is_plain = not (self.plan.barriers or self._shares or self.plan.program.reports or self.plan.program.inputs)
         self._gradient = [unscaled_gradient()] if any(h.name == SCALE for h in program.hypers) else []  # goes where it came from
         self._ways: dict[int, Way] = {}
         self._passed: set[frozenset[Truth]] = set()  # how steps were decided of which the next was decided otherwise
@@ -160,6 +160,7 @@ class TorchExecutable:
             return
         with suppress(Unseen):
             tables = self._functions.tables(step.cells, calls, now.compiled)
+            now.run = now.run or self._run(step)
             again = tables if tables is None or self._is_plain else _staged(self, now, tables, levels)
             again = _decided(again, changing, step.cells) if again and changing else again
             make(again.numbers if again else ())

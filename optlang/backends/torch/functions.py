@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from optlang import ir
+from optlang.backends.again.library import Unseen
 from optlang.backends.again.repeat import Table, Tables, fits
-from optlang.backends.again.watch import Unseen
 from optlang.backends.base import Cell, Way
 from optlang.backends.device_scalars import DeviceScalars
 from optlang.backends.formats import Packed

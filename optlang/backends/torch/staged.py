@@ -1,82 +1,57 @@
-"""Steps with values per model that are taken again: kernels reduce, the host computes what parameters share, kernels write it.
+"""Steps with values per model, or that ask the model, taken again: kernels reduce and hand out points, the host computes what parameters
+share, the model answers, kernels write it.
 
-Only sums, means and extremes of all parameters, and states per model: what else has to be found out goes the long way.
+Only sums, means and extremes of all parameters, states per model, inputs and questions element by element: the rest goes the long way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from optlang import ir
-from optlang.backends.again.calls import Work, in_order
-from optlang.backends.again.numbers import Numbers, together
+from optlang.backends.again.calls import in_order
+from optlang.backends.again.fresh import Column, Points, Weights
+from optlang.backends.again.numbers import Numbers
 from optlang.backends.again.repeat import Table, Tables, kept
-from optlang.backends.again.rows import Counts, Hypers
+from optlang.backends.again.rows import Counts, Hypers, Row
 from optlang.backends.again.singles import Reduction, Singles
-from optlang.backends.again.watch import Unseen, Watches, grip
-from optlang.backends.arrays import read
-from optlang.backends.base import Loss, Repeat, Write
+from optlang.backends.again.watch import Watches, grip
+from optlang.backends.base import NOTHING_GIVEN, Cell, Given, Repeat, Write
+from optlang.backends.outputs import handed_out, is_handed_out
 from optlang.backends.torch.barriers import count_of, inside_of, question
-from optlang.backends.torch.work import Pass
+from optlang.backends.torch.questions import Input, Question, ask
+from optlang.backends.torch.work import Pass, computing
 from optlang.ir import Node
-from optlang.philox import MASK
-from optlang.plan import PARTIAL, Barrier
+from optlang.ops import CALLS
+from optlang.plan import PARTIAL, Barrier, Plan
+from optlang.types import ELEMENT, Type
 
 if TYPE_CHECKING:
     from optlang.backends.torch import TorchExecutable
 
 
+PER_ELEMENT = Type("real", ELEMENT)
+Piece = tuple[Callable[[], None], Sequence[Question]]  # what is done, and what the model is asked then
+
+
 @dataclass(frozen=True)
 class Stage:
-    """Barriers that are crossed together: `numbers` are what its kernels need; `reduction` is what becomes of their answers."""
+    """Barriers that are crossed together: `numbers` are what its kernels need; `reduction` is what becomes of the numbers that they answer,
+    and `questions` of the points."""
 
     numbers: Numbers
     tables: Tables
     reduction: Reduction
-
-
-class Row:
-    """What all values per model of a step are made of. Raises Unseen where that is more than single numbers."""
-
-    def __init__(self, numbers: Sequence[Numbers]) -> None:
-        self.leaves, self.given = together(numbers)
-        everything = ir.walk(node for one in numbers for node in one.wanted)
-        if any(node.op == "fact" or node.type.extent.level not in ("host", "model") for node in everything):
-            raise Unseen
-        self._numbers = numbers[0]  # that has the same row as all of them
-        self.hypers = self._numbers.hypers
-        self._t, self._loss = ([place for place, node in enumerate(self.leaves) if node.op == op] for op in ("t", "loss"))
-        self.reads_loss = bool(self._loss)
-        self._hypers: Mapping[str, Any] | None = None  # those that were given the last time
-
-    def place(self, leaf: Node) -> int:
-        """Where the value of a leaf belongs: behind all others where nobody reads it."""
-        return self.leaves.index(leaf) if leaf in self.leaves else len(self.leaves)
-
-    def give(self, hypers: Mapping[str, Any], t: int, seed: int, loss: Loss | None) -> None:
-        """What a step begins with, but for the states."""
-        if hypers is not self._hypers:
-            self._hypers = hypers
-            self._numbers.put(0, hypers)
-        for place in self._t:
-            self.given[place] = t
-        self.given[-1] = seed & MASK
-        for place in self._loss:
-            assert loss is not None
-            found = loss()
-            self.given[place] = found.item() if isinstance(found, Tensor) and found.is_floating_point() else read(found).reshape(())
+    questions: Sequence[Question] = ()
 
 
 @dataclass
 class Staged:
     """`last`: what the kernels that write need, then what the states per model become, then what the step tells; `groups`: those of its
-    parameters."""
+    parameters; `weights`: theirs, where the model is asked of them."""
 
     row: Row
     stages: Sequence[Stage]
@@ -85,38 +60,56 @@ class Staged:
     states: Singles
     reports: Mapping[str, Node]
     groups: Sequence[int]
+    inputs: Sequence[Input] = ()
+    weights: Weights | None = None
     lacks = False
 
     def __post_init__(self) -> None:
-        self.watch = Watches([self.states.watch, *(table.watch for table in self._each)])
+        moved = [] if self.weights is None else [self.weights.watch]
+        self.watch = Watches([self.states.watch, *moved, *(table.watch for table in self._each)])
 
-    def ready(self, hypers: Hypers, counts: Counts, seed: int, loss: Loss | None = None) -> Write | None:
+    def ready(self, hypers: Hypers, counts: Counts, seed: int, given: Given = NOTHING_GIVEN) -> Write | None:
         """The step of the same parameters; None where memory has changed, or values are not to be had in this way."""
         keep = grip()
-        if not self.watch.hold(keep) or not self._agree(hypers) or (self.row.reads_loss and loss is None):
+        held = [keep, *(one.point(given.inputs) for one in self.inputs)]  # by what writes, until it is gone
+        if None in held[1:] or not self.watch.hold(keep) or not self._agree(hypers) or (self._needs_batch and given.batch is None):
             return None
-        self.row.give(hypers[self.groups[0]], counts if isinstance(counts, int) else int(counts.max()), seed, loss)
-        if isinstance(counts, int) and self._at_once is not None:
-            for table in self._each:
-                table.settle(hypers, counts, seed)
-            self._at_once()
-            return kept(keep, partial(self._take, self.tables.take))
+        self.row.give(hypers[self.groups[0]], counts if isinstance(counts, int) else int(counts.max()), seed, given.batch)
+        quick = self._quick if isinstance(counts, int) else None
+        for table in self._each if quick else ():
+            table.settle(hypers, counts, seed)
+        for work, questions in quick or self._pieces(hypers, counts, seed):
+            if questions and given.batch is not None:
+                held += ask(questions, given.batch, work)
+                if None in held[1:] or not self.watch.hold(keep):  # the closure may do anything
+                    return None
+            else:
+                work()
+        write = self.tables.take if quick else self.tables.prepared(hypers, counts, seed, self.last.compute()[0])
+        return None if write is None else kept(held, partial(self._take, write))
+
+    def _pieces(self, hypers: Hypers, counts: Counts, seed: int) -> Iterator[Piece]:
+        """All that comes before the last kernels."""
         self.states.read()
         for stage in self.stages:
-            known = stage.numbers.compute()[0]
-            stage.reduction.of(stage.tables.answers(hypers, counts, seed, known))
-            stage.reduction.work()
-        write = self.tables.prepared(hypers, counts, seed, self.last.compute()[0])
-        return None if write is None else kept(keep, partial(self._take, write))
+            yield partial(self._cross, stage, hypers, counts, seed), stage.questions
+
+    def _cross(self, stage: Stage, hypers: Hypers, counts: Counts, seed: int) -> None:
+        stage.reduction.of(stage.tables.answers(hypers, counts, seed, stage.numbers.compute()[0]))
+        stage.reduction.work()
+
+    @cached_property
+    def _needs_batch(self) -> bool:
+        return self.row.reads_loss or any(stage.questions for stage in self.stages)
 
     @cached_property
     def _each(self) -> list[Table]:
         return [table for tables in self._tables for table in tables.each]
 
     @cached_property
-    def _at_once(self) -> Work | None:
-        """All that comes before writing, where Python has no part in it."""
-        done = [self.states.fetch]
+    def _quick(self) -> list[Piece] | None:
+        """The same and the numbers of the last kernels, where Python has no part in it: one call up to each question."""
+        done, pieces = [self.states.fetch], list[Piece]()
         for stage in self.stages:
             table, *others = stage.tables.each
             works, answers = table.works(stage.numbers.found[0]), table.answered()
@@ -124,9 +117,13 @@ class Staged:
                 return None
             stage.reduction.of(answers)
             done += [stage.numbers.made, *works, stage.reduction.work]
+            if stage.questions:
+                pieces.append((in_order(done), stage.questions))
+                done = []
         done.append(self.last.made)
         last = [table.works(self.last.found[0])[:-1] for table in self.tables.each]  # without the kernels, which write
-        return in_order([*done, *chain.from_iterable(last)]) if self.states.are_here and all(last) else None
+        pieces.append((in_order([*done, *chain.from_iterable(last)]), ()))
+        return pieces if self.states.are_here and all(last) else None
 
     def _take(self, write: Write) -> Mapping[str, Any]:
         write()
@@ -165,31 +162,63 @@ class Staged:
 
 def staged(executable: TorchExecutable, now: Pass, tables: Tables, levels: Sequence[Sequence[Barrier]]) -> Staged | None:
     """What takes the step of a pass again, if it is of such a kind. `tables`: its last kernels. Raises Unseen."""
-    program, run = executable.plan.program, now.run
+    plan, run = executable.plan, now.run
     if run is None or now.beside or not all(_is_simple(barrier) for level in levels for barrier in level):
         return None
-    names, reports = executable.shared_by(run.model, run), program.reports or {}
+    names, reports = executable.shared_by(run.model, run), plan.program.reports or {}
     asked = [executable.asked_again(*question(number, level), now) for number, level in enumerate(levels)]
     if None in asked:
         return None
     numbers = [Numbers(again.shared) for again in asked]
-    last = Numbers([*tables.shared, *(program.updates[name] for name in names), *reports.values()])
+    last = Numbers([*tables.shared, *(plan.program.updates[name] for name in names), *reports.values()])
     row = Row([*numbers, last])
-    stages = [
-        Stage(mine, again, _reduction(row, level, [count_of(inside_of(run.model, now), b.args[0], now) for b in level]))
-        for mine, again, level in zip(numbers, asked, levels, strict=True)
-    ]
-    read = {state.name: row.place(state.node) for state in program.states if state.name in run.model.states}
+    if any(leaf.op == "input" and leaf not in plan.barriers for leaf in row.leaves):
+        return None
+    weights = Weights([work.cell.weights for work in now.works]) if any(b.op in CALLS for level in levels for b in level) else None
+    stages = []
+    for place, (mine, again, level) in enumerate(zip(numbers, asked, levels, strict=True)):
+        questions = [] if weights is None else _questions(level, again, [*asked[place + 1 :], tables], weights, row, now)
+        stages.append(Stage(mine, again, _reduction(level, row, now), questions))
+    read = {state.name: row.place(state.node) for state in plan.program.states if state.name in run.model.states}
     written = {name: place for place, name in enumerate(names, len(tables.shared))}
     states = Singles(run.model.states, (row.given, read), (last.found[0], written))
-    return Staged(row, stages, last, tables, states, reports, list(dict.fromkeys(cell.group for cell in now.step.cells)))
+    groups = list(dict.fromkeys(cell.group for cell in now.step.cells))
+    return Staged(row, stages, last, tables, states, reports, groups, _inputs(plan, [*asked, tables], now.step.cells), weights)
 
 
-def _reduction(row: Row, level: Sequence[Barrier], counts: Sequence[int]) -> Reduction:
-    """`counts`: how many values each barrier goes over."""
-    shares = [float(count) if barrier.op == "mean" else 1.0 for barrier, count in zip(level, counts, strict=True)]
-    return Reduction([PARTIAL[barrier.op] for barrier in level], shares, row.given, [row.place(barrier.mark) for barrier in level])
+def _reduction(level: Sequence[Barrier], row: Row, now: Pass) -> Reduction:
+    """What becomes of the numbers that kernels answer."""
+    assert now.run is not None
+    some = [barrier for barrier in level if barrier.op not in CALLS]
+    inside = inside_of(now.run.model, now) if some else []
+    shares = [float(count_of(inside, barrier.args[0], now)) if barrier.op == "mean" else 1.0 for barrier in some]
+    return Reduction([PARTIAL[barrier.op] for barrier in some], shares, row.given, [row.place(barrier.mark) for barrier in some])
+
+
+def _questions(
+    level: Sequence[Barrier], asking: Tables, reading: Sequence[Tables], weights: Weights, row: Row, now: Pass,
+) -> list[Question]:  # fmt: skip
+    """What becomes of the points that kernels hand out."""
+    found = []
+    for place, barrier in enumerate(level):
+        if barrier.op in CALLS:
+            points = Points(handed_out(place, PER_ELEMENT), asking, weights, computing(weights.dtype))
+            types = [work.marks[barrier.mark].dtype for work in now.works if barrier.op != "loss_at"]
+            answer = Column(barrier.mark, reading, weights.tensors, types) if types else None
+            found.append(Question(barrier.op, points, answer, row.given, row.place(barrier.mark)))
+    return found
+
+
+def _inputs(plan: Plan, tables: Sequence[Tables], cells: Sequence[Cell]) -> list[Input]:
+    """What tables read that neither kernels nor the model make."""
+    new = dict.fromkeys(node for some in tables for table in some.each for node in table.new)
+    return [Input(node, tables, cells) for node in new if node not in plan.barriers and not is_handed_out(node)]
 
 
 def _is_simple(barrier: Barrier) -> bool:
-    return barrier.op in PARTIAL and barrier.asked is not None and barrier.value is not None and barrier.value.level == "model"
+    """Whether it is crossed once for the model: by a reduction, or by a question of which kernels hand out the points."""
+    if barrier.asked is None:
+        return False
+    if barrier.op in CALLS:
+        return barrier.asked.type == PER_ELEMENT
+    return barrier.op in PARTIAL and barrier.value is not None and barrier.value.level == "model"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from optlang.backends.again.calls import Work, function
-from optlang.backends.again.repeat import GRADIENT, WEIGHTS, Table, key_of
+from optlang.backends.again.library import Unseen
+from optlang.backends.again.repeat import GRADIENT, WEIGHTS, Key, Table, key_of
 from optlang.backends.again.rows import Counts, Hypers, Known
-from optlang.backends.again.watch import Unseen
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import sent
 from optlang.backends.torch import batches
@@ -36,11 +36,11 @@ class Joined(Table):
         self.weights = [cell.weights for cell, _ in calls]
         self.parts = [self._flat(key, calls) for key in keys]
 
-    def _flat(self, key: str, calls: Sequence[tuple[Cell, Bound]]) -> list[Tensor] | None:
+    def _flat(self, key: Key, calls: Sequence[tuple[Cell, Bound]]) -> list[Tensor] | None:
         """The tensors of a column as rows that share their memory; gradients are others in each step."""
         if key == GRADIENT:
             return None
-        return [flat((cell.weights if key == WEIGHTS else cell.state[key]).detach()) for cell, _ in calls]
+        return [flat((cell.weights if key == WEIGHTS else cell.state[str(key)]).detach()) for cell, _ in calls]
 
     @torch.no_grad()
     def ready(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Callable[[], None]:

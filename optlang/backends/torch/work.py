@@ -91,10 +91,10 @@ def new_state(state: ir.State, weights: Tensor) -> Tensor:
     return torch.empty(shape, dtype=dtype, device=weights.device)
 
 
-def input_of(node: Node, cell: Cell) -> Tensor:
-    if cell.inputs.get(node.value) is None:
+def input_of(node: Node, given: Any, cell: Cell) -> Tensor:
+    """An input as a parameter reads it."""
+    if given is None:
         raise StepError(f"{cell.name or f'parameter {cell.index}'}: the input `{node.value}` is missing; supply it before each step")
-    given = cell.inputs[node.value]
     value = (given if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given))).to(cell.weights.device)  # in 64 bits
     inner = shape_of(node.type.extent, tuple(cell.weights.shape))
     if value.ndim and tuple(value.shape) != inner:

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.again.watch import Belongings, Counts, sees
-from optlang.backends.base import Cell, Executable, Loss, Repeat, Step, Write
+from optlang.backends.again.library import sees
+from optlang.backends.again.watch import Belongings, Counts
+from optlang.backends.base import Cell, Executable, Given, Repeat, Step, Write
 from optlang.runtime.checkpoints.checkpoint import COUNT
 from optlang.runtime.groups.naming import Group
 
@@ -34,10 +35,12 @@ class Part(NamedTuple):
     again: Repeat | None
     first: int
 
-    def given(self, hypers: Settings, counts: Any) -> bool:
+    def given(self, hypers: Settings, counts: Any, inputs: Mapping[str, Any]) -> bool:
         """Cells with what is new in this step; whether their gradients are such as can be taken as they are."""
         for cell, t in zip(self.cells, np.broadcast_to(counts, len(self.cells)).tolist(), strict=True):
             cell.gradient, cell.hypers, cell.t = cell.weights.grad, hypers[cell.group], t
+            if inputs:
+                cell.inputs = inputs_of(inputs, cell.weights)
         return all(cell.gradient.layout == torch.strided and not cell.gradient.is_neg() for cell in self.cells)
 
 
@@ -66,7 +69,7 @@ class Again:
         """Whether the same parameters are to be stepped, with the same states."""
         return self.belongings.hold([group["params"] for group in groups], state)
 
-    def begun(self, groups: Sequence[Group], loss: Loss | None) -> Begun | None:
+    def begun(self, groups: Sequence[Group], given: Given) -> Begun | None:
         """The next step, as far as it can be begun here; None where one of the parameters has to be looked at."""
         self.lacks = False
         if not (seen := self.watch.hold()):
@@ -77,10 +80,10 @@ class Again:
         for part in self.parts:
             mine = counts if isinstance(counts, int) else counts[part.first : part.first + len(part.cells)]
             if part.again is None:
-                if not part.given(self.settings, mine):
+                if not part.given(self.settings, mine, given.inputs):
                     return None
                 work[part.key] = part.executable, part.cells
-            elif (write := part.again.ready(self.settings, mine, groups[part.cells[0].group].get("seed", 0), loss)) is not None:
+            elif (write := part.again.ready(self.settings, mine, groups[part.cells[0].group].get("seed", 0), given)) is not None:
                 writes.append(write)
             else:
                 self.lacks = part.again.lacks and self.belongings.have_gradients()
@@ -107,6 +110,11 @@ class Again:
         for part in self.parts:
             for cell in part.cells if part.again is None else ():
                 cell.gradient = None  # gradients are not kept alive
+
+
+def inputs_of(inputs: Mapping[str, Any], parameter: Tensor) -> dict[str, Any]:
+    """What the training loop gives for a parameter."""
+    return {name: given.get(parameter) if isinstance(given, Mapping) else given for name, given in inputs.items()}
 
 
 def is_special(groups: Sequence[Group]) -> bool:

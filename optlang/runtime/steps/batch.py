@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optlang.runtime.distributed.processes import averaged, show, watched
+from optlang.backends.base import Moving
+from optlang.runtime.distributed.processes import averaged, mean_of, show, watched
 from optlang.runtime.surroundings import NOTHING, autocasting, has_modes
 
 Closure = Callable[[], Any]
@@ -18,6 +19,8 @@ ONCE = "the rule needs Hessian-vector products, but the model cannot be differen
 COMPILED = ". Call the model itself in the closure, not what `torch.compile` made of it"
 ATTENTION = ". Compute the loss under `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`"
 ADVICE = {"donated buffer": COMPILED, "aot_autograd": COMPILED, "scaled_dot_product": ATTENTION}
+Parameters = Callable[[], Sequence[Tensor]]
+Points = list[Tensor] | Moving
 Random = tuple[Tensor, list[Tensor]]
 Graph = tuple[list[Tensor | None], Any]  # gradients that hang on the weights, and the models that processes average
 
@@ -25,8 +28,9 @@ Graph = tuple[list[Tensor | None], Any]  # gradients that hang on the weights, a
 class Batch:
     """Calls a closure as often as needed, each time with the random numbers of the first time, so with the same dropout."""
 
-    def __init__(self, closure: Closure, parameters: Callable[[], Sequence[Tensor]], again: bool = True) -> None:
-        self.closure, self.parameters = closure, parameters
+    def __init__(self, closure: Closure, parameters: Parameters, spread: Parameters, again: bool = True) -> None:
+        """`spread`: the parameters, if processes hold parts of some by now; `again`: whether the model is called more than once."""
+        self.closure, self.parameters, self._spread = closure, parameters, spread
         self.random = _random_state() if again else None
         self.autocast = {kind: torch.get_autocast_dtype(kind) for kind in autocasting()}
         self.device = torch.get_default_device() if has_modes() else None
@@ -37,21 +41,32 @@ class Batch:
                 self.loss = closure()
         finally:
             torch._C._set_grad_enabled(mode)
-        self.mean: Any = None  # over all processes, where that has been asked for
+        self._mean: Any = None  # over all processes, where that has been asked for
         self._weights: list[Tensor] | None = None  # of points that are asked for together, see `asked`
         self._shares = False
         self._graph: Graph | None = None  # what products share, see `one_graph`
 
-    def gradients(self, cells: Sequence[Tensor], points: list[Tensor]) -> list[Tensor]:
+    def mean_loss(self) -> Any:
+        """The loss of all processes, which meet for it once."""
+        if self._mean is None:
+            self._mean = self._mean_of(as_number(self.loss))
+        return self._mean
+
+    def _mean_of(self, loss: Any) -> Any:
+        return mean_of(loss, self._spread(), self.models)
+
+    def gradients(self, cells: Sequence[Tensor], points: Points) -> list[Tensor]:
         """The gradients with the parameters moved to other points; weights and gradients are put back whatever happens."""
         with self._again(), self._moved(cells, points), torch.enable_grad():
             self.closure()
-            return [torch.zeros_like(p) if p.grad is None else p.grad.detach() for p in cells]
+            found = [p.grad for p in cells]
+            return [torch.zeros_like(p) if g is None else g.detach() if g.requires_grad else g for p, g in zip(cells, found, strict=True)]
 
-    def loss_at(self, cells: Sequence[Tensor], points: list[Tensor]) -> Any:
+    def loss_at(self, cells: Sequence[Tensor], points: Points) -> Any:
         """The loss with the parameters moved to other points, without a backward pass; the weights are put back."""
         with self._again(), _without_backward(), self._moved(cells, points):
-            return as_number(self.closure())
+            loss = as_number(self.closure())
+        return self._mean_of(loss)
 
     def hessian(self, cells: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
         """The Hessian at the weights times vectors, exactly. Raises RuntimeError where the model cannot be differentiated twice."""
@@ -99,8 +114,12 @@ class Batch:
             self._weights = None
 
     @contextmanager
-    def _moved(self, cells: Sequence[Tensor], points: list[Tensor]) -> Iterator[None]:
-        """The list is emptied: points that the weights are at are needed no more, and would lie beside all that the model computes."""
+    def _moved(self, cells: Sequence[Tensor], points: Points) -> Iterator[None]:
+        """A list is emptied: points that the weights are at are needed no more, and would lie beside all that the model computes."""
+        if not isinstance(points, list):
+            with points.moved():
+                yield
+            return
         kept = self._weights or [p.detach().clone() for p in cells]
         if self._weights is not None:
             self._weights = kept

@@ -185,7 +185,7 @@ def _tensor(node: Node, site: Site) -> Tensor:
         if cell.gradient is None or cell.gradient.shape != cell.weights.shape:
             raise StepError(f"{cell.name} has no gradient of its own shape; call `backward()` first")
         return cell.gradient  # type: ignore[no-any-return]
-    return input_of(node, cell) if node.op == "input" else cell.state[node.value]
+    return input_of(node, cell.inputs.get(node.value), cell) if node.op == "input" else cell.state[node.value]
 
 
 # ------------------------------------------------------------------------------------------------------------- rates

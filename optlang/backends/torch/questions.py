@@ -1,0 +1,88 @@
+"""What a step that is taken again asks of the model, and what the training loop gives it: see `staged`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.nn import Parameter
+
+from optlang.backends.again.fresh import Column, Points
+from optlang.backends.again.library import Unseen
+from optlang.backends.again.repeat import Tables
+from optlang.backends.arrays import read
+from optlang.backends.base import Batch, Cell, StepError
+from optlang.backends.torch.work import computing, input_of
+from optlang.ir import Node
+from optlang.types import ELEMENT
+
+Array = Any  # numpy.ndarray
+PLAIN = {Tensor, Parameter}
+Read = Sequence[Tensor] | None  # what kernels will read, and must live until then; None: it is not for them
+
+
+@dataclass(frozen=True)
+class Question:
+    """`op`: "grad", "hvp" or "loss_at". What is answered for each parameter goes into a column, a loss into its `place` of a row."""
+
+    op: str
+    points: Points
+    answer: Column | None
+    row: Array
+    place: int
+
+    def ask(self, batch: Batch) -> Read:
+        cells = self.points.weights.tensors
+        if self.answer is None:
+            self.row[self.place] = read(batch.loss_at(cells, self.points)).reshape(())
+            return ()
+        found = batch.hessian(cells, self.points.tensors()) if self.op == "hvp" else batch.gradients(cells, self.points)
+        return self.answer.point(found)
+
+
+def ask(questions: Sequence[Question], batch: Batch, work: Callable[[], None]) -> list[Read]:
+    """Puts questions to the model when `work` has written their points."""
+    products = [one for one in questions if one.op == "hvp"]
+    try:
+        for one in questions:
+            one.points.begin()
+        work()
+        with batch.one_graph() if len(products) > 1 else nullcontext():
+            found = [one.ask(batch) for one in products]
+        return found + [one.ask(batch) for one in questions if one.op != "hvp"]
+    finally:
+        for one in questions:
+            one.points.end()
+
+
+class Input:
+    """An input that some tables read. Raises Unseen where it is not one number for each element."""
+
+    def __init__(self, node: Node, tables: Sequence[Tables], cells: Sequence[Cell]) -> None:
+        if node.type.kind != "real" or node.type.extent != ELEMENT:
+            raise Unseen
+        self._node, self._cells, self._weights = node, cells, [cell.weights for cell in cells]
+        self._column = Column(node, tables, self._weights, [computing(x.dtype) for x in self._weights])
+        kinds = [(x.shape, x.dtype) for x in self._weights]
+        self._alike = {kind: place for place, kind in reversed(list(enumerate(kinds)))}  # the first of each kind
+        places = {kind: place for place, kind in enumerate(self._alike)}
+        self._which = np.array([places[kind] for kind in kinds], dtype=np.int64)
+
+    def point(self, inputs: Mapping[str, Any]) -> Read:
+        """Kernels read what is given in this step from now on. None where the long way says what is wrong."""
+        given = inputs.get(self._node.value)
+        try:
+            if not isinstance(given, Mapping):  # one number for all elements
+                return self._column.point([self._made(given, self._cells[place]) for place in self._alike.values()], self._which)
+            each: list[Any] = list(map(given.get, self._weights))
+            found = self._column.point(each) if set(map(type, each)) <= PLAIN else None
+            return found or self._column.point([self._made(x, cell) for x, cell in zip(each, self._cells, strict=True)])
+        except StepError:
+            return None
+
+    def _made(self, given: Any, cell: Cell) -> Tensor:
+        return input_of(self._node, given, cell).contiguous()
