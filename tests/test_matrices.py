@@ -179,7 +179,7 @@ def test_more_columns_than_rows_are_never_orthonormal() -> None:
         ("w' = w - lr*g @ orthonormal(normal(2, 3))", "columns are longer"),
         ("w' = w - lr*g @ descending(g)", "one value per column"),
         ("w' = w - lr*g @ eye(rows, cols, rows)", "one size, or two"),
-        ("w' = w - lr*g @ normal(rows)", "takes 0 arguments"),
+        ("w' = w - lr*g @ normal(rows)", "takes no arguments or two sizes, not 1"),
     ],
 )
 def test_mistakes(body: str, said: str) -> None:

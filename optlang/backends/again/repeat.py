@@ -34,7 +34,7 @@ Key = str | Node
 
 
 class Table:
-    """One kernel with all the parameters that it steps. `keys`: where a cell has the tensor of each column, see `key_of`.
+    """One kernel with all the parameters that it steps. `keys`: where a cell has the tensor of each column, see `keys_of`.
 
     Raises Unseen, also for columns that are new in each step where these are not for it.
     """
@@ -204,11 +204,19 @@ def same(cells: Sequence[Cell], others: Sequence[Cell | None]) -> bool:
     return len(cells) == len(others) and all(one is other for one, other in zip(cells, others, strict=True))
 
 
-def key_of(bound: Bound, place: int, part: int) -> Key:
-    """Where a cell has a column's tensor: see `Table`. What is new in each step has its node for that."""
+def keys_of(columns: Sequence[tuple[Node, int]], places: Sequence[tuple[int, int]], bound: Bound) -> list[Key]:
+    """Where a cell has the tensor of each column: see `Table`. What is new in each step has its node for that."""
+    return [node if node.op == "input" else _key_of(bound, *place) for (node, _), place in zip(columns, places, strict=True)]
+
+
+def whole_keys(bound: Bound) -> list[Key]:
+    """The same for each of a function's tensors, as a whole."""
+    tensors = bound.code.tensors
+    return keys_of([(node, 0) for node in tensors], [(place, 0) for place in range(len(tensors))], bound)
+
+
+def _key_of(bound: Bound, place: int, part: int) -> str:
     node, tensor = bound.code.tensors[place], bound.tensors[place]
-    if node.op == "input":
-        return node
     if node.op == "state" or part:
         name = str(node.value) if node.op == "state" else "w"
         return f"{name}.{tensor.form.beside}" if part and isinstance(tensor, Packed) else name

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optlang.backends.again.calls import Work, address, function
-from optlang.backends.again.repeat import Called, key_of
+from optlang.backends.again.repeat import Called, keys_of
 from optlang.backends.again.rows import Counts, Hypers, Known
 from optlang.backends.base import Cell
 from optlang.backends.cpp.layout import layout
@@ -26,9 +26,7 @@ class CppTable(Called):
     takes_new = True
 
     def __init__(self, loaded: Loaded, slots: Slots, calls: Sequence[tuple[Cell, Bound]]) -> None:
-        columns = zip(loaded.kernel.columns, loaded.places, strict=True)
-        keys = [node if node.op == "input" else key_of(calls[0][1], *place) for (node, _), place in columns]
-        super().__init__(keys, slots, calls)
+        super().__init__(keys_of(loaded.kernel.columns, loaded.places, calls[0][1]), slots, calls)
         self.step, sums = loaded.step, loaded.kernel.sums  # the kernel stays as long as this
         self.layout = layout(loaded.kernel.room, self.shapes)
         self.room = np.empty((len(calls) + int(self.layout.starts[-1])) * sums + 1)

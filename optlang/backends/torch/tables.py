@@ -12,7 +12,7 @@ from torch import Tensor
 
 from optlang.backends.again.calls import Work, function
 from optlang.backends.again.library import Unseen
-from optlang.backends.again.repeat import GRADIENT, WEIGHTS, Key, Table, key_of
+from optlang.backends.again.repeat import GRADIENT, WEIGHTS, Key, Table, whole_keys
 from optlang.backends.again.rows import Counts, Hypers, Known
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import sent
@@ -30,7 +30,7 @@ class Joined(Table):
 
     def __init__(self, functions: Functions, calls: Sequence[tuple[Cell, Bound]], compiled: bool) -> None:
         first = calls[0][1]
-        keys = [key_of(first, place, 0) for place in range(len(first.code.tensors))]
+        keys = whole_keys(first)
         super().__init__(keys, functions.scalars(first.code), calls)
         self.functions, self.code, self.compiled, self.like = functions, first.code, compiled, first.s
         self.weights = [cell.weights for cell, _ in calls]
@@ -70,7 +70,7 @@ class Stacked(Table):
         code = self.code = first.code
         if first.weights.device.type != "cpu":
             raise Unseen
-        keys = [key_of(first, place, 0) for place in range(len(code.tensors))]
+        keys = whole_keys(first)
         super().__init__(keys, functions.scalars(code), calls)
         self.function, self.first = functions.uncompiled(code), first.first
         tensors = [x for x in first.tensors if isinstance(x, Tensor)]  # all: what is packed is not stepped so

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.again.repeat import Called, Table, key_of
+from optlang.backends.again.repeat import Called, Table, keys_of
 from optlang.backends.again.rows import Counts, Hypers, Known
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import DeviceScalars, joined, sent
@@ -116,7 +116,7 @@ class TritonTable(Called):
     """Parameters that are stepped again by Triton: tables stay on the device."""
 
     def __init__(self, loaded: Loaded, slots: Slots, calls: Sequence[tuple[Cell, Bound]]) -> None:
-        super().__init__([key_of(calls[0][1], place, part) for place, part in loaded.places], slots, calls)
+        super().__init__(keys_of(loaded.kernel.columns, loaded.places, calls[0][1]), slots, calls)
         self.loaded, self.device = loaded, calls[0][1].weights.device
         self.placed = loaded.placed(tuple(self.shapes), self.device)
 
