@@ -118,6 +118,18 @@ def test_a_job_that_kills_every_actor_is_given_up_and_those_in_line_are_not(make
     assert [team.collect(tickets[place]) for place in (3, 2, 0)] == ["fine"] * 3
 
 
+def test_nothing_waits_behind_a_job_that_was_lost(make: Make) -> None:
+    """Its actor may have died of the next job before the result was back: three times so, and a job that is not to blame were given up."""
+    team = make(fragile, 1)
+    assert team.collect(team.submit(("fine", ""))) == "fine"
+    lost = team._desk.add(("fine", ""), 60.0)
+    assert team._desk.next() == lost
+    team._desk.lost(lost, "an actor died")
+    later = [team.submit(("fine", "")) for _ in range(2)]
+    assert [ticket for ticket, _ in team._team[0].line] == [lost]
+    assert [team.collect(ticket) for ticket in (lost, *later)] == ["fine"] * 3
+
+
 def test_what_cannot_be_sent_is_told_and_harms_nobody(make: Make) -> None:
     team = make(greedy, 1)
     first = team.collect(team.submit("who"))

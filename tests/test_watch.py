@@ -110,7 +110,7 @@ def test_many_kinds() -> None:
     assert not seen.holds()
 
 
-@pytest.mark.parametrize("name", ["_room", "_place", "_is_right"])
+@pytest.mark.parametrize("name", ["_room", "_in_memory_full_of", "_place", "_is_right"])
 def test_a_torch_that_keeps_tensors_otherwise_is_asked_for_facts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kinds, name, lambda *given: None)
     assert kinds.masks.__wrapped__() is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from functools import cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ WORD = 8  # bytes
 MOST = 32  # words of a tensor
 SHAPE = (2, 3, 4, 5, 6)  # of as many dimensions as are kept in the tensor itself
 RANKS = len(SHAPE) + 1
-FEW = 6  # pieces of memory that the system hands out again first
+FEW, ROUNDS = 6, 16  # pieces of memory that the system hands out again first, and how often it is asked
 
 
 @cache
@@ -29,7 +30,10 @@ def masks() -> Array | None:
     alike = _alike()
     if not (count := _room(alike)):
         return None
-    alike += [x for byte in (0, 255) for x in _in_memory_full_of(byte, count * WORD)]
+    filled = [_in_memory_full_of(byte, count * WORD) for byte in (0, 255)]
+    if not all(filled):
+        return None
+    alike += chain.from_iterable(filled)
     rows = np.array([words(x, count) for x in alike])
     sizes, strides = (_place(rows[0], some) for some in (SHAPE, alike[0].stride()))
     if sizes is None or strides is None:
@@ -50,16 +54,21 @@ def _in_common(rows: Array) -> Array:
 
 
 def _in_memory_full_of(byte: int, size: int) -> list[Tensor]:
-    """Tensors in memory that others have left: what torch does not write keeps that byte."""
+    """Tensors of which some are in memory that was left so: what torch does not write keeps that byte. None if the system uses others."""
     system = ctypes.CDLL(None)
     system.malloc.argtypes, system.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
     system.free.argtypes, system.free.restype = [ctypes.c_void_p], None
-    places = [place for _ in range(FEW) if (place := system.malloc(size))]
-    for place in places:
-        ctypes.memset(place, byte, size)
-    for place in places:
-        system.free(place)
-    return [torch.empty(SHAPE, dtype=torch.float32, device="cpu") for _ in range(FEW)]
+    found: list[Tensor] = []
+    for _ in range(ROUNDS):  # pieces that others have left may come first; those that are kept here do not come again
+        places = {place for _ in range(FEW) if (place := system.malloc(size))}
+        for place in places:
+            ctypes.memset(place, byte, size)
+        for place in places:
+            system.free(place)
+        found += [torch.empty(SHAPE, dtype=torch.float32, device="cpu") for _ in range(FEW)]
+        if any(x._cdata in places for x in found[-FEW:]):
+            return found
+    return []
 
 
 def words(x: Tensor, count: int) -> Array:

@@ -80,8 +80,12 @@ class Cluster(Team):
         # first one job for each, then one in line for each
         for length in range(WINDOW):
             for actor in self._team:
-                if actor.ready and len(actor.line) == length and (ticket := self._desk.next()) is not None:
+                if self._has_room(actor, length) and (ticket := self._desk.next()) is not None:
                     self._give(actor, ticket)
+
+    def _has_room(self, actor: _Actor, length: int) -> bool:
+        """Nothing waits behind a job that was lost: who dies while its result is on the way may have been killed by the next one."""
+        return actor.ready and len(actor.line) == length and not any(self._desk.is_suspect(ticket) for ticket, _ in actor.line)
 
     def _give(self, actor: _Actor, ticket: int) -> None:
         try:

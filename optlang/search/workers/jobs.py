@@ -50,6 +50,10 @@ class Desk:
         timeout = self._timeouts[ticket]
         return f"took more than {timeout:g} seconds" if seconds > timeout else ""
 
+    def is_suspect(self, ticket: int) -> bool:
+        """Whether a worker was lost with it before."""
+        return ticket in self._tries
+
     def back(self, ticket: int) -> None:
         """A job that was not begun waits again, before all others."""
         self._waiting.appendleft(ticket)
