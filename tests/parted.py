@@ -68,6 +68,11 @@ def module_of(rule: str) -> dict[str, Any]:
     return space
 
 
+def made_as_module(rule: str) -> Any:
+    """The class of the generated module of a rule."""
+    return module_of(rule)[load(rule).rule.name]
+
+
 def start(rule: str = "adamw") -> dict[str, Tensor]:
     """Those of the parameters that a rule takes."""
     taken = shapes_for(load(rule).rule, list(SHAPES.values()))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from parted import alone, load, loss_of, made_of, run, start
+from parted import alone, load, loss_of, made_as_module, made_of, run, start
 from parted_rules import CLIPPED, DRAWN
 from tensors import some
 from together import along_rows, close, sharding
@@ -110,3 +110,9 @@ def refusals(world: int) -> None:
         with pytest.raises(ValueError, match="the processes disagree"):
             optimizer.add_param_group({"params": [p], "lr": rank + 1.0})
         assert len(optimizer.param_groups) == 1
+    for rules in (("adamw", "lion"), ("lamb", "adamw"), ("muadamw", "completepadamw")):  # the modules of these, on one process and others
+        cls = made_as_module(rules[rank > 0])
+        with pytest.raises(ValueError, match=f"the processes disagree about rules, settings or parameters; rank {rank} has "):
+            cls([("body.weight", p)])
+        with pytest.raises(ValueError, match="the processes disagree"):
+            made_as_module(rules[0])([{"params": [("body.weight", p)], "lr": rank + 1.0}])

@@ -23,6 +23,7 @@ from torch import Tensor
 
 import optlang
 from optlang import library
+from optlang.analysis.needs import DIVIDING
 from optlang.ir import Routing
 
 NAMES = library.names() if "OPTLANG_EVERYTHING" in os.environ else library.names()[::3]
@@ -59,10 +60,37 @@ def test_how_many_graphs_take(written: Path) -> None:
     assert f"and {why[MATRICES]} that take eigenvectors" in page
 
 
-def made(name: str) -> tuple[Any, Any]:
+def test_they_refuse_what_the_loaded_rule_refuses_of_tools(written: Path) -> None:
+    """Some of the parameters, or numbers without shapes; in the same words."""
+    pytest.importorskip("torch.distributed.optim.zero_redundancy_optimizer")
+    said: dict[str, Counter[bool]] = {words: Counter() for words in ("plain", "flat", *DIVIDING)}
+    for name in library.names():
+        cls, program = made(name, written)
+        params = start(program)
+        tool = list(DIVIDING)[sum(map(ord, name)) % len(DIVIDING)]
+        for words, how in ((tool, tool), ("plain", "made"), ("flat", "made")):
+            for _, p in params:
+                p._fsdp_flattened = words == "flat"  # type: ignore[attr-defined]
+            ours, theirs = (refusal(how, one, params) for one in (cls, optlang.load(name)))
+            assert ours == re.sub(r"p\d, whose", "parameters whose", theirs)
+            said[words][bool(ours)] += 1
+    assert not said.pop("plain")[True]
+    assert all(counts[True] and counts[False] for counts in said.values())
+
+
+def refusal(module: str, cls: Any, params: list[tuple[str, Tensor]]) -> str:
+    """What an optimizer says that is made by a function of some module."""
+    try:
+        eval("lambda cls, params: cls(params)", {"__name__": module})(cls, params)
+    except ValueError as problem:
+        return str(problem)
+    return ""
+
+
+def made(name: str, written: Path) -> tuple[Any, Any]:
     program = optlang.Rule(name).program
     space: dict[str, Any] = {"__name__": "made"}
-    exec(compile(optlang.build(name), "<module>", "exec"), space)
+    exec(compile((written / f"rule_{name}.py").read_text(), "<module>", "exec"), space)
     return space[program.name], program
 
 
@@ -95,9 +123,9 @@ def weights(optimizer: Any) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_it_behaves_as_torchs_own(name: str) -> None:
+def test_it_behaves_as_torchs_own(name: str, written: Path) -> None:
     """Groups and settings of their own, checkpoints through `weights_only`, groups added later, `maximize`, documentation."""
-    cls, program = made(name)
+    cls, program = made(name, written)
     optimizer = cls([{"params": start(program)}])
     run(optimizer, program, range(2))
     optimizer.add_param_group({"params": start(program, 2)})
@@ -121,8 +149,8 @@ def test_it_behaves_as_torchs_own(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_upwards_it_takes_the_steps_of_the_negative_loss(name: str) -> None:
-    cls, program = made(name)
+def test_upwards_it_takes_the_steps_of_the_negative_loss(name: str, written: Path) -> None:
+    cls, program = made(name, written)
     down, up = cls(start(program)), cls(start(program), maximize=True)
     run(down, program, range(3))
     run(up, program, range(3), -1)

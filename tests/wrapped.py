@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from parted import STEPS, alone, load, loss_of, off, settings_of, start
+from parted import STEPS, alone, load, loss_of, made_as_module, off, settings_of, start
 from tensors import some
 from together import share, small, train
 from torch import distributed, nn
@@ -23,10 +23,10 @@ def split_by_zero(world: int) -> None:
     """ZeroRedundancyOptimizer gives each process an optimizer of some of the parameters, whose steps it tells the others."""
     from torch.distributed.optim import ZeroRedundancyOptimizer
 
-    for rule in TAKEN:
+    for rule, cls in [*((rule, load(rule)) for rule in TAKEN), ("lamb", made_as_module("lamb"))]:
         params = {name: p.requires_grad_() for name, p in start(rule).items()}
         first, *others = params.values()
-        optimizer = ZeroRedundancyOptimizer([first], load(rule), **settings_of(rule))
+        optimizer = ZeroRedundancyOptimizer([first], cls, **settings_of(rule))
         optimizer.add_param_group({"params": others})
         for step in range(STEPS):
             optimizer.zero_grad()
@@ -34,10 +34,12 @@ def split_by_zero(world: int) -> None:
             optimizer.step()
         assert max(off(params[name].detach(), p.detach()) for name, p in alone(rule, STEPS)[1].items()) <= 1, rule
     for rule, why in REFUSED.items():
-        with pytest.raises(ValueError, match=f"cannot step in torch's ZeroRedundancyOptimizer, which .* some of the parameters: it {why}"):
-            ZeroRedundancyOptimizer(list(start(rule).values()), load(rule))
+        for cls in (load(rule), made_as_module(rule)):
+            with pytest.raises(ValueError, match=f"cannot step in torch's ZeroRedundancyOptimizer, .*: it {why}"):
+                ZeroRedundancyOptimizer(list(start(rule).values()), cls)
     lone = [distributed.new_group([rank]) for rank in range(world)][distributed.get_rank()]
-    ZeroRedundancyOptimizer(list(start("prodigy").values()), load("prodigy"), process_group=lone)  # which has all of them
+    for cls in (load("prodigy"), made_as_module("prodigy")):
+        ZeroRedundancyOptimizer(list(start("prodigy").values()), cls, process_group=lone)  # which has all of them
 
 
 def flattened_by_fsdp1(world: int) -> None:
@@ -58,12 +60,14 @@ def flattened_by_fsdp1(world: int) -> None:
         wanted = torch.cat([p.flatten() for p in one.parameters()])
         assert off(torch.cat(whole)[: wanted.numel()], wanted.detach()) <= 1
         for rule, why in FLAT.items():
-            with pytest.raises(ValueError, match=f"whose shape FullyShardedDataParallel has taken away: it {why}"):
-                load(rule)(net.named_parameters())
-    net = small()
-    optimizer = load("lamb")(net.named_parameters())
-    net = flat(net, True)
-    before = [p.detach().clone() for p in net.parameters()]
-    with pytest.raises(ValueError, match=r"LAMB cannot step 0\.weight, whose shape"):
-        train(net, optimizer, mine)
-    assert all(map(torch.equal, net.parameters(), before))
+            for cls in (load(rule), made_as_module(rule)):
+                with pytest.raises(ValueError, match=f"whose shape FullyShardedDataParallel has taken away: it {why}"):
+                    cls(net.named_parameters())
+    for cls, what in ((load("lamb"), r"0\.weight,"), (made_as_module("lamb"), "parameters")):
+        net = small()
+        optimizer = cls(net.named_parameters())
+        net = flat(net, True)
+        before = [p.detach().clone() for p in net.parameters()]
+        with pytest.raises(ValueError, match=f"LAMB cannot step {what} whose shape"):
+            train(net, optimizer, mine)
+        assert all(map(torch.equal, net.parameters(), before))

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
 from torch import Tensor
 
 from optlang import host, ir
-from optlang.ops import MATRIX_OPS, OPS
+from optlang.analysis.needs import mixing
+from optlang.ops import MATRIX_OPS
 from optlang.runtime.shapes import shape_of
 
 Facts = dict[str, int]
-MIXING: dict[str, str] = {
-    "model": "asks the model again", "matrix": "treats parameters as matrices", "reduce": "compares elements with each other",
-}  # fmt: skip
 
 
 def facts_of(parameter: Tensor) -> Facts:
@@ -53,14 +51,6 @@ def is_matrix_rule(program: ir.Program, facts: Facts, hypers: Mapping[str, Any])
 def mixes_elements(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> str:
     """Why a program is not one for each element of such a parameter by itself; empty where it is."""
     return mixing(reached(program, facts, hypers))
-
-
-def mixing(nodes: Iterable[ir.Node]) -> str:
-    """Which of some expressions is not for each element by itself; empty where none is."""
-    nodes = list(nodes)
-    roles = {OPS[node.op].role for node in nodes if node.value != "window"}
-    reasons = [MIXING[role] for role in MIXING if role in roles] + [f"looks at `{node.value}`" for node in nodes if node.op == "fact"]
-    return next(iter(reasons), "")
 
 
 def reached(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> list[ir.Node]:

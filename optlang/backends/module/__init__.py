@@ -25,7 +25,6 @@ from optlang.ir import Program, Routing
 from optlang.ops import CALLS
 from optlang.plan import is_gathering, refuses_others, sees_all
 from optlang.printing.emit import Names
-from optlang.printing.fingerprint import fingerprint_of
 
 Baked = Mapping[str, Any]
 
@@ -78,7 +77,7 @@ def _class(program: Program, name: str, relower: Relower | None, role: Role) -> 
     program = without_certain(program)
     short, loops, counts = rolled(without_certain(live), None if relower is None else lambda baked: _as_read(relower(baked)))
     names = Writer(program, short, name, loops, counts, role).exposed()
-    return Writer(with_states(program, names), with_states(short, names), name, loops, counts, role, fingerprint_of(live))
+    return Writer(with_states(program, names), with_states(short, names), name, loops, counts, role, live)
 
 
 def _as_read(what: Program | Routing) -> Program | Routing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
+from optlang.analysis.needs import why_all
 from optlang.backends.module.layout import Lines, bracketed, broken, documentation, indented, wrapped
 from optlang.backends.module.methods import (
     ATTRIBUTE,
@@ -22,7 +23,7 @@ from optlang.backends.module.methods import (
     train_lines,
 )
 from optlang.backends.module.spell import AND, COMPARE, LEVELS, MINUS, NOT, SUM, literal, quoted
-from optlang.backends.module.spread import WITHOUT_CASTS, multiplies
+from optlang.backends.module.spread import WITHOUT_CASTS, all_there, multiplies
 from optlang.backends.module.writer import Writer
 from optlang.ir import Predicate, Routing
 from optlang.ops import ASKING
@@ -46,7 +47,8 @@ WORDS = ("own", "settings", "named", "rules", "chosen", "update", "updates", "ro
 def front(routing: Routing, name: str, writers: Sequence[Writer]) -> str:
     """The class that sends parameters to the classes of the rules."""
     classes, draws = [w.name for w in writers], {w.name: w.update.draws for w in writers}
-    methods = [_documentation(routing, classes), _init(routing, classes, any(draws.values())), _add_param_group(routing, classes, draws)]
+    methods = [_documentation(routing, classes), _init(routing, classes, any(draws.values()))]
+    methods += [_add_param_group(routing, classes, draws, any(w.takes_parts for w in writers))]
     programs = [case.program for case in routing.cases]
     inputs = [i for program in programs for i in program.inputs]
     methods += [_rule_of(routing, name, classes), _step(routing, writers)]
@@ -72,9 +74,11 @@ def _init(routing: Routing, classes: Sequence[str], draws: bool) -> Lines:
     return [*wrapped(f"def __init__({', '.join(arguments)}) -> None:"), *indented(body)]
 
 
-def _add_param_group(routing: Routing, classes: Sequence[str], draws: Mapping[str, bool]) -> Lines:
+def _add_param_group(routing: Routing, classes: Sequence[str], draws: Mapping[str, bool], take_parts: bool) -> Lines:
     """A group becomes one for each rule that some of its parameters go to; the rule's own class fills in and checks its settings."""
+    first = routing.cases[0].program
     head = [
+        *all_there(first.name, why_all(first, True)),
         'own = {key: value for key, value in param_group.items() if key not in ("params", "param_names")}',
         'params, names = _flattened(param_group["params"], param_group.get("param_names"))',
         "rules = [self._rule_of(param, name) for param, name in zip(params, names)]",
@@ -91,6 +95,7 @@ def _add_param_group(routing: Routing, classes: Sequence[str], draws: Mapping[st
             f'    group = {cls}([{{**own, "params": chosen}}], **settings).param_groups[0]',
             f'    super().add_param_group({{**group, "params": chosen, "rule": {quoted(cls)}}})',
         ]
+    lines += ["_check_agreement(self, self.param_groups[before:])"] * take_parts
     body = [*head, "try:", *indented(lines), "except Exception:", "    del self.param_groups[before:]", "    raise"]
     return ["def add_param_group(self, param_group: dict[str, Any]) -> None:", *indented(body)]
 

@@ -1,10 +1,12 @@
-"""Parameters that several processes hold parts of, in generated modules: stepped by torch's DTensors, gathered, or refused."""
+"""Parameters that are not all here, in generated modules. What several processes hold parts of is stepped by torch's DTensors, gathered,
+or refused; tools that give an optimizer less than its rule needs are refused as the loaded rule does."""
 
 from __future__ import annotations
 
 from optlang import ir
 from optlang.backends.module.layout import Lines, indented
 from optlang.backends.module.scene import Role
+from optlang.backends.module.spell import quoted
 from optlang.ir import Program
 from optlang.ops import CALLS, MATRIX_OPS
 from optlang.types import needs_matrix
@@ -51,3 +53,13 @@ def part_checks(program: Program, role: Role) -> Lines:
     lines = ['if hasattr(param, "device_mesh"):', f'    raise ValueError("parts of parameters on several processes: this file {why}; "',
              '                     "the loaded rule takes parts")']  # fmt: skip
     return lines if why else []
+
+
+def all_there(name: str, why: str) -> Lines:
+    """Refuses tools that make an optimizer of some parameters, where a rule needs all."""
+    return [f"_check_all_there({quoted(name)}, {quoted(why)})"] if why else []
+
+
+def shape_checks(name: str, why: str) -> Lines:
+    """Refuses parameters without their shapes, where a rule needs these."""
+    return [f"_check_shape(param, {quoted(name)}, {quoted(why)})"] if why else []

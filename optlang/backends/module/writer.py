@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Collection, Mapping
 
+from optlang.analysis.needs import why_all, why_shapes
 from optlang.backends.module.capturing import is_rate
 from optlang.backends.module.checks import hyper_checks, number_checks, parameter_checks
 from optlang.backends.module.layout import Lines, bracketed, documentation, indented, wrapped
@@ -30,10 +31,11 @@ from optlang.backends.module.methods import (
 from optlang.backends.module.phases import Phases
 from optlang.backends.module.scene import Loop, Role
 from optlang.backends.module.spell import literal, quoted
-from optlang.backends.module.spread import in_surroundings, multiplies, part_checks
+from optlang.backends.module.spread import all_there, in_surroundings, multiplies, part_checks, refuses_parts, shape_checks
 from optlang.backends.module.update import Update, init_lines, later_lines, may_come_later, start_lines, treats_matrices
 from optlang.ir import Hyper, Node, Program
 from optlang.ops import ASKING, CALLS
+from optlang.printing.fingerprint import fingerprint_of
 
 EVAL_OF_ROUTE = ["def _evaluate(self: Any, groups: list[dict[str, Any]]) -> None:", '    """`eval` for groups of another optimizer."""']
 KINDS = {"bool": "bool", "int": "int", "real": "float"}
@@ -48,13 +50,17 @@ TENSOR_LR = ["if isinstance(lr, torch.Tensor) and lr.numel() != 1:", '    raise 
 
 
 class Writer:
-    """Writes the class. `short` is the program with its loops rolled up, `counts` the hypers that are the lengths of loops."""
+    """Writes the class. `short` is the program with its loops rolled up, `counts` the hypers that are the lengths of loops, `loaded`
+    the rule as the runtime knows and refuses it."""
 
     def __init__(
         self, program: Program, short: Program, name: str, loops: Mapping[Node, Loop], counts: Collection[str], role: Role,
-        fingerprint: str = "",
+        loaded: Program | None = None,
     ) -> None:
-        self.program, self.name, self.role, self.fingerprint = program, name, role, fingerprint
+        self.program, self.name, self.role, self.fingerprint = program, name, role, fingerprint_of(loaded) if loaded else ""
+        self.needs_all = "" if role != "alone" else why_all(loaded or program, False)
+        self.needs_shapes = why_shapes(loaded or program, role != "alone")
+        self.takes_parts = not refuses_parts(program, role)
         self.words = Words(program)
         self.counts = counts
         loops = {node: _counted(loop, self.words) for node, loop in loops.items()}
@@ -140,11 +146,12 @@ class Writer:
         return lines + (['defaults["betas"] = (defaults.pop("beta1"), defaults.pop("beta2"))'] if self.words.has_betas else [])
 
     def _add_param_group(self) -> Lines:
+        agreed = ["    _check_agreement(self, self.param_groups[-1:])"] * (self.role == "alone" and self.takes_parts)
         lines = ["super().add_param_group(param_group)", "try:", "    _check_keys(self.param_groups[-1], self.defaults)",
-                 "    _as_scalars(self.param_groups[-1])", "    self._check(self.param_groups[-1])", "except Exception:",
+                 "    _as_scalars(self.param_groups[-1])", "    self._check(self.param_groups[-1])", *agreed, "except Exception:",
                  "    del self.param_groups[-1]", "    raise"]  # fmt: skip
         about = '"""As in torch; a group with settings that the rule does not take is not added."""'
-        body = [about, *BETAS_OF_GROUP * self.words.has_betas, *lines]
+        body = [about, *all_there(self.program.name, self.needs_all), *BETAS_OF_GROUP * self.words.has_betas, *lines]
         return ["def add_param_group(self, param_group: dict[str, Any]) -> None:", *indented(body)]
 
     def _check_group(self) -> Lines:
@@ -161,7 +168,8 @@ class Writer:
         checks += ['beta1, beta2 = group["betas"]'] * self.words.has_betas
         checks += number_checks(self.words, self.update.draws)
         checks += [line for h in self.program.hypers for line in hyper_checks(h, self.words, self.counts)]
-        own = parameter_checks(self.name, part_checks(self.program, self.role), self.update.always_matrix)
+        spread = [*shape_checks(self.program.name, self.needs_shapes), *part_checks(self.program, self.role)]
+        own = parameter_checks(self.name, spread, self.update.always_matrix)
         body = [*checks, 'for param in group["params"]:', *indented(own)]
         return ["@staticmethod", "def _check(group: dict[str, Any]) -> None:", *indented(body)]
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 
-from optlang.backends.module.helpers import asking, company, drawing, matrices, options, saved, statistics, values
+from optlang.backends.module.helpers import asking, company, drawing, matrices, options, saved, spread, statistics, values
 
 HELPERS: dict[str, str] = {
     name: text
-    for subject in (options, saved, values, statistics, drawing, matrices, company, asking)
+    for subject in (options, spread, saved, values, statistics, drawing, matrices, company, asking)
     for name, text in subject.TEXTS.items()
 }
 
 NAMED = {"collections.abc": ("Callable", "Iterable", "Iterator"), "contextlib": ("ExitStack", "contextmanager"),
-         "difflib": ("get_close_matches",), "fnmatch": ("fnmatchcase",),
+         "difflib": ("get_close_matches",), "fnmatch": ("fnmatchcase",), "hashlib": ("sha256",),
          "types": ("SimpleNamespace",), "typing": ("Any",)}  # fmt: skip
 NEEDS = re.compile(r"(?<![\w.])_[a-z]\w*")
 
@@ -40,7 +40,7 @@ def _called(text: str) -> list[str]:
 
 def imports_for(text: str) -> list[str]:
     """The lines that import what a module of this text needs."""
-    lines = [f"import {name}" for name in ("functools", "math", "warnings") if re.search(rf"(?<![\w.]){name}\.", text)]
+    lines = [f"import {name}" for name in ("functools", "math", "sys", "warnings") if re.search(rf"(?<![\w.]){name}\.", text)]
     for module, words in NAMED.items():
         used = [word for word in words if re.search(rf"(?<![\w.]){word}\b", text)]
         lines += [f"from {module} import {', '.join(used)}"] * bool(used)
