@@ -35,7 +35,8 @@ def maps() -> dict[str, Callable[..., Array]]:
 
 
 def _named(name: str) -> Callable[..., Array]:
-    return getattr(np, name) if hasattr(np, name) else globals()[name]  # type: ignore[no-any-return]
+    found: Callable[..., Array] = getattr(np, name, None) or globals()[name]
+    return found
 
 
 def signum(x: Array) -> Array:

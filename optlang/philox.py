@@ -37,7 +37,7 @@ def _high(product: Words) -> Words:
     return (product >> 32) & MASK  # the mask undoes the sign that a wrapped product carries down
 
 
-def words(index: Words, t: int, site: int, seed: int, stream: int) -> tuple[Words, Words, Words, Words]:
+def words(index: Words, t: Words, site: int, seed: Words, stream: Words) -> tuple[Words, Words, Words, Words]:
     """The block of each element. `index`: place in row-major order; `stream`: the parameter's place in the optimizer."""
     return block((index & MASK, _high(index), t & MASK, site & MASK), (seed & MASK, stream & MASK))
 

@@ -278,9 +278,12 @@ def diff(a: Rule | str | Path, b: Rule | str | Path) -> Difference:
 
 
 def _programs(a: Rule | str | Path, b: Rule | str | Path) -> tuple[Program, Program]:
-    one, other = (x.program if isinstance(x, Rule) else Rule(x).program for x in (a, b))
-    for side in (one, other):
-        if isinstance(side, Routing):
-            names = ", ".join(dict.fromkeys(case.program.name for case in side.cases))
-            raise ValueError(f"{side.name} is a route: compare its rules one by one ({names})")
-    return one, other  # type: ignore[return-value]
+    return _program(a), _program(b)
+
+
+def _program(what: Rule | str | Path) -> Program:
+    found = (what if isinstance(what, Rule) else Rule(what)).program
+    if isinstance(found, Routing):
+        names = ", ".join(dict.fromkeys(case.program.name for case in found.cases))
+        raise ValueError(f"{found.name} is a route: compare its rules one by one ({names})")
+    return found

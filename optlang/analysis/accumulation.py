@@ -72,7 +72,7 @@ def _linear(node: Node, args: tuple[Node | None, ...]) -> Node | None:
         case "add", (a, b):
             return ir.add(a, b) if a and b else a or b
         case "sub", (a, b):
-            return ir.sub(a, b) if a and b else a or ir.neg(b)  # type: ignore[arg-type]
+            return ir.sub(a, b) if a and b else a or (b and ir.neg(b))
         case ("neg" | "sum" | "mean" | "transpose" | "as_matrix" | "as_param" | "spread"), (Node() as a,):
             return ir.rebuild(node, (a,))
         case ("mul" | "matmul"), (Node() as a, None):

@@ -41,7 +41,8 @@ class Contestant:
         """The optimizer and what takes its step. Raises whatever the package raises."""
         if self.package == "optlang":
             state = None if self.state == "fp32" else self.state
-            mine = optlang.load(self.rule, backend=self.kind, state=state)(list(weights))  # type: ignore[call-arg]
+            ours: Any = optlang.load(self.rule, backend=self.kind, state=state)
+            mine = ours(list(weights))
             return mine, mine.step
         theirs = _class_of(self.package, _name_of(self.rule))
         assert theirs is not None

@@ -96,9 +96,10 @@ class Aligner:
 
     def _widened(self, change: Change, old: Node, new: Node) -> Change:
         """With a map of one operand around it, or a power."""
-        inner = change.wider or (change.old, change.new)
-        is_around = inner[0] in old.args and inner[1] in new.args and (len(old.args) == 1 or old.op == "pow")
-        if not is_around or self.size(old) + self.size(new) > self.size(inner[0]) + self.size(inner[1]) + SMALL:  # type: ignore[arg-type]
+        one, other = change.wider or (change.old, change.new)
+        if one not in old.args or other not in new.args or not (len(old.args) == 1 or old.op == "pow"):
+            return change
+        if self.size(old) + self.size(new) > self.size(one) + self.size(other) + SMALL:
             return change
         return Change(change.old, change.new, change.sign, (old, new))
 

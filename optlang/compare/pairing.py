@@ -83,12 +83,10 @@ class Side:
 def compared(aligner: Aligner, a: Side, b: Side) -> dict[str, Changes]:
     """What every equation takes to become the other side's. An equation that only one side has costs its size."""
     found = {}
-    for name in {**a.equations, **b.equations}:
-        old, new = a.equations.get(name), b.equations.get(name)
-        if old is not None and new is not None:
-            found[name] = aligner.align(old, new)
-        else:
-            found[name] = Changes(aligner.size(old if old is not None else new))  # type: ignore[arg-type]
+    for name, old in a.equations.items():
+        new = b.equations.get(name)
+        found[name] = Changes(aligner.size(old)) if new is None else aligner.align(old, new)
+    found |= {name: Changes(aligner.size(new)) for name, new in b.equations.items() if name not in found}
     return found | {f"{name} per": Changes(1) for name, _, _ in extents(a, b)}
 
 

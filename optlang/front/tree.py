@@ -17,7 +17,7 @@ Children = list[Any]
 def span_of(children: Children) -> Span:
     """From the first to the last child that is there."""
     there = [c for c in children if c is not None]
-    return there[0].span.to(there[-1].span)  # type: ignore[no-any-return]
+    return there[0].span.to(there[-1].span)
 
 
 def text_of(lexeme: Lexeme | None) -> str:
@@ -81,15 +81,15 @@ class Builder(Transformer[Lexeme, Any]):
 
     def hyper(self, c: Children) -> s.Hyper:
         _, first, second, shape, _, default, range_, doc = c
-        name, kind = (first, "real") if second is None else (second, first.text)
-        return s.Hyper(span_of(c), kind, name.text, name.span, default, range_, text_of(doc), shape)  # type: ignore[arg-type]
+        name = first if second is None else second
+        return s.Hyper(span_of(c), "real" if second is None else first.text, name.text, name.span, default, range_, text_of(doc), shape)
 
     def range(self, c: Children) -> s.Range:
         _, opening, low, _, high, closing = c
         return s.Range(opening.span.to(closing.span), low, high, opening.text == "(", closing.text == ")")
 
     def opening(self, c: Children) -> Lexeme:
-        return c[0]  # type: ignore[no-any-return]
+        return c[0]
 
     closing = opening
 
@@ -103,13 +103,13 @@ class Builder(Transformer[Lexeme, Any]):
         return s.State(span_of(c), name.text, name.span, window, per.text if per else "", init, shape)
 
     def window(self, c: Children) -> s.Expr:
-        return c[1]  # type: ignore[no-any-return]
+        return c[1]
 
     def shape(self, c: Children) -> tuple[s.Expr, s.Expr]:
         return c[1], c[3]
 
     def per(self, c: Children) -> Lexeme:
-        return c[1]  # type: ignore[no-any-return]
+        return c[1]
 
     def equation(self, c: Children) -> s.Equation:
         target = c[0] if isinstance(c[0], s.Name) else s.Name(c[0].span, f"…{c[0].span.start}")  # a name that nobody reads
@@ -139,7 +139,7 @@ class Builder(Transformer[Lexeme, Any]):
         return s.Return(span_of(c), c[1])
 
     def otherwise(self, c: Children) -> tuple[tuple[s.Statement, ...], Span]:
-        return c[1]  # type: ignore[no-any-return]
+        return c[1]
 
     # ------------------------------------------------------------------------------------------------ expressions
 
@@ -155,7 +155,7 @@ class Builder(Transformer[Lexeme, Any]):
         return s.Transpose(span_of(c), c[0])
 
     def group(self, c: Children) -> s.Expr:
-        return replace(c[1], span=span_of(c))  # type: ignore[no-any-return]
+        return replace(c[1], span=span_of(c))
 
     def number(self, c: Children) -> s.Number:
         return s.Number(c[0].span, c[0].text)

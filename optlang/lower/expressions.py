@@ -117,7 +117,8 @@ def constant(context: Context, node: ir.Node) -> float | int | bool | None:
 
     def known(node: ir.Node, args: tuple[float | None, ...]) -> float | int | bool | None:
         if node.op == "const":
-            return node.value  # type: ignore[no-any-return]
+            value: float | int | bool = node.value
+            return value
         if node.op == "hyper":
             return _bake(context, node.value)
         if any(a is None for a in args) or node.op not in _ARITHMETIC:

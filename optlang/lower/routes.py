@@ -144,8 +144,8 @@ def predicate(frame: Frame, expr: syntax.Expr) -> ir.Predicate | None:
         case syntax.Call(func=func) if func not in ops.BUILTINS and frame.module.find(func) is None:
             unknown(frame, expr)
             return None
-        case syntax.Call(func=func, args=args) if func in ("min", "max") and len(args) == 2 and all(a.value is not None for a in args):
-            return _both(frame, expr, "minimum" if func == "min" else "maximum", args[0].value, args[1].value)  # type: ignore[arg-type]
+        case syntax.Call(func="min" | "max" as func, args=(syntax.Arg(value=left), syntax.Arg(value=right))) if left and right:
+            return _both(frame, expr, "minimum" if func == "min" else "maximum", left, right)
     frame.report("R06", "a route decides by static facts alone", expr.span, "not known when the parameter is given",
                  f"use {', '.join(ops.FACTS)}, `dtype` and `named(\"pattern\")`")  # fmt: skip
     return None

@@ -27,7 +27,7 @@ def symbol(name: str) -> str:
     above = rf"^{{\mathrm{{{_upright(owner)}}}}}" if owner else ""
     if bare in WORDS:
         return WORDS[bare] + above
-    letters, digits = re.fullmatch(r"(.*?)_?(\d*)", bare, re.DOTALL).groups()  # type: ignore[union-attr]
+    letters, digits = re.findall(r"^(.*?)_?(\d*)$", bare, re.DOTALL)[0]
     below = f"_{{{digits}}}" if digits else ""
     if letters in GREEK:
         return rf"\{letters}{below}{above}"

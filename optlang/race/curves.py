@@ -128,8 +128,9 @@ def _log_axis(axis: Axes) -> None:
     """A log scale whose ticks read 0.2, 0.5, 1 and not 2 x 10^-1."""
     axis.set_yscale("log")
     axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.yaxis.set_major_formatter(ScalarFormatter())
-    axis.yaxis.get_major_formatter().set_scientific(False)  # type: ignore[attr-defined]
+    plain = ScalarFormatter()
+    plain.set_scientific(False)
+    axis.yaxis.set_major_formatter(plain)
     axis.yaxis.set_minor_formatter(NullFormatter())
 
 

@@ -53,14 +53,17 @@ def _has_lr(program: Program) -> bool:
 
 
 def _made(cls: Any, what: Program | Routing, named: Named, step_size: float) -> Optimizer:
+    made: Optimizer = cls(named, **_settings(cls, what, step_size) if _tuned(what) else {})
+    return made
+
+
+def _settings(cls: Any, what: Program | Routing, step_size: float) -> dict[str, Any]:
     """In a route the step size is that of its first rule; the others keep their ratio to it."""
-    if not _tuned(what):
-        return cls(named)  # type: ignore[no-any-return]
     if not isinstance(what, Routing):
-        return cls(named, lr=step_size)  # type: ignore[no-any-return]
+        return {"lr": step_size}
     lrs = {case.label: case.settings.defaults["lr"] for case in cls.cases}
     first = next(iter(lrs.values()))
-    return cls(named, **{label: {"lr": lr * step_size / first} for label, lr in lrs.items()})  # type: ignore[no-any-return]
+    return {label: {"lr": lr * step_size / first} for label, lr in lrs.items()}
 
 
 def _torch_optimizer(name: str) -> Any:

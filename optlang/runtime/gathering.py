@@ -63,7 +63,7 @@ class Gathered(Saved):
             there += cells if on_device else []
             index += len(group["params"])
         for cell, t in zip(there, captured.counts([cell.state for cell in there]) if there else (), strict=True):
-            cell.t = t  # type: ignore[assignment]
+            cell.t = t  # type: ignore[assignment]  # a tensor: the host does not look at these
         return {key: found for key, found in work.items() if found[1]}
 
     def _executable(self, group: Group, hypers: dict[str, Any]) -> tuple[Key, Executable]:

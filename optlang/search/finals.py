@@ -123,7 +123,8 @@ def _made(
         "budget": asdict(budget),
     }  # fmt: skip
     store.note("finals", made)
-    return store.events("finals")[-1]  # type: ignore[no-any-return]
+    found: dict[str, Any] = store.events("finals")[-1]
+    return found
 
 
 def _beside(

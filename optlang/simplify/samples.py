@@ -8,7 +8,7 @@ a sum or a product of two leaves it. Numbers known before the step are near thei
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -30,7 +30,7 @@ SIZES = (-37.9, -35, -32, -20, -8, 0, 8, 20, 32, 35, 38.5)  # powers of ten; a l
 LOW, WIDTH = np.array([*SIZES[:-1], -np.inf, np.inf, np.nan]), np.array([*np.diff(SIZES), 0, 0, 0])
 LEVELS = len(LOW)  # a prime number
 STEPS = np.array([1, 2, 3, 5, 10, 100, 1000, 100_000], dtype=np.float64)
-REDUCTIONS = {"sum": np.sum, "mean": np.mean, "amax": np.max, "amin": np.min}
+REDUCTIONS: dict[str, Callable[..., Array]] = {"sum": np.sum, "mean": np.mean, "amax": np.max, "amin": np.min}
 SUMS = ("add", "sub", "sum")
 SAMPLED = frozenset([*MAPS, *REDUCTIONS, "branch"])
 
@@ -137,7 +137,7 @@ def _flushed(x: Array) -> Array:
 
 def _apply(node: Node, args: list[Array]) -> Array:
     if node.op in REDUCTIONS:
-        return REDUCTIONS[node.op](args[0], axis=-1, keepdims=True)  # type: ignore[operator]
+        return REDUCTIONS[node.op](args[0], axis=-1, keepdims=True)
     if node.op == "pow" and node.args[1].op == "const" and node.args[1].value == 2:
         return args[0] * args[0]
     if node.op == "branch":

@@ -56,7 +56,8 @@ class Binding:
             if cell.gradient.shape != cell.weights.shape:
                 raise StepError(f"{cell.name or f'parameter {cell.index}'}: its gradient has shape {tuple(cell.gradient.shape)}, "
                                 f"the parameter itself {tuple(cell.weights.shape)}")  # fmt: skip
-            return cell.gradient  # type: ignore[no-any-return]
+            gradient: Tensor = cell.gradient
+            return gradient
         if node.op == "input":
             return input_of(node, cell.inputs.get(node.value), cell)
         if node.value not in states:
@@ -103,7 +104,8 @@ class Binding:
             if same not in now.scalars:
                 now.scalars[same] = sent(values, cell.weights.device, computing(cell.weights.dtype))
             now.scalars[key] = now.scalars[same]
-        return now.scalars[key]  # type: ignore[no-any-return]
+        row: Tensor = now.scalars[key]
+        return row
 
     def _row_of_the_device(self, code: CellCode, work: Work, now: Pass) -> Tensor:
         """The same where the host knows neither `t` nor all hypers, for all parameters that share these."""
@@ -118,7 +120,8 @@ class Binding:
                 columns = torch.cat([rows, _shared(slots.shared, cells, now)], 1).unbind(1)
                 rows = torch.stack([columns[place] for place in slots.order], 1)
             now.scalars[key] = dict(zip(map(id, cells), rows.to(computing(cell.weights.dtype)).unbind(), strict=True))
-        return now.scalars[key][id(cell)]  # type: ignore[no-any-return]
+        row: Tensor = now.scalars[key][id(cell)]
+        return row
 
 
 def _shapes(parts: Sequence[Tensor]) -> str:

@@ -24,7 +24,8 @@ def load(code: CellCode, frees: bool = False) -> Function:
     if frees:
         _free(text)
     exec(compile(text, _filed(code), "exec"), namespace)
-    return namespace[code.name]  # type: ignore[no-any-return]
+    function: Function = namespace[code.name]
+    return function
 
 
 def _filed(code: CellCode) -> str:

@@ -19,7 +19,7 @@ def draw(distribution: str, site: int, counter: Tensor, shape: Sequence[int], li
     for size in shape:
         count = count * size
     index = torch.arange(count, dtype=torch.int64, device=like.device) + (counter[3] if len(shape) else 0)
-    found = philox.words(index, counter[0], site, counter[1], counter[2])  # type: ignore[arg-type]
+    found = philox.words(index, counter[0], site, counter[1], counter[2])
     drawn: Tensor = philox.sample(distribution, found, torch, lambda x: x.to(torch.float64))
     return drawn.to(like.dtype).reshape(tuple(shape))
 

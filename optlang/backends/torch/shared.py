@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,8 @@ def together(op: str, parts: Iterable[Tensor], count: int, share: Sequence[Tenso
 def applied(node: Node, args: Sequence[Tensor]) -> Tensor:
     """An operator with single numbers, or windows of them."""
     if node.value == "window":
-        return getattr(torch_ops, f"window_{node.op}")(*args)  # type: ignore[no-any-return]
+        over_window: Callable[..., Tensor] = getattr(torch_ops, f"window_{node.op}")
+        return over_window(*args)
     return torch_ops.push(*args) if node.op == "push" else operator(node.op)(args)
 
 
@@ -47,7 +48,8 @@ def first_value(state: State, value: Any, weights: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         kind = {"bool": torch.bool, "int": torch.int64}.get(state.type.kind, computing(weights.dtype))
         return value.expand(shape).to(weights.device, kind, copy=True)
-    return kept(weights, np.broadcast_to(value, shape), state.type.kind)  # type: ignore[no-any-return]
+    first: Tensor = kept(weights, np.broadcast_to(value, shape), state.type.kind)
+    return first
 
 
 def of_shape(value: Any, target: Tensor) -> Tensor:

@@ -53,9 +53,9 @@ class Saved(Grouped):
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_given": self._given}
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> str | tuple[Any, ...]:
         if self._origin is None:
-            return super().__reduce__()  # type: ignore[return-value]
+            return super().__reduce__()
         return _again, (type(self),), self.__getstate__()
 
 

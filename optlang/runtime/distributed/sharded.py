@@ -96,8 +96,10 @@ class Part:
         """That of the parameter or a given one, for the same elements as the weights, summed up where it was not yet."""
         gradient: Any = self.parameter.grad if given is None else given
         if self.whole:
-            return gradient.full_tensor()  # type: ignore[no-any-return]
-        return gradient.redistribute(self.parameter.device_mesh, self.parameter.placements).to_local()  # type: ignore[no-any-return]
+            whole: Tensor = gradient.full_tensor()
+            return whole
+        part: Tensor = gradient.redistribute(self.parameter.device_mesh, self.parameter.placements).to_local()
+        return part
 
     def point(self, value: Tensor) -> Any:
         """A value for each of these weights as a DTensor like the parameter."""

@@ -61,7 +61,7 @@ class Differentiable:
                     if state.name not in place.states:
                         first = value(state.init, place)
                         found = first.expand(state.type.window) if state.type.window else first
-                        place.states[state.name] = _kept(found, step.cells[0].weights)  # type: ignore[index]
+                        place.states[state.name] = _kept(found, step.cells[0].weights)
             for site in sites.cells:
                 [cell] = site.cells
                 truth = self._truth(cell)
@@ -180,11 +180,13 @@ def _tensor(node: Node, site: Site) -> Tensor:
     if node.type.extent.level in SHARED:
         return value(node, site).to(cell.weights.device, computing(cell.weights.dtype))
     if node.op == "w":
-        return cell.weights.clone()  # type: ignore[no-any-return]
+        weights: Tensor = cell.weights
+        return weights.clone()
     if node.op == "g":
         if cell.gradient is None or cell.gradient.shape != cell.weights.shape:
             raise StepError(f"{cell.name} has no gradient of its own shape; call `backward()` first")
-        return cell.gradient  # type: ignore[no-any-return]
+        gradient: Tensor = cell.gradient
+        return gradient
     return input_of(node, cell.inputs.get(node.value), cell) if node.op == "input" else cell.state[node.value]
 
 

@@ -5,7 +5,7 @@ A *site* is one parameter, one group or the model in one step, with the values k
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -31,7 +31,7 @@ class Site:
 
     name: str
     cells: list[Cell]
-    states: Mapping[str, Any]
+    states: MutableMapping[str, Any]
     inputs: Mapping[str, Any]
     key: tuple[int, int] = (0, 0)  # of random draws: the seed and the stream
     homes: dict[str, Site] = field(default_factory=dict)  # the group's and the model's

@@ -114,8 +114,7 @@ def _spans(sizes: Iterable[int]) -> list[tuple[int, int]]:
 
 def block(columns: Tensor, group: Group) -> Tensor:
     """The columns of a group as [runs, parameters, *shape], sharing memory."""
-    found: Tensor = columns.unflatten(1, (group.count, *group.shape))  # type: ignore[no-untyped-call]
-    return found
+    return torch.unflatten(columns, 1, (group.count, *group.shape))
 
 
 def cut(whole: Tensor, spans: Sequence[tuple[int, int]], wanted: Sequence[int]) -> Tensor | list[Tensor]:

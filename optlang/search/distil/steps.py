@@ -223,7 +223,8 @@ def _written(nodes: Iterable[Node], sides: Mapping[Node, Node], marks: Sequence[
         last = words[node]
     head = f"def call({', '.join(['t', *(f'a{n}' for n in range(len(marks)))])}):"
     exec("\n".join([head, *lines, f"    return {last}"]), space)
-    return space["call"]  # type: ignore[no-any-return]
+    call: Call = space["call"]
+    return call
 
 
 def _text(node: Node, words: Mapping[Node, str], shape: tuple[int, ...], space: dict[str, Any]) -> str | None:

@@ -119,9 +119,9 @@ class Processes(Team):
                 self._done(place, None, f"the job cannot be sent to a worker: {problem}")
 
     def _attend(self, patience: float) -> None:
-        busy = {worker.pipe: place for place, worker in enumerate(self._team) if worker.ticket}
+        busy: dict[Any, int] = {worker.pipe: place for place, worker in enumerate(self._team) if worker.ticket}
         for pipe in wait(list(busy), patience):
-            place = busy[pipe]  # type: ignore[index]
+            place = busy[pipe]
             try:
                 self._done(place, *self._team[place].pipe.recv())
             except (EOFError, OSError):
