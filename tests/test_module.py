@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from random_rules import texts
 from stepping import finite
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 import optlang
 from optlang import library
@@ -340,6 +341,42 @@ def test_a_route_sends_parameters_and_keeps_their_settings() -> None:
         results.append([round(x, 9) for p in net.parameters() for x in p.flatten().tolist()])
     assert results[0] == results[2]
     assert results[1] == results[3]
+
+
+MOMENTA = """rule A { hyper lr = 0.1 in (0, inf) hyper momentum = 0.9 in [0, 1) state m = 0 m' = momentum*m + g
+    w' = w - lr*m'/(1 + norm(g per model)) }
+  rule B { hyper lr = 0.1 in (0, inf) hyper beta1 = 0.9 in [0, 1) hyper beta2 = 0.99 in [0, 1) state m = 0 state v = 0 m' = beta1*m + g
+    v' = beta2*v + g^2 w' = w - lr*m'/(1 + sqrt(v') + norm(g per group)) }
+  rule C { hyper lr = 0.1 in (0, inf) w' = w - lr*g*uniform() }
+  route R { when rank == 2 use A() when rank == 1 use B() otherwise use C() }"""
+
+
+@pytest.mark.parametrize("text", ["A", "A B C"])
+def test_schedulers_cycle_the_momenta_of_a_route_as_of_the_loaded_one(text: str) -> None:
+    """Beside `betas` a momentum is kept as `betas` of one number, which what is written by its name goes into."""
+    source = MOMENTA if text == "A B C" else f"{MOMENTA.partition('rule B')[0]} route R {{ otherwise use A() }}"
+    kept, found = "betas" if text == "A B C" else "momentum", []
+    for cls in (load(optlang.build(source, "R"), "R"), optlang.loads(source, "R", backend="torch")):
+        net, seen = Net(torch.float64), []
+        optimizer = cls([{"params": list(net.named_parameters())[1:], "betas": (0.5, 0.6)}])
+        optimizer.add_param_group({"params": list(net.named_parameters())[:1], "momentum": 0.7})
+        optimizer = cls(optimizer.param_groups)
+        seen += [group.get(kept) for group in optimizer.param_groups]
+        for cycle in (lambda o: CyclicLR(o, 1e-3, 1e-2, 3), lambda o: OneCycleLR(o, 0.01, total_steps=8)):
+            optimizer.param_groups[-1]["momentum"] = 0.3
+            optimizer.step()
+            seen.append(optimizer.param_groups[-1].get(kept))
+            schedule = cycle(optimizer)
+            for _ in range(4):
+                optimizer.zero_grad()
+                net(torch.ones(2, 5, dtype=torch.float64)).square().sum().backward()
+                optimizer.step()
+                schedule.step()
+                seen.append([group[kept] for group in optimizer.param_groups])
+        found.append((seen, torch.cat([p.detach().flatten() for p in net.parameters()])))
+    (ours, w), (theirs, wanted) = found
+    assert ours == theirs
+    torch.testing.assert_close(w, wanted, rtol=1e-12, atol=1e-12)
 
 
 def test_copies_of_a_route_know_their_settings() -> None:

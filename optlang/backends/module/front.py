@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
 from optlang.analysis.needs import why_all
+from optlang.backends.module.cycling import as_betas, cycled, default_lines, group_lines
 from optlang.backends.module.layout import Lines, bracketed, broken, documentation, indented, wrapped
 from optlang.backends.module.methods import (
     ATTRIBUTE,
@@ -41,14 +42,14 @@ OF_MATRIX = {
 }  # fmt: skip
 
 GET_STATE = ["def __getstate__(self) -> dict[str, Any]:", '    return {**super().__getstate__(), "settings": self.settings}']
-WORDS = ("own", "settings", "named", "rules", "chosen", "update", "updates", "rows", "cols", "fan_in", "fan_out")  # besides RESERVED
+WORDS = ("own", "options", "given", "settings", "named", "rules", "chosen", "update", "updates", "rows", "cols", "fan_in",
+         "fan_out")  # besides RESERVED, fmt: skip
 
 
 def front(routing: Routing, name: str, writers: Sequence[Writer]) -> str:
     """The class that sends parameters to the classes of the rules."""
-    classes, draws = [w.name for w in writers], {w.name: w.update.draws for w in writers}
-    methods = [_documentation(routing, classes), _init(routing, classes, any(draws.values()))]
-    methods += [_add_param_group(routing, classes, draws, any(w.takes_parts for w in writers))]
+    classes = [w.name for w in writers]
+    methods = [_documentation(routing, classes), _init(routing, writers), _add_param_group(routing, writers)]
     programs = [case.program for case in routing.cases]
     inputs = [i for program in programs for i in program.inputs]
     methods += [_rule_of(routing, name, classes), _step(routing, writers)]
@@ -66,15 +67,16 @@ def _documentation(routing: Routing, classes: Sequence[str]) -> Lines:
     return [f'"""{about[0]}', *about[1:], "", *textwrap.wrap(settings, 110), '"""']
 
 
-def _init(routing: Routing, classes: Sequence[str], draws: bool) -> Lines:
+def _init(routing: Routing, writers: Sequence[Writer]) -> Lines:
+    classes, draws = [w.name for w in writers], any(w.update.draws for w in writers)
     arguments = ["self", "params: ParamsT", "*", *(f"{cls}: dict[str, Any] | None = None" for cls in classes), *option_arguments(draws)]
     settings = "{" + ", ".join(f"{quoted(cls)}: {cls} or {{}}" for cls in classes) + "}"
-    body = [f"self.settings = {settings}", *bracketed("super().__init__(params, {", option_entries(draws), "})")]
+    body = [f"self.settings = {settings}", *bracketed("super().__init__(params, {", option_entries(draws), "})"), *default_lines(writers)]
     body = [*attributes([case.program for case in routing.cases], ATTRIBUTE), *body]
     return [*wrapped(f"def __init__({', '.join(arguments)}) -> None:"), *indented(body)]
 
 
-def _add_param_group(routing: Routing, classes: Sequence[str], draws: Mapping[str, bool], take_parts: bool) -> Lines:
+def _add_param_group(routing: Routing, writers: Sequence[Writer]) -> Lines:
     """A group becomes one for each rule that some of its parameters go to; the rule's own class fills in and checks its settings."""
     first = routing.cases[0].program
     head = [
@@ -85,26 +87,23 @@ def _add_param_group(routing: Routing, classes: Sequence[str], draws: Mapping[st
         "named: list[Any] = list(zip(names, params)) if any(names) else params",
         "before = len(self.param_groups)",
     ]
-    lines: Lines = []
-    for case, cls in zip(routing.cases, classes, strict=True):
+    left_out = [key for key in (cycled(writers), "seed" * any(w.update.draws for w in writers)) if key]
+    taken = f"not in ({', '.join(map(quoted, left_out))})" if len(left_out) > 1 else f"!= {quoted(left_out[0])}" if left_out else ""
+    head += [f"options = {{key: value for key, value in self.defaults.items() if key {taken}}}"] if left_out else []
+    options = "**options" if left_out else "**self.defaults"
+    lines, seed = Lines(), ', "seed": self.defaults["seed"]'
+    for case, w in zip(routing.cases, writers, strict=True):
         settings = "".join(f"{quoted(key)}: {literal(value).text}, " for key, value in case.settings.items())
         lines += [
-            f"chosen = [param for param, rule in zip(named, rules) if rule == {quoted(cls)}]",
+            f"chosen = [param for param, rule in zip(named, rules) if rule == {quoted(w.name)}]",
             "if chosen:",
-            f"    settings = {{{settings}{_defaults(cls, draws)}, **self.settings[{quoted(cls)}]}}",
-            f'    group = {cls}([{{**own, "params": chosen}}], **settings).param_groups[0]',
-            f'    super().add_param_group({{**group, "params": chosen, "rule": {quoted(cls)}}})',
+            f"    settings = {{{settings}{options}{seed * w.update.draws}, **self.settings[{quoted(w.name)}]}}",
+            *indented(group_lines(w, writers)),
+            f'    super().add_param_group({{**group, "params": chosen, "rule": {quoted(w.name)}}})',
         ]
-    lines += ["_check_agreement(self, self.param_groups[before:])"] * take_parts
+    lines += ["_check_agreement(self, self.param_groups[before:])"] * any(w.takes_parts for w in writers)
     body = [*head, "try:", *indented(lines), "except Exception:", "    del self.param_groups[before:]", "    raise"]
     return ["def add_param_group(self, param_group: dict[str, Any]) -> None:", *indented(body)]
-
-
-def _defaults(cls: str, draws: Mapping[str, bool]) -> str:
-    """Those that a rule's class takes: a rule that draws nothing has no seed."""
-    if draws[cls] or not any(draws.values()):
-        return "**self.defaults"
-    return '**{key: value for key, value in self.defaults.items() if key != "seed"}'
 
 
 def _rule_of(routing: Routing, name: str, classes: Sequence[str]) -> Lines:
@@ -203,6 +202,13 @@ def _step(routing: Routing, writers: Sequence[Writer]) -> Lines:
         lines += w.checked(f"self._groups({quoted(w.name)})", w.name)
     updates = _updates(writers, ", closure, loss, random_state" if asks else "")
     lines += ["", *([f"with {WITHOUT_CASTS}:", *indented(updates)] if cast else updates)]
-    groups = ["def _groups(self, rule: str) -> list[dict[str, Any]]:", '    """Those whose parameters a rule takes."""',
-              '    return [group for group in self.param_groups if group["rule"] == rule]', ""]  # fmt: skip
-    return [*groups, *step_lines([*lines, "", "return loss"], not asks)]
+    return [*_groups(as_betas(writers)), "", *step_lines([*lines, "", "return loss"], not asks)]
+
+
+def _groups(with_momentum: Sequence[str]) -> Lines:
+    found = ['    """Those whose parameters a rule takes."""', '    return [group for group in self.param_groups if group["rule"] == rule]']
+    if with_momentum:
+        found[1] = found[1].replace("return", "found =")
+        asked = " or ".join(f"rule == {quoted(cls)}" for cls in with_momentum)
+        found += [f"    return [_with_momentum(group) for group in found] if {asked} else found"]
+    return ["def _groups(self, rule: str) -> list[dict[str, Any]]:", *found]

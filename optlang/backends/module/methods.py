@@ -18,10 +18,6 @@ EVAL = [
 ]
 SHOW = '_show(param for group in self.param_groups for param in group["params"])'
 OPTIONS = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}  # in torch's order
-BESIDE_BETAS = [
-    '        if len(group.get("betas", ())) == 1:',
-    '            (group["momentum"],) = group.pop("betas")  # as loaded routes keep it beside rules with two',
-]
 CALL = ["with torch.enable_grad():", "    loss = closure()"]
 CLOSURE = ["loss = None", "if closure is not None:", *indented(CALL)]
 
@@ -113,7 +109,6 @@ def load_lines(programs: Sequence[Program], capturable: bool) -> Lines:
         "    super().load_state_dict(state_dict)",
         '    for group, saved in zip(self.param_groups, state_dict["param_groups"]):',
         '        group.pop("fingerprint", None)',
-        *(BESIDE_BETAS if len(programs) > 1 and any(h.name == "momentum" for p in programs for h in p.hypers) else []),
         '        for param, key in zip(group["params"], saved["params"]):',
         '            for name, value in state_dict["state"].get(key, {}).items():',
         "                if isinstance(value, torch.Tensor):",

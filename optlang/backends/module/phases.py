@@ -40,12 +40,15 @@ class Phases(Crossing):
                   'g=(-param.grad if group["maximize"] else param.grad).to(dtype),']  # fmt: skip
         inner = [*self.before_update(first), "cells.append(SimpleNamespace(", *indented(fields), "))"]
         each = f"number, group in enumerate({groups})" if self.uses_teams else f"group in {groups}"
+        numbered = []
         if self.uses_teams and groups != WHOLE:  # in a route a group is known by its number among all
-            each = f"number, group in ((n, group) for n, group in enumerate(self.param_groups) if any(group is own for own in {groups}))"
+            each = f"group in {groups}"
+            numbered = ['    number = next(n for n, other in enumerate(self.param_groups) if other["params"] is group["params"])']
         return [
             *([PLACES] if self.draws else []),
             "cells = []",
             f"for {each}:",
+            *numbered,
             '    for param in group["params"]:',
             *indented(inner, 2),
             "if not cells:",

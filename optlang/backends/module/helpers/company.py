@@ -83,7 +83,7 @@ def _others(optimizer: Optimizer, groups: list[dict[str, Any]]) -> list[Any]:
     for number, group in enumerate(optimizer.param_groups):
         for param in group["params"]:
             place += 1
-            if param.grad is None or any(group is own for own in groups):
+            if param.grad is None or any(group["params"] is own["params"] for own in groups):
                 continue
             dtype = torch.promote_types(param.dtype, torch.float32)
             cells.append(SimpleNamespace(

@@ -43,7 +43,7 @@ def _check_options(group: dict[str, Any], with_gradients: str = "") -> None:
 def _check_keys(group: dict[str, Any], known: Iterable[str]) -> None:
     """A key that looks like a setting was misspelled; others, and those of schedulers, are left alone, as torch does."""
     others = {"params", "param_names", "rule", "betas", "momentum", "initial_lr", "max_lr", "min_lr", "base_lr", "swa_lr",
-              "base_momentum", "max_momentum"}
+              "base_momentum", "max_momentum", "seed"}
     for key in group.keys() - others - {*known}:
         if close := get_close_matches(str(key).lower(), known, n=1):
             raise TypeError(f"there is no setting {key!r}; did you mean {close[0]!r}?")
@@ -59,6 +59,14 @@ def _as_scalars(group: dict[str, Any]) -> None:
             group[name] = tuple(x.reshape(()) if isinstance(x, torch.Tensor) else x for x in value)
         elif isinstance(value, torch.Tensor):
             group[name] = value.reshape(())
+''',
+    "_with_momentum": '''
+def _with_momentum(group: dict[str, Any]) -> dict[str, Any]:
+    """A group as a rule with a momentum reads it: where others have `betas`, which schedulers cycle, it is kept as `betas` of one."""
+    if "momentum" in group:  # written by its name
+        group["betas"] = (group.pop("momentum"),)
+    (momentum,) = group["betas"]
+    return {**group, "momentum": momentum}
 ''',
     "_pair": '''
 def _pair(betas: Any, beta1: Any, beta2: Any) -> tuple[Any, Any]:
