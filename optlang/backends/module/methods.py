@@ -105,7 +105,7 @@ def load_lines(programs: Sequence[Program], capturable: bool) -> Lines:
     return [
         "def load_state_dict(self, state_dict: dict[str, Any]) -> None:",
         '    """As in torch, but states keep their type, and what another rule or model saved is refused: ValueError."""',
-        *indented(bracketed("_check_saved(", arguments, ")")),
+        *indented(bracketed("state_dict = _checked(", arguments, ")")),
         "    super().load_state_dict(state_dict)",
         '    for group, saved in zip(self.param_groups, state_dict["param_groups"]):',
         '        group.pop("fingerprint", None)',

@@ -11,11 +11,12 @@ def _with_fingerprints(state_dict: dict[str, Any], fingerprint: Callable[[dict[s
             group["fingerprint"] = mark
     return state_dict
 ''',
-    "_check_saved": '''
-def _check_saved(optimizer: Any, state_dict: dict[str, Any], kept: set[str], of_elements: set[str]) -> None:
-    """Raises ValueError for what another rule saved, or another model, before anything changes. `kept` are the states of the
-    rule, and those `of_elements` have the shape of their parameter."""
-    for number, (group, saved) in enumerate(zip(optimizer.param_groups, state_dict["param_groups"])):
+    "_checked": '''
+def _checked(optimizer: Any, state_dict: dict[str, Any], kept: set[str], of_elements: set[str]) -> dict[str, Any]:
+    """A state dict with parameters in their order here, by name. Raises ValueError for what another rule saved, or another model,
+    before anything changes. `kept` are the states of the rule, and those `of_elements` have the shape of their parameter."""
+    groups = [*state_dict["param_groups"]]
+    for number, (group, saved) in enumerate(zip(optimizer.param_groups, groups)):
         if saved.get("rule", group.get("rule")) != group.get("rule"):
             raise ValueError(f"group {number}: saved by rule {saved['rule']}, here it is {group['rule']}")
         here = optimizer._fingerprint({**group, **saved})
@@ -23,18 +24,22 @@ def _check_saved(optimizer: Any, state_dict: dict[str, Any], kept: set[str], of_
         if here and there != here:
             raise ValueError(f"group {number}: saved by another rule, whose equations have the fingerprint {there}, not {here}; "
                              "if they mean the same, delete `fingerprint` from the saved group")
-        names, others = group.get("param_names") or [], saved.get("param_names") or []
-        for name, other in zip(names, others):
-            if _plain_name(name) != _plain_name(other):
-                raise ValueError(f"{other} was saved where {name} is here; delete `param_names` from the saved groups to load by place")
+        names, others = ([_plain_name(name) for name in side.get("param_names") or []] for side in (group, saved))
+        keys = dict(zip(others, saved["params"]))
+        if others and sorted(names) == sorted(keys):
+            groups[number] = saved = {**saved, "params": [keys[name] for name in names], "param_names": group["param_names"]}
+        elif differing := [pair for pair in zip(names, others) if pair[0] != pair[1]]:
+            name, other = differing[0]
+            raise ValueError(f"{other} was saved where {name} is here; delete `param_names` from the saved groups to load by place")
         for place, (param, key) in enumerate(zip(group["params"], saved["params"])):
-            where = names[place] if names else f"parameter {place} of group {number}"
+            where = group["param_names"][place] if names else f"parameter {place} of group {number}"
             for name, value in state_dict["state"].get(key, {}).items():
                 if name not in kept:
                     raise ValueError(f"{where}: this is a state of another rule: {type(optimizer).__name__} keeps no {name}")
                 shape = tuple(getattr(value, "shape", ()))
                 if name in of_elements and shape != tuple(param.shape):
                     raise ValueError(f"{where}: {name} has shape {shape}, not {tuple(param.shape)}")
+    return {**state_dict, "param_groups": groups}
 ''',
     "_plain_name": '''
 def _plain_name(name: str) -> str:
