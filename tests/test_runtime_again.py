@@ -272,6 +272,18 @@ def test_values_per_model_that_change_between_two_steps(rule: str, change: Chang
     twin.check()
 
 
+@pytest.mark.parametrize("rule", ["adamw", "prodigy", "adopt"])
+def test_counts_that_part_and_meet_again(rule: str) -> None:
+    twin = Twin(rule=rule)
+    twin.change(lambda o, p: o.param_groups[1].update(lr=0.1))
+    for start in (None, [7], [20] * len(SHAPES), None, [3] * len(SHAPES)):
+        twin.change(lambda o, p, s=start: [o.state[x]["step"].fill_(t) for x, t in zip(p, s or (), strict=False)])  # type: ignore[misc]
+        for _ in range(4):
+            twin.step()
+    twin.check()
+    assert twin.both[0]._again is not None
+
+
 @pytest.mark.parametrize("rule", ["lookahead", "radam", "adopt", "prodigy"])
 @pytest.mark.parametrize("at", range(3, 9))
 def test_a_gradient_is_missing_where_steps_are_decided_anew(rule: str, at: int) -> None:

@@ -138,7 +138,8 @@ def each(made: Callable[[Tensor], Any]) -> Callable[[list[Tensor]], Any]:
 
 
 GIVEN: dict[str, Any] = {
-    "a number": 0.5, "a tensor of one": torch.tensor(0.25), "a tensor for each": each(lambda p: p.cos()),
+    "a number": 0.5, "a tensor of one": torch.tensor(0.25), "one that torch negates later": torch._neg_view(torch.tensor(-0.5)),
+    "a whole number": 1, "a tensor for each": each(lambda p: p.cos()),
     "doubles": each(lambda p: p.double().cos()), "numbers": each(lambda p: p.numel() / 100), "arrays": each(lambda p: p.cos().numpy()),
     "in another order": each(lambda p: p.cos().transpose(0, -1).contiguous().transpose(0, -1)),
     "expanded": each(lambda p: p.flatten()[:1].cos().view([1] * p.dim()).expand(p.shape) if p.numel() else p),

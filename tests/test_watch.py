@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from optlang.backends.again import kinds, library, watch
+from optlang.backends.again.calls import Whole
 from optlang.backends.again.library import Unseen
 from optlang.backends.again.watch import Belongings, Counts, Grip, Versions, Watch, Watches
 
@@ -46,14 +47,29 @@ def test_tensors_of_inference_have_no_versions() -> None:
         Versions([x])
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["by the library", "by torch"])
-def test_versions_grow(told: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.ones(2)
-    versions, before = Versions([x]), x._version
-    if not told:
-        monkeypatch.setattr(versions, "_library", SimpleNamespace(tell=lambda *given: False))
+def test_versions_grow() -> None:
+    some = [torch.ones(2) for _ in range(3)]
+    versions, before = Versions(some), [x._version for x in some]
+    with torch.inference_mode():
+        other = torch.ones(2)
+    versions._objects[1] = id(other)  # which counts nothing, and is left alone
     versions.grow()
-    assert x._version == before + 1
+    assert [x._version for x in some] == [before[0] + 1, before[1], before[2] + 1]
+
+
+def test_a_whole_lets_go_of_what_it_read() -> None:
+    numbers, read = np.array([3.0, 4.0], dtype=np.float32), torch.ones(2)
+    count = Counts(torch.from_numpy(numbers).unbind(), numbers).grow
+    whole, left = Whole([count, count], lambda: {"told": numbers.tolist()}), weakref.ref(read)
+    assert whole() == {"told": [5.0, 6.0]}
+    followed = whole.followed(count)
+    assert followed() == {"told": [8.0, 9.0]}
+    whole.held = read
+    assert whole.followed(count) is followed
+    del read
+    assert left() is not None
+    followed()
+    assert left() is None
 
 
 def test_what_belongs_together_is_in_lists_and_dictionaries() -> None:

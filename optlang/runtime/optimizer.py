@@ -167,9 +167,12 @@ class RuleOptimizer(Gathered):
         known = len(self.state)
         try:
             begun = self._once_more(settings, batch)
+            if begun is not None and begun.whole is not None:
+                self.reports = begun.whole() or {}
+                return
             if begun is None:
                 self._look_over()
-            work, writes = (self._gather(settings), []) if begun is None else begun
+            work, writes = (self._gather(settings), ()) if begun is None else begun[:2]
             comes_again = begun is None and self._comes_again(work)
             taken = [self._begin_step(executable, self._step_of(cells, work, comes_again), batch) for executable, cells in work.values()]
         except BaseException:

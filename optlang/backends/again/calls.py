@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -27,6 +27,28 @@ class Work:
 
     def __call__(self) -> None:
         self.function(self._pointer)
+
+
+class Whole:
+    """Work that writes all of a step by one call, so that no interrupt comes in between. `held`: what must live until then, for it is
+    read; `told`: what the step tells."""
+
+    def __init__(self, works: Sequence[Work], told: Callable[[], dict[str, Any]] | None = None) -> None:
+        self._works, self._told, self._call = works, told, in_order(works)
+        self._followed: Whole | None = None
+        self.held: Any = None
+
+    def __call__(self) -> dict[str, Any] | None:
+        self._call()
+        self.held = None
+        return None if self._told is None else self._told()
+
+    def followed(self, last: Work) -> Whole:
+        """The same with more work at its end."""
+        if self._followed is None or self._followed._works[-1] is not last:
+            self._followed = Whole([*self._works, last], self._told)
+        self._followed.held, self.held = self.held, None
+        return self._followed
 
 
 def in_order(some: Sequence[Work]) -> Work:

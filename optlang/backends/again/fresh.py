@@ -110,14 +110,18 @@ class Column:
         assert samples is not None
         self._kind[:, TYPE] = samples[:, TYPE]
 
-    def point(self, tensors: Sequence[Tensor], which: Any = slice(None)) -> Sequence[Tensor] | None:
+    def point(self, tensors: Sequence[Tensor]) -> Sequence[Tensor] | None:
         """Kernels read these from now on, or what has the same numbers in order, which must live until they are done. None where
-        tensors are of another kind. `which`: which of them belongs to each parameter, where several have the same."""
+        tensors are of another kind."""
         if (found := self._look.at(tensors)) is None and all(x.layout == torch.strided for x in tensors):
             tensors = [x.resolve_neg().contiguous() for x in tensors]
             found = self._look.at(tensors)
-        if found is None or ((found := found[which])[:, :DATA] != self._kind).any():
+        if found is None or (found[:, :DATA] != self._kind).any():
             return None
-        for some in self._tables:
-            some.point(self._node, found[:, DATA])
+        self.place(found[:, DATA])
         return tensors
+
+    def place(self, pointers: Array) -> None:
+        """Kernels read the memory there from now on."""
+        for some in self._tables:
+            some.point(self._node, pointers)

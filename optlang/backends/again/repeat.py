@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.again.calls import Work
+from optlang.backends.again.calls import Whole, Work
 from optlang.backends.again.library import Unseen
 from optlang.backends.again.numbers import Numbers
 from optlang.backends.again.rows import NOTHING, Counts, Hypers, Known, Rows
@@ -80,9 +81,6 @@ class Table:
         """Where the kernel leaves what it returns; None where that is not always the same place."""
         return None
 
-    def take(self) -> None:
-        """Makes the call that is ready."""
-
     def counters(self, counts: Counts, seed: int) -> Array:
         """[cells, 3]: (t, seed, stream) of each parameter, to be read only until they are asked for again."""
         self._counters[:, 0], self._counters[:, 1] = counts & 0xFFFFFFFF, seed & 0xFFFFFFFF
@@ -146,7 +144,27 @@ class Tables:
     def ready(self, hypers: Hypers, counts: Counts, seed: int, given: Given = NOTHING_GIVEN) -> Write | None:
         """The step of the same parameters, if nothing but gradients, hypers and counts has changed."""
         keep = grip()
-        return kept(keep, self.prepared(hypers, counts, seed, NOTHING)) if self.hold(keep) else None
+        if not self.hold(keep):
+            return None
+        return kept([keep], self.settled(hypers, counts, seed) or self.prepared(hypers, counts, seed, NOTHING))
+
+    def settled(self, hypers: Hypers, counts: Counts, seed: int) -> Whole | None:
+        """The same by one call; None where Python has a part in it."""
+        if not isinstance(counts, int):
+            return None
+        for table in self.each:
+            table.settle(hypers, counts, seed)
+        return self._whole
+
+    @cached_property
+    def _whole(self) -> Whole | None:
+        works = self.works(NOTHING)
+        return Whole(works) if works else None
+
+    def works(self, known: Known) -> list[Work]:
+        """What is to be done after tables have settled, kernels that write included; nothing where Python has a part in that."""
+        each = [table.works(known) for table in self.each]
+        return [*chain.from_iterable(each), *(table.versions.grow for table in self.each)] if all(each) else []
 
     def prepared(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Write | None:
         """The step of parameters that have been looked at; None where there is no memory for it."""
@@ -168,11 +186,6 @@ class Tables:
 
         return take
 
-    def take(self) -> None:
-        """The steps that `works` have prepared."""
-        for table in self.each:
-            table.take()
-
     def answers(self, hypers: Hypers, counts: Counts, seed: int, known: Known) -> Array:
         """[cells, returned] what the kernels return; all of these are called."""
         found = [
@@ -190,9 +203,14 @@ class Tables:
         """There is one way only to decide such a step."""
 
 
-def kept(keep: Any, write: Write | None) -> Write | None:
-    """What writes, and keeps what it reads until it is gone itself."""
-    return write if keep is None or write is None else partial(_kept, keep, write)
+def kept(held: Sequence[Any], write: Write | None) -> Write | None:
+    """What writes, and keeps what it reads until then; nothing is nothing to be kept."""
+    if write is None or not any(held):
+        return write
+    if isinstance(write, Whole):
+        write.held = held
+        return write
+    return partial(_kept, held, write)
 
 
 def _kept(keep: Any, write: Write) -> Any:

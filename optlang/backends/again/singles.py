@@ -48,6 +48,7 @@ class Singles:
         self._elsewhere = {name: Elsewhere(x) for name, x in tensors.items() if name not in here}
         self._read, self._written = read, written
         self.fetch, self._store = Work(function("fetched"), *_listed(here, read)), Work(function("stored"), *_listed(here, written))
+        self.writing = self._store, self._versions.grow
 
     @property
     def are_here(self) -> bool:

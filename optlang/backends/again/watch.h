@@ -197,15 +197,15 @@ extern "C" int kept(const Outside* o, i64 count, const Object* dictionaries, con
   return 1;
 }
 
-// Tells autograd that tensors have been written; 0 where one of them does not count that.
-extern "C" int tell(const Outside* o, i64 count, const Object* objects) {
-  try {
-    for (i64 n = 0; n < count; n++) {
-      if (n + AHEAD < count) send(*(void* const* const*)((char*)objects[n + AHEAD] + o->place), 4);
+// Tells autograd that tensors have been written; those that do not count that are left alone.
+extern "C" void told_written(void* const* given) {
+  const Outside* const o = (const Outside*)given[0];
+  const Object* const objects = (const Object*)given[2];
+  for (i64 n = 0, count = (i64)given[1]; n < count; n++) {
+    if (n + AHEAD < count) send(*(void* const* const*)((char*)objects[n + AHEAD] + o->place), 4);
+    try {
       o->written(held(*o, objects[n], false));
+    } catch (...) {
     }
-  } catch (...) {
-    return 0;
   }
-  return 1;
 }

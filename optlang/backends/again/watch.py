@@ -10,10 +10,10 @@ from operator import is_
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from optlang.backends.again import kinds
+from optlang.backends.again.calls import Work, function
 from optlang.backends.again.library import FACTS, WORD, Unseen, library, places, pointer
 
 Array = Any  # numpy.ndarray
@@ -127,6 +127,7 @@ class Counts:
         self._given = outside, ctypes.c_int64(len(tensors)), pointer(self._objects), pointer(numbers)
         if numbers.dtype != np.float32 or not self.hold():
             raise Unseen
+        self.grow = Work(function("counted_on"), len(numbers), numbers)  # by one each
 
     def hold(self) -> int:
         """0 where one of them lies elsewhere; else 1, or 2 where all are the same number."""
@@ -137,15 +138,11 @@ class Versions:
     """What autograd knows tensors by: it must hear of what is written behind its back. Raises Unseen."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
-        self._library, outside = library()
-        self._tensors, self._objects = tensors, places(tensors)
-        self._given = outside, ctypes.c_int64(len(tensors)), pointer(self._objects)
+        _, outside = library()
         if any(x.is_inference() for x in tensors):
             raise Unseen
-
-    def grow(self) -> None:
-        if not self._library.tell(*self._given):
-            torch.autograd.graph.increment_version(self._tensors)
+        self._tensors, self._objects = tensors, places(tensors)
+        self.grow = Work(function("told_written"), ctypes.addressof(outside), len(tensors), self._objects)
 
 
 class Belongings:

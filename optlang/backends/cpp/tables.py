@@ -45,7 +45,8 @@ class CppTable(Called):
         return self._made
 
     def settle(self, hypers: Hypers, counts: int, seed: int) -> None:
-        self._place(self.numbers.found, self.own_rows.settle(hypers, counts), counts, seed)
+        places = self.own_rows.settle(hypers, counts)  # may change where rows are
+        self._place(self.numbers.found, places, counts, seed)
 
     def works(self, known: Known) -> list[Work]:
         rows = self.numbers.given
@@ -56,10 +57,6 @@ class CppTable(Called):
 
     def answered(self) -> Array:
         return self.results
-
-    def take(self) -> None:
-        self._kernel()
-        self.versions.grow()
 
     def _place(self, rows: Array, places: Array, counts: Counts, seed: int) -> None:
         if rows is not self._placed[0] or places is not self._placed[1]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import Parameter
 
@@ -22,6 +23,7 @@ from optlang.types import ELEMENT
 
 Array = Any  # numpy.ndarray
 PLAIN = {Tensor, Parameter}
+CPU = torch.device("cpu")
 Read = Sequence[Tensor] | None  # what kernels will read, and must live until then; None: it is not for them
 
 
@@ -66,23 +68,30 @@ class Input:
         if node.type.kind != "real" or node.type.extent != ELEMENT:
             raise Unseen
         self._node, self._cells, self._weights = node, cells, [cell.weights for cell in cells]
-        self._column = Column(node, tables, self._weights, [computing(x.dtype) for x in self._weights])
-        kinds = [(x.shape, x.dtype) for x in self._weights]
-        self._alike = {kind: place for place, kind in reversed(list(enumerate(kinds)))}  # the first of each kind
-        places = {kind: place for place, kind in enumerate(self._alike)}
-        self._which = np.array([places[kind] for kind in kinds], dtype=np.int64)
+        types = [computing(x.dtype) for x in self._weights]
+        self._column = Column(node, tables, self._weights, types)
+        self._most = {kind: max(x.numel() for x, t in zip(self._weights, types, strict=True) if t == kind) for kind in dict.fromkeys(types)}
+        self._which = np.array([list(self._most).index(kind) for kind in types], dtype=np.int64)
 
     def point(self, inputs: Mapping[str, Any]) -> Read:
         """Kernels read what is given in this step from now on. None where the long way says what is wrong."""
         given = inputs.get(self._node.value)
         try:
-            if not isinstance(given, Mapping):  # one number for all elements
-                return self._column.point([self._made(given, self._cells[place]) for place in self._alike.values()], self._which)
-            each: list[Any] = list(map(given.get, self._weights))
+            if given is not None and not isinstance(given, Mapping):
+                value = given if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given))
+                if not value.ndim:
+                    return self._filled(value)
+            each: list[Any] = list(map(given.get, self._weights)) if isinstance(given, Mapping) else [given] * len(self._weights)
             found = self._column.point(each) if set(map(type, each)) <= PLAIN else None
             return found or self._column.point([self._made(x, cell) for x, cell in zip(each, self._cells, strict=True)])
         except StepError:
             return None
+
+    def _filled(self, value: Tensor) -> Read:
+        """One number for all elements: written out for the largest parameter of each type, and read for the others as well."""
+        made = [torch.empty(most, dtype=kind, device=CPU).copy_(value) for kind, most in self._most.items()]
+        self._column.place(np.array([x.data_ptr() for x in made])[self._which])
+        return made
 
     def _made(self, given: Any, cell: Cell) -> Tensor:
         return input_of(self._node, given, cell).contiguous()

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from optlang.backends.again.calls import in_order
+from optlang.backends.again.calls import Whole, in_order
 from optlang.backends.again.fresh import Column, Points, Weights
 from optlang.backends.again.numbers import Numbers
 from optlang.backends.again.repeat import Table, Tables, kept
@@ -75,18 +74,17 @@ class Staged:
         if None in held[1:] or not self.watch.hold(keep) or not self._agree(hypers) or (self._needs_batch and given.batch is None):
             return None
         self.row.give(hypers[self.groups[0]], counts if isinstance(counts, int) else int(counts.max()), seed, given.batch)
-        quick = self._quick if isinstance(counts, int) else None
-        for table in self._each if quick else ():
+        for table in self._each if isinstance(counts, int) else ():
             table.settle(hypers, counts, seed)
-        for work, questions in quick or self._pieces(hypers, counts, seed):
+        quick = self._quick if isinstance(counts, int) else None
+        for work, questions in quick[0] if quick else self._pieces(hypers, counts, seed):
             if questions and given.batch is not None:
                 held += ask(questions, given.batch, work)
                 if None in held[1:] or not self.watch.hold(keep):  # the closure may do anything
                     return None
             else:
                 work()
-        write = self.tables.take if quick else self.tables.prepared(hypers, counts, seed, self.last.compute()[0])
-        return None if write is None else kept(held, partial(self._take, write))
+        return kept(held, quick[1] if quick else self._prepared(hypers, counts, seed))
 
     def _pieces(self, hypers: Hypers, counts: Counts, seed: int) -> Iterator[Piece]:
         """All that comes before the last kernels."""
@@ -107,8 +105,8 @@ class Staged:
         return [table for tables in self._tables for table in tables.each]
 
     @cached_property
-    def _quick(self) -> list[Piece] | None:
-        """The same and the numbers of the last kernels, where Python has no part in it: one call up to each question."""
+    def _quick(self) -> tuple[list[Piece], Whole] | None:
+        """The same where Python has no part in it: one call up to each question, and one that does the rest and writes."""
         done, pieces = [self.states.fetch], list[Piece]()
         for stage in self.stages:
             table, *others = stage.tables.each
@@ -120,10 +118,15 @@ class Staged:
             if stage.questions:
                 pieces.append((in_order(done), stage.questions))
                 done = []
-        done.append(self.last.made)
-        last = [table.works(self.last.found[0])[:-1] for table in self.tables.each]  # without the kernels, which write
-        pieces.append((in_order([*done, *chain.from_iterable(last)]), ()))
-        return pieces if self.states.are_here and all(last) else None
+        last = self.tables.works(self.last.found[0])
+        if not (last and self.states.are_here):
+            return None
+        return pieces, Whole([*done, self.last.made, *last, *self.states.writing], self._told if self.reports else None)
+
+    def _prepared(self, hypers: Hypers, counts: Counts, seed: int) -> Write | None:
+        """What comes after the last question, in the long way."""
+        write = self.tables.prepared(hypers, counts, seed, self.last.compute()[0])
+        return None if write is None else partial(self._take, write)
 
     def _take(self, write: Write) -> Mapping[str, Any]:
         write()

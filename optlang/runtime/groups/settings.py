@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from operator import is_
+from itertools import compress
+from operator import is_, is_not
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class Settings:
         self.defaults = {h.name: (changed or {}).get(h.name, h.default) for h in hypers}
         self.tables = Tables(what, hypers)
         self.ranges = {h.name: _ends(h.bounds) for h in hypers}
-        self.plain = self.naming.keys(h.name for h in hypers if h.kind == "real" and not (h.baked or h.table))
+        self.plain = self.naming.keys(h.name for h in hypers if h.kind == "real" and not h.baked)
 
     # ------------------------------------------------------------------------------------------------ given
 
@@ -190,17 +191,20 @@ class Written:
     def _renewed(self, number: int, group: Group) -> bool:
         """Whether all new values of a group could be taken by themselves."""
         of, (keys, values), found = self._of[number], self._kept[number], self.settings[number].copy()
-        for key, old, value in zip(keys, values, group.values(), strict=True):
-            if value is old:
-                continue
+        now = list(group.values())
+        for place in compress(range(len(now)), map(is_not, now, values)):
+            key, value = keys[place], now[place]
             names, numbers = of.plain.get(key, ()), value if key == "betas" else (value,)
-            if type(numbers) is not tuple or len(names) != len(numbers) or any(type(x) is not float for x in numbers):
+            if type(numbers) is not tuple or len(names) != len(numbers):
                 return False
             for name, x in zip(names, numbers, strict=True):
+                if type(x) is not float:
+                    return False
                 low, high = of.ranges[name]
                 found[name] = x if low <= x <= high else of.checked(name, x, f" (group {number})")
-        values[:] = group.values()
-        self.settings = [*self.settings[:number], found, *self.settings[number + 1 :]]
+        values[:] = now
+        self.settings = self.settings.copy()
+        self.settings[number] = found
         return True
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from optlang.backends.again.calls import Whole
 from optlang.backends.again.library import sees
 from optlang.backends.again.watch import Belongings, Counts
 from optlang.backends.base import Cell, Executable, Given, Repeat, Step, Write
@@ -21,9 +22,16 @@ from optlang.runtime.groups.naming import Group
 Key = tuple[Any, ...]
 Work = dict[Key, tuple[Executable, list[Cell]]]  # by rule and shape
 Settings = Sequence[Mapping[str, Any]]  # the hypers of each group
-Begun = tuple[Work, list[Write]]  # what is left of a step to begin, and what writes the rest
 SAME = 2  # what counts are found to be that are all one number
 SPECIAL = ("maximize", "differentiable", "capturable")
+
+
+class Begun(NamedTuple):
+    """A step begun: what is left of it to begin, and what writes the rest; `whole`: what does that and counts, where nothing is left."""
+
+    work: Work
+    writes: Sequence[Write]
+    whole: Whole | None = None
 
 
 class Part(NamedTuple):
@@ -88,7 +96,9 @@ class Again:
             else:
                 self.lacks = part.again.lacks and self.belongings.have_gradients()
                 return None
-        return work, writes
+        if len(self.parts) == len(writes) == 1 and isinstance(write := writes[0], Whole):
+            return Begun(work, writes, write.followed(self.watch.grow))
+        return Begun(work, writes)
 
     def learn(self, steps: Sequence[Step]) -> None:
         """From the same step, taken in the long way."""
@@ -104,7 +114,7 @@ class Again:
 
     def count(self, left: Sequence[Cell]) -> None:
         """The step is over, but for cells that could not be stepped; this asks for no memory."""
-        self.counts += 1
+        self.watch.grow()
         for cell in left:
             cell.state[COUNT].fill_(cell.t - 1)
         for part in self.parts:
