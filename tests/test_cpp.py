@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -258,47 +257,6 @@ def test_vectors_are_really_used() -> None:
     made = build.library(kernel.kernel.text)._name
     shown = subprocess.run(["objdump", "-d", made], capture_output=True, text=True, check=True).stdout
     assert ("vdivps" in shown and "vsqrtps" in shown and "ymm" in shown) or not Path("/proc/cpuinfo").read_text().count("avx")
-
-
-OF_EXPONENTS = """
-extern "C" void step(double* worst) {
-  for (i64 k = -2097152; k < 2097152; k++) {
-    const float x = (float)k * 0x1p-14f, y = math::exp(x);  // from -128 to 128
-    const double wide = (double)k * 0x1.7p-11, exact = __builtin_exp((double)x), of_wide = __builtin_exp(wide);  // from -1472 to 1472
-    worst[0] = larger(exact < 0x1p-126 || exact > 0x1p127 ? math::abs(y - (float)exact) > 0x1p-149 && y < 0x1p127f
-                      : math::abs(y / exact - 1) * 0x1p24, worst[0]);
-    worst[1] = larger(of_wide < 0x1p-1022 || of_wide > 0x1p1023 ? math::abs(math::exp(wide) - of_wide) > 0x1p-1074 && of_wide < 0x1p1023
-                      : math::abs(math::exp(wide) / of_wide - 1) * 0x1p52, worst[1]);
-  }
-  const double special[] = {NAN, INFINITY, -INFINITY, 1e300, -1e300, 0.0, -0.0};
-  for (int k = 0; k < 7; k++) {
-    worst[2 + k] = math::exp(special[k]);
-    worst[9 + k] = math::exp((float)special[k]);
-  }
-}
-"""
-
-
-def test_exponentials_are_those_of_the_c_library() -> None:
-    """Of float32 those that lie nearest, of float64 but for the last place; of what is not finite, too, and where they vanish."""
-    worst = np.zeros(16)
-    build.library("\n".join([header("prelude.h"), OF_EXPONENTS])).step(pointer(worst))
-    assert 0 < worst[0] < 1.0001
-    assert 0 < worst[1] < 2
-    np.testing.assert_array_equal(worst[2:], [np.nan, np.inf, 0, np.inf, 0, 1, 1] * 2)
-
-
-def test_exponentials_do_not_leave_vectors() -> None:
-    """A call of the C library would take one element at a time, and all else in the loop with it."""
-    both = pair(program("rule R { w' = w - g/(1 + exp(-abs(w*g)))  }"), tensors([(5000,)]))
-    both.step()
-    [kernel] = kernels(both.ours)
-    if not _has("objdump"):
-        pytest.skip("there is no objdump here")
-    made = build.library(kernel.kernel.text)._name
-    shown = subprocess.run(["objdump", "-d", made], capture_output=True, text=True, check=True).stdout
-    assert "expf" not in shown
-    assert "mulpd" in shown or platform.machine() != "x86_64"
 
 
 def _has(tool: str) -> bool:

@@ -28,6 +28,7 @@ OF_CODES, OF_DRAWS = ("-O3",), ("-O2",)  # their functions would be a tenth to a
 PART = ("from", "until")  # of a block
 ALL = 1 << 62  # chunks
 QUICK = ("add", "sub", "mul", "neg")  # sooner computed twice than kept
+FLOATS = "floats::"  # before the names of what functions.h has
 SLOT = re.compile(r"\bs(\d+)\b")
 START = {"sum": "0", "mean": "0", "count": "0", "amax": "-INFINITY", "amin": "INFINITY"}
 ADD = {
@@ -68,6 +69,12 @@ def header(name: str) -> str:
     return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
+@cache
+def of_floats() -> frozenset[str]:
+    """The builtins that functions.h computes in float32, by their names; for others, and in float64, their rows say what is called."""
+    return frozenset(re.findall(r"^FLOATS float (\w+)\(float", header("functions.h"), re.MULTILINE))
+
+
 class Writer(Passes):
     """One kernel being written."""
 
@@ -86,8 +93,11 @@ class Writer(Passes):
         types = [f"typedef {self.number} number;", "typedef Of<number> Tensor;"]
         forms = {kind.form.name for kind in self.types.values() if isinstance(kind, Packed)}
         rounds_at_random = not all(FORMATS[name].block for name in forms)
-        draws = [*([header("philox.h")] if self.draws or rounds_at_random else []), *([header("draws.h")] if self.draws else [])]
-        text = "\n".join([header("prelude.h"), *draws, *storage(forms), *types, *body])
+        functions = any(FLOATS in part for part in body)
+        parts = {
+            "prelude.h": True, "philox.h": self.draws or rounds_at_random, "draws.h": self.draws, "functions.h": functions,
+        }  # fmt: skip
+        text = "\n".join([*(header(name) for name, is_used in parts.items() if is_used), *storage(forms), *types, *body])
         flags = OF_CODES if forms else OF_DRAWS if self.draws else ()
         return Kernel(text, tuple(self.columns), self.written, len(self.sums), returned, self.room(), flags)
 
@@ -235,7 +245,10 @@ class Writer(Passes):
             return f"drawn_{self.names[node]}[{self.counted} - begin]"
         if node.op == "pow" and (exponent := whole_power(node.args[1])):
             return f"whole_power<{exponent}>({self.operand(node.args[0])})"
-        return OPS[node.op].cpp.format(*(self.operand(arg) for arg in node.args))
+        given = [self.operand(arg) for arg in node.args]
+        if self.number == "float" and node.op in of_floats():
+            return f"{FLOATS}{node.op}({', '.join(given)})"
+        return OPS[node.op].cpp.format(*given)
 
     # -------------------------------------------------------------------------------------------------- ends
 
