@@ -272,6 +272,16 @@ def test_values_per_model_that_change_between_two_steps(rule: str, change: Chang
     twin.check()
 
 
+def test_settings_that_decide_change_beside_others_that_do_not() -> None:
+    twin = Twin(rule="mtdao")
+    for taken in range(14):
+        changed: dict[str, Any] = {"corrected": taken % 5 > 2, "eps": 1e-3 / (1 + taken // 2)}
+        twin.change(lambda o, p, new=changed: [g.update(new, lr=0.1) for g in o.param_groups])  # type: ignore[misc]
+        twin.step()
+    twin.check()
+    assert twin.both[0]._again is not None
+
+
 @pytest.mark.parametrize("rule", ["adamw", "prodigy", "adopt"])
 def test_counts_that_part_and_meet_again(rule: str) -> None:
     twin = Twin(rule=rule)

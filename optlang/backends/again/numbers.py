@@ -62,7 +62,7 @@ class Numbers:
     def _use(self, given: Array, found: Array) -> None:
         self.given, self.found = given, found
         self.hypers = [node.value for node in self.leaves if node.op == "hyper"]
-        self._picked: Any = itemgetter(*self.hypers) if len(self.hypers) > 1 else lambda settings: [settings[x] for x in self.hypers]
+        self.picked: Any = itemgetter(*self.hypers) if len(self.hypers) > 1 else lambda settings: [settings[x] for x in self.hypers]
         self._packed = Struct(f"{len(self.hypers)}d").pack_into
         if self.work is not None:
             self.work.give(len(given), given, found)
@@ -74,7 +74,7 @@ class Numbers:
 
     def put(self, row: int, settings: Mapping[str, Any]) -> None:
         """The hypers of a row, which are its first numbers."""
-        values = self._picked(settings)
+        values = self.picked(settings)
         try:
             self._packed(self.given, row * self.given.strides[0], *values)
         except (OverflowError, StructError):  # whole numbers beyond float64

@@ -53,7 +53,7 @@ class Rows:
         if not isinstance(counts, int):
             pairs, found = np.unique(np.stack([self.kind, counts]), axis=1, return_inverse=True)
             kinds, places, counts = [self.kinds[kind] for kind in pairs[0].tolist()], found.reshape(-1), pairs[1]
-        if hypers is not self._given[0] or kinds is not self._given[1]:
+        if kinds is not self._given[1] or (self.numbers.hypers and hypers is not self._given[0]):
             self._fill(hypers, kinds)
         if self.reads_t:
             self.numbers.given[:, self._settled] = counts
@@ -89,7 +89,7 @@ class Row:
 
     def give(self, hypers: Mapping[str, Any], t: int, seed: int, batch: Batch | None) -> None:
         """What a step begins with, but for the states."""
-        if hypers is not self._hypers:
+        if self.hypers and hypers is not self._hypers:
             self._hypers = hypers
             self._numbers.put(0, hypers)
         for place in self._t:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,15 @@ class Decided:
         self._known: dict[Way, Tables | Staged] = {}
         self._way: Way = b""
         self._hypers: Hypers = ()  # those of which `_way` is known
+        self._read: list[Any] = []  # what conditions read of them
         self.lacks = False
 
     def ready(self, hypers: Hypers, counts: Counts, seed: int, given: Given = NOTHING_GIVEN) -> Write | None:
         """The next step; None where it is decided in a new way, or memory has changed."""
         if not self._known:
             self._known[self._decided(*self.begun)] = self.tables
-        if self._rows.reads_t or hypers is not self._hypers:
-            self._way, self._hypers = self._decided(hypers, counts), hypers
+        if self._rows.reads_t or not self._way or self._differ(hypers):
+            self._way = self._decided(hypers, counts)
         tables = self._known.get(self._way)
         self.lacks = tables is None and len(self._known) < MOST
         return None if tables is None else tables.ready(hypers, counts, seed, given)
@@ -58,6 +60,14 @@ class Decided:
         """Takes over the tables of a step of the same cells that was decided in another way."""
         assert isinstance(other, Decided)
         self._known[self._decided(*other.begun)] = other.tables
+
+    def _differ(self, hypers: Hypers) -> bool:
+        """Whether any setting that conditions read is another one than in the last step."""
+        if hypers is self._hypers:
+            return False
+        before, self._hypers = self._read, hypers
+        self._read = [value for group, _ in self._rows.kinds for value in self._rows.numbers.picked(hypers[group])]
+        return len(before) != len(self._read) or not all(map(is_, before, self._read))
 
     def _decided(self, hypers: Hypers | Mapping[int, Any], counts: Counts) -> Way:
         rows, places = self._rows.of(hypers, counts)
