@@ -116,11 +116,11 @@ class Run:
 
     def _place(self, optimizer: Any, name: str, parameter: Tensor, first: Tensor) -> torch.device:
         """Where a state belongs: counts and, in modules, values of all parameters are the host's business."""
+        there = optimizer.param_groups[0].get("capturable") or hasattr(optimizer, "found_inf")
         if name == "step":
-            there = optimizer.param_groups[0].get("capturable") or hasattr(optimizer, "found_inf")
             return parameter.device if there else torch.device("cpu")
         of_all = any(name in names for case in self.like.cases for names in case.shared.values())
-        return parameter.device if not of_all else first.device if self.cls is self.like else torch.device("cpu")
+        return parameter.device if not of_all else first.device if there or self.cls is self.like else torch.device("cpu")
 
 
 def ours(name: str, backend: str = "torch", **formats: Any) -> Any:
@@ -157,7 +157,7 @@ def test_modules(name: str) -> None:
     Run(module(name), ours(name)).compare()
 
 
-@pytest.mark.parametrize("name", library.names() if EVERYTHING else ["adamw", "muonwithadamw", "cautiouslion", "liontopk", "lamb"])
+@pytest.mark.parametrize("name", library.names() if EVERYTHING else ["adamw", "muonwithadamw", "liontopk", "prodigy", "adopt", "apollo"])
 def test_modules_in_a_graph(name: str) -> None:
     """After a first step nothing waits; a rate on the device is looked at when it is given, by its two bounds."""
     made = module(name)

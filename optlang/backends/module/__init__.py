@@ -13,6 +13,7 @@ from typing import Any
 from optlang import __version__, ir
 from optlang.analysis.certain import without_certain
 from optlang.analysis.live import without_dead
+from optlang.backends.module.capturing import for_graphs
 from optlang.backends.module.exposure import with_states
 from optlang.backends.module.front import WORDS, front
 from optlang.backends.module.helpers import HELPERS, imports_for, used_by
@@ -74,14 +75,18 @@ def _with_defaults(program: Program, baked: Baked) -> Program:
 
 def _class(program: Program, name: str, relower: Relower | None, role: Role) -> Writer:
     live = without_dead(program)
-    program = without_certain(program)
-    short, loops, counts = rolled(without_certain(live), None if relower is None else lambda baked: _as_read(relower(baked)))
+    program = _as_written(program)
+    short, loops, counts = rolled(_as_written(live), None if relower is None else lambda baked: _as_read(relower(baked)))
     names = Writer(program, short, name, loops, counts, role).exposed()
     return Writer(with_states(program, names), with_states(short, names), name, loops, counts, role, live)
 
 
+def _as_written(program: Program) -> Program:
+    return for_graphs(without_certain(program))
+
+
 def _as_read(what: Program | Routing) -> Program | Routing:
-    return what if isinstance(what, Routing) else without_certain(what)
+    return what if isinstance(what, Routing) else _as_written(what)
 
 
 def _module(name: str, doc: str, classes: Sequence[str]) -> str:

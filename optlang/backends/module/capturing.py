@@ -1,15 +1,21 @@
-"""Steps that CUDA graphs take down, in generated modules: which rules' numbers torch computes on the device as Python does on the host."""
+"""Steps that CUDA graphs take down, in generated modules: what changes from step to step may lie on the device, and torch chooses by it.
+
+One text serves both: Python's numbers and torch's tensors go through the same arithmetic, and `_where`, `_max`, `_min` and `_ieee` take
+either.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
+from optlang import ir
 from optlang.backends.module.numbers import Numbers
 from optlang.ir import Node, Program
-from optlang.ops import ASKING
+from optlang.ops import CALLS
 
-ARITHMETIC = frozenset(["add", "sub", "mul", "div", "neg", "pow", "sqrt"])  # with the same text for Python's numbers and torch's
-CHOICES = frozenset(["where", "branch"])
+WAITING = frozenset(["eigenvectors", "orthonormal"])  # torch looks at what it found
+DEAR = frozenset(["matmul", "inverse", "descending", "quantile", "input"])  # not for nothing: inputs are given where they are read
+ALONE = frozenset(["cbrt", "count"])  # numbers that have no text for both
 
 
 def moving(nodes: Sequence[Node], numbers: Numbers) -> set[Node]:
@@ -26,30 +32,42 @@ def is_rate(node: Node) -> bool:
     return node.op == "hyper" and str(node.value).rpartition(".")[2] == "lr"
 
 
-def refuses_graphs(program: Program, nodes: Sequence[Node], numbers: Numbers, simple: bool) -> str:
-    """Why steps of a module cannot be captured; empty where they can. `nodes`: all expressions, `simple`: parameters do not need each
-    other."""
-    if any(program.uses(op) for op in ASKING):
+def refuses_graphs(program: Program) -> str:
+    """Why steps of a module cannot be captured; empty where they can."""
+    nodes = ir.walk(program.all_roots())
+    if any(program.uses(op) for op in CALLS):
         return "it asks the model again"
-    if not simple:
-        return "values of several parameters are computed on the host"
-    if program.uses("random"):
-        return "what it draws is counted on the host"
-    if any(node.op in ("eigenvectors", "orthonormal") for node in nodes):
+    if any(node.op in WAITING for node in nodes):
         return "torch's functions for matrices wait for the device"
-    changing = moving(nodes, numbers)
+    if any(_is_dear(node) for node in _only_below_choices(program)):
+        return "in some steps it computes much more than in others"
+    changing = moving(nodes, Numbers(program, nodes))
     whole = [program.updates[s.name] for s in program.states if s.type.kind == "int"]
-    starts = [s.init for s in program.states]
-    if not changing.isdisjoint([*whole, *starts]) or not all(_is_arithmetic(node, changing, numbers) for node in nodes):
+    if not changing.isdisjoint(whole) or any(n.op in ALONE and not changing.isdisjoint(n.args) for n in nodes):
         return "its rates are computed on the host"
     return ""
 
 
-def _is_arithmetic(node: Node, changing: Iterable[Node], numbers: Numbers) -> bool:
-    """Whether an expression goes with tensors in place of the changing numbers that it reads."""
-    reads = [arg in changing for arg in node.args]
-    if not any(reads):
-        return True
-    if node.op in CHOICES:  # Python's own, by a number that does not change
-        return node in numbers and not reads[0]
-    return node.op in ARITHMETIC and node not in numbers.raises
+def for_graphs(program: Program) -> Program:
+    """The program with choices of torch's where an `if` would look at the device, if graphs take it at all."""
+    if refuses_graphs(program):
+        return program
+    return program.replaced(ir.rewrite(program.all_roots(), lambda n: ir.make("where", n.args) if is_late(n) else None))
+
+
+def is_late(node: Node) -> bool:
+    """Whether a branch is decided for a whole parameter by what is known in the step alone."""
+    if node.op != "branch" or node.args[0].type.extent.level not in ("host", "group", "model"):
+        return False
+    return any(not n.args and (n.op not in ("const", "fact", "hyper") or is_rate(n)) for n in ir.walk([node.args[0]]))
+
+
+def _is_dear(node: Node) -> bool:
+    return node.op in DEAR and node.value != "window"
+
+
+def _only_below_choices(program: Program) -> Iterator[Node]:
+    """What is computed on one side of such branches alone."""
+    roots = program.roots()
+    always = set(ir.walk(roots, lambda n: n.args[:1] if is_late(n) else n.args))
+    yield from (node for node in ir.walk(roots) if node not in always)

@@ -12,7 +12,7 @@ from optlang.backends.module.memory import shares_memory
 from optlang.backends.module.scene import Path, Want
 from optlang.backends.module.section import write
 from optlang.backends.module.shared import Shared
-from optlang.backends.module.spell import is_alone, shape_text
+from optlang.backends.module.spell import chooses_whole, is_alone, shape_text
 from optlang.ir import Node
 from optlang.ops import CALLS
 from optlang.plan import Barrier
@@ -70,7 +70,8 @@ class Crossing(Shared):
 
     def _may_be_kept(self, node: Node, turns: Path) -> bool:
         computed = (bool(node.args) or node.op == "random") and node not in self.numbers and node not in self.loops
-        return computed and not shares_memory(node) and self.paths.get(node, ())[: len(turns)] == turns
+        own = not shares_memory(node) and not chooses_whole(node, self.numbers)
+        return computed and own and self.paths.get(node, ())[: len(turns)] == turns
 
     # ----------------------------------------------------------------------------------------------------- reductions
 
@@ -137,7 +138,7 @@ class Crossing(Shared):
         """A value of matrices with as many elements as its extent says, where it is written with fewer."""
         shape = shape_text(arg.type.extent)
         if arg in self.numbers:
-            return f'torch.full({shape}, {{}}, dtype=torch.float64, device="cpu")'
+            return f"_alike({{}}, home).expand({shape})" if arg in self.numbers.moving else f"home.new_full({shape}, {{}})"
         return f"torch.broadcast_to({{}}, {shape})" if is_alone(arg) else "{}"
 
     def _whole(self, g: Gather) -> Lines:
@@ -145,16 +146,16 @@ class Crossing(Shared):
         parts, op = g.owned(g.parts), g.barrier.op
         if op == "quantile":
             return self._quantile(g, parts)
-        made = f"_vector({parts}).{'sum' if op in ('mean', 'count') else op}()"
+        made = f"_vector({parts}, home).{'sum' if op in ('mean', 'count') else op}()"
         if op == "mean":
             sizes = f"len({parts})" if g.barrier.args[0].type.extent.level == "group" else f"sum({parts}_sizes)"
             made = f"{made} / {sizes}"
         elif op == "count" and g.barrier.args[0].type.extent.level == "group":
-            made = f'torch.tensor(len({parts}), dtype=torch.float64, device="cpu")'
+            made = f"home.new_full((), len({parts}))"
         return self._each(g, f"{g.owned(g.result)} = {made}")
 
     def _quantile(self, g: Gather, parts: str) -> Lines:
-        want = Want(g.barrier.args[1], template=f"{g.owned(g.result)} = _quantile(_together({parts}), {{}})")
+        want = Want(g.barrier.args[1], template=f"{g.owned(g.result)} = _quantile(_together({parts}, home), {{}})")
         before = self._for_all([want.node])
         scene = self._shared_scene("group" if g.per_group else "model", [want.node])
         lines, _ = write([want], scene, self.names)
@@ -172,12 +173,12 @@ class Crossing(Shared):
         lines = [
             f"{points} = []",
             *self._loop([Want(barrier.args[0], template=f"{points}.append({{}})")], [], self._later(crossed), turns),
-            *self._answers(barrier, result, f"(self, closure, [cell.param for cell in cells], {points}, random_state)"),
+            *self._answers(barrier, result, f"self, closure, [cell.param for cell in cells], {points}, random_state"),
         ]
         if condition is None:
             return [*before, *lines]
         unasked = [f"cell.{result} = None"] if barrier.mark in self.cell else []
-        start = [] if unasked else [f'{result} = torch.tensor(math.nan, dtype=torch.float64, device="cpu")']
+        start = [] if unasked else [f"{result} = home.new_full((), math.nan)"]
         asked = self._loop([Want(condition, template="asked = asked or ({})")], unasked)
         return [*before, "asked = False", *start, *asked, "if asked:", *indented(lines)]
 
@@ -185,11 +186,11 @@ class Crossing(Shared):
         """What the model answers, and where it is kept: one loss for all, else a tensor with each cell."""
         if barrier.op == "loss_at":
             self.model[barrier.mark] = result
-            return [f"{result} = _loss_at{given}", 'if cells[0].group["maximize"]:', f"    {result} = -{result}"]
+            return [f"{result} = _loss_at({given}, home)", 'if cells[0].group["maximize"]:', f"    {result} = -{result}"]
         answers = self.names.fresh(f"{result}s")
         self.cell[barrier.mark] = result
         return [
-            f"{answers} = {'_gradients' if barrier.op == 'grad' else '_hessian_products'}{given}",
+            f"{answers} = {'_gradients' if barrier.op == 'grad' else '_hessian_products'}({given})",
             f"for cell, {result} in zip(cells, {answers}):",
             f'    cell.{result} = (-{result} if cell.group["maximize"] else {result}).to(cell.dtype)',
         ]

@@ -26,7 +26,7 @@ def in_place(node: Node, leaf: Node, target: str, section: _Section) -> str:
 
 def _whole(node: Node, section: _Section) -> str:
     pieces = section.aligned(node, [section.pieces[arg] for arg in section.scene.operands(node)])
-    return spell(node, pieces, section.scene.numbers, section.scene.wrap).text
+    return spell(node, pieces, section.scene.numbers, section.scene.like).text
 
 
 def _is_written_out(node: Node, section: _Section) -> bool:

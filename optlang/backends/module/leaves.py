@@ -11,7 +11,7 @@ from optlang.printing.emit import Names
 
 RESERVED = (
     "w", "g", "t", "self", "param", "params", "group", "groups", "number", "state", "step", "closure", "loss", "cell", "cells",
-    "team", "teams", "others", "everyone", "all_teams", "dtype", "random_state", "places", "defaults",
+    "team", "teams", "others", "everyone", "all_teams", "dtype", "random_state", "places", "defaults", "home",
     "maximize", "foreach", "capturable", "differentiable", "fused", "seed", "betas",
     "torch", "math", "functools", "sys", "warnings", "sha256", "Optimizer", "SimpleNamespace", "contextmanager", "fnmatchcase",
     "get_close_matches",
@@ -90,7 +90,7 @@ def shared_leaves(words: Words, level: str, certain: Collection[Node] = ()) -> d
     """Leaves of code for a group (`level` "group") or for all parameters. Groups must agree in a setting where it is read:
     those that are not `certain` to be read have no line of their own."""
     where = "team" if level == "group" else "cells"
-    latest = "max(cell.t for cell in team.cells)" if level == "group" else "max(cell.t for cell in cells)"
+    latest = "_latest(team.cells)" if level == "group" else "_latest(cells)"
     leaves = {ir.T: ("t", latest)}
     for h in words.program.hypers:
         word, node = words.hypers[h.name], ir.hyper(h.name, h.kind)
@@ -104,7 +104,7 @@ def shared_leaves(words: Words, level: str, certain: Collection[Node] = ()) -> d
         leaves[node] = (word, value) if node in certain else (value, "")
     if level == "model":
         signed = '-loss if cells[0].group["maximize"] else loss'
-        leaves[ir.LOSS] = ("loss_value", f"_mean_loss({signed}, [cell.param for cell in cells])")
+        leaves[ir.LOSS] = ("loss_value", f"_mean_loss({signed}, [cell.param for cell in cells], home)")
     first = "team.cells[0].state" if where == "team" else "cells[0].state"
     for s in words.program.states:
         if s.type.extent.level == level:
@@ -112,5 +112,5 @@ def shared_leaves(words: Words, level: str, certain: Collection[Node] = ()) -> d
     for i in words.program.inputs:
         if i.type.extent.level == level:
             number = ", team.number" if level == "group" else ""
-            leaves[ir.input_(i.name, i.type)] = (words.inputs[i.name], f"self._shared_input({quoted(i.name)}{number})")
+            leaves[ir.input_(i.name, i.type)] = (words.inputs[i.name], f"self._shared_input({quoted(i.name)}, home{number})")
     return leaves

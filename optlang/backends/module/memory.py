@@ -6,6 +6,7 @@ from collections import Counter
 
 from optlang.backends.module.placing import Places, is_static
 from optlang.backends.module.scene import Path, Scene
+from optlang.backends.module.spell import chooses_whole
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import reduced_dims
@@ -65,9 +66,9 @@ class Memory:
         return alias.args[1:] if alias.op in ("branch", "where") else alias.args
 
     def is_alias(self, node: Node) -> bool:
-        """Whether a result shares memory with an operand; a choice that Python does not make is torch's `where`."""
+        """Whether a result shares memory with an operand; a choice that is made for each element has its own."""
         if node.op == "where":
-            return node.args[0] in self.scene.numbers
+            return chooses_whole(node, self.scene.numbers)
         return shares_memory(node) and (node.op != "branch" or self.scene.is_if(node))
 
     def around(self, path: Path, leaf: Node) -> set[Node]:

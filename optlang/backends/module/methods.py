@@ -69,13 +69,13 @@ def input_lines(name: str, inputs: Sequence[Input]) -> Lines:
     if any(i.type.extent.level in ("group", "model") for i in inputs):
         lines += [""] if lines else []
         lines += [
-            "def _shared_input(self, name: str, number: int | None = None) -> torch.Tensor:",
+            "def _shared_input(self, name: str, home: torch.Tensor, number: int | None = None) -> torch.Tensor:",
             '    """A value that the training loop supplies; per group it may be a dictionary by the number of the group."""',
             "    value = self.inputs.get(name)",
             "    value = value.get(number) if isinstance(value, dict) else value",
             "    if value is None:",
             f"        {message}",
-            '    return torch.as_tensor(value, dtype=torch.float64, device="cpu")',
+            "    return torch.as_tensor(value, dtype=torch.float64, device=home.device)",
         ]
     return lines
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from optlang.backends.module.crossing import Crossing
-from optlang.backends.module.layout import Lines, indented
+from optlang.backends.module.layout import Lines, indented, mentions
 from optlang.backends.module.update import PLACES, treats_matrices
 from optlang.ir import Node
 from optlang.ops import CALLS
@@ -17,7 +17,8 @@ class Phases(Crossing):
 
     def body(self, first: Lines, groups: str) -> Lines:
         """The statements after the closure has been called."""
-        lines = [*self._collected(first, groups), *self.shared_states(), *self._states_alone(groups)]
+        collected = self._collected(first, groups)
+        lines = [*self.shared_states(), *self._states_alone(groups)]
         crossed: set[Node] = set()
         for level in self.levels():
             crossed |= {b.mark for b in level}
@@ -32,11 +33,12 @@ class Phases(Crossing):
         new = [(s, self.program.updates[s.name]) for s in shared if self.program.updates[s.name] is not s.node]
         lines += self._for_all([node for s, node in new])
         lines += self._loop(self.wants(), ['state["step"] += 1'])
-        return [*lines, *self._stored(new, groups)]
+        lines += self._stored(new, groups)
+        return [*collected, *["home = _home(cells)"] * mentions(lines, "home"), *lines]
 
     def _collected(self, first: Lines, groups: str) -> Lines:
         fields = [f"param=param, group=group,{' number=number,' if self.uses_teams else ''} state=state, dtype=dtype,",
-                  f't=_count(state["step"]) + 1,{" place=places[param]," if self.draws else ""}',
+                  f't={self.count} + 1,{" place=places[param]," if self.draws else ""}',
                   'g=(-param.grad if group["maximize"] else param.grad).to(dtype),']  # fmt: skip
         inner = [*self.before_update(first), "cells.append(SimpleNamespace(", *indented(fields), "))"]
         each = f"number, group in enumerate({groups})" if self.uses_teams else f"group in {groups}"

@@ -49,7 +49,7 @@ class Scene:
     targets: Mapping[Node, str]  # what is written in place, by state leaf
     numbers: Numbers
     draw: Callable[[Node], str]
-    wrap: str = "w.new_full((), {})"  # a number as a tensor
+    like: str = "w"  # an empty tensor, or another, where the values are, of their type
     guards: Mapping[Node, Node] = field(default_factory=dict)  # states that exist only where a condition holds
     exposed: set[Node] = field(default_factory=set)  # those of them that were read elsewhere, too, when the section was written
 

@@ -17,14 +17,14 @@ from optlang.backends.module.memory import Memory
 from optlang.backends.module.order import arranged, in_order, printed
 from optlang.backends.module.placing import Places, Sharing
 from optlang.backends.module.scene import Cycle, Line, Loop, Path, Reads, Scene, Want
-from optlang.backends.module.spell import counted, filled, is_alone, literal, shape_text, size_text, spell, ternary
+from optlang.backends.module.spell import chooses_whole, counted, filled, is_alone, literal, shape_text, size_text, spell, ternary, wrapped
 from optlang.ir import Node, W, walk
 from optlang.ops import OPS
 from optlang.printing.emit import ATOM, Names, Piece
 
 SHORT, TEST, LONG = 14, 40, 80
 WAYS: tuple[tuple[Sharing, bool], ...] = (("all", True), ("phase", True), ("none", True), ("none", False))  # the most readable first
-ON_WEIGHTS = re.compile(r"\bw\.(new_full|dtype)|\blike=w\b")  # only the type and the device of `w` matter there
+ON_WEIGHTS = re.compile(r"\bw\.(new_full|dtype)|\blike=w\b|\b_alike\(.*, w\)")  # only the type and the device of `w` matter there
 
 WISHES = {"random": "z", "sqrt": "root", "div": "ratio", "matmul": "product", "mean": "mean", "sum": "total", "sign": "signs",
           "abs": "size", "branch": "chosen", "where": "chosen", "eye": "identity", "places": "places"}  # fmt: skip
@@ -147,7 +147,7 @@ class _Section:
         if sum(len(p.text) for p in pieces) > LONG:
             pieces, reads = self._shortened(node, args)
         pieces = self.aligned(node, pieces)
-        if node.op == "where" and node.args[0] in self.scene.numbers:
+        if node.op == "where" and chooses_whole(node, self.scene.numbers):
             pieces[1:] = [self._as_large(side, node) for side in node.args[1:]]
         if node.op == "random":
             piece = Piece(self.scene.draw(node))
@@ -157,9 +157,10 @@ class _Section:
         elif node.op == "places":
             piece = Piece(f"torch.arange({size_text(node.value, 'param')}, dtype=w.dtype, device=w.device).unsqueeze(-1)")
         elif node.op == "count" and node in self.scene.numbers:
-            piece = counted(node, filled(node.args[0], pieces[0]) if node.args[0] in self.scene.numbers else pieces[0])
+            first, numbers = node.args[0], self.scene.numbers
+            piece = counted(node, filled(first, pieces[0], first in numbers.moving) if first in numbers else pieces[0])
         else:
-            piece = spell(node, pieces, self.scene.numbers, self.scene.wrap)
+            piece = spell(node, pieces, self.scene.numbers, self.scene.like)
         if ON_WEIGHTS.search(piece.text):
             reads |= Reads(frozenset([W]))
         if self._wants_a_name(node, piece):
@@ -177,7 +178,7 @@ class _Section:
             if node in numbers or any(arg.type.extent == node.type.extent and arg not in numbers for arg in node.args):
                 return pieces
             large = [arg in numbers and arg.type.extent.level == "array" for arg in node.args]
-            return [filled(arg, p) if fill else p for arg, p, fill in zip(node.args, pieces, large, strict=True)]
+            return [filled(arg, p, arg in numbers.moving) if fill else p for arg, p, fill in zip(node.args, pieces, large, strict=True)]
         small = [arg.type.window and arg.type.extent.level != "array" for arg in node.args]
         return [Piece(f"{p.inside(ATOM)}.reshape(-1, *[1] * param.ndim)") if s else p for p, s in zip(pieces, small, strict=True)]
 
@@ -254,15 +255,15 @@ class _Section:
             return piece
         if extent.level != "array":
             kind = ".bool()" if node.type.kind == "bool" else ""
-            return Piece(self.scene.wrap.format(piece.text) + kind) if side in self.scene.numbers else piece
+            return Piece(wrapped(side, piece, self.scene.numbers, self.scene.like).text + kind) if side in self.scene.numbers else piece
         if side in self.scene.numbers:
-            return filled(node, piece)
+            return filled(node, piece, moves=side in self.scene.numbers.moving)
         return Piece(f"{piece.inside(ATOM)}.expand({shape_text(extent)})")
 
     def _loop(self, node: Node, loop: Loop) -> None:
         name = self.names.fresh(self.scene.labels.get(node, "y"))
         ready = {**self.scene.ready, loop.hole: name, **{n: self.pieces[n].inside(ATOM) for n in loop.outer}}
-        scene = Scene(self.scene.leaves, {}, ready, {}, {}, self.scene.numbers, self.scene.draw)
+        scene = Scene(self.scene.leaves, {}, ready, {}, {}, self.scene.numbers, self.scene.draw, self.scene.like)
         body, _ = write([Want(loop.turn, template=f"{name} = {{}}")], scene, self.names)
         text = [f"{name} = {self.pieces[loop.first].text}", f"for _ in range({loop.count}):", *(f"    {line}" for line in body)]
         reads = self.reads[loop.first]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from optlang import ir
-from optlang.backends.module.layout import Lines, indented
+from optlang.backends.module.layout import Lines, bracketed, indented
 from optlang.backends.module.leaves import Words, shared_leaves
 from optlang.backends.module.scene import Loop, Scene, Want
 from optlang.backends.module.section import write
@@ -114,47 +114,51 @@ class Shared(Update):
             if level in ("group", "model"):
                 key, owner = quoted(s.name), "team.cells" if level == "group" else "cells"
                 size = f"({s.type.window},)" if s.type.window else "()"
-                want = Want(s.init, template=f'found = [torch.full({size}, {{}}, dtype={_dtype(s)}, device="cpu")]')
+                made = f"torch.full({size}, {{}}, dtype={_dtype(s)}, device=home.device)"
+                if s.init in self.numbers.moving:
+                    made = f"torch.zeros({size}, dtype={_dtype(s)}, device=home.device) + {{}}"
+                want = Want(s.init, template=f"found = [{made}]")
                 start, _ = write([want], self._shared_scene(level, [want.node]), self.names)
-                made = [
+                lines_of = [
                     f"found = [cell.state[{key}] for cell in {owner} if {key} in cell.state]",
                     "if not found:",
                     *indented(start),
                     f"for cell in {owner}:",
-                    f"    cell.state[{key}] = found[0].cpu()",
+                    f"    cell.state[{key}] = found[0].to(home.device)",
                 ]
-                lines += ["for team in teams:", *indented(made)] if level == "group" else made
+                lines += ["for team in teams:", *indented(lines_of)] if level == "group" else lines_of
         return lines
 
     def _stored(self, new: Sequence[tuple[ir.State, Node]], groups: str) -> Lines:
         """The new values of shared states, for every parameter that has a state: those without a gradient included."""
         lines: Lines = []
-        for s, node in new:
-            level = s.type.extent.level
-            window = f".expand({s.type.window}).clone()" if s.type.window else ""
-            want = Want(node, template=f'value = torch.as_tensor({{}}, dtype={_dtype(s)}, device="cpu"){window}')
-            made, _ = write([want], self._shared_scene(level, [want.node]), self.names)
-            store = ["    if param in self.state:", f"        self.state[param][{quoted(s.name)}] = value"]
-            if level == "group":
-                lines += ["for team in teams:", *indented([*made, 'for param in team.group["params"]:', *store])]
-            else:
-                lines += [*made, f"for group in {groups}:", '    for param in group["params"]:', *indented(store)]
+        for level, own, cells in (("group", "[team.group]", "team.cells"), ("model", groups, "cells")):
+            made: Lines = []
+            entries = []
+            for s, node in (one for one in new if one[0].type.extent.level == level):
+                before, text = self._value(node, level)
+                made += before
+                entries.append(f"{quoted(s.name)}: {text}")
+            made += bracketed(f"_store(self.state, {own}, {cells}, {{", entries, "})")
+            if entries:
+                lines += ["for team in teams:", *indented(made)] if level == "group" else made
         return lines
+
+    def _value(self, node: Node, level: str) -> tuple[Lines, str]:
+        """A value of a group or of all, and the lines that compute it where it is not known by now."""
+        if node in self.model or node in self.team:
+            return [], self.model[node] if node in self.model else f"team.{self.team[node]}"
+        name = self.names.fresh("value")
+        lines, _ = write([Want(node, template=f"{name} = {{}}")], self._shared_scene(level, [node]), self.names)
+        return lines, name
 
     def _reports(self, reports: Mapping[str, Node]) -> Lines:
         if not reports:
             return []
         before = self._for_all([n for n in reports.values() if n not in self.numbers])
-        wants = [Want(n, template=f"self.reports[{quoted(name)}] = {_report(n, n in self.numbers)}") for name, n in reports.items()]
+        wants = [Want(n, template=f"self.reports[{quoted(name)}] = _report({{}})") for name, n in reports.items()]
         lines, _ = write(wants, self._shared_scene("model", reports.values()), self.names)
         return [*before, *lines]
-
-
-def _report(node: Node, is_number: bool) -> str:
-    """The template of a value as Python's own; of a tensor by `item`, as gradients may end there without torch's warning of it."""
-    if node.type.kind == "real" and not is_number:
-        return 'torch.as_tensor({}, device="cpu").item()'
-    return "bool({})" if node.type.kind == "bool" else "float({})"
 
 
 def _dtype(s: ir.State) -> str:

@@ -12,7 +12,7 @@ from optlang.ops import OPS
 from optlang.printing.emit import ATOM, Piece, chained
 from optlang.types import ELEMENT, Dim, Extent, Frame, needs_matrix, reduced_dims
 
-OR, AND, NOT, COMPARE, BIT_OR, BIT_AND, SUM, PRODUCT, MINUS, POWER = 1, 2, 3, 4, 5, 7, 9, 10, 11, 12
+OR, AND, NOT, COMPARE, BIT_OR, BIT_XOR, BIT_AND, SUM, PRODUCT, MINUS, POWER = 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12
 LEVELS = {"or": OR, "and": AND, "add": SUM, "sub": SUM, "mul": PRODUCT, "div": PRODUCT, "matmul": PRODUCT, "pow": POWER, "mod": PRODUCT}
 COMPARISONS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
 SYMBOLS = {"pow": "**", "mod": "%"}
@@ -47,11 +47,11 @@ def ternary(condition: Piece, yes: Piece, no: Piece) -> Piece:
     return Piece(f"{yes.inside(OR)} if {condition.inside(OR)} else {no.inside(0)}", 0)
 
 
-def spell(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Piece:
-    """The text of an operator over the texts of its operands."""
+def spell(node: Node, args: Sequence[Piece], numbers: Numbers, like: str) -> Piece:
+    """The text of an operator over the texts of its operands. `like`: the name of a tensor where the result is to be."""
     row = OPS[node.op]
     if node in numbers:
-        return _root(args[0]) if node.op == "sqrt" and node in numbers.moving else _number(node, args, numbers)
+        return _moving_number(node, args, numbers) if node in numbers.moving else _number(node, args, numbers)
     if node.op in COMPARISONS:
         assert row.infix is not None
         return chained(args[0], row.infix[0], args[1], COMPARE, associates="none")
@@ -62,18 +62,18 @@ def spell(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Pie
         return Piece(("-" if node.op == "neg" else "~") + args[0].inside(MINUS), MINUS)
     if row.role in ("reduce", "matrix", "spread"):
         large = [arg in numbers and arg.type.extent.level == "array" for arg in node.args]
-        args = [filled(*pair) if is_large else pair[1] for pair, is_large in zip(zip(node.args, args, strict=True), large, strict=True)]
+        args = [filled(n, a, n in numbers.moving) if is_large else a for n, a, is_large in zip(node.args, args, large, strict=True)]
     if row.infix is not None:
         return _infix(node, args)
     if node.op in ("where", "branch"):
-        return _choice(node, args, numbers, wrap)
+        return _choice(node, args, numbers, like)
     if node.op in ("maximum", "minimum"):
         return _bound(node, args, numbers)
     if row.role == "reduce":
         if node.value != "window" and node.value.level != "array" and is_alone(node.args[0]):
             args = [Piece(f"{args[0].inside(ATOM)}.expand({shape_text(node.args[0].type.extent)})"), *args[1:]]
         return _reduction(node, args)
-    return _other(node, args, numbers, wrap)
+    return _other(node, args, numbers, like)
 
 
 def _infix(node: Node, args: Sequence[Piece]) -> Piece:
@@ -116,9 +116,25 @@ def _number(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
     return _infix(node, args)
 
 
-def _root(number: Piece) -> Piece:
-    """A root as Python's numbers and torch's tensors have it."""
-    return chained(number, "**", Piece("0.5"), POWER, tight=True, associates="right")
+def _moving_number(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
+    """As Python's numbers and torch's tensors have it, either of which it may be."""
+    texts = [a.text for a in args]
+    match node.op:
+        case "where" | "branch" if node.args[0] in numbers.moving:
+            return call("_where", *texts)
+        case "maximum" | "minimum" if node not in numbers.raises:
+            return call(f"_{node.op[:3]}", *texts)
+        case "sqrt" if node not in numbers.raises:
+            return chained(args[0], "**", Piece("0.5"), POWER, tight=True, associates="right")
+        case "and" | "or":
+            return chained(args[0], "&" if node.op == "and" else "|", args[1], BIT_AND if node.op == "and" else BIT_OR)
+        case "not":
+            return chained(args[0], "^", Piece("True"), BIT_XOR)
+        case "round":
+            return call("_ieee", "torch.round", *texts)
+        case op if op in MATH and op != "sqrt":
+            return call("_ieee", f"torch.{op}", *texts)
+    return _number(node, args, numbers)
 
 
 def _is_one_call(text: str) -> bool:
@@ -134,12 +150,13 @@ def _is_one_call(text: str) -> bool:
 # --------------------------------------------------------------------------------------------------------- tensors
 
 
-def _choice(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Piece:
+def _choice(node: Node, args: Sequence[Piece], numbers: Numbers, like: str) -> Piece:
     condition, yes, no = args
-    if node.args[0] in numbers:
-        return ternary(condition, yes, no)
+    if chooses_whole(node, numbers):
+        is_known = node.args[0] in numbers and node.args[0] not in numbers.moving
+        return ternary(condition, yes, no) if is_known else call("_where", *(a.text for a in args))
     if node.type.kind != "bool" and node.args[1] in numbers and node.args[2] in numbers:
-        yes = Piece(wrap.format(yes.text))  # two numbers would become one of torch's default type
+        yes = wrapped(node.args[1], yes, numbers, like)  # two numbers would become one of torch's default type
     if node.args[0].type.extent.level == "tensor" and node.type.extent == ELEMENT:
         return call("_chosen", "param", condition.text, yes.text, no.text)
     return call("torch.where", condition.text, yes.text, no.text)
@@ -151,7 +168,8 @@ def _bound(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
         if node.args[place] in numbers:
             value, text = node.args[1 - place], args[1 - place].text
             from_below = value.op == "maximum" and text.startswith("torch.clamp(") and _is_one_call(text)
-            first = text[len("torch.clamp(") : -1] if node.op == "minimum" and from_below else text  # both bounds in one call
+            both = node.op == "minimum" and from_below and not any(a in numbers.moving for a in (*node.args, *value.args))
+            first = text[len("torch.clamp(") : -1] if both else text  # both bounds in one call, which takes no number beside a tensor
             return call("torch.clamp", first, f"{side}={args[place].text}")
     return call(f"torch.{node.op}", args[0].text, args[1].text)
 
@@ -178,9 +196,22 @@ def in_runs(node: Node, value: Piece) -> Piece:
     return call("_runs", value.text, str(node.value.run)) if is_whole else value
 
 
-def filled(node: Node, number: Piece) -> Piece:
-    """A number as the tensor of an extent, whose values are counted."""
-    return Piece(f"w.new_full({shape_text(node.type.extent)}, {number.text})")
+def filled(node: Node, number: Piece, moves: bool) -> Piece:
+    """A number as the tensor of an extent, whose values are counted. `moves`: it may be a tensor itself."""
+    shape = shape_text(node.type.extent)
+    return Piece(f"_alike({number.text}, w).expand({shape})" if moves else f"w.new_full({shape}, {number.text})")
+
+
+def wrapped(node: Node, number: Piece, numbers: Numbers, like: str) -> Piece:
+    """A number as a tensor without dimensions."""
+    return call("_alike", number.text, like) if node in numbers.moving else Piece(f"{like}.new_full((), {number.text})")
+
+
+def chooses_whole(node: Node, numbers: Numbers) -> bool:
+    """Whether a choice is made for the whole, by a number or by one value of several parameters: it gives one side as it is."""
+    condition = node.args[0] if node.op == "where" else node
+    one = condition.type.extent.level in ("host", "group", "model") and not condition.type.window
+    return node.op == "where" and (condition in numbers or one)
 
 
 def is_alone(node: Node) -> bool:
@@ -206,7 +237,7 @@ def counted(node: Node, value: Piece) -> Piece:
     return Piece(" * ".join(f"{value.inside(ATOM)}.shape[{d}]" for d in dims) or "1", PRODUCT if len(dims) > 1 else ATOM)
 
 
-def _other(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Piece:
+def _other(node: Node, args: Sequence[Piece], numbers: Numbers, like: str) -> Piece:
     texts = [a.text for a in args]
     match node.op:
         case "transpose":
@@ -222,7 +253,8 @@ def _other(node: Node, args: Sequence[Piece], numbers: Numbers, wrap: str) -> Pi
         case "mod":
             return call("torch.remainder", *texts)
         case "atan2":
-            return call("torch.atan2", *(wrap.format(t) if a in numbers else t for a, t in zip(node.args, texts, strict=True)))
+            pairs = zip(node.args, args, strict=True)
+            return call("torch.atan2", *((wrapped(n, a, numbers, like) if n in numbers else a).text for n, a in pairs))
         case "cbrt":
             return chained(call("torch.sign", texts[0]), "*", Piece(f"torch.abs({texts[0]}) ** (1 / 3)", POWER), PRODUCT)
         case _:

@@ -20,8 +20,6 @@ from optlang.types import needs_matrix
 
 STEP_ON_CPU, STEP_ON_DEVICE = '"cpu"', 'param.device if group["capturable"] else "cpu"'
 SIZES = ("numel", "rows", "cols", "fan_in", "fan_out")
-ON_CPU = 'torch.tensor({}, dtype=torch.float64, device="cpu")'  # whatever default device is set
-OF_CELL = "w.new_full((), {})"
 PLACES = 'places = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}'
 
 
@@ -39,7 +37,7 @@ class Update:
         table = dict(zip(program.all_roots(), self.program.all_roots(), strict=True))
         self.labels = {table.get(node, node): label for node, label in words.labels.items()}
         self.draws = any(node.op == "random" for node in self.everything)
-        self.uncapturable = refuses_graphs(self.program, self.everything, self.numbers, self.is_simple)
+        self.uncapturable = refuses_graphs(words.program)
         self.numbers.moving = set() if self.uncapturable else moving(self.everything, self.numbers)
         self.asks = any(program.uses(op) for op in ASKING)
         self.later: Lines = []  # makes states that a setting decides about
@@ -60,6 +58,11 @@ class Update:
         return node.args if loop is None else (loop.first, *loop.outer)
 
     @property
+    def count(self) -> str:
+        """The number of the step of one parameter."""
+        return '_count(state["step"])' if self.uncapturable else '_count(state["step"], group["capturable"])'
+
+    @property
     def leaves_out_empty(self) -> bool:
         """Whether parameters without elements, of which nobody sees anything, are left out: reductions and divisions by sizes may fail."""
         sizes = {ir.fact(name) for name in SIZES}
@@ -68,28 +71,28 @@ class Update:
         return self.is_simple and (reduced or not sizes.isdisjoint(ir.walk(partial)))
 
     def scene(self, level: str, leaves: Mapping[Node, tuple[str, str]], ready: Mapping[Node, str], targets: Mapping[Node, str]) -> Scene:
-        wrap = OF_CELL if level == "cell" else ON_CPU
-        return Scene(leaves, self.loops, ready, self.labels, targets, self.numbers, lambda node: self._draw(node, level), wrap,
+        like = "w" if level == "cell" else "home"
+        return Scene(leaves, self.loops, ready, self.labels, targets, self.numbers, lambda node: self._draw(node, level), like,
                      self.guards, self.exposed)  # fmt: skip
 
     def _draw(self, node: Node, level: str) -> str:
         distribution, site = node.value
-        seed, like = 'cells[0].group["seed"]', 'torch.empty(0, dtype=torch.float64, device="cpu")'
+        seed, like = 'cells[0].group["seed"]', "home"
         if level == "cell":
-            stream, step = ("places[param]", '_count(state["step"])') if self.is_simple else ("cell.place", "cell.t")
+            stream, step = ("places[param]", self.count) if self.is_simple else ("cell.place", "cell.t")
             seed, like = 'group["seed"]' if self.is_simple else seed, "w"
         elif level == "group":
-            stream, step = "0xFFFFFFFF - team.number", "max(cell.t for cell in team.cells)"
+            stream, step = "0xFFFFFFFF - team.number", "_latest(team.cells)"
         else:
-            stream, step = "0xFFFFFFFF", "max(cell.t for cell in cells)"
+            stream, step = "0xFFFFFFFF", "_latest(cells)"
         shape = shape_text(node.type.extent)
         return f"_draw({quoted(distribution)}, {site}, {shape}, like={like}, t={step}, seed={seed}, stream={stream})"
 
     def cell_scene(self, gathered: bool, stored: bool = False) -> Scene:
         """`stored`: after the step, so that `t` is the number of updates taken."""
         leaves = cell_leaves(self.words, gathered and not stored, self.always_matrix)
-        if not self.uncapturable:
-            leaves[ir.T] = ("t", '_count(state["step"], group["capturable"])')
+        if not gathered or stored:
+            leaves[ir.T] = ("t", self.count)
         leaves |= {node: (name, f"cell.team.{name}") for node, name in self.team.items()}
         leaves |= {node: (name, f"cell.{name}") for node, name in self.cell.items()}
         targets = {s.node: self.words.states[s.name] for s in self.program.states if s.node in leaves and s.type.kind != "int"}
@@ -205,7 +208,7 @@ def expression(update: Update, node: Node) -> str:
         elif n.op == "const":
             pieces[n] = literal(n.value)
         else:
-            pieces[n] = spell(n, [pieces[a] for a in n.args], update.numbers, scene.wrap)
+            pieces[n] = spell(n, [pieces[a] for a in n.args], update.numbers, scene.like)
     return pieces[node].text
 
 
@@ -219,6 +222,9 @@ def init_lines(update: Update, s: ir.State) -> Lines:
         shape = f"({s.type.window}, *{shape})" if shape != "()" else f"({s.type.window},)"
     if s.init in update.numbers:
         value = expression(update, s.init)
+        if s.init in update.numbers.moving:
+            return [f"{key} = param.new_zeros({shape}, dtype={dtype}) + {value}" if not element or s.type.window else
+                    f"{key} = torch.zeros_like(param, dtype={dtype}).add_({value})"]
         if element and not s.type.window:
             like = f"torch.zeros_like(param, dtype={dtype})" if value == "0" else f"torch.full_like(param, {value}, dtype={dtype})"
             return [f"{key} = {like}"]

@@ -52,6 +52,7 @@ def _gradients(
     "_loss_at": '''
 def _loss_at(
     optimizer: Optimizer, closure: Callable[[], Any], params: list[torch.Tensor], points: Iterable[Any], random_state: Any,
+    home: torch.Tensor,
 ) -> torch.Tensor:
     """The loss of this step's batch at other points, without a backward pass; the weights are put back whatever happens."""
     weights, backward = [p.detach().clone() for p in params], torch.autograd.backward
@@ -60,7 +61,7 @@ def _loss_at(
         try:
             for p, point in zip(params, points):
                 p.copy_(torch.as_tensor(point, dtype=p.dtype, device=p.device))
-            return _mean_loss(closure(), params)
+            return _mean_loss(closure(), params, home)
         finally:
             vars(torch.autograd)["backward"] = backward
             for p, weight in zip(params, weights):

@@ -7,7 +7,8 @@ TEXTS = {
 def _agreed(groups: list[dict[str, Any]], name: str) -> Any:
     """A setting that a value of several groups needs: it must be the same in all of them."""
     first, *others = (group[name] for group in groups)
-    if any(other != first for other in others):  # also of tensors, and pairs of them
+    stays = isinstance(first, torch.Tensor) and groups[0]["capturable"]  # the host would wait for it
+    if not stays and any(other != first for other in others):  # also of tensors, and pairs of them
         raise RuntimeError(f"{name} is used in a value of all parameters; give it the same value in all parameter groups")
     return first
 ''',
@@ -22,7 +23,7 @@ def _show(params: Iterable[torch.Tensor]) -> None:
                 module.reshard()
 ''',
     "_mean_loss": '''
-def _mean_loss(loss: Any, params: Iterable[torch.Tensor]) -> torch.Tensor:
+def _mean_loss(loss: Any, params: Iterable[torch.Tensor], home: torch.Tensor) -> torch.Tensor:
     """The loss as one number; where processes hold parts of parameters, the mean of theirs."""
     value = torch.as_tensor(loss, device=getattr(loss, "device", "cpu")).detach().double().reshape(())
     meshes = [p.device_mesh for p in params if hasattr(p, "device_mesh")]
@@ -32,7 +33,7 @@ def _mean_loss(loss: Any, params: Iterable[torch.Tensor]) -> torch.Tensor:
         mesh = max(meshes, key=lambda mesh: mesh.size())
         share = value.to(mesh.device_type) / mesh.size()
         value = DTensor.from_local(share, mesh, [Partial()] * mesh.ndim).full_tensor()
-    return value.cpu()
+    return value.to(home.device)
 ''',
     "_chosen": '''
 def _chosen(param: Any, condition: torch.Tensor, yes: Any, no: Any) -> torch.Tensor:
@@ -76,6 +77,32 @@ def _teams(cells: list[Any]) -> list[Any]:
         cell.team = teams[-1]
     return teams
 ''',
+    "_home": '''
+def _home(cells: list[Any]) -> torch.Tensor:
+    """An empty tensor where values of several parameters are: on the host; with `capturable`, or without numbers, on their device."""
+    devices = {cell.param.device for cell in cells}
+    stays = len(devices) == 1 and all(cell.group["capturable"] or cell.param.is_meta for cell in cells)
+    return torch.empty((), dtype=torch.float64, device=devices.pop() if stays else "cpu")
+''',
+    "_latest": '''
+def _latest(cells: list[Any]) -> Any:
+    """The number of the step of those that have taken most; with `capturable` a tensor."""
+    counts = [cell.t for cell in cells]
+    if all(isinstance(t, torch.Tensor) for t in counts):
+        return torch.stack(counts).amax()
+    return max(int(t) for t in counts)
+''',
+    "_store": '''
+def _store(states: dict[Any, Any], groups: list[dict[str, Any]], cells: list[Any], values: dict[str, Any]) -> None:
+    """New values of several parameters go into the tensors that these share, where graphs find them; those without a gradient
+    get them, too."""
+    kept = {name: cells[0].state[name] for name in values}
+    found = [x.clone() if isinstance(x, torch.Tensor) else torch.full_like(kept[name], x) for name, x in values.items()]
+    for old, x in zip(kept.values(), found):
+        old.copy_(x)
+    for param in (p for group in groups for p in group["params"] if p in states):
+        states[param].update(kept)
+''',
     "_others": '''
 def _others(optimizer: Optimizer, groups: list[dict[str, Any]]) -> list[Any]:
     """The parameters of other rules that have a gradient, for values of all parameters."""
@@ -88,7 +115,7 @@ def _others(optimizer: Optimizer, groups: list[dict[str, Any]]) -> list[Any]:
             dtype = torch.promote_types(param.dtype, torch.float32)
             cells.append(SimpleNamespace(
                 param=param, group=group, number=number, place=place, dtype=dtype,
-                t=_count(optimizer.state.get(param, {}).get("step", torch.zeros((), device="cpu"))) + 1,
+                t=_count(optimizer.state.get(param, {}).get("step", torch.zeros((), device="cpu")), group["capturable"]) + 1,
                 g=(-param.grad if group["maximize"] else param.grad).to(dtype),
             ))
     return cells

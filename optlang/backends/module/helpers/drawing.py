@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TEXTS = {
     "_philox": '''
-def _philox(index: Any, t: int, site: int, seed: int, stream: int) -> tuple[Any, Any]:
+def _philox(index: Any, t: Any, site: int, seed: int, stream: int) -> tuple[Any, Any]:
     """Random words of 32 bits that depend on their counter alone: Philox4x32-10 (Salmon et al. 2011)."""
     mask = 0xFFFFFFFF
     words: tuple[Any, Any, Any, Any] = index & mask, (index >> 32) & mask, t & mask, site
@@ -18,11 +18,11 @@ def _philox(index: Any, t: int, site: int, seed: int, stream: int) -> tuple[Any,
 ''',
     "_draw": '''
 def _draw(
-    distribution: str, site: int, shape: tuple[int, ...], like: torch.Tensor, *, t: int, seed: int, stream: int,
+    distribution: str, site: int, shape: tuple[int, ...], like: torch.Tensor, *, t: Any, seed: int, stream: int,
 ) -> torch.Tensor:
     """Draws that depend on the place in the rule, the step, the seed and the parameter alone, so that a resumed run draws the same."""
     index = torch.arange(math.prod(shape), device=like.device)
-    a, b = _philox(index, t, site, seed, stream)
+    a, b = _philox(index, t.long() if isinstance(t, torch.Tensor) else t, site, seed, stream)
     drawn: torch.Tensor
     if distribution == "rademacher":
         drawn = (1 - 2 * (a >> 31)).double()

@@ -34,30 +34,62 @@ def _as_called_here(closure: Any) -> Any:
 
     return closure and called
 ''',
-    "_ieee": '''
-def _ieee(function: Callable[..., torch.Tensor], *numbers: float) -> float:
-    """A torch function of Python numbers: infinite or NaN where Python would raise."""
-    return function(*(torch.tensor(float(x), dtype=torch.float64, device="cpu") for x in numbers)).item()
-''',
-    "_vector": '''
-def _vector(values: Iterable[Any]) -> torch.Tensor:
-    """Single values from any devices and processes as one float64 vector on the CPU, with one transfer for each device."""
-    values = [x if isinstance(x, torch.Tensor) else torch.tensor(x, dtype=torch.float64, device="cpu") for x in values]
-    values = [x.full_tensor() if hasattr(x, "full_tensor") else x for x in values]
-    result = torch.empty(len(values), dtype=torch.float64, device="cpu")
-    for device in {x.device for x in values}:
-        places = [i for i, x in enumerate(values) if x.device == device]
-        result[places] = torch.stack([values[i].double() for i in places]).cpu()
-    return result
-''',
     "_alike": '''
 def _alike(x: Any, like: torch.Tensor) -> torch.Tensor:
     """A number or a tensor as a tensor of another one's type, on its device."""
     return x.to(like.device, like.dtype) if isinstance(x, torch.Tensor) else like.new_full((), x)
 ''',
+    "_ieee": '''
+def _ieee(function: Callable[..., torch.Tensor], *numbers: Any) -> Any:
+    """A torch function of numbers: infinite or NaN where Python would raise. If one of them is a tensor, so is what it gives."""
+    moving = [x for x in numbers if isinstance(x, torch.Tensor)]
+    if not moving:
+        return function(*(torch.tensor(float(x), dtype=torch.float64, device="cpu") for x in numbers)).item()
+    like = moving[0].double()
+    return function(*(_alike(x, like) for x in numbers))
+''',
+    "_vector": '''
+def _vector(values: Iterable[Any], home: torch.Tensor) -> torch.Tensor:
+    """Single values from any devices and processes as one float64 vector at home, with one transfer for each device."""
+    values = [x if isinstance(x, torch.Tensor) else home.new_full((), x) for x in values]
+    values = [x.full_tensor() if hasattr(x, "full_tensor") else x for x in values]
+    for device in {x.device for x in values} - {home.device}:
+        places = [i for i, x in enumerate(values) if x.device == device]
+        moved = torch.stack([values[i].double() for i in places]).to(home.device)
+        for i, x in zip(places, moved.unbind()):
+            values[i] = x
+    return torch.stack([x.double() for x in values])
+''',
+    "_where": '''
+def _where(condition: Any, yes: Any, no: Any) -> Any:
+    """`yes if condition else no`. By a tensor torch chooses, so that the host need not wait for it; but gradients go through what is
+    chosen alone."""
+    if not isinstance(condition, torch.Tensor) or torch.is_grad_enabled():
+        return yes if condition else no
+    if not isinstance(yes, torch.Tensor) and not isinstance(no, torch.Tensor):  # else they would be of torch's default type
+        yes = torch.full((), yes, dtype=torch.float64, device=condition.device)
+    return torch.where(condition, yes, no)
+''',
+    "_max": '''
+def _max(*numbers: Any) -> Any:
+    """`max`, of tensors as well."""
+    return _ieee(torch.maximum, *numbers) if any(isinstance(x, torch.Tensor) for x in numbers) else max(numbers)
+''',
+    "_min": '''
+def _min(*numbers: Any) -> Any:
+    """`min`, of tensors as well."""
+    return _ieee(torch.minimum, *numbers) if any(isinstance(x, torch.Tensor) for x in numbers) else min(numbers)
+''',
+    "_report": '''
+def _report(value: Any) -> Any:
+    """A value of all parameters as Python's own; one on a device stays there, so that the host need not wait for it."""
+    if not isinstance(value, torch.Tensor):
+        return value if isinstance(value, bool) else float(value)
+    return value if isinstance(value, FakeTensor) or value.device.type != "cpu" else value.item()
+''',
     "_together": '''
-def _together(tensors: Iterable[Any]) -> torch.Tensor:
-    """All elements of some tensors as one float64 vector on the CPU."""
-    return torch.cat([torch.as_tensor(x, dtype=torch.float64, device="cpu").reshape(-1) for x in tensors])
+def _together(tensors: Iterable[Any], home: torch.Tensor) -> torch.Tensor:
+    """All elements of some tensors as one float64 vector at home."""
+    return torch.cat([_alike(x, home).reshape(-1) for x in tensors])
 ''',
 }  # fmt: skip
