@@ -63,7 +63,7 @@ def code_of(rule: str, backend: str) -> str:
         return _digits([_bare(text) for text in texts])
     if backend == "triton":
         return _digits((texts, [_called(texts, BACKENDS / "triton" / name) for name in ("prelude.py", "storage.py")], OPTIONS[0]))
-    beside = [(BACKENDS / "torch" / "ops.py").read_text(encoding="utf-8")] if backend == "torch" else []
+    beside = [_called(texts, BACKENDS / "torch" / "ops.py")] if backend == "torch" else []
     return _digits((texts, beside, ()))
 
 
