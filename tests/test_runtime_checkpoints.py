@@ -236,6 +236,12 @@ def broken(state: Any, **changes: Any) -> Any:
     return state
 
 
+def unmarked(state: Any) -> Any:
+    """As somebody else would have saved it: without the fingerprint of the rule."""
+    state["param_groups"][0].pop("fingerprint")
+    return state
+
+
 MISFITS: dict[str, tuple[Any, list[str]]] = {
     "nothing": (lambda s: None, ["not a state dict of AdamW"]),
     "weights": (lambda s: {"layer.weight": torch.zeros(2)}, ["needs the entries `state` and `param_groups`"]),
@@ -243,7 +249,7 @@ MISFITS: dict[str, tuple[Any, list[str]]] = {
     "group": (lambda s: s | {"param_groups": ["a"]}, ["group 0"]),
     "count": (lambda s: s | {"param_groups": [s["param_groups"][0] | {"params": [0]}]}, ["group 0: 1 parameters, the optimizer has 2"]),
     "lacks": (lambda s: s["state"][0].pop("m") is None or s, ["a: lacks m"]),
-    "extra": (lambda s: broken(s, exp_avg=torch.zeros(3, 4)), ["a: has exp_avg, which AdamW does not keep"]),
+    "extra": (lambda s: broken(unmarked(s), exp_avg=torch.zeros(3, 4)), ["a: has exp_avg, which AdamW does not keep"]),
     "shape": (lambda s: broken(s, m=torch.zeros(4, 3)), [r"a: m has shape (4, 3), not (3, 4)"]),
     "several": (lambda s: broken(s, m=torch.zeros(2), v=torch.zeros(1)), ["a: m has shape", "a: v has shape"]),
     "kind": (lambda s: broken(s, m="zero"), ["a: m is str, not a tensor"]),
@@ -269,6 +275,22 @@ def test_what_does_not_fit_is_listed_and_nothing_is_loaded(misfit: str) -> None:
         assert part in str(problem.value)
     assert "AdamW" in str(problem.value)
     assert contents(optimizer) == before
+
+
+def test_what_tools_keep_beside_the_states_comes_back_as_it_was() -> None:
+    """As timm's Lookahead keeps its slow weights there, in bfloat16 beside parameters in bfloat16."""
+    params = start()
+    module: dict[str, Any] = {}
+    exec(optlang.build("adamw", to="module"), module)
+    for cls in (AdamW, module["AdamW"]):
+        optimizer, resumed = cls(params), cls(params)
+        run(optimizer, params, range(1, 2))
+        optimizer.state[params[0]] |= {"slow": torch.ones(3, 4, dtype=torch.bfloat16), "since": 5}
+        resumed.load_state_dict(through_a_file(optimizer.state_dict()))
+        run(optimizer, params, range(2, 4))
+        found = resumed.state[params[0]]
+        assert found["since"] == 5 and found["slow"] is not optimizer.state[params[0]]["slow"]
+        assert torch.equal(found["slow"], torch.ones(3, 4, dtype=torch.bfloat16)) and found["slow"].dtype == torch.bfloat16
 
 
 # ------------------------------------------------------------------------------------------------------------- names

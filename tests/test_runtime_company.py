@@ -254,3 +254,53 @@ def test_groups_with_and_without_names() -> None:
     with pytest.raises(ValueError, match="with/without names"):
         optimizer.add_param_group({"params": [torch.zeros(2, requires_grad=True)]})
     assert len(optimizer.param_groups) == 1
+
+
+# ------------------------------------------------------------------------------------------- parameters of other classes
+
+
+class Halves(Tensor):
+    """Numbers as twice what another tensor holds; it knows how to be copied, and nothing else: as torchao's weights in 8 bits."""
+
+    halves: Tensor
+
+    @staticmethod
+    def __new__(cls, halves: Tensor) -> Any:
+        return torch.Tensor._make_wrapper_subclass(cls, halves.shape, dtype=halves.dtype)  # type: ignore[attr-defined]
+
+    def __init__(self, halves: Tensor) -> None:
+        self.halves = halves
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.detach.default:
+            return cls(args[0].halves)
+        assert func is torch.ops.aten.copy_.default, func
+        target, source = args
+        value = source.halves * 2 if isinstance(source, Halves) else source
+        target.halves.copy_(value / 2) if isinstance(target, Halves) else target.copy_(value)
+        return target
+
+
+@pytest.mark.parametrize("name", ["adamw", "muonwithadamw", "schedulefreeadamw"])
+@pytest.mark.parametrize("rows", [3, 520])
+def test_parameters_of_classes_without_memory_of_their_own_are_stepped_by_their_numbers(name: str, rows: int) -> None:
+    """Kernels were told the address 0. Of 520 rows a kernel steps them. Gradients may be of such classes, too."""
+    cls: Any = optlang.load(name)
+    start = torch.randn(rows, 520, generator=torch.Generator().manual_seed(1))
+    plain, wrapped = nn.Parameter(start.clone()), nn.Parameter(Halves(start / 2))
+    optimizers = cls([("w", plain)]), cls([("w", wrapped)])
+    for seed in range(4):
+        gradient = torch.randn(rows, 520, generator=torch.Generator().manual_seed(seed + 2))
+        plain.grad, wrapped.grad = gradient, Halves(gradient / 2)
+        for optimizer in optimizers:
+            optimizer.step()
+    assert type(wrapped.data) is Halves and torch.equal(wrapped.data.halves * 2, plain)
+    if name == "schedulefreeadamw":
+        for optimizer in optimizers:
+            optimizer.eval()
+        assert torch.equal(wrapped.data.halves * 2, plain)
+        optimizers[1].train()
+        assert not torch.equal(wrapped.data.halves * 2, plain)
+    with pytest.raises(ValueError, match="cannot step w with differentiable=True: it is a Halves"):
+        cls([("w", wrapped)], differentiable=True)

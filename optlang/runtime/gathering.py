@@ -25,7 +25,9 @@ from optlang.runtime.groups.naming import Group, name_in
 from optlang.runtime.groups.parameters import gradient_of, real
 from optlang.runtime.steps import captured, sparse
 from optlang.runtime.steps.again import Again, Begun, Key, Work, inputs_of, is_special, repeats
+from optlang.runtime.steps.opened import Opened
 from optlang.runtime.steps.scaling import scale_of
+from optlang.runtime.wrapped import is_wrapped
 
 Shared = dict[str, Tensor]
 
@@ -148,7 +150,7 @@ class Gathered(Saved):
         cell.t = 0 if on_device or self._is_hollow else int(kept) + 1
 
     def _cell(self, parameter: Tensor, group: int, place: int, index: int) -> Cell:
-        if is_sharded(parameter):
+        if is_sharded(parameter) or is_wrapped(parameter):
             return self._cell_of_a_part(parameter, group, place, index)
         state = self.state[parameter]
         cell = self._cells.get(parameter)
@@ -165,7 +167,8 @@ class Gathered(Saved):
         return cell
 
     def _cell_of_a_part(self, parameter: Tensor, group: int, place: int, index: int) -> Cell:
-        part = self._parts[index] = Part(parameter, bool(self.goes_whole(parameter, self.param_groups[group])))
+        whole = is_sharded(parameter) and bool(self.goes_whole(parameter, self.param_groups[group]))
+        part = self._parts[index] = Part(parameter, whole) if is_sharded(parameter) else Opened(parameter)
         kept = self.state[parameter]
         kept.setdefault(COUNT, torch.zeros((), dtype=torch.float32))
         name = name_in(self.param_groups[group], group, place)

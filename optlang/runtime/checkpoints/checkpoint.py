@@ -127,7 +127,8 @@ def _state_problems(optimizer: Grouped, state_dict: Mapping[str, Any]) -> list[s
             known.add(key)
             if states.get(key):
                 where = optimizer.name_of(parameter)
-                found = _parameter_problems(program, parameter, states[key], hypers, case.dropped)
+                beside = None if FINGERPRINT in other else case.dropped
+                found = _parameter_problems(program, parameter, states[key], hypers, beside)
                 problems += [f"{where}: {problem}" for problem in found]
     if extra := [key for key in states if key not in known and not isinstance(key, str)]:  # hooks keep things by name
         problems.append(f"states of {len(extra)} parameters that the optimizer does not have")
@@ -135,8 +136,9 @@ def _state_problems(optimizer: Grouped, state_dict: Mapping[str, Any]) -> list[s
 
 
 def _parameter_problems(
-    program: ir.Program, parameter: Tensor, state: Any, hypers: Mapping[str, Any], dropped: set[str]
+    program: ir.Program, parameter: Tensor, state: Any, hypers: Mapping[str, Any], beside: set[str] | None
 ) -> list[str]:
+    """`beside`: what may lie there that the program does not keep; None: anything, for this rule saved it, and the rest is of tools."""
     if not isinstance(state, Mapping):
         return [f"its state is {type(state).__name__}, not a dictionary"]
     expected = {COUNT: (), **_expected(program, parameter, hypers)}
@@ -147,7 +149,8 @@ def _parameter_problems(
         problems.append(f"lacks {', '.join(missing)}")
     if program.evaluation is not None:
         expected[TRAINING] = tuple(real(parameter).shape)
-    if extra := sorted(str(key) for key in set(state) - set(expected) - dropped):
+    own = {TRAINING, *(kept.name for kept in program.states)}
+    if extra := sorted(str(key) for key in set(state) - set(expected) if key in own or (beside is not None and key not in beside)):
         problems.append(f"has {', '.join(extra)}, which {program.name} does not keep")
     for name, shape in expected.items():
         if name in state:
@@ -215,8 +218,16 @@ def _join(state: dict[str, Any], case: Case, group: int, shared: dict[Any, Any])
 def _stored(saved: Mapping[str, Any], parameter: Tensor, case: Case, group: Group) -> dict[str, Any]:
     """Saved states as they are stored beside such a parameter."""
     opened, _ = precision.opened(saved, real(parameter).shape)
-    plain = {name: _placed(name, value, parameter, bool(group.get("capturable"))) for name, value in opened.items()}
-    return precision.closed(saved, plain, case.storage(case.settings.read(dict(group), "")), real(parameter))
+    hypers = case.settings.read(dict(group), "")
+    own = {COUNT, TRAINING, *(state.name for state in case.shaped(hypers).states)}
+    plain = {name: _placed(name, opened[name], parameter, bool(group.get("capturable"))) for name in opened if name in own}
+    of_tools = {name: _copied(value, parameter) for name, value in opened.items() if name not in own}
+    return precision.closed(saved, plain, case.storage(hypers), real(parameter)) | of_tools
+
+
+def _copied(value: Any, parameter: Tensor) -> Any:
+    """What a tool around the optimizer keeps beside a parameter, where that is."""
+    return value.detach().to(parameter.device, copy=True) if isinstance(value, Tensor) else deepcopy(value)
 
 
 def _placed(name: str, given: Any, parameter: Tensor, capturable: bool) -> Tensor:

@@ -21,6 +21,7 @@ from optlang.ops import OPS
 from optlang.runtime.distributed.processes import Spread, first_place, modules_of_fsdp
 from optlang.runtime.facts import facts_of, reached
 from optlang.runtime.steps.batch import Batch
+from optlang.runtime.wrapped import is_wrapped, numbers
 from optlang.types import ELEMENT, needs_matrix
 
 
@@ -89,7 +90,7 @@ class Part:
 
     def __init__(self, parameter: Any, whole: bool) -> None:
         self.parameter, self.whole = parameter, whole
-        self.weights = parameter.full_tensor() if whole else parameter.to_local()
+        self.weights = numbers(parameter.full_tensor() if whole else parameter.to_local())
         self.spread_over = None if whole else Spread(parameter)
 
     def gradient(self, given: Any = None) -> Tensor:
@@ -119,9 +120,11 @@ class Part:
         return kept if self.whole else Parts(self, kept)
 
     def put_back(self) -> None:
-        """Writes what was computed for all of it into the part that is here."""
+        """Writes what was computed for all of it, or for a copy, into the part that is here."""
         if self.whole:
             self.parameter.to_local().copy_(_own(self.weights, self.parameter))
+        elif is_wrapped(local := self.parameter.to_local()):
+            local.copy_(self.weights)
 
     def _is_like(self, value: Any, other: Tensor) -> bool:
         """Whether a state has a number for each element, in windows with a dimension before."""

@@ -20,6 +20,7 @@ from optlang.runtime.groups.parameters import check_parameters, listed
 from optlang.runtime.groups.routing import Backends, Routes, holds, known_of
 from optlang.runtime.groups.settings import Written
 from optlang.runtime.memory import overlap
+from optlang.runtime.wrapped import is_wrapped
 
 
 class Grouped(torch.optim.Optimizer):
@@ -198,6 +199,9 @@ class Grouped(torch.optim.Optimizer):
                              "give all of them the same")  # fmt: skip
 
     def _check_spread(self, case: Case, parameter: Any, name: str, group: Group) -> None:
+        if is_wrapped(parameter) and group["differentiable"]:
+            kind = type(parameter).__name__
+            raise ValueError(f"{case.program.name} cannot step {name} with differentiable=True: it is a {kind}, of which a copy is stepped")
         if not sharded.is_sharded(parameter):
             return
         if why := sharded.refuses(parameter, case.asks, group["differentiable"], case.keeps_float32):

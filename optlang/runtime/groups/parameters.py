@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from optlang import ir
 from optlang.runtime.facts import facts_of, lacks_rank, mixes_elements, too_wide
 from optlang.runtime.steps.scaling import unscaled
+from optlang.runtime.wrapped import numbers
 
 
 def listed(params: Any, names: Any) -> tuple[list[Any], list[str] | None]:
@@ -79,7 +80,7 @@ def gradient_of(parameter: Tensor, group: Mapping[str, Any], name: str, scale: A
 
     Raises RuntimeError where no rule could take it.
     """
-    gradient = parameter.grad if part is None else part
+    gradient = numbers(parameter.grad) if part is None else part
     assert gradient is not None
     if parameter.is_meta:
         words = "`fused=True` requires all the params to be floating point Tensors of supported devices: " if group.get("fused") else ""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from optlang.runtime.distributed.sharded import is_sharded
+from optlang.runtime.wrapped import is_wrapped
 
 if TYPE_CHECKING:
     from optlang.runtime.optimizer import RuleOptimizer
@@ -37,7 +38,9 @@ def optimizer_of(number: int) -> RuleOptimizer:
 
 def takes(parameter: Any, differentiable: bool) -> bool:
     """Whether the operator can step such a parameter."""
-    return isinstance(parameter, Tensor) and not (is_sharded(parameter) or parameter.is_complex() or differentiable)
+    if not isinstance(parameter, Tensor) or differentiable:
+        return False
+    return not (is_sharded(parameter) or is_wrapped(parameter) or parameter.is_complex())
 
 
 def step(parameters: list[Tensor], number: int, capturable: bool) -> None:

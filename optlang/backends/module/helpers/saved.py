@@ -34,7 +34,7 @@ def _checked(optimizer: Any, state_dict: dict[str, Any], kept: set[str], of_elem
         for place, (param, key) in enumerate(zip(group["params"], saved["params"])):
             where = group["param_names"][place] if names else f"parameter {place} of group {number}"
             for name, value in state_dict["state"].get(key, {}).items():
-                if name not in kept:
+                if name not in kept and "fingerprint" not in saved:  # beside states of this rule tools may keep things of theirs
                     raise ValueError(f"{where}: this is a state of another rule: {type(optimizer).__name__} keeps no {name}")
                 shape = tuple(getattr(value, "shape", ()))
                 if name in of_elements and shape != tuple(param.shape):
