@@ -115,12 +115,15 @@ class Run:
         return mode
 
     def _place(self, optimizer: Any, name: str, parameter: Tensor, first: Tensor) -> torch.device:
-        """Where a state belongs: counts and, in modules, values of all parameters are the host's business."""
+        """Where a state belongs: counts and, in modules, values of all parameters are the host's business, if not captured."""
         there = optimizer.param_groups[0].get("capturable") or hasattr(optimizer, "found_inf")
         if name == "step":
             return parameter.device if there else torch.device("cpu")
         of_all = any(name in names for case in self.like.cases for names in case.shared.values())
-        return parameter.device if not of_all else first.device if there or self.cls is self.like else torch.device("cpu")
+        if not of_all:
+            return parameter.device
+        together = there and len({p.device for group in optimizer.param_groups for p in group["params"]}) == 1
+        return first.device if together or self.cls is self.like else torch.device("cpu")
 
 
 def ours(name: str, backend: str = "torch", **formats: Any) -> Any:
@@ -223,6 +226,7 @@ def test_groups_and_devices_of_several_kinds() -> None:
     """Parameters on the host beside those on the device; values of all of them meet on the host."""
     for name in ("adamw", "lamb", "prodigy", "muon"):
         run(name, steps=3).compare([There, lambda x: x])
+    Run(module("dog"), ours("dog"), lambda put: {"capturable": True}, steps=3).compare([There, lambda x: x])
 
 
 def test_weights_to_evaluate_with_and_checkpoints() -> None:

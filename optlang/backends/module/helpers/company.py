@@ -88,7 +88,7 @@ def _home(cells: list[Any]) -> torch.Tensor:
 def _latest(cells: list[Any]) -> Any:
     """The number of the step of those that have taken most; with `capturable` a tensor."""
     counts = [cell.t for cell in cells]
-    if all(isinstance(t, torch.Tensor) for t in counts):
+    if len({getattr(t, "device", None) for t in counts}) == 1 and isinstance(counts[0], torch.Tensor):
         return torch.stack(counts).amax()
     return max(int(t) for t in counts)
 ''',
