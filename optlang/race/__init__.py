@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from optlang.race.contest import GRID, Entrant, race
+    from optlang.race.contest import GRID, race
+    from optlang.race.entrants import Entrant
     from optlang.race.errors import RaceError
     from optlang.race.results import Entry, Estimate, Point, Results, Run
     from optlang.race.tasks import Score, Split, Task, load, split
@@ -30,7 +31,8 @@ __all__ = [
 
 
 _HOME = {
-    "contest": ("GRID", "Entrant", "race"),
+    "contest": ("GRID", "race"),
+    "entrants": ("Entrant",),
     "errors": ("RaceError",),
     "results": ("Entry", "Estimate", "Point", "Results", "Run"),
     "tasks": ("Score", "Split", "Task", "load", "split"),

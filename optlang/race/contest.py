@@ -13,33 +13,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optlang.race.entrants import Entrant
 from optlang.race.errors import RaceError
 from optlang.race.results import Entry, Results, Run, edge_of
 from optlang.race.show import Watch, watching
 
 if TYPE_CHECKING:
     from optlang.race.tasks import Problem
-    from optlang.race.training import Make
 
 # half decades: finer steps drown in the noise of the seeds
 GRID = (1e-4, 3.2e-4, 1e-3, 3.2e-3, 1e-2, 3.2e-2, 1e-1, 3.2e-1, 1.0)
 EXTENSIONS = 6  # step sizes tried beyond the grid: three decades
 TUNING_SEED = 0  # final runs take 1, 2, …: what was tuned on is not reported
-POINTS = 20  # on a learning curve
-
-
-@dataclass(frozen=True)
-class Entrant:
-    """A rule in the race.
-
-    `make(named_parameters, step_size)` builds a fresh optimizer for every run. `needs_closure`: the rule asks for
-    gradients itself, through `optimizer.step(closure)`. A rule without a step size has `tuned=False`; `make` then gets
-    1.0. If the optimizer has `eval()` and `train()`, they are called around evaluations."""
-
-    name: str
-    make: Make
-    needs_closure: bool = False
-    tuned: bool = True
 
 
 @dataclass
@@ -101,17 +86,7 @@ class Contest:
     def _train(self, entrant: Entrant, step_size: float, seed: int, *, test: bool) -> Run:
         from optlang.race.training import train
 
-        run = train(
-            self.problem,
-            entrant.make,
-            step_size,
-            seed,
-            self.results.steps,
-            min(POINTS, self.results.steps),
-            needs_closure=entrant.needs_closure,
-            test=test,
-            tick=self.watch.tick,
-        )
+        run = train(self.problem, entrant, step_size, seed, self.results.steps, test=test, tick=self.watch.tick)
         self.watch.skip(self.results.steps - run.steps)
         return run
 

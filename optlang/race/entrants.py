@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from optlang.errors import did_you_mean
 from optlang.ir import Program, Routing
 from optlang.ops import ASKING
-from optlang.race.contest import Entrant
 from optlang.race.errors import RaceError
 
 if TYPE_CHECKING:
@@ -20,6 +21,21 @@ if TYPE_CHECKING:
 
 YARDSTICK = "torch:"
 Named = list[tuple[str, "Parameter"]]
+Make = Callable[[Named, float], "Optimizer"]
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A rule in the race.
+
+    `make(named_parameters, step_size)` builds a fresh optimizer for every run. `needs_closure`: the rule asks for
+    gradients itself, through `optimizer.step(closure)`. A rule without a step size has `tuned=False`; `make` then gets
+    1.0. If the optimizer has `eval()` and `train()`, they are called around evaluations."""
+
+    name: str
+    make: Make
+    needs_closure: bool = False
+    tuned: bool = True
 
 
 def entrant(word: str, backend: str = "auto", math: Math = "safe") -> Entrant:

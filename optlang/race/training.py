@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from optlang.race.entrants import Entrant
 from optlang.race.results import Point, Run
 from optlang.race.tasks import Part, Problem, Score
 
-Make = Callable[[list[tuple[str, nn.Parameter]], float], Optimizer]
+POINTS = 20  # on a learning curve
 # what matrix rules raise on weights that have run away counts as divergence, not as a mistake of the rule
 RAN_AWAY = (ArithmeticError, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
 
@@ -73,27 +74,26 @@ class Trainer:
 
 def train(
     problem: Problem,
-    make: Make,
+    entrant: Entrant,
     step_size: float,
     seed: int,
     steps: int,
-    points: int,
     *,
-    needs_closure: bool = False,
+    points: int = POINTS,
     test: bool = False,
     tick: Callable[[], None] = lambda: None,
 ) -> Run:
-    """Trains for `steps` steps, or until the loss is no longer finite, with `points` evaluations besides the start.
+    """Trains for `steps` steps, or until the loss is no longer finite, with at most `points` evaluations besides the start.
 
-    `tick` is called after every step. The caller's random state is left as it was."""
+    `test`: the end is measured on the test data, too. `tick` is called after every step. The caller's random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         model = problem.model(seed)
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        optimizer = make(named, step_size)
+        optimizer = entrant.make(named, step_size)
         torch.manual_seed(seed)  # whatever the rule drew while it was made, dropout masks are the same for all
         _switch(optimizer, "train")
-        trainer = Trainer(problem, model, optimizer, needs_closure, problem.batches(seed))
-        curve, done, diverged = _follow(trainer, steps, points, tick)
+        trainer = Trainer(problem, model, optimizer, entrant.needs_closure, problem.batches(seed))
+        curve, done, diverged = _follow(trainer, steps, min(points, steps), tick)
         score = trainer.score(problem.data.test) if test and not diverged else Score(math.inf)
     return Run(
         step_size=step_size,

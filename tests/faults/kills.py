@@ -20,7 +20,8 @@ from typing import Any
 from unittest import mock
 
 import optlang
-from optlang.race.contest import Contest, Entrant, race
+from optlang.race.contest import Contest, race
+from optlang.race.entrants import Entrant
 from optlang.race.results import Results
 from optlang.search.api import Search, resume
 from optlang.search.evolution.population import Ageing

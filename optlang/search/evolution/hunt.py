@@ -14,13 +14,13 @@ from typing import Any
 from optlang.search.evolution.kept_jobs import KeptJobs
 from optlang.search.evolution.population import Branch, Evolution, Member, RandomSearch
 from optlang.search.evolution.settings import Plan, Settings, SettingsError
-from optlang.search.evolution.strand import Birth, Known, Round, Strand, rates
+from optlang.search.evolution.strand import Birth, Round, Strand, rates
 from optlang.search.programs.genome import Genome, from_text, slots_used
 from optlang.search.programs.mutation import Mutator, RandomPrograms
 from optlang.search.screening.sieve import Screen
 from optlang.search.store.database import Store
 from optlang.search.store.found import hall_of_fame
-from optlang.search.training.assess import Curve
+from optlang.search.training.assess import Curve, Regime
 from optlang.search.training.funnel import Promoted, judge, seeds_of
 from optlang.search.training.levels import Level, Point, onset, validated
 from optlang.search.workers.executor import LONG, Executor, JobFailed
@@ -135,12 +135,8 @@ class Hunt:
 
     def _strand(self, name: str, plan: Plan, place: int) -> Strand:
         """A branch as the store has it, or new."""
-        space, settings = self.settings.space, self.settings
-        seen = {birth.fingerprint: Known(birth.number, birth.assessment.fitness) for birth in self.seeds}
-        found = {birth.number: rates(birth.assessment.detail) for birth in self.seeds}
-        made = Strand(
-            name, self._branch(plan, place), space, self.search_level, self.baselines, self.search_seeds, settings.pace, seen, found
-        )
+        regime = self._regime(self.search_level, self.search_seeds)
+        made = Strand(name, self._branch(plan, place), self.settings.space, regime, self.settings.pace, self.seeds)
         state = self.store.state(name)
         if state is not None:
             details = self.store.details(name, self.search_level.name)
@@ -267,7 +263,10 @@ class Hunt:
         # a program of a later level takes minutes: each is a job of its own, so that all workers have some
         per_job = self.settings.pace.per_job if level == self.search_level else 1
         run = partial(self._jobs.all, say=self._say)
-        return judge(programs, self.settings.space.form, level, seeds, self.baselines, run, per_job)
+        return judge(programs, self._regime(level, seeds), run, per_job)
+
+    def _regime(self, level: Level, seeds: Sequence[int]) -> Regime:
+        return Regime(self.settings.space.form, level, self.baselines, tuple(seeds))
 
     def _say(self, text: str) -> None:
         if self._tell is not None:

@@ -18,8 +18,7 @@ from optlang.search.evolution.population import Branch, Proposal
 from optlang.search.programs.genome import Genome, from_text, slots_used, to_text
 from optlang.search.programs.space import Space
 from optlang.search.screening.sieve import Screen
-from optlang.search.training.assess import TRIED, Assessment, Job
-from optlang.search.training.levels import Level
+from optlang.search.training.assess import TRIED, Assessment, Job, Regime
 
 OVERLAP = 2  # rounds in flight: one that is trained, one that waits for its workers
 TRIAL = "trial"
@@ -101,20 +100,16 @@ class Round:
 class Strand:
     """A branch with its screen, its knowledge and its costs."""
 
-    def __init__(
-        self, name: str, branch: Branch, space: Space, level: Level, baselines: Mapping[str, Any], seeds: Sequence[int], pace: Pace,
-        seen: Mapping[str, Known], rates: Mapping[int, Mapping[str, float]],
-    ) -> None:  # fmt: skip
-        self.name, self.branch, self.space, self.level = name, branch, space, level
-        self.baselines, self.seeds, self.pace = baselines, tuple(seeds), pace
+    def __init__(self, name: str, branch: Branch, space: Space, regime: Regime, pace: Pace, seeds: Sequence[Birth]) -> None:
+        self.name, self.branch, self.regime, self.pace = name, branch, regime, pace
         self.screen = Screen(space)
-        self.known: dict[str, Known] = dict(seen)
-        self.rates = dict(rates)  # the best step sizes of a program, by task
-        self.best = max(seen.values(), key=lambda known: known.fitness)
-        self.reached: dict[str, deque[float]] = {task: deque(maxlen=MEMORY) for task in (TRIAL, *level.tasks)}
+        self.known = {birth.fingerprint: Known(birth.number, birth.assessment.fitness) for birth in seeds}
+        self.rates = {birth.number: rates(birth.assessment.detail) for birth in seeds}  # the best step sizes of a program, by task
+        self.best = max(self.known.values(), key=lambda known: known.fitness)
+        self.reached: dict[str, deque[float]] = {task: deque(maxlen=MEMORY) for task in (TRIAL, *regime.level.tasks)}
         self.pending: deque[Pending] = deque()
         self.children = self.trained = self.spent = self.rounds = self.lean = 0
-        self.next_number = 1 + max(known.number for known in seen.values())
+        self.next_number = 1 + max(known.number for known in self.known.values())
 
     # -------------------------------------------------------------------------------------------------- rounds
 
@@ -158,21 +153,22 @@ class Strand:
 
     def _hurdles(self) -> tuple[float, ...]:
         """Of the trial, then by task; none after the last."""
-        shares = {TRIAL: self.pace.trial, **dict.fromkeys(self.level.tasks[:-1], self.pace.hurdle)}
+        shares = {TRIAL: self.pace.trial, **dict.fromkeys(self.regime.level.tasks[:-1], self.pace.hurdle)}
         return tuple(self._least(self.reached[task], share) for task, share in shares.items())
 
     def _least(self, values: Sequence[float], share: float) -> float:
         """What so many of the last programs are below; at first that is nothing."""
-        return float(np.quantile(values, share)) if share and len(values) >= MEMORY // 4 else self.level.worst
+        return float(np.quantile(values, share)) if share and len(values) >= MEMORY // 4 else self.regime.level.worst
 
     def _jobs(self, pending: Pending) -> list[Job]:
         parents = {c.number: c.proposal.parent for c in pending.candidates}
         numbers, size = list(pending.live), self.pace.per_job
         parts = [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        trial, *hurdles = pending.hurdles
         return [
-            Job(
-                tuple(to_text(pending.live[n]) for n in part), self.space.form, self.level, self.baselines, self.seeds, pending.hurdles[1:],
-                tuple(self.rates.get(parents[n] or 0, {}) for n in part), pending.hurdles[0] if self.pace.trial else None,
+            self.regime.job(
+                (pending.live[n] for n in part), hurdles=tuple(hurdles), trial=trial if self.pace.trial else None,
+                starts=tuple(self.rates.get(parents[n] or 0, {}) for n in part),
             )
             for part in parts
         ]  # fmt: skip
@@ -207,7 +203,7 @@ class Strand:
         self.trained += 1
         self.spent += assessment.steps
         genome = pending.live[number]
-        slots = len(slots_used(genome, self.space.form))
+        slots = len(slots_used(genome, self.regime.form))
         return Birth(number, candidate.fingerprint, genome, slots, proposal.parent, proposal.change, self.children, assessment)
 
     # --------------------------------------------------------------------------------------------------- state
@@ -222,7 +218,7 @@ class Strand:
             "screen": {level: asdict(counter) for level, counter in self.screen.counters.items()},
         }
 
-    def restore(self, state: Mapping[str, Any], known: Mapping[str, Known], rates: Mapping[int, Mapping[str, float]]) -> None:
+    def restore(self, state: Mapping[str, Any], known: Mapping[str, Known], rates: Mapping[int, dict[str, float]]) -> None:
         self.branch.restore(state["branch"])
         self.known = dict(known)
         self.rates = dict(rates)

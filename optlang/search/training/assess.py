@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optlang.search.programs.genome import Form, GenomeError, from_text, to_program
+from optlang.search.programs.genome import Form, Genome, GenomeError, from_text, to_program, to_text
 from optlang.search.training.levels import Level
 from optlang.types import TypeProblem
 
@@ -21,6 +21,20 @@ if TYPE_CHECKING:
 
 
 TRIED = "stopped at the trial"
+
+
+@dataclass(frozen=True)
+class Regime:
+    """Under which programs of one form are trained, so that their fitness can be compared. `baselines` and `seeds` as in `Job`."""
+
+    form: Form
+    level: Level
+    baselines: Mapping[str, Any]
+    seeds: tuple[int, ...]
+
+    def job(self, genomes: Iterable[Genome], **more: Any) -> Job:
+        """`more`: what else a job has."""
+        return Job(tuple(map(to_text, genomes)), self.form, self.level, self.baselines, self.seeds, **more)
 
 
 @dataclass(frozen=True)

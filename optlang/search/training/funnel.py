@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from optlang.search.programs.genome import Form, Genome, to_text
-from optlang.search.training.assess import Assessment, Job
+from optlang.search.programs.genome import Genome
+from optlang.search.training.assess import Assessment, Job, Regime
 from optlang.search.training.levels import Level
 
 Run = Callable[[Sequence[Job]], list[Sequence[Assessment]]]
@@ -33,13 +32,11 @@ def seeds_of(level: Level, place: int, seed: int) -> tuple[int, ...]:
     return tuple(range(first, first + level.seeds))
 
 
-def judge(
-    programs: Mapping[int, Genome], form: Form, level: Level, seeds: Sequence[int], baselines: Mapping[str, Any], run: Run, per_job: int,
-) -> list[Promoted]:  # fmt: skip
+def judge(programs: Mapping[int, Genome], regime: Regime, run: Run, per_job: int) -> list[Promoted]:
     """All programs trained on one level, best first; those that tie keep their order."""
     numbers = list(programs)
     parts = [numbers[start : start + per_job] for start in range(0, len(numbers), per_job)]
-    jobs = [Job(tuple(to_text(programs[n]) for n in part), form, level, baselines, tuple(seeds)) for part in parts]
+    jobs = [regime.job(programs[n] for n in part) for part in parts]
     found = [assessment for part in run(jobs) for assessment in part]
     made = [Promoted(n, programs[n], assessment) for n, assessment in zip(numbers, found, strict=True)]
     return sorted(made, key=lambda one: -one.assessment.fitness)
