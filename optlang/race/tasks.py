@@ -202,7 +202,7 @@ def _calling(function: Callable[[], T], where: str) -> T:
         return function()
     except RaceError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever the code of a user raises
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
         place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
         raise RaceError(

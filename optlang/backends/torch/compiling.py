@@ -37,7 +37,7 @@ def first_call(code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Te
         return function, function(*tensors, s, counter, first)
     try:
         return _compiled_somehow(code, tensors, s, counter, first, name)
-    except Exception as problem:
+    except Exception as problem:  # what torch's compiler raises has no class in common
         if not _is_of_the_compiler(problem):
             raise
         warnings.warn(f"torch.compile does not work here, so steps run uncompiled and slower: {_first_line(problem)}", stacklevel=2)
@@ -50,7 +50,7 @@ def _compiled_somehow(
 ) -> tuple[Function, Any]:
     try:
         return _compiled(code, tensors, s, counter, first, name)
-    except Exception as problem:
+    except Exception as problem:  # any class of torch's compiler may carry it
         if not isinstance(getattr(problem, "inner_exception", None), KeyError):
             raise
     with _outer_loops_apart():

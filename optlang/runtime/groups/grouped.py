@@ -110,7 +110,7 @@ class Grouped(torch.optim.Optimizer):
                 self._add(case, group, [group["params"][i] for i in places], [names[i] for i in places] if names else None)
             self._check_agreement(before)
             self._check_memory()
-        except Exception:
+        except BaseException:  # Ctrl-C, too
             del self.param_groups[before:]  # all of it or nothing
             raise
         if found := mistakes(self, before):

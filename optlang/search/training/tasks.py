@@ -245,7 +245,7 @@ def verify(checked: Task) -> None:
         losses, gradients = _first_losses(checked), _first_gradients(checked)
     except TaskError:
         raise
-    except Exception as problem:
+    except Exception as problem:  # whatever the loss of a user raises
         raise TaskError(f"task {checked.name}: its loss raises {type(problem).__name__}: {problem}") from problem
     if not all(map(math.isfinite, losses)):
         raise TaskError(f"task {checked.name}: its loss is {losses[0]} before the first step; look for NaN in the data, log(0), 0/0")

@@ -65,7 +65,7 @@ class Serial:
         try:
             with in_one_thread():
                 return self.work(self.jobs.pop(ticket))
-        except Exception as problem:
+        except Exception as problem:  # whatever the work raises
             raise JobFailed(told(problem)) from problem
 
     def close(self) -> None:
@@ -160,7 +160,7 @@ def _serve(pipe: Connection, work: Work) -> None:
                 pipe.send(answer)
             except (EOFError, OSError):
                 raise
-            except Exception as problem:
+            except Exception as problem:  # pickling a result may raise anything
                 pipe.send((None, f"the result cannot be sent: {problem}"))
 
 

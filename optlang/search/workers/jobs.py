@@ -125,7 +125,7 @@ def attempt(work: Work, job: Any) -> tuple[Any, str]:
         return work(job), ""
     except MemoryError:
         raise
-    except Exception as problem:
+    except Exception as problem:  # whatever the work raises: the others go on
         return None, told(problem)
 
 
