@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 ATOM = 100  # binds tighter than any operator
@@ -61,6 +61,15 @@ class Names:
         """Dotted names without the call that they come from, where no other ends alike."""
         ends = [name.rpartition(".")[2] for name in full]
         return {n: self.fresh(e if ends.count(e) == 1 else n) for n, e in zip(full, ends, strict=True)}
+
+
+def numbered(wish: str, taken: Collection[str]) -> str:
+    """A name that is not taken: the wish itself where it can be had, else `wish_2`, `wish_3`, …"""
+    name, number = wish, 1
+    while name in taken:
+        number += 1
+        name = f"{wish}_{number}"
+    return name
 
 
 def identifier(wish: str) -> str:

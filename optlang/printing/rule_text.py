@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from optlang import ir
 from optlang.ir import Node, Program, State
 from optlang.ops import BUILTINS, CONSTANTS, FACTS, OPS
-from optlang.printing.emit import ATOM, Piece, chained
+from optlang.printing.emit import ATOM, Piece, chained, numbered
 from optlang.types import ELEMENT, WORD_OF, Extent
 
 Turn = tuple[Node, bool]
@@ -61,10 +61,7 @@ class _Rule:
     def fresh(self, wish: str) -> str:
         base = re.sub(r"\W", "_", wish)
         base = base if re.match(r"[^\W\d]", base) else f"x{base}"
-        name, number = base, 1
-        while name in self.taken:
-            number += 1
-            name = f"{base}_{number}"
+        name = numbered(base, self.taken)
         self.taken.add(name)
         return name
 

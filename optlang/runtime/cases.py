@@ -17,6 +17,7 @@ from optlang.backends.torch import TorchExecutable
 from optlang.errors import did_you_mean
 from optlang.ops import ASKING, CALLS
 from optlang.plan import refuses_others, sees_all
+from optlang.printing.emit import numbered
 from optlang.printing.fingerprint import fingerprint_of, text_of
 from optlang.runtime import precision
 from optlang.runtime.distributed.sharded import reduces
@@ -233,9 +234,5 @@ def _values_of_all(program: ir.Program) -> str:
 def _labels(names: list[str]) -> list[str]:
     labels: list[str] = []
     for name in names:
-        label, number = name, 1
-        while label in labels:
-            number += 1
-            label = f"{name}_{number}"
-        labels.append(label)
+        labels.append(numbered(name, labels))
     return labels

@@ -13,8 +13,8 @@ from optlang.backends.module.loops import Relower, of_case
 from optlang.backends.module.spell import quoted
 from optlang.backends.optax.spell import fact
 from optlang.backends.optax.writer import factory
-from optlang.ir import Case, Routing
-from optlang.printing.emit import Names
+from optlang.ir import Routing
+from optlang.printing.emit import Names, numbered
 
 OF_LEAF = {"dtype": "str(w.dtype)", "rank": "w.ndim", "numel": "w.size", **{word: word for word in ("rows", "cols", "fan_in", "fan_out")}}
 FITS = "any(fnmatchcase(name, pattern) for pattern in ({},))"
@@ -34,17 +34,9 @@ def route(routing: Routing, names: Names, baked: Mapping[str, Any], relower: Rel
         shaped = replace(case.program, hypers=tuple(h._replace(default=given.get(h.name, h.default)) for h in case.program.hypers))
         text = factory(shaped, names, of_case(relower, place, prefix, case.settings))
         functions.append(text.split("\ndef ")[1].partition("(")[0])
-        labels.append(_label(case, labels))
+        labels.append(numbered(case.program.name, labels))
         texts.append(text.rstrip("\n"))
     return "\n\n\n".join([*texts, "\n".join(_front(routing, name, labels, functions))]) + "\n"
-
-
-def _label(case: Case, taken: list[str]) -> str:
-    label, number = case.program.name, 1
-    while label in taken:
-        number += 1
-        label = f"{case.program.name}_{number}"
-    return label
 
 
 def _front(routing: Routing, name: str, labels: list[str], functions: list[str]) -> list[str]:

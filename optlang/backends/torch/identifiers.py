@@ -6,6 +6,8 @@ import keyword
 import re
 import unicodedata
 
+from optlang.printing.emit import numbered
+
 TAKEN = frozenset(["torch", "ops", "s", "counter", "first", "inf", "nan", *keyword.kwlist])
 
 
@@ -21,10 +23,7 @@ class Identifiers:
         """An identifier like the wish that nothing else has."""
         base = unicodedata.normalize("NFKC", re.sub(r"\W", "_", wish))
         base = base if base.isidentifier() else "x_" + "".join(c for c in base if c.isascii() and c.isalnum())
-        name, number = base, 1
-        while name in self._used:
-            number += 1
-            name = f"{base}_{number}"
+        name = numbered(base, self._used)
         self._used.add(name)
         return name
 
