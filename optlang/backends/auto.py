@@ -18,7 +18,7 @@ from optlang.backends.device_scalars import DeviceScalars
 from optlang.backends.kernels.functions import KernelFunctions
 from optlang.backends.outputs import Output
 from optlang.backends.torch import TorchBackend
-from optlang.backends.torch.functions import Bound
+from optlang.backends.torch.bound import Bound
 from optlang.backends.triton.scalars import TritonScalars
 from optlang.ir import Node
 

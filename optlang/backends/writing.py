@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from optlang.backends.base import Cell
+from optlang.backends.torch.bound import Bound
 
-if TYPE_CHECKING:
-    from optlang.backends.torch.functions import Bound
-
-Run = Callable[[Sequence["Bound"]], None]
+Run = Callable[[Sequence[Bound]], None]
 WORDS = ("not enough memory", "out of memory", "can't allocate memory")  # of torch's RuntimeErrors on the CPU
 
 

@@ -10,7 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +23,9 @@ from optlang.backends.again.rows import NOTHING, Counts, Hypers, Known, Rows
 from optlang.backends.again.watch import Grip, Versions, Watch, grip
 from optlang.backends.base import NOTHING_GIVEN, Cell, Given, Repeat, Write
 from optlang.backends.formats import Packed
+from optlang.backends.torch.bound import Bound, Slots
 from optlang.backends.writing import is_of_memory
 from optlang.ir import G, Node, W
-
-if TYPE_CHECKING:
-    from optlang.backends.torch.functions import Bound, Slots
 
 Array = Any  # numpy.ndarray
 WEIGHTS, GRADIENT = "@weights", "@gradient"  # no state is called so

@@ -22,7 +22,7 @@ from optlang.backends.kernels import build
 from optlang.backends.kernels.functions import Array, KernelFunctions, after, counters, in_order, part_of, warn
 from optlang.backends.kernels.handed import Handed
 from optlang.backends.outputs import Output
-from optlang.backends.torch.functions import Bound
+from optlang.backends.torch.bound import Bound
 
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16", torch.float16: "_Float16", torch.bool: "bool"}
 

@@ -12,7 +12,7 @@ from optlang.backends.again.repeat import Called, keys_of
 from optlang.backends.again.rows import Counts, Hypers, Known
 from optlang.backends.base import Cell
 from optlang.backends.cpp.layout import layout
-from optlang.backends.torch.functions import Bound, Slots
+from optlang.backends.torch.bound import Bound, Slots
 
 if TYPE_CHECKING:
     from optlang.backends.cpp.kernels import Loaded

@@ -18,8 +18,9 @@ from optlang.backends.formats import Packed
 from optlang.backends.kernels import passes
 from optlang.backends.kernels.handed import Handed, handed, stored
 from optlang.backends.outputs import Output
+from optlang.backends.torch.bound import NOT_ASKED, Bound
 from optlang.backends.torch.code import CellCode
-from optlang.backends.torch.functions import COMPILE_FROM, NOT_ASKED, Bound, Calls, Functions
+from optlang.backends.torch.functions import COMPILE_FROM, Calls, Functions
 from optlang.backends.torch.views import put_back, view
 from optlang.ir import Node, W
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from optlang.backends.outputs import Output, handed_out, is_handed_out
-from optlang.backends.torch.functions import Bound
+from optlang.backends.torch.bound import Bound
 from optlang.ir import Node
 from optlang.types import ELEMENT
 

@@ -24,7 +24,7 @@ from optlang.plan import PARTIAL, Barrier
 from optlang.types import ELEMENT, Type
 
 if TYPE_CHECKING:
-    from optlang.backends.torch import TorchExecutable
+    from optlang.backends.torch.executable import TorchExecutable
 
 WEIGHTS = Type("real", ELEMENT)
 Partials = dict[int, Any]  # of one barrier, by the place of the parameter in the step

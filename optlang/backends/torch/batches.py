@@ -6,17 +6,15 @@ Products and factorisations of many small matrices cost far less in one call tha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from optlang.backends.formats import Packed
+from optlang.backends.torch.bound import Bound
+from optlang.backends.torch.code import CellCode
 from optlang.backends.torch.views import put_back, view
-
-if TYPE_CHECKING:
-    from optlang.backends.torch.code import CellCode
-    from optlang.backends.torch.functions import Bound
 
 Rows = Sequence[Sequence[Tensor]]  # of each call its tensors
 LARGEST = 1 << 18  # elements of one batch on the CPU: what it touches stays in the cache, and large matrices gain nothing

@@ -12,8 +12,9 @@ from optlang.backends.base import Cell, StepError
 from optlang.backends.device_scalars import is_on_device, sent
 from optlang.backends.formats import Packed, Storage
 from optlang.backends.places import full_shape
+from optlang.backends.torch.bound import Bound
 from optlang.backends.torch.code import CellCode
-from optlang.backends.torch.functions import Bound, Functions
+from optlang.backends.torch.functions import Functions
 from optlang.backends.torch.work import Pass, Work, computing, input_of
 from optlang.host import MissingFact
 from optlang.ir import Node

@@ -32,9 +32,10 @@ from optlang.backends.places import Place
 from optlang.backends.reference.interpreter import Code, Run
 from optlang.backends.torch.barriers import cross
 from optlang.backends.torch.binding import Binding
+from optlang.backends.torch.bound import Bound
 from optlang.backends.torch.code import CellCode
 from optlang.backends.torch.conditions import Conditions
-from optlang.backends.torch.functions import COMPILE_FROM, Bound, Functions
+from optlang.backends.torch.functions import COMPILE_FROM, Functions
 from optlang.backends.torch.shared import SharedRun
 from optlang.backends.torch.shared_states import SharedStates
 from optlang.backends.torch.views import like

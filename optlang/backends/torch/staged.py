@@ -29,7 +29,7 @@ from optlang.plan import PARTIAL, Barrier, Plan
 from optlang.types import ELEMENT, Type
 
 if TYPE_CHECKING:
-    from optlang.backends.torch import TorchExecutable
+    from optlang.backends.torch.executable import TorchExecutable
 
 
 PER_ELEMENT = Type("real", ELEMENT)

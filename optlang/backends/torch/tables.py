@@ -17,10 +17,11 @@ from optlang.backends.again.rows import Counts, Hypers, Known
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import sent
 from optlang.backends.torch import batches
+from optlang.backends.torch.bound import Bound
 from optlang.backends.torch.views import flat, view
 
 if TYPE_CHECKING:
-    from optlang.backends.torch.functions import Bound, Functions
+    from optlang.backends.torch.functions import Functions
 
 Write = tuple[list[Tensor], list[Tensor]]  # where, and what
 

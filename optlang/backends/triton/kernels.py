@@ -21,7 +21,7 @@ from optlang.backends.formats import Packed
 from optlang.backends.kernels.functions import Array, KernelFunctions, after, in_order, part_of, warn
 from optlang.backends.kernels.handed import Handed
 from optlang.backends.outputs import Output
-from optlang.backends.torch.functions import Bound, Slots
+from optlang.backends.torch.bound import Bound, Slots
 from optlang.backends.triton import lines, source
 from optlang.backends.triton.building import Options, built
 from optlang.backends.triton.layout import layout
