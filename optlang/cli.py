@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from optlang import __version__, commands, files, forms
+from optlang import __version__, commands, files, show_forms
 from optlang.errors import OptError
 from optlang.resources import folder
 
@@ -120,7 +120,7 @@ def _show(parser: argparse.ArgumentParser) -> None:
     plan      stages, bytes, operations, scaling graph     Graphviz: optlang show lion --as graph | dot -Tsvg
     cost      memory that a step keeps and moves, for each format of state, with passes, launches and operations"""
     parser.add_argument("file", metavar="FILE", help="a file, a library name, or - for standard input")
-    parser.add_argument("--as", dest="form", default="text", choices=["text", *forms.FORMS], help="default: text")
+    parser.add_argument("--as", dest="form", default="text", choices=["text", *show_forms.FORMS], help="default: text")
     parser.add_argument("--rule", help="which rule, where the file has several")
     parser.add_argument("--math", default="safe", choices=["safe", "strict", "fast"], help="for --as plan and cost; default: safe")
     parser.set_defaults(run=commands.show)

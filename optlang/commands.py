@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from optlang import diagnose, files, forms, ir, library, lower, ops
+from optlang import diagnose, files, ir, library, lower, ops, show_forms
 from optlang.errors import MOST_FINDINGS, Diagnostic, OptError, Source, did_you_mean
 from optlang.front import parser
 from optlang.front.syntax import Route
@@ -164,7 +164,7 @@ def show(arguments: argparse.Namespace) -> int:
         text = canonical(source if arguments.rule is None else _alone(source, arguments.rule))
     else:
         try:
-            text = forms.FORMS[arguments.form](_rule(source, arguments.rule), arguments.math)
+            text = show_forms.FORMS[arguments.form](_rule(source, arguments.rule), arguments.math)
         except ValueError as refusal:
             return _refused(refusal)
     print(text.rstrip("\n"))

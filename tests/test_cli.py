@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from optlang import commands, forms, library
+from optlang import commands, library, show_forms
 from optlang.cli import COMMANDS, main
 from optlang.errors import MOST_FINDINGS
 
@@ -256,7 +256,7 @@ def test_codes_are_explained(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "N99"]) == 2
 
 
-@pytest.mark.parametrize("form", ["text", *forms.FORMS])
+@pytest.mark.parametrize("form", ["text", *show_forms.FORMS])
 @pytest.mark.parametrize("name", ["lion", "muonwithadamw", "adafactor", "sophiah"])
 def test_every_form_of_a_rule(name: str, form: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", name, "--as", form]) == 0

@@ -29,7 +29,7 @@ seldom = {
     "lark", "optlang.front.parser", "optlang.lower", "optlang.simplify", "optlang.printing.rule_text",
     "optlang.runtime.steps.differentiable", "optlang.runtime.checkpoints.foreign", "optlang.runtime.steps.operators",
     "optlang.backends.torch.compiling", "optlang.backends.torch.staged",
-    "optlang.backends.torch.decided", "optlang.analysis.still", "optlang.runtime.evaluating",
+    "optlang.backends.torch.decided", "optlang.analysis.zero_gradient", "optlang.runtime.evaluating",
 }
 assert not seldom & set(sys.modules), seldom & set(sys.modules)
 """

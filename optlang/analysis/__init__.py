@@ -5,6 +5,9 @@
 | `costs`, `footprint` | what a step moves and computes, stage by stage, and what a rule keeps in memory |
 | `degrees` (by `linear`) | how every value scales with the loss and with the parameter |
 | `first_step` | whether the first step is defined, and which signs rounding decides in it |
-| `live`, `lone`, `still` | states that matter, reductions of one value, elements that a step leaves alone |
+| `live` | which states matter |
+| `single_values`, `constant_conditions` | what has nothing to reduce or to choose among |
+| `zero_gradient` | whether a step leaves elements without gradient as they are |
 | `accumulation` | whether a gradient may come in parts |
+| `needs` | whether a rule can be stepped with some of a model's parameters, or without their shapes |
 """

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from optlang import ir
-from optlang.analysis.lone import without_lone
+from optlang.analysis.single_values import without_lone_reductions
 from optlang.errors import MOST_FINDINGS, Diagnostic, OptError, Span, did_you_mean
 from optlang.front import syntax
 from optlang.lower import bodies, modules, routes
@@ -146,7 +146,7 @@ def _program(context: Context, module: Module, rule: syntax.Rule) -> ir.Program 
         reports=dict(context.reports),
         spans=dict(context.spans),
     )
-    return without_lone(replace(program, names=_computable(context, program)))
+    return without_lone_reductions(replace(program, names=_computable(context, program)))
 
 
 def _computable(context: Context, program: ir.Program) -> tuple[tuple[str, ir.Node], ...]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from optlang import ir
-from optlang.analysis.certain import without_certain
+from optlang.analysis.constant_conditions import without_constant_conditions
 from optlang.ir import Node, Predicate, Program, Routing
 from optlang.printing.equations import definitions, large
 from optlang.printing.latex import WORDS, Printer, at, symbol
@@ -46,7 +46,7 @@ def latex(what: Program | Routing) -> str:
     """The equations, aligned at their signs; of a route, those of every rule under its condition."""
     if isinstance(what, Routing):
         return "\n\n".join(f"% {_when(case.condition)}\n{latex(case.program)}" for case in what.cases)
-    what = without_certain(what)
+    what = without_constant_conditions(what)
     rows = [line.replace(" = ", " &= ", 1) for line in equations(replace(what, evaluation=None))]
     if what.evaluation is not None:
         names = {ir.W: "w_{t}", **{s.node: at(s.name, "t") for s in what.states}}

@@ -113,7 +113,7 @@ class Case:
         decided = {h.name: hypers[h.name] for h in self.program.hypers if h.kind != "real" or hypers[h.name] == 0}
         key = tuple(decided.items())
         if key not in self._moved:
-            from optlang.analysis.still import moved  # noqa: PLC0415 - of sparse gradients alone
+            from optlang.analysis.zero_gradient import moved  # noqa: PLC0415 - of sparse gradients alone
 
             self._moved[key] = moved(self.shaped(hypers), decided)
         return self._moved[key]

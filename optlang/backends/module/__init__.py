@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from optlang import __version__, ir
-from optlang.analysis.certain import without_certain
+from optlang.analysis.constant_conditions import without_constant_conditions
 from optlang.analysis.live import without_dead
 from optlang.backends.module.capturing import for_graphs
 from optlang.backends.module.exposure import with_states
@@ -82,7 +82,7 @@ def _class(program: Program, name: str, relower: Relower | None, role: Role) -> 
 
 
 def _as_written(program: Program) -> Program:
-    return for_graphs(without_certain(program))
+    return for_graphs(without_constant_conditions(program))
 
 
 def _as_read(what: Program | Routing) -> Program | Routing:

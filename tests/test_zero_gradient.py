@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from stepping import program
 
-from optlang.analysis.still import moved
+from optlang.analysis.zero_gradient import moved
 
 STILL = {
     "w' = w - lr*g": "",

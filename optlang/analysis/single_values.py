@@ -10,7 +10,7 @@ from optlang.ir import Node, Program
 from optlang.types import Extent
 
 
-def without_lone(program: Program) -> Program:
+def without_lone_reductions(program: Program) -> Program:
     """The program with such reductions written as what they are."""
     roots = program.all_roots()
     return program.replaced(ir.rewrite(roots, _value)) if any(map(_is_lone, ir.walk(roots))) else program

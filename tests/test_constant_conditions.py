@@ -9,7 +9,7 @@ from random_rules import rules as random_rules
 from stepping import Loop, program
 
 import optlang
-from optlang.analysis.certain import without_certain
+from optlang.analysis.constant_conditions import without_constant_conditions
 from optlang.ir import Program, walk
 from optlang.printing.render import latex
 
@@ -36,7 +36,7 @@ def test_every_k_from_the_first_step_says_nothing_of_the_first_step() -> None:
 def test_only_what_ranges_decide_goes(condition: str, left: int) -> None:
     rule = program(f"rule R {{ hyper lr = 0.1 in (0, inf)  hyper int k = 2 in [1, 9]  w' = w - where({condition}, g, lr*w) }}")
     assert comparisons(rule) == 1 + (" and " in condition or " or " in condition)
-    assert comparisons(without_certain(rule)) == left
+    assert comparisons(without_constant_conditions(rule)) == left
 
 
 @settings(max_examples=30, deadline=None)
@@ -44,7 +44,7 @@ def test_only_what_ranges_decide_goes(condition: str, left: int) -> None:
 def test_steps_stay_what_they_are(rule: Program) -> None:
     random = np.random.default_rng(0)
     start, gradients = random.normal(size=(3, 4)), random.normal(size=(3, 3, 4))
-    one, other = Loop(rule, start.copy()), Loop(without_certain(rule), start.copy())
+    one, other = Loop(rule, start.copy()), Loop(without_constant_conditions(rule), start.copy())
     with np.errstate(all="ignore"):
         for gradient in gradients:
             np.testing.assert_array_equal(one.step(gradient)[0], other.step(gradient)[0])

@@ -13,7 +13,7 @@ LEAST = {"t": 1.0, "rank": 0.0}  # other facts are sizes, which may be 0 as well
 MIRRORED = {"lt": "gt", "le": "ge"}
 
 
-def without_certain(program: Program) -> Program:
+def without_constant_conditions(program: Program) -> Program:
     """The program without comparisons that always hold or never do, and without what they choose among."""
     ranges = {h.name: (h.bounds.low, h.bounds.high) for h in program.hypers if h.bounds is not None and h.kind == "int"}
 
