@@ -1,4 +1,4 @@
-"""The command line: `optlang FILE` checks; every other task is a subcommand. What they do is in `commands`; it begins in `__main__`."""
+"""The command line: its options. `optlang FILE` checks, every other task is a subcommand; what they do is in `commands`."""
 
 from __future__ import annotations
 

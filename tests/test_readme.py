@@ -118,11 +118,12 @@ def test_costs_that_the_readme_shows_are_rows_of_their_page() -> None:
 
 
 def test_the_map_names_what_is_there() -> None:
-    """Every file and folder of the package that the page names exists, and the drawing has every stage of the pipeline."""
+    """Every file and folder that the page names exists, it names all files beside the folders, and draws every stage of the pipeline."""
     named = set(re.findall(r"[a-z]\w*(?:/\w+)*\.(?:py|toml|h)|(?<=`)[a-z_]+/\w+(?=`)", ARCHITECTURE))
     assert len(named) > 20
     for name in named:
         assert any(base.joinpath(name).exists() for base in (ROOT, ROOT / "optlang", ROOT / "optlang" / "simplify", ROOT / "tests")), name
+    assert not [path.name for path in (ROOT / "optlang").glob("[a-z]*.py") if path.name not in named]
     drawn = re.findall(r"optlang/(\w+)", ARCHITECTURE.split("```")[1])
     assert drawn == ["front", "lower", "simplify", "plan", "backends", "runtime"]
 

@@ -22,8 +22,10 @@ class TooHard(BaseException):
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Raises TooHard inside when that much has been computed, whatever else the machine does: every call of a Python function looks at
-    the clock of the thread, where so much time has passed at all: that clock asks the system, which takes five times as long."""
+    """Raises TooHard inside after so many seconds of this thread's processor time, however busy the machine is.
+
+    Every call of a Python function looks at the clocks: first at that of the wall, which is five times as quick to read.
+    """
     end, soonest, before = time.thread_time() + seconds, time.monotonic() + seconds, sys.getprofile()
 
     def look(frame: Any, _event: str, _arg: Any) -> None:  # pragma: no cover - nothing is traced in here

@@ -1,4 +1,4 @@
-"""Conditions whose outcome the range of a number tells: no reader of a rule needs them.
+"""Conditions that always hold, or never do, whatever the numbers in them: they are left out of what people read.
 
 `every k from 1` holds where `t >= 1` and `t - 1` is a multiple of k, and the first is always so. What is computed stays the same bit
 for bit, so this is for what people read: modules and LaTeX. A rule itself is compiled as it is written.

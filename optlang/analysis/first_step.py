@@ -17,7 +17,7 @@ FACTS: Mapping[str, int] = {"rank": 2, "rows": SIZE, "cols": SIZE, "numel": SIZE
 
 
 def is_sign(node: Node) -> bool:
-    """Whether it is the sign of a difference that rounding may be left of, as it is not of `w - min(w, 1)`."""
+    """Whether it is the sign of a difference of which rounding errors may be all that is left; of `w - min(w, 1)` they cannot be."""
     if node.op != "sign" and not (node.op in ("lt", "le", "gt", "ge") and node.args[1].op == "const" and node.args[1].value == 0):
         return False
     difference = node.args[0]

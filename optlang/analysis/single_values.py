@@ -1,4 +1,4 @@
-"""Reductions of one value per tensor, group or model to one of the same: there is nothing to reduce.
+"""Reductions of a single value, as the sum per model of what there is one of per model: they are left out.
 
 Every backend adds up over the parameters of a step, where such a value would count once for each of them.
 """

@@ -1,4 +1,4 @@
-"""What a step leaves as it is where the gradient is 0: then elements without gradient need not be stepped."""
+"""Whether a step changes anything where the gradient is 0. If not, elements without gradient need not be stepped."""
 
 from __future__ import annotations
 

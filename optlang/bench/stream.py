@@ -51,8 +51,8 @@ Pass = tuple[Collection[str], Collection[str]]  # what it reads and what it writ
 
 
 def stream(optimizer: torch.optim.Optimizer, passes: Sequence[Pass] = ()) -> Callable[[], None]:
-    """What goes over all that a step of the optimizer reads and writes, once, or as often as `passes` do; it has taken one.
-    Raises `build.NoCompiler`."""
+    """Reads and writes what a step of the optimizer does, once or as often as `passes` do, each time that it is called; it has been
+    called once. Raises `build.NoCompiler`."""
     step = build.library(TEXT).step
     found: Sequence[Pass | None] = passes or [None]
     tables = [_table([_named(p, optimizer.state[p], one) for p in _stepped(optimizer)]) for one in found]

@@ -1,4 +1,4 @@
-"""The programs of an optimizer: one, or those of a route, each compiled once for every shape that its baked hypers give it."""
+"""The programs of an optimizer: one, or those of a route; each is compiled once for each value of the settings that shape it."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def _evaluating() -> type[RuleOptimizer]:
 
 
 class RuleClass(type):
-    """The class of the classes, by which pickle knows to load the rule again."""
+    """The metaclass of all classes made from rules: pickle, told by it, writes how the rule was loaded."""
 
 
 def _reduce(cls: type) -> Any:

@@ -49,7 +49,7 @@ def is_matrix_rule(program: ir.Program, facts: Facts, hypers: Mapping[str, Any])
 
 
 def mixes_elements(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> str:
-    """Why a program is not one for each element of such a parameter by itself; empty where it is."""
+    """Why a program does not step each element of such a parameter by itself; empty where it does."""
     return mixing(reached(program, facts, hypers))
 
 

@@ -1,4 +1,4 @@
-"""What users have switched on around a step: casts by themselves, a default device. Steps are none of their business."""
+"""Autocast and default devices that users have switched on around a step: inside of the step they are off."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def has_modes() -> bool:
 
 
 def exactly() -> AbstractContextManager[Any]:
-    """Rules compute in the number types that they say, and on the devices, whatever casts and default device are on around the step."""
+    """In here rules compute in their own number types and on the devices of their parameters, as if nothing were switched on."""
     kinds, modes = autocasting(), has_modes()
     if not kinds and not modes:
         return NOTHING

@@ -37,7 +37,7 @@ def accepts(
 
 @lru_cache(4096)
 def verdict(before: Node, after: Node, leaves: frozenset[Node], settings: tuple[Setting, ...], nonnegative: frozenset[Node]) -> bool:
-    """The same of settings, all that is read of them, and of leaves that are known not to be negative. Kept, as rules ask alike."""
+    """What `accepts` finds, from nothing but what it depends on, so that it is found once for all rules that ask the same."""
     sampled = frozenset(leaf for leaf in leaves if not leaf.host)  # what is known before the step is computed from its own leaves
     if any(n.op not in SAMPLED for root in (before, after) for n in above(root, sampled) if n.args):
         return False

@@ -1,5 +1,7 @@
-"""What is new in each step that is taken again: points that kernels hand out, to which weights are moved, and what the model and the
-training loop give for each parameter."""
+"""Tensors that are new in each step that is taken again.
+
+These are the points to which weights are moved, which kernels hand out, and what the model and the training loop give for each parameter.
+"""
 
 from __future__ import annotations
 

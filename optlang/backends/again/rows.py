@@ -1,5 +1,7 @@
-"""Numbers that differ from kind to kind of parameters: a row for each group, and for each set of facts that they are made of. And those of
-a whole step: one row."""
+"""Numbers that are known before a step (hypers, `t`, facts and what is computed from them), in rows.
+
+There is a row for each group of parameters and each set of facts that the numbers depend on, and one for those of the whole step.
+"""
 
 from __future__ import annotations
 

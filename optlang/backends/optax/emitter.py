@@ -1,5 +1,7 @@
-"""Statements that compute some expressions. Blocks that facts, whole numbers or truths decide become an `if`, others that hold
-matrix work a `jax.lax.cond`, so that it is only done when it is due; the rest chooses element by element with `jnp.where`.
+"""Expressions as statements of JAX, in order, under the conditions of their blocks.
+
+Blocks that facts, whole numbers or truths decide become an `if`, others that hold matrix work a `jax.lax.cond`, so that it is only
+done when it is due; the rest chooses element by element with `jnp.where`.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Kernels of torch's compiler, kept on disk: a process that finds what it needs there does without the compiler, which takes
-more than a second to load.
+"""Kernels of torch's compiler, kept on disk, so that the next process need not load the compiler, which takes over a second.
 
 Kept is what one kernel does over flat arrays, after it has given, bit for bit, what the whole compiled function gives. What
 asks for more, and every doubt, is left to `torch.compile`.

@@ -160,7 +160,7 @@ TALL, MANY = 8, 256  # a table of words has many more rows than columns
 
 
 def looks_like(name: str, shape: tuple[int, ...]) -> str:
-    """What a matrix is that is no map, by its name or its shape; empty where nothing says so."""
+    """What a matrix that is no linear map between activations seems to be, by its name or shape; empty where nothing says so."""
     parts = plain_name(name).lower().split(".") if " " not in name else []
     module = parts[-2] if len(parts) > 1 else ""
     if any(EMBEDDING.search(part) for part in parts) or module == "shared":  # T5's words

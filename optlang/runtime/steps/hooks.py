@@ -1,5 +1,7 @@
-"""What torch does around a step for profilers and hooks. Opening a record takes as long as a third of a step of small tensors, whether
-somebody reads it or not."""
+"""Hooks and profiler records around a step, as torch has them.
+
+A record takes as long as a third of a step of small tensors, so it is only opened where somebody reads it.
+"""
 
 from __future__ import annotations
 
