@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import linecache
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from optlang.backends.torch.bound import Bound, Slots
 from optlang.backends.triton import lines, source
 from optlang.backends.triton.building import Options, built
 from optlang.backends.triton.layout import layout
+from optlang.backends.triton.loading import load
 from optlang.backends.triton.scalars import TritonScalars
 from optlang.backends.triton.tables import Launch, Tables, table_of
 from optlang.ir import Node
@@ -177,16 +176,6 @@ def _rows(calls: Sequence[Bound]) -> tuple[Tensor, Array]:
     order = {key: place for place, key in enumerate(found)}
     rows = joined(list(found.values())) if len(found) > 1 else calls[0].s
     return (rows if rows.numel() else rows.new_zeros(1)), np.array([order[id(bound.s)] for bound in calls], dtype=np.int64)
-
-
-@lru_cache(maxsize=256)
-def load(text: str) -> dict[str, Any]:
-    """The functions of a generated text, which Triton reads again by its name. Raises ImportError without Triton."""
-    name = f"<optlang triton {hash(text):x}>"
-    linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
-    namespace: dict[str, Any] = {"__name__": name}
-    exec(compile(text, name, "exec"), namespace)
-    return namespace
 
 
 def _interprets() -> bool:

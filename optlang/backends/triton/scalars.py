@@ -10,6 +10,7 @@ from torch import Tensor
 
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import DeviceScalars, counts, is_capturing, sent
+from optlang.backends.triton.loading import load
 from optlang.backends.triton.source import HEAD, literal
 from optlang.host import HostScalars
 from optlang.ir import Node
@@ -41,7 +42,7 @@ class TritonScalars(DeviceScalars):
         given = [torch.as_tensor(hypers[name]).detach().to(device) for name in moving]
         try:
             if moving not in self._kernels:
-                self._kernels[moving] = _loaded(_text(self.nodes, inner, host.nodes, moving))
+                self._kernels[moving] = load(_text(self.nodes, inner, host.nodes, moving))["scalars"]
             return self._launched(self._kernels[moving], cells, known, given)
         except Exception:  # Triton cannot build it, which the kernels of the step will say
             self.interprets = False
@@ -96,9 +97,3 @@ def _spell(node: Node, names: Mapping[Node, str], moving: Sequence[str]) -> str:
     if OPS[node.op].role == "reduce":  # of one number
         return f"zero + {literal(1.0)}" if node.op == "count" else names[node.args[0]]
     return OPS[node.op].triton.format(*(names[arg] for arg in node.args))
-
-
-def _loaded(text: str) -> Any:
-    from optlang.backends.triton.kernels import load  # noqa: PLC0415 - which imports this
-
-    return load(text)["scalars"]
