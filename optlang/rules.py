@@ -81,8 +81,9 @@ class Rule:
         """A subclass of `torch.optim.Optimizer` named like the rule; see `load`."""
         from optlang.runtime import make_optimizer  # noqa: PLC0415 - torch is only imported when it is needed
 
-        way: dict[str, Any] = {"backend": backend, "math": math, "state": state, "weights": weights, "products": products}
-        return make_optimizer(self.program, relower=self.lowered, **way)
+        return make_optimizer(
+            self.program, relower=self.lowered, backend=backend, math=math, state=state, weights=weights, products=products
+        )
 
     def module(self, baked: Mapping[str, Any] | None = None) -> str:
         """The text of a Python module that needs torch alone. `baked`: values of the hypers that shape the program."""
@@ -205,9 +206,8 @@ def _compiled(
     lowering = _Lowering(source, rule)
     program = ready.lowered(source, rule, lambda: lowering.rule.program)
     kept = dict(state) if isinstance(state, tuple) else state
-    way: dict[str, Any] = {"backend": backend, "math": math, "state": kept, "weights": weights, "products": products}
-    made = make_optimizer(program, relower=lowering, **way)
-    made._origin = (_compiled, (text, name, rule, backend, math, state, weights, products, imports))  # type: ignore[attr-defined]
+    made = make_optimizer(program, relower=lowering, backend=backend, math=math, state=kept, weights=weights, products=products)
+    made._origin = (_compiled, (text, name, rule, backend, math, state, weights, products, imports))
     return made
 
 

@@ -7,8 +7,6 @@ import inspect
 from keyword import iskeyword
 from typing import Any, cast
 
-import torch
-
 from optlang import ir
 from optlang.backends.base import Math
 from optlang.ops import ASKING, CALLS
@@ -21,7 +19,7 @@ from optlang.runtime.precision import Asked
 def make_optimizer(
     what: ir.Program | ir.Routing, *, relower: Relower, backend: str = "auto", math: Math = "safe", state: Asked = None,
     weights: str = "nearest", products: str = "fp32",
-) -> type[torch.optim.Optimizer]:  # fmt: skip
+) -> type[RuleOptimizer]:  # fmt: skip
     """A subclass of `torch.optim.Optimizer` named like the rule, with its hypers as keyword arguments.
 
     `relower(baked)` gives the program for other values of the hypers that shape it. `backend` "auto": see `backends`; `state`,
@@ -43,7 +41,7 @@ def make_optimizer(
         "calls_model": any(case.asks & CALLS.keys() for case in cases),
         "reads_inputs": frozenset(i.name for case in cases for i in case.program.inputs),
     }
-    return cast(type[torch.optim.Optimizer], RuleClass(what.name, (base,), members))
+    return cast(type[RuleOptimizer], RuleClass(what.name, (base,), members))
 
 
 def _evaluating() -> type[RuleOptimizer]:

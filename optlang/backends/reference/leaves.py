@@ -99,6 +99,11 @@ def _places(node: Node, place: Place, step: Step, rule: str) -> Value:
     return np.broadcast_to(np.arange(shape[-2], dtype=np.float64)[:, None], shape)
 
 
+def _weights(node: Node, place: Place, step: Step, rule: str) -> Value:
+    assert place.cell is not None  # weights are one of a parameter
+    return read(place.cell.weights, place)
+
+
 def _random(node: Node, place: Place, step: Step, rule: str) -> Value:
     distribution, site = node.value
     shape = shape_of(node.type.extent, place.shape)
@@ -107,7 +112,7 @@ def _random(node: Node, place: Place, step: Step, rule: str) -> Value:
 
 _LEAVES: dict[str, Leaf] = {
     "const": lambda node, place, step, rule: meaning.number(node.value),
-    "w": lambda node, place, step, rule: read(place.cell.weights, place),  # type: ignore[union-attr]
+    "w": _weights,
     "t": lambda node, place, step, rule: np.float64(place.t),
     "g": _gradient, "hyper": _hyper, "fact": _fact, "state": _state, "input": _input, "loss": _loss, "eye": _eye,
     "places": _places,
