@@ -8,7 +8,7 @@
     for level, results in run.promote():       # longer tasks, then the hold-out, opened once
         print(level.name, results[0].assessment.fitness)
     print(run.best().rule(run.form))           # a `.opt` file
-    print(run.shortened().text)                # without what training over paired seeds does not miss; `.trace` says what went
+    print(run.shortened().text)                # without parts that training does as well without; `.trace` says which
     run.finals()                               # the best against AdamW and others, all tuned alike
     Path("report.html").write_text(run.report())
 
@@ -95,7 +95,7 @@ class Search:
         return write_hall(self.store, self.level, self.form, Path(f"{self.store.path}.hall"))
 
     def shortened(self, name: str = "best", minutes: float = math.inf, tell: Callable[[str], None] | None = None) -> Short:
-        """A rule by algebra and by training on the tasks of the search, some minutes, once: see `optlang.search.shortening`."""
+        """A rule without the parts that change nothing, by algebra or by training on the tasks of the search (minutes, once)."""
         return by_training(self.store, find(self.store, name, self.level), self.hunt.settings, tell=tell, seconds=60 * minutes)
 
     def finals(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Found rules made short: by algebra, then without what training over paired seeds does not miss. Made once, and kept in the store.
+"""Found rules made short: by algebra, then by leaving out the parts that training does as well without. Made once, kept in the store.
 
 What is trained on the way is kept, too, so that an end in between loses nothing.
 """

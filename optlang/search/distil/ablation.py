@@ -1,4 +1,4 @@
-"""What a rule can do without: parts are left out where that changes nothing measurable, over paired seeds.
+"""What a rule can do without: parts are left out where training from the same seeds goes measurably the same way.
 
 Every shorter rule is trained from the same starts on the same batches as the rule as found, with that rule's best step size. A
 part goes where on every task the interval of the mean difference (Student's t, 95 %) lies within the tolerance on both sides:

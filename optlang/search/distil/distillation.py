@@ -1,7 +1,7 @@
-"""A found program made into a rule: dead statements, exact algebra, protections, what training does not miss, and names.
+"""A found program made into a rule: dead statements and parts that training does as well without are left out, the rest gets names.
 
     found = distil(genome, form, name="Lion")           # algebra alone, about a second
-    found = distil(genome, form, trainer=Trained(…))    # and parts left out without which training over paired seeds goes the same way
+    found = distil(genome, form, trainer=Trained(…))    # also leaves out parts without which training from the same seeds goes the same way
     print(found.trace.to_text(), found.opt())
 """
 
