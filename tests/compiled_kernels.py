@@ -59,7 +59,7 @@ def kernels_of(
 
     program = optlang.Rule(name, rule).program
     executable: Any = BACKEND.compile(program, "safe", storage(program, state, weights))
-    executable._functions = Recorded(always=True)
+    executable._functions = Recorded()
     w, g = (torch.randn(64, 64, dtype=dtype) for _ in range(2))
     one = cell(w, g, **{h.name: h.default for h in program.hypers})
     step = step_of(one)

@@ -108,7 +108,7 @@ def _words(texts: Iterable[str]) -> set[str]:
 def _texts(rule: str) -> dict[str, set[str]]:
     """Of kernels in C++ and Triton, and of the functions for torch, which takes the steps."""
     found: dict[str, set[str]] = {"cpp": set(), "torch": set(), "triton": set()}
-    cpp, make, write = CppFunctions(always=True), TritonFunctions.made, functions.generate
+    cpp, make, write = CppFunctions(), TritonFunctions.made, functions.generate
 
     def library(text: str, **flags: Any) -> SimpleNamespace:
         found["cpp"].add(text)

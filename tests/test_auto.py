@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import types
-import warnings
 from typing import Any
 
 import pytest
@@ -36,12 +35,9 @@ def ways(*arguments: Any, **options: Any) -> list[tuple[str, str]]:
     return [(one.backend, one.reason) for one in taken(*arguments, **options)[0].backends()]
 
 
-def test_large_steps_on_the_cpu_are_cpp() -> None:
-    assert ways("adamw", LARGE, (5,)) == [("cpp", "one call for all parameters of a kind")] * 2
-
-
-def test_small_steps_are_torch() -> None:
-    assert ways("adamw", (4,)) == [("torch", "steps of fewer than 262,144 elements are as quick with it")]
+@pytest.mark.parametrize("shape", [LARGE, (4,)])
+def test_steps_on_the_cpu_are_cpp(shape: tuple[int, ...]) -> None:
+    assert ways("adamw", shape, (5,), steps=5) == [("cpp", "one call for all parameters of a kind")] * 2
 
 
 def test_rules_for_matrices_are_torch() -> None:
@@ -54,15 +50,15 @@ def test_parameters_of_a_route_go_their_own_ways() -> None:
     assert [(one.parameter, one.backend) for one in optimizer.backends()] == [("p0", "torch"), ("p1", "cpp")]
 
 
-def test_without_a_compiler_it_is_torch_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rule", "shape"), [("adamw", LARGE), ("lion", (4,))])
+def test_without_a_compiler_it_is_torch_and_says_why(rule: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     def none(text: str, **flags: Any) -> Any:
         raise build.NoCompiler("there is no C++ compiler")
 
     monkeypatch.setattr(build, "library", none)
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        assert ways("adamw", LARGE, math="fast") == [("torch", "there is no C++ compiler")]
+    with pytest.warns(RuntimeWarning, match="steps with torch instead of C.., and slower: there is no C.. compiler"):
+        assert ways(rule, shape, math="fast") == [("torch", "there is no C++ compiler")]
 
 
 @pytest.mark.parametrize(
@@ -80,14 +76,10 @@ def test_what_has_not_been_stepped_says_so() -> None:
     assert optimizer.backends()[0].backend == "none yet"
     params[1].grad = torch.ones(3)
     optimizer.step()
-    assert [one.backend for one in optimizer.backends()] == ["none yet", "torch"]
+    assert [one.backend for one in optimizer.backends()] == ["none yet", "cpp"]
     params[0].grad, params[1].grad = params[1].grad, None
     optimizer.step()
-    assert [one.backend for one in optimizer.backends()] == ["torch", "torch"]
-
-
-def test_repeated_steps_keep_what_is_known() -> None:
-    assert ways("adamw", LARGE, (7,), steps=5) == [("cpp", "one call for all parameters of a kind")] * 2
+    assert [one.backend for one in optimizer.backends()] == ["cpp", "cpp"]
 
 
 def test_differentiable_steps() -> None:
@@ -103,27 +95,19 @@ def test_printed_it_is_a_table() -> None:
     optimizer, _ = taken("adamw", (4,), (2, 3))
     lines = str(optimizer.backends()).splitlines()
     assert lines[0].split() == ["parameter", "shape", "backend", "reason"]
-    assert lines[2].startswith("p1         2×3    torch    steps of fewer")
+    assert lines[2].startswith("p1         2×3    cpp      one call for all")
     assert isinstance(optimizer.backends()[0], Stepped)
 
 
 # ---------------------------------------------------------------------------------------------------------- devices
 
 
-def bound(kind: str, packed: bool = False) -> Any:
-    """As much of a call as the choice looks at."""
-    weights = types.SimpleNamespace(device=torch.device(kind), dtype=torch.float32)
-    return types.SimpleNamespace(weights=weights, tensors=[], is_packed=packed)
-
-
-@pytest.mark.parametrize(("kind", "compiled", "kernels"), [
-    ("cpu", True, "cpp"), ("cpu", False, ""), ("cuda", True, "triton"), ("cuda", False, "triton"), ("mps", True, ""), ("xpu", True, ""),
-])  # fmt: skip
-def test_the_choice_by_device(kind: str, compiled: bool, kernels: str) -> None:
+@pytest.mark.parametrize(("kind", "kernels"), [("cpu", "cpp"), ("cuda", "triton"), ("mps", ""), ("xpu", "")])
+def test_the_choice_by_device(kind: str, kernels: str) -> None:
+    """Asked with as much of a call as the choice looks at."""
     functions = auto.AutoFunctions()
-    call = bound(kind)
-    chosen = functions.wants(call, compiled) and functions.fits(call)
-    assert (functions.name_at(call) if chosen else "") == kernels
+    call: Any = types.SimpleNamespace(weights=types.SimpleNamespace(device=torch.device(kind)), tensors=[], is_packed=False)
+    assert (functions.name_at(call) if functions.fits(call) else "") == kernels
 
 
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="Triton does not interpret")

@@ -419,19 +419,6 @@ def test_two_processes_at_once(empty_cache: Path) -> None:
     assert len(list(empty_cache.glob("kernel*"))) == 1, "nothing half-made is left"
 
 
-def test_small_models_do_not_wait_for_a_compiler(empty_cache: Path) -> None:
-    """`auto` takes torch as it is for them: compiling would cost more than it saves."""
-    waits = optlang.loads("rule Waits { hyper lr = 0.1 in (0, inf) w' = w - lr*g/(1 + g^2) }")  # which no other test has compiled
-    p = torch.nn.Parameter(torch.ones(10))
-    p.grad = torch.ones(10)
-    waits([p]).step()
-    assert not list(empty_cache.glob("kernel-*"))
-    q = torch.nn.Parameter(torch.ones(1 << 18))
-    q.grad = torch.ones(1 << 18)
-    waits([q]).step()
-    assert list(empty_cache.glob("kernel-*"))
-
-
 def test_why_there_is_no_kernel_is_found_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """It goes over all of a function; each parameter asked in each step."""
     asked: list[None] = []

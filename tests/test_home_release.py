@@ -38,7 +38,7 @@ def compare(one: nn.Module, other: nn.Module, **tolerance: float) -> None:
 
 
 @pytest.mark.parametrize("rule", RELEASED)
-@pytest.mark.parametrize("backend", ["auto", "cpp"])
+@pytest.mark.parametrize("backend", ["auto", "torch"])
 def test_the_steps_are_those_after_backward(rule: str, backend: str) -> None:
     ours, theirs = net(), net()
     cls: Any = optlang.load(rule, backend=backend)

@@ -1,4 +1,4 @@
-"""Runs that are cut and gone on with, bit by bit: every rule in two of the precisions; `make resume` asks all. 20 seconds."""
+"""Runs that are cut and gone on with, bit by bit: every third rule in one of the precisions; `make resume` asks all. 20 seconds."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from resumption import PRECISIONS, Precision, differences
 
 from optlang import library
 
-TWO = [(name, PRECISIONS[(i + more) % len(PRECISIONS)]) for i, name in enumerate(library.names()) for more in (1, 6)]
+ONE = [(name, PRECISIONS[i % len(PRECISIONS)]) for i, name in enumerate(library.names()[::3])]
 
 
-@pytest.mark.parametrize(("name", "precision"), TWO, ids=str)
-def test_every_rule_goes_on_bit_by_bit(name: str, precision: Precision) -> None:
+@pytest.mark.parametrize(("name", "precision"), ONE, ids=str)
+def test_rules_go_on_bit_by_bit(name: str, precision: Precision) -> None:
     assert differences(name, precision) == []
 
 

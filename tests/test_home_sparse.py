@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import optlang
 
 pytestmark = pytest.mark.filterwarnings("ignore:Sparse (invariant|CSR)")  # torch's own
-BACKENDS = ["auto", "cpp", "torch", "reference"]
+BACKENDS = ["auto", "torch", "reference"]
 # Adam for sparse gradients says in its equations what torch says in its text: elements without gradient keep their states.
 LAZY_ADAM = """rule LazyAdam { hyper lr = 0.1 in (0, inf) state m = 0 state v = 0
   m' = where(g != 0, 0.9*m + 0.1*g, m)  v' = where(g != 0, 0.999*v + 0.001*g^2, v)

@@ -52,11 +52,12 @@ def halves(cls: Any, params: list[Tensor]) -> Any:
 
 # ---------------------------------------------------------------------------------------------------- going on
 
-RULES = ["adamw", "lion", "adafactor", "lamb", "muonwithadamw", "schedulefreeadamw", "lookahead", "rprop", WINDOWED]
+RULES = ["adamw", "lion", "adafactor", "lamb", "muonwithadamw", "schedulefreeadamw", "lookahead", "rprop", "gravity", WINDOWED]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize(("backend", "dtype"), [
+    *(("auto", dtype) for dtype in (torch.float32, torch.bfloat16, torch.float64)), ("torch", torch.float32), ("reference", torch.float64),
+])  # fmt: skip
 @pytest.mark.parametrize("rule", RULES, ids=lambda text: text.split("{")[0].split()[-1])
 def test_a_resumed_run_is_the_same_run(rule: str, backend: str, dtype: torch.dtype) -> None:
     cls: Any = optlang.loads(rule, backend=backend) if "{" in rule else optlang.load(rule, backend=backend)

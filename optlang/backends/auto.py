@@ -24,20 +24,13 @@ from optlang.ir import Node
 
 
 class AutoFunctions(CppFunctions):
-    """Functions that run as kernels of the device of their tensors. On the CPU small steps are as quick without."""
-
-    def __init__(self) -> None:
-        super().__init__(always=False)
+    """Functions that run as kernels of the device of their tensors."""
 
     @cached_property
     def _triton(self) -> KernelFunctions:
         from optlang.backends.triton.kernels import TritonFunctions  # noqa: PLC0415 - only CUDA pays for it
 
-        return TritonFunctions(always=True)
-
-    def wants(self, bound: Bound, compiled: bool) -> bool:
-        """On a GPU every operator that torch would call is a launch."""
-        return compiled or _is_on_cuda(bound)
+        return TritonFunctions()
 
     def fits(self, bound: Bound) -> bool:
         return self._triton.fits(bound) if _is_on_cuda(bound) else super().fits(bound)

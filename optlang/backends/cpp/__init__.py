@@ -9,4 +9,4 @@ from optlang.backends.base import Backend
 from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.torch import TorchBackend
 
-BACKEND: Backend = TorchBackend(lambda: CppFunctions(always=True))
+BACKEND: Backend = TorchBackend(CppFunctions)

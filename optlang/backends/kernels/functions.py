@@ -20,12 +20,11 @@ from optlang.backends.kernels.handed import Handed, handed, stored
 from optlang.backends.outputs import Output
 from optlang.backends.torch.bound import NOT_ASKED, Bound
 from optlang.backends.torch.code import CellCode
-from optlang.backends.torch.functions import COMPILE_FROM, Calls, Functions
+from optlang.backends.torch.functions import Calls, Functions
 from optlang.backends.torch.views import put_back, view
 from optlang.ir import Node, W
 
 STAGES = ("final", "level")  # what is worth a kernel: not what runs once
-SMALL = f"steps of fewer than {COMPILE_FROM:,} elements are as quick with it"
 TOGETHER = "one call for all parameters of a kind"
 Array = Any  # numpy.ndarray
 
@@ -45,15 +44,13 @@ class Wanted(NamedTuple):
 
 
 class KernelFunctions(Functions):
-    """`always`: kernels also where a step is so small that torch is as quick. `name`: of the backend that kernels are of; `words`: how
-    their language calls types of numbers."""
+    """`name`: of the backend that kernels are of; `words`: how their language calls types of numbers."""
 
     name = ""
     words: Mapping[torch.dtype, str] = {}
 
-    def __init__(self, always: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.always = always
         self.trouble = ""  # why no kernel could be compiled
         self._outputs: dict[CellCode, tuple[Output, ...]] = {}
         self._kernels: dict[Any, Any] = {}
@@ -98,7 +95,7 @@ class KernelFunctions(Functions):
 
     def each_table(self, calls: Calls, places: Sequence[int], compiled: bool, answering: bool) -> list[tuple[Table, Sequence[int]]]:
         """Kernels' own of all that have one."""
-        together = self._together([calls[place][1] for place in places], compiled)
+        together = self._together([calls[place][1] for place in places])
         made = super().each_table(calls, [places[i] for i in together.pop(None, [])], compiled, answering)
         for (kernel, _), some in together.items():
             mine = [calls[places[i]] for i in some]
@@ -117,12 +114,12 @@ class KernelFunctions(Functions):
 
     def run(self, bound: Bound, compiled: bool) -> Any:
         """One function with one parameter."""
-        kernel = self.kernel(bound) if self.wants(bound, compiled) else None
+        kernel = self.kernel(bound)
         return super().run(bound, compiled) if kernel is None else self._handed(kernel, [bound])[0]
 
     def run_all(self, calls: Sequence[Bound], compiled: bool) -> None:
         """All parameters that share a kernel are stepped by one call."""
-        together = self._together(calls, compiled)
+        together = self._together(calls)
         rest = together.pop(None, [])
         for (kernel, _), places in together.items():
             self.launch(kernel, [calls[place] for place in places])
@@ -130,29 +127,23 @@ class KernelFunctions(Functions):
 
     def answers(self, calls: Sequence[Bound], compiled: bool) -> list[Sequence[Any]]:
         """All parameters that share a kernel are asked by one call."""
-        together = self._together(calls, compiled)
+        together = self._together(calls)
         rest = together.pop(None, [])
         found: dict[int, Sequence[Any]] = dict(zip(rest, super().answers([calls[place] for place in rest], compiled), strict=True))
         for (kernel, _), places in together.items():
             found |= zip(places, self._handed(kernel, [calls[place] for place in places]), strict=True)
         return [found[place] for place in range(len(calls))]
 
-    def _together(self, calls: Sequence[Bound], compiled: bool) -> dict[Any, list[int]]:
+    def _together(self, calls: Sequence[Bound]) -> dict[Any, list[int]]:
         """The places of calls that share a kernel and a device; under None those that have no kernel."""
         found: dict[Any, list[int]] = {}
         for place, bound in enumerate(calls):
-            kernel = self.kernel(bound) if self.wants(bound, compiled) else None
+            kernel = self.kernel(bound)
             found.setdefault(None if kernel is None else (kernel, bound.weights.device), []).append(place)
         return found
 
-    def wants(self, bound: Bound, compiled: bool) -> bool:
-        """Whether a kernel is worth its while."""
-        return compiled or self.always
-
     def way(self, bound: Bound, compiled: bool) -> Way:
         """As in torch, or a kernel."""
-        if not self.wants(bound, compiled):
-            return Way("torch", SMALL)
         if self.kernel(bound) is not None:
             return Way(self.name_at(bound), TOGETHER)
         if refused := self._why(bound):

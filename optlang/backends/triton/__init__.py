@@ -15,7 +15,7 @@ from optlang.backends.torch.functions import Functions
 def _functions() -> Functions:
     from optlang.backends.triton.kernels import TritonFunctions  # noqa: PLC0415 - only who uses it needs triton
 
-    return TritonFunctions(always=True)
+    return TritonFunctions()
 
 
 BACKEND: Backend = TorchBackend(_functions)
