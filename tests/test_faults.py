@@ -141,6 +141,7 @@ def test_an_interrupt_while_torch_leaves_the_step_leaves_gradients_on(monkeypatc
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # one may fall into what is called by Python's collector
 @pytest.mark.parametrize(
     ("name", "backend", "signal_"),
     [("adamw", "torch", signal.SIGINT), ("adamw", "cpp", signal.SIGINT), ("lamb", "reference", signal.SIGINT),
