@@ -52,6 +52,8 @@ class Places:
                 return
             shared = common(paths[node], path)
             guards = _guards(paths[node][len(shared) :], path[len(shared) :])
+            if self.sharing == "none":  # an `if` of its own, too
+                guards = tuple((condition, side, node) for condition, side, _ in guards)
             paths[node] = (*shared, *guards)
             for part in walk([condition for condition, _, _ in guards]):  # which are known as far out
                 paths[part] = common(paths.get(part, shared), shared)
