@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-PLAIN = (Tensor, torch.nn.Parameter)  # what needs not be asked
+PLAIN = (Tensor, torch.nn.Parameter)  # what need not be asked
 
 
 def is_wrapped(x: Any) -> bool:
