@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from faults.steps import LARGE, PACKED, Failing, Snapshot, checkpoint_cut, closure_of, kernel_damaged, memory_ends, model, same, snapshot
+from faults.steps import LARGE, PACKED, Failing, checkpoint_cut, closure_of, kernel_damaged, memory_ends, model, same, snapshot
 from torch import Tensor
 
 from optlang.backends.cache import stored
@@ -114,18 +114,45 @@ MOST = {"torch": 500, "cpp": 2000, "reference": 150}  # steps: about as long
 
 
 class Interrupting:
-    """A signal once a random time after it was armed, until the end."""
+    """Raises KeyboardInterrupt a random time after it was armed, wherever the main thread is in `steps` then."""
 
     def __init__(self, seed: int, signal_: signal.Signals) -> None:
-        self.random, self.signal = random.Random(seed), signal_
+        self.random, self.signal, self.stepping = random.Random(seed), signal_, False
         self.over, self.armed = threading.Event(), threading.Event()
-        self.thread = threading.Thread(target=self.run)
+        self.thread, self.before = threading.Thread(target=self.run), signal.getsignal(signal_)
 
     def run(self) -> None:
         while not self.over.wait(self.random.uniform(0.0005, 0.02)):
             if self.armed.is_set():
                 self.armed.clear()
                 os.kill(os.getpid(), self.signal)
+
+    def handle(self, *_: object) -> None:
+        if self.stepping:
+            raise KeyboardInterrupt
+
+    def steps(self, optimizer: torch.optim.Optimizer, count: int) -> bool:
+        """Takes up to `count` steps; whether they were cut short."""
+        try:
+            self.stepping = True
+            self.armed.set()
+            for _ in range(count):
+                optimizer.step()
+            self.stepping = False
+        except KeyboardInterrupt:
+            self.stepping = False
+            return True
+        return False
+
+    def __enter__(self) -> Interrupting:
+        signal.signal(self.signal, self.handle)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+        signal.signal(self.signal, self.before)
 
 
 def test_an_interrupt_while_torch_leaves_the_step_leaves_gradients_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,44 +176,26 @@ def test_an_interrupt_while_torch_leaves_the_step_leaves_gradients_on(monkeypatc
 )
 def test_interrupts_leave_whole_steps(name: str, backend: str, signal_: signal.Signals) -> None:
     """Weights, states and counts are always those of some number of whole steps, whatever handlers raise."""
-    params, optimizer = model(name, backend)
-    expected: list[Snapshot] = []
     others, plain = model(name, backend)
-    closure_of(params, optimizer)()
-    for p, q in zip(params, others, strict=True):
-        q.grad = p.grad.clone()  # type: ignore[union-attr]
+    closure_of(others, plain)()
+    gradients, expected = [p.grad.clone() for p in others if p.grad is not None], [snapshot(others, plain)]
     for _ in range(MOST[backend]):
         plain.step()
         expected.append(snapshot(others, plain))
-    interrupting, caught, before = Interrupting(0, signal_), 0, signal.signal(signal_, signal.default_int_handler)
-    try:
-        interrupting.thread.start()
-        while caught < 30:
-            try:
-                interrupting.armed.set()
-                while True:
-                    if params[0] in optimizer.state and int(optimizer.state[params[0]]["step"]) == MOST[backend]:
-                        raise StopIteration
-                    optimizer.step()
-            except KeyboardInterrupt:
+    caught = 0
+    with Interrupting(0, signal_) as interrupting:
+        while caught < 10:  # from the beginning, until there were as many, however fast the steps and slow the signals are
+            params, optimizer = model(name, backend)
+            for p, gradient in zip(params, gradients, strict=True):
+                p.grad = gradient.clone()
+            taken = 0
+            while interrupting.steps(optimizer, MOST[backend] - taken):
                 caught += 1
                 assert torch.is_grad_enabled(), "what is trained next has gradients"
-                taken = {int(optimizer.state[p]["step"]) for p in params if "step" in optimizer.state.get(p, {})}
-                assert len(taken) <= 1, "all or none"
-                if (count := max(taken, default=0)) > 0:
-                    assert all(map(same, snapshot(params, optimizer), expected[count - 1])), count
-            except StopIteration:
-                break
-    finally:
-        _calm(interrupting, before)
-    assert caught >= 3
-
-
-def _calm(interrupting: Interrupting, before: Any) -> None:
-    signal.signal(interrupting.signal, signal.SIG_IGN)
-    interrupting.over.set()
-    interrupting.thread.join()
-    signal.signal(interrupting.signal, before)
+                counts = {int(optimizer.state[p]["step"]) for p in params if "step" in optimizer.state.get(p, {})}
+                assert len(counts) <= 1, "all or none"
+                taken = max(counts, default=0)
+                assert taken == 0 or all(map(same, snapshot(params, optimizer), expected[taken])), taken
 
 
 # ---------------------------------------------------------------------------------------------- processes and threads
