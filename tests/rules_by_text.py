@@ -7,9 +7,9 @@ from functools import lru_cache
 import numpy as np
 from stepping import Loop, program
 
-RNG = np.random.default_rng(20)
-MATRIX, VECTOR = RNG.normal(size=(4, 3)), RNG.normal(size=5)
-GRADIENTS = [(RNG.normal(size=(4, 3)), RNG.normal(size=5)) for _ in range(12)]
+_random = np.random.default_rng(20)
+MATRIX, VECTOR = _random.normal(size=(4, 3)), _random.normal(size=5)
+GRADIENTS = [(_random.normal(size=(4, 3)), _random.normal(size=5)) for _ in range(12)]
 ADAM = """
 rule Adam "Kingma & Ba 2015, arXiv:1412.6980" {
   hyper lr    = 1e-3  in (0, inf)  "step size"
@@ -25,6 +25,11 @@ rule Adam "Kingma & Ba 2015, arXiv:1412.6980" {
   w' = w - lr * mh / (sqrt(vh) + eps)
 }
 """
+
+
+def drawn(*shape, seed=20):
+    """Normal numbers, the same whichever tests were before."""
+    return np.random.default_rng(seed).normal(size=shape)
 
 
 def close(found, expected):

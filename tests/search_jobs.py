@@ -28,6 +28,8 @@ def fragile(job: tuple[str, str]) -> str:
         time.sleep(600)
     if what == "slow":
         time.sleep(4)
+    while what == "wait" and not Path(mark).exists():
+        time.sleep(0.01)
     return "fine"
 
 

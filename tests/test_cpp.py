@@ -355,7 +355,8 @@ def test_no_compiler(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None
 )
 def test_a_compiler_that(script: str, told: str, tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", compiler(tmp_path, script))
-    monkeypatch.setattr(build, "SECONDS", 1)
+    if "sleep" in script:
+        monkeypatch.setattr(build, "SECONDS", 1)
     stepped(told)
 
 
@@ -366,7 +367,7 @@ def test_a_damaged_cache_is_made_again(empty_cache: Path) -> None:
     kept.unlink()  # the loaded one stays in memory
     kept.write_bytes(damaged)
     script = "import sys; sys.path.insert(0, 'tests'); import test_cpp; test_cpp.stepped()"
-    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parent.parent, timeout=120)
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parent.parent, timeout=600)
     assert kept.stat().st_size > len(damaged)
     for one, other in zip(expected, stepped(), strict=True):
         assert torch.equal(one, other)
@@ -415,7 +416,7 @@ def test_a_cache_that_cannot_be_written(empty_cache: Path, monkeypatch: pytest.M
 def test_two_processes_at_once(empty_cache: Path) -> None:
     script = "import sys; sys.path.insert(0, 'tests'); import test_cpp; test_cpp.stepped()"
     both = [subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parent.parent) for _ in range(2)]
-    assert [one.wait(120) for one in both] == [0, 0]
+    assert [one.wait(600) for one in both] == [0, 0]
     assert len(list(empty_cache.glob("kernel*"))) == 1, "nothing half-made is left"
 
 

@@ -20,7 +20,6 @@ LEAVES = [W, G, T, ir.hyper("lr"), ir.fact("rows"), const(2), const(-0.5), ir.ra
 LEAVES += [ir.state(name, Type("real", extent)) for name, extent in STATES.items()]
 OPS = ["add", "sub", "mul", "maximum", "where", "branch", "abs", "sqrt", "lt", "sum", "mean", "amax", "count", "quantile", "matmul",
        "transpose", "tanh"]  # fmt: skip
-RNG = np.random.default_rng(4)
 
 
 @st.composite
@@ -40,11 +39,12 @@ def programs(draw: st.DrawFn) -> list[Node]:
 
 
 def a_step() -> Step:
-    cells = [cell(RNG.normal(size=(3, 2)), RNG.normal(size=(3, 2)), index=i, group=i // 2, t=i + 1, lr=0.1) for i in range(3)]
+    random = np.random.default_rng(4)
+    cells = [cell(random.normal(size=(3, 2)), random.normal(size=(3, 2)), index=i, group=i // 2, t=i + 1, lr=0.1) for i in range(3)]
     step = step_of(*cells, seed=6)
     for name, extent in STATES.items():
         for holder in {MODEL: [step.model], GROUP: list(step.groups.values())}.get(extent, [c.state for c in cells]):
-            holder[name] = RNG.normal(size=SHAPE_OF.get(extent, ()))
+            holder[name] = random.normal(size=SHAPE_OF.get(extent, ()))
     return step
 
 

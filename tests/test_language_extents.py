@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from rules_by_text import MATRIX, RNG, VECTOR, close, expression, run
+from rules_by_text import MATRIX, VECTOR, close, drawn, expression, run
 from stepping import Loop, program
 
 from optlang.backends.base import StepError
@@ -34,13 +34,13 @@ REDUCTIONS = ["sum", "mean", "max", "min", "norm", "rms", "var", "std", "count"]
 @pytest.mark.parametrize("per", AXES)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_reductions_at_every_extent(reduction, per):
-    x = RNG.normal(size=(2, 4, 3))
+    x = drawn(2, 4, 3)
     close(expression(f"{reduction}(w {per})", x), np.broadcast_to(plain(reduction, x, AXES[per]), x.shape))
 
 
 @pytest.mark.parametrize("per", AXES)
 def test_dot_and_quantile_at_every_extent(per):
-    x, g = RNG.normal(size=(2, 2, 4, 3))
+    x, g = drawn(2, 2, 4, 3)
     close(expression(f"dot(w, g {per})", x, g), np.broadcast_to((x * g).sum(AXES[per], keepdims=True), x.shape))
     close(expression(f"quantile(w, 0.3 {per})", x), np.broadcast_to(np.quantile(x, 0.3, AXES[per], keepdims=True), x.shape))
 
@@ -56,7 +56,7 @@ def test_reductions_over_groups_and_the_model(reduction):
 
 
 def test_a_reduction_takes_what_its_operand_has_one_of():
-    x = RNG.normal(size=(2, 4, 3))
+    x = drawn(2, 4, 3)
     rows = x.sum(-1, keepdims=True)
     close(expression("mean(sum(w per row) per matrix)", x), np.broadcast_to(rows.mean(-2, keepdims=True), x.shape))
     close(expression("count(sum(w per row))", x).ravel()[0], 8)
@@ -97,14 +97,14 @@ def test_model_values_read_the_hypers_that_groups_agree_on():
 
 
 def test_matrices_are_the_trailing_two_dimensions():
-    x = RNG.normal(size=(2, 3, 4, 3))
+    x = drawn(2, 3, 4, 3)
     close(expression("w @ w.T @ w", x), x @ np.swapaxes(x, -1, -2) @ x)
     close(expression("(w @ w.T + 0.5*eye(rows)) @ w", x), (x @ np.swapaxes(x, -1, -2) + 0.5 * np.eye(4)) @ x)
     close(expression("w @ (w.T @ w + eye(cols))", x), x @ (np.swapaxes(x, -1, -2) @ x + np.eye(3)))
 
 
 def test_as_matrix_makes_one_matrix_of_a_convolution():
-    x = RNG.normal(size=(4, 3, 2, 2))
+    x = drawn(4, 3, 2, 2)
     flat = x.reshape(4, 12)
     close(expression("as_param(as_matrix(w)/norm(as_matrix(w) per row))", x),
           (flat / np.linalg.norm(flat, axis=1, keepdims=True)).reshape(x.shape))  # fmt: skip
@@ -122,7 +122,7 @@ def test_a_vector_is_no_matrix(text):
 
 @pytest.mark.parametrize(("shape", "length"), [((4, 3, 2, 2), 12), ((5, 6), 10), ((7,), 7), ((13,), 1), ((), 1), ((1, 30), 10)])
 def test_values_of_elements_that_follow_each_other(shape, length):
-    x = np.array(RNG.normal(size=shape))
+    x = np.array(drawn(*shape))
     runs = x.reshape(-1, length)
     for text, expected in (
         ("w/(1 + norm(w per 12))", runs / (1 + np.linalg.norm(runs, axis=1, keepdims=True))),
@@ -138,7 +138,7 @@ def test_a_state_of_runs_by_a_setting_and_a_function():
     text = """def squares(x, n) = sum(x^2 per n)
     rule R { hyper int k = 3 in [1, 9]  state v per k = mean(w per k)  state h[2] per 2 = 1
       v' = v + squares(g, k)  h' = push(h, norm(v' per model))  w' = w - v' - mean(h') }"""
-    w, g = RNG.normal(size=(2, 6)), RNG.normal(size=(2, 6))
+    w, g = drawn(2, 2, 6)
     for k in (3, 5):
         length = {3: 3, 5: 4}[k]
         loop = Loop(program(text, k=k), w)

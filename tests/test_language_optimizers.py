@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from rules_by_text import ADAM, GRADIENTS, MATRIX, RNG, VECTOR, AdamW, close, run
+from rules_by_text import ADAM, GRADIENTS, MATRIX, VECTOR, AdamW, close, drawn, run
 
 pytestmark = pytest.mark.usefixtures("undefined")
 
@@ -85,7 +85,7 @@ def test_muon():
 
 
 def test_the_standard_orthogonalize_turns_tall_matrices_and_takes_each_matrix_of_a_batch():
-    x = RNG.normal(size=(2, 4, 3))
+    x = drawn(2, 4, 3)
     loop = run("from std import orthogonalize rule R { w' = orthogonalize(g) }", np.zeros_like(x))
     found = loop.step(x)[0]
     close(found, [newton_schulz(m.T, extra=0).T for m in x])
@@ -166,7 +166,7 @@ def test_sophia():
 
 
 def test_adafactor():
-    x = RNG.normal(size=(2, 4, 3))
+    x = drawn(2, 4, 3)
     loop = run("""from std import ema
     rule AdafactorMatrix {
       hyper decay = 0.8 in (0, 1]   hyper d = 1.0 in (0, inf)
@@ -183,7 +183,7 @@ def test_adafactor():
     }""", x, d=0.5)  # fmt: skip
     w, r, c = x, 0, 0
     for t in range(1, 6):
-        g = RNG.normal(size=x.shape)
+        g = drawn(*x.shape, seed=t)
         b, s = 1 - t**-0.8, g**2 + 1e-30
         r = b * r + (1 - b) * s.mean(-1, keepdims=True)
         c = b * c + (1 - b) * s.mean(-2, keepdims=True)

@@ -93,9 +93,9 @@ def test_functions_keep_state_for_each_call() -> None:
 
 def test_pure_functions_of_the_same_arguments_are_one_expression() -> None:
     doubling = "def f0(x) = x + x " + " ".join(f"def f{i}(x) = f{i - 1}(x) + f{i - 1}(x)" for i in range(1, 36))
-    start = time.process_time()
+    start = time.thread_time()
     assert len(ir.walk([program(doubling + rule("w' = f35(g)")).weights])) == 37
-    assert time.process_time() - start < 20
+    assert time.thread_time() - start < 20
 
 
 def test_repeat_is_unrolled_with_baked_counts() -> None:
@@ -152,9 +152,9 @@ def test_named_equations_come_in_an_order_in_which_they_can_be_computed() -> Non
 def test_thousands_of_equations_lower_quickly_in_any_order() -> None:
     chain = [f"x{i + 1} = x{i} + g*{i}" for i in range(2400)]
     text = rule("x0 = g " + " ".join(reversed(chain)) + " w' = w - x2400")
-    start = time.process_time()
+    start = time.thread_time()
     assert len(program(text).names) == 2401
-    assert time.process_time() - start < 20
+    assert time.thread_time() - start < 20
 
 
 def test_a_route_gives_cases_with_settings() -> None:
@@ -316,10 +316,10 @@ AROUND = {
 @pytest.mark.parametrize("name", AROUND)
 def test_refused_across_definitions(name: str) -> None:
     text, expected = AROUND[name]
-    start = time.process_time()
+    start = time.thread_time()
     found = codes(text)
     assert found and set(found) == {expected}
-    assert time.process_time() - start < 20
+    assert time.thread_time() - start < 20
 
 
 def test_truths_in_places_where_they_may_stand() -> None:

@@ -892,4 +892,4 @@ def test_rates_have_gradients() -> None:
 def test_towers_of_whole_numbers_are_infinite_in_time(power: str) -> None:
     text = optlang.build(f"rule A {{ w' = w - {power}*g }}", to="module")
     step = f"{text}\np = torch.nn.Parameter(torch.ones(2))\np.grad = torch.ones(2)\nA([p]).step()\nassert p.isinf().all()\n"
-    subprocess.run([sys.executable, "-c", step], check=True, timeout=200)
+    subprocess.run([sys.executable, "-c", step], check=True, timeout=600)

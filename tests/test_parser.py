@@ -262,19 +262,19 @@ LARGE = {
 @pytest.mark.parametrize("name", sorted(LARGE))
 def test_large_files_are_refused_quickly(name: str) -> None:
     text, code = LARGE[name]
-    start = time.process_time()
+    start = time.thread_time()
     _, found = parsed(text[:1_000_000])
-    assert time.process_time() - start < 10  # the figures are in tests/bench; this is a guard
+    assert time.thread_time() - start < 10  # the figures are in tests/bench; this is a guard
     assert code in [d.code for d in found]
     assert found[0].to_text()
 
 
 def test_largest_files_are_read_quickly() -> None:
     text = "rule A {\n" + "x = a+b\n" * (MOST_STATEMENTS - 10) + "}"
-    start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start, before = time.thread_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     [rule] = tree(text).items
     assert isinstance(rule, s.Rule) and len(rule.body) == MOST_STATEMENTS - 10
-    assert time.process_time() - start < 20
+    assert time.thread_time() - start < 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1_000_000  # kB
 
 

@@ -181,7 +181,7 @@ def test_in_a_browser(store: Path, tmp_path: Path) -> None:
         command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
                    "--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / str(width)}", f"--window-size={width},900",
                    "--dump-dom", (tmp_path / "page.html").as_uri()]  # fmt: skip
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
         fits, charts, fetched, drawn = re.findall(r"<title>(.*?)</title>", shown)[0].split()
         assert (fits, fetched, drawn) == ("true", "0", "true"), width
         assert int(charts) == 3

@@ -164,22 +164,23 @@ def test_a_reader_sees_whole_rounds_while_a_search_writes(store: Store) -> None:
 # ---------------------------------------------------------------------------------------------------------- kill -9
 
 
-def killed_writer(path: Path, rounds: int, after: float) -> list[str]:
-    """What a writer said that it had finished before it was killed."""
+def killed_writer(path: Path, rounds: int, things: int, more: float) -> list[str]:
+    """What a writer said that it had finished before it was killed: so many things, and what comes in so many seconds."""
     command = [sys.executable, made.__file__, str(path), str(rounds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline()) == "open"
-        time.sleep(after)
+        lines = [process.stdout.readline() for _ in range(things)]
+        time.sleep(more)
         process.send_signal(signal.SIGKILL)
-        return [json.loads(line) for line in process.stdout.read().splitlines() if line.endswith('"')]
+        return [json.loads(line) for line in [*lines, *process.stdout.read().splitlines()] if line.rstrip().endswith('"')]
 
 
 def test_killed_at_any_moment_nothing_finished_is_lost(tmp_path: Path) -> None:
     path, source = tmp_path / "run.db", random.Random(0)
     Store.create(path, made.SETTINGS).close()
     for _ in range(KILLS):
-        said = killed_writer(path, 1_000_000, source.uniform(0.0, 0.08))
+        said = killed_writer(path, 1_000_000, source.randrange(40), source.uniform(0.0, 0.002))
         with Store.read(path) as store:
             done = (store.state(made.BRANCH) or {"done": 0})["done"]
             assert all(int(text.split()[1]) < done for text in said if text.startswith("round"))

@@ -17,7 +17,6 @@ FEWEST = 30  # tests that even a rule with closures runs
 FEWEST_ON_RECORD = 20  # of a rule that shakes frozen matrices, as a module
 
 
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("rules", "modules"), [(SOME, False), (["adamw"], True)], ids=["rules", "modules"])
 def test_torchs_own_tests_pass(rules: list[str], modules: bool) -> None:
     if sys.platform != "linux":

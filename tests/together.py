@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
-import os
 import queue
-import socket
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,6 +14,7 @@ import torch.multiprocessing as processes
 from stepping import finite
 from torch import Tensor, distributed, nn
 
+HERE = "127.0.0.1"
 Task = Callable[..., Any]  # of the number of processes
 Said = tuple[str, int, str, Any]  # the name of a task, the rank of a process, what went wrong, what was found
 
@@ -77,10 +76,10 @@ def along_rows(world: int) -> Callable[[Tensor], Any]:
 
 def work(rank: int, world: int, port: int, results: Any, tasks: Sequence[Task], rules: Sequence[str]) -> None:
     faulthandler.enable()  # a process that ends by a signal says where its threads were
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    distributed.init_process_group("gloo", rank=rank, world_size=world)
+    meeting = distributed.TCPStore(HERE, port, is_master=False)
+    distributed.init_process_group("gloo", store=meeting, rank=rank, world_size=world)
     for task in tasks:
         try:
             found = task(world, *([rules] if rules else []))
@@ -91,14 +90,12 @@ def work(rank: int, world: int, port: int, results: Any, tasks: Sequence[Task], 
     distributed.destroy_process_group()
 
 
-def everywhere(world: int, tasks: Sequence[Task], rules: Sequence[str] = (), seconds: int = 250) -> list[Said]:
+def everywhere(world: int, tasks: Sequence[Task], rules: Sequence[str] = (), seconds: int = 600) -> list[Said]:
     """What each of some processes says of each task."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    meeting = distributed.TCPStore(HERE, 0, is_master=True, wait_for_workers=False)  # a port that is free, and taken from now on
     context = processes.get_context("spawn")
     results = context.Queue()
-    running = [context.Process(target=work, args=(rank, world, port, results, tasks, rules)) for rank in range(world)]
+    running = [context.Process(target=work, args=(rank, world, meeting.port, results, tasks, rules)) for rank in range(world)]
     for process in running:
         process.start()
     said = []

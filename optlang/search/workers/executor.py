@@ -12,8 +12,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
@@ -22,6 +23,7 @@ from optlang.search.workers.jobs import JobFailed, Team, Work, attempt, in_one_t
 __all__ = ["Executor", "JobFailed", "Processes", "Serial"]
 
 OUT_OF_MEMORY = 77  # the exit code of a worker that noticed it itself
+START = 120.0  # seconds that a new worker may take to load what it needs, which are no part of its job's
 TIMEOUT = 600.0  # seconds for a job of the search: a hundred times what a batch of programs takes
 LONG = 7_200.0  # for one program on a later level, and for a piece of the finals: minutes, and more where others use the cores, too
 
@@ -78,6 +80,7 @@ class _Worker:
     pipe: Connection
     ticket: int = 0  # 0: idle
     since: float = 0.0
+    ready: bool = False
 
 
 class Processes(Team):
@@ -102,7 +105,8 @@ class Processes(Team):
         context = mp.get_context("spawn")  # torch does not survive a fork
         here, there = context.Pipe()
         process = context.Process(target=_serve, args=(there, self.work), daemon=True, name="optlang-worker")
-        process.start()
+        with _interrupts_wait():
+            process.start()
         there.close()
         return _Worker(process, here)
 
@@ -110,7 +114,7 @@ class Processes(Team):
         for place, worker in enumerate(self._team):
             if worker.ticket or (ticket := self._desk.next()) is None:
                 continue
-            worker.ticket, worker.since = ticket, time.monotonic()
+            worker.ticket, worker.since = ticket, time.monotonic() + (0 if worker.ready else START)
             try:
                 worker.pipe.send(self._desk.job(ticket))
             except OSError:
@@ -123,13 +127,21 @@ class Processes(Team):
         for pipe in wait(list(busy), patience):
             place = busy[pipe]
             try:
-                self._done(place, *self._team[place].pipe.recv())
+                self._heard(place, self._team[place].pipe.recv())
             except (EOFError, OSError):
                 self._lost(place, _epitaph(self._team[place]))
         for place, worker in enumerate(self._team):
             if worker.ticket and (reason := self._desk.overdue(worker.ticket, time.monotonic() - worker.since)):
                 self._lost(place, reason)
         self._hand_out()
+
+    def _heard(self, place: int, told: tuple[Any, str] | None) -> None:
+        """None: a new worker has loaded what it needs, and begins."""
+        if told is not None:
+            self._done(place, *told)
+            return
+        worker = self._team[place]
+        worker.ready, worker.since = True, time.monotonic()
 
     def _done(self, place: int, value: Any, problem: str) -> None:
         worker = self._team[place]
@@ -147,9 +159,12 @@ class Processes(Team):
 def _serve(pipe: Connection, work: Work) -> None:
     """A worker's life. Ctrl-C is for the process that leads: it ends its workers itself."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # see `_interrupts_wait`; what has come is ignored, too
     threading.Thread(target=_end_with_leader, daemon=True).start()
     one_thread()
     with contextlib.suppress(EOFError, OSError):  # whoever leads is gone
+        pipe.send(None)
         while True:
             job = pipe.recv()
             try:
@@ -162,6 +177,20 @@ def _serve(pipe: Connection, work: Work) -> None:
                 raise
             except Exception as problem:  # pickling a result may raise anything
                 pipe.send((None, f"the result cannot be sent: {problem}"))
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """A worker that starts here takes no notice of Ctrl-C before it can say so itself; here it comes a moment later."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which lets interrupts through when it has started
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_with_leader() -> None:
