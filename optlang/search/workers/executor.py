@@ -208,7 +208,7 @@ def _dismiss(worker: _Worker) -> None:
 
 
 def _epitaph(worker: _Worker) -> str:
-    worker.process.join(1)
+    worker.process.join(10)
     code = worker.process.exitcode
     if code == OUT_OF_MEMORY:
         return "a worker ran out of memory"
