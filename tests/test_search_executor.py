@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from search_jobs import LEADER, fragile, greedy, square
 
+from optlang.search.workers import executor
 from optlang.search.workers.executor import JobFailed, Processes, Serial
 
 
@@ -56,6 +57,20 @@ def test_a_job_that_may_take_longer_is_not_taken_to_hang() -> None:
         assert team.collect(team.submit(("slow", ""), timeout=120.0)) == "fine"
         with pytest.raises(JobFailed, match="took more than 2 seconds, 3 times"):
             team.collect(team.submit(("hang", "")))
+    finally:
+        team.close()
+
+
+def test_a_worker_that_starts_takes_its_time_and_no_notice_of_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "START", 1000.0)
+    team = Processes(fragile, 1)
+    try:
+        [worker] = team._team
+        ticket = team.submit(("fine", ""))
+        os.kill(worker.process.pid, signal.SIGINT)
+        assert worker.since > time.monotonic() + 500, "loading is no part of the job's time"
+        assert team.collect(ticket) == "fine" and team._team == [worker]
+        assert worker.since < time.monotonic()
     finally:
         team.close()
 

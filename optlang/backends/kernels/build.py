@@ -26,7 +26,7 @@ FLAGS = (
 # long for the C library's functions, and for all that follows, where these are left full.
 OF_GCC = ("-fira-region=one", "-fpeel-loops", "-fexpensive-optimizations", "-nodefaultlibs", "-Wl,-z,defs")
 LIBRARIES = ("-lm", "-lgcc", "-lc")
-SECONDS = 60  # after which a compiler hangs
+SECONDS = 300  # of the clock, after which a compiler hangs: on a machine with much else to do it may wait for most of them
 
 
 class NoCompiler(Exception):
