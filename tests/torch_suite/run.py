@@ -8,15 +8,17 @@ rule in its place, with counts in docs/torch-suite-modules.json.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -49,18 +51,34 @@ class Unreachable(Exception):
 # --------------------------------------------------------------------------------------------------- torch's tests
 
 
+def whole(folder: Path, make: Callable[[Path, Path], None], why: str) -> Path:
+    """A folder that others find whole or not at all, for two processes may ask at once: `make` gets its place, and one to work in.
+    Raises Unreachable with the reason."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="made-", dir=folder.parent) as work:
+            made = Path(work) / "whole"
+            try:
+                make(made, Path(work))
+            except (OSError, subprocess.SubprocessError, ValueError) as problem:
+                raise Unreachable(f"{why}: {problem}") from problem
+            with contextlib.suppress(OSError):  # another was quicker
+                made.rename(folder)
+    return folder
+
+
 def tests() -> Path:
     """The folder with `test_optim.py`, fetched where it is not there yet. Raises Unreachable."""
     folder = CACHE / SUITE
-    if not (folder / "archive.txt").exists():
-        with tempfile.TemporaryDirectory(prefix="optlang-torch-suite-") as work:
-            try:
-                archive = fetch(Path(work))
-            except (OSError, subprocess.SubprocessError, ValueError) as problem:
-                raise Unreachable(f"Debian's source package of pytorch, which has torch's tests, cannot be fetched: {problem}") from problem
-            unpack(archive, folder)
-            (folder / "archive.txt").write_text(archive.name)
-    return folder / "test"
+    if folder.exists() and not (folder / "archive.txt").exists():
+        shutil.rmtree(folder)  # half of it, left by an earlier state of this program
+
+    def make(made: Path, work: Path) -> None:
+        archive = fetch(work)
+        unpack(archive, made)
+        (made / "archive.txt").write_text(archive.name)
+
+    return whole(folder, make, "Debian's source package of pytorch, which has torch's tests, cannot be fetched") / "test"
 
 
 def fetch(work: Path) -> Path:
@@ -92,14 +110,12 @@ def unpack(archive: Path, to: Path) -> None:
 
 def site() -> Path:
     """A folder of its own for what torch's test classes import. Raises Unreachable."""
-    folder = CACHE / "site"
-    if not folder.exists():
-        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), EXPECTTEST]
-        try:
-            subprocess.run(command, check=True, timeout=300)
-        except (OSError, subprocess.SubprocessError) as problem:
-            raise Unreachable(f"{EXPECTTEST}, which torch's tests import, cannot be installed: {problem}") from problem
-    return folder
+
+    def make(made: Path, work: Path) -> None:
+        command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(made), EXPECTTEST]
+        subprocess.run(command, check=True, timeout=300)
+
+    return whole(CACHE / "site", make, f"{EXPECTTEST}, which torch's tests import, cannot be installed")
 
 
 # ------------------------------------------------------------------------------------------------------------ runs
