@@ -318,6 +318,28 @@ def test_a_compiler_that_does_not_take_what_makes_gcc_quicker(tmp_path: Path, mo
     assert set(first.split()) - set(second.split()) == {*build.OF_GCC, *build.LIBRARIES}
 
 
+def test_a_compiler_without_openmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps on one thread, says so each time the kernel is loaded, and compiles it once."""
+    compiler = tmp_path / "clang++"
+    steps = 'extern "C" void step() {}\nextern "C" int run() {\n  int all = 0;\n  #pragma omp parallel\n  ++all;\n  return all;\n}\n'
+    compiler.write_text(
+        f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n'
+        'case " $* " in *" -fopenmp "*) echo "ld: cannot find -lomp" >&2; echo "error: linker command failed" >&2; exit 1;; esac\n'
+        f'exec {shutil.which("c++")} "$@"\n'
+    )
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr(stored, "cache_file", lambda name: tmp_path / name)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning, match=r"one thread: .*clang\+\+ has no OpenMP here.*and delete "):
+            assert build.library(steps).run() == 1
+    assert build.library(steps.replace("omp parallel", "omp simd\n  for (int k = 0; k < 1; ++k)")).run() == 1  # not worth a warning
+    assert ["-fopenmp" in line.split() for line in (tmp_path / "asked").read_text().splitlines()] == [True, False, True, False]
+    with pytest.raises(build.NoCompiler, match="cannot find -lomp"):
+        build._compiled(str(compiler), [build.FLAGS], steps)
+
+
 def test_no_room_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the folder for temporary files serves; where that is full, too, there is no compiler."""
     monkeypatch.setattr(stored, "cache_file", lambda name: Path("/dev/full") / name)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+
+import torch
 
 from optlang.backends.cache import stored
 
@@ -37,20 +41,36 @@ def library(text: str, entry: str = "step", more: tuple[str, ...] = ()) -> ctype
     """The shared library of a source text, which has a function of that name; `more` flags stand behind those of all.
     Raises NoCompiler."""
     compiler = _compiler()
-    ways = [(*FLAGS, *OF_GCC, *more, *LIBRARIES), (*FLAGS, *more)] if _is_gcc(compiler) else [(*FLAGS, *more)]
-    name = stored.named("kernel", text, *ways[0], compiler, _version(compiler), stored.processor())
-    for place in stored.places(name):
-        found = _loaded(place, entry)
-        if found is not None:
-            return found
-        try:
-            _compile(compiler, ways, text, place)
-        except OSError:  # no room, or no right to write: the next place
-            continue
-        found = _loaded(place, entry)
-        if found is not None:
-            return found
+    ways = [(*way, *more, *(LIBRARIES if OF_GCC[0] in way else ())) for way in _ways(compiler)]
+    names = [stored.named("kernel", text, *way, compiler, _version(compiler), stored.processor()) for way in ways]
+    for way, name in zip(ways, names, strict=True):
+        for place in stored.places(name):
+            if (found := _loaded(place, entry)) is not None:
+                return _told(found, text, way, place)
+    made, taken = _compiled(compiler, ways, text)
+    for place in stored.places(names[taken]):
+        with contextlib.suppress(OSError):  # no room, or no right to write: the next place
+            stored.store(made, place)
+        if (found := _loaded(place, entry)) is not None:
+            return _told(found, text, ways[taken], place)
     raise NoCompiler("what the C++ compiler made cannot be stored or loaded")
+
+
+def _ways(compiler: str) -> list[tuple[str, ...]]:
+    """Sets of flags, the best first: clang often comes without the library of OpenMP, and Apple's does not know of it."""
+    one = tuple("-fopenmp-simd" if flag == "-fopenmp" else flag for flag in FLAGS)
+    return [*([(*FLAGS, *OF_GCC)] if _is_gcc(compiler) else []), FLAGS, one]
+
+
+def _told(found: ctypes.CDLL, text: str, way: Sequence[str], place: Path) -> ctypes.CDLL:
+    """Says once where steps have one thread and could have more."""
+    if "-fopenmp" not in way and "omp parallel" in text and torch.get_num_threads() > 1:
+        warnings.warn(
+            f"optlang steps on one thread: {_compiler()} has no OpenMP here. Install its library (libomp-dev or libomp) or set CXX to"
+            f" another compiler, and delete {place.parent}",
+            RuntimeWarning, stacklevel=2,
+        )  # fmt: skip
+    return found
 
 
 def _loaded(place: Path, entry: str = "step") -> ctypes.CDLL | None:
@@ -65,15 +85,15 @@ def _loaded(place: Path, entry: str = "step") -> ctypes.CDLL | None:
     return found
 
 
-def _compile(compiler: str, ways: Sequence[Sequence[str]], text: str, place: Path) -> None:
-    """The first of some sets of flags that the compiler takes."""
+def _compiled(compiler: str, ways: Sequence[Sequence[str]], text: str) -> tuple[bytes, int]:
+    """The library of the first set of flags that the compiler takes, and which one that was."""
     with tempfile.TemporaryDirectory(prefix="optlang-") as folder:
         source, made = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
         source.write_text(text, encoding="utf-8")
-        for flags in ways:
+        for number, flags in enumerate(ways):
             done = _run([compiler, str(source), "-o", str(made), *flags])
             if not done.returncode:
-                return stored.store(made.read_bytes(), place)
+                return made.read_bytes() if made.exists() else b"", number
         raise NoCompiler(f"{compiler} failed: {_complaint(done.stderr) or f'exit code {done.returncode}'}")
 
 
@@ -88,7 +108,7 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 def _complaint(told: str) -> str:
     """The line of a compiler's output that says what is wrong."""
-    lines = [line.strip() for line in told.splitlines() if line.strip()]
+    lines = [line.strip() for line in told.splitlines() if line.strip() and "linker command failed" not in line]
     return next((line for line in lines if "error" in line), lines[0] if lines else "")
 
 
