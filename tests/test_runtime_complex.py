@@ -113,7 +113,8 @@ def wrong_shape(state: Any) -> Any:
 
 
 REFUSED = [
-    ("lamb", "compares elements with each other"), ("adafactor", "compares elements with each other"),
+    ("lamb", "compares elements with each other"), ("sm3", "compares elements with each other"),
+    ("adafactor", "compares elements with each other"),
     ("muon", "treats parameters as matrices"), ("sophiah", "asks the model again"),
     ("rule R { w' = w - g/fan_in }", "looks at `fan_in`"),
     ("rule R { w' = w - g*grad(w + g) }", "asks the model again"),
@@ -126,6 +127,9 @@ def test_rules_for_which_the_meaning_is_not_clear(name: str, why: str) -> None:
     z = torch.zeros(2, 2, dtype=torch.complex64, requires_grad=True)
     with pytest.raises(ValueError, match=f"layer is complex, but .* {why}: only rules that go element by element"):
         made(name)([("layer", z)])
+    if name == "sm3":  # real and imaginary parts make a matrix of a vector
+        with pytest.raises(ValueError, match=why):
+            made(name)([z[0].detach().requires_grad_()])
     optimizer = made("sgd")([torch.zeros(2, requires_grad=True)])
     optimizer.add_param_group({"params": [z]})
 

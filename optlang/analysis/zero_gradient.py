@@ -27,6 +27,18 @@ def moved(program: Program, decided: Mapping[str, float | int | bool]) -> str:
     return f"the state `{changed}`" if changed else "the weights" if found[program.weights] is not ir.W else ""
 
 
+def still_without(program: Program) -> list[str] | None:
+    """The settings that have to be 0 for nothing to change where the gradient is 0, whatever the step size; None: something always does."""
+    real = [h for h in program.hypers if h.kind == "real" and h.name.rpartition(".")[2] != "lr"]
+    zeros = [h.name for h in real if h.bounds is None or h.bounds.holds(0)]
+    if moved(program, dict.fromkeys(zeros, 0.0)):
+        return None
+    for name in zeros:
+        others = [other for other in zeros if other != name]
+        zeros = zeros if moved(program, dict.fromkeys(others, 0.0)) else others
+    return zeros
+
+
 def _folded(node: Node, args: tuple[Node, ...]) -> Node:
     if OPS[node.op].role not in ("map", "select"):
         return node

@@ -250,8 +250,8 @@ def info(name: str, cls: Any) -> theirs.OptimizerInfo:
         supported_impls=impls(cls),
         supports_fused_on=() if MODULES else ("cpu",),  # modules take the word, and have no such kernel
         not_og_supported_flags=("foreach", "fused", "differentiable", "maximize", "capturable"),
-        supports_complex=not MODULES and elementwise and not programs(cls)[0].uses("random"),  # as two real ones they draw others
-        supports_sparse=not MODULES and name in SPARSE,
+        supports_complex=elementwise and not programs(cls)[0].uses("random"),  # as two real ones they draw others
+        supports_sparse=name in SPARSE,
         metadata_for_sparse=(SPARSE.get(name, {}), [lambda o: StepLR(o, gamma=0.9999, step_size=300), ReduceLROnPlateau]),
         step_requires_closure=cls.asks_again,
         skips=tuple(DecorateInfo(unittest.skip(reason), "TestOptimRenewed", test) for test, reason in reasons.items()),

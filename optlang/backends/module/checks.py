@@ -5,22 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
+from optlang.backends.module.elements import complex_checks, sparse_checks
 from optlang.backends.module.layout import Lines, wrapped
 from optlang.backends.module.leaves import BETAS, Words
 from optlang.backends.module.spell import literal, quoted
+from optlang.backends.module.update import Update
 from optlang.ir import Hyper
 
-SPARSE = [
-    "if param.is_leaf and param.grad is not None and param.grad.layout != torch.strided:",
-    '    raise RuntimeError("sparse gradients: use dense ones, as with torch.nn.Embedding(..., sparse=False)")',
-]
 
-
-def parameter_checks(name: str, parts: Lines, always_matrix: bool) -> Lines:
-    """What no rule takes, the check of `parts` of parameters, and what no rule for matrices takes."""
-    lines = ["if param.is_complex():", '    raise ValueError("complex parameters: give torch.view_as_real of them")', *SPARSE]
+def parameter_checks(name: str, parts: Lines, update: Update) -> Lines:
+    """What a rule does not take, the check of `parts` of parameters, and what no rule for matrices takes."""
+    lines = [*complex_checks(name, update.mixes), *sparse_checks(name, *update.sparse, update.words)]
     message = f"{name} takes matrices, not a parameter of shape {{tuple(param.shape)}}"
-    return [*lines, *parts, *["if param.ndim < 2:", f'    raise ValueError(f"{message}")'] * always_matrix]
+    return [*lines, *parts, *["if param.ndim < 2:", f'    raise ValueError(f"{message}")'] * update.always_matrix]
 
 
 def number_checks(words: Words, draws: bool) -> Lines:

@@ -18,7 +18,7 @@ from optlang.ops import CALLS
 from optlang.plan import Barrier
 from optlang.types import TENSOR
 
-FIELDS = ("param", "group", "state", "dtype")
+FIELDS = ("param", "key", "group", "state", "dtype")
 RESULT = {"sum": "total", "mean": "average", "amax": "largest", "amin": "smallest", "grad": "gradient", "hvp": "product",
           "loss_at": "loss_there"}  # fmt: skip
 

@@ -11,13 +11,13 @@ from optlang.printing.emit import Names
 
 RESERVED = (
     "w", "g", "t", "self", "param", "params", "group", "groups", "number", "state", "step", "closure", "loss", "cell", "cells",
-    "team", "teams", "others", "everyone", "all_teams", "dtype", "random_state", "places", "defaults", "home",
+    "team", "teams", "key", "others", "everyone", "all_teams", "dtype", "random_state", "places", "defaults", "home",
     "maximize", "foreach", "capturable", "differentiable", "fused", "seed", "betas",
     "torch", "math", "functools", "sys", "warnings", "sha256", "Optimizer", "SimpleNamespace", "contextmanager", "fnmatchcase",
     "get_close_matches",
     "max", "min", "abs", "round", "float", "int", "bool", "len", "range", "sum", "any", "all", "zip", "set", "list", "dict",
     "isinstance", "super", "enumerate", "name", "names", "inf", "nan", "print", "type", "tuple", "str", "RuntimeError",
-    "ValueError", "TypeError", "math_", "rule", "copy", "asked", "param_groups", "Any", "Callable", "Iterable", "Iterator",
+    "ValueError", "TypeError", "math_", "rule", "copy", "asked", "put_back", "param_groups", "Any", "Callable", "Iterable", "Iterator",
     "ParamsT", "FakeTensor", "ExitStack",
 )  # fmt: skip
 BETAS = ("beta1", "beta2")
@@ -60,8 +60,8 @@ class Words:
         return lines
 
 
-def cell_leaves(words: Words, gathered: bool, always_matrix: bool) -> dict[Node, tuple[str, str]]:
-    """Leaves of code for one parameter. `gathered`: parameters were collected into cells first."""
+def cell_leaves(words: Words, gathered: bool, always_matrix: bool, key: str = "param") -> dict[Node, tuple[str, str]]:
+    """Leaves of code for one parameter. `gathered`: parameters were collected into cells first; `key`: by which inputs are given."""
     gradient = 'cell.g' if gathered else '(-param.grad if group["maximize"] else param.grad).to(dtype)'
     leaves = {ir.W: ("w", "param.to(dtype)"), ir.G: ("g", gradient), ir.T: ("t", "cell.t" if gathered else '_count(state["step"])')}
     leaves |= {ir.hyper(h.name, h.kind): (words.hypers[h.name], "") for h in words.program.hypers}
@@ -71,7 +71,7 @@ def cell_leaves(words: Words, gathered: bool, always_matrix: bool) -> dict[Node,
             leaves[s.node] = (words.states[s.name], f"state[{quoted(s.name)}]{wide}")
     for i in words.program.inputs:
         if i.type.extent.level not in ("group", "model"):
-            leaves[ir.input_(i.name, i.type)] = (words.inputs[i.name], f"self._input({quoted(i.name)}, param, dtype)")
+            leaves[ir.input_(i.name, i.type)] = (words.inputs[i.name], f"self._input({quoted(i.name)}, {key}, dtype)")
     return leaves | fact_leaves(always_matrix)
 
 

@@ -47,7 +47,8 @@ def train_lines() -> Lines:
         "        return",
         "    for param, state in self.state.items():",
         f'        if "{TRAINING}" in state:',
-        f'            param.copy_(state.pop("{TRAINING}"))',
+        '            weights = torch.view_as_real(param) if param.is_complex() else param',
+        f'            weights.copy_(state.pop("{TRAINING}"))',
         f"    {SHOW}",
     ]
 

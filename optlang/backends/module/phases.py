@@ -38,7 +38,7 @@ class Phases(Crossing):
 
     def _collected(self, first: Lines, groups: str) -> Lines:
         fields = [f"param=param, group=group,{' number=number,' if self.uses_teams else ''} state=state, dtype=dtype,",
-                  f't={self.count} + 1,{" place=places[param]," if self.draws else ""}',
+                  f't={self.count} + 1,{f" place=places[{self.key}]," * self.draws}{" key=key," * (self.key == "key")}',
                   'g=(-param.grad if group["maximize"] else param.grad).to(dtype),']  # fmt: skip
         inner = [*self.before_update(first), "cells.append(SimpleNamespace(", *indented(fields), "))"]
         each = f"number, group in enumerate({groups})" if self.uses_teams else f"group in {groups}"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from optlang import ir
 from optlang.backends.module.capturing import moving, refuses_graphs
+from optlang.backends.module.elements import PUT_BACK, REAL, TOUCHED, mixes, refuses_sparse
 from optlang.backends.module.layout import Lines, indented, mentions
 from optlang.backends.module.leaves import Words, cell_leaves
 from optlang.backends.module.numbers import Numbers
@@ -20,6 +21,7 @@ from optlang.types import needs_matrix
 
 STEP_ON_CPU, STEP_ON_DEVICE = '"cpu"', 'param.device if group["capturable"] else "cpu"'
 SIZES = ("numel", "rows", "cols", "fan_in", "fan_out")
+DTYPE = "dtype = torch.promote_types(param.dtype, torch.float32)"
 PLACES = 'places = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}'
 
 
@@ -33,10 +35,13 @@ class Update:
         everything = [*self.program.all_roots(), *(a for b in self.plan.barriers.values() for a in b.args)]
         everything += [n for loop in loops.values() for n in (loop.first, loop.turn)]
         self.everything = ir.walk(everything)
+        self.mixes = mixes(program, loops.values())
         self.numbers = Numbers(program, everything)
         table = dict(zip(program.all_roots(), self.program.all_roots(), strict=True))
         self.labels = {table.get(node, node): label for node, label in words.labels.items()}
         self.draws = any(node.op == "random" for node in self.everything)
+        asked = self.draws or any(i.type.extent.level not in ("group", "model") for i in program.inputs)
+        self.key = "key" if asked and not self.mixes else "param"  # the parameter as it was given, where its parts are stepped
         self.uncapturable = refuses_graphs(words.program)
         self.numbers.moving = set() if self.uncapturable else moving(self.everything, self.numbers)
         self.asks = any(program.uses(op) for op in ASKING)
@@ -44,6 +49,7 @@ class Update:
         self.model: dict[Node, str] = {}  # values for all parameters, by the variable that holds them
         self.team: dict[Node, str] = {}  # values per group, by attribute
         self.cell: dict[Node, str] = {}  # values per parameter that a later loop needs, by attribute
+        self.sparse = refuses_sparse(program, self.mixes, self.is_simple)
         self.guards = {s.node: s.guard for s in self.program.states if s.guard is not None and _may_exist(s)}
         self.exposed: set[Node] = set()  # of those with a guard, the ones that are read where it need not hold
 
@@ -79,7 +85,7 @@ class Update:
         distribution, site = node.value
         seed, like = 'cells[0].group["seed"]', "home"
         if level == "cell":
-            stream, step = ("places[param]", self.count) if self.is_simple else ("cell.place", "cell.t")
+            stream, step = (f"places[{self.key}]", self.count) if self.is_simple else ("cell.place", "cell.t")
             seed, like = 'group["seed"]' if self.is_simple else seed, "w"
         elif level == "group":
             stream, step = "0xFFFFFFFF - team.number", "_latest(team.cells)"
@@ -90,7 +96,7 @@ class Update:
 
     def cell_scene(self, gathered: bool, stored: bool = False) -> Scene:
         """`stored`: after the step, so that `t` is the number of updates taken."""
-        leaves = cell_leaves(self.words, gathered and not stored, self.always_matrix)
+        leaves = cell_leaves(self.words, gathered and not stored, self.always_matrix, self.key)
         if not gathered or stored:
             leaves[ir.T] = ("t", self.count)
         leaves |= {node: (name, f"cell.team.{name}") for node, name in self.team.items()}
@@ -115,8 +121,10 @@ class Update:
         return [
             f"if param.grad is None{' or param.numel() == 0' * self.leaves_out_empty}:",
             "    continue",
-            "dtype = torch.promote_types(param.dtype, torch.float32)  # low precision is computed in float32",
             "state = self.state[param]",
+            *["key = param  # as it was given"] * (self.key == "key"),
+            *([] if self.mixes else REAL),
+            f"{DTYPE}  # low precision is computed in float32",
             "if not state:",
             *indented(first),
             *self.later,
@@ -128,7 +136,11 @@ class Update:
 
     def one_loop(self, first: Lines, groups: str) -> Lines:
         body, _ = write(self.wants(), self.cell_scene(False), self.names)
-        inner = [*self.before_update(first), 'state["step"] += 1', *body]
+        if self.sparse[1] is not None:
+            body = [*TOUCHED, 'state["step"] += 1', *body, *PUT_BACK]
+        else:
+            body = ['state["step"] += 1', *body]
+        inner = [*self.before_update(first), *body]
         return [
             *([PLACES] if self.draws else []),
             f"for group in {groups}:",

@@ -32,7 +32,7 @@ from optlang.backends.module.phases import Phases
 from optlang.backends.module.scene import Loop, Role
 from optlang.backends.module.spell import literal, quoted
 from optlang.backends.module.spread import all_there, in_surroundings, multiplies, part_checks, refuses_parts, shape_checks
-from optlang.backends.module.update import Update, init_lines, later_lines, may_come_later, start_lines, treats_matrices
+from optlang.backends.module.update import DTYPE, Update, init_lines, later_lines, may_come_later, start_lines, treats_matrices
 from optlang.ir import Hyper, Node, Program
 from optlang.ops import ASKING, CALLS
 from optlang.printing.fingerprint import fingerprint_of
@@ -169,7 +169,7 @@ class Writer:
         checks += number_checks(self.words, self.update.draws)
         checks += [line for h in self.program.hypers for line in hyper_checks(h, self.words, self.counts)]
         spread = [*shape_checks(self.program.name, self.needs_shapes), *part_checks(self.program, self.role)]
-        own = parameter_checks(self.name, spread, self.update.always_matrix)
+        own = parameter_checks(self.program.name, spread, self.update)
         body = [*checks, 'for param in group["params"]:', *indented(own)]
         return ["@staticmethod", "def _check(group: dict[str, Any]) -> None:", *indented(body)]
 
@@ -244,7 +244,8 @@ class Writer:
             "state = self.state.get(param, {})",
             f'if "step" not in state or "{TRAINING}" in state:',
             "    continue",
-            "dtype = torch.promote_types(param.dtype, torch.float32)",
+            *([] if update.mixes else ["if param.is_complex():", "    param = torch.view_as_real(param)"]),
+            DTYPE,
             f'state["{TRAINING}"] = param.detach().clone()',
             *body,
         ]

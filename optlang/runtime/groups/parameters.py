@@ -47,7 +47,7 @@ def check_parameters(program: ir.Program, named: Iterable[tuple[str, Any]], hype
 
 def _check(program: ir.Program, parameter: Tensor, name: str, hypers: Mapping[str, Any]) -> None:
     facts, shape = facts_of(parameter), tuple(parameter.shape)
-    if parameter.is_complex() and (why := mixes_elements(program, facts, hypers)):
+    if parameter.is_complex() and (why := mixes_elements(program, facts_of(real(parameter)), hypers)):
         raise ValueError(f"{name} is complex, but {program.name} {why}: only rules that go element by element take real and "
                          "imaginary parts as numbers of their own; send it to one with a `route`")  # fmt: skip
     if lacks_rank(program, facts, hypers):

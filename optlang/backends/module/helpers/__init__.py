@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from optlang.backends.module.helpers import asking, company, drawing, matrices, options, saved, spread, statistics, values
+from optlang.backends.module.helpers import asking, company, drawing, elements, matrices, options, saved, spread, statistics, values
 
 HELPERS: dict[str, str] = {
     name: text
-    for subject in (options, spread, saved, values, statistics, drawing, matrices, company, asking)
+    for subject in (options, spread, saved, values, statistics, drawing, matrices, elements, company, asking)
     for name, text in subject.TEXTS.items()
 }
 

@@ -112,10 +112,12 @@ def _others(optimizer: Optimizer, groups: list[dict[str, Any]]) -> list[Any]:
             place += 1
             if param.grad is None or any(group["params"] is own["params"] for own in groups):
                 continue
+            t = _count(optimizer.state.get(param, {}).get("step", torch.zeros((), device="cpu")), group["capturable"]) + 1
+            param = _as_real(param) if param.is_complex() else param
             dtype = torch.promote_types(param.dtype, torch.float32)
             cells.append(SimpleNamespace(
                 param=param, group=group, number=number, place=place, dtype=dtype,
-                t=_count(optimizer.state.get(param, {}).get("step", torch.zeros((), device="cpu")), group["capturable"]) + 1,
+                t=t,
                 g=(-param.grad if group["maximize"] else param.grad).to(dtype),
             ))
     return cells

@@ -36,9 +36,9 @@ def _checked(optimizer: Any, state_dict: dict[str, Any], kept: set[str], of_elem
             for name, value in state_dict["state"].get(key, {}).items():
                 if name not in kept and "fingerprint" not in saved:  # beside states of this rule tools may keep things of theirs
                     raise ValueError(f"{where}: this is a state of another rule: {type(optimizer).__name__} keeps no {name}")
-                shape = tuple(getattr(value, "shape", ()))
-                if name in of_elements and shape != tuple(param.shape):
-                    raise ValueError(f"{where}: {name} has shape {shape}, not {tuple(param.shape)}")
+                shape, wanted = tuple(getattr(value, "shape", ())), (*param.shape, *[2] * param.is_complex())
+                if name in of_elements and shape != wanted:
+                    raise ValueError(f"{where}: {name} has shape {shape}, not {wanted}")
     return {**state_dict, "param_groups": groups}
 ''',
     "_plain_name": '''

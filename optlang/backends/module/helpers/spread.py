@@ -32,6 +32,8 @@ def _check_agreement(optimizer: Any, groups: list[dict[str, Any]]) -> None:
     mesh = next((p.device_mesh for group in groups for p in group["params"] if hasattr(p, "device_mesh")), None)
     if mesh is None:
         return
+    if any(p.is_complex() for group in groups for p in group["params"]):
+        raise ValueError(f"{type(optimizer).__name__} cannot step a parameter, which several processes hold parts of: it is complex")
     said: list[Any] = []
     for group in groups:
         values = {key: value if isinstance(value, tuple) else (value,) for key, value in sorted(group.items())}
