@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from optlang.compare.difference import Difference
     from optlang.compare.equivalence import Verdict
     from optlang.front.syntax import File
+    from optlang.runtime.cases import Way
 
 
 NAMES = "a library name or a path"
 TEXT = "the text of a .opt file"
+Imports = tuple[tuple[str, str, str, str], ...]  # who imports a file under which name; the file's path and text
 
 
 class Rule:
@@ -81,9 +83,7 @@ class Rule:
         """A subclass of `torch.optim.Optimizer` named like the rule; see `load`."""
         from optlang.runtime import make_optimizer  # noqa: PLC0415 - torch is only imported when it is needed
 
-        return make_optimizer(
-            self.program, relower=self.lowered, backend=backend, math=math, state=state, weights=weights, products=products
-        )
+        return make_optimizer(self.program, self.lowered, _way(backend, math, state, weights, products))
 
     def module(self, baked: Mapping[str, Any] | None = None) -> str:
         """The text of a Python module that needs torch alone. `baked`: values of the hypers that shape the program."""
@@ -153,7 +153,7 @@ def load(
     the factors of products of matrices to bfloat16, as Muon's authors do, and what is added to a product for another one, unless
     parameters are float64. Raises OptError for a file that is wrong or missing, ValueError for an unknown backend, math, state or format.
     """
-    return _made(library.find(_worded(what, NAMES)), rule, backend, math, state, weights, products)
+    return _made(library.find(_worded(what, NAMES)), rule, _way(backend, math, state, weights, products))
 
 
 def loads(
@@ -162,19 +162,24 @@ def loads(
 ) -> type[Optimizer]:  # fmt: skip
     """Like `load`, for the text of a `.opt` file."""
     what = _worded(text, f"{TEXT} (`optlang.load` takes names and paths)", str)
-    return _made(Source(what), rule, backend, math, state, weights, products)
+    return _made(Source(what), rule, _way(backend, math, state, weights, products))
 
 
-def _made(
-    source: Source, rule: str | None, backend: str, math: Math, state: str | Mapping[str, str] | None, weights: str, products: str
-) -> type[Optimizer]:
-    """The class of a text and the files beside it as they are now: the same for the same ones."""
-    kept = tuple(state.items()) if isinstance(state, Mapping) else state
+def _way(backend: str, math: Math, state: str | Mapping[str, str] | None, weights: str, products: str) -> Way:
     if not isinstance(state, str | Mapping | None):
         raise TypeError(f"`state` is a format, or formats by the names of states, not {type(state).__name__}")
-    imports = tuple((*key, one.name, one.text) for key, one in library.pinned(source).imports.items())
     with uncollected():
-        return _compiled(source.text, source.name, rule, backend, math, kept, weights, products, imports)
+        from optlang.runtime.cases import Way  # noqa: PLC0415 - torch is only imported when it is needed
+
+    return Way(backend, math, state, weights, products)
+
+
+def _made(source: Source, rule: str | None, way: Way) -> type[Optimizer]:
+    """The class of a text and the files beside it as they are now: the same for the same ones."""
+    imports = tuple((*key, one.name, one.text) for key, one in library.pinned(source).imports.items())
+    states = tuple(way.state.items()) if isinstance(way.state, Mapping) else None  # a dictionary is no key to what is kept
+    with uncollected():
+        return _compiled(source.text, source.name, imports, rule, way if states is None else way._replace(state=None), states)
 
 
 class _Lowering:
@@ -196,18 +201,17 @@ class _Lowering:
 
 @lru_cache(maxsize=256)
 def _compiled(
-    text: str, name: str, rule: str | None, backend: str, math: Math, state: str | tuple[tuple[str, str], ...] | None = None,
-    weights: str = "nearest", products: str = "fp32", imports: tuple[tuple[str, str, str, str], ...] = (),
-) -> type[Optimizer]:  # fmt: skip
+    text: str, name: str, imports: Imports, rule: str | None, way: Way, states: tuple[tuple[str, str], ...] | None = None
+) -> type[Optimizer]:
+    """The class of a text. `states`: their formats by name, in place of the one of `way`."""
     from optlang.backends.cache import ready  # noqa: PLC0415
-    from optlang.runtime import make_optimizer  # noqa: PLC0415 - torch is only imported when it is needed
+    from optlang.runtime import make_optimizer  # noqa: PLC0415
 
     source = library.with_imports(Source(text, name), {(who, word): Source(other, path) for who, word, path, other in imports})
     lowering = _Lowering(source, rule)
     program = ready.lowered(source, rule, lambda: lowering.rule.program)
-    kept = dict(state) if isinstance(state, tuple) else state
-    made = make_optimizer(program, relower=lowering, backend=backend, math=math, state=kept, weights=weights, products=products)
-    made._origin = (_compiled, (text, name, rule, backend, math, state, weights, products, imports))
+    made = make_optimizer(program, lowering, way if states is None else way._replace(state=dict(states)))
+    made._origin = (_compiled, (text, name, imports, rule, way, states))
     return made
 
 

@@ -38,7 +38,8 @@ def _cost(rule: Rule, math: Math) -> str:
     from optlang.plan import plan  # noqa: PLC0415
     from optlang.simplify import report, simplify  # noqa: PLC0415
 
-    return "\n\n".join(f"{report(program, math).to_text()}\n\n{table(plan(simplify(program, math)))}" for program in _readable(rule))
+    pairs = [(program, simplify(program, math)) for program in _readable(rule)]
+    return "\n\n".join(f"{report(program, simple, math).to_text()}\n\n{table(plan(simple))}" for program, simple in pairs)
 
 
 def _readable(rule: Rule) -> list[Program]:
@@ -60,7 +61,8 @@ def _planned(program: Program, math: Math) -> str:
         scaling = degrees(program).to_text()
     except TooManyTerms:
         scaling = f"scaling of {program.name}: too many settings and states to say"
-    return "\n\n".join([describe(plan(simplify(program, math))), report(program, math).to_text(), scaling])
+    simple = simplify(program, math)
+    return "\n\n".join([describe(plan(simple)), report(program, simple, math).to_text(), scaling])
 
 
 FORMS: dict[str, Callable[[Rule, Math], str]] = {

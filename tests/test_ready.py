@@ -17,6 +17,7 @@ from optlang.backends.cache import ready, stored
 from optlang.errors import OptError, Source
 from optlang.ir import Program, Routing
 from optlang.ir.written import from_json, to_json
+from optlang.runtime.cases import Way
 
 HALVES = "rule Halves { w' = w/2 }"
 QUARTERS = "rule Quarters { w' = w/4 }"
@@ -151,7 +152,7 @@ def test_a_new_process_neither_reads_nor_simplifies(cache: Path) -> None:
     source = library.find("adamw")
     w = torch.nn.Parameter(torch.ones(5))
     w.grad = torch.ones(5)
-    rules._compiled.__wrapped__(source.text, source.name, None, "auto", "safe")([w]).step()
+    rules._compiled.__wrapped__(source.text, source.name, (), None, Way())([w]).step()
     subprocess.run([sys.executable, "-c", SCRIPT], check=True, cwd=Path(__file__).parent.parent, timeout=600)
 
 

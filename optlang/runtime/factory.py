@@ -8,27 +8,22 @@ from keyword import iskeyword
 from typing import Any, cast
 
 from optlang import ir
-from optlang.backends.base import Math
 from optlang.ops import ASKING, CALLS
 from optlang.runtime.cases import Case, Relower, Way, cases_of
 from optlang.runtime.groups.options import ABOUT, OPTIONS
 from optlang.runtime.optimizer import RuleOptimizer
-from optlang.runtime.precision import Asked
 
 
-def make_optimizer(
-    what: ir.Program | ir.Routing, *, relower: Relower, backend: str = "auto", math: Math = "safe", state: Asked = None,
-    weights: str = "nearest", products: str = "fp32",
-) -> type[RuleOptimizer]:  # fmt: skip
+def make_optimizer(what: ir.Program | ir.Routing, relower: Relower, way: Way) -> type[RuleOptimizer]:
     """A subclass of `torch.optim.Optimizer` named like the rule, with its hypers as keyword arguments.
 
-    `relower(baked)` gives the program for other values of the hypers that shape it. `backend` "auto": see `backends`; `state`,
-    `weights` and `products`: see `precision`. Raises ValueError for an unknown one of these, and for a program that the backend cannot run.
+    `relower(baked)` gives the program for other values of the hypers that shape it. Raises ValueError for an unknown word in `way`, and for
+    a program that its backend cannot run.
     """
     for program in [case.program for case in what.cases] if isinstance(what, ir.Routing) else [what]:
         if taken := [hyper.name for hyper in program.hypers if hyper.name in OPTIONS]:
             raise ValueError(f"{program.name}: a hyper cannot be called `{taken[0]}`, which is an option of every optimizer; rename it")
-    cases = cases_of(what, relower, Way(backend, math, state, weights, products))
+    cases = cases_of(what, relower, way)
     evaluates = any(case.program.evaluation is not None for case in cases)
     base = _evaluating() if evaluates else RuleOptimizer
     members: dict[str, Any] = {

@@ -61,11 +61,8 @@ def _passes(gradients: int, products: int, losses: int) -> str:
     return ", ".join(["the gradient", *extra])
 
 
-def report(program: Program, math: str = "safe") -> Report:
-    """Operation counts of a program and of its simplified form, what it moves, and how often it calls the model."""
-    from optlang.simplify import simplify  # noqa: PLC0415 - the package is complete only after this module
-
-    simple = simplify(program, math)
+def report(program: Program, simple: Program, math: str = "safe") -> Report:
+    """Operation counts of a program and of its simplified form, what this moves, and how often it calls the model."""
     read, written = _bytes(simple)
     calls = Counter(node.op for node in walk(simple.roots()))
     return Report(program.name, math, counts(program), counts(simple), read, written, calls["grad"], calls["hvp"], calls["loss_at"])
