@@ -9,8 +9,9 @@ if TYPE_CHECKING:
     from optlang.race.contest import GRID, race
     from optlang.race.entrants import Entrant
     from optlang.race.errors import RaceError
+    from optlang.race.loading import load
     from optlang.race.results import Entry, Estimate, Point, Results, Run
-    from optlang.race.tasks import Score, Split, Task, load, split
+    from optlang.race.tasks import Score, Split, Task, split
 
 __all__ = [
     "GRID",
@@ -34,8 +35,9 @@ _HOME = {
     "contest": ("GRID", "race"),
     "entrants": ("Entrant",),
     "errors": ("RaceError",),
+    "loading": ("load",),
     "results": ("Entry", "Estimate", "Point", "Results", "Run"),
-    "tasks": ("Score", "Split", "Task", "load", "split"),
+    "tasks": ("Score", "Split", "Task", "split"),
 }
 
 

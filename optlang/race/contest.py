@@ -129,7 +129,7 @@ def race(
     `out`, if given. `quiet` prints nothing. Ctrl-C ends the race; what is finished is returned and written all the same.
 
     Raises RaceError for a race that cannot start."""
-    from optlang.race.tasks import load
+    from optlang.race.loading import load
 
     _check(entrants, seeds, steps, grid)
     problem = load(task)

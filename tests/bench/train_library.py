@@ -25,7 +25,8 @@ import optlang
 from optlang import library
 from optlang.ir import Case, Program, Routing
 from optlang.printing.fingerprint import fingerprint_of
-from optlang.race.tasks import Problem, load
+from optlang.race.loading import load
+from optlang.race.tasks import Problem
 from optlang.runtime.facts import lacks_rank
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -34,9 +34,9 @@ import torch
 from torch import Tensor, nn
 
 from optlang.errors import did_you_mean
-from optlang.race import tasks as race
+from optlang.race import loading
 from optlang.race.errors import RaceError
-from optlang.race.tasks import Part, Split
+from optlang.race.tasks import Part, Problem, Split
 
 Params = dict[str, Tensor]  # [runs, *shape]
 Batch = tuple[Tensor, ...]  # [runs, examples, …]
@@ -168,7 +168,7 @@ class ModuleTask(Task):
 
     schedule = "linear"
 
-    def __init__(self, name: str, problem: race.Problem) -> None:
+    def __init__(self, name: str, problem: Problem) -> None:
         self.name, self.about, self.problem = name, problem.about, problem
         self.steps, self.batch_size = problem.steps, problem.batch_size
         self.loaded = _WithLoss(problem, problem.model(0))
@@ -196,7 +196,7 @@ class ModuleTask(Task):
 class _WithLoss(nn.Module):
     """A model whose output is its loss."""
 
-    def __init__(self, problem: race.Problem, model: nn.Module) -> None:
+    def __init__(self, problem: Problem, model: nn.Module) -> None:
         super().__init__()
         self.problem, self.model = problem, model
 
@@ -215,7 +215,7 @@ def task(name: str) -> Task:
     if Path(name).suffix != ".py":
         raise _unknown(name, NAMES)
     try:
-        found = ModuleTask(name, race.load(Path(name)))
+        found = ModuleTask(name, loading.load(Path(name)))
     except RaceError as problem:
         raise TaskError(str(problem)) from problem
     verify(found)
