@@ -100,7 +100,7 @@ class Reader:
         self.lexemes = [*lexemes, Lexeme("$END", "", end, end, True)]
         self.start: Start = Start("item", 0, 1)
         self.open: list[Open] = []
-        self.seen: set[int] = set()  # lexemes that have been in trouble
+        self.seen: dict[int, Lexeme] = {}  # that have been in trouble, by id, which none gets again while they are kept
 
     def read(self) -> list[Item]:
         """The items; errors are added to `found`, and reading stops after MOST_FINDINGS of them."""
@@ -135,7 +135,7 @@ class Reader:
                           [o.brace for o in self.open])  # fmt: skip
         if id(trouble.here) in self.seen:
             return self.give_up(index)
-        self.seen.add(id(trouble.here))
+        self.seen[id(trouble.here)] = trouble.here
         advice = advise(trouble)
         self.report(advice.diagnostic)
         if advice.mend is not None:

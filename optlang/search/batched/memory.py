@@ -29,7 +29,7 @@ class Memory:
         self.values: dict[Key, Value] = {}
         self._direct = {key: (value, leaf) for key, value, leaf in targets if key[0] is not leaf}
         self._pool: dict[tuple[int, torch.dtype], list[Tensor]] = {}
-        self._pooled: set[int] = set()
+        self._pooled: dict[int, Tensor] = {}  # by id, which no other gets while they are kept
 
     def consume(self, key: Key) -> None:
         """A value's operands have been read; tensors that nothing reads any more are used again."""
@@ -60,8 +60,8 @@ class Memory:
         kind = (self.layout.width(domain), torch.bool if node.type.kind == "bool" else self.dtype)
         if self._pool.get(kind):
             return self._pool[kind].pop()
-        made = self.fresh(node, domain)
-        self._pooled.add(id(made))
+        made = torch.empty(self.runs, kind[0], dtype=kind[1])
+        self._pooled[id(made)] = made
         return made
 
     def _is_free(self, leaf: Node) -> bool:
