@@ -215,6 +215,22 @@ def test_checkpoints_go_from_module_to_loaded_rule_and_back(rule: str, to_module
         torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("cls", [AdamW, MuonWithAdamW, optlang.load("adamw")], ids=["rule", "route", "loaded"])
+def test_states_that_a_tool_has_saved_as_halves_are_wide_again(cls: Any) -> None:
+    """As Ultralytics saves all that is not called as in torch's Adam. In float16 small squares are 0, and so is eps: 0/0."""
+    optimizer = cls(parameters())
+    saved = copy.deepcopy(stepped(cls, steps=3).state_dict())
+    for state in saved["state"].values():
+        state.update({key: value.half() for key, value in state.items() if key != "step"})
+    optimizer.load_state_dict(saved)
+    kept = [x for state in optimizer.state.values() for x in state.values() if torch.is_tensor(x)]
+    assert kept and all(x.dtype == torch.float32 for x in kept)
+    for p in optimizer.state:
+        p.grad = torch.full_like(p, 1e-5)
+    optimizer.step()
+    assert all(p.isfinite().all() for p in optimizer.state)
+
+
 def test_other_lengths_of_a_loop_are_not_signed_and_go_on() -> None:
     """The equations of seven turns are not those of five, and a module knows the fingerprint of those alone that it was made with."""
     saved = stepped(MuonWithAdamW, Muon={"steps": 7}).state_dict()

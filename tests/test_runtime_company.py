@@ -207,6 +207,40 @@ def test_groups_may_be_replaced_and_shared() -> None:
     assert [float(optimizer.state[p]["step"]) for p in moved] == [1] * 4
 
 
+def in_rows(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> torch.nn.Parameter:
+    """What DeepSpeed's ZeRO does: one row of the numbers of all parameters in the place of these."""
+    row = torch.nn.Parameter(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    row.grad = torch.ones_like(row)
+    optimizer.param_groups[0]["params"] = [row]
+    return row
+
+
+FLAT = {"adafactor": "compares elements", "prodigy": "compares elements", "muonwithadamw": "is in a route"}
+
+
+@pytest.mark.parametrize(("rule", "why"), FLAT.items())
+def test_rows_of_numbers_in_the_place_of_parameters_are_refused_by_rules_that_look_at_shapes(rule: str, why: str) -> None:
+    model = net()
+    optimizer = optlang.load(rule)(model.named_parameters())
+    row = in_rows(model, optimizer)
+    before = row.detach().clone()
+    with pytest.raises(ValueError, match=f"rows of numbers .* as DeepSpeed's ZeRO does: it {why}"):
+        optimizer.step()
+    assert torch.equal(row, before) and not optimizer.state
+
+
+def test_rows_of_numbers_are_stepped_by_rules_that_go_element_by_element() -> None:
+    models = net(), net()
+    whole, parts = (AdamW(model.parameters(), lr=0.1) for model in models)
+    row = in_rows(models[0], whole)
+    for p in models[1].parameters():
+        p.grad = torch.ones_like(p)
+    for _ in range(3):
+        whole.step()
+        parts.step()
+    assert torch.equal(row, torch.cat([p.detach().flatten() for p in models[1].parameters()]))
+
+
 def test_a_step_that_is_replaced_on_the_object() -> None:
     """As gradient scalers of training libraries do, to see whether it was called."""
     model, calls = net(), []

@@ -51,6 +51,16 @@ def test_signature_name_and_text() -> None:
         assert f"\n{name} (real, in " in AdamW.__doc__
 
 
+def test_tools_that_make_optimizers_from_files_find_each_setting_once_in_the_constructor() -> None:
+    """LightningCLI gives all that it finds; two names of one number would contradict each other when one of them is changed."""
+    names = [name for name in inspect.signature(AdamW.__init__).parameters if name != "self"]
+    settings = {p.name: p.default for p in inspect.signature(AdamW).parameters.values() if p.name in names}
+    assert names[:4] == ["params", "lr", "eps", "weight_decay"] and "beta1" not in names
+    optimizer = AdamW([torch.ones(2, requires_grad=True)], **{name: settings[name] for name in names[1:]} | {"betas": (0.8, 0.9)})
+    assert optimizer.param_groups[0]["betas"] == (0.8, 0.9)
+    assert inspect.signature(optlang.load("muonwithadamw").__init__).parameters.keys() > {"self", "params", "Muon", "AdamW"}
+
+
 def test_only_a_rule_that_draws_has_a_seed() -> None:
     drawing: Any = optlang.loads("rule D { hyper lr = 1 in (0, inf) w' = w - lr*g*rademacher() }")
     assert inspect.signature(drawing).parameters["seed"].default == 0

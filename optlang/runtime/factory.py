@@ -26,10 +26,12 @@ def make_optimizer(what: ir.Program | ir.Routing, relower: Relower, way: Way) ->
     cases = cases_of(what, relower, way)
     evaluates = any(case.program.evaluation is not None for case in cases)
     base = _evaluating() if evaluates else RuleOptimizer
+    signature = _signature(what, cases)
     members: dict[str, Any] = {
+        "__init__": _constructor(base, signature, cases),
         "__doc__": _documentation(what, cases),
         "__module__": "optlang",
-        "__signature__": _signature(what, cases),
+        "__signature__": signature,
         "cases": cases,
         "rule": what,
         "asks_again": any(case.program.uses(op) for case in cases for op in ASKING),
@@ -55,6 +57,20 @@ def _reduce(cls: type) -> Any:
 
 
 copyreg.pickle(RuleClass, _reduce)
+
+
+def _constructor(base: type[RuleOptimizer], signature: inspect.Signature, cases: list[Case]) -> Any:
+    """`__init__` of a class. Tools that make optimizers from files, as LightningCLI, look there for settings, and give each of them."""
+
+    def __init__(self: Any, /, *args: Any, **settings: Any) -> None:
+        base.__init__(self, *args, **settings)
+
+    twice = () if cases[0].label else cases[0].settings.naming.pair
+    name = "self" if "self" not in signature.parameters else "_self"  # a setting may be called that
+    first = inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY)
+    others = [p for p in signature.parameters.values() if p.name not in twice]
+    __init__.__signature__ = signature.replace(parameters=[first, *others])  # type: ignore[attr-defined]
+    return __init__
 
 
 def _signature(what: ir.Program | ir.Routing, cases: list[Case]) -> inspect.Signature:

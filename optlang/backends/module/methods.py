@@ -105,7 +105,7 @@ def load_lines(programs: Sequence[Program], capturable: bool) -> Lines:
     arguments = ["self", "state_dict", _names("kept", kept), _names("of_elements", {s.name for s in states} - others)]
     return [
         "def load_state_dict(self, state_dict: dict[str, Any]) -> None:",
-        '    """As in torch, but states keep their type, and what another rule or model saved is refused: ValueError."""',
+        '    """As in torch, but states are in float32 or wider, and what another rule or model saved is refused: ValueError."""',
         *indented(bracketed("state_dict = _checked(", arguments, ")")),
         "    super().load_state_dict(state_dict)",
         '    for group, saved in zip(self.param_groups, state_dict["param_groups"]):',
@@ -114,7 +114,8 @@ def load_lines(programs: Sequence[Program], capturable: bool) -> Lines:
         '            for name, value in state_dict["state"].get(key, {}).items():',
         "                if isinstance(value, torch.Tensor):",
         f'                    device = "cpu" if name == "step"{on_host} else param.device',
-        "                    self.state[param][name] = value.detach().to(device, copy=True)",
+        "                    dtype = torch.promote_types(value.dtype, torch.float32) if value.is_floating_point() else value.dtype",
+        "                    self.state[param][name] = value.detach().to(device, dtype, copy=True)  # some tools save halves",
     ]
 
 

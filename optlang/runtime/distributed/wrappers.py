@@ -1,8 +1,9 @@
-"""Tools of torch that give optimizers less than the model has: rules that would not take their own steps are refused (`analysis.needs`)."""
+"""Tools that give optimizers less than the model has: rules that would not take their own steps are refused (`analysis.needs`)."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -40,3 +41,22 @@ def check_flattened(program: Program, label: str, parameter: Tensor, name: str) 
     if is_flattened(parameter) and (why := why_shapes(program, bool(label))):
         raise ValueError(f"{program.name} cannot step {name}, whose shape FullyShardedDataParallel has taken away: it {why}; take FSDP2 "
                          "(`torch.distributed.fsdp.fully_shard`), which keeps shapes, or a rule that goes element by element")  # fmt: skip
+
+
+def are_rows(known: Sequence[Tensor], now: Sequence[Tensor]) -> bool:
+    """Whether somebody has put rows of numbers in the place of parameters: fewer than there were, or where there were matrices."""
+    come, gone = _without(now, known), _without(known, now)
+    return bool(come) and all(p.dim() == 1 for p in come) and (len(come) < len(gone) or any(p.dim() > 1 for p in gone))
+
+
+def _without(some: Sequence[Tensor], others: Sequence[Tensor]) -> list[Tensor]:
+    there = {id(p) for p in others}
+    return [p for p in some if id(p) not in there]
+
+
+def check_rows(program: Program, label: str) -> None:
+    """Raises ValueError for a rule that does not go element by element, where rows of numbers came in the place of parameters."""
+    if why := why_shapes(program, bool(label)):
+        raise ValueError(f"{program.name} cannot step the rows of numbers that were put in the place of parameters, as DeepSpeed's ZeRO "
+                         f"does: it {why}; take ZeRO's stage 0 or FSDP2 (`fully_shard`), which keep shapes, or a rule that goes element "
+                         "by element")  # fmt: skip

@@ -13,7 +13,7 @@ from optlang import ir
 from optlang.runtime.cases import Case
 from optlang.runtime.describing import assigned, description, mistakes, stepped
 from optlang.runtime.distributed import sharded
-from optlang.runtime.distributed.wrappers import check_all_there, check_flattened
+from optlang.runtime.distributed.wrappers import are_rows, check_all_there, check_flattened, check_rows
 from optlang.runtime.groups.naming import CYCLED, OWN_KEYS, Group, name_in
 from optlang.runtime.groups.options import OPTIONS, check_options
 from optlang.runtime.groups.parameters import check_parameters, listed
@@ -176,10 +176,13 @@ class Grouped(torch.optim.Optimizer):
         """Parameters that somebody has put into groups in place of others, as Accelerate does with those of FSDP2, are checked like added
         ones."""
         there = {id(p) for p in known}
+        flat = are_rows(known, [p for group in self.param_groups for p in group["params"]])
         for number, group in enumerate(self.param_groups):
             named = [(name_in(group, number, place), p) for place, p in enumerate(group["params"]) if id(p) not in there]
             if named:
                 case = self.case_of(group)
+                if flat:
+                    check_rows(case.program, case.label)
                 hypers = case.settings.read(dict(group), f" (group {number})")
                 self._check_parameters(case, case.shaped(hypers), named, group, hypers)
         self._check_memory()
