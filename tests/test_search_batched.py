@@ -18,7 +18,8 @@ from optlang.search.batched.layout import Layout
 from optlang.search.batched.rule import Refused, compile_batched, refuses
 from optlang.search.programs.functions import FUNCTIONS
 from optlang.search.programs.genome import Form, Statement, codes, to_program
-from optlang.search.training.tasks import like, task
+from optlang.search.training.loading import task
+from optlang.search.training.tasks import like
 
 MUON = """
 from std import ema, orthogonalize

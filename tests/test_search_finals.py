@@ -19,8 +19,8 @@ from optlang.search.shortening import by_algebra
 from optlang.search.store.database import Store
 from optlang.search.store.found import Found
 from optlang.search.training.levels import Level
+from optlang.search.training.loading import task
 from optlang.search.training.profile import Budget, standings
-from optlang.search.training.tasks import task
 from optlang.search.training.tuning import tune
 from optlang.search.workers.executor import Serial
 

@@ -26,7 +26,7 @@ from optlang.search.live_view import View, line
 from optlang.search.programs.genome import from_text
 from optlang.search.programs.space import Space
 from optlang.search.store.database import Store, StoreError
-from optlang.search.training import tasks
+from optlang.search.training import loading
 from optlang.search.training.assess import Job
 from optlang.search.training.levels import Level, Point, onset
 from optlang.search.workers.executor import LONG, Processes, Serial
@@ -238,7 +238,7 @@ def test_a_task_that_has_changed(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["search", "sgd", "--tasks", str(own), "--children", "20", "--no-funnel", "--store", store, *words]) == 0
     before = evaluated(tmp_path / "run.db")
     own.write_text(own.read_text().replace("steps = 8", "steps = 9"))
-    tasks.task.cache_clear()
+    loading.task.cache_clear()
     assert main(["search", "resume", store, *words]) == 2
     assert "another task" in capsys.readouterr().err
     assert evaluated(tmp_path / "run.db") == before
@@ -275,7 +275,7 @@ def test_a_task_on_which_adamw_learns_nothing(tmp_path: Path, capsys: pytest.Cap
     assert "own.py: tuned AdamW ends no lower than it began" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} - {"__pycache__"} == {"own.py"}
     own.write_text(text)
-    tasks.task.cache_clear()
+    loading.task.cache_clear()
     assert main(words) == 0 and evaluated(store)
 
 

@@ -11,8 +11,8 @@ import torch
 from optlang.search.programs.genome import Form
 from optlang.search.training.assess import TRIED, Job, assess
 from optlang.search.training.levels import Level
+from optlang.search.training.loading import task, verify
 from optlang.search.training.planted import TASKS
-from optlang.search.training.tasks import task, verify
 
 RULES = {
     "sgd": "u = mul(g, 1.0)",

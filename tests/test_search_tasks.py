@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from optlang.race.tasks import split
 from optlang.search.batched import layers
-from optlang.search.training.tasks import NAMES, Task, TaskError, Weight, task, verify
+from optlang.search.training.loading import NAMES, task, verify
+from optlang.search.training.tasks import Task, TaskError, Weight
 
 SIZES = {"cancer-mlp": 2114, "digits-mlp": 4810, "photo-autoencoder": 26960, "digits-cnn": 9978, "chars-mlp": 16194,
          "digits-vit": 18154, "chars-transformer": 83906}  # fmt: skip

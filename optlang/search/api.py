@@ -38,7 +38,7 @@ from optlang.search.store.found import Found, find, hall_of_fame, pareto, write_
 from optlang.search.training.assess import work
 from optlang.search.training.funnel import Promoted
 from optlang.search.training.levels import FUNNEL, Level
-from optlang.search.training.tasks import task
+from optlang.search.training.loading import task
 from optlang.search.workers.executor import Executor, Processes, Serial
 
 HALL_EVERY = 60.0  # seconds between two hall-of-fame folders

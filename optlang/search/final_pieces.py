@@ -97,7 +97,7 @@ class End(Keyed):
     trials: int
 
     def result(self) -> dict[str, Any]:
-        from optlang.search.training.tasks import task
+        from optlang.search.training.loading import task
 
         return asdict(ending(task(self.task).longer(self.factor), self.rule.name, self.rule.program, self.trials))
 
@@ -142,7 +142,7 @@ class Shortening(Keyed):
 
     def result(self) -> dict[str, Any]:
         from optlang.search.distil.ablation import paired
-        from optlang.search.training.tasks import task
+        from optlang.search.training.loading import task
 
         programs, one = [rule.program for rule in (self.long, self.short)], task(self.task).longer(self.factor)
         share = self.lr / programs[1].hyper("lr").default
@@ -162,7 +162,7 @@ class Goal(Keyed):
     trials: int
 
     def result(self) -> float:
-        from optlang.search.training.tasks import task
+        from optlang.search.training.loading import task
 
         return profile.targets([task(self.task)], {one.name: one.program for one in self.rivals}, self.trials)[self.task]
 
@@ -178,7 +178,7 @@ class Times(Keyed):
 
     def result(self) -> list[float | None]:
         """Times that were missed as None: JSON has no infinity."""
-        from optlang.search.training.tasks import task
+        from optlang.search.training.loading import task
 
         found = profile.times(task(self.task), self.rule.program, self.goal, self.budget)
         return [t if np.isfinite(t) else None for t in found]

@@ -71,14 +71,14 @@ def _form(short: Short) -> Any:
 def middles(store: Store, settings: Settings, found: Sequence[Found] = ()) -> dict[str, float]:
     """For rivals and for some found rules the geometric mean of their best step sizes on the tasks of the search, each from the same
     grid and seeds."""
-    from optlang.search.training import fitness, tasks
+    from optlang.search.training import fitness, loading
 
     known = {name: lr for kept in store.events("middles of the finals") for name, lr in kept}
     rules = {name: Entrant(name).program for name in settings.rivals if name not in known}
     rules |= {one.name: one.program(settings.space.form) for one in found if one.name not in known}
     if rules:
         level, seeds = settings.funnel[0], seeds_of(settings.funnel[0], 0, settings.seed)
-        tuned = [fitness.tune(list(rules.values()), tasks.task(name).longer(level.factor), seeds) for name in level.tasks]
+        tuned = [fitness.tune(list(rules.values()), loading.task(name).longer(level.factor), seeds) for name in level.tasks]
         rates = [[math.log(fitness.rate(each.best)) for each in one] for one in tuned]
         known |= {name: math.exp(float(r)) for name, r in zip(rules, np.mean(rates, 0), strict=True)}
         store.note("middles of the finals", [[name, known[name]] for name in rules])

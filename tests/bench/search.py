@@ -38,7 +38,7 @@ from optlang.search.screening import fingerprint as behaviour
 from optlang.search.screening.sieve import Screen
 from optlang.search.training.fitness import baseline, score, tune
 from optlang.search.training.levels import FUNNEL, SEARCH
-from optlang.search.training.tasks import task
+from optlang.search.training.loading import task
 
 CHILDREN, COURSES = 20_000, 3
 PAIRS, DRAWS = 1_000, 3

@@ -20,7 +20,7 @@ RATES = (1e-4, 1e-3, 1e-2, 1e-1)
 def work(seeds: tuple[int, ...]) -> tuple[float, float, float]:
     """The lowest mean loss, the seconds that this took, and those of the processor."""
     from optlang.rules import Rule
-    from optlang.search.training.tasks import task
+    from optlang.search.training.loading import task
     from optlang.search.training.trainer import Entry, train
 
     started, worked = time.perf_counter(), time.process_time()

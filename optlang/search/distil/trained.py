@@ -44,7 +44,7 @@ class Training:
 
     def result(self) -> list[list[float]]:
         """The held-out loss at the end, [programs][seeds]; infinite where a rule diverged or does not fit."""
-        from optlang.search.training.tasks import task
+        from optlang.search.training.loading import task
         from optlang.search.training.trainer import Entry, EntryError, train
 
         losses, places = np.full((len(self.programs), len(self.seeds)), np.inf), list(range(len(self.programs)))
@@ -78,7 +78,7 @@ class Trained:
     def tuned(cls, program: Program, tasks: Sequence[str], factor: float = 1.0, seeds: Sequence[int] = (100_001, 100_002)) -> Trained:
         """With the step size that is best for a rule on each task. Raises EntryError where the rule cannot be trained."""
         from optlang.search.training.fitness import rate, tune
-        from optlang.search.training.tasks import task
+        from optlang.search.training.loading import task
 
         return cls({name: rate(tune([program], task(name).longer(factor), seeds)[0].best) for name in tasks}, factor)
 

@@ -274,9 +274,9 @@ class Hunt:
 
 
 def _digest(name: str) -> str:
-    from optlang.search.training import tasks
+    from optlang.search.training import loading
 
-    return tasks.digest(tasks.task(name))
+    return loading.digest(loading.task(name))
 
 
 def _text(genome: Genome) -> str:

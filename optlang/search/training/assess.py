@@ -83,21 +83,21 @@ def work(job: Job | Curve) -> Any:
 
 
 def curve(job: Curve) -> dict[str, Any]:
-    from optlang.search.training import fitness, tasks
+    from optlang.search.training import fitness, loading
 
-    return fitness.baseline(tasks.task(job.task).longer(job.level.factor), job.seeds).to_json()
+    return fitness.baseline(loading.task(job.task).longer(job.level.factor), job.seeds).to_json()
 
 
 def assess(job: Job) -> list[Assessment]:
     """One assessment for each genome. A program that cannot be trained gets the worst, and says why in `status`."""
-    from optlang.search.training import tasks
+    from optlang.search.training import loading
 
     started = time.perf_counter()
     starts = job.starts or ({},) * len(job.genomes)
     found = [_Candidate(text, job.form, job.level, start) for text, start in zip(job.genomes, starts, strict=True)]
     going = found if job.trial is None else _tried(found, job, job.trial)
     for name, hurdle in zip_longest(job.level.tasks, job.hurdles, fillvalue=-math.inf):
-        task = tasks.task(name).longer(job.level.factor)
+        task = loading.task(name).longer(job.level.factor)
         for candidate, tuned in _tuned(going, task, job.seeds):
             candidate.judge(task, tuned, job)
         going = [c for c in going if name in c.scores and c.scores[name]["value"] >= hurdle]
@@ -107,11 +107,11 @@ def assess(job: Job) -> list[Assessment]:
 
 def _tried(found: Sequence[_Candidate], job: Job, least: float) -> list[_Candidate]:
     """Those that pass the trial: few step sizes, one seed, the first task. Their tuning goes on from the best."""
-    from optlang.search.training import tasks
+    from optlang.search.training import loading
     from optlang.search.training.fitness import Grid
 
     name, less, passed = job.level.tasks[0], replace(job, seeds=job.seeds[:1]), []
-    task = tasks.task(name).longer(job.level.factor)
+    task = loading.task(name).longer(job.level.factor)
     for candidate, tuned in _tuned(found, task, less.seeds, Grid(extensions=0, refined=False)):
         candidate.judge(task, tuned, less)
         candidate.tried = candidate.scores[name]["trial"] = candidate.scores[name]["value"]

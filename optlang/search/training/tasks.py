@@ -4,8 +4,8 @@ A task holds one model, its data and its loss. Parameters come as a dict of tens
 the loss is one number per run, so that one backward pass gives every run its own gradient. Starts depend on the seed alone and
 batches on (seed, step) alone: runs with one seed, whatever their rules, see the same.
 
-The built-in ones are in `workloads`, written for many copies. A task of one's own is the class that `optlang race` takes, in a
-file of its own; it is run by `torch.func`, which takes several times as long:
+The built-in ones are in `workloads` and `planted`, written for many copies; `loading` finds all of them. A task of one's own is
+the class that `optlang race` takes, in a file of its own; it is run by `torch.func`, which takes several times as long:
 
     class MyTask:
         steps, batch_size = 200, 64                     # how long one training is
@@ -16,32 +16,26 @@ file of its own; it is run by `torch.func`, which takes several times as long:
         def loss(self, model, x, y):                    # the mean over a batch
             return ((model(x) - y) ** 2).mean()
 
-    evaluator_task = task("my_task.py")
+    evaluator_task = loading.task("my_task.py")
 
 Batch normalisation in such a model needs `track_running_stats=False`: copies share no buffers.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from optlang.errors import did_you_mean
-from optlang.race import loading
-from optlang.race.errors import RaceError
-from optlang.race.tasks import Part, Problem, Split
+from optlang.race.tasks import Part, Split
 
 Params = dict[str, Tensor]  # [runs, *shape]
 Batch = tuple[Tensor, ...]  # [runs, examples, …]
 HeldOut = Literal["validation", "test"]
-NAMES = ("cancer-mlp", "digits-mlp", "photo-autoencoder", "digits-cnn", "chars-mlp", "digits-vit", "chars-transformer")
 
 
 class TaskError(ValueError):
@@ -131,16 +125,14 @@ class Task:
         return other
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remade, (self.name, self.factor)
+        from optlang.search.training.loading import remade
+
+        return remade, (self.name, self.factor)
 
 
 def like(batch: Batch, dtype: torch.dtype) -> Batch:
     """Real numbers of a batch in the precision of the parameters."""
     return tuple(t.to(dtype) if t.is_floating_point() else t for t in batch)
-
-
-def _remade(name: str, factor: float) -> Task:
-    return task(name) if factor == 1 else task(name).longer(factor)
 
 
 def _drawn(weight: Weight, generator: torch.Generator) -> Tensor:
@@ -161,123 +153,3 @@ def _order(count: int, seed: int, epoch: int) -> Tensor:
 
 
 # ----------------------------------------------------------------------------------------------------- users' tasks
-
-
-class ModuleTask(Task):
-    """A user's task, a `torch.nn.Module` with data and loss, in many copies by `torch.func`."""
-
-    schedule = "linear"
-
-    def __init__(self, name: str, problem: Problem) -> None:
-        self.name, self.about, self.problem = name, problem.about, problem
-        self.steps, self.batch_size = problem.steps, problem.batch_size
-        self.loaded = _WithLoss(problem, problem.model(0))
-
-    @cached_property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(p.shape) for name, p in self.loaded.named_parameters() if p.requires_grad}
-
-    def parts(self) -> Split:
-        return self.problem.data
-
-    def start(self, seed: int) -> Params:
-        with torch.random.fork_rng(devices=[]):
-            model = _WithLoss(self.problem, self.problem.model(seed))
-        return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-
-    def loss(self, params: Params, batch: Batch) -> Tensor:
-        def one(params: Params, batch: Batch) -> Tensor:
-            found: Tensor = torch.func.functional_call(self.loaded, params, batch)
-            return found
-
-        return torch.func.vmap(one, randomness="different")(params, batch)
-
-
-class _WithLoss(nn.Module):
-    """A model whose output is its loss."""
-
-    def __init__(self, problem: Problem, model: nn.Module) -> None:
-        super().__init__()
-        self.problem, self.model = problem, model
-
-    def forward(self, *batch: Tensor) -> Tensor:
-        return self.problem.loss(self.model, batch)
-
-
-# ----------------------------------------------------------------------------------------------- finding and checking
-
-
-@lru_cache(maxsize=32)
-def task(name: str) -> Task:
-    """A built-in task by its name, or the one in a Python file. Raises TaskError where there is none or it is wrong."""
-    if name in NAMES or name.startswith("planted-"):
-        return _built_in(name)
-    if Path(name).suffix != ".py":
-        raise _unknown(name, NAMES)
-    try:
-        found = ModuleTask(name, loading.load(Path(name)))
-    except RaceError as problem:
-        raise TaskError(str(problem)) from problem
-    verify(found)
-    return found
-
-
-def _built_in(name: str) -> Task:
-    try:
-        from optlang.search.training import planted, workloads
-    except ModuleNotFoundError as missing:
-        raise TaskError(f"the built-in tasks need {missing.name}: pip install 'optlang-rules[race]'") from missing
-    known = {**workloads.TASKS, **planted.TASKS}
-    if name not in known:
-        raise _unknown(name, list(known))
-    return known[name]()
-
-
-def _unknown(name: str, known: Sequence[str]) -> TaskError:
-    near = did_you_mean(name, known)
-    advice = f"did you mean {near!r}? " if near else ""
-    return TaskError(f"there is no task {name!r}: {advice}There are {', '.join(known)}, or a path that ends in .py")
-
-
-def verify(checked: Task) -> None:
-    """Raises TaskError for a task whose loss raises, is not finite, is constant, or is not the same twice."""
-    try:
-        losses, gradients = _first_losses(checked), _first_gradients(checked)
-    except TaskError:
-        raise
-    except Exception as problem:  # whatever the loss of a user raises
-        raise TaskError(f"task {checked.name}: its loss raises {type(problem).__name__}: {problem}") from problem
-    if not all(map(math.isfinite, losses)):
-        raise TaskError(f"task {checked.name}: its loss is {losses[0]} before the first step; look for NaN in the data, log(0), 0/0")
-    if not any(bool(g.count_nonzero()) for g in gradients):
-        raise TaskError(f"task {checked.name}: its loss is constant: no parameter changes it. Compute it from the model's output")
-    if losses != _first_losses(checked):
-        raise TaskError(f"task {checked.name}: its loss differs between two evaluations of the same; take randomness out of it")
-
-
-def digest(known: Task) -> str:
-    """Names what a task asks for: its size, how long and on what it is trained, and the losses at the start, to four digits."""
-    batch = known.batch([0, 1], 1)
-    losses = [f"{loss:.3e}" for loss in known.loss(known.init([0, 1]), batch).tolist()]
-    made = hashlib.sha256(repr((known.shapes, known.steps, known.batch_size, known.schedule, losses)).encode())
-    for part in batch:
-        made.update(part.contiguous().numpy().tobytes())
-    return made.hexdigest()[:16]
-
-
-def _first_losses(checked: Task) -> list[float]:
-    """Two runs on a batch and on the held-out data."""
-    params = checked.init([0, 1])
-    training = checked.loss(params, checked.batch([0, 1], 1))
-    if training.shape != (2,):
-        raise TaskError(f"task {checked.name}: its loss has shape {tuple(training.shape)} for 2 runs; give one number per run")
-    return [*training.tolist(), *checked.evaluate(params).tolist(), *checked.evaluate(params, "test").tolist()]
-
-
-def _first_gradients(checked: Task) -> list[Tensor]:
-    params = {name: p.requires_grad_() for name, p in checked.init([0, 1]).items()}
-    loss = checked.loss(params, checked.batch([0, 1], 1)).sum()
-    if not loss.requires_grad:
-        return []
-    found = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
-    return [g for g in found if g is not None]
