@@ -60,7 +60,7 @@ class Gathered(Saved):
             on_device = self._counts_on_device(group)
             given = self._given_to_cells(group, hypers)
             with_gradient = [(place, p) for place, p in enumerate(group["params"]) if p.grad is not None]
-            cells = [self._next_of(p, number, place, index + place, given, scale, on_device) for place, p in with_gradient]
+            cells = [self._next(p, self._cell(p, number, place, index + place), given, scale, on_device) for place, p in with_gradient]
             work.setdefault(key, (executable, []))[1].extend(cells)
             there += cells if on_device else []
             index += len(group["params"])
@@ -128,18 +128,16 @@ class Gathered(Saved):
 
     # -------------------------------------------------------------------------------------------- of one parameter
 
-    def _next_of(self, parameter: Tensor, number: int, place: int, index: int, hypers: Mapping[str, Any], scale: Any = None,
-                 on_device: bool = False) -> Cell:  # fmt: skip
-        """The cell of a parameter for its next step."""
-        cell = self._cell(parameter, number, place, index)
+    def _next(self, parameter: Tensor, cell: Cell, hypers: Mapping[str, Any], scale: Any = None, on_device: bool = False) -> Cell:
+        """The cell of a parameter as its next step takes it."""
         cell.hypers = hypers
         self._place_count(cell, on_device)
         if sparse.is_sparse(parameter):
             cell = self._touched(cell, parameter)
-        part = self._parts.get(index)
+        part = self._parts.get(cell.index)
         if parameter.grad is not None and not self._is_hollow:
             gradient = None if part is None else part.gradient()
-            cell.gradient = gradient_of(parameter, self.param_groups[number], cell.name, scale, gradient)
+            cell.gradient = gradient_of(parameter, self.param_groups[cell.group], cell.name, scale, gradient)
         return cell
 
     def _place_count(self, cell: Cell, on_device: bool) -> None:

@@ -232,7 +232,8 @@ class RuleOptimizer(Gathered):
         self._check_shapes(number, group, hypers, key)
         known = len(self.state)
         try:
-            cell = self._next_of(group["params"][place], number, place, index, hypers)
+            parameter = group["params"][place]
+            cell = self._next(parameter, self._cell(parameter, number, place, index), hypers)
             cell.t -= again
             step = self._step_of([cell], {})
             executable.prepare(step)
