@@ -5,24 +5,38 @@ struct Codes {
   float borders[256];
   float lines[2][8];
   float whole;
-  alignas(64) float bins[4][16];
+  alignas(64) float bins[2][16];
 };
 
 // NaN: nothing is sure.
 static inline float factor_of(float scale, const Codes& codes) { return scale < 1e37f ? codes.whole / scale : NAN; }
+static inline u64 all_unsure(float factor) { return factor == factor ? 0 : ~0ull; }
+static inline u8 settled(float y, int near, const Codes& codes) {  // a code that is near to the one wanted
+  int code = near < codes.count ? near : codes.count;
+  while (code < codes.count && !(y < codes.borders[code])) code++;
+  while (code > 0 && y < codes.borders[code - 1]) code--;
+  return (u8)code;
+}
+const int NEAR = 0xfff8;  // places whose part has none of these bits are near to a border
 
 #ifdef WIDE
-static inline __m512 line_at(const float* slopes, const float* heights, __m512i power, __m512 x) {  // a power's last 4 bits count
-  return _mm512_fmadd_ps(x, _mm512_permutexvar_ps(power, _mm512_load_ps(slopes)), _mm512_permutexvar_ps(power, _mm512_load_ps(heights)));
+const int LARGER = 11;  // of two magnitudes
+// Places of multiplied magnitudes, in 65536ths: a code, and the part of a level above it; see `storage.bins`. A power's last 4 bits count.
+static inline __m512 places_of(__m512 x, const Codes& codes) {
+  const __m512i power = _mm512_srli_epi32(_mm512_castps_si512(x), 24);
+  const __m512 slope = _mm512_permutexvar_ps(power, _mm512_load_ps(codes.bins[0]));
+  const __m512 height = _mm512_permutexvar_ps(power, _mm512_load_ps(codes.bins[1]));
+  const __m512 rise = _mm512_fmadd_ps(x, slope, _mm512_set1_ps(16 / 9.0f));  // the margin's share
+  return _mm512_add_ps(_mm512_fmadd_ps(rise, _mm512_set1_ps(0.25f), height), _mm512_min_ps(rise, height));
 }
 static inline u64 each_near(const __m512i* place) {
   __mmask16 near[4];
-  EACH near[k] = _mm512_testn_epi32_mask(place[k], _mm512_set1_epi32(0xfff0));
+  EACH near[k] = _mm512_testn_epi32_mask(place[k], _mm512_set1_epi32(NEAR));
   return joined(near);
 }
 static inline u64 any_near(const __m512i* place) {  // by words: the upper ones do not count
   const __m512i least = _mm512_min_epu16(_mm512_min_epu16(place[0], place[1]), _mm512_min_epu16(place[2], place[3]));
-  return _mm512_testn_epi32_mask(least, _mm512_set1_epi32(0xfff0));
+  return _mm512_testn_epi32_mask(least, _mm512_set1_epi32(NEAR));
 }
 // Codes of 64 numbers. Handed out: not 0 if some are too near to a border to be sure; with EACH_ONE, a bit for each such.
 template <int ZERO, bool EVEN, bool EACH_ONE>
@@ -30,24 +44,21 @@ static inline __attribute__((always_inline)) u64 likely_codes(const float* from,
   alignas(64) static const u8 thirds_then_seconds[64] = {
       2,  6,  10, 14, 18, 22, 26, 30, 34, 38, 42, 46, 50, 54, 58, 62, 66, 70, 74, 78, 82, 86, 90, 94, 98, 102, 106, 110, 114, 118, 122, 126,
       1,  5,  9,  13, 17, 21, 25, 29, 33, 37, 41, 45, 49, 53, 57, 61, 65, 69, 73, 77, 81, 85, 89, 93, 97, 101, 105, 109, 113, 117, 121, 125};
-  __m512 x[4], low[4];
-  __m512i power[4], place[4];  // places in 65536ths: a code, and the part of a level above it
+  const __m512 least = _mm512_set1_ps(0x1p-25f);  // below it all are nearest to 0, and bins come again
+  __m512 x[4];
+  __m512i place[4];
   __mmask16 negative[4];
-  EACH {
-    x[k] = _mm512_loadu_ps(from + 16 * k);
-    negative[k] = _mm512_movepi32_mask(_mm512_castps_si512(x[k]));
-    x[k] = ZERO < 0 ? _mm512_max_ps(_mm512_setzero_ps(), x[k]) : _mm512_abs_ps(x[k]);
-    x[k] = _mm512_fmadd_ps(x[k], factor, _mm512_set1_ps(0x1p-25f));
-  }
+  EACH x[k] = _mm512_loadu_ps(from + 16 * k);
+  EACH negative[k] = _mm512_movepi32_mask(_mm512_castps_si512(x[k]));
+  EACH x[k] = _mm512_mul_ps(x[k], factor);
+  EACH x[k] = ZERO < 0 ? _mm512_max_ps(least, x[k]) : _mm512_range_ps(least, x[k], LARGER);
   if (EVEN) {  // one line for all, but that 0 has the code of the first level
     const __m512 slope = _mm512_set1_ps(codes.bins[0][0]), height = _mm512_set1_ps(codes.bins[1][0]);
-    EACH place[k] = _mm512_cvtps_epi32(_mm512_max_ps(_mm512_set1_ps(1.5f * 65536), _mm512_fmadd_ps(x[k], slope, height)));
+    EACH x[k] = _mm512_max_ps(_mm512_set1_ps(1.5f * 65536), _mm512_fmadd_ps(x[k], slope, height));
   } else {
-    EACH power[k] = _mm512_srli_epi32(_mm512_castps_si512(x[k]), 24);
-    EACH low[k] = line_at(codes.bins[0], codes.bins[1], power[k], x[k]);
-    EACH x[k] = line_at(codes.bins[2], codes.bins[3], power[k], x[k]);
-    EACH place[k] = _mm512_cvtps_epi32(_mm512_min_ps(low[k], x[k]));
+    EACH x[k] = places_of(x[k], codes);
   }
+  EACH place[k] = _mm512_cvtps_epi32(x[k]);
   const __m512i order = _mm512_load_si512(thirds_then_seconds);
   const __m512i one = _mm512_permutex2var_epi8(place[0], order, place[1]), two = _mm512_permutex2var_epi8(place[2], order, place[3]);
   __m512i code = _mm512_inserti64x4(one, _mm512_castsi512_si256(two), 1);
@@ -65,40 +76,58 @@ static inline __attribute__((always_inline)) u64 likely_codes(const float* from,
 // What is too near to a border is divided and compared.
 template <int ZERO, bool EVEN>
 static void settle_codes(const float* from, float scale, const Codes& codes, u8* to) {
-  const __m512 factor = _mm512_set1_ps(factor_of(scale, codes));
-  for (u64 unsure = likely_codes<ZERO, EVEN, true>(from, factor, codes, to); unsure; unsure &= unsure - 1) {
+  const float factor = factor_of(scale, codes);
+  u64 unsure = likely_codes<ZERO, EVEN, true>(from, _mm512_set1_ps(factor), codes, to) | all_unsure(factor);
+  for (; unsure; unsure &= unsure - 1) {
     const int k = __builtin_ctzll(unsure);
-    const float y = from[k] / scale;
-    int code = to[k] < codes.count ? to[k] : codes.count;
-    while (code < codes.count && !(y < codes.borders[code])) code++;
-    while (code > 0 && y < codes.borders[code - 1]) code--;
-    to[k] = (u8)code;
+    to[k] = settled(from[k] / scale, to[k], codes);
   }
 }
-template <int ZERO, bool EVEN> static inline u32 find_codes(const float* from, float, float factor, const Codes& codes, u8* to) {
+template <int ZERO, bool EVEN> static inline u32 find_codes(const float* from, float factor, const Codes& codes, u8* to) {
   return likely_codes<ZERO, EVEN, false>(from, _mm512_set1_ps(factor), codes, to) != 0;
 }
 #else
-template <int ZERO, bool> static inline u32 find_codes(const float* from, float scale, float, const Codes& codes, u8* to) {
-  float y[PART];
-  #pragma omp simd
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+static inline float on_line(float x, float slope, float height) { return __builtin_fmaf(x, slope, height); }
+#else
+static inline float on_line(float x, float slope, float height) { return x * slope + height; }
+#endif
+// A code, and the part of a level above it, which is handed out. Masks, as compilers make branches of conditions, and all of them are taken.
+template <int ZERO, bool EVEN> static inline int likely_code(float from, float factor, const Codes& codes, int& part) {
+  const float x = (ZERO < 0 ? from > 0 ? from : 0 : math::abs(from)) * factor;
+  float place = 257 * 65536;
+  for (int line = 0; line < 7; line++) {
+    const float other = on_line(x, codes.lines[0][line], codes.lines[1][line]);
+    place = other < place ? other : place;
+  }
+  if (EVEN) place = place > 1.5f * 65536 ? place : 1.5f * 65536;
+  place = x >= 2 ? on_line(x, codes.lines[0][7], codes.lines[1][7]) : place;
+  const int found = (int)place, before = found >> 16, first = -(int)((before & (before - 1)) == 0);
+  const int whole = EVEN ? found : found - (first & 13107);  // a fifth of a level
+  part = whole & 0xffff;
+  const int sign = ZERO < 0 ? 0 : (int)bits_of(from) >> 31, code = ZERO + (((whole >> 16) ^ sign) - sign);
+  return ZERO < 0 || code > 0 ? code : 0;
+}
+template <int ZERO, bool EVEN> static inline u32 find_codes(const float* from, float factor, const Codes& codes, u8* to) {
+  int found[PART], nearest = 0xffff;
+  #pragma omp simd reduction(min:nearest)
   for (i64 k = 0; k < PART; k++) {
-    y[k] = from[k] / scale;
-    const float x = ZERO < 0 ? y[k] : math::abs(y[k]);
-    float lowest = codes.lines[1][7];  // of slope 0
-    for (int line = 0; line < 7; line++) {
-      const float height = x * codes.lines[0][line] + codes.lines[1][line];
-      lowest = height < lowest ? height : lowest;
-    }
-    int near = (int)(lowest > 0 ? lowest : 0);
-    if (ZERO >= 0) near = y[k] < 0 ? ZERO - 1 - near : ZERO + near;
-    to[k] = (u8)(near < 0 ? 0 : near);
+    int part;
+    found[k] = likely_code<ZERO, EVEN>(from[k], factor, codes, part);
+    nearest = part < nearest ? part : nearest;
   }
   #pragma omp simd
-  for (i64 k = 0; k < PART; k++) to[k] = (u8)(to[k] + !(y[k] < codes.borders[to[k]]));
-  return 0;
+  for (i64 k = 0; k < PART; k++) to[k] = (u8)found[k];
+  return !(nearest & NEAR);
 }
-template <int ZERO, bool EVEN> static void settle_codes(const float*, float, const Codes&, u8*) {}
+template <int ZERO, bool EVEN> static void settle_codes(const float* from, float scale, const Codes& codes, u8* to) {
+  const float factor = factor_of(scale, codes);
+  for (i64 k = 0; k < PART; k++) {
+    int part;
+    to[k] = (u8)likely_code<ZERO, EVEN>(from[k], factor, codes, part);
+    if (!(part & NEAR) || all_unsure(factor)) to[k] = settled(from[k] / scale, to[k], codes);
+  }
+}
 #endif
 
 template <int ZERO, bool EVEN, class Size> struct CloseBytes {
@@ -113,11 +142,12 @@ template <int ZERO, bool EVEN, class Size> struct CloseBytes {
       : kept((u8*)at[0] + low), from(from), codes(codes), size(size), scale(scale_of(largest.of(0, BLOCK))) {
     ((float*)at[1])[low / 256] = scale;
     factor = factor_of(scale, codes);
+    unsure = (u32)all_unsure(factor);
   }
   void part(i64 part) {
     const i64 count = count_of(part, size);
     u8 found[PART];
-    unsure |= find_codes<ZERO, EVEN>(from + part, scale, factor, codes, count < PART ? found : kept + part) << part / PART;
+    unsure |= find_codes<ZERO, EVEN>(from + part, factor, codes, count < PART ? found : kept + part) << part / PART;
     if (count < PART) __builtin_memcpy(kept + part, found, (u64)count);
   }
   COLD void settle() const {
@@ -152,6 +182,7 @@ template <int ZERO, bool EVEN, class Size> struct CloseHalves {
     for (i64 half = 0; half < 2; half++) {
       scales[half] = scale_of(largest.of(128 * half, 128 * half + 128));
       factors[half] = factor_of(scales[half], codes);
+      unsure |= (u32)all_unsure(factors[half]);
       if (size > 128 * half) ((float*)at[1])[low / 128 + half] = scales[half];
     }
   }
@@ -164,7 +195,7 @@ template <int ZERO, bool EVEN, class Size> struct CloseHalves {
   }
   void part(i64 part) {
     u8 found[PART];
-    unsure |= find_codes<ZERO, EVEN>(from + part, scales[part / 128], factors[part / 128], codes, found) << part / PART;
+    unsure |= find_codes<ZERO, EVEN>(from + part, factors[part / 128], codes, found) << part / PART;
     put(part, found);
   }
   COLD void settle() const {

@@ -2,8 +2,9 @@
 
 Levels lie evenly inside a decade, so the place of a magnitude among them is a straight line in each, and each line is flatter than
 the one before: the lowest one counts. Borders between levels lie at whole places, but for the first one of a decade of n levels:
-the level below it is nearer, so it lies at n + 1/5. What float32 says about a place is wrong by less than 2^-13 of a level, so
-only what comes nearer to a border than that is divided and compared. (Processors that permute no bytes look borders up instead.)
+the level below it is nearer, so it lies at n + 1/5. What float32 says about a place is wrong by less than 2^-14 of a level, so
+only what comes nearer to a border than that is divided and compared. (Processors that permute no bytes go
+through all lines for the lowest one.)
 """
 
 from __future__ import annotations
@@ -20,13 +21,11 @@ from optlang.backends import formats
 from optlang.backends.formats import FORMATS
 
 TABLES = {"int8", "uint8", "int4", "uint4"}
-SHORT = 0.25  # of a level: lines lie so far below the count that they never exceed it, and by less than one border
-MARGIN = 2.0**-13  # of a level, as in codes.h
+MARGIN = 2.0**-14  # of a level, as in codes.h
 STEPS = 65536  # of a place
 LATE = 0.2  # of a level: how far behind a whole place the first border of a decade is
-STEEP = 4096.0  # levels for a magnitude: what differs by rounding alone is unsure, and nothing else
 BINS = 16
-OFFSET = 2.0**-25  # what codes.h adds to magnitudes, so that there is none below 2^-25
+SHARE = 4 / 9  # of the margin: what `places_of` in codes.h adds to both parts of a place, so that on either line the margin is added
 
 
 def storage(names: Set[str]) -> list[str]:
@@ -85,10 +84,24 @@ def decades(name: str) -> list[tuple[float, float]]:
 
 
 def lines(name: str) -> list[tuple[float, float]]:
-    """8 lines that say how many borders from 0 up lie below a magnitude, or one less; the last ones of slope 0 at the last border."""
-    last = len(formats.levels(name)) - 2 - max(0, zero(name))
-    found = [(slope, height - name.startswith("u") - SHORT) for slope, height in decades(name)]
-    return found + [(0.0, float(last))] * (8 - len(found))
+    """8 lines of places for multiplied magnitudes, in 65536ths: up to 2 the lowest of the first 7 counts, from there on the last."""
+    found = decades(name)
+    if is_even(name):
+        found *= 8
+    else:
+        top = (4 * whole(name), len(formats.levels(name)) - 1 - zero(name) + LATE - 8)  # from 2 up: late, and less than a level
+        found = [_first_line(name), *found[1:], *found[-1:] * (7 - len(found)), top]
+    return [(slope * STEPS / whole(name), STEPS * (height + MARGIN)) for slope, height in found]
+
+
+def _first_line(name: str) -> tuple[float, float]:
+    """That of the lowest decade, with its first border as late as those of others."""
+    (slope, height), start = decades(name)[0], max(0, zero(name))
+    first, second = formats.borders(name)[start : start + 2].double().tolist()
+    place = round(slope * first + height) + LATE
+    if name == "uint8":  # it has two levels
+        slope = (round(slope * second + height) - place) / (second - first)
+    return slope, place - slope * first
 
 
 def whole(name: str) -> float:
@@ -102,30 +115,32 @@ def bin_of(power: int) -> int:
 
 
 def bins(name: str) -> Tensor:
-    """Places for multiplied magnitudes, from 2^-29 up to 8, in 65536ths: slopes and heights of two lines, of which the lower counts;
-    [4, 16]."""
-    found = [[0.0] * 4] * BINS
+    """Places for multiplied magnitudes, from 2^-29 up to 8, in 65536ths; [2, 16]. Of two neighbouring lines the lower counts. The upper
+    one is five times as steep and half as high, so the sum of a fourth of its slope, of its height and of the lesser of its height and
+    of four times the lower one's slope says both: 4 * slope, and height. In an even format, slope and height of its one line."""
+    scale = STEPS / whole(name)
+    if is_even(name):
+        [(slope, height)] = decades(name)
+        return torch.tensor([[slope * scale] * BINS, [STEPS * (height + MARGIN)] * BINS])
+    found = [(0.0, 0.0)] * BINS
     for power in range(-29, 3, 2):
-        ends = [2.0**power / whole(name), 2.0 ** (power + 2) / whole(name)]
-        slopes, heights = zip(*_two_lines(name, ends), strict=True)
-        steep = [STEPS * slope / whole(name) for slope in slopes]
-        high = [STEPS * (height + MARGIN) - slope * OFFSET for height, slope in zip(heights, steep, strict=True)]
-        found[bin_of(power)] = [steep[0], high[0], steep[1], high[1]]
+        slope, height = _two_lines(name, 2.0**power / whole(name), 2.0 ** (power + 2) / whole(name))
+        found[bin_of(power)] = (4 * slope * scale, STEPS * (height + SHARE * MARGIN))
     return torch.tensor(found).T
 
 
-def _two_lines(name: str, ends: Sequence[float]) -> list[tuple[float, float]]:
-    """For magnitudes between two ends: those of decades, where borders are late as others are or there are none."""
-    pair = [min(decades(name), key=lambda line: line[0] * x + line[1]) for x in ends]
-    if is_even(name):
-        return pair if pair[1][0] * ends[1] + pair[1][1] >= 2 else [(0.0, 1.5)] * 2  # 0 has the code of the first level
-    top, first = len(formats.levels(name)) - 1 - zero(name), formats.borders(name)[max(0, zero(name))].item()
-    if ends[0] * whole(name) == 2:
-        return [(STEEP * whole(name) / 2, top + LATE - 0.0006 - STEEP), (0.0, top + 0.5)]
-    if ends[0] <= first < ends[1]:
-        place = pair[0][0] * first + pair[0][1]
-        return [(slope, height + round(place) + LATE - place) for slope, height in pair]
-    return pair
+def _two_lines(name: str, low: float, high: float) -> tuple[float, float]:
+    """For magnitudes between two ends: the slope of the second of two lines and the height of the first, with late borders where all
+    others are late. From the last border up, a line that comes to no other one."""
+    lines, start = decades(name), max(0, zero(name))
+    top, first = len(formats.levels(name)) - 1 - zero(name), formats.borders(name)[start].item()
+    if low * whole(name) == 2:
+        slope = 0.7 / (1 - low)
+        return slope, (top + LATE - 0.0006 - slope * low) / 2
+    at = min(range(len(lines) - 1), key=lambda n: lines[n][0] * low + lines[n][1])
+    place = lines[at][0] * first + lines[at][1]
+    late = round(place) + LATE - place if low <= first < high else 0.0
+    return lines[at + 1][0], lines[at][1] + late
 
 
 def _numbers(values: Sequence[float]) -> str:
