@@ -23,7 +23,7 @@ from optlang.backends.again.library import Unseen
 from optlang.backends.again.numbers import make
 from optlang.backends.again.repeat import same
 from optlang.backends.arrays import write
-from optlang.backends.base import NOT_YET, Cell, Repeat, Step, Way
+from optlang.backends.base import NOT_YET, Cell, Step, Way
 from optlang.backends.device_scalars import is_on_device
 from optlang.backends.formats import PLAIN, REST, Storage
 from optlang.backends.outputs import Output
@@ -41,7 +41,6 @@ from optlang.backends.torch.shared_states import SharedStates
 from optlang.backends.torch.views import like
 from optlang.backends.torch.work import Pass, Work, new_state
 from optlang.backends.writing import write_all
-from optlang.host import HostScalars
 from optlang.ir import Node, Program
 from optlang.plan import Barrier, Plan, Truth, plan
 from optlang.types import ELEMENT, Type
@@ -153,19 +152,34 @@ class TorchExecutable:
 
     def _expect(self, step: Step, now: Pass, calls: Sequence[Bound], levels: Sequence[Sequence[Barrier]]) -> None:
         """Finds what takes the same step again, if another one is like it. What is kept for that takes as long as it saves."""
-        changing = self._conditions.changing
-        decided = frozenset(work.truth for work in now.works)
-        step.passes = bool(changing) and decided not in self._passed and not _lasts(changing, step.cells)
-        self._passed |= {decided} if step.passes else set()
-        if step.passes:
+        if self._passes(step, now):
+            step.passes = True
             return
         with suppress(Unseen):
-            tables = self._functions.tables(step.cells, calls, now.compiled)
+            again: Any = self._functions.tables(step.cells, calls, now.compiled)
             now.run = now.run or self._run(step)
-            again = tables if tables is None or self._is_plain else _staged(self, now, tables, levels)
-            again = _decided(again, changing, step.cells) if again and changing else again
+            if again and not self._is_plain:
+                from optlang.backends.torch.staged import staged  # noqa: PLC0415 - with the first rule that needs it
+
+                again = staged(self, now, again, levels)
+            if again and self._conditions.changing:
+                from optlang.backends.torch.decided import Decided  # noqa: PLC0415
+
+                again = Decided(again, self._conditions.changing, step.cells)
             make(again.numbers if again else ())
             step.again = again
+
+    def _passes(self, step: Step, now: Pass) -> bool:
+        """Whether the next step will be decided otherwise, and none was decided like this one before."""
+        decided = frozenset(work.truth for work in now.works)
+        if not self._conditions.changing or decided in self._passed:
+            return False
+        from optlang.backends.torch.decided import lasts  # noqa: PLC0415
+
+        if lasts(self._conditions.changing, step.cells):
+            return False
+        self._passed.add(decided)
+        return True
 
     def _begin(self, step: Step, compiled: bool) -> Pass:
         run = self._run(step) if self._shares else None
@@ -271,27 +285,6 @@ class TorchExecutable:
 
     def _call(self, code: CellCode, work: Work, now: Pass, states: Any) -> Any:
         return self._functions.run(self._bound(code, work, now, states), now.compiled)
-
-
-# What only some rules need is imported with the first of them.
-
-
-def _lasts(changing: Sequence[HostScalars], cells: Sequence[Cell]) -> bool:
-    from optlang.backends.torch.decided import lasts  # noqa: PLC0415
-
-    return lasts(changing, cells)
-
-
-def _decided(tables: Any, changing: Sequence[HostScalars], cells: Sequence[Cell]) -> Repeat:
-    from optlang.backends.torch.decided import Decided  # noqa: PLC0415
-
-    return Decided(tables, changing, cells)
-
-
-def _staged(executable: TorchExecutable, now: Pass, tables: Any, levels: Sequence[Sequence[Barrier]]) -> Repeat | None:
-    from optlang.backends.torch.staged import staged  # noqa: PLC0415
-
-    return staged(executable, now, tables, levels)
 
 
 def _nothing() -> None:
