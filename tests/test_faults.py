@@ -313,9 +313,10 @@ def test_a_compiler_that_does_not_take_what_makes_gcc_quicker(tmp_path: Path, mo
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
     monkeypatch.setattr(stored, "cache_file", lambda name: tmp_path / name)
-    assert build.library('extern "C" int step() { return 7; }').step
-    first, second = (tmp_path / "asked").read_text().splitlines()
-    assert set(first.split()) - set(second.split()) == {*build.OF_GCC, *build.LIBRARIES}
+    for lines, more in ((0, ()), (build.LONG, build.OF_LONG)):
+        assert build.library('extern "C" int step() { return 7; }\n' + "\n" * lines).step
+        first, second = (tmp_path / "asked").read_text().splitlines()[-2:]
+        assert set(first.split()) - set(second.split()) == {*build.OF_GCC, *more, *build.LIBRARIES}
 
 
 def test_a_compiler_without_openmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

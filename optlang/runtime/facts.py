@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache, partial
 from math import prod
 from typing import Any
 
@@ -38,6 +39,8 @@ def lacks_rank(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> 
 
 def too_wide(program: ir.Program, shape: tuple[int, ...], facts: Facts, hypers: Mapping[str, Any]) -> tuple[int, int] | None:
     """The sides of a matrix that gets orthonormal columns and has more columns than rows: they cannot be, and would be NaN."""
+    if not any(node.op == "orthonormal" for node in ir.walk(program.all_roots())):
+        return None
     asked = (node for node in reached(program, facts, hypers) if node.op == "orthonormal")
     sides = (shape_of(node.type.extent, shape)[-2:] for node in asked)
     return next(((rows, cols) for rows, cols in sides if rows < cols), None)
@@ -55,8 +58,9 @@ def mixes_elements(program: ir.Program, facts: Facts, hypers: Mapping[str, Any])
 
 def reached(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> list[ir.Node]:
     """The expressions that are computed for such a parameter: blocks on facts, whole numbers and truths are decided."""
+    decide = cache(partial(_decide, facts=facts, hypers=hypers))  # many blocks have the same few conditions
     seen: dict[ir.Node, None] = {}
-    kept = [s for s in program.states if s.guard is None or _decide(s.guard, facts, hypers) is not False]
+    kept = [s for s in program.states if s.guard is None or decide(s.guard) is not False]
     evaluation = [] if program.evaluation is None else [program.evaluation]
     stack = [program.weights, *evaluation, *(program.updates[s.name] for s in kept), *(s.init for s in kept)]
     while stack:
@@ -64,7 +68,7 @@ def reached(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> lis
         if node in seen:
             continue
         seen[node] = None
-        decided = _decide(node.args[0], facts, hypers) if node.op == "branch" else None
+        decided = decide(node.args[0]) if node.op == "branch" else None
         stack.extend(node.args if decided is None else [node.args[1] if decided else node.args[2]])
     return list(seen)
 
