@@ -7,7 +7,7 @@ PIP     = $(PY) -m pip install --quiet --disable-pip-version-check -c constraint
 RULES  ?= adamw lion examples/my.opt
 TASK   ?= digits
 MINUTES ?= 10
-ADDRESSES ?= $(patsubst %,tests/test_%.py,watch runtime_again runtime_again_asking cpp_repeat cpp_lines formats home_sharded)
+ADDRESSES ?= $(patsubst %,tests/test_%.py,watch runtime_repeated runtime_repeated_asking cpp_repeat cpp_lines formats home_sharded)
 
 .PHONY: race test properties torch-suite lint format bench optax resume sharded authors gpu-check played-gpu inductor clean conformance loops machine-code digits gallery fuzz faults red-zones sanitize giants accuracy coverage mutants
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/

@@ -24,12 +24,12 @@ from torch_pairs import Pair, tensors
 import optlang
 from optlang import ir, philox
 from optlang.analysis import live
-from optlang.backends.again.library import pointer
 from optlang.backends.cache import stored
 from optlang.backends.cpp import BACKEND, source
 from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.cpp.source import header
 from optlang.backends.kernels import build
+from optlang.backends.repeated.library import pointer
 
 LIBRARY = sorted(p.stem for p in (Path(__file__).parent.parent / "library").rglob("*.opt") if p.stem != "std")
 SHAPES = ((3, 4), (5,), (1,), (), (0,), (2, 3, 2, 2), (130, 257))

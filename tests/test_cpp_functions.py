@@ -15,9 +15,9 @@ from stepping import program
 from test_cpp import kernels, pair
 from torch_pairs import tensors
 
-from optlang.backends.again.library import pointer
 from optlang.backends.cpp.source import header, of_floats
 from optlang.backends.kernels import build
+from optlang.backends.repeated.library import pointer
 from optlang.ops import OPS
 
 Array = Any  # numpy.ndarray

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import optlang
-from optlang.backends.again.repeat import Tables
+from optlang.backends.repeated.tables import Tables
 from optlang.backends.torch.staged import Staged
 
 SHAPES = ((6, 5), (4,), (), (0,), (3, 2, 2), (6, 5), (3, 2, 2))

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from optlang import ir
-from optlang.backends.again.library import Unseen
-from optlang.backends.again.numbers import Numbers, make, together
 from optlang.backends.kernels import build
+from optlang.backends.repeated.library import Unseen
+from optlang.backends.repeated.numbers import Numbers, make, together
 from optlang.host import HostScalars
 from optlang.ops import DRAWS, ROWS
 from optlang.philox import MODEL_STREAM, draw

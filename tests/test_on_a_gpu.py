@@ -25,8 +25,8 @@ from torch import Tensor
 
 import optlang
 from optlang import Rule, library
-from optlang.backends.again import repeat
-from optlang.backends.again.repeat import Tables
+from optlang.backends.repeated import repeat
+from optlang.backends.repeated.tables import Tables
 from optlang.ir import Routing
 from optlang.runtime import gathering
 from optlang.runtime.steps import captured

@@ -16,9 +16,9 @@ from torch._inductor import cpu_vec_isa
 import optlang
 from optlang import ir
 from optlang.backends import torch as torch_backend
-from optlang.backends.again import library
 from optlang.backends.cache import stored
 from optlang.backends.outputs import Output
+from optlang.backends.repeated import library
 from optlang.backends.torch import kept
 from optlang.backends.torch.code import CellCode, generate
 

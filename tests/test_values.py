@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from optlang.backends.again.singles import Reduction, Singles
+from optlang.backends.repeated.singles import Reduction, Singles
 from optlang.meaning import OVER_VALUES
 
 SIZES = (0, 1, 2, 7, 8, 9, 15, 16, 127, 128, 129, 200, 255, 256, 257, 1000, 4097)

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from optlang.backends.again import kinds, library, watch
-from optlang.backends.again.calls import Whole
-from optlang.backends.again.library import Unseen
-from optlang.backends.again.watch import Belongings, Counts, Grip, Versions, Watch, Watches
+from optlang.backends.repeated import kinds, library, watch
+from optlang.backends.repeated.calls import Whole
+from optlang.backends.repeated.library import Unseen
+from optlang.backends.repeated.watch import Belongings, Counts, Grip, Versions, Watch, Watches
 
 
 def test_only_tensors_in_order_are_watched() -> None:

@@ -11,12 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
-from optlang.backends.again.repeat import Table
 from optlang.backends.base import Backend, Cell
 from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.device_scalars import DeviceScalars
 from optlang.backends.kernels.functions import KernelFunctions
 from optlang.backends.outputs import Output
+from optlang.backends.repeated.tables import Table
 from optlang.backends.torch import TorchBackend
 from optlang.backends.torch.bound import Bound
 from optlang.backends.triton.scalars import TritonScalars

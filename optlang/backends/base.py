@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from optlang.ir import Program
 
 if TYPE_CHECKING:
-    from optlang.backends.again.numbers import Numbers
     from optlang.backends.formats import Storage
+    from optlang.backends.repeated.numbers import Numbers
 
 Array = Any  # numpy.ndarray for the reference interpreter, torch.Tensor elsewhere
 Math = Literal["safe", "strict", "fast"]

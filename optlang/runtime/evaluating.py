@@ -10,7 +10,7 @@ from optlang.runtime.distributed.processes import show
 from optlang.runtime.distributed.sharded import put
 from optlang.runtime.groups.parameters import real
 from optlang.runtime.optimizer import RuleOptimizer
-from optlang.runtime.steps.again import Work
+from optlang.runtime.steps.repeated import Work
 from optlang.runtime.surroundings import exactly
 
 

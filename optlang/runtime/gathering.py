@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optlang.backends.again.library import Unseen
-from optlang.backends.again.repeat import same
 from optlang.backends.base import Batch, Cell, Executable, Given, Step
 from optlang.backends.formats import REST
 from optlang.backends.overflow import OVERFLOW, SCALE
+from optlang.backends.repeated.library import Unseen
+from optlang.backends.repeated.tables import same
 from optlang.runtime.cases import Guard
 from optlang.runtime.checkpoints import checkpoint
 from optlang.runtime.checkpoints.checkpoint import COUNT
@@ -24,8 +24,8 @@ from optlang.runtime.facts import facts_of
 from optlang.runtime.groups.naming import Group, name_in
 from optlang.runtime.groups.parameters import gradient_of, real
 from optlang.runtime.steps import captured, sparse
-from optlang.runtime.steps.again import Again, Begun, Key, Work, inputs_of, is_special, repeats
 from optlang.runtime.steps.opened import Opened
+from optlang.runtime.steps.repeated import Begun, Key, LastStep, Work, inputs_of, is_special, repeats
 from optlang.runtime.steps.scaling import scale_of
 from optlang.runtime.wrapped import is_wrapped
 
@@ -44,7 +44,7 @@ class Gathered(Saved):
         self._cells: dict[Tensor, Cell] = {}
         self._parts: dict[int, Part | sparse.Touched] = {}  # what is stepped in place of the parameters at these places in this step
         self._written = None
-        self._again: Again | None = None  # the last step, if it came twice
+        self._again: LastStep | None = None  # the last step, if it came twice
         self._last: list[Cell] = []  # those of the last step, if it came once
         self._guards = False  # in this step, overflows are dealt with on the device
         self._shapes: dict[int, tuple[Any, ...]] = {}  # of each group: the program for which its states have been checked
@@ -82,7 +82,7 @@ class Gathered(Saved):
             self._again = None
         return begun
 
-    def _fits(self, again: Again, settings: list[dict[str, Any]]) -> bool:
+    def _fits(self, again: LastStep, settings: list[dict[str, Any]]) -> bool:
         """Whether settings are for the programs of the last step: as they are as long as plain numbers alone change, see `Written`."""
         known = again.settings is settings or (again.written is self._written and self._written is not None)
         again.settings, again.written = settings, self._written
@@ -225,7 +225,7 @@ class Gathered(Saved):
             self._again.learn(steps)
         elif not any(step.passes for step in steps):
             with suppress(MemoryError, torch.OutOfMemoryError, Unseen):  # the step is over
-                self._again = Again(self.param_groups, self.state, settings, self._keys(settings), work, steps)
+                self._again = LastStep(self.param_groups, self.state, settings, self._keys(settings), work, steps)
                 self._again.written = self._written
 
     def _forget(self, known: int) -> None:

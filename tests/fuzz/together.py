@@ -11,9 +11,9 @@ from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
-from optlang.backends.again.library import sees
 from optlang.backends.cpp.source import header
 from optlang.backends.kernels import build
+from optlang.backends.repeated.library import sees
 
 PRELUDE = header("prelude.h")
 INCLUDES = re.compile(r"^#include .*$", re.MULTILINE)

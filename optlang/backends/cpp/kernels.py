@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from optlang.backends.again.library import pointer
-from optlang.backends.again.repeat import Table
 from optlang.backends.base import Cell
 from optlang.backends.cpp import source
 from optlang.backends.cpp.layout import layout
@@ -22,6 +20,8 @@ from optlang.backends.kernels import build
 from optlang.backends.kernels.functions import Array, KernelFunctions, after, counters, in_order, part_of, warn
 from optlang.backends.kernels.handed import Handed
 from optlang.backends.outputs import Output
+from optlang.backends.repeated.library import pointer
+from optlang.backends.repeated.tables import Table
 from optlang.backends.torch.bound import Bound
 
 TYPES = {torch.float32: "float", torch.float64: "double", torch.bfloat16: "bf16", torch.float16: "_Float16", torch.bool: "bool"}

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from optlang.backends.again.calls import Work, address, function
-from optlang.backends.again.repeat import Called, keys_of
-from optlang.backends.again.rows import Counts, Hypers, Known
 from optlang.backends.base import Cell
 from optlang.backends.cpp.layout import layout
+from optlang.backends.repeated.calls import Work, address, function
+from optlang.backends.repeated.rows import Counts, Hypers, Known
+from optlang.backends.repeated.tables import Called, keys_of
 from optlang.backends.torch.bound import Bound, Slots
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.again.library import Unseen
-from optlang.backends.again.repeat import Table, fits
 from optlang.backends.base import Cell, Way
 from optlang.backends.formats import Packed
 from optlang.backends.kernels import passes
 from optlang.backends.kernels.handed import Handed, handed, stored
 from optlang.backends.outputs import Output
+from optlang.backends.repeated.library import Unseen
+from optlang.backends.repeated.tables import Table, fits
 from optlang.backends.torch.bound import NOT_ASKED, Bound
 from optlang.backends.torch.code import CellCode
 from optlang.backends.torch.functions import Calls, Functions

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from optlang.backends.again.numbers import Numbers
-from optlang.backends.again.repeat import Tables
-from optlang.backends.again.rows import Counts, Hypers, Rows
 from optlang.backends.base import NOTHING_GIVEN, Cell, Given, Repeat, Write
+from optlang.backends.repeated.numbers import Numbers
+from optlang.backends.repeated.rows import Counts, Hypers, Rows
+from optlang.backends.repeated.tables import Tables
 from optlang.backends.torch.staged import Staged
 from optlang.backends.torch.work import decision
 from optlang.host import HostScalars

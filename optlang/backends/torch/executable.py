@@ -19,9 +19,6 @@ import torch
 from torch import Tensor
 
 from optlang import ir
-from optlang.backends.again.library import Unseen
-from optlang.backends.again.numbers import make
-from optlang.backends.again.repeat import same
 from optlang.backends.arrays import write
 from optlang.backends.base import NOT_YET, Cell, Step, Way
 from optlang.backends.device_scalars import is_on_device
@@ -30,6 +27,9 @@ from optlang.backends.outputs import Output
 from optlang.backends.overflow import SCALE, unscaled_gradient
 from optlang.backends.places import Place
 from optlang.backends.reference.interpreter import Code, Run
+from optlang.backends.repeated.library import Unseen
+from optlang.backends.repeated.numbers import make
+from optlang.backends.repeated.tables import same
 from optlang.backends.torch.barriers import cross
 from optlang.backends.torch.binding import Binding
 from optlang.backends.torch.bound import Bound

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from optlang import ir
-from optlang.backends.again.library import Unseen
-from optlang.backends.again.repeat import Table, Tables, fits
 from optlang.backends.base import Cell, Way
 from optlang.backends.device_scalars import DeviceScalars
 from optlang.backends.outputs import Output
+from optlang.backends.repeated.library import Unseen
+from optlang.backends.repeated.tables import Table, Tables, fits
 from optlang.backends.torch import batches as torch_batches
 from optlang.backends.torch.bound import Bound, Slots
 from optlang.backends.torch.code import CellCode, generate

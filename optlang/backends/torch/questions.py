@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from optlang.backends.again.fresh import Column, Points
-from optlang.backends.again.library import Unseen
-from optlang.backends.again.repeat import Tables
 from optlang.backends.arrays import read
 from optlang.backends.base import Batch, Cell, StepError
+from optlang.backends.repeated.fresh import Column, Points
+from optlang.backends.repeated.library import Unseen
+from optlang.backends.repeated.tables import Tables
 from optlang.backends.torch.work import computing, input_of
 from optlang.ir import Node
 from optlang.types import ELEMENT

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from optlang.backends.again.calls import Whole, in_order
-from optlang.backends.again.fresh import Column, Points, Weights
-from optlang.backends.again.numbers import Numbers
-from optlang.backends.again.repeat import Table, Tables, kept
-from optlang.backends.again.rows import Counts, Hypers, Row
-from optlang.backends.again.singles import Reduction, Singles
-from optlang.backends.again.watch import Watches, grip
 from optlang.backends.base import NOTHING_GIVEN, Cell, Given, Repeat, Write
 from optlang.backends.outputs import handed_out, is_handed_out
+from optlang.backends.repeated.calls import Whole, in_order
+from optlang.backends.repeated.fresh import Column, Points, Weights
+from optlang.backends.repeated.numbers import Numbers
+from optlang.backends.repeated.rows import Counts, Hypers, Row
+from optlang.backends.repeated.singles import Reduction, Singles
+from optlang.backends.repeated.tables import Table, Tables, kept
+from optlang.backends.repeated.watch import Watches, grip
 from optlang.backends.torch.barriers import count_of, inside_of, question
 from optlang.backends.torch.questions import Input, Question, ask
 from optlang.backends.torch.work import Pass, computing

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.again.calls import Work, function
-from optlang.backends.again.library import Unseen
-from optlang.backends.again.repeat import GRADIENT, WEIGHTS, Key, Table, whole_keys
-from optlang.backends.again.rows import Counts, Hypers, Known
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import sent
+from optlang.backends.repeated.calls import Work, function
+from optlang.backends.repeated.library import Unseen
+from optlang.backends.repeated.rows import Counts, Hypers, Known
+from optlang.backends.repeated.tables import GRADIENT, WEIGHTS, Key, Table, whole_keys
 from optlang.backends.torch import batches
 from optlang.backends.torch.bound import Bound
 from optlang.backends.torch.views import flat, view

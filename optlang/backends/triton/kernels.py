@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.again.repeat import Called, Table, keys_of
-from optlang.backends.again.rows import Counts, Hypers, Known
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import DeviceScalars, joined, sent
 from optlang.backends.formats import Packed
 from optlang.backends.kernels.functions import Array, KernelFunctions, after, in_order, part_of, warn
 from optlang.backends.kernels.handed import Handed
 from optlang.backends.outputs import Output
+from optlang.backends.repeated.rows import Counts, Hypers, Known
+from optlang.backends.repeated.tables import Called, Table, keys_of
 from optlang.backends.torch.bound import Bound, Slots
 from optlang.backends.triton import lines, source
 from optlang.backends.triton.building import Options, built

@@ -14,7 +14,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim import optimizer as of_all
 
-from optlang.backends.again.library import address_in_torch
+from optlang.backends.repeated.library import address_in_torch
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from optlang.backends.again import kinds
-from optlang.backends.again.calls import Work, function
-from optlang.backends.again.library import FACTS, WORD, Unseen, library, places, pointer
+from optlang.backends.repeated import kinds
+from optlang.backends.repeated.calls import Work, function
+from optlang.backends.repeated.library import FACTS, WORD, Unseen, library, places, pointer
 
 Array = Any  # numpy.ndarray
 CAPSULE = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)(("PyCapsule_New", ctypes.pythonapi))

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.again import kinds
 from optlang.backends.kernels import build
+from optlang.backends.repeated import kinds
 
 Array = Any  # numpy.ndarray
 WORD = ctypes.sizeof(ctypes.c_void_p)

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.again.calls import Whole
-from optlang.backends.again.library import sees
-from optlang.backends.again.watch import Belongings, Counts
 from optlang.backends.base import Cell, Executable, Given, Repeat, Step, Write
+from optlang.backends.repeated.calls import Whole
+from optlang.backends.repeated.library import sees
+from optlang.backends.repeated.watch import Belongings, Counts
 from optlang.runtime.checkpoints.checkpoint import COUNT
 from optlang.runtime.groups.naming import Group
 
@@ -52,7 +52,7 @@ class Part(NamedTuple):
         return all(cell.gradient.layout == torch.strided and not cell.gradient.is_neg() for cell in self.cells)
 
 
-class Again:
+class LastStep:
     """A step that has been taken, to be taken again. Its counts share memory from now on. Raises Unseen."""
 
     def __init__(

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.again.calls import Whole, Work
-from optlang.backends.again.library import Unseen
-from optlang.backends.again.numbers import Numbers
-from optlang.backends.again.rows import NOTHING, Counts, Hypers, Known, Rows
-from optlang.backends.again.watch import Grip, Versions, Watch, grip
 from optlang.backends.base import NOTHING_GIVEN, Cell, Given, Repeat, Write
 from optlang.backends.formats import Packed
+from optlang.backends.repeated.calls import Whole, Work
+from optlang.backends.repeated.library import Unseen
+from optlang.backends.repeated.numbers import Numbers
+from optlang.backends.repeated.rows import NOTHING, Counts, Hypers, Known, Rows
+from optlang.backends.repeated.watch import Grip, Versions, Watch, grip
 from optlang.backends.torch.bound import Bound, Slots
 from optlang.backends.writing import is_of_memory
 from optlang.ir import G, Node, W

@@ -16,8 +16,8 @@ from tensors import some
 from torch import Tensor
 
 import optlang
-from optlang.backends.again import library
-from optlang.runtime.steps.again import Again
+from optlang.backends.repeated import library
+from optlang.runtime.steps.repeated import LastStep
 
 SHAPES = [(6, 5), (7,), (), (3, 2, 2), (2, 1, 3, 1, 2, 2)]  # the last has more dimensions than a tensor keeps in itself
 Change = Callable[[Any, list[Tensor]], None]
@@ -396,16 +396,16 @@ def test_gradients_that_another_thread_frees_stay_until_they_are_read(name: str,
     given = [some(5, 3, seed=k) for k in range(4)]
     one, other = (torch.nn.Parameter(some(5, 3)) for _ in range(2))
     optimizer, wanted = [optlang.load(name, backend=backend)([p]) for p in (one, other)]
-    left, freed, begun = list[weakref.ref[Any]](), list[bool](), Again.begun
+    left, freed, begun = list[weakref.ref[Any]](), list[bool](), LastStep.begun
 
-    def begun_and_freed(self: Again, *args: Any) -> Any:
+    def begun_and_freed(self: LastStep, *args: Any) -> Any:
         found = begun(self, *args)
         if self is optimizer._again and found is not None:
             one.grad = None
             freed.append(left[-1]() is None)
         return found
 
-    monkeypatch.setattr(Again, "begun", begun_and_freed)
+    monkeypatch.setattr(LastStep, "begun", begun_and_freed)
     monkeypatch.setattr(_thread, "_count", lambda: 1)
     for gradient in given:
         numbers = gradient.numpy().copy().view(Memory)

@@ -12,10 +12,10 @@ import numpy as np
 from torch import Tensor
 
 from optlang import ir
-from optlang.backends.again.library import Unseen
-from optlang.backends.again.numbers import Numbers, together
 from optlang.backends.arrays import read
 from optlang.backends.base import Batch, Cell
+from optlang.backends.repeated.library import Unseen
+from optlang.backends.repeated.numbers import Numbers, together
 from optlang.ir import Node
 from optlang.philox import MASK
 

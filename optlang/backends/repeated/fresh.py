@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.again.calls import Work, function
-from optlang.backends.again.library import Unseen
-from optlang.backends.again.repeat import Tables
-from optlang.backends.again.watch import DATA, TYPE, Look, Versions, Watch
+from optlang.backends.repeated.calls import Work, function
+from optlang.backends.repeated.library import Unseen
+from optlang.backends.repeated.tables import Tables
+from optlang.backends.repeated.watch import DATA, TYPE, Look, Versions, Watch
 from optlang.ir import Node
 
 Array = Any  # numpy.ndarray

@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from optlang.backends.again.calls import Work
-from optlang.backends.again.library import Unseen
 from optlang.backends.kernels import build
+from optlang.backends.repeated.calls import Work
+from optlang.backends.repeated.library import Unseen
 from optlang.ir import Node, T, walk
 from optlang.meaning import number
 from optlang.ops import OPS

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from optlang.backends.again.calls import Work, function
-from optlang.backends.again.library import WORD
-from optlang.backends.again.watch import Versions, Watch
+from optlang.backends.repeated.calls import Work, function
+from optlang.backends.repeated.library import WORD
+from optlang.backends.repeated.watch import Versions, Watch
 
 Array = Any  # numpy.ndarray
 Row = tuple[Array, Mapping[str, int]]  # numbers, and the places of some by their names

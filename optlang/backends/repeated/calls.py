@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from optlang.backends.again.library import library, pointer
+from optlang.backends.repeated.library import library, pointer
 
 
 class Work:
