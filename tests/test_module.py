@@ -987,3 +987,27 @@ def test_towers_of_whole_numbers_are_infinite_in_time(power: str) -> None:
     text = optlang.build(f"rule A {{ w' = w - {power}*g }}", to="module")
     step = f"{text}\np = torch.nn.Parameter(torch.ones(2))\np.grad = torch.ones(2)\nA([p]).step()\nassert p.isinf().all()\n"
     subprocess.run([sys.executable, "-c", step], check=True, timeout=600)
+
+
+@pytest.mark.parametrize("rule", ["dog", "liontopk"])  # with values of all parameters, which lie in cells; with a quantile
+def test_a_compiled_step_is_one_graph(rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / f"compiled_{rule}.py").write_text(optlang.build(rule))
+    monkeypatch.syspath_prepend(tmp_path)
+    cls = getattr(importlib.import_module(f"compiled_{rule}"), optlang.Rule(rule).name)
+    torch._dynamo.reset()
+    counts: list[int] = []
+    results: list[Tensor] = []
+
+    def counted(graph: Any, _: object) -> Any:
+        counts.append(len(graph.graph.nodes))
+        return graph
+
+    for compiled in (False, True):
+        p = nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 5.0]]))
+        optimizer = cls([p])
+        step = torch.compile(optimizer.step, backend=counted, fullgraph=True) if compiled else optimizer.step
+        for k in range(5):
+            p.grad = torch.cos(k + torch.arange(4.0)).reshape(2, 2)
+            (step if k > 1 else optimizer.step)()  # states are there, and the second step is like all others
+        results.append(p.detach())
+    assert torch.equal(*results) and len(counts) == 1

@@ -13,7 +13,7 @@ RESERVED = (
     "w", "g", "t", "self", "param", "params", "group", "groups", "number", "state", "step", "closure", "loss", "cell", "cells",
     "team", "teams", "key", "others", "everyone", "all_teams", "dtype", "random_state", "places", "defaults", "home",
     "maximize", "foreach", "capturable", "differentiable", "fused", "seed", "betas",
-    "torch", "math", "functools", "sys", "warnings", "sha256", "Optimizer", "SimpleNamespace", "contextmanager", "fnmatchcase",
+    "torch", "math", "functools", "sys", "warnings", "sha256", "Optimizer", "contextmanager", "fnmatchcase",
     "get_close_matches",
     "max", "min", "abs", "round", "float", "int", "bool", "len", "range", "sum", "any", "all", "zip", "set", "list", "dict",
     "isinstance", "super", "enumerate", "name", "names", "inf", "nan", "print", "type", "tuple", "str", "RuntimeError",

@@ -40,7 +40,7 @@ class Phases(Crossing):
         fields = [f"param=param, group=group,{' number=number,' if self.uses_teams else ''} state=state, dtype=dtype,",
                   f't={self.count} + 1,{f" place=places[{self.key}]," * self.draws}{" key=key," * (self.key == "key")}',
                   'g=(-param.grad if group["maximize"] else param.grad).to(dtype),']  # fmt: skip
-        inner = [*self.before_update(first), "cells.append(SimpleNamespace(", *indented(fields), "))"]
+        inner = [*self.before_update(first), "cells.append(_Cell(", *indented(fields), "))"]
         each = f"number, group in enumerate({groups})" if self.uses_teams else f"group in {groups}"
         numbered = []
         if self.uses_teams and groups != WHOLE:  # in a route a group is known by its number among all
@@ -48,7 +48,7 @@ class Phases(Crossing):
             numbered = ['    number = next(n for n, other in enumerate(self.param_groups) if other["params"] is group["params"])']
         return [
             *([PLACES] if self.draws else []),
-            "cells = []",
+            "cells: list[Any] = []",
             f"for {each}:",
             *numbered,
             '    for param in group["params"]:',

@@ -14,8 +14,8 @@ HELPERS: dict[str, str] = {
 
 NAMED = {"collections.abc": ("Callable", "Iterable", "Iterator"), "contextlib": ("ExitStack", "contextmanager"),
          "difflib": ("get_close_matches",), "fnmatch": ("fnmatchcase",), "hashlib": ("sha256",),
-         "types": ("SimpleNamespace",), "typing": ("Any",)}  # fmt: skip
-NEEDS = re.compile(r"(?<![\w.])_[a-z]\w*")
+         "typing": ("Any",)}  # fmt: skip
+NEEDS = re.compile(r"(?<![\w.])_[A-Za-z]\w*")
 
 
 def used_by(text: str) -> list[str]:

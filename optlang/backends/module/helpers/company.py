@@ -66,13 +66,21 @@ def _whole_parameters(optimizer: Any, groups: list[dict[str, Any]]) -> Iterator[
             if whole in optimizer.state:
                 optimizer.state[part] = optimizer.state.pop(whole)
 ''',
+    "_Cell": '''
+class _Cell:
+    """What is known of a parameter, or of a group, within a step. torch.compile does not look into a SimpleNamespace."""
+
+    def __init__(self, **known: Any) -> None:
+        for name, value in known.items():
+            setattr(self, name, value)
+''',
     "_teams": '''
 def _teams(cells: list[Any]) -> list[Any]:
     """The cells of each parameter group together."""
     teams: list[Any] = []
     for cell in cells:
         if not teams or teams[-1].group is not cell.group:
-            teams.append(SimpleNamespace(group=cell.group, number=cell.number, cells=[]))
+            teams.append(_Cell(group=cell.group, number=cell.number, cells=[]))
         teams[-1].cells.append(cell)
         cell.team = teams[-1]
     return teams
@@ -106,7 +114,8 @@ def _store(states: dict[Any, Any], groups: list[dict[str, Any]], cells: list[Any
     "_others": '''
 def _others(optimizer: Optimizer, groups: list[dict[str, Any]]) -> list[Any]:
     """The parameters of other rules that have a gradient, for values of all parameters."""
-    cells, place = [], -1
+    cells: list[Any] = []
+    place = -1
     for number, group in enumerate(optimizer.param_groups):
         for param in group["params"]:
             place += 1
@@ -115,7 +124,7 @@ def _others(optimizer: Optimizer, groups: list[dict[str, Any]]) -> list[Any]:
             t = _count(optimizer.state.get(param, {}).get("step", torch.zeros((), device="cpu")), group["capturable"]) + 1
             param = _as_real(param) if param.is_complex() else param
             dtype = torch.promote_types(param.dtype, torch.float32)
-            cells.append(SimpleNamespace(
+            cells.append(_Cell(
                 param=param, group=group, number=number, place=place, dtype=dtype,
                 t=t,
                 g=(-param.grad if group["maximize"] else param.grad).to(dtype),

@@ -13,7 +13,8 @@ def _between(ordered: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
     "_quantile": '''
 def _quantile(x: torch.Tensor, q: Any, dim: tuple[int, ...] | None = None) -> torch.Tensor:
     """The quantile q of all elements, or over dimensions that are kept with size 1; NaN if any element is."""
-    rows, shape = x.reshape(-1), list[int]()
+    rows = x.reshape(-1)
+    shape: list[int] = []
     if dim is not None:
         shape = [1 if d - x.ndim in dim else size for d, size in enumerate(x.shape)]
         kept = [d for d in range(x.ndim) if d - x.ndim not in dim]
