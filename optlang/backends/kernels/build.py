@@ -33,7 +33,7 @@ OF_GCC = ("-fira-region=one", "-fpeel-loops", "-fexpensive-optimizations", "-nod
 # begin with a loop. That takes a fifth less time, and their steps no longer, which are all arithmetic.
 LONG, OF_LONG = 1000, ("--param=vect-epilogues-nomask=0", "-fno-ivopts", "-fno-peel-loops")
 LIBRARIES = ("-lm", "-lgcc", "-lc")
-SECONDS = 300  # of the clock, after which a compiler hangs: on a machine with much else to do it may wait for most of them
+SECONDS = 120  # of the clock, after which a compiler hangs: on a machine with much else to do it may wait for most of them
 
 
 class NoCompiler(Exception):
