@@ -25,7 +25,7 @@ from torch import Tensor
 
 import optlang
 from optlang import Rule, library
-from optlang.backends.repeated import repeat
+from optlang.backends.repeated import tables
 from optlang.backends.repeated.tables import Tables
 from optlang.ir import Routing
 from optlang.runtime import gathering
@@ -301,7 +301,7 @@ def test_steps_that_come_again(name: str, backend: str, monkeypatch: pytest.Monk
     again: list[Any] = []
     taken = Tables.ready
     monkeypatch.setattr(Tables, "ready", lambda self, *given: again.append(self) or taken(self, *given))
-    monkeypatch.setattr(repeat, "Watch", Watch)
+    monkeypatch.setattr(tables, "Watch", Watch)
     monkeypatch.setattr(gathering, "repeats", lambda groups, cells: not groups[0]["params"][0].is_cpu)
 
     def slower(optimizer: Any, put: Put, step: int) -> None:

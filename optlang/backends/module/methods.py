@@ -114,8 +114,7 @@ def load_lines(programs: Sequence[Program], capturable: bool) -> Lines:
         '            for name, value in state_dict["state"].get(key, {}).items():',
         "                if isinstance(value, torch.Tensor):",
         f'                    device = "cpu" if name == "step"{on_host} else param.device',
-        "                    dtype = torch.promote_types(value.dtype, torch.float32) if value.is_floating_point() else value.dtype",
-        "                    self.state[param][name] = value.detach().to(device, dtype, copy=True)  # some tools save halves",
+        "                    self.state[param][name] = value.detach().to(device, copy=True)",
     ]
 
 

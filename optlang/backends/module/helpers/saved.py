@@ -39,7 +39,15 @@ def _checked(optimizer: Any, state_dict: dict[str, Any], kept: set[str], of_elem
                 shape, wanted = tuple(getattr(value, "shape", ())), (*param.shape, *[2] * param.is_complex())
                 if name in of_elements and shape != wanted:
                     raise ValueError(f"{where}: {name} has shape {shape}, not {wanted}")
-    return {**state_dict, "param_groups": groups}
+    states = {key: {name: _wide(x) if name in kept else x for name, x in state.items()} for key, state in state_dict["state"].items()}
+    return {**state_dict, "state": states, "param_groups": groups}
+''',
+    "_wide": '''
+def _wide(value: Any) -> Any:
+    """A state in float32 or wider: some tools save halves."""
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return value
+    return value.to(torch.promote_types(value.dtype, torch.float32))
 ''',
     "_plain_name": '''
 def _plain_name(name: str) -> str:
