@@ -150,6 +150,3 @@ def _chosen(count: int, size: int, seed: int, step: int) -> Tensor:
 def _order(count: int, seed: int, epoch: int) -> Tensor:
     generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
     return torch.randperm(count, generator=generator)
-
-
-# ----------------------------------------------------------------------------------------------------- users' tasks
