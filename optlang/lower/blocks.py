@@ -11,6 +11,7 @@ from optlang.front import syntax
 from optlang.lower import declarations
 from optlang.lower.context import MOST_REPEATS, Value
 from optlang.lower.expressions import make, whole
+from optlang.lower.names import enter_equation, is_first, may_define
 from optlang.types import BOOL_HOST
 
 if TYPE_CHECKING:
@@ -24,12 +25,15 @@ class Block:
         raise AssertionError
 
 
-def define(frame: Frame, statement: syntax.Every | syntax.When | syntax.Repeat) -> None:
-    """Enters the names that a block defines into the frame around it."""
-    if isinstance(statement, syntax.Repeat):
-        _define_repeat(frame, statement)
-    else:
-        _define_choice(frame, statement)
+def define(frame: Frame, body: Sequence[syntax.Statement]) -> None:
+    """Enters the names that the equations and blocks of a body define; declarations must have been entered before."""
+    for statement in body:
+        if isinstance(statement, syntax.Equation):
+            enter_equation(frame, statement)
+        elif isinstance(statement, syntax.Repeat):
+            _define_repeat(frame, statement)
+        elif isinstance(statement, (syntax.Every, syntax.When)):
+            _define_choice(frame, statement)
 
 
 # ------------------------------------------------------------------------------------------------ when and every
@@ -71,14 +75,14 @@ class Choice(Block):
 
 
 def _define_choice(frame: Frame, statement: syntax.Every | syntax.When) -> None:
-    sides = _side(frame, 0), _side(frame, 1)
+    sides = frame.side(0), frame.side(1)
     choice = Choice(statement, *sides)
     frame.choices.append(choice)
     for side, negated in zip(sides, (False, True), strict=True):
         side.around = (*frame.around, (choice, frame, negated))
     for side, body in ((sides[0], statement.body), (sides[1], statement.otherwise)):
         declarations.enter_states(side, body)
-        side.define(body)
+        define(side, body)
         _refuse_others(side, body)
     for key in _visible(frame, choice):
         if key in frame.equations or key in frame.blocks:
@@ -89,14 +93,6 @@ def _define_choice(frame: Frame, statement: syntax.Every | syntax.When) -> None:
     for side in sides:
         for name, span in side.places.items():
             frame.places.setdefault(name, span)
-
-
-def _side(frame: Frame, number: int, in_loop: bool = False) -> Frame:
-    from optlang.lower.frames import Frame  # noqa: PLC0415 - frames and blocks contain each other
-
-    return Frame(frame.context, frame.module, frame.prefix, parent=frame, chain=frame.chain, is_def=frame.is_def,
-                 path=f"{frame.path}/{len(frame.blocks)}.{number}", instances=frame.instances,
-                 in_loop=in_loop or frame.in_loop, around=frame.around)  # fmt: skip
 
 
 def _visible(frame: Frame, choice: Choice) -> list[Key]:
@@ -210,13 +206,13 @@ class Loop(Block):
         return count
 
     def _turn(self, frame: Frame, current: dict[str, Value], turn: int) -> dict[str, Value]:
-        inside = _side(frame, turn, in_loop=True)
+        inside = frame.side(turn, in_loop=True)
         for name, value in current.items():
             kind = value.type if value is not None else BOOL_HOST
             inside.states[name] = ir.State(name, kind, ir.const(0))
             inside.values[name, False] = value
             inside.places[name] = self.statement.span
-        inside.define(self.statement.body)
+        define(inside, self.statement.body)
         for key in inside.equations if turn == 0 else ():
             inside.value(key, inside.places[key[0]])
         after: dict[str, Value] = {}
@@ -240,7 +236,7 @@ def _define_repeat(frame: Frame, statement: syntax.Repeat) -> None:
             if inner.window is not None or inner.per:
                 frame.report("R06", "a loop variable has neither a window nor `per`", inner.span, "",
                              "its first value decides its shape")  # fmt: skip
-            if frame.may_define(inner.name, inner.name_span) and frame.is_first((inner.name, False), inner.name_span):
+            if may_define(frame, inner.name, inner.name_span) and is_first(frame, (inner.name, False), inner.name_span):
                 frame.blocks[inner.name, False] = loop
                 frame.places[inner.name] = inner.name_span
         if isinstance(inner, syntax.Equation) and inner.target.primed and inner.target.id not in own:

@@ -10,9 +10,10 @@ from optlang.errors import Span
 from optlang.front import syntax
 from optlang.front.foreign import WEIGHTS as MEANT_AS_W
 from optlang.lower import declarations
-from optlang.lower.blocks import guard_of
+from optlang.lower.blocks import define, guard_of
 from optlang.lower.context import Value
 from optlang.lower.modules import RESERVED, instances_of
+from optlang.lower.names import may_define
 from optlang.types import ELEMENT, Type, broadcasts_to
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def rule(frame: Frame, rule: syntax.Rule, given: dict[str, Value]) -> Value:
     """The new weights. States, reports and evaluation weights go to the context."""
     frame.instances = instances_of(rule.body, frame.module)
     declarations.enter(frame, rule.body, {name: value for name, value in given.items() if name not in GIVEN})
-    frame.define(rule.body)
+    define(frame, rule.body)
     _refuse(frame, rule.body, (syntax.Return,), "a rule")
     finish(frame, *_surroundings(frame))
     weights = _new_weights(frame, rule)
@@ -43,7 +44,7 @@ def function(frame: Frame, function: syntax.Def) -> Value:
     _enter_parameters(frame, function)
     frame.instances = instances_of(function.body, frame.module)
     declarations.enter_states(frame, function.body)
-    frame.define(function.body)
+    define(frame, function.body)
     _refuse(frame, function.body, (syntax.Hyper, syntax.Input, syntax.Eval, syntax.Report), "a function")
     finish(frame, *_surroundings(frame))
     returns = [s for s in function.body if isinstance(s, syntax.Return)]
@@ -178,7 +179,7 @@ def _new_weights(frame: Frame, rule: syntax.Rule) -> Value:
 
 def _note_reports(frame: Frame, body: Sequence[syntax.Statement]) -> None:
     for statement in body:
-        if not isinstance(statement, syntax.Report) or not frame.may_define(statement.name, statement.name_span):
+        if not isinstance(statement, syntax.Report) or not may_define(frame, statement.name, statement.name_span):
             continue
         if not statement.name:  # which the parser has said
             continue

@@ -10,6 +10,7 @@ from optlang.errors import Span, did_you_mean
 from optlang.front import syntax
 from optlang.lower.context import Context, Table, Value
 from optlang.lower.expressions import constant, whole
+from optlang.lower.names import may_define
 from optlang.types import ELEMENT, EXTENT_OF, Dim, Extent, Kind, Type, broadcasts_to, run_of
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ Setting = float | int | bool
 def enter(frame: Frame, body: Body, given: Mapping[str, Value]) -> None:
     """Everything that a body declares. `given` are hypers that the caller sets to expressions."""
     for statement in body:
-        if isinstance(statement, syntax.Hyper) and frame.may_define(statement.name, statement.name_span):
+        if isinstance(statement, syntax.Hyper) and may_define(frame, statement.name, statement.name_span):
             _refuse_taken(frame, "hyper", statement.name, statement.name_span, OF_GROUPS)
             if statement.shape is None:
                 _enter_hyper(frame, statement, given)
             else:
                 _enter_table(frame, statement, statement.shape, given.get(statement.name))
-        elif isinstance(statement, syntax.Input) and frame.may_define(statement.name, statement.name_span):
+        elif isinstance(statement, syntax.Input) and may_define(frame, statement.name, statement.name_span):
             _enter_input(frame, statement)
     enter_states(frame, body)
 
@@ -183,7 +184,7 @@ def _run(frame: Frame, word: str, span: Span) -> Extent | None:
 def enter_states(frame: Frame, body: Body) -> None:
     """The names and types of states. Their initial values wait for `finish`: they may read equations of the body."""
     for statement in body:
-        if not isinstance(statement, syntax.State) or not frame.may_define(statement.name, statement.name_span):
+        if not isinstance(statement, syntax.State) or not may_define(frame, statement.name, statement.name_span):
             continue
         _refuse_taken(frame, "state", statement.name, statement.name_span, OF_CHECKPOINTS)
         frame.places[statement.name] = statement.name_span

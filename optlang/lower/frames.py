@@ -6,28 +6,21 @@ name is lowered when it is first asked for; asking for a name that is being lowe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from optlang import ir, ops
 from optlang.errors import Source, Span
 from optlang.front import syntax
-from optlang.front.foreign import WEIGHTS
-from optlang.lower import blocks, calls, expressions, unknown
+from optlang.lower import calls, expressions, unknown
 from optlang.lower.context import Context, Table, Value
-from optlang.lower.modules import RESERVED, Module, every_part, expressions_of
+from optlang.lower.modules import Module, every_part, expressions_of
 
 if TYPE_CHECKING:
     from optlang.lower.blocks import Block, Choice
 
 Key = tuple[str, bool]  # a name and whether it is primed
-
-
-GIVEN = {  # what to do instead of defining these again
-    "w": "for the new weights write `w' = …`",
-    "g": "it is the gradient as it comes; name what is made of it, as in `d = …`",
-}  # fmt: skip
 
 
 @dataclass
@@ -70,6 +63,24 @@ class Frame:
 
     def call(self, call: syntax.Call) -> Value:
         return calls.lower(self, call)
+
+    # ----------------------------------------------------------------------------------------- frames from frames
+
+    def side(self, number: int, in_loop: bool = False) -> Frame:
+        """For one side of a block, or one turn of a loop: it sees the names of this one."""
+        return Frame(self.context, self.module, self.prefix, parent=self, chain=self.chain, is_def=self.is_def,
+                     path=f"{self.path}/{len(self.blocks)}.{number}", instances=self.instances,
+                     in_loop=in_loop or self.in_loop, around=self.around)  # fmt: skip
+
+    def of_call(self, item: syntax.Rule | syntax.Def, module: Module, prefix: str, given: dict[str, Value], path: str) -> Frame:
+        """For the body of what is called here. `given`: its arguments; it sees no names of this frame, and `w`, `g`, `t` as they are."""
+        names = {name: self.surrounding(name) for name in ("w", "g", "t")} | given
+        return Frame(self.context, module, self.prefix + prefix, given=names, chain=(*self.chain, id(item)), path=path,
+                     is_def=isinstance(item, syntax.Def), in_loop=self.in_loop, around=self.around)  # fmt: skip
+
+    def alone(self) -> Frame:
+        """Without names, to read a declaration whose findings are reported where it is entered."""
+        return Frame(Context({}), self.module, "")
 
     def outward(self) -> Iterator[Frame]:
         """This frame and those around it."""
@@ -159,79 +170,11 @@ class Frame:
         self.report("N05", f"the equations go in a circle: {shown}", span, "needed for its own value", help_)
         self.values[key] = None
 
-    # ------------------------------------------------------------------------------------------ definitions
-
-    def define(self, body: Sequence[syntax.Statement]) -> None:
-        """Enters the equations and blocks of a body; declarations must have been entered before."""
-        for statement in body:
-            if isinstance(statement, syntax.Equation):
-                self._define_equation(statement)
-            elif isinstance(statement, (syntax.Every, syntax.When, syntax.Repeat)):
-                blocks.define(self, statement)
-
-    def _define_equation(self, equation: syntax.Equation) -> None:
-        target = equation.target
-        key = (target.id, target.primed)
-        if target.primed and not self._may_be_primed(target):
-            return
-        if not target.primed and not self.may_define(target.id, target.span):
-            return
-        if self.is_first(key, target.span):
-            self.equations[key] = equation
-            self.places.setdefault(target.id, target.span)
-
-    def is_first(self, key: Key, span: Span) -> bool:
-        """Whether no equation or block of this body defines a name yet; reports where one does."""
-        if key in self.equations or key in self.blocks:
-            self.report("N03", f"`{key[0]}{chr(39) * key[1]}` is defined twice", span, "second definition",
-                        "every name has one equation; use another name for the second value")  # fmt: skip
-            return False
-        return True
-
-    def _may_be_primed(self, target: syntax.Name) -> bool:
-        if target.id == "w":
-            if self.is_def:
-                self.report("R06", "a function cannot change `w`", target.span, "", "return the value instead")
-            return not self.is_def
-        if self.owner_of_state(target.id) is not None:
-            return True
-        if self.is_poisoned(target.id):
-            return False
-        help_ = f"write `{target.id} = …`, or declare `state {target.id} = 0`"
-        if target.id in RESERVED or target.id in ops.BUILTINS:
-            help_ = GIVEN.get(target.id, "choose another name")
-        elif target.id in WEIGHTS - {"x"}:  # which is rather a value in between
-            help_ = f"the parameter is called `w`, so its new value is `w'`; memory is declared, `state {target.id} = 0`"
-        self.report("N06", f"`{target.id}'` has no state: `{target.id}` is not declared with `state`", target.span,
-                    "a prime means the new value of a state", help_)  # fmt: skip
-        self.poisoned.add(target.id)
-        return False
-
     def is_poisoned(self, name: str) -> bool:
         return any(name in frame.poisoned for frame in self.outward())
 
     def owner_of_state(self, name: str) -> Frame | None:
         return next((frame for frame in self.outward() if name in frame.states), None)
-
-    def may_define(self, name: str, span: Span) -> bool:
-        """Whether a new name may be introduced; reports where not."""
-        if name in RESERVED or name in ops.BUILTINS:
-            if name == "w" or name in ops.BUILTINS:  # `w = …` is what should have been `w'`; `mean` alone is no function then
-                self.poisoned.add(name)
-            what = "reserved" if name in RESERVED else "the name of a builtin"
-            self.report("N04", f"`{name}` is {what} and cannot be defined again", span, "", GIVEN.get(name, "choose another name"))
-            return False
-        for frame in self.outward():
-            declared = any(name in names for names in (frame.given, frame.states, frame.tables))
-            if declared or (frame is not self and (name, False) in frame.equations):
-                advice = f"for its new value write `{name}' = …`" if name in frame.states else "there is no shadowing; use another name"
-                self.report("N03", f"`{name}` is defined twice", span, "already a hyper, state, input or equation", advice)
-                return False
-        if (found := self.module.find(name)) is not None:
-            kind = "rule" if isinstance(found[0], syntax.Rule) else "function" if isinstance(found[0], syntax.Def) else "route"
-            self.report("N04", f"`{name}` is already the name of a {kind}", span, "", "choose another name")
-            return False
-        return True
 
     def in_order(self) -> list[Key]:
         """The names of this frame so that, cycles apart, each comes after those it reads: keeps lowering shallow."""

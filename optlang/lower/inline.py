@@ -62,22 +62,11 @@ def may_go_in(frame: Frame, call: syntax.Call, item: syntax.Rule | syntax.Def, m
 
 
 def _frame(frame: Frame, call: syntax.Call, item: syntax.Rule | syntax.Def, module: Module, given: Given) -> Frame:
-    from optlang.lower.frames import Frame  # noqa: PLC0415 - frames and what they call contain each other
-
     instance = frame.instances.get(call.func_span, "")
     count = frame.draws[item.name] = frame.draws.get(item.name, -1) + 1
     names = given if isinstance(item, syntax.Def) else {name: given[name] for name in ("w", "g", "t")}
-    return Frame(
-        frame.context,
-        module,
-        f"{frame.prefix}{instance}." if instance else frame.prefix,
-        given={"w": frame.surrounding("w"), "g": frame.surrounding("g"), "t": frame.surrounding("t"), **names},
-        chain=(*frame.chain, id(item)),
-        path=f"{frame.path}/{frame.equation}/{instance or item.name}.{count}",
-        is_def=isinstance(item, syntax.Def),
-        in_loop=frame.in_loop,
-        around=frame.around,
-    )
+    path = f"{frame.path}/{frame.equation}/{instance or item.name}.{count}"
+    return frame.of_call(item, module, f"{instance}." if instance else "", names, path)
 
 
 # ------------------------------------------------------------------------------------------------------ arguments
@@ -124,20 +113,12 @@ def _fits(frame: Frame, arg: syntax.Arg, value: Value, hyper: syntax.Hyper) -> b
     if (value.type.kind == "bool") != (hyper.kind == "bool") or (hyper.kind == "int" and value.type.kind != "int"):
         frame.report("T01", f"`{hyper.name}` is of kind {hyper.kind}, this is {value.type.said}", arg.span)
         return False
-    declared = None if value.op != "const" else declared_hyper(_alone(frame), hyper)
+    declared = None if value.op != "const" else declared_hyper(frame.alone(), hyper)
     if declared is not None and declared.bounds is not None and not declared.bounds.allows(hyper.name, value.value):
         frame.report("R02", f"`{hyper.name} = {value.value:g}` lies outside its range", arg.span, f"not in {declared.bounds}",
                      "change the value")  # fmt: skip
         return False
     return True
-
-
-def _alone(frame: Frame) -> Frame:
-    """A frame with no names, in which a hyper's declaration is read; its findings are reported where it is entered."""
-    from optlang.lower.context import Context  # noqa: PLC0415
-    from optlang.lower.frames import Frame  # noqa: PLC0415 - frames and what they call contain each other
-
-    return Frame(Context({}), frame.module, "")
 
 
 def _bind_function(frame: Frame, call: syntax.Call, function: syntax.Def) -> Given | None:
