@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from optlang import ir, ops
 from optlang.errors import Source, Span
 from optlang.front import syntax
+from optlang.front.walk import every_part, expressions_of
 from optlang.lower import calls, expressions, unknown
 from optlang.lower.context import Context, Table, Value
-from optlang.lower.modules import Module, every_part, expressions_of
+from optlang.lower.modules import Module
 
 if TYPE_CHECKING:
     from optlang.lower.blocks import Block, Choice

@@ -10,7 +10,8 @@ from optlang.front import syntax
 from optlang.lower import bodies
 from optlang.lower.context import MOST_NESTED_CALLS, TooLarge, Value
 from optlang.lower.declarations import declared_hyper
-from optlang.lower.modules import Definition, Module, any_memory, is_pure
+from optlang.lower.modules import Definition, Module
+from optlang.lower.reach import any_memory, is_pure
 
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from optlang import ir, ops
 from optlang.errors import did_you_mean
 from optlang.front import syntax
+from optlang.front.walk import every_part
 from optlang.lower.calls import unknown
 from optlang.lower.declarations import Setting, declared_hyper, setting
 from optlang.lower.expressions import COMPARISONS, OPERATORS
 from optlang.lower.inline import may_go_in
-from optlang.lower.modules import advice_about, every_part
+from optlang.lower.modules import advice_about
 
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame
