@@ -17,15 +17,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from optlang.errors import Diagnostic, OptError
-    from optlang.rules import Rule, build, check, diff, equivalent, load, loads
+    from optlang.loading import load, loads
+    from optlang.rules import Rule, build, check, diff, equivalent
     from optlang.runtime.steps.release import release_gradients
 
 __version__ = "0.1.0"
 __all__ = ["Diagnostic", "OptError", "Rule", "build", "check", "diff", "equivalent", "load", "loads", "release_gradients", "search"]
 
-_HOME = dict.fromkeys(["Rule", "build", "check", "diff", "equivalent", "load", "loads"], "optlang.rules") | dict.fromkeys(
-    ["Diagnostic", "OptError"], "optlang.errors"
-) | {"release_gradients": "optlang.runtime.steps.release"}
+_HOMES = {
+    "optlang.errors": ["Diagnostic", "OptError"],
+    "optlang.loading": ["load", "loads"],
+    "optlang.rules": ["Rule", "build", "check", "diff", "equivalent"],
+    "optlang.runtime.steps.release": ["release_gradients"],
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

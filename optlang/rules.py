@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +22,7 @@ if TYPE_CHECKING:
     from optlang.runtime.cases import Way
 
 
-NAMES = "a library name or a path"
 TEXT = "the text of a .opt file"
-Imports = tuple[tuple[str, str, str, str], ...]  # who imports a file under which name; the file's path and text
 
 
 class Rule:
@@ -83,7 +80,7 @@ class Rule:
         """A subclass of `torch.optim.Optimizer` named like the rule; see `load`."""
         from optlang.runtime import make_optimizer  # noqa: PLC0415 - torch is only imported when it is needed
 
-        return make_optimizer(self.program, self.lowered, _way(backend, math, state, weights, products))
+        return make_optimizer(self.program, self.lowered, way_of(backend, math, state, weights, products))
 
     def module(self, baked: Mapping[str, Any] | None = None) -> str:
         """The text of a Python module that needs torch alone. `baked`: values of the hypers that shape the program."""
@@ -116,14 +113,24 @@ class Rule:
         return f"<Rule {self.name} of {self.source.name}>"
 
 
+def way_of(backend: str, math: Math, state: str | Mapping[str, str] | None, weights: str, products: str) -> Way:
+    """How a rule is to be compiled; see `optlang.load`. Raises TypeError."""
+    if not isinstance(state, str | Mapping | None):
+        raise TypeError(f"`state` is a format, or formats by the names of states, not {type(state).__name__}")
+    with uncollected():
+        from optlang.runtime.cases import Way  # noqa: PLC0415 - torch is only imported when it is needed
+
+    return Way(backend, math, state, weights, products)
+
+
 def source_of(what: str | Path) -> Source:
     """A library name, a path or a text as a source. What has a brace or a line break is a text. Raises OptError, TypeError."""
     if isinstance(what, str) and any(mark in what for mark in "{\n"):
         return Source(what)
-    return library.find(_worded(what, f"a library name, a path or {TEXT}"))
+    return library.find(worded(what, f"a library name, a path or {TEXT}"))
 
 
-def _worded(what: object, wanted: str, *kinds: type) -> str:
+def worded(what: object, wanted: str, *kinds: type) -> str:
     """What is given as a name, path or text. Raises TypeError for what is none of them."""
     if not isinstance(what, kinds or (str, os.PathLike)):
         given = what.__name__ if isinstance(what, type) else type(what).__name__
@@ -140,86 +147,11 @@ def _named_like_the_file(file: File) -> str:
     return next((item.name for item in file.items if isinstance(item, syntax.Rule | syntax.Route) and item.name.lower() == stem), "")
 
 
-def load(
-    what: str | Path, rule: str | None = None, *, backend: str = "auto", math: Math = "safe",
-    state: str | Mapping[str, str] | None = None, weights: str = "nearest", products: str = "fp32",
-) -> type[Optimizer]:  # fmt: skip
-    """The optimizer class of a library name or a `.opt` file: `Lion = load("lion")`, then `Lion(model.parameters(), lr=1e-4)`.
-
-    `backend` is "auto" (C++ on the CPU, Triton on CUDA, else torch), "cpp", "triton", "torch" or "reference"; `math` is "safe" (as accurate
-    as written), "strict" (as written) or "fast". `state` stores the states with a number for each element in fewer bits: "bf16",
-    "fp8", "int8" or "int4" for all, or by name as `{"m": "bf16", "v": "int8"}`. `weights` says how parameters of bfloat16 are
-    rounded: to "nearest", "stochastic", or "compensated" with what rounding took away kept beside them. `products` "bf16" rounds
-    the factors of products of matrices to bfloat16, as Muon's authors do, and what is added to a product for another one, unless
-    parameters are float64. Raises OptError for a file that is wrong or missing, ValueError for an unknown backend, math, state or format.
-    """
-    return _made(library.find(_worded(what, NAMES)), rule, _way(backend, math, state, weights, products))
-
-
-def loads(
-    text: str, rule: str | None = None, *, backend: str = "auto", math: Math = "safe",
-    state: str | Mapping[str, str] | None = None, weights: str = "nearest", products: str = "fp32",
-) -> type[Optimizer]:  # fmt: skip
-    """Like `load`, for the text of a `.opt` file."""
-    what = _worded(text, f"{TEXT} (`optlang.load` takes names and paths)", str)
-    return _made(Source(what), rule, _way(backend, math, state, weights, products))
-
-
-def _way(backend: str, math: Math, state: str | Mapping[str, str] | None, weights: str, products: str) -> Way:
-    if not isinstance(state, str | Mapping | None):
-        raise TypeError(f"`state` is a format, or formats by the names of states, not {type(state).__name__}")
-    with uncollected():
-        from optlang.runtime.cases import Way  # noqa: PLC0415 - torch is only imported when it is needed
-
-    return Way(backend, math, state, weights, products)
-
-
-def _made(source: Source, rule: str | None, way: Way) -> type[Optimizer]:
-    """The class of a text and the files beside it as they are now: the same for the same ones."""
-    imports = tuple((*key, one.name, one.text) for key, one in library.pinned(source).imports.items())
-    states = tuple(way.state.items()) if isinstance(way.state, Mapping) else None  # a dictionary is no key to what is kept
-    with uncollected():
-        return _compiled(source.text, source.name, imports, rule, way if states is None else way._replace(state=None), states)
-
-
-class _Lowering:
-    """Gives a rule's program for other values of what shapes it; the text is read when that is asked for the first time."""
-
-    def __init__(self, source: Source, name: str | None) -> None:
-        self._source, self._name = source, name
-
-    @cached_property
-    def rule(self) -> Rule:
-        return Rule.from_source(self._source, self._name)
-
-    def __call__(self, baked: dict[str, Any]) -> Program | Routing:
-        return self.rule.lowered(baked)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _Lowering, (self._source, self._name)
-
-
-@lru_cache(maxsize=256)
-def _compiled(
-    text: str, name: str, imports: Imports, rule: str | None, way: Way, states: tuple[tuple[str, str], ...] | None = None
-) -> type[Optimizer]:
-    """The class of a text. `states`: their formats by name, in place of the one of `way`."""
-    from optlang.backends.cache import ready  # noqa: PLC0415
-    from optlang.runtime import make_optimizer  # noqa: PLC0415
-
-    source = library.with_imports(Source(text, name), {(who, word): Source(other, path) for who, word, path, other in imports})
-    lowering = _Lowering(source, rule)
-    program = ready.lowered(source, rule, lambda: lowering.rule.program)
-    made = make_optimizer(program, lowering, way if states is None else way._replace(state=dict(states)))
-    made._origin = (_compiled, (text, name, imports, rule, way, states))
-    return made
-
-
 def check(text: str, *, pedantic: bool = False, name: str = "<text>") -> list[Diagnostic]:
     """Every finding about the text of a `.opt` file; an empty list where there is none. `pedantic` adds lints."""
     from optlang import diagnose  # noqa: PLC0415
 
-    return diagnose.diagnose(Source(_worded(text, TEXT, str), name), pedantic)
+    return diagnose.diagnose(Source(worded(text, TEXT, str), name), pedantic)
 
 
 def build(what: str | Path | Rule, rule: str | None = None, *, to: str = "module", baked: Mapping[str, Any] | None = None) -> str:

@@ -12,7 +12,7 @@ import torch
 from stepping import program
 
 import optlang
-from optlang import library, rules
+from optlang import library, loading
 from optlang.backends.cache import ready, stored
 from optlang.errors import OptError, Source
 from optlang.ir import Program, Routing
@@ -152,7 +152,7 @@ def test_a_new_process_neither_reads_nor_simplifies(cache: Path) -> None:
     source = library.find("adamw")
     w = torch.nn.Parameter(torch.ones(5))
     w.grad = torch.ones(5)
-    rules._compiled.__wrapped__(source.text, source.name, (), None, Way())([w]).step()
+    loading._compiled.__wrapped__(source.text, source.name, (), None, Way())([w]).step()
     subprocess.run([sys.executable, "-c", SCRIPT], check=True, cwd=Path(__file__).parent.parent, timeout=600)
 
 

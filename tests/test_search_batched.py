@@ -12,8 +12,9 @@ from stepping import Loop
 from torch import Tensor, nn
 
 from optlang.backends.base import StepError
+from optlang.loading import load, loads
 from optlang.ops import OPS
-from optlang.rules import Rule, load, loads
+from optlang.rules import Rule
 from optlang.search.batched.layout import Layout
 from optlang.search.batched.rule import Refused, compile_batched, refuses
 from optlang.search.programs.functions import FUNCTIONS

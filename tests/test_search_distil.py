@@ -18,7 +18,8 @@ from optlang import ir
 from optlang.compare.equivalence import equivalent
 from optlang.compare.trial import refute
 from optlang.ir import Program
-from optlang.rules import Rule, loads
+from optlang.loading import loads
+from optlang.rules import Rule
 from optlang.search.distil.ablation import Ablation, Asked, paired
 from optlang.search.distil.distillation import Distilled, distil
 from optlang.search.distil.listing import listing, measure
