@@ -22,6 +22,7 @@ from optlang.search.evolution.hunt import Hunt, NothingTrains
 from optlang.search.evolution.population import Ageing
 from optlang.search.evolution.settings import Budget, Plan, Settings, SettingsError
 from optlang.search.evolution.strand import Pace
+from optlang.search.evolution.trials import Trials
 from optlang.search.live_view import View, line
 from optlang.search.programs.genome import from_text
 from optlang.search.programs.space import Space
@@ -281,7 +282,7 @@ def test_a_task_on_which_adamw_learns_nothing(tmp_path: Path, capsys: pytest.Cap
 
 def test_what_is_ended_while_it_is_set_up_can_be_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C while AdamW is tuned: what has been tuned is kept."""
-    keep, store = Hunt._keep_curve, tmp_path / "run.db"
+    keep, store = Trials._keep_curve, tmp_path / "run.db"
     task = str(HERE.parent / "examples" / "my_task.py")
     level = Level("search", (task, "digits-mlp"), factor=0.02, seeds=1)
 
@@ -290,7 +291,7 @@ def test_what_is_ended_while_it_is_set_up_can_be_taken_up(tmp_path: Path, monkey
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Hunt, "_keep_curve", pressed)
+        patched.setattr(Trials, "_keep_curve", pressed)
         optlang.search("sgd", store=store, children=20, workers=1, funnel=(level,))
     with Store.read(store) as kept:
         assert list(kept.meta("baselines")) == [level.key(task)]

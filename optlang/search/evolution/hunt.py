@@ -6,24 +6,21 @@ A hunt is taken up from its store as it was left there, so starting and going on
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
-from optlang.search.evolution.kept_jobs import KeptJobs
 from optlang.search.evolution.population import Branch, Evolution, Member, RandomSearch
 from optlang.search.evolution.settings import Plan, Settings, SettingsError
 from optlang.search.evolution.strand import Birth, Round, Strand, rates
+from optlang.search.evolution.trials import Trials
 from optlang.search.programs.genome import Genome, from_text, slots_used
 from optlang.search.programs.mutation import Mutator, RandomPrograms
 from optlang.search.screening.sieve import Screen
 from optlang.search.store.database import Store
 from optlang.search.store.found import hall_of_fame
-from optlang.search.training.assess import Curve, Regime
-from optlang.search.training.funnel import Promoted, judge, seeds_of
+from optlang.search.training.funnel import Promoted, seeds_of
 from optlang.search.training.levels import Level, Point, onset, validated
-from optlang.search.workers.executor import LONG, Executor, JobFailed
+from optlang.search.workers.executor import Executor
 
 SEED_NUMBERS = 1  # seeds have the first numbers of every branch, from 1
 MAIN = "evolution"  # the branch whose best go into the funnel
@@ -53,12 +50,10 @@ class Hunt:
         self.store, self.executor = store, executor
         self.settings = settings or Settings.from_json(store.meta("settings"))
         self.settings.check()
-        self._tell: Callable[[str], None] | None = None
-        self._jobs = KeptJobs(store, executor, self.search_level)
+        self.trials = Trials(store, executor, self.settings)
         self._failed = 0  # rounds in a row
         self.before = store.meta("seconds") if store.has_meta("seconds") else 0.0
-        self.baselines: dict[str, Any] = store.meta("baselines") if store.has_meta("baselines") else {}
-        self._prepare(0)
+        self.trials.prepare(0)
         self.seeds = self._seeds()
         self.strands = {name: self._strand(name, plan, place) for place, (name, plan) in enumerate(self._plans())}
         self.budgets = {name: plan.factor for name, plan in self._plans()}
@@ -75,37 +70,6 @@ class Hunt:
             for plan in self.settings.plans
             for repeat in range(1, plan.repeats + 1)
         ]
-
-    def _prepare(self, place: int) -> None:
-        """Before a level is first used: its tasks are those that the store knows, and AdamW has a tuned curve where one is needed.
-
-        Curves are made once and kept.
-        """
-        level = self.settings.funnel[place]
-        self.store.check_tasks({name: _digest(name) for name in level.tasks})
-        wanted = [name for name in level.tasks if level.key(name) not in self.baselines] if level.measure == "speed" else []
-        seeds = seeds_of(level, place, self.settings.seed)
-        tickets = {self.executor.submit(Curve(name, level, seeds), LONG): name for name in wanted}
-        if wanted:
-            self._say(f"{level.name}: AdamW is tuned on {' and '.join(wanted)}, {level.factor:g} times as long")
-        while tickets:
-            ticket = self.executor.first(tickets)
-            self._keep_curve(tickets.pop(ticket), level, ticket)
-
-    def _keep_curve(self, name: str, level: Level, ticket: int) -> None:
-        """What AdamW did on a task, as soon as it is known. Raises TaskError."""
-        from optlang.search.training.fitness import Baseline
-        from optlang.search.training.tasks import TaskError
-
-        try:
-            made = self.executor.collect(ticket)
-        except JobFailed as problem:
-            raise TaskError(f"task {name}: AdamW cannot be trained on it: {problem}") from problem
-        if not Baseline.from_json(made).learns:
-            raise TaskError(f"task {name}: tuned AdamW ends no lower than it began, so that nothing can be measured by it: "
-                            "look for NaN, or give the task more steps")  # fmt: skip
-        self.baselines[level.key(name)] = made
-        self.store.save_meta("baselines", self.baselines)
 
     @property
     def search_level(self) -> Level:
@@ -124,7 +88,7 @@ class Hunt:
                 raise SettingsError(f"a seed is no rule that could train anything ({verdict.reason}):\n{_text(genome)}")
         programs = {n: genome for n, (genome, verdict) in enumerate(verdicts, SEED_NUMBERS) if verdict.level == ""}
         fingerprints = {n: verdict.fingerprint for n, (_, verdict) in enumerate(verdicts, SEED_NUMBERS)}
-        found = {one.number: one.assessment for one in self._judged(programs, self.search_level, self.search_seeds)}
+        found = {one.number: one.assessment for one in self.trials.judged(programs, self.search_level, self.search_seeds)}
         for number, assessment in found.items():
             if assessment.status.startswith("failed"):
                 raise SettingsError(f"a seed cannot be trained: {assessment.status}\n{_text(programs[number])}")
@@ -135,7 +99,7 @@ class Hunt:
 
     def _strand(self, name: str, plan: Plan, place: int) -> Strand:
         """A branch as the store has it, or new."""
-        regime = self._regime(self.search_level, self.search_seeds)
+        regime = self.trials.regime(self.search_level, self.search_seeds)
         made = Strand(name, self._branch(plan, place), self.settings.space, regime, self.settings.pace, self.seeds)
         state = self.store.state(name)
         if state is not None:
@@ -162,9 +126,9 @@ class Hunt:
         """Rounds of all branches in turn, those that have used least of their budget first."""
         while not self.ending and (name := self._next()) is not None:
             strand = self.strands[name]
-            done = strand.round(self._jobs.submit, self._jobs.collect)
-            self.store.save_round(done, strand.state(), self.search_level, self.search_seeds, self._jobs.finished)
-            self._jobs.finished = []
+            done = strand.round(self.trials.jobs.submit, self.trials.jobs.collect)
+            self.store.save_round(done, strand.state(), self.search_level, self.search_seeds, self.trials.jobs.finished)
+            self.trials.jobs.finished = []
             self.store.save_meta("seconds", self.seconds)
             self._watch(done)
             yield self._progress(done)
@@ -218,7 +182,7 @@ class Hunt:
     def _validated(self) -> Point:
         """The best program so far, on tasks that selection does not see."""
         level, strand = self.settings.funnel[1], self.strands[MAIN]
-        [found] = self._at_level({strand.best.number: self._genome(MAIN, strand.best.number)}, 1)
+        [found] = self.trials.at_level(MAIN, {strand.best.number: self._genome(MAIN, strand.best.number)}, 1)
         point = Point(strand.spent, strand.best.fitness, found.assessment.fitness)
         self.points.append(point)
         self.store.note("validation", [*point, level.tasks])
@@ -232,52 +196,19 @@ class Hunt:
 
     def promote(self, tell: Callable[[str], None] | None = None) -> Iterator[tuple[Level, list[Promoted]]]:
         """The best of the search through the levels after the first, each with its results. `tell` hears what is under way."""
-        self._tell = tell
+        self.trials.tell = tell
         most = self.settings.funnel[1].enter if len(self.settings.funnel) > 1 else 0
         numbers = [one.number for one in hall_of_fame(self.store, self.search_level.name, most)]
         for place, level in enumerate(self.settings.funnel[1:], 1):
             seeds = [birth.number for birth in self.seeds]
             chosen = dict.fromkeys([*seeds, *numbers[: level.enter]])  # the seeds go along, to be compared with
-            found = self._at_level({n: self._genome(MAIN, n) for n in chosen}, place)
+            found = self.trials.at_level(MAIN, {n: self._genome(MAIN, n) for n in chosen}, place)
             self.store.note("level", [level.name, [one.number for one in found]])
             numbers = [one.number for one in found if one.number not in seeds]
             yield level, found
 
-    def _at_level(self, programs: Mapping[int, Genome], place: int) -> list[Promoted]:
-        """Programs of the main branch trained on a level of the funnel. What the store has is not trained again."""
-        level = self.settings.funnel[place]
-        seeds = seeds_of(level, place, self.settings.seed)
-        self._prepare(place)
-        kept = self.store.assessments(MAIN, level, seeds)
-        new = self._judged({n: genome for n, genome in programs.items() if n not in kept}, level, seeds)
-        self.store.save_assessments(MAIN, level, seeds, {one.number: one.assessment for one in new})
-        found = [*new, *(Promoted(n, genome, kept[n]) for n, genome in programs.items() if n in kept)]
-        return sorted(found, key=lambda one: (-one.assessment.fitness, one.number))
-
     def _genome(self, branch: str, number: int) -> Genome:
         return from_text(self.store.text(branch, number))
-
-    # ---------------------------------------------------------------------------------------------------- the jobs
-
-    def _judged(self, programs: Mapping[int, Genome], level: Level, seeds: Sequence[int]) -> list[Promoted]:
-        # a program of a later level takes minutes: each is a job of its own, so that all workers have some
-        per_job = self.settings.pace.per_job if level == self.search_level else 1
-        run = partial(self._jobs.all, say=self._say)
-        return judge(programs, self._regime(level, seeds), run, per_job)
-
-    def _regime(self, level: Level, seeds: Sequence[int]) -> Regime:
-        return Regime(self.settings.space.form, level, self.baselines, tuple(seeds))
-
-    def _say(self, text: str) -> None:
-        if self._tell is not None:
-            self._tell(text)
-
-
-def _digest(name: str) -> str:
-    from optlang.search.training import loading
-
-    return loading.digest(loading.task(name))
-
 
 def _text(genome: Genome) -> str:
     from optlang.search.programs.genome import to_text
