@@ -10,7 +10,8 @@ from hypothesis import given, settings
 
 from optlang import library
 from optlang.errors import Source
-from optlang.front.format import WIDTH, format_file
+from optlang.front.columns import WIDTH
+from optlang.front.format import format_file
 from optlang.front.parser import parse
 
 GOLDEN = Path(__file__).parent / "golden" / "format"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from optlang import ir
 from optlang.compare.trial import refute
-from optlang.search.distil.steps import Layout, genome_function, lines_of
+from optlang.search.distil.flat import Layout
+from optlang.search.distil.steps import genome_function, lines_of
 from optlang.search.programs.functions import FUNCTIONS
 from optlang.search.programs.genome import (
     MISFIT,

@@ -21,7 +21,8 @@ from optlang import ir
 from optlang.backends.base import Cell, StepError
 from optlang.backends.base import Step as Stepped
 from optlang.backends.reference import BACKEND
-from optlang.search.distil.steps import Layout, Step, facts_of, genome_function
+from optlang.search.distil.flat import Layout, facts_of
+from optlang.search.distil.steps import Step, genome_function
 from optlang.search.programs.genome import Form, Genome, GenomeError, to_program
 from optlang.types import TypeProblem
 
