@@ -5,7 +5,10 @@ OPTLANG_EVERYTHING=1 asks all rules that autograd can go through, most of them a
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -72,6 +75,7 @@ def test_every_rule_is_smooth_or_it_is_known_why_not() -> None:
     assert (len(SMOOTH), len(asking)) == (37, 22)
 
 
+@cache
 def class_of(name: str, kind: str) -> Any:
     """The optimizer of a rule, loaded or of a module of its own."""
     if kind == "loaded":
@@ -175,19 +179,36 @@ def test_the_steps_are_those_of_the_rule(name: str) -> None:
         torch.testing.assert_close(other.state[through][key], value, rtol=1e-9, atol=1e-12, equal_nan=True)
 
 
-@pytest.mark.parametrize("name", ["adamw", "lion", "momentum", "schedulefreeadamw", "nadam", "radam", "adan"])
-def test_gradients_of_hypers(name: str) -> None:
-    """Learning rates, decays and betas may be learned: the rates of the rule are then computed in torch."""
-    cls: Any = optlang.load(name)
-    state = started(cls, some(3, seed=5).requires_grad_())
-    settings = cls.cases[0].settings
-    hypers = [n for n in ("lr", "beta1", "beta2", "momentum", "weight_decay", "eps") if n in settings.hypers]
+def inside(name: str) -> dict[str, Tensor]:
+    """The settings of a rule that are real numbers, away from their bounds."""
+    found = {}
+    for h in (h for h in PROGRAMS[name].hypers if h.kind == "real" and not h.baked):
+        low, high = (h.bounds.low, h.bounds.high) if h.bounds else (-math.inf, math.inf)
+        number = min(max(float(h.default), low + 0.01), high - 0.01)
+        found[h.name] = torch.tensor(number or 0.01, dtype=torch.float64, requires_grad=True)
+    return found
 
-    def after(*values: Tensor) -> Tensor:
-        return step(cls, dict(zip(hypers, values, strict=True)), state, some(3, seed=6), some(3, seed=7), *moving_of(state))[0]
 
-    start = [torch.tensor(0.01 if n == "eps" else settings.defaults[n] or 0.01, dtype=torch.float64, requires_grad=True) for n in hypers]
-    assert torch.autograd.gradcheck(after, start, atol=1e-6)
+@pytest.mark.parametrize("name", sorted((SMOOTH - ROOTS_OF_0) | {"dog", "lamb", "lion", "muon", "schedulefreeradam", "swats"}))
+def test_gradients_of_settings(name: str) -> None:
+    """Every setting may be learned, through some steps of the rule or of its module; what was given stays in the groups."""
+    settings, found = inside(name), []
+
+    def after(kind: str, values: Iterable[Tensor]) -> Tensor:
+        p = some(3, 2, seed=1).requires_grad_().clone()
+        optimizer = class_of(name, kind)([p], differentiable=True, **dict(zip(settings, values, strict=True)))
+        for seed in range(2):
+            p.grad = some(3, 2, seed=10 + seed)
+            give_inputs(optimizer, p)
+            optimizer.step()
+        assert all(x.requires_grad for x in (optimizer.param_groups[0][key] for key in settings if key in optimizer.param_groups[0]))
+        moved = [p, *(x for x in optimizer.state[p].values() if x.requires_grad)]
+        return torch.stack([(x * some(*x.shape, seed=2)).sum() for x in moved]).sum()
+
+    for kind in ("loaded", "module"):
+        found.append(torch.autograd.grad(after(kind, settings.values()), [*settings.values()], allow_unused=True, materialize_grads=True))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-7, atol=1e-9)
+    assert torch.autograd.gradcheck(lambda *values: after("module", values), [*settings.values()], atol=1e-6)
 
 
 def test_a_step_size_is_learned_through_many_steps() -> None:

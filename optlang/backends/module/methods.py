@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from optlang.backends.module.layout import Lines, bracketed, indented
@@ -18,6 +19,7 @@ EVAL = [
 ]
 SHOW = '_show(param for group in self.param_groups for param in group["params"])'
 OPTIONS = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}  # in torch's order
+OF_NUMBERS = re.compile(r"\b(alpha|value)=|\b(full|full_like|new_full)\((?!\(\), \d)|\b_update\(")  # rules of a route may do so
 CALL = ["with torch.enable_grad():", "    loss = closure()"]
 CLOSURE = ["loss = None", "if closure is not None:", *indented(CALL)]
 
@@ -34,7 +36,8 @@ def option_entries(draws: bool) -> Lines:
 
 def step_lines(body: Lines, differentiable: bool) -> Lines:
     """`step`, which autograd goes through where it is asked to and can."""
-    return ["@_with_gradients" if differentiable else "@torch.no_grad()", STEP, *indented(body)]
+    through = "@_with_all_gradients" if any(map(OF_NUMBERS.search, body)) else "@_with_gradients"
+    return [through if differentiable else "@torch.no_grad()", STEP, *indented(body)]
 
 
 def train_lines() -> Lines:

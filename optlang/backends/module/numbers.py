@@ -35,11 +35,14 @@ class Numbers:
         self.nonnegative: set[Node] = set()
         self.below_one: set[Node] = set()  # from 0 to less than 1
         self.moving: set[Node] = set()  # those that are tensors where a group is `capturable`
+        self.learned: set[Node] = set()  # those that may be tensors where it is `differentiable`: made of settings
         self.raises: set[Node] = set()
         self.wild: set[Node] = set()
         for node in ir.walk(roots):
             if self.known[node]:
                 self._judge(node)
+                if (node.op == "hyper" and node.type.kind == "real") or not self.learned.isdisjoint(node.args):
+                    self.learned.add(node)
 
     def __contains__(self, node: Node) -> bool:
         return self.known.get(node, False) or (node not in self.known and not node.args and node.op in LEAVES)

@@ -17,6 +17,7 @@ LEVELS = {"or": OR, "and": AND, "add": SUM, "sub": SUM, "mul": PRODUCT, "div": P
 COMPARISONS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
 SYMBOLS = {"pow": "**", "mod": "%"}
 MATH = frozenset(["sqrt", "cbrt", "exp", "log", "sin", "cos", "atan", "tanh", "atan2", "isnan", "isfinite", "floor", "ceil"])
+LEARNED = MATH - {"isnan", "isfinite", "floor", "ceil"}  # those that have derivatives
 IN_TORCH = {"div": "div", "mod": "remainder", "pow": "pow"}
 
 
@@ -45,6 +46,11 @@ def call(function: str, *args: str) -> Piece:
 
 def ternary(condition: Piece, yes: Piece, no: Piece) -> Piece:
     return Piece(f"{yes.inside(OR)} if {condition.inside(OR)} else {no.inside(0)}", 0)
+
+
+def root(x: Piece) -> Piece:
+    """A square root of a number that may be a tensor."""
+    return chained(x, "**", Piece("0.5"), POWER, tight=True, associates="right")
 
 
 def spell(node: Node, args: Sequence[Piece], numbers: Numbers, like: str) -> Piece:
@@ -110,10 +116,22 @@ def _number(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
         case "mod":
             return chained(args[0], "%", args[1], PRODUCT)
         case op if op in MATH:
-            return call(f"math.{op}", *(a.text for a in args))
+            return _function(op, args, op in LEARNED and node in numbers.learned)
         case op if op in COMPARISONS:
             return chained(args[0], OPS[op].infix[0], args[1], COMPARE, associates="none")  # type: ignore[index]
     return _infix(node, args)
+
+
+def _function(op: str, args: Sequence[Piece], is_learned: bool) -> Piece:
+    """A function of Python's, or one that goes through gradients of numbers."""
+    match op if is_learned else "":
+        case "":
+            return call(f"math.{op}", *(a.text for a in args))
+        case "sqrt":
+            return root(args[0])
+        case "cbrt":
+            return chained(call("_ieee", "torch.sign", args[0].text), "*", Piece(f"abs({args[0].text})**(1 / 3)", POWER), PRODUCT)
+    return call("_ieee", f"torch.{op}", *(a.text for a in args))
 
 
 def _moving_number(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
@@ -125,7 +143,7 @@ def _moving_number(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece
         case "maximum" | "minimum" if node not in numbers.raises:
             return call(f"_{node.op[:3]}", *texts)
         case "sqrt" if node not in numbers.raises:
-            return chained(args[0], "**", Piece("0.5"), POWER, tight=True, associates="right")
+            return root(args[0])
         case "and" | "or":
             return chained(args[0], "&" if node.op == "and" else "|", args[1], BIT_AND if node.op == "and" else BIT_OR)
         case "not":
@@ -168,7 +186,8 @@ def _bound(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
         if node.args[place] in numbers:
             value, text = node.args[1 - place], args[1 - place].text
             from_below = value.op == "maximum" and text.startswith("torch.clamp(") and _is_one_call(text)
-            both = node.op == "minimum" and from_below and not any(a in numbers.moving for a in (*node.args, *value.args))
+            fixed = not any(a in numbers.moving or a in numbers.learned for a in (*node.args, *value.args))
+            both = node.op == "minimum" and from_below and fixed
             first = text[len("torch.clamp(") : -1] if both else text  # both bounds in one call, which takes no number beside a tensor
             return call("torch.clamp", first, f"{side}={args[place].text}")
     return call(f"torch.{node.op}", args[0].text, args[1].text)

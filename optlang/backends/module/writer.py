@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Collection, Mapping
 
 from optlang.analysis.needs import why_all, why_shapes
-from optlang.backends.module.capturing import is_rate
 from optlang.backends.module.checks import hyper_checks, number_checks, parameter_checks
 from optlang.backends.module.layout import Lines, bracketed, documentation, indented, wrapped
 from optlang.backends.module.leaves import BETAS, Words
@@ -156,9 +155,8 @@ class Writer:
 
     def _check_group(self) -> Lines:
         """Every group is checked when it is added, and again before each step: settings may be changed at any time."""
-        rate = next((self.words.hypers[str(node.value)] for node in self.update.numbers.moving if is_rate(node)), "")
         checks = ['"""Raises ValueError, TypeError or RuntimeError for settings and parameters that the rule does not take."""']
-        checks += [f"_check_options(group{f', with_gradients={quoted(rate)}' * bool(rate)})"]
+        checks += ["_check_options(group)"]
         if self.update.uncapturable:
             checks += ['if group["capturable"]:',
                        f'    raise ValueError("{self.name} of this file cannot be capturable: {self.update.uncapturable}")']  # fmt: skip

@@ -45,4 +45,6 @@ def imports_for(text: str) -> list[str]:
         used = [word for word in words if re.search(rf"(?<![\w.]){word}\b", text)]
         lines += [f"from {module} import {', '.join(used)}"] * bool(used)
     fake = ["from torch._subclasses import FakeTensor"] * ("FakeTensor" in text)
-    return [*lines, "", "import torch", *fake, "from torch.optim import Optimizer", "from torch.optim.optimizer import ParamsT"]
+    through = ["from torch.overrides import TorchFunctionMode", "from torch.utils._pytree import tree_leaves, tree_map"]
+    through *= "_Through" in text
+    return [*lines, "", "import torch", *fake, "from torch.optim import Optimizer", "from torch.optim.optimizer import ParamsT", *through]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-TEXTS = {
-    "_with_gradients": '''
-def _with_gradients(step: Callable[..., Any]) -> Any:
+WITH_GRADIENTS = '''
+def NAME(step: Callable[..., Any]) -> Any:
     """A step that autograd goes through with `differentiable`, and else does not record. It is written in place, so autograd
     keeps copies of what it needs again."""
 
@@ -16,14 +15,58 @@ def _with_gradients(step: Callable[..., Any]) -> Any:
         params = [p for group in self.param_groups for p in group["params"]]
         if any(p.is_leaf and p.requires_grad and p.grad is not None for p in params):
             raise RuntimeError("differentiable: autograd cannot go through a leaf in place; give clones of parameters")
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda kept: kept):
+        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(torch.clone, lambda kept: kept)MORE:
             return step(self, closure)
 
     return stepped
+'''
+
+TEXTS = {
+    "_learned": '''
+class _Through(TorchFunctionMode):
+    """In here torch takes numbers with gradients also where it wants plain ones, as for `alpha`."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.__name__ in ("__float__", "__int__"):  # to be rounded, which has no gradient
+            return function(*args)
+        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        args, kwargs = tree_map(lambda x: getattr(x, "original", x), (args, kwargs or {}))
+        for name in ("alpha", "value"):
+            if isinstance(kwargs.get(name), torch.Tensor):  # x.add_(y, alpha=a) is x.add_(a * y)
+                args = (args[0], kwargs.pop(name) * args[1], *args[2:])
+        if function.__name__ in ("full", "full_like", "new_full") and isinstance(args[-1], torch.Tensor):
+            return function(*args[:-1], 0, **kwargs).add_(args[-1])
+        found = function(*args, **kwargs)
+        return _without_gradient(found) if given and all(hasattr(x, "original") for x in given) else found
+
+
+def _without_gradient(x: Any) -> Any:
+    """A number with a gradient as a plain one, which knows its original."""
+    if not isinstance(x, torch.Tensor) or not x.requires_grad:
+        return x
+    plain: Any = x.detach()
+    plain.original = x
+    return plain
+
+
+@contextmanager
+def _learned(groups: list[dict[str, Any]]) -> Iterator[None]:
+    """In here steps have gradients of settings: torch is shown plain numbers, and computes with their originals."""
+    settings = [{name: x for name, x in group.items() if name != "params"} for group in groups]
+    for group, given in zip(groups, settings):
+        group.update(tree_map(_without_gradient, given))
+    try:
+        with _Through():
+            yield
+    finally:
+        for group, given in zip(groups, settings):
+            group.update(given)
 ''',
+    "_with_gradients": WITH_GRADIENTS.replace("NAME", "_with_gradients").replace("MORE", ""),
+    "_with_all_gradients": WITH_GRADIENTS.replace("NAME", "_with_all_gradients").replace("MORE", ", _learned(self.param_groups)"),
     "_check_options": '''
-def _check_options(group: dict[str, Any], with_gradients: str = "") -> None:
-    """The options of torch's optimizers, as torch checks them; `with_gradients` is the setting that autograd goes back to."""
+def _check_options(group: dict[str, Any]) -> None:
+    """The options of torch's optimizers, as torch checks them."""
     for name in ("maximize", "capturable", "differentiable"):
         if not isinstance(group[name], bool):
             raise TypeError(f"{name} must be True or False, not {group[name]!r}")
@@ -34,10 +77,8 @@ def _check_options(group: dict[str, Any], with_gradients: str = "") -> None:
         raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
     if group["fused"] and group["differentiable"]:
         raise RuntimeError("`fused` does not support `differentiable`")
-    for name in group.keys() - {with_gradients} if group["differentiable"] else ():
-        values = group[name] if isinstance(group[name], tuple) else (group[name],)
-        if any(isinstance(x, torch.Tensor) and x.requires_grad for x in values):
-            raise RuntimeError(f"differentiable: steps of this file have no gradient of {name}; detach it")
+    if group["capturable"] and group["differentiable"]:
+        raise RuntimeError("`capturable` does not support `differentiable`")
 ''',
     "_check_keys": '''
 def _check_keys(group: dict[str, Any], known: Iterable[str]) -> None:
