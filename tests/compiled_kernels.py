@@ -157,7 +157,7 @@ def codes(loaded: kernels.Loaded, architecture: int, double: bool = False, packe
 
 def constants_of(kernel: source.Kernel, over: str) -> list[Mapping[str, int]]:
     """What a kernel is compiled for, for parameters of some shapes."""
-    found = [grid.constants for shape in SHAPES for grid in layout(kernel.room, [shape]).grids[over]]
+    found = [grid.constants for shape in SHAPES for grids in layout(kernel.room, [shape]).waves for grid in grids[over]]
     return [constants for place, constants in enumerate(found) if constants not in found[:place]]
 
 

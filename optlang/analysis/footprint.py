@@ -91,7 +91,8 @@ class Footprint:
 
     @property
     def launches(self) -> float:
-        """Kernels that Triton launches for the whole model, whatever its number of parameters; 0 where it launches none."""
+        """Kernels that Triton launches for the whole model, whatever its number of parameters, or for each wave of a large one with rows
+        and columns (see `triton.layout`); 0 where it launches none."""
         found = {truth: sum(map(self._launches, self._stages(truth))) for truth in self.truths}
         return self._average(found) * self.count
 

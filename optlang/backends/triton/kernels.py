@@ -52,8 +52,9 @@ class Loaded:
             made = Tables(self.kernel, shapes, device)
             made.launches = [
                 (function, table, programs, {**self.compiled(function, constants, device), **constants})
+                for grids in made.waves
                 for function, over in self.launches
-                for table, programs, constants in made.grids[over]
+                for table, programs, constants in grids[over]
                 if programs
             ]
             kept = self.tables[device] = shapes, made
@@ -90,7 +91,7 @@ class TritonFunctions(KernelFunctions):
             functions = load(kernel.text)
             launches = tuple((functions[name], over) for name, over in kernel.launches)
             made = Loaded(kernel, launches, wanted.places(kernel.columns), wanted.handed, number)
-            grids = layout(kernel.room, [tuple(bound.weights.shape)]).grids
+            [grids] = layout(kernel.room, [tuple(bound.weights.shape)]).waves
             for function, over in made.launches:
                 for grid in grids[over]:
                     made.compiled(function, grid.constants, bound.weights.device)

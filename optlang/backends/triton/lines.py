@@ -21,7 +21,7 @@ from optlang.backends.outputs import TENSORS, Output
 from optlang.backends.triton import source
 from optlang.backends.triton.layout import ALONG, BLOCK, CHUNKS, EACH, LINES_EACH, MATRICES, Room
 from optlang.backends.triton.source import ARGUMENTS, START, Done, Kernel, Writer, added, deeper, finished, function, reduced
-from optlang.ir import Node
+from optlang.ir import G, Node, W
 from optlang.types import Extent
 
 LINED = f"{ARGUMENTS}, shapes, lines"
@@ -56,7 +56,9 @@ class LinedWriter(Writer):
 
     def kernel(self) -> Kernel:
         frame, beside = frame_of([*self.order, *self.types]), [_counted(self.found(number)) for number in range(self.passes)]
-        return replace(super().kernel(), arguments=LINED, room=Room(_counted(self._values), beside, frame))
+        weight = next((kind for node in (W, G) if isinstance(kind := self.types.get(node), str)), self.number)
+        room = Room(_counted(self._values), beside, frame, _bytes(self.number), _bytes(weight), 8 * len(self.sums))
+        return replace(super().kernel(), arguments=LINED, room=room)
 
     def functions(self) -> list[tuple[str, str, str]]:
         made = []
@@ -265,6 +267,11 @@ class LinedWriter(Writer):
         lines += [] if name == "matrix" else self._defined(body, name, False)
         lines += [self.stored(target, node, False) for node, target in states]
         return self._function(f"keep_{name}", ALONG, ("n", "first"), lines)
+
+
+def _bytes(word: str) -> int:
+    """Of a number, by Triton's name for its type."""
+    return int(word.rpartition("loat")[2]) // 8
 
 
 def _product(dimensions: Sequence[str]) -> str:

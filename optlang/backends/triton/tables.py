@@ -36,12 +36,11 @@ class Tables:
         self.device, self.count = device, len(shapes)
         found = layout(kernel.room, shapes)
         self.chunks, self.lines = int(found.starts[-1]), found.room
-        grids = [(over, grid) for over, grids in found.grids.items() for grid in grids]
-        sent = _on(device, [found.starts, found.sizes, found.shapes, *(grid.table for _, grid in grids)])
+        grids = [grid for wave in found.waves for some in wave.values() for grid in some]
+        sent = _on(device, [found.starts, found.sizes, found.shapes, *(grid.table for grid in grids)])
         self.starts, self.sizes, self.shapes, *tables = sent
-        self.grids: Grids = {over: [] for over in found.grids}
-        for (over, grid), table in zip(grids, tables, strict=True):
-            self.grids[over].append((table, len(grid.table), grid.constants))
+        there = iter([(table, len(grid.table), grid.constants) for grid, table in zip(grids, tables, strict=True)])
+        self.waves: list[Grids] = [{over: [next(there) for _ in some] for over, some in wave.items()} for wave in found.waves]
         self.launches: list[Launch] = []
         self.levels, self.below = kernel.tables.numbers.to(device), kernel.tables.below.to(device)
         self.nothing = torch.zeros(1, dtype=torch.float64, device=device)
