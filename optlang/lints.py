@@ -103,7 +103,8 @@ def undefined_start(program: Program) -> Iterator[Finding]:
     for weight in (0.5, 0.0):
         place = First(program, weight).undefined()
         if place is not None:
-            yield ("P04", equation_of(program, place), "this can be 0/0 at the first step", "zero over zero where `g` is 0",
+            what = "zero over zero" if place.op == "div" else "a number over zero, times zero,"
+            yield ("P04", equation_of(program, place), "this can be 0/0 at the first step", f"{what} where `g` is 0",
                    "add a small number to the denominator, or choose with `where`")  # fmt: skip
             return
 

@@ -76,6 +76,7 @@ def test_undefined_start() -> None:
     one("rule R { state v = 0  v' = v + g^2  w' = w - 0.1*g/sqrt(v') }", "P04")
     one("rule R { w' = w - 0.1*g/norm(g) }", "P04")
     one("rule R { w' = w - g*norm(w)/norm(w) }", "P04")
+    assert "times zero" in one("rule R { w' = w - 0.2*sqrt(numel)/norm(g)*g }", "P04").pointer
     assert found("rule R { w' = w - 0.1*where(g == 0, 0, g/abs(g)) }") == []
     assert found("rule R { when norm(g) > 0 { w' = w - 0.1*g/norm(g) } else { w' = w } }") == []
     assert found("rule R { state h[5] per tensor = nan  h' = push(h, norm(g))  w' = w - 0.1*g*min(1, quantile(h', 0.5)) }") == []
@@ -83,7 +84,8 @@ def test_undefined_start() -> None:
 
 def test_undefined_start_is_what_happens() -> None:
     """The lint's reading of a first step against the interpreter's."""
-    for text, nan in (("g/abs(g)", True), ("g/(abs(g) + 1)", False), ("mean(g)/std(g)", True), ("g/sqrt(sum(g^2) + w^2)", True)):
+    for text, nan in (("g/abs(g)", True), ("g/(abs(g) + 1)", False), ("mean(g)/std(g)", True), ("g/sqrt(sum(g^2) + w^2)", True),
+                      ("1/norm(g)*g", True)):  # fmt: skip
         rule = program(f"rule R {{ w' = w - {text} }}")
         lint = any(First(rule, weight).undefined() is not None for weight in (0.5, 0.0))
         ran = any(np.isnan(Loop(rule, np.full((3, 3), weight)).step(np.zeros((3, 3)))[0]).any() for weight in (0.5, 0.0))

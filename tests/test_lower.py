@@ -196,6 +196,8 @@ REFUSED = {
     "twice": ("a = 1 a = 2 w' = w - a*g", ["N03"]),
     "new value twice": ("w' = w - g w' = w", ["N03"]),
     "in a block and outside": ("w' = w - g every 2 { w' = w }", ["N03"]),
+    "a state of two blocks": (
+        "when t > 2 { state v = 0 v' = v + g w' = w - v } else { state v per tensor = 0 v' = v + mean(g) w' = w - v }", ["N03"]),
     "shadowing": ("a = 1 when t > 2 { a = 2 w' = w - a } else { w' = w }", ["N03"]),
     "reserved": ("pi = 3 w' = w - pi*g", ["N04"]),
     "builtin": ("mean = 3 w' = w - g", ["N04"]),

@@ -38,13 +38,13 @@ class First:
         self.values: dict[Node, Any] = {}
 
     def undefined(self) -> Node | None:
-        """The division that makes the new weights NaN, if one does."""
+        """The 0/0 that makes the new weights NaN, or the infinity times 0 that a number divided by 0 becomes."""
         with np.errstate(all="ignore"):
             self._demand(self.program.weights)
             value = self.values[self.program.weights]
             if value is None or not np.any(np.isnan(value)):
                 return None
-            return next((node for node in self.values if node.op == "div" and self._makes_nan(node)), None)
+            return next((node for node in self.values if node.op in ("div", "mul") and self._makes_nan(node)), None)
 
     def rounded_signs(self) -> set[Node]:
         """Signs, and comparisons with 0, of differences that are 0 but for rounding."""
@@ -60,7 +60,9 @@ class First:
 
     def _makes_nan(self, node: Node) -> bool:
         value, args = self.values[node], [self.values[a] for a in node.args]
-        return value is not None and bool(np.all(np.isnan(value))) and all(float(np.max(np.abs(a))) == 0 for a in args)
+        if value is None or not np.all(np.isnan(value)):
+            return False
+        return sorted(float(np.max(np.abs(a))) for a in args) == ([0, 0] if node.op == "div" else [0, np.inf])
 
     def _demand(self, root: Node) -> None:
         """Evaluates what is asked for and nothing else, so that only the chosen side of a choice counts."""

@@ -122,6 +122,9 @@ def _close(frame: Frame, name: str, guard: Value, conditions: Conditions) -> Non
     if value is None or not fits(frame, value, state.type, name, key):
         return
     context = frame.context
+    if state.name in context.states:
+        frame.report("N03", f"the state `{name}` is declared in two blocks", span, "checkpoints know states by their names",
+                     "give each a name of its own, as in `v_matrix` and `v_vector`")  # fmt: skip
     context.updates[state.name] = value
     context.states[state.name] = ir.State(state.name, state.type, init, guard)
     context.spans.setdefault(state.name, span)
