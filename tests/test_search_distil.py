@@ -239,6 +239,9 @@ def test_settings_have_the_values_that_they_stand_for() -> None:
     assert {h.name: h.default for h in rule.hypers}["beta2"] == 0.999
     assert_same_steps(plain, at_defaults(rule))
     assert [s.name for s in rule.states] == ["m", "v"]
+    text = "m = interp(g, m, 0.9)\na = square(g)\nv = interp(a, v, 0.999)\na = unbiased(m, 0.9)\nb = unbiased(v, 0.999)\nu = div(a, b)"
+    rule = named(to_program(from_text(text), FORM))  # the bias of an average is corrected by its own share
+    assert {"beta1", "beta2"} == {str(n.args[0].value) for n in ir.walk(rule.all_roots()) if n.op == "pow" and n.args[1] is ir.T}
 
 
 def test_a_factor_goes_into_the_step_size_only_where_nothing_else_reads_it() -> None:

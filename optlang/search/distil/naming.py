@@ -1,7 +1,7 @@
 """Found programs as rules that read as if written by hand: the literals that have a role become settings, values get names.
 
-A share of an average is a beta, what the weights are multiplied with in the update is the weight decay, and what is added to a
-divisor is an eps. A literal factor of the whole update goes into the step size.
+A share of an average is a beta, also where its bias is corrected; what the weights are multiplied with in the update is the weight
+decay, and what is added to a divisor is an eps. A literal factor of the whole update goes into the step size.
 """
 
 from __future__ import annotations
@@ -80,6 +80,8 @@ def named(program: Program, name: str = "", doc: str = "") -> Program:
             (_, x), (_, y) = (a.args for a in node.args)
             beta = ir.hyper(betas[share.value])
             return ir.add(ir.mul(beta, y), ir.mul(ir.sub(ir.const(1), beta), x))
+        if node.op == "pow" and node.args[1] is ir.T and node.args[0].op == "const" and node.args[0].value in betas:
+            return ir.make("pow", (ir.hyper(betas[node.args[0].value]), ir.T))  # corrects the bias of an average with this share
         if protection is not None:
             return ir.make(node.op, (node.args[0], _swapped(node.args[1], protection, ir.hyper(tiny[protection.value]))))
         return node
