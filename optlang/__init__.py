@@ -6,8 +6,8 @@
 
 `load`, `loads`: an optimizer class from a library name, file or text. `Rule`: its equations, LaTeX, generated module.
 `check`: findings about a text. `build`: generated source. `equivalent`: whether two rules are the same. `diff`: what
-differs between them. `release_gradients`: steps inside `backward`. `search`: program
-search from a rule. `OptError`: what a wrong text raises. Importing this package imports neither torch nor SymPy.
+differs between them. `release_gradients`: steps inside `backward`. `torch_state_dict`: a checkpoint for torch's own class.
+`search`: program search from a rule. `OptError`: what a wrong text raises. Importing this package imports neither torch nor SymPy.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ if TYPE_CHECKING:
     from optlang.errors import Diagnostic, OptError
     from optlang.loading import load, loads
     from optlang.rules import Rule, build, check, diff, equivalent
+    from optlang.runtime.checkpoints.to_torch import torch_state_dict
     from optlang.runtime.steps.release import release_gradients
 
 __version__ = "0.1.0"
-__all__ = ["Diagnostic", "OptError", "Rule", "build", "check", "diff", "equivalent", "load", "loads", "release_gradients", "search"]
+__all__ = ["Diagnostic", "OptError", "Rule", "build", "check", "diff", "equivalent", "load", "loads", "release_gradients", "search",
+           "torch_state_dict"]  # fmt: skip
 
 _HOMES = {
     "optlang.errors": ["Diagnostic", "OptError"],
     "optlang.loading": ["load", "loads"],
     "optlang.rules": ["Rule", "build", "check", "diff", "equivalent"],
     "optlang.runtime.steps.release": ["release_gradients"],
+    "optlang.runtime.checkpoints.to_torch": ["torch_state_dict"],
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -38,7 +41,9 @@ def __getattr__(name: str) -> Any:
     if name == "search":
         return import_module("optlang.search")  # a package that can be called
     if name not in _HOME:
-        raise AttributeError(f"module 'optlang' has no attribute {name!r}")
+        is_rule = name[:1].isupper() and name.lower() in import_module("optlang.library").names()
+        advice = f'; a rule is loaded: `optlang.load("{name.lower()}")`' if is_rule else ""
+        raise AttributeError(f"module 'optlang' has no attribute {name!r}{advice}")
     from optlang.resources import uncollected  # noqa: PLC0415 - Ctrl-C is a line once `__main__` runs, which is after this module
 
     with uncollected():

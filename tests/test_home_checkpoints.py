@@ -281,6 +281,47 @@ def test_checkpoints_of_other_optimizers_go_on_with_our_rule(other: str) -> None
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("other", OTHERS)
+def test_other_optimizers_go_on_with_our_checkpoints(other: str) -> None:
+    name, theirs, settings = OTHERS[other]
+    if theirs is lion:
+        pytest.importorskip("lion_pytorch")
+    if theirs is torch.optim.AdamW and name == "adam":
+        settings = settings | {"weight_decay": 0.0}
+    params = [(n, p.detach().double().requires_grad_()) for n, p in parameters()]
+    own = {key: value for key, value in settings.items() if key not in ("amsgrad", "nesterov")}
+    cls: Any = optlang.load(name)
+    ours = cls(params, **own)
+    run(ours, params, range(4))
+    others = [(n, p.detach().clone().requires_grad_()) for n, p in params]
+    optimizer = theirs([p for _, p in others])
+    optimizer.load_state_dict(through_a_file(optlang.torch_state_dict(ours)))
+    run(optimizer, others, range(4, 8))
+    run(ours, params, range(4, 8))
+    for (_, p), (_, q) in zip(params, others, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
+
+
+def test_states_in_fewer_bits_go_back_as_numbers() -> None:
+    ours: Any = optlang.load("adamw", state="int8")(params := parameters())
+    run(ours, params, range(2))
+    states = optlang.torch_state_dict(ours)["state"]
+    assert [{*state} for state in states.values()] == [{"step", "exp_avg", "exp_avg_sq"}] * len(params)
+    for state, (_, p) in zip(states.values(), params, strict=True):
+        assert state["exp_avg"].shape == p.shape and state["exp_avg"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(("make", "kind", "words"), [
+    (lambda: optlang.load("adabelief")(parameters()), ValueError, "torch has no optimizer with the steps of AdaBelief"),
+    (lambda: optlang.load("muonwithadamw")(parameters()), ValueError, "torch has no optimizer with the steps of MuonWithAdamW"),
+    (lambda: optlang.load("adamw")([torch.ones(2, dtype=torch.complex64, requires_grad=True)]), ValueError, "complex"),
+    (lambda: torch.optim.SGD([torch.ones(2)]), TypeError, "not SGD"),
+])  # fmt: skip
+def test_what_torch_cannot_go_on_with(make: Any, kind: Any, words: str) -> None:
+    with pytest.raises(kind, match=words):
+        optlang.torch_state_dict(make())
+
+
 def test_a_rule_with_fewer_settings_is_another_rule_first_of_all() -> None:
     saved = stepped(library.find("lion").text)
     optimizer: Any = optlang.load("adamw")(parameters())

@@ -206,7 +206,9 @@ def test_parameters_are_those_of_a_model() -> None:
         ({"learning_rate": 1}, "no setting `learning_rate`"),
         ({"weigth_decay": 1}, "did you mean `weight_decay`"),
         ({"beta": 1}, "did you mean `beta"),
-        ({"zzz": 1}, "its settings are lr, beta1, beta2, eps, weight_decay"),
+        ({"zzz": 1}, "its settings are lr, beta1, beta2, eps, weight_decay$"),
+        ({"amsgrad": True}, r'`amsgrad` is a rule of its own: `optlang.load\("amsgrad"\)`'),
+        ({"state": "int8"}, r"`state` is said where a rule is loaded: `optlang.load\(…, state=…\)`"),
     ],
 )
 def test_unknown_settings(given: Any, message: str) -> None:

@@ -36,7 +36,7 @@ ORIGINS = (
     Origin("Adam", ADAM, {"amsgrad": False, "decoupled_weight_decay": False}),
     Origin("AdamW", ADAM, {"amsgrad": False, "decoupled_weight_decay": True}),
     Origin("AMSGrad", ADAM | {"max_exp_avg_sq": "h"}, {"amsgrad": True, "decoupled_weight_decay": False}),
-    Origin("SGD", {}, {"momentum": 0, "nesterov": False}),
+    Origin("SGD", {}, {"momentum": 0, "dampening": 0, "nesterov": False}),
     Origin("Momentum", {"momentum_buffer": "m"}, {"dampening": 0, "nesterov": False}),
     Origin("Nesterov", {"momentum_buffer": "m"}, {"dampening": 0, "nesterov": True}),
     Origin("Lion", {"exp_avg": "m"}),
@@ -62,7 +62,7 @@ def converted(case: Case, state_dict: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     states = {key: _flat(state) for key, state in state_dict["state"].items()}
     named = [o for o in ORIGINS if o.rule == case.program.name]
-    if not named or not _is_of_the_library(case.program):
+    if not named or not is_of_the_library(case.program):
         return state_dict
     found = [o for o in named if _takes(o, states)]
     if problems := _problems((found or named)[0], state_dict["param_groups"]):
@@ -100,7 +100,7 @@ def _library_fingerprint(name: str) -> str:
     return fingerprint_of(without_dead(program)) if isinstance(program, ir.Program) else ""
 
 
-def _is_of_the_library(program: ir.Program) -> bool:
+def is_of_the_library(program: ir.Program) -> bool:
     """A rule of the same name that someone else wrote may mean something else by `m`."""
     return fingerprint_of(program) == _library_fingerprint(program.name)
 

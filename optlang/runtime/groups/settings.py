@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from optlang import library
 from optlang.errors import did_you_mean
 from optlang.ir import Bounds, Hyper
 from optlang.runtime.groups.naming import CYCLED, OF_SCHEDULERS, Group, Naming
@@ -17,6 +18,7 @@ from optlang.runtime.groups.options import OPTIONS
 from optlang.runtime.groups.tables import Tables
 
 NO_SETTINGS = ("params", "param_names")
+OF_LOADING = ("backend", "math", "state", "weights", "products")
 KINDS = {"bool": "True or False", "int": "a whole number", "real": "a number"}
 
 
@@ -67,7 +69,7 @@ class Settings:
         near = did_you_mean(name, [*self.names(), *short, *self.tables.short, *self._called_betas(), *OPTIONS])
         if lenient and not near:
             return {}
-        advice = f"; did you mean `{near}`?" if near else f"; its settings are {', '.join(self.names())}"
+        advice = f"; did you mean `{near}`?" if near else f"; its settings are {', '.join(self.names())}{_elsewhere(name)}"
         raise TypeError(f"{self.what} has no setting `{name}`{advice if self.hypers else ''}")
 
     def names(self) -> list[str]:
@@ -226,3 +228,10 @@ def plain(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach().item()
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", 1) == 0 else value
+
+
+def _elsewhere(name: str) -> str:
+    """Where a setting of torch's optimizers, or of the loading of a rule, is to be had."""
+    if name in OF_LOADING:
+        return f"; `{name}` is said where a rule is loaded: `optlang.load(…, {name}=…)`"
+    return f'; `{name}` is a rule of its own: `optlang.load("{name}")`' if name in library.names() else ""
