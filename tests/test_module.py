@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
+import itertools
 import os
 import pickle
 import random
@@ -224,8 +225,9 @@ def test_any_rule_as_the_reference(text: str) -> None:
 @settings(max_examples=60, deadline=None)
 def test_any_order_of_blocks_and_states_as_the_reference(seed: int) -> None:
     text = blocks(random.Random(seed))
-    ours, theirs = load(optlang.build(text), "R"), optlang.loads(text, backend="reference")
-    same(run(ours, steps=6)[0], run(theirs, steps=6)[0], 1e-9)
+    ours, theirs = load(optlang.build(text), "R"), run(optlang.loads(text, backend="reference"), steps=6)[0]
+    for more in ({}, {"capturable": True}):
+        same(run(ours, steps=6, **more)[0], theirs, 1e-9)
 
 
 def blocks(source: random.Random) -> str:
@@ -977,6 +979,19 @@ def test_settings_of_routes_have_gradients() -> None:
 
     given = [torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (0.1, 0.8, 0.7)]
     assert torch.autograd.gradcheck(stepped, given)
+
+
+def test_one_side_of_a_choice_by_the_step_is_computed() -> None:
+    """The slow weights of Lookahead move in every k-th step alone."""
+    text = optlang.build("lookahead")
+    assert "for holds in _sides(t % k == 0, slow, param):\n                    if holds:" in text
+    cls, p, seen = load(text, "Lookahead"), nn.Parameter(torch.ones(3)), []
+    optimizer = cls([p], k=3)
+    for _ in range(6):
+        p.grad = torch.ones(3)
+        optimizer.step()
+        seen.append(optimizer.state[p]["slow"]._version)
+    assert [b - a for a, b in itertools.pairwise([0, *seen])] == [0, 0, 1, 0, 0, 1]
 
 
 def test_functions_of_settings_have_gradients() -> None:

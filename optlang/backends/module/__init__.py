@@ -6,14 +6,15 @@ Nothing of a `.opt` file enters the text but printed numbers, identifiers made s
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from optlang import __version__, ir
 from optlang.analysis.constant_conditions import without_constant_conditions
 from optlang.analysis.live import without_dead
-from optlang.backends.module.capturing import for_graphs
+from optlang.backends.module.capturing import for_graphs, partable
 from optlang.backends.module.exposure import with_states
 from optlang.backends.module.front import WORDS, front
 from optlang.backends.module.helpers import HELPERS, imports_for, used_by
@@ -74,19 +75,32 @@ def _with_defaults(program: Program, baked: Baked) -> Program:
 
 
 def _class(program: Program, name: str, relower: Relower | None, role: Role) -> Writer:
+    """The class of a rule; choices by numbers of the step are parted into two sides where each only says what states become."""
+    for several in (True, False):
+        if partable(without_constant_conditions(program), several):
+            as_written = partial(_as_written, several=several)
+            probe = _written(program, name, relower, role, as_written)
+            if probe.text() and not probe.update.whole:
+                return _written(program, name, relower, role, as_written)
+    return _written(program, name, relower, role, _as_written)
+
+
+def _as_written(program: Program, several: bool | None = None) -> Program:
+    program = without_constant_conditions(program)
+    return for_graphs(program, () if several is None else partable(program, several))
+
+
+def _written(program: Program, name: str, relower: Relower | None, role: Role, as_written: Callable[[Program], Program]) -> Writer:
+    def again(baked: dict[str, Any]) -> Program | Routing:
+        assert relower is not None
+        what = relower(baked)
+        return what if isinstance(what, Routing) else as_written(what)
+
     live = without_dead(program)
-    program = _as_written(program)
-    short, loops, counts = rolled(_as_written(live), None if relower is None else lambda baked: _as_read(relower(baked)))
+    program = as_written(program)
+    short, loops, counts = rolled(as_written(live), None if relower is None else again)
     names = Writer(program, short, name, loops, counts, role).exposed()
     return Writer(with_states(program, names), with_states(short, names), name, loops, counts, role, live)
-
-
-def _as_written(program: Program) -> Program:
-    return for_graphs(without_constant_conditions(program))
-
-
-def _as_read(what: Program | Routing) -> Program | Routing:
-    return what if isinstance(what, Routing) else _as_written(what)
 
 
 def _module(name: str, doc: str, classes: Sequence[str]) -> str:

@@ -6,7 +6,8 @@ either.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 
 from optlang import ir
 from optlang.backends.module.numbers import Numbers
@@ -15,6 +16,7 @@ from optlang.ops import CALLS
 
 WAITING = frozenset(["eigenvectors", "orthonormal"])  # torch looks at what it found
 DEAR = frozenset(["matmul", "inverse", "descending", "quantile", "input"])  # not for nothing: inputs are given where they are read
+CHOICES = ("branch", "where")
 ALONE = frozenset(["cbrt", "count"])  # numbers that have no text for both
 
 
@@ -48,16 +50,42 @@ def refuses_graphs(program: Program) -> str:
     return ""
 
 
-def for_graphs(program: Program) -> Program:
-    """The program with choices of torch's where an `if` would look at the device, if graphs take it at all."""
+def for_graphs(program: Program, parted: Collection[Node] = ()) -> Program:
+    """The program with choices of torch's where an `if` would look at the device, if graphs take it at all; but for those `parted`."""
     if refuses_graphs(program):
         return program
-    return program.replaced(ir.rewrite(program.all_roots(), lambda n: ir.make("where", n.args) if is_late(n) else None))
+
+    def step(node: Node, args: tuple[Node, ...]) -> Node:
+        if node in parted:
+            return ir.make("branch", args)
+        return ir.make("where", args) if is_late(node) else ir.rebuild(node, args)
+
+    return program.replaced(ir.fold(program.all_roots(), step))
 
 
-def is_late(node: Node) -> bool:
-    """Whether a branch is decided for a whole parameter by what is known in the step alone."""
-    if node.op != "branch" or node.args[0].type.extent.level not in ("host", "group", "model"):
+def partable(program: Program, several: bool) -> set[Node]:
+    """The choices by a number of the step that say what a state or the weights become, and nothing else, or `several` things: one
+    side may be left out, or put back."""
+    if refuses_graphs(program):
+        return set()
+    states = [s for s in program.states if s.type.extent.level not in ("group", "model") and s.type.kind != "int"]
+    roots = [program.weights, *(program.updates[s.name] for s in states)]
+    uses = Counter(arg for node in ir.walk(program.all_roots()) for arg in node.args)
+    uses.update(program.all_roots())
+    found: set[Node] = set()
+    once = {node for node, count in uses.items() if count == 1}
+    while roots:
+        node = roots.pop()
+        if (several or node in once) and node.op in CHOICES and node.args[0].type.extent.level == "host":
+            late = is_late(node, CHOICES)
+            found |= {node} if late else set()
+            roots += node.args[1:] if late or node.op == "branch" else ()
+    return found
+
+
+def is_late(node: Node, ops: Collection[str] = ("branch",)) -> bool:
+    """Whether a choice is made for a whole parameter by what is known in the step alone."""
+    if node.op not in ops or node.args[0].type.extent.level not in ("host", "group", "model"):
         return False
     return any(not n.args and (n.op not in ("const", "fact", "hyper") or is_rate(n)) for n in ir.walk([node.args[0]]))
 

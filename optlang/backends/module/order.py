@@ -9,6 +9,8 @@ from optlang.backends.module.scene import Cycle, If, Item, Line, Path, Reads, Sc
 from optlang.ir import Node
 from optlang.printing.emit import Piece
 
+HOLDS = "holds"  # a condition that may be a tensor, on each of its sides
+
 
 def arranged(path: Path, made: Sequence[Line], pieces: Mapping[Node, Piece], reads: Mapping[Node, Reads]) -> list[Item]:
     """The statements of a block, those of deeper blocks inside their `if`."""
@@ -24,12 +26,12 @@ def arranged(path: Path, made: Sequence[Line], pieces: Mapping[Node, Piece], rea
         known = reads[condition]
         head = Line(path, [pieces[condition].text], set(), set(known.needs), set(known.old), set(), inside[0].rank)
         sides = [arranged((*path, (condition, side, own)), inside, pieces, reads) for side in (True, False)]
-        items.append(_if(head, (sides[0], sides[1]), inside))
+        items.append(_if(condition, head, (sides[0], sides[1]), inside))
     return items
 
 
-def _if(head: Line, sides: tuple[list[Item], list[Item]], inside: Sequence[Line]) -> If:
-    found = If(sides, head, rank=min(line.rank for line in inside))
+def _if(condition: Node, head: Line, sides: tuple[list[Item], list[Item]], inside: Sequence[Line]) -> If:
+    found = If(condition, sides, head, rank=min(line.rank for line in inside))
     for line in inside:
         found.defines |= line.defines
         found.writes |= line.writes
@@ -96,16 +98,27 @@ def printed(items: Sequence[Item], scene: Scene, bound: frozenset[Node] = frozen
         if isinstance(item, Line):
             lines.extend(item.text)
         else:
-            lines.extend(printed_if(item, scene, bound))
+            inner = _printed_if(item, scene, bound)
+            lines.extend(_parted(item, inner, scene) if _is_parted(item, scene) else inner)
     return lines
 
 
-def printed_if(item: If, scene: Scene, bound: frozenset[Node]) -> list[str]:
+def _parted(item: If, lines: list[str], scene: Scene) -> list[str]:
+    """An `if` by a number that may lie on the device, where torch chooses what the two sides leave."""
+    written = [scene.targets[leaf] for leaf in scene.targets if leaf in item.writes]
+    return [f"for {HOLDS} in _sides({', '.join([item.head.text[0], *written])}):", *(f"    {line}" for line in lines)]
+
+
+def _is_parted(item: If, scene: Scene) -> bool:
+    return item.condition in scene.numbers.moving
+
+
+def _printed_if(item: If, scene: Scene, bound: frozenset[Node]) -> list[str]:
     sides = [printed(side, scene, bound) for side in item.sides]
-    condition = item.head.text[0]
+    condition = HOLDS if _is_parted(item, scene) else item.head.text[0]
     if not sides[0]:
-        sides, condition = [sides[1], []], f"not ({condition})"
-    if not sides[1] and _is_one_if(sides[0]):
+        sides, condition = [sides[1], []], f"not {condition}" if condition.isidentifier() else f"not ({condition})"
+    if not sides[1] and _is_one_if(sides[0]) and not _is_parted(item, scene):
         inner = sides[0][0].removeprefix("if ").removesuffix(":")
         return [f"if {_joined(condition)} and {_joined(inner)}:", *sides[0][1:]]
     lines = [f"if {condition}:", *(f"    {line}" for line in sides[0])]
@@ -134,7 +147,8 @@ def _to_bind(items: Sequence[Item], scene: Scene, bound: frozenset[Node]) -> lis
         for leaf in item.needs | _rewritten(item, scene):
             if leaf in scene.leaves and leaf not in bound and scene.leaves[leaf][1]:
                 own.setdefault(leaf, set()).add("" if isinstance(item, Line) else item.head.text[0])
-                if isinstance(item, Line) or leaf in item.head.needs or _on_both_sides(item, leaf, scene):
+                named = isinstance(item, If) and _is_parted(item, scene) and leaf in _rewritten(item, scene)
+                if isinstance(item, Line) or leaf in item.head.needs or named or _on_both_sides(item, leaf, scene):
                     direct.add(leaf)
     order = list(scene.leaves)
     return sorted((leaf for leaf, conditions in own.items() if len(conditions) > 1 or leaf in direct), key=order.index)

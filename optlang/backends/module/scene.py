@@ -52,6 +52,7 @@ class Scene:
     like: str = "w"  # an empty tensor, or another, where the values are, of their type
     guards: Mapping[Node, Node] = field(default_factory=dict)  # states that exist only where a condition holds
     exposed: set[Node] = field(default_factory=set)  # those of them that were read elsewhere, too, when the section was written
+    whole: set[Node] = field(default_factory=set)  # branches by numbers of the step that are no states' new values alone
 
     def operands(self, node: Node) -> tuple[Node, ...]:
         if node in self.ready or node in self.leaves:
@@ -83,6 +84,7 @@ class Line:
 class If:
     """An `if` with the statements of its two sides; what they read and write decides its place."""
 
+    condition: Node
     sides: tuple[list[Item], list[Item]]
     head: Line
     defines: set[Node] = field(default_factory=set)

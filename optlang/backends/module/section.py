@@ -214,7 +214,9 @@ class _Section:
     def _in_place(self, node: Node, leaf: Node) -> None:
         target = self.scene.targets[leaf]
         reads = Reads()
-        if not self.scene.is_if(node):
+        if self.scene.is_if(node):
+            self.scene.whole.update([node] if leaf in self.scene.guards and node.args[0] in self.scene.numbers.moving else [])
+        else:
             text = in_place(node, leaf, target, self)
             for arg in self.scene.operands(node):
                 reads |= self.reads[arg]
@@ -227,6 +229,7 @@ class _Section:
     def _branch(self, node: Node) -> None:
         """`x = a if c else b` where both sides are short, else a name that either side of an `if` sets."""
         condition, yes, no = node.args
+        self.scene.whole.update([node] if condition in self.scene.numbers.moving else [])
         reads = self.reads[condition] | self.reads[yes] | self.reads[no]
         sides = [self._as_large(side, node) for side in (yes, no)]
         if any(ON_WEIGHTS.search(side.text) for side in sides):

@@ -52,6 +52,7 @@ class Update:
         self.sparse = refuses_sparse(program, self.mixes, self.is_simple)
         self.guards = {s.node: s.guard for s in self.program.states if s.guard is not None and _may_exist(s)}
         self.exposed: set[Node] = set()  # of those with a guard, the ones that are read where it need not hold
+        self.whole: set[Node] = set()  # branches by numbers of the step that are no states' new values alone
 
     @property
     def is_simple(self) -> bool:
@@ -79,7 +80,7 @@ class Update:
     def scene(self, level: str, leaves: Mapping[Node, tuple[str, str]], ready: Mapping[Node, str], targets: Mapping[Node, str]) -> Scene:
         like = "w" if level == "cell" else "home"
         return Scene(leaves, self.loops, ready, self.labels, targets, self.numbers, lambda node: self._draw(node, level), like,
-                     self.guards, self.exposed)  # fmt: skip
+                     self.guards, self.exposed, self.whole)  # fmt: skip
 
     def _draw(self, node: Node, level: str) -> str:
         distribution, site = node.value

@@ -70,6 +70,23 @@ def _where(condition: Any, yes: Any, no: Any) -> Any:
         yes = torch.full((), yes, dtype=torch.float64, device=condition.device)
     return torch.where(condition, yes, no)
 ''',
+    "_sides": '''
+def _sides(condition: Any, *written: torch.Tensor) -> Iterable[Any]:
+    """Whether a condition holds, for an `if`. By a tensor torch chooses, so that the host need not wait for it: the lines of both sides
+    write into the tensors as they were."""
+    return _both_sides(condition, *written) if isinstance(condition, torch.Tensor) else (condition,)
+
+
+def _both_sides(condition: torch.Tensor, *written: torch.Tensor) -> Iterator[bool]:
+    before = [x.clone() for x in written]
+    yield True
+    held = [x.clone() for x in written]
+    for x, old in zip(written, before):
+        x.copy_(old)
+    yield False
+    for x, new in zip(written, held):
+        x.copy_(torch.where(condition, new, x))
+''',
     "_max": '''
 def _max(*numbers: Any) -> Any:
     """`max`, of tensors as well."""
