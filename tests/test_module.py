@@ -854,10 +854,13 @@ def test_gradients_go_through_steps_of_complex_parameters() -> None:
 LAZY = "rule R { state m = 0 m' = where(g != 0, 0.9*m + g, m) w' = where(g != 0, w - 0.1*m', w) }"
 
 
-@pytest.mark.parametrize("rule", ["sgd", "adagrad", "signsgd", LAZY])
+TELLING = "rule R { state n = 0 report size = norm(g per model) n' = n + g^2 w' = w - 0.1*g/(1 + sqrt(n')) }"
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adagrad", "signsgd", LAZY, TELLING])
 def test_sparse_gradients_step_the_elements_that_they_have(rule: str) -> None:
     """All others stay what they are to the bit; none at all is still a step."""
-    made = []
+    made, said = [], []
     for cls in optimizers_of(rule):
         p = nn.Parameter(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)))
         optimizer = cls([p], maximize=True)
@@ -866,12 +869,14 @@ def test_sparse_gradients_step_the_elements_that_they_have(rule: str) -> None:
             p.grad = torch.sparse_coo_tensor([places], torch.ones_like(numbers), (5, 3), check_invariants=True)
             before = p.detach().clone()
             optimizer.step()
+            said.append(getattr(optimizer, "reports", {}).get("size"))
             untouched = sorted({*range(5)} - {*places})
             assert torch.equal(p[untouched], before[untouched]) and (not places or not torch.equal(p, before))
         made.append((p, optimizer.state[p]))
     (p, ours), (q, theirs) = made
     torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
     assert ours.keys() == theirs.keys() and ours["step"] == 3
+    assert said[:3] == said[3:] == ([pytest.approx(x) for x in (15**0.5, 15**0.5, 0)] if rule == TELLING else [None] * 3)
     for name, value in theirs.items():
         torch.testing.assert_close(ours[name], value, rtol=1e-6, atol=1e-7)
 

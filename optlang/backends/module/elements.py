@@ -27,15 +27,15 @@ def mixes(program: Program, loops: Collection[Loop]) -> str:
     return mixing(ir.walk([*nodes, *(node for loop in loops for node in (loop.first, loop.turn))]))
 
 
-def refuses_sparse(program: Program, why_mixed: str, is_simple: bool) -> tuple[str, Sequence[str] | None]:
+def refuses_sparse(program: Program, why_mixed: str) -> tuple[str, Sequence[str] | None]:
     """Why a rule refuses sparse gradients, and which settings must be 0 that it does not; None: it always does."""
     if why_mixed:
         return why_mixed, None
     if program.uses("random") or program.inputs:
         return f"has {'a draw' if program.uses('random') else 'an input'} for every element", None
     if what := moved(program, {}):
-        return f"changes {what} also where the gradient is 0", still_without(program) if is_simple else None
-    return ("", []) if is_simple else ("reports what whole parameters have", None)
+        return f"changes {what} also where the gradient is 0", still_without(program)
+    return "", []
 
 
 def complex_checks(name: str, why_mixed: str) -> Lines:

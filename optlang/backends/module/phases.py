@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from optlang.backends.module.crossing import Crossing
+from optlang.backends.module.elements import TOUCHED
 from optlang.backends.module.layout import Lines, indented, mentions
 from optlang.backends.module.update import PLACES, treats_matrices
 from optlang.ir import Node
@@ -32,7 +33,8 @@ class Phases(Crossing):
         shared = [s for s in self.program.states if s.type.extent.level in ("group", "model")]
         new = [(s, self.program.updates[s.name]) for s in shared if self.program.updates[s.name] is not s.node]
         lines += self._for_all([node for s, node in new])
-        lines += self._loop(self.wants(), ['state["step"] += 1'])
+        put_back = ["if cell.put_back is not None:", "    cell.put_back()"] * self.takes_sparse
+        lines += self._loop(self.wants(), ['state["step"] += 1', *put_back])
         lines += self._stored(new, groups)
         return [*collected, *["home = _home(cells)"] * mentions(lines, "home"), *lines]
 
@@ -40,7 +42,8 @@ class Phases(Crossing):
         fields = [f"param=param, group=group,{' number=number,' if self.uses_teams else ''} state=state, dtype=dtype,",
                   f't={self.count} + 1,{f" place=places[{self.key}]," * self.draws}{" key=key," * (self.key == "key")}',
                   'g=(-param.grad if group["maximize"] else param.grad).to(dtype),']  # fmt: skip
-        inner = [*self.before_update(first), "cells.append(_Cell(", *indented(fields), "))"]
+        fields += ["put_back=put_back,"] * self.takes_sparse
+        inner = [*self.before_update(first), *TOUCHED * self.takes_sparse, "cells.append(_Cell(", *indented(fields), "))"]
         each = f"number, group in enumerate({groups})" if self.uses_teams else f"group in {groups}"
         numbered = []
         if self.uses_teams and groups != WHOLE:  # in a route a group is known by its number among all

@@ -49,7 +49,7 @@ class Update:
         self.model: dict[Node, str] = {}  # values for all parameters, by the variable that holds them
         self.team: dict[Node, str] = {}  # values per group, by attribute
         self.cell: dict[Node, str] = {}  # values per parameter that a later loop needs, by attribute
-        self.sparse = refuses_sparse(program, self.mixes, self.is_simple)
+        self.sparse = refuses_sparse(program, self.mixes)
         self.guards = {s.node: s.guard for s in self.program.states if s.guard is not None and _may_exist(s)}
         self.exposed: set[Node] = set()  # of those with a guard, the ones that are read where it need not hold
         self.whole: set[Node] = set()  # branches by numbers of the step that are no states' new values alone
@@ -58,6 +58,10 @@ class Update:
     def is_simple(self) -> bool:
         shared = (n.type.extent.level in ("group", "model") and n not in self.numbers for n in self.everything)
         return not (self.plan.barriers or self.program.reports or any(shared))
+
+    @property
+    def takes_sparse(self) -> bool:
+        return self.sparse[1] is not None
 
     def operands(self, node: Node) -> tuple[Node, ...]:
         """What an expression is computed from; of a loop what it starts from and reads."""
@@ -137,7 +141,7 @@ class Update:
 
     def one_loop(self, first: Lines, groups: str) -> Lines:
         body, _ = write(self.wants(), self.cell_scene(False), self.names)
-        if self.sparse[1] is not None:
+        if self.takes_sparse:
             body = [*TOUCHED, 'state["step"] += 1', *body, *PUT_BACK]
         else:
             body = ['state["step"] += 1', *body]
