@@ -39,8 +39,8 @@ class Node:
 
     def __init__(self, op: str, args: tuple[Node, ...], value: Value, type_: Type) -> None:
         self.op, self.args, self.value, self.type = op, args, value, type_
-        inside = all(a.host for a in args) and type_.extent.level != "array" and not self.gathers
-        self.host = inside if args else op in KNOWN
+        inside = type_.extent.level != "array" and all(a.host for a in args)
+        self.host = inside and not self.gathers if args else op in KNOWN
 
     @property
     def gathers(self) -> bool:
@@ -198,7 +198,9 @@ def _ordered(roots: Iterable[Node], operands: Callable[[Node], Sequence[Node]]) 
             order[stack.pop()] = None
         else:
             entered.add(node)
-            stack.extend(reversed(operands(node)))
+            for arg in reversed(operands(node)):
+                if arg not in entered:
+                    stack.append(arg)
     return order
 
 

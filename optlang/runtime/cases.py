@@ -17,7 +17,6 @@ from optlang.backends.torch import TorchExecutable
 from optlang.errors import did_you_mean
 from optlang.ops import ASKING, CALLS
 from optlang.plan import refuses_others, sees_all
-from optlang.printing.emit import numbered
 from optlang.printing.fingerprint import fingerprint_of, text_of
 from optlang.runtime import precision
 from optlang.runtime.distributed.sharded import reduces
@@ -232,6 +231,8 @@ def _values_of_all(program: ir.Program) -> str:
 
 
 def _labels(names: list[str]) -> list[str]:
+    from optlang.printing.emit import numbered  # noqa: PLC0415 - of routes alone
+
     labels: list[str] = []
     for name in names:
         labels.append(numbered(name, labels))

@@ -38,7 +38,7 @@ def check(rule: str, programs: list[Program], asked: Asked, weights: str, produc
         raise ValueError(f"there are no weights {weights!r}: choose one of {', '.join(WEIGHT_FORMATS)}")
     if products not in PRODUCT_FORMATS:
         raise ValueError(f"there are no products {products!r}: choose one of {', '.join(PRODUCT_FORMATS)}")
-    names = sorted({name for program in programs for name in _eligible(program)})
+    names = sorted({name for program in programs for name in _eligible(program)}) if asked else []
     wanted = {"": asked} if isinstance(asked, str) else dict(asked or {})
     for name, form in wanted.items():
         if form not in STATE_FORMATS:
@@ -62,7 +62,7 @@ def check_weights(weights: str, named: Iterable[tuple[str, Any]]) -> None:
 
 def storage(program: Program, asked: Asked, weights: str, products: str = "fp32") -> Storage:
     """How the states of one program are stored: unsigned where they are never below 0."""
-    eligible = _eligible(program)
+    eligible = _eligible(program) if asked else {}
     wanted = dict.fromkeys(eligible, asked) if isinstance(asked, str) else dict(asked or {})
     forms = {name: FORMATS[form] for name, form in wanted.items() if name in eligible and form != "fp32"}
     best = {name: FORMATS[form.unsigned] if form.unsigned and eligible[name] else form for name, form in forms.items()}

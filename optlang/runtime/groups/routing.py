@@ -151,10 +151,11 @@ def reason_for(conditions: Sequence[ir.Predicate | None], known: Known) -> str:
 
 # ------------------------------------------------------------------------------------------------------ mistakes
 
-EMBEDDING = re.compile(r"(^|_)(un)?(embed(ding)?s?|emb|wte|wpe|wpos)(_|\d*$)")
-HEAD = re.compile(r"^((lm|cls|mlm|class\w*|output|prediction)_)?head$|^(classifier|readout)$")
-LAST = re.compile(r"^((\w+_)?(outputs|logits|prediction|relationship)|score)$")  # Hugging Face's, right before `weight`
-BIAS = re.compile(r"(^|_)bias(es)?(_|$)")  # of experts, of relative positions
+# texts, which are compiled where the first name is looked at
+EMBEDDING = r"(^|_)(un)?(embed(ding)?s?|emb|wte|wpe|wpos)(_|\d*$)"
+HEAD = r"^((lm|cls|mlm|class\w*|output|prediction)_)?head$|^(classifier|readout)$"
+LAST = r"^((\w+_)?(outputs|logits|prediction|relationship)|score)$"  # Hugging Face's, right before `weight`
+BIAS = r"(^|_)bias(es)?(_|$)"  # of experts, of relative positions
 WHOLE = ("output", "fc")  # heads where nothing is around them: torchvision's ResNet, Llama
 TALL, MANY = 8, 256  # a table of words has many more rows than columns
 
@@ -163,11 +164,11 @@ def looks_like(name: str, shape: tuple[int, ...]) -> str:
     """What a matrix that is no linear map between activations seems to be, by its name or shape; empty where nothing says so."""
     parts = plain_name(name).lower().split(".") if " " not in name else []
     module = parts[-2] if len(parts) > 1 else ""
-    if any(EMBEDDING.search(part) for part in parts) or module == "shared":  # T5's words
+    if any(re.search(EMBEDDING, part) for part in parts) or module == "shared":  # T5's words
         return "an embedding by its name"
-    if any(HEAD.search(part) for part in parts) or LAST.search(module) or (len(parts) == 2 and module in WHOLE):
+    if any(re.search(HEAD, part) for part in parts) or re.search(LAST, module) or (len(parts) == 2 and module in WHOLE):
         return "a head by its name"
-    if any(BIAS.search(part) for part in parts[-2:]):
+    if any(re.search(BIAS, part) for part in parts[-2:]):
         return "biases by its name"
     if parts[-1:] == ["a_log"]:
         return "the rates of a state space by its name"
