@@ -23,6 +23,7 @@ import optlang
 from optlang.backends.cpp import kernels
 from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.kernels import build
+from optlang.backends.kernels import functions as kernel_functions
 from optlang.backends.torch import functions
 from optlang.backends.torch.code import CellCode
 from optlang.backends.triton.building import OPTIONS
@@ -127,6 +128,7 @@ def _texts(rule: str) -> dict[str, set[str]]:
     with (
         mock.patch.multiple(TritonFunctions, made=made, fits=lambda self, bound: True),
         mock.patch.object(functions, "generate", generate),
+        mock.patch.object(kernel_functions, "kept_code", lambda make, *_: make()),
         mock.patch.object(kernels, "build", SimpleNamespace(library=library, NoCompiler=build.NoCompiler)),
     ):
         before = torch.get_default_dtype()

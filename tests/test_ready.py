@@ -1,4 +1,4 @@
-"""Programs that are kept on disk: the same as those that are read anew, and never of another text."""
+"""Programs, functions and kernels that are kept on disk: the same as those that are made anew, and never of another text."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,11 @@ from stepping import program
 import optlang
 from optlang import library, loading
 from optlang.backends.cache import ready, stored
+from optlang.backends.cpp.kernels import CppFunctions
+from optlang.backends.cpp.rendered import Kernel
+from optlang.backends.kernels import functions
+from optlang.backends.torch.code import CellCode
+from optlang.backends.torch.functions import generated
 from optlang.errors import OptError, Source
 from optlang.ir import Program, Routing
 from optlang.ir.written import from_json, to_json
@@ -29,7 +35,7 @@ optlang.load("adamw")([w]).step()
 seldom = {
     "lark", "optlang.front.parser", "optlang.lower", "optlang.simplify", "optlang.printing.rule_text",
     "optlang.runtime.steps.differentiable", "optlang.runtime.checkpoints.foreign", "optlang.runtime.steps.operators",
-    "optlang.backends.torch.compiling", "optlang.backends.torch.staged",
+    "optlang.backends.torch.compiling", "optlang.backends.torch.staged", "optlang.backends.torch.writer", "optlang.backends.cpp.source",
     "optlang.backends.torch.decided", "optlang.analysis.zero_gradient", "optlang.runtime.evaluating",
 }
 assert not seldom & set(sys.modules), seldom & set(sys.modules)
@@ -40,6 +46,11 @@ from optlang import Rule
 from optlang.simplify import simplify
 simplify(Rule("prodigy").program, "fast")
 print(*{name.split(".")[1] for name in sys.modules if name.startswith("optlang.")})
+import torch, optlang
+w = torch.nn.Parameter(torch.ones(5, 5))
+w.grad = torch.ones(5, 5)
+optlang.load("adafactor", backend="cpp", state="int8")([w]).step()
+print(*{name.split(".")[2] for name in sys.modules if name.startswith("optlang.backends.")})
 """
 
 
@@ -156,6 +167,75 @@ def test_a_new_process_neither_reads_nor_simplifies(cache: Path) -> None:
     subprocess.run([sys.executable, "-c", SCRIPT], check=True, cwd=Path(__file__).parent.parent, timeout=600)
 
 
-def test_programs_are_kept_by_all_files_that_make_them() -> None:
-    makers = subprocess.run([sys.executable, "-c", MAKES], capture_output=True, text=True, check=True).stdout.split()
-    assert "lower" in makers and not set(makers) & set(ready.LEFT_OUT)
+def test_what_is_kept_depends_on_all_files_that_make_it(cache: Path) -> None:
+    found = subprocess.run([sys.executable, "-c", MAKES], capture_output=True, text=True, check=True).stdout.splitlines()
+    of_programs, of_functions = (set(line.split()) for line in found)
+    assert "lower" in of_programs and not of_programs & set(ready.LEFT_OUT)
+    assert {"cpp", "kernels", "torch"} <= of_functions and not of_functions & set(ready.BESIDE)
+
+
+def fresh(name: str, **options: str) -> Any:
+    """A class that shares no function with others."""
+    source = library.find(name)
+    return loading._compiled.__wrapped__(source.text, source.name, (), None, Way("cpp", **options))
+
+
+def stepped(cls: Any) -> tuple[list[torch.Tensor], list[CellCode], list[Kernel]]:
+    """Weights after three steps, and the functions and kernels that took them."""
+    torch.manual_seed(0)
+    given = [torch.nn.Parameter(torch.randn(shape)) for shape in ((6, 5), (3,), (4, 4))]
+    optimizer = cls(given)
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = torch.stack([(w**3).sum() for w in given]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    for _ in range(3):
+        optimizer.step(closure)
+    made = [case.executable(case.settings.defaults)[1]._functions for case in optimizer.cases]
+    codes = [code for some in made for code in some._codes.values()]
+    return given, codes, [kernel.kernel for some in made for kernel in some._kernels.values()]
+
+
+def never(*_: object) -> Any:
+    raise AssertionError("it was made again")
+
+
+@pytest.mark.parametrize(("name", "options"), [("adamw", {"state": "int8"}), ("adafactor", {}), ("prodigy", {}), ("oasis", {})])
+def test_a_kept_kernel_is_the_one_that_would_be_made(
+    name: str, options: dict[str, str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    weights, codes, kernels = stepped(fresh(name, **options))
+    monkeypatch.setattr(functions, "generated", lambda key, *others: made.append(key[0]) or generated(key, *others))
+    monkeypatch.setattr(CppFunctions, "_render", never)
+    again = stepped(fresh(name, **options))
+    assert set(made) <= {"init"}  # first values of states are no kernel's
+    assert kernels and again[2] == kernels and all(map(torch.equal, again[0], weights))
+    for old, new in zip(codes, again[1], strict=True):
+        left = [{key: value for key, value in vars(code).items() if key != "write"} | {"text": code.text} for code in (old, new)]
+        assert left[0] == left[1]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"[[], [0], [], {}]", b"{}", b'[[["w", [], null, null]], [0], [], {"name": 1}]'])
+def test_a_function_or_kernel_of_another_form_is_made_again(content: bytes, cache: Path) -> None:
+    cls, whole = fresh("adamw"), {}
+    weights, _, kernels = stepped(cls)
+    for file in [*cache.glob("code-*.json"), *cache.glob("text-*.json")]:
+        whole[file] = file.read_bytes()
+        stored.store(content, file)
+    again = stepped(fresh("adamw"))
+    assert len(whole) == 2 and again[2] == kernels and all(map(torch.equal, again[0], weights))
+    damaged = next(iter(whole))
+    damaged.write_bytes(whole[damaged][:-1])
+    assert stepped(fresh("adamw"))[2] == kernels and {file: file.read_bytes() for file in whole} == whole
+
+
+def test_other_files_of_backends_make_functions_anew(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stepped(fresh("adamw"))
+    monkeypatch.setattr(ready, "_backends", lambda: "others")
+    monkeypatch.setattr(CppFunctions, "_render", never)
+    with pytest.raises(AssertionError, match="made again"):
+        stepped(fresh("adamw"))

@@ -19,6 +19,7 @@ from optlang.backends.outputs import Output
 from optlang.backends.repeated.tables import Table
 from optlang.backends.torch import TorchBackend
 from optlang.backends.torch.bound import Bound
+from optlang.backends.torch.functions import Outputs
 from optlang.backends.triton.scalars import TritonScalars
 from optlang.ir import Node
 
@@ -38,7 +39,7 @@ class AutoFunctions(CppFunctions):
     def refuses(self, bound: Bound, outputs: Sequence[Output]) -> str:
         return self._triton.refuses(bound, outputs) if _is_on_cuda(bound) else super().refuses(bound, outputs)
 
-    def made(self, bound: Bound, outputs: Sequence[Output]) -> Any:
+    def made(self, bound: Bound, outputs: Outputs) -> Any:
         if not _is_on_cuda(bound):
             return super().made(bound, outputs)
         found = self._triton.made(bound, outputs)

@@ -19,7 +19,6 @@ from torch import Tensor
 from optlang import ir
 from optlang.backends.base import Cell
 from optlang.backends.torch import ops as torch_ops
-from optlang.backends.torch.writer import SYMBOLS
 from optlang.host import HostScalars
 from optlang.ir import Node
 from optlang.ops import OPS
@@ -69,7 +68,7 @@ def operator(op: str) -> Callable[[Sequence[Tensor]], Tensor]:
     if row.role == "reduce":  # of one number
         return lambda args: torch.ones_like(args[0]) if op == "count" else args[0]
     names = [f"args[{i}]" for i in range(3)]
-    text = f"{names[0]} {SYMBOLS.get(op, row.symbol)} {names[1]}" if row.symbol else row.torch.format(*names)
+    text = f"{names[0]} {torch_ops.SYMBOLS.get(op, row.symbol)} {names[1]}" if row.symbol else row.torch.format(*names)
     spelled: Callable[[Sequence[Tensor]], Tensor] = eval(f"lambda args: {text}", {"torch": torch, "ops": torch_ops})  # of the table alone
     return spelled
 

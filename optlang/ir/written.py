@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from optlang.errors import Span
@@ -17,22 +17,33 @@ Json = Any
 def to_json(what: Program | Routing) -> str:
     """Raises TypeError for a value that has no form in JSON."""
     programs = [case.program for case in what.cases] if isinstance(what, Routing) else [what]
-    nodes = walk([root for program in programs for root in program.all_roots()])
-    places = {node: place for place, node in enumerate(nodes)}
-    table = [[n.op, [places[arg] for arg in n.args], _value(n.value), None if n.args else _type(n.type)] for n in nodes]
+    table, places = table_of([root for program in programs for root in program.all_roots()])
     return json.dumps([table, _routing(what, places) if isinstance(what, Routing) else _program(what, places)])
 
 
 def from_json(text: str) -> Program | Routing:
     """Raises ValueError, TypeError, KeyError or IndexError for a text that `to_json` did not write."""
     table, what = json.loads(text)
-    nodes: list[Node] = []
-    for op, args, value, type_ in table:
-        nodes.append(make(op, [nodes[place] for place in args], _read_value(value), None if type_ is None else _read_type(type_)))
+    nodes = nodes_of(table)
     if "cases" not in what:
         return _read_program(what, nodes)
     cases = [Case(_read_predicate(condition), _read_program(one, nodes), settings) for condition, one, settings in what["cases"]]
     return Routing(what["name"], what["doc"], tuple(cases))
+
+
+def table_of(roots: Iterable[Node]) -> tuple[Json, dict[Node, int]]:
+    """All nodes below some, and the place of each. Raises TypeError for a value that has no form in JSON."""
+    nodes = walk(roots)
+    places = {node: place for place, node in enumerate(nodes)}
+    return [[n.op, [places[arg] for arg in n.args], _value(n.value), None if n.args else _type(n.type)] for n in nodes], places
+
+
+def nodes_of(table: Json) -> list[Node]:
+    """The nodes of a table, in order."""
+    nodes: list[Node] = []
+    for op, args, value, type_ in table:
+        nodes.append(make(op, [nodes[place] for place in args], _read_value(value), None if type_ is None else _read_type(type_)))
+    return nodes
 
 
 # ---------------------------------------------------------------------------------------------------------- writing

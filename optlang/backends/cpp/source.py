@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 from optlang.backends.cpp.blocks import Buffer, in_blocks
 from optlang.backends.cpp.layout import CHUNK, WAVE, Room
+from optlang.backends.cpp.rendered import Kernel
 from optlang.backends.cpp.skeleton import BACK, ENTRY, GATHER, PASS, SMALL, TOTAL
 from optlang.backends.cpp.storage import storage
 from optlang.backends.formats import FORMATS, Packed
@@ -35,23 +35,6 @@ ADD = {
     "sum": "{total} + {y}", "mean": "{total} + {y}", "count": "{total} + {y}",
     "amax": "larger({y}, {total})", "amin": "smaller({y}, {total})",
 }  # fmt: skip
-
-
-class Kernel(NamedTuple):
-    """The text of `step` (see `ENTRY`); its table of pointers has a column for each of `columns`.
-
-    A column is a tensor and which part of it: what is stored in blocks has two. `written`: columns that it writes into;
-    `sums`: reductions of each tensor; `returned`: numbers handed out; `room`: for values per row and column, if there are any.
-    `flags`: what the compiler is to do beyond what it does for all.
-    """
-
-    text: str
-    columns: tuple[tuple[Node, int], ...]
-    written: tuple[int, ...]
-    sums: int
-    returned: int
-    room: Room | None = None
-    flags: tuple[str, ...] = ()
 
 
 def generate(outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], double: bool) -> Kernel:

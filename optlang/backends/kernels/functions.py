@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,8 @@ from optlang.backends.repeated.library import Unseen
 from optlang.backends.repeated.tables import Table, fits
 from optlang.backends.torch.bound import NOT_ASKED, Bound
 from optlang.backends.torch.code import CellCode
-from optlang.backends.torch.functions import Calls, Functions
+from optlang.backends.torch.functions import Calls, Functions, Names, Outputs, generated
+from optlang.backends.torch.kept_code import kept_code
 from optlang.backends.torch.views import put_back, view
 from optlang.ir import Node, W
 
@@ -52,7 +54,7 @@ class KernelFunctions(Functions):
     def __init__(self) -> None:
         super().__init__()
         self.trouble = ""  # why no kernel could be compiled
-        self._outputs: dict[CellCode, tuple[Output, ...]] = {}
+        self._outputs: dict[CellCode, Outputs] = {}
         self._kernels: dict[Any, Any] = {}
         self._refused: dict[Any, str] = {}
 
@@ -76,7 +78,7 @@ class KernelFunctions(Functions):
         return Wanted(outputs, types, [*bound.code.tensors, *out.nodes], out)
 
     @abstractmethod
-    def made(self, bound: Bound, outputs: Sequence[Output]) -> Any:
+    def made(self, bound: Bound, outputs: Outputs) -> Any:
         """The kernel of a function for tensors of such types; None where there is none."""
 
     @abstractmethod
@@ -104,12 +106,12 @@ class KernelFunctions(Functions):
             made.append((self.table(kernel, mine), [places[i] for i in some]))
         return made
 
-    def code(self, key: Any, outputs: Sequence[Output], dtype: torch.dtype, names: tuple[tuple[str, Node], ...] = ()) -> CellCode:
-        """As in torch; what a function computes is remembered for the kernel."""
-        known = self.has(key, dtype)
-        code = super().code(key, outputs, dtype, names)
-        if not known:
-            self._outputs[code] = tuple(outputs)
+    def new_code(self, key: Any, dtype: torch.dtype, outputs: Outputs, names: Names) -> CellCode:
+        """As in torch, or as an earlier process has kept it; what a function computes is remembered for the kernel."""
+        outputs = cache(outputs)
+        make = partial(generated, key, dtype, self.rounds, outputs, names)
+        code = kept_code(make, self.mark, repr(key), str(dtype), str(self.rounds)) if self.mark and key[0] in STAGES else make()
+        self._outputs[code] = outputs
         return code
 
     def run(self, bound: Bound, compiled: bool) -> Any:
@@ -154,7 +156,7 @@ class KernelFunctions(Functions):
         """What `refuses` says: it goes over all of a function, and each parameter asks in each step."""
         key = (bound.code, self.name_at(bound), bound.is_packed)
         if key not in self._refused:
-            self._refused[key] = self.refuses(bound, self._outputs[bound.code])
+            self._refused[key] = self.refuses(bound, self._outputs[bound.code]())
         return self._refused[key]
 
     def name_at(self, bound: Bound) -> str:

@@ -46,9 +46,13 @@ def stored(outputs: Sequence[Output]) -> list[Output]:
 
 def handed(outputs: Sequence[Output], number: torch.dtype) -> Handed:
     """What `stored` outputs hand out, computed in some type."""
-    nodes = tuple(o.target for o in outputs if o.target is not None and _is_handed(o))
-    types = tuple(torch.bool if node.type.kind == "bool" else number for node in nodes)
-    return Handed(nodes, types, tuple(_is_handed(o) for o in outputs if o.target is None or _is_handed(o)))
+    nodes = [o.target for o in outputs if o.target is not None and _is_handed(o)]
+    return of_nodes(nodes, [_is_handed(o) for o in outputs if o.target is None or _is_handed(o)], number)
+
+
+def of_nodes(nodes: Sequence[Node], order: Sequence[bool], number: torch.dtype) -> Handed:
+    """With the types of what nodes stand for."""
+    return Handed(tuple(nodes), tuple(torch.bool if node.type.kind == "bool" else number for node in nodes), tuple(order))
 
 
 def _is_handed(output: Output) -> bool:

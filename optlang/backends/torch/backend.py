@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from optlang.backends.base import Backend, Executable, Math
-from optlang.backends.cache.ready import simplified
+from optlang.backends.cache.ready import mark, simplified
 from optlang.backends.formats import PLAIN, Storage
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.torch.executable import TorchExecutable
@@ -24,7 +24,8 @@ class TorchBackend:
 
     def compile(self, program: Program, math: Math, storage: Storage = PLAIN) -> Executable:
         """The simplified program; `math` says how freely: see `simplify`."""
-        return TorchExecutable(simplified(program, math), self.compile_from, self.functions(), storage)
+        name = mark(program, math)
+        return TorchExecutable(simplified(program, math, name), self.compile_from, self.functions(), storage, mark=name)
 
 
 BACKEND: Backend = TorchBackend()

@@ -7,11 +7,11 @@ that nothing is compiled again when it changes. Nothing of a `.opt` file enters 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from optlang.backends.outputs import TENSORS, Output
-from optlang.backends.torch.writer import Writer
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import ELEMENT
@@ -22,10 +22,12 @@ HEAVY = frozenset(["matmul", "eigenvectors", "orthonormal", "inverse", "quantile
 @dataclass(frozen=True, eq=False, repr=False)
 class CellCode:
     """`def NAME(tensors…, s, counter, first)`: `s` holds the values of `slots`, `counter` is (t, seed, stream) of draws,
-    `first` the parameter's first dimension; with that a tuple of how many there are where there are `runs`, of such lengths."""
+    `first` the parameter's first dimension; with that a tuple of how many there are where there are `runs`, of such lengths.
+
+    `write` gives the text, which nobody needs where a kernel takes its place. `mark`: its file, where it is kept; see `kept_code`."""
 
     name: str
-    text: str
+    write: Callable[[], str]
     tensors: tuple[Node, ...]
     slots: tuple[Node, ...]
     shaped: bool
@@ -35,6 +37,11 @@ class CellCode:
     multiplies: bool  # products or factorisations of matrices, or sorting, take most of its time
     written: tuple[int, ...]  # the places of the tensors that it writes into
     runs: tuple[int, ...] = ()
+    mark: str = ""
+
+    @cached_property
+    def text(self) -> str:
+        return self.write()
 
 
 def generate(
@@ -43,15 +50,18 @@ def generate(
 ) -> CellCode:  # fmt: skip
     """The function that computes outputs. `low`: tensors of 16 bits, computed in float32; `double`: of 64 bits; `rounds`: factors
     of products of matrices are rounded to bfloat16."""
+    from optlang.backends.torch.writer import Writer  # noqa: PLC0415 - what is kept on disk is not written again
+
     writer = Writer(outputs, {node: text for text, node in names}, low, double, rounds and not double)
     body = writer.body()
     head = f"def {name}({', '.join([*writer.tensors.values(), 's', 'counter', 'first'])}):"
     targets = {o.target for o in outputs if o.target is not o.node}
     draws = any(n.op == "random" for n in writer.order)
     used = [*writer.order, *writer.tensors]
+    text = "\n".join([head, *(f"    {line}" for line in body)]) + "\n"
     return CellCode(
         name=name,
-        text="\n".join([head, *(f"    {line}" for line in body)]) + "\n",
+        write=lambda: text,
         tensors=tuple(writer.tensors),
         slots=tuple(writer.slots),
         shaped=writer.shaped,

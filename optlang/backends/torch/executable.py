@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from operator import attrgetter
 from typing import Any
 from weakref import ref
@@ -54,14 +55,14 @@ class TorchExecutable:
 
     def __init__(
         self, program: Program, compile_from: int = COMPILE_FROM, functions: Functions | None = None, storage: Storage = PLAIN,
-        parts: bool = False,
+        parts: bool = False, mark: str = "",
     ) -> None:  # fmt: skip
         self.plan: Plan = plan(program, parts)
         self.compile_from, self.storage = compile_from, storage
         self._conditions = Conditions(self.plan.conditions)
         self._functions = functions or Functions()
         self._bound = Binding(self.plan.program.name, self._functions, storage).bound
-        self._functions.rounds = storage.products == "bf16"
+        self._functions.rounds, self._functions.mark = storage.products == "bf16", mark
         self._levels: dict[tuple[Truth, ...], list[list[Barrier]]] = {}
         self._needed: dict[Truth, frozenset[Node]] = {}
         roots = self.plan.program.all_roots() + [arg for b in self.plan.barriers.values() for arg in b.args]
@@ -107,8 +108,8 @@ class TorchExecutable:
             if state.init.op == "const":
                 made[state.name].fill_(state.init.value)
                 continue
-            [init] = self.plan.decided([state.init], work.truth)
-            code = self._functions.code(("init", state.name, work.truth), [Output(init, state.node)], weights.dtype)
+            outputs = partial(_decided, self.plan, [state.init], work.truth, [state.node])
+            code = self._functions.code(("init", state.name, work.truth), weights.dtype, outputs)
             self._call(code, work, now, made)
         return self.storage.new(made, weights)
 
@@ -192,6 +193,8 @@ class TorchExecutable:
 
     def _levels_of(self, truths: tuple[Truth, ...]) -> list[list[Barrier]]:
         """The barriers that parameters of such conditions need crossed."""
+        if not self.plan.barriers:
+            return []
         if truths not in self._levels:
             program = self.plan.program
             roots = [program.weights, *(program.updates[s.name] for s in self._own)]
@@ -221,14 +224,11 @@ class TorchExecutable:
     def _final_code(self, truth: Truth, dtype: torch.dtype) -> CellCode:
         program = self.plan.program
         states = [s for s in self._own if self.plan.keeps(s, truth)]
-        key = ("final", truth)
-        if self._functions.has(key, dtype):
-            return self._functions.code(key, [], dtype)
-        roots = self.plan.decided([program.weights, *(program.updates[s.name] for s in states)], truth)
-        names = zip((n for n, _ in program.names), self.plan.decided([x for _, x in program.names], truth), strict=True)
-        outputs = [Output(x, t) for x, t in zip(roots, [ir.W, *(s.node for s in states)], strict=True)]
-        outputs += [Output(node, ir.G) for node in self._gradient]
-        return self._functions.code(key, outputs, dtype, tuple(names))
+        roots = [program.weights, *(program.updates[s.name] for s in states), *self._gradient]
+        targets = [ir.W, *(s.node for s in states), *(ir.G for _ in self._gradient)]
+        return self._functions.code(
+            ("final", truth), dtype, partial(_decided, self.plan, roots, truth, targets), partial(_named, self.plan, truth)
+        )
 
     def _reports(self, now: Pass) -> dict[str, Any]:
         reports = self.plan.program.reports or {}
@@ -253,8 +253,8 @@ class TorchExecutable:
             return [work.cell.weights.detach().clone() for work in now.works]
         found = []
         for work in now.works:
-            [root] = self.plan.decided([node], work.truth)
-            code = self._functions.code(("evaluation", work.truth), [Output(root)], work.cell.weights.dtype)
+            outputs = partial(_decided, self.plan, [node], work.truth)
+            code = self._functions.code(("evaluation", work.truth), work.cell.weights.dtype, outputs)
             [value] = self._call(code, work, now, work.cell.state)
             found.append(like(work.cell.weights, value, WEIGHTS, code.shaped))
         return found
@@ -274,8 +274,8 @@ class TorchExecutable:
         for work in works:
             kind = work.truth, work.cell.weights.dtype
             if kind not in codes:
-                outputs = [Output(x) for x in self.plan.decided(nodes, work.truth)]
-                codes[kind] = self._functions.code((*key, work.truth), outputs, work.cell.weights.dtype)
+                outputs = partial(_decided, self.plan, nodes, work.truth)
+                codes[kind] = self._functions.code((*key, work.truth), work.cell.weights.dtype, outputs)
             calls.append(self._bound(codes[kind], work, now, work.cell.state))
         return calls
 
@@ -285,6 +285,18 @@ class TorchExecutable:
 
     def _call(self, code: CellCode, work: Work, now: Pass, states: Any) -> Any:
         return self._functions.run(self._bound(code, work, now, states), now.compiled)
+
+
+def _decided(plan: Plan, roots: Sequence[Node], truth: Truth, targets: Sequence[Node] = ()) -> list[Output]:
+    """Expressions that go into targets, or are returned."""
+    found = plan.decided(roots, truth)
+    return list(map(Output, found, targets)) if targets else list(map(Output, found))
+
+
+def _named(plan: Plan, truth: Truth) -> list[tuple[str, Node]]:
+    """The equations by their names."""
+    names, roots = zip(*plan.program.names, strict=True) if plan.program.names else ((), ())
+    return list(zip(names, plan.decided(roots, truth), strict=True))
 
 
 def _nothing() -> None:

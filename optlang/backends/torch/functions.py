@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -27,6 +27,8 @@ from optlang.types import runs
 
 Function = Callable[..., Any]
 Calls = Sequence[tuple[Cell, Bound]]
+Outputs = Callable[[], Sequence[Output]]
+Names = Callable[[], Iterable[tuple[str, Node]]]
 SMALL = 1 << 13  # elements of a parameter, up to which copying them costs less than a call of a compiled function
 MOST = 1 << 20  # elements that are copied before the first of them is written
 COMPILE_FROM = 1 << 18  # elements in one step; below, calling single operators is as quick
@@ -37,20 +39,21 @@ class Functions:
 
     def __init__(self) -> None:
         self.rounds = False  # factors of products of matrices to bfloat16
+        self.mark = ""  # the file of the program, where functions may be kept beside it
         self._codes: dict[Any, CellCode] = {}
         self._scalars: dict[CellCode, Slots] = {}
         self._plain: dict[CellCode, Function] = {}
         self._compiled: dict[Any, Function] = {}
 
-    def has(self, key: Any, dtype: torch.dtype) -> bool:
-        return (key, dtype) in self._codes
-
-    def code(self, key: Any, outputs: Sequence[Output], dtype: torch.dtype, names: tuple[tuple[str, Node], ...] = ()) -> CellCode:
-        """The text for a key, made from the outputs the first time."""
+    def code(self, key: Any, dtype: torch.dtype, outputs: Outputs, names: Names = tuple) -> CellCode:
+        """The function for a key. What it computes, and how that is named, is asked for the first time."""
         if (key, dtype) not in self._codes:
-            low, double = dtype in (torch.float16, torch.bfloat16), dtype == torch.float64
-            self._codes[key, dtype] = generate(f"{key[0]}", outputs, names, low, double, self.rounds)
+            self._codes[key, dtype] = self.new_code(key, dtype, outputs, names)
         return self._codes[key, dtype]
+
+    def new_code(self, key: Any, dtype: torch.dtype, outputs: Outputs, names: Names) -> CellCode:
+        """The same, the first time."""
+        return generated(key, dtype, self.rounds, outputs, names)
 
     def scalars(self, code: CellCode) -> Slots:
         """How the slots of a function are filled."""
@@ -176,6 +179,11 @@ class Functions:
         if code not in self._plain:
             self._plain[code] = load(code, frees=True)
         return self._plain[code]
+
+
+def generated(key: Any, dtype: torch.dtype, rounds: bool, outputs: Outputs, names: Names) -> CellCode:
+    low, double = dtype in (torch.float16, torch.bfloat16), dtype == torch.float64
+    return generate(f"{key[0]}", outputs(), names(), low, double, rounds)
 
 
 def joins(bound: Bound, compiled: bool) -> bool:

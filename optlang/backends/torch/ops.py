@@ -11,6 +11,7 @@ from torch import Tensor
 from optlang import philox
 
 Dims = Sequence[int] | None  # None: all
+SYMBOLS = {"and": "&", "or": "|", "pow": "**"}  # of operators that torch writes otherwise
 
 
 def draw(distribution: str, site: int, counter: Tensor, shape: Sequence[int], like: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from functools import cached_property
 from optlang import ir
 from optlang.backends.outputs import TENSORS, Output, is_slot
 from optlang.backends.torch.identifiers import Identifiers
+from optlang.backends.torch.ops import SYMBOLS
 from optlang.backends.torch.products import NONE, Products, products
 from optlang.ir import Node
 from optlang.ops import OPS
@@ -17,7 +18,6 @@ from optlang.types import Dim, Extent, needs_matrix, reduced_dims
 VIEWS = TENSORS | {"transpose", "as_matrix", "as_param", "spread"}  # their results share memory with an operand
 IN_PLACE = frozenset(["add", "sub", "mul"])
 FRESH = IN_PLACE | {"div", "matmul"}  # their results have memory of their own
-SYMBOLS = {"and": "&", "or": "|", "pow": "**"}
 
 
 class Writer:

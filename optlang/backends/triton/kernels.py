@@ -16,10 +16,10 @@ from optlang.backends.device_scalars import DeviceScalars, joined, sent
 from optlang.backends.formats import Packed
 from optlang.backends.kernels.functions import Array, KernelFunctions, after, in_order, part_of, warn
 from optlang.backends.kernels.handed import Handed
-from optlang.backends.outputs import Output
 from optlang.backends.repeated.rows import Counts, Hypers, Known
 from optlang.backends.repeated.tables import Called, Table, keys_of
 from optlang.backends.torch.bound import Bound, Slots
+from optlang.backends.torch.functions import Outputs
 from optlang.backends.triton import lines, source
 from optlang.backends.triton.building import Options, built
 from optlang.backends.triton.layout import layout
@@ -82,8 +82,8 @@ class TritonFunctions(KernelFunctions):
             part.is_contiguous() for x in bound.tensors if isinstance(x, Packed) for part in x.parts
         )
 
-    def made(self, bound: Bound, outputs: Sequence[Output]) -> Loaded | None:
-        wanted, number = self.wanted(bound, outputs), bound.s.dtype
+    def made(self, bound: Bound, outputs: Outputs) -> Loaded | None:
+        wanted, number = self.wanted(bound, outputs()), bound.s.dtype
         if wanted is None:
             return None
         kernel = lines.generate(wanted.outputs, bound.code.slots, wanted.types, number == torch.float64)
