@@ -88,7 +88,7 @@ def _compiled(text: ASTSource, architecture: int) -> dict[str, Any]:
     def spilled(options: building.Options) -> int:
         with knobs.nvidia.scope(), knobs.compilation.scope(), redirect_stdout(StringIO()) as told:
             knobs.nvidia.dump_ptxas_log = knobs.compilation.always_compile = True
-            made = triton.compile(text, target=GPUTarget("cuda", architecture, 32), options=dict(options))
+            made = triton.compile(text, target=GPUTarget("cuda", architecture, 32), options=building.FUSION | options)
         found[tuple(options.items())] = counted(told.getvalue(), made.asm["ptx"])
         return int(found[tuple(options.items())]["spilled"])
 

@@ -16,6 +16,7 @@ from optlang.backends.triton import source
 
 Options = Mapping[str, int]
 OPTIONS: tuple[Options, ...] = ({"num_warps": 4}, {"num_warps": 4, "maxnreg": 255}, {"num_warps": 8, "maxnreg": 255})
+FUSION = {"enable_fp_fusion": True}  # a product and a sum rounded once; Triton asks to be told from 3.9 on, and 3.10 would round twice
 KINDS = {"sums": torch.float64, "partial": torch.float64, "results": torch.float64, "levels": torch.float32, "below": torch.uint8}
 NUMBERS = ("rows", "lines")  # what is of the type that a kernel computes in
 LOCAL = re.compile(r"__local_depot\d+\[(\d+)\]")
@@ -35,7 +36,7 @@ def built(kernel: source.Kernel, function: Any, constants: Mapping[str, int], nu
     """Compiles a function for a GPU; what it is to be launched with. Raises whatever Triton raises."""
     kinds = [number if name in NUMBERS else KINDS.get(name, torch.int64) for name in kernel.arguments.split(", ")]
     with torch.cuda.device(device):
-        return fitting(lambda options: spilled(function.warmup(*kinds, grid=(1,), **options, **constants)))
+        return fitting(lambda options: spilled(function.warmup(*kinds, grid=(1,), **FUSION, **options, **constants)))
 
 
 def spilled(made: Any) -> int:

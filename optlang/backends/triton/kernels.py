@@ -21,7 +21,7 @@ from optlang.backends.repeated.tables import Called, Table, keys_of
 from optlang.backends.torch.bound import Bound, Slots
 from optlang.backends.torch.functions import Outputs
 from optlang.backends.triton import lines, source
-from optlang.backends.triton.building import Options, built
+from optlang.backends.triton.building import FUSION, Options, built
 from optlang.backends.triton.layout import layout
 from optlang.backends.triton.loading import load
 from optlang.backends.triton.scalars import TritonScalars
@@ -51,7 +51,7 @@ class Loaded:
         if kept is None or kept[0] != shapes:
             made = Tables(self.kernel, shapes, device)
             made.launches = [
-                (function, table, programs, {**self.compiled(function, constants, device), **constants})
+                (function, table, programs, {**FUSION, **self.compiled(function, constants, device), **constants})
                 for grids in made.waves
                 for function, over in self.launches
                 for table, programs, constants in grids[over]
