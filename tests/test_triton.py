@@ -23,8 +23,9 @@ import optlang
 from optlang import ir, philox
 from optlang.backends.kernels import passes
 from optlang.backends.kernels.handed import stored
-from optlang.backends.triton import building
-from optlang.types import TENSOR, needs_matrix
+from optlang.backends.triton import building, source
+from optlang.backends.triton.order import used_at_once
+from optlang.types import ELEMENT, TENSOR, needs_matrix
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="Triton does not interpret")
@@ -109,6 +110,39 @@ def test_draws_come_from_loops_and_what_is_done_is_stored_before_more_is_drawn()
     lines = [line.strip().split(" ")[0] for line in loaded.kernel.text.split("def pass_1")[1].split("else:")[0].splitlines()]
     assert "for" in lines and len([line for line in lines if line == "drawn"]) >= 4
     assert max(place for place, line in enumerate(lines) if line == "drawn") > lines.index("tl.store(p2")
+
+
+def test_a_network_keeps_few_values_at_once() -> None:
+    """Of 20 that it reads of each element; what is computed is the same."""
+    read = [f"q{n} = g*{n + 2}.5 + abs(w - {n})" for n in range(20)]
+    neurons = [" + ".join(f"{n}.{k + 1}*q{n}" for n in range(20)) for k in range(4)]
+    hidden = [f"h{k} = max({some}, 0)" for k, some in enumerate(neurons)]
+    text = "\n".join(["rule R {", *read, *hidden, "w' = w - h0*h1/(h2 + h3^2) }"])
+    found = [node for node in ir.walk([program(text).weights]) if node.type.extent == ELEMENT]
+    after = used_at_once(found)
+    assert set(after) == set(found) and len(after) == len(found)
+    assert all(after.index(arg) < place for place, node in enumerate(after) for arg in node.args if arg in after)
+    assert most_at_once(after) < 12 < 20 < most_at_once(found)
+
+
+def most_at_once(nodes: list[ir.Node]) -> int:
+    """Values that are still to be read."""
+    last = {arg: place for place, node in enumerate(nodes) for arg in node.args}
+    return max(sum(last.get(node, -1) > place for node in nodes[: place + 1]) for place in range(len(nodes)))
+
+
+def test_where_registers_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers are read in each round, sums are one number, and all is as the reference has it."""
+    monkeypatch.setattr(source, "CROWDED", 0)
+    text = """rule R { hyper lr = 0.1 in (0, inf)  hyper bool sure = true  state m = 0
+      m' = 0.9*m + g + 0.01*normal() + 0.01*normal()
+      x = sum(m'^2) + max(abs(w))  y = mean(m'/x)
+      w' = w - lr*where(sure, m'/(x + y), g) }"""
+    both = pair(program(text), tensors([(5,), (4, 2075)]), lr=0.1, sure=True)
+    for _ in range(2):
+        both.step()
+    [loaded] = kernels(both)
+    assert "near + " in loaded.kernel.text and "s0 = " not in loaded.kernel.text
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "rademacher", "normal", "exponential"])

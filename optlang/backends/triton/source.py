@@ -16,11 +16,13 @@ from optlang.backends.kernels.passes import REDUCTIONS, Passes, whole_power
 from optlang.backends.outputs import TENSORS, Output, is_slot
 from optlang.backends.triton import draws, packed
 from optlang.backends.triton.layout import BLOCK, CHUNK, CHUNKS, EACH, Room
+from optlang.backends.triton.order import used_at_once
 from optlang.backends.triton.packed import Tables
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import ELEMENT, TENSOR, Extent
 
+CROWDED = 100  # numbers known before the pass: more of them, as of a network, are read where they are used, as registers are few
 GATHERED = 1 << 7  # chunks whose results are added at once
 ARGUMENTS = "work, starts, sizes, pointers, rows, counters, sums, partial, results, levels, below"
 BESIDE = 2  # columns behind those of pointers: whether all of these are aligned, and the place of the row of numbers
@@ -63,6 +65,7 @@ class Writer(Passes):
         self.looked_into = packed.tables(packed.names(self.types.values()))
         self.draws = any(n.op == "random" for n in self.order) or any(map(packed.drawn, self.types.values()))
         self.returned = sum(o.target is None for o in self.outputs)
+        self.is_crowded = len(self.slots) > CROWDED
 
     def kernel(self) -> Kernel:
         made = self.functions()
@@ -97,9 +100,9 @@ class Writer(Passes):
         scalars = [n for n in body if n.type.extent != ELEMENT]
         lines = ["chunk = tl.program_id(0).to(tl.int64)", "n = tl.load(work + 3 * chunk)"]
         lines += [*self.numbers(), *map(self.definition, scalars)]
-        lines += [self.begun(n, f"[{BLOCK}]") for n in sums]
+        lines += [self.begun(n, "()" if self.is_crowded else f"[{BLOCK}]") for n in sums]
         lines += self.either("tl.load(work + 3 * chunk + 2)", lambda whole: self._chunk(body, sums, writes, whole))
-        lines += [self.left_of_chunk(n, reduced(n.op, f"a{self.sums[n]}", 0)) for n in sums]
+        lines += [self.left_of_chunk(n, reduced(n.op, f"a{self.sums[n]}", *(() if self.is_crowded else (0,)))) for n in sums]
         return function(f"pass_{number}", lines)
 
     def either(self, whole: str, lines: Callable[[bool], Sequence[str]]) -> list[str]:
@@ -122,23 +125,32 @@ class Writer(Passes):
         elements = [n for n in body if n.type.extent == ELEMENT]
         inside = [] if whole else ["inside = i < size"]
         block = ["at = low + step", f"i = at + tl.arange(0, {BLOCK})", *inside]
-        done: list[Done] = [(n.args[0], None, self.accumulated(n, f"[{BLOCK}]", "" if whole else "inside")) for n in sums]
+        done: list[Done] = [(n.args[0], None, self._summed(n, "" if whole else "inside")) for n in sums]
         done += [(node, target, [*packed.drawn(self.types[target]), self.stored(target, node, whole)]) for node, target in writes]
         block += self.elements(elements, done, f"[{BLOCK}]", whole)
         if whole:
             return [*lines, f"for step in range(0, {CHUNK}, {BLOCK}):", *deeper(block)]
         return [*lines, "step = 0", f"while (step < {CHUNK}) & (low + step < size):", *deeper([*block, f"step += {BLOCK}"])]
 
+    def _summed(self, node: Node, inside: str) -> list[str]:
+        """A block's share of a reduction: where registers are few, one number."""
+        value, add = self.accumulated(node, f"[{BLOCK}]", inside)
+        return [value, f"y = {reduced(node.op, 'y', 0)}", add] if self.is_crowded else [value, add]
+
     def elements(self, nodes: Sequence[Node], done: Sequence[Done], shape: str, whole: bool) -> list[str]:
         """The values of a block, and what is done with them: before more is drawn, if it can be, as registers are few."""
         lines: list[str] = []
+        if self.is_crowded:  # where they are is told by each round, so that they are read in it, and not kept from the first one on
+            lines, nodes = [f"near = row + step // (size + {CHUNK})"], used_at_once(nodes)
         left, made = list(done), {node for node, _, _ in done}.difference(nodes)
         loops = draws.loops(nodes)
         for place, node in enumerate(nodes):
-            if node in loops:
+            if node in loops or self.is_crowded:
                 ready = [one for one in left if one[0] in made and one[1] not in nodes[place:]]
-                lines += [line for one in ready for line in one[2]] + draws.loop(loops[node], self.names, shape, self.number)
+                lines += [line for one in ready for line in one[2]]
                 left = [one for one in left if one not in ready]
+            if node in loops:
+                lines += draws.loop(loops[node], self.names, shape, self.number)
                 made.update(loops[node])
             elif node not in made:
                 lines.append(f"{self.names[node]} = {self.spell(node, whole)}")
@@ -182,7 +194,7 @@ class Writer(Passes):
         """What is known of a tensor before the pass."""
         place = f"tl.load(pointers + n * {self.width} + {len(self.columns) + 1})"
         lines = ["size = tl.load(sizes + n)", f"row = rows + {place} * {len(self.slots)}"]
-        lines += [f"s{place} = tl.load(row + {place})" for place in self.slots.values()]
+        lines += ["near = row"] if self.is_crowded else [f"s{place} = tl.load(row + {place})" for place in self.slots.values()]
         counter = enumerate(("t", "seed", "stream") if self.draws else ())
         return lines + [f"{name} = tl.load(counters + 3 * n + {place}).to(tl.uint32)" for place, name in counter]
 
@@ -215,7 +227,8 @@ class Writer(Passes):
         if node.op == "const" and not isinstance(node.value, bool):
             return f"tl.full((), {literal(float(node.value))}, {self.number})"
         if is_slot(node, self.known):
-            return f"(s{self.slots[node]} != 0)" if node.type.kind == "bool" else f"s{self.slots[node]}"
+            found = f"tl.load(near + {self.slots[node]})" if self.is_crowded else f"s{self.slots[node]}"
+            return f"({found} != 0)" if node.type.kind == "bool" else found
         return self.names[node]
 
     def spell(self, node: Node, whole: bool) -> str:
