@@ -529,6 +529,22 @@ def test_golden(name: str) -> None:
     assert text == path.read_text()
 
 
+@pytest.mark.parametrize("to", ["module", "optax"])
+def test_equations_keep_their_names_behind_loops_and_nothing_else_takes_them(to: str) -> None:
+    text = """rule R {
+      hyper lr = 0.1 in (0, inf)
+      state m = 0
+      m' = 0.9*m + g
+      repeat 3 { state y = m'/(norm(m') + norm(w))  y' = 1.5*y - 0.5*(y @ y.T) @ y }
+      o = y*sqrt(1 + abs(m' + w))
+      x = 1/(norm(o) + norm(m' + w))
+      w' = w - lr*x*o
+    }"""
+    written = optlang.build(text, to=to)
+    for start in ("y = ", "o = y * ", "x = "):
+        assert sum(line.lstrip().startswith(start) for line in written.splitlines()) == 1 + (start == "y = "), written
+
+
 def test_settings_are_checked_and_named_as_in_torch() -> None:
     cls = load(optlang.build("adamw"), "AdamW")
     p = nn.Parameter(torch.ones(2))

@@ -37,20 +37,26 @@ class Names:
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self.reserved = frozenset([*taken, *keyword.kwlist, *keyword.softkwlist])
         self.taken = set(self.reserved)
+        self.promised: set[str] = set()
         self._numbers: dict[str, int] = {}  # the last of each name that was asked for again
 
     def copy(self) -> Names:
         """Names that may be given up again."""
         other = Names(self.reserved)
-        other.taken, other._numbers = set(self.taken), dict(self._numbers)
+        other.taken, other.promised, other._numbers = set(self.taken), self.promised, dict(self._numbers)
         return other
 
-    def fresh(self, wish: str) -> str:
-        """An identifier like the wish: itself where it can be had, else with an underscore or a number."""
+    def promise(self, words: Iterable[str]) -> None:
+        """Keeps names for those who have them in the rule."""
+        self.promised.update(map(identifier, words))
+
+    def fresh(self, wish: str, promised: bool = False) -> str:
+        """An identifier like the wish: itself where it can be had, else with an underscore or a number. `promised`: it may be one that
+        is kept for who has it in the rule."""
         base = identifier(wish)
         base = f"{base}_" if base in self.reserved else base
         name, number = base, self._numbers.get(base, 1)
-        while name in self.taken:
+        while name in self.taken or (name in self.promised and not promised):
             number += 1
             name = f"{base}_{number}"
         self.taken.add(name)

@@ -34,7 +34,6 @@ class Words:
         self.inputs = self.names.short([i.name for i in program.inputs])
         self.has_betas = all(b in self.hypers.values() for b in BETAS)
         self.has_rate = "lr" in self.hypers.values()
-        self.labels = {node: label.rpartition(".")[2] for label, node in reversed(program.names) if node.args}
 
     def setting(self, name: str, group: str = "group") -> str:
         """Where a group keeps a hyper."""

@@ -132,7 +132,7 @@ class _Section:
 
     def _name(self, node: Node, piece: Piece, reads: Reads) -> None:
         """`name = expression` at the expression's place."""
-        name = self.names.fresh(self._wish(node))
+        name = self.names.fresh(self._wish(node), node in self.scene.labels)
         self.named[node] = name
         self.line(self.paths[node], f"{name} = {piece.text}", reads, [node])
         alias = reads.old if self.memory.is_alias(node) and not self.memory.is_fresh(node) else frozenset()
@@ -243,7 +243,7 @@ class _Section:
             else:
                 self._known(node, piece, reads)
             return
-        name = self.names.fresh(self._wish(node))
+        name = self.names.fresh(self._wish(node), node in self.scene.labels)
         self.named[node] = name
         for path, side, shown in zip(inside, (yes, no), sides, strict=True):
             weights = Reads(frozenset([W])) if ON_WEIGHTS.search(shown.text) else Reads()
@@ -264,7 +264,7 @@ class _Section:
         return Piece(f"{piece.inside(ATOM)}.expand({shape_text(extent)})")
 
     def _loop(self, node: Node, loop: Loop) -> None:
-        name = self.names.fresh(self.scene.labels.get(node, "y"))
+        name = self.names.fresh(self.scene.labels.get(node, "y"), node in self.scene.labels)
         ready = {**self.scene.ready, loop.hole: name, **{n: self.pieces[n].inside(ATOM) for n in loop.outer}}
         scene = Scene(self.scene.leaves, {}, ready, {}, {}, self.scene.numbers, self.scene.draw, self.scene.like)
         body, _ = write([Want(loop.turn, template=f"{name} = {{}}")], scene, self.names)

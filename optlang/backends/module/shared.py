@@ -56,7 +56,7 @@ class Shared(Update):
         return list(found)
 
     def _model_values(self, nodes: Iterable[Node]) -> Lines:
-        wants = [(n, self.names.fresh(self._wish(n))) for n in dict.fromkeys(nodes) if n not in self.model]
+        wants = [(n, self.names.fresh(self._wish(n), n in self.labels)) for n in dict.fromkeys(nodes) if n not in self.model]
         if not wants:
             return []
         scene = self._unlabelled(self._shared_scene("model", [n for n, _ in wants]), wants)
@@ -68,7 +68,7 @@ class Shared(Update):
         missing = [n for n in dict.fromkeys(nodes) if n not in self.team]
         lines: Lines = []
         for some in ([n for n in missing if n in self.of_all], [n for n in missing if n not in self.of_all]):
-            wants = [(n, self.names.fresh(self._wish(n))) for n in some]
+            wants = [(n, self.names.fresh(self._wish(n), n in self.labels)) for n in some]
             scene = self._unlabelled(self._team_scene(), wants)
             made, _ = write([Want(n, template=f"team.{name} = {{}}") for n, name in wants], scene, self.names)
             self.team |= dict(wants)

@@ -38,7 +38,9 @@ class Update:
         self.mixes = mixes(program, loops.values())
         self.numbers = Numbers(program, everything)
         table = dict(zip(program.all_roots(), self.program.all_roots(), strict=True))
-        self.labels = {table.get(node, node): label for node, label in words.labels.items()}
+        named = [(label.rpartition(".")[2], node) for label, node in reversed(program.names) if node.args or node in loops]
+        self.labels = {table.get(node, node): label for label, node in named}
+        self.names.promise(self.labels[node] for node in self.everything if node in self.labels)
         self.draws = any(node.op == "random" for node in self.everything)
         asked = self.draws or any(i.type.extent.level not in ("group", "model") for i in program.inputs)
         self.key = "key" if asked and not self.mixes else "param"  # the parameter as it was given, where its parts are stepped

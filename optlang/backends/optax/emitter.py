@@ -124,7 +124,7 @@ class Emitter:
 
     def _targets(self, together: Sequence[Node]) -> list[str]:
         trial = self.names.copy()
-        return [trial.fresh(self._wish(n)) for n in together]
+        return [trial.fresh(self._wish(n), n in self.words.labels) for n in together]
 
     def _done(self, together: Sequence[Node], targets: Sequence[str]) -> None:
         self.names.taken |= set(targets)
@@ -230,7 +230,7 @@ class Emitter:
             self.known[node] = piece
 
     def _name(self, node: Node, piece: Piece) -> None:
-        name = self.names.fresh(self._wish(node))
+        name = self.names.fresh(self._wish(node), node in self.words.labels)
         self.lines.append(f"{name} = {piece.text}")
         self.known[node] = Piece(name)
 
@@ -243,7 +243,7 @@ class Emitter:
         return WISHES.get(node.op, "x")
 
     def _loop(self, node: Node, loop: Loop) -> None:
-        name = self.names.fresh(self._wish(node))
+        name = self.names.fresh(self._wish(node), node in self.words.labels)
         self.lines.append(f"{name} = {self.known[loop.first].text}")
         inner = Emitter(self.words, self.names, {**self.known, loop.hole: Piece(name)}, self.assumed)
         [value] = inner.compute([loop.turn])

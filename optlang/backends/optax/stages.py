@@ -56,7 +56,9 @@ class Parts:
         self.everything = ir.walk(everything)
         self.draws = any(node.op == "random" for node in self.everything)
         table = dict(zip(short.all_roots(), self.program.all_roots(), strict=True))
-        labels = {table.get(node, node): label.rpartition(".")[2] for label, node in reversed(short.names) if node.args}
+        named = [(label.rpartition(".")[2], node) for label, node in reversed(short.names) if node.args or node in loops]
+        labels = {table.get(node, node): label for label, node in named}
+        self.names.promise(labels[node] for node in self.everything if node in labels)
         for name, node in self.program.updates.items():
             if node.args:
                 labels.setdefault(node, f"{self.states[name]}_new")
