@@ -48,13 +48,12 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from search_jobs import fragile
 from optlang.search.workers.executor import Processes
-if __name__ == "__main__":
-    team = Processes(fragile, 2)
-    warm = [team.submit(("fine", "")) for _ in range(4)]
-    [team.collect(one) for one in warm]
-    print(*(worker.process.pid for worker in team._team), flush=True)
-    try:
-        team.collect([team.submit(("hang", "")) for _ in range(4)][0])
-    finally:
-        team.close()
+team = Processes(fragile, 2)  # not behind a question for `__main__`: workers do not run the script
+warm = [team.submit(("fine", "")) for _ in range(4)]
+[team.collect(one) for one in warm]
+print(*(worker.process.pid for worker in team._team), flush=True)
+try:
+    team.collect([team.submit(("hang", "")) for _ in range(4)][0])
+finally:
+    team.close()
 """

@@ -23,7 +23,7 @@ from optlang.search.evolution.population import Ageing
 from optlang.search.evolution.settings import Budget, Plan, Settings, SettingsError
 from optlang.search.evolution.strand import Pace
 from optlang.search.evolution.trials import Trials
-from optlang.search.live_view import View, line
+from optlang.search.live_view import View
 from optlang.search.programs.genome import from_text
 from optlang.search.programs.space import Space
 from optlang.search.store.database import Store, StoreError
@@ -144,7 +144,7 @@ def test_a_branch_that_has_tried_all_constants_ends(tmp_path: Path, capsys: pyte
     path = tmp_path / "run.db"
     given: dict[str, Any] = {"funnel": (SHORT,), "seed": 5, "pace": Pace(jobs=1, per_job=16, proposals=200, hurdle=0.0)}
     with optlang.search(store=path, space=space, plans=(Plan("constants"),), steps=10**12, workers=1, **given) as run:
-        told = [line(progress) for progress in run]
+        told = [str(progress) for progress in run]
     assert told[-1].startswith("100%") and told[-1].endswith("hardly any child is new any more: the branch ends before its budget")
     assert not any("before its budget" in one for one in told[:-1])
     assert len(evaluated(path)) <= 25, "1, 2 or 5 times a power of ten, of either sign"

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from test_search_hunt import LONGER, SHORT, started
 
-from optlang.search.live_view import View, left, line, watching
+from optlang.search.live_view import View, left, watching
 
 
 def test_lines_in_a_log(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_the_view_of_a_terminal(tmp_path: Path) -> None:
     [bar] = [one for one in shown.splitlines() if "━" in one]
     assert bar.rstrip().endswith("%"), "the bar has a line of its own"
     assert "per second" in shown
-    assert line(last).startswith("100%") or "%" in line(last)
+    assert str(last).startswith("100%") or "%" in str(last)
     for done, told in ((0.999, ", about 1 minute left"), (0.2, ", about 4 minutes left")):
         assert left(replace(last, done=done), 60.0) == told
     assert left(replace(last, done=1.0), 60.0) == ""

@@ -56,7 +56,7 @@ class View:
         now = time.monotonic()
         if progress.round.improved or progress.point is not None or progress.dry or now - self._spoken > SILENCE:
             self._spoken = now
-            self.console.print(line(progress), highlight=False, soft_wrap=True)
+            self.console.print(str(progress), highlight=False, soft_wrap=True)
 
     def _parts(self, progress: Progress) -> Iterator[Any]:
         done = progress.round
@@ -70,20 +70,6 @@ class View:
         if self.search.hunt.points:
             yield Text(f"on validation tasks: {self.search.hunt.points[-1].validation:.4f}")
         yield Text("\nwhat nothing beats in fitness and size:", style="bold")
-
-
-def line(progress: Progress) -> str:
-    """A round in a line."""
-    done, best = progress.round, progress.round.best
-    spent = f"{done.children} children, {done.spent} steps"
-    text = f"{progress.done:4.0%}  {done.branch}: {spent}, best {best.fitness:.4f} (program {best.number})"
-    if progress.point is not None:
-        text += f"; on validation tasks {progress.point.validation:.4f}"
-    if progress.dry:
-        text += "; hardly any child is new any more: the branch ends before its budget"
-    if progress.overfits:
-        text += "; the best no longer get better on tasks that selection does not see: the search ends"
-    return text
 
 
 def left(progress: Progress, seconds: float) -> str:

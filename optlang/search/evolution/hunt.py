@@ -42,6 +42,19 @@ class Progress:
     overfits: bool = False
     dry: bool = False
 
+    def __str__(self) -> str:
+        """A round in a line."""
+        done, best = self.round, self.round.best
+        spent = f"{done.children} children, {done.spent} steps"
+        text = f"{self.done:4.0%}  {done.branch}: {spent}, best {best.fitness:.4f} (program {best.number})"
+        if self.point is not None:
+            text += f"; on validation tasks {self.point.validation:.4f}"
+        if self.dry:
+            text += "; hardly any child is new any more: the branch ends before its budget"
+        if self.overfits:
+            text += "; the best no longer get better on tasks that selection does not see: the search ends"
+        return text
+
 
 class Hunt:
     """A search under way. `run` searches until the budget is spent; `promote` then takes the best through the funnel."""

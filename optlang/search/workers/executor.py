@@ -10,12 +10,14 @@ import contextlib
 import multiprocessing as mp
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any, Protocol
 
 from optlang.search.workers.jobs import JobFailed, Team, Work, attempt, in_one_thread, one_thread, told
@@ -105,7 +107,7 @@ class Processes(Team):
         context = mp.get_context("spawn")  # torch does not survive a fork
         here, there = context.Pipe()
         process = context.Process(target=_serve, args=(there, self.work), daemon=True, name="optlang-worker")
-        with _interrupts_wait():
+        with _interrupts_wait(), _without_the_script():
             process.start()
         there.close()
         return _Worker(process, here)
@@ -191,6 +193,16 @@ def _interrupts_wait() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _without_the_script() -> Iterator[None]:
+    """A worker that starts here does not run the script that leads, which would begin a search of its own in each."""
+    script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _end_with_leader() -> None:
