@@ -28,7 +28,6 @@ from optlang.search import api, finals
 from optlang.search.evolution.population import Ageing
 from optlang.search.evolution.settings import Pace, Settings
 from optlang.search.final_pieces import FRESH_SEEDS, work
-from optlang.search.live_view import line
 from optlang.search.report import page as report
 from optlang.search.shortening import Short, by_algebra
 from optlang.search.store.database import Store
@@ -66,7 +65,7 @@ def search(store: Path, minutes: float, workers: int) -> None:
         signal.signal(signal.SIGINT, lambda *_: run.stop())
         print(run.describe(), flush=True)
         for progress in run:
-            print(line(progress), flush=True)
+            print(progress, flush=True)
         run.executor.close()  # only then the processor time of workers is known
         run.store.note("sitting", {"cpu minutes": cpu_minutes(), "nice": os.nice(0), "cores": os.cpu_count()})
 
