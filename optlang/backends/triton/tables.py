@@ -7,6 +7,8 @@ that both can read, at every replay. So whatever a graph reads is kept for good,
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import numpy as np
@@ -80,8 +82,11 @@ class Tables:
 
 def table_of(pointers: Array, places: Array) -> Array:
     """[tensors, columns + 2]: pointers, whether all of them are aligned, and the place of the row of numbers."""
-    aligned = (pointers % 16 == 0).all(1)
-    return np.concatenate([pointers, aligned[:, None], places[:, None]], 1).astype(np.int64)
+    made = np.empty((len(pointers), pointers.shape[1] + source.BESIDE), dtype=np.int64)
+    made[:, : -source.BESIDE] = pointers
+    made[:, -2] = reduce(or_, pointers.T, np.zeros(len(pointers), dtype=np.int64)) & 15 == 0
+    made[:, -1] = places
+    return made
 
 
 def _on(device: torch.device, tables: Sequence[Array]) -> list[Tensor]:
