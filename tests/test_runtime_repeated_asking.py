@@ -20,7 +20,8 @@ class Trained:
 
     def __init__(self, rule: str, dtype: torch.dtype = torch.float32, **settings: Any) -> None:
         self.params = [torch.nn.Parameter(some(*s, seed=i).to(dtype)) for i, s in enumerate(SHAPES)]
-        self.optimizer: Any = optlang.load(rule, backend="cpp")([{"params": self.params[:2]}, {"params": self.params[2:]}], **settings)
+        load: Any = optlang.loads if " " in rule else optlang.load
+        self.optimizer: Any = load(rule, backend="cpp")([{"params": self.params[:2]}, {"params": self.params[2:]}], **settings)
         self.calls, self.at = 0, -1
         self.change: Callable[[Trained], Any] = id
         self.without = -1  # the place of a parameter that the model does not use while it is called again
@@ -107,13 +108,16 @@ CHANGES: dict[str, Callable[[Trained], Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("call", [9, 10], ids=["first call", "second call"])
+TWO = "rule Two { w' = w - 0.01*grad(w + 0.01*g) - 0.02*grad(w - 0.02*g) }"
+
+
+@pytest.mark.parametrize(("rule", "call"), [("sam", 9), ("sam", 10), (TWO, 14)], ids=["first call", "second call", "between two questions"])
 @pytest.mark.parametrize("name", CHANGES)
-def test_what_changes_while_the_model_is_asked(name: str, call: int) -> None:
-    """The fifth step has calls 9 and 10."""
-    one, other = twins("sam", lr=1e-2)
+def test_what_changes_while_the_model_is_asked(name: str, rule: str, call: int) -> None:
+    """The fifth step of SAM has calls 9 and 10, of a rule with two questions 13 to 15."""
+    one, other = twins(rule)
     take(one, other, 4)
-    assert one.optimizer._again is not None and one.calls == 8
+    assert one.optimizer._again is not None and one.calls == 4 * (2 + (rule == TWO))
     for trained in (one, other):
         trained.at, trained.change = call, CHANGES[name]
     take(one, other, 4)

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from optlang.backends.repeated import kinds, library, watch
+from optlang.backends.repeated.aside import Aside
 from optlang.backends.repeated.calls import Whole
 from optlang.backends.repeated.library import Unseen
 from optlang.backends.repeated.watch import Belongings, Counts, Grip, Versions, Watch, Watches
@@ -285,3 +286,23 @@ def test_a_torch_that_keeps_no_tensors_is_not_believed(name: str) -> None:
         assert not library._keeps(ours, words, x)
     else:
         assert not library._keeps(SimpleNamespace(let_go=lambda *given: None), words, x)  # type: ignore[arg-type]
+
+
+class Own(torch.nn.Parameter):
+    """Not a type of torch's own: Python is asked for its gradient."""
+
+
+@pytest.mark.parametrize("kind", [torch.nn.Parameter, Own])
+def test_gradients_are_set_aside(kind: type[torch.nn.Parameter]) -> None:
+    with_gradient, without, plain = kind(torch.ones(2)), kind(torch.ones(2)), torch.ones(2)
+    before = with_gradient.grad = torch.ones(2)
+    aside = Aside([with_gradient, without, plain])
+    aside.exchange()
+    assert with_gradient.grad is without.grad is plain.grad is None
+    with_gradient.grad, without.grad = torch.zeros(2), torch.zeros(2)
+    new = [weakref.ref(with_gradient.grad), weakref.ref(without.grad)]
+    aside.exchange()
+    assert with_gradient.grad is before and without.grad is plain.grad is None
+    assert all(ref() is not None for ref in new)
+    del aside
+    assert all(ref() is None for ref in new)

@@ -69,6 +69,9 @@ class Batch(Protocol):
     def mean_loss(self) -> Any:
         """The loss, as one number, the mean of those of all processes."""
 
+    def at(self, cells: Sequence[Array], points: list[Array] | Moving, answer: Callable[[Any], Any]) -> Any:
+        """What this answers while their gradients are those at other points. It is given what keeps these for as long as it lives."""
+
     def gradients(self, cells: Sequence[Array], points: list[Array] | Moving) -> list[Array]:
         """Those at other points."""
 

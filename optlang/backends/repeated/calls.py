@@ -11,6 +11,8 @@ import numpy as np
 
 from optlang.backends.repeated.library import library, pointer
 
+Array = Any  # numpy.ndarray
+
 
 class Work:
     """A function of our own with all that it is given in one piece of memory: pointers, and whole numbers that are not negative."""
@@ -27,6 +29,19 @@ class Work:
 
     def __call__(self) -> None:
         self.function(self._pointer)
+
+
+class Placing(Work):
+    """Puts pointers, or what lies so much behind `base`, into `slots`: the addresses for some of them, by their places."""
+
+    def __init__(self, pointers: Array, slots: Sequence[tuple[int, int]]) -> None:
+        places, to = np.array(slots, dtype=np.uint64).reshape(-1, 2).T.copy()
+        super().__init__(function("placed"), len(to), pointers.ctypes.data + pointers.strides[0] * places, to, 0)
+        self._pointers = pointers
+
+    def behind(self, base: int) -> None:
+        self.words[-1] = base
+        self()
 
 
 class Whole:

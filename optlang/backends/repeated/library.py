@@ -22,7 +22,8 @@ from optlang.backends.repeated import kinds
 Array = Any  # numpy.ndarray
 WORD = ctypes.sizeof(ctypes.c_void_p)
 PYTHON = ("PyList_Size", "PyDict_Size", "PyList_GetItem", "PyDict_Next")
-TORCH = ("libc10._ZNK3c1010TensorImpl4gradEv", "libtorch_cpu._ZN5torch8autograd4impl12bump_versionERKN2at6TensorE",
+TORCH = ("libc10._ZNK3c1010TensorImpl4gradEv", "libc10._ZN3c1010TensorImpl12mutable_gradEv",
+         "libtorch_cpu._ZN5torch8autograd4impl12bump_versionERKN2at6TensorE",
          "libtorch_cpu._ZN2at6native6is_negERKNS_6TensorE", "libtorch_cpu.aoti_torch_get_data_ptr",
          "libtorch_cpu.aoti_torch_get_numel", "libtorch_cpu.aoti_torch_get_dim", "libtorch_cpu.aoti_torch_get_sizes",
          "libtorch_cpu.aoti_torch_get_strides", "libtorch_cpu.aoti_torch_get_dtype", "libtorch_cpu.aoti_torch_get_layout",

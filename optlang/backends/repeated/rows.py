@@ -99,5 +99,9 @@ class Row:
         self.given[-1] = seed & MASK
         for place in self._loss:
             assert batch is not None
-            found = batch.mean_loss()
-            self.given[place] = found.item() if isinstance(found, Tensor) and found.is_floating_point() else read(found).reshape(())
+            self.given[place] = one_number(batch.mean_loss())
+
+
+def one_number(loss: Any) -> Any:
+    """As float64 has it."""
+    return loss.item() if isinstance(loss, Tensor) and loss.is_floating_point() else read(loss).reshape(())

@@ -129,11 +129,14 @@ class Tables:
         """See `Repeat`."""
         return [table.numbers for table in self.each]
 
-    def point(self, node: Node, pointers: Array) -> None:
-        """Gives the tables that read or write `node` its memory, of each cell."""
+    def slots(self, node: Node) -> list[tuple[int, int]]:
+        """For which cell, and at which address, the tables that read or write `node` want its memory."""
+        found = []
         for table, places in self._tables:
             if node in table.new:
-                table.pointers[:, table.new[node]] = pointers[places]
+                column = table.pointers[:, table.new[node]]
+                found += [(place, column[n:].ctypes.data) for n, place in enumerate(places.tolist())]
+        return found
 
     def hold(self, keep: Grip | None = None) -> bool:
         """Whether nothing but gradients has changed."""

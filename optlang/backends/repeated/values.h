@@ -80,14 +80,32 @@ extern "C" void scattered(Words given) {
       if (written[k]) memcpy(to[k], from[k] + n * sizes[k], sizes[k]);
 }
 
-// Pieces of memory of some sizes, each from one place to another.
-extern "C" void moved(Words given) {
-  const i64 count = (i64)given[0], *sizes = (const i64*)given[3];
-  char *const *to = (char* const*)given[1], *const* from = (char* const*)given[2];
-  i64 all = 0;
-  for (i64 n = 0; n < count; n++) all += sizes[n];
-  #pragma omp parallel for schedule(dynamic) if (all > 1 << 22)
-  for (i64 n = 0; n < count; n++) memcpy(to[n], from[n], sizes[n]);
+static void exchange(char* x, char* y, i64 size) {
+  char between[4096];
+  for (i64 k = 0, part; k < size; k += part) {
+    part = size - k < (i64)sizeof between ? size - k : (i64)sizeof between;
+    memcpy(between, x + k, part), memcpy(x + k, y + k, part), memcpy(y + k, between, part);
+  }
+}
+// Pieces of memory change places with as many that lie one behind the other; then it is said that they have, or that they no longer do.
+extern "C" void exchanged(Words given) {
+  const i64 count = (i64)given[0], *starts = (const i64*)given[2], *sizes = (const i64*)given[3];
+  char *const *some = (char* const*)given[1], *const others = (char*)given[5];
+  if (count && starts[count - 1] > 1 << 22) {
+    #pragma omp parallel for schedule(dynamic)
+    for (i64 n = 0; n < count; n++) exchange(some[n], others + starts[n], sizes[n]);
+  } else {
+    for (i64 n = 0; n < count; n++) exchange(some[n], others + starts[n], sizes[n]);
+  }
+  bool& are_exchanged = *(bool*)given[4];
+  are_exchanged = !are_exchanged;
+}
+
+// Pointers are put where tables want them, all of them so much further on.
+extern "C" void placed(Words given) {
+  const i64 *const *from = (const i64* const*)given[1];
+  i64* const* to = (i64* const*)given[2];
+  for (i64 n = 0; n < (i64)given[0]; n++) *to[n] = *from[n] + (i64)given[3];
 }
 
 // Tensors of one number, one behind the other, count a step more.

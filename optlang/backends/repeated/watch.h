@@ -13,6 +13,7 @@ struct Outside {
   Object (*list_item)(Object, i64);
   int (*next_item)(Object, i64*, Object*, Object*);
   const Tensor& (*gradient)(void*);
+  Tensor& (*own_gradient)(void*);  // the same to be written, also where there has been none yet
   void (*written)(Tensor*);
   bool (*is_negative)(Tensor*);
   int (*data)(Tensor*, void**), (*size)(Tensor*, i64*), (*rank)(Tensor*, i64*), (*shape)(Tensor*, i64**), (*strides)(Tensor*, i64**);
@@ -127,6 +128,20 @@ extern "C" int hold_for(const Outside* o, i64 count, const Object* objects, cons
 extern "C" void let_go(const Outside* o, i64 count, Tensor* keep) {
   for (i64 n = 0; n < count; n++)
     if (keep[n]) o->assign((Tensor*)&o->none, keep + n);
+}
+
+// Gradients of listed parameters and what is kept for them, at first nothing, change places: nobody counts one more or less.
+extern "C" void exchange_gradients(const Outside* o, Object parameters, Tensor* keep) {
+  for (i64 n = 0, count = o->list_size(parameters); n < count; n++) {
+    if (n + AHEAD < count) send(*held(*o, o->list_item(parameters, n + AHEAD), false), 4);
+    void* const x = *held(*o, o->list_item(parameters, n), false);
+    if (!keep[n]) keep[n] = o->none;
+    if (keep[n] == o->none && o->gradient(x) == o->none) continue;
+    Tensor& mine = o->own_gradient(x);
+    const Tensor other = mine;
+    mine = keep[n];
+    keep[n] = other;
+  }
 }
 
 // Room for gradients to be kept in, which the end of a capsule of Python gives back: that is no line of Python, and no interrupt cuts it.

@@ -22,23 +22,31 @@ INSIDE = ctypes.cast(ctypes.pythonapi.PyCapsule_GetPointer, ctypes.c_void_p)
 TYPE, DATA = FACTS.index("type"), FACTS.index("data")
 
 
-class Grip:
-    """Keeps the gradients that a step has seen for as long as it lives: other threads of Python may let go of them before they are read.
+class Room:
+    """For so many tensors, which it keeps for as long as it lives. Raises MemoryError."""
 
-    Raises MemoryError.
-    """
+    def __init__(self, count: int) -> None:
+        self._library, self._outside = library()
+        if not (place := self._library.room(self._outside, ctypes.c_int64(count), INSIDE)):
+            raise MemoryError
+        self._capsule = CAPSULE(place, None, self._library.end_room)
+        self.place = ctypes.c_void_p(place)
+
+    def exchange(self, parameters: list[Tensor]) -> None:
+        """What it keeps and the gradients of so many parameters change places."""
+        self._library.exchange_gradients(self._outside, ctypes.c_void_p(id(parameters)), self.place)
+
+
+class Grip:
+    """Keeps the gradients that a step has seen for as long as it lives: other threads of Python may let go of them before they are read."""
 
     def __init__(self) -> None:
-        self._library, self._outside = library()
-        self._capsules: list[Any] = []
+        self._rooms: list[Room] = []
 
     def room(self, count: int) -> ctypes.c_void_p:
-        """For so many tensors."""
-        place = self._library.room(self._outside, ctypes.c_int64(count), INSIDE)
-        if not place:
-            raise MemoryError
-        self._capsules.append(CAPSULE(place, None, self._library.end_room))
-        return ctypes.c_void_p(place)
+        """For so many tensors. Raises MemoryError."""
+        self._rooms.append(Room(count))
+        return self._rooms[-1].place
 
 
 def grip() -> Grip | None:
@@ -47,17 +55,18 @@ def grip() -> Grip | None:
 
 
 class Watch:
-    """Tensors, or gradients of tensors, that lie in order; `pointers` to their memory, in a row. Raises Unseen for others."""
+    """Tensors, or gradients of tensors, that lie in order; `pointers` to their memory, in a row; `facts`: what they are. Raises Unseen for
+    others."""
 
     def __init__(self, tensors: Sequence[Tensor], are_gradients: Sequence[bool]) -> None:
         self._library, outside = library()
         self._tensors, count = tensors, len(tensors)
-        facts = np.empty((count, len(FACTS)), dtype=np.int64)
-        self._arrays = (places(tensors), np.array(are_gradients, dtype=np.bool_), facts)
+        self.facts = np.empty((count, len(FACTS)), dtype=np.int64)
+        self._arrays = (places(tensors), np.array(are_gradients, dtype=np.bool_), self.facts)
         self._given = [outside, ctypes.c_int64(count), *map(pointer, self._arrays)]
         if not self._library.look(*self._given):
             raise Unseen
-        self.pointers = facts[:, DATA].copy()
+        self.pointers = self.facts[:, DATA].copy()
         self.wanted = self.pointers.ctypes.data + WORD * np.arange(count)  # where `Watches` puts them
         self._kinds, self._kind = self._sorted(count)
         self._places = np.zeros((count, 3), dtype=np.uint64)

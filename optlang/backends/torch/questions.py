@@ -10,21 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
-from optlang.backends.arrays import read
 from optlang.backends.base import Batch, Cell, StepError
+from optlang.backends.repeated.aside import PLAIN, gradients_of
 from optlang.backends.repeated.fresh import Column, Points
 from optlang.backends.repeated.library import Unseen
+from optlang.backends.repeated.rows import one_number
 from optlang.backends.repeated.tables import Tables
 from optlang.backends.torch.work import computing, input_of
 from optlang.ir import Node
 from optlang.types import ELEMENT
 
 Array = Any  # numpy.ndarray
-PLAIN = {Tensor, Parameter}
 CPU = torch.device("cpu")
-Read = Sequence[Tensor] | None  # what kernels will read, and must live until then; None: it is not for them
+Read = Sequence[Any] | None  # what kernels will read, and must live until then; None: it is not for them
 
 
 @dataclass(frozen=True)
@@ -40,22 +39,32 @@ class Question:
     def ask(self, batch: Batch) -> Read:
         cells = self.points.weights.tensors
         if self.answer is None:
-            self.row[self.place] = read(batch.loss_at(cells, self.points)).reshape(())
+            self.row[self.place] = one_number(batch.loss_at(cells, self.points))
             return ()
-        found = batch.hessian(cells, self.points.tensors()) if self.op == "hvp" else batch.gradients(cells, self.points)
-        return self.answer.point(found)
+        if self.op == "hvp":
+            return self.answer.point(batch.hessian(cells, self.points.tensors()))
+        found: Read = batch.at(cells, self.points, self._gradients)
+        return found
+
+    def _gradients(self, kept: Any) -> Read:
+        assert self.answer is not None
+        return [kept] if self.answer.point_to_gradients() else self.answer.point(gradients_of(self.points.weights.tensors))
 
 
 def ask(questions: Sequence[Question], batch: Batch, work: Callable[[], None]) -> list[Read]:
-    """Puts questions to the model when `work` has written their points."""
+    """Puts questions to the model when `work` has written their points. None among what is found where weights lie elsewhere by then."""
     products = [one for one in questions if one.op == "hvp"]
+    found: list[Read] = []
     try:
         for one in questions:
             one.points.begin()
         work()
         with batch.one_graph() if len(products) > 1 else nullcontext():
-            found = [one.ask(batch) for one in products]
-        return found + [one.ask(batch) for one in questions if one.op != "hvp"]
+            found += [one.ask(batch) for one in products]
+        for one in questions:
+            if one.op != "hvp":
+                found.append(one.ask(batch) if not found or one.points.weights.watch.holds() else None)
+        return found
     finally:
         for one in questions:
             one.points.end()

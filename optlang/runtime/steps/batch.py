@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from optlang.backends.base import Moving
+from optlang.backends.repeated.aside import Aside, gradients_of
 from optlang.runtime.distributed.processes import averaged, mean_of, show, watched
 from optlang.runtime.surroundings import NOTHING, autocasting, has_modes
 
@@ -19,7 +20,7 @@ ONCE = "the rule needs Hessian-vector products, but the model cannot be differen
 COMPILED = ". Call the model itself in the closure, not what `torch.compile` made of it"
 ATTENTION = ". Compute the loss under `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`"
 ADVICE = {"donated buffer": COMPILED, "aot_autograd": COMPILED, "scaled_dot_product": ATTENTION}
-Parameters = Callable[[], Sequence[Tensor]]
+Parameters = Callable[[], list[Tensor]]
 Points = list[Tensor] | Moving
 Random = tuple[Tensor, list[Tensor]]
 Graph = tuple[list[Tensor | None], Any]  # gradients that hang on the weights, and the models that processes average
@@ -28,7 +29,7 @@ Graph = tuple[list[Tensor | None], Any]  # gradients that hang on the weights, a
 class Batch:
     """Calls a closure as often as needed, each time with the random numbers of the first time, so with the same dropout."""
 
-    def __init__(self, closure: Closure, parameters: Parameters, spread: Parameters, again: bool = True) -> None:
+    def __init__(self, closure: Closure, parameters: Parameters, spread: Callable[[], Sequence[Tensor]], again: bool = True) -> None:
         """`spread`: the parameters, if processes hold parts of some by now; `again`: whether the model is called more than once."""
         self.closure, self.parameters, self._spread = closure, parameters, spread
         self.random = _random_state() if again else None
@@ -41,6 +42,7 @@ class Batch:
                 self.loss = closure()
         finally:
             torch._C._set_grad_enabled(mode)
+        self._after = _random_state() if again else None
         self._mean: Any = None  # over all processes, where that has been asked for
         self._weights: list[Tensor] | None = None  # of points that are asked for together, see `asked`
         self._shares = False
@@ -56,21 +58,25 @@ class Batch:
         return mean_of(loss, self._spread(), self.models)
 
     def gradients(self, cells: Sequence[Tensor], points: Points) -> list[Tensor]:
-        """The gradients with the parameters moved to other points; weights and gradients are put back whatever happens."""
-        with self._again(), self._moved(cells, points), torch.enable_grad():
+        """The gradients with the parameters moved to other points."""
+        found: list[Tensor] = self.at(cells, points, lambda _: gradients_of(cells))
+        return found
+
+    def at(self, cells: Sequence[Tensor], points: Points, answer: Callable[[Aside], Any]) -> Any:
+        """What is answered while the parameters are elsewhere, with their gradients; these are put back whatever happens."""
+        with self._again(True) as kept, self._moved(cells, points):
             self.closure()
-            found = [p.grad for p in cells]
-            return [torch.zeros_like(p) if g is None else g.detach() if g.requires_grad else g for p, g in zip(cells, found, strict=True)]
+            return answer(kept)
 
     def loss_at(self, cells: Sequence[Tensor], points: Points) -> Any:
         """The loss with the parameters moved to other points, without a backward pass; the weights are put back."""
-        with self._again(), _without_backward(), self._moved(cells, points):
+        with self._again(False), _without_backward(), self._moved(cells, points):
             loss = as_number(self.closure())
         return self._mean_of(loss)
 
     def hessian(self, cells: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
         """The Hessian at the weights times vectors, exactly. Raises RuntimeError where the model cannot be differentiated twice."""
-        with self._again(), _keeping_the_graph() as passes, torch.enable_grad():
+        with self._again(True), _keeping_the_graph() as passes:
             gradients, models = self._graph or self._differentiable(cells, passes)
             if self._shares:
                 self._graph = gradients, models
@@ -113,13 +119,12 @@ class Batch:
         finally:
             self._weights = None
 
+    def _moved(self, cells: Sequence[Tensor], points: Points) -> AbstractContextManager[None]:
+        return self._moved_to(cells, points) if isinstance(points, list) else points.moved()
+
     @contextmanager
-    def _moved(self, cells: Sequence[Tensor], points: Points) -> Iterator[None]:
-        """A list is emptied: points that the weights are at are needed no more, and would lie beside all that the model computes."""
-        if not isinstance(points, list):
-            with points.moved():
-                yield
-            return
+    def _moved_to(self, cells: Sequence[Tensor], points: list[Tensor]) -> Iterator[None]:
+        """The list is emptied: points that the weights are at are needed no more, and would lie beside all that the model computes."""
         kept = self._weights or [p.detach().clone() for p in cells]
         if self._weights is not None:
             self._weights = kept
@@ -131,24 +136,30 @@ class Batch:
             _write(cells, kept)
 
     @contextmanager
-    def _again(self) -> Iterator[None]:
-        """Random numbers as at the first call; gradients are set aside, so that the closure cannot zero them in place."""
-        parameters = self.parameters()
-        gradients = [p.grad for p in parameters]
-        after = _random_state()
-        for p in parameters:
-            p.grad = None
-        assert self.random is not None  # such rules say beforehand that they will ask
-        _set_random_state(self.random)
+    def _again(self, graph: bool) -> Iterator[Aside]:
+        """Random numbers as at the first call; gradients are set aside, so that the closure cannot zero them in place. `graph`: whether
+        autograd keeps one."""
+        aside = Aside(self.parameters())
+        mode = torch.is_grad_enabled()
+        assert self.random is not None and self._after is not None  # such rules say beforehand that they will ask
+        aside.exchange()
         try:
-            with self.device or NOTHING, ExitStack() as around:
-                for kind, dtype in self.autocast.items():
-                    around.enter_context(torch.autocast(kind, dtype))
-                yield
+            _set_random_state(self.random)
+            torch._C._set_grad_enabled(graph)
+            with self._surroundings() if self.autocast or self.device else NOTHING:
+                yield aside
         finally:
-            _set_random_state(after)
-            for p, gradient in zip(parameters, gradients, strict=True):
-                p.grad = gradient
+            torch._C._set_grad_enabled(mode)
+            _set_random_state(self._after)
+            aside.exchange()
+
+    @contextmanager
+    def _surroundings(self) -> Iterator[None]:
+        """What was switched on around the first call."""
+        with self.device or NOTHING, ExitStack() as around:
+            for kind, dtype in self.autocast.items():
+                around.enter_context(torch.autocast(kind, dtype))
+            yield
 
 
 def as_number(loss: Any) -> Any:
@@ -201,8 +212,7 @@ def _write(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
 
 
 def _random_state() -> Random:
-    with_devices = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if with_devices else []
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
 
 
 def _set_random_state(state: Random) -> None:
@@ -213,12 +223,11 @@ def _set_random_state(state: Random) -> None:
 
 @contextmanager
 def _without_backward() -> Iterator[None]:
-    """No graph is built in here, and `loss.backward()` does nothing: a forward pass is all that a loss needs."""
+    """`loss.backward()` does nothing in here: a forward pass is all that a loss needs."""
     plain_backward = torch.autograd.backward
     setattr(torch.autograd, "backward", lambda *args, **more: None)  # noqa: B010 - the place where `Tensor.backward` looks
     try:
-        with torch.no_grad():
-            yield
+        yield
     finally:
         setattr(torch.autograd, "backward", plain_backward)  # noqa: B010
 

@@ -96,6 +96,8 @@ class LastStep:
             else:
                 self.lacks = part.again.lacks and self.belongings.have_gradients()
                 return None
+        if given.batch is not None and not self.watch.hold():
+            return None  # the closure may do anything
         if len(self.parts) == len(writes) == 1 and isinstance(write := writes[0], Whole):
             return Begun(work, writes, write.followed(self.watch.grow))
         return Begun(work, writes)

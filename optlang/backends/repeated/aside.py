@@ -1,0 +1,38 @@
+"""Gradients that are set aside while the model is asked for others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from optlang.backends.repeated.library import sees
+from optlang.backends.repeated.watch import Room
+
+PLAIN = {Tensor, Parameter}
+
+
+class Aside:
+    """What is kept for some parameters, at first nothing, and keeps it as long as it lives."""
+
+    def __init__(self, parameters: list[Tensor]) -> None:
+        self._parameters = parameters
+        self._room = Room(len(parameters)) if sees() and PLAIN.issuperset(map(type, parameters)) else None
+        self._kept: list[Tensor | None] = [] if self._room else [None] * len(parameters)
+
+    def exchange(self) -> None:
+        """It and the gradients that parameters have change places: to ask each of them takes longer than small models."""
+        if self._room is not None:
+            self._room.exchange(self._parameters)
+            return
+        kept, self._kept = self._kept, [p.grad for p in self._parameters]
+        for p, gradient in zip(self._parameters, kept, strict=True):
+            p.grad = gradient
+
+
+def gradients_of(weights: Sequence[Tensor]) -> list[Tensor]:
+    """Those that they have, and zeros where they have none."""
+    found = [p.grad for p in weights]
+    return [torch.zeros_like(p) if g is None else g.detach() if g.requires_grad else g for p, g in zip(weights, found, strict=True)]
