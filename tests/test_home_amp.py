@@ -349,7 +349,7 @@ def test_parameters_without_memory_are_refused() -> None:
     assert not optimizer.state
 
 
-@pytest.mark.parametrize("name", [*RULES, "adafactor", "sam", "module of adamw", "module of radam", "module of prodigy"])
+@pytest.mark.parametrize("name", [*RULES, "adafactor", "sam", "module of adamw", "module of radam", "module of prodigy", "module of smb"])
 @pytest.mark.parametrize("around", [FakeTensorMode, lambda: torch.device("meta")], ids=["fake", "meta"])
 def test_steps_without_numbers_tell_what_memory_they_ask_for(name: str, around: Callable[[], AbstractContextManager[Any]]) -> None:
     """As tools take them that estimate memory: every state is made, as large as it would be."""

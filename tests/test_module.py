@@ -29,6 +29,10 @@ import optlang
 from optlang import library
 from optlang.printing.emit import identifier
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of modules that torch deprecates while it imports them
+    from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+
 GOLDEN = Path(__file__).parent / "golden" / "modules"
 NAMES = library.names()
 FEATURES = {
@@ -705,6 +709,32 @@ def test_a_run_goes_on_from_a_checkpoint_bit_for_bit(name: str) -> None:
         assert {v.dtype for v in states} == {torch.float32}
 
 
+@pytest.mark.parametrize("name", ["saniaadam", "sam"])  # without a step size, and with one
+def test_distributed_checkpoints_of_rules_that_ask_the_model(name: str) -> None:
+    cls = load(optlang.build(name), optlang.Rule(name).name)
+    nets = [Net(torch.float32) for _ in range(2)]
+    first, second = (cls(net.named_parameters()) for net in nets)
+
+    def train(net: nn.Module, optimizer: Any) -> None:
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss: Tensor = net(torch.ones(1, 5)).square().sum()
+            loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        for _ in range(3):
+            optimizer.step(closure)
+
+    train(nets[0], first)
+    with pytest.raises(RuntimeError, match="asks the model again"):
+        first.step()
+    nets[1].load_state_dict(nets[0].state_dict())
+    set_optimizer_state_dict(nets[1], second, get_optimizer_state_dict(nets[0], first))
+    for net, optimizer in zip(nets, (first, second), strict=True):
+        train(net, optimizer)
+    assert all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
+
+
 def test_states_of_another_rule_are_refused_before_anything_changes() -> None:
     _, lion = run(load(optlang.build("lion"), "Lion"), steps=1)
     _, theirs = run(torch.optim.AdamW, steps=1)
@@ -1038,8 +1068,10 @@ def test_towers_of_whole_numbers_are_infinite_in_time(power: str) -> None:
     subprocess.run([sys.executable, "-c", step], check=True, timeout=600)
 
 
-@pytest.mark.parametrize("rule", ["dog", "liontopk"])  # with values of all parameters, which lie in cells; with a quantile
-def test_a_compiled_step_is_one_graph(rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# With values of all parameters, which lie in cells; a quantile; numbers of settings alone; functions of the rate, and a report; bases in
+# every step; and in some
+@pytest.mark.parametrize("rule", ["dog", "liontopk", "psgdkron", "localsgd", "dion", "soap"])
+def test_a_compiled_step_is_one_graph_or_none(rule: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / f"compiled_{rule}.py").write_text(optlang.build(rule))
     monkeypatch.syspath_prepend(tmp_path)
     cls = getattr(importlib.import_module(f"compiled_{rule}"), optlang.Rule(rule).name)
@@ -1054,9 +1086,11 @@ def test_a_compiled_step_is_one_graph(rule: str, tmp_path: Path, monkeypatch: py
     for compiled in (False, True):
         p = nn.Parameter(torch.tensor([[1.0, 2.0], [3.0, 5.0]]))
         optimizer = cls([p])
-        step = torch.compile(optimizer.step, backend=counted, fullgraph=True) if compiled else optimizer.step
-        for k in range(5):
+        step = torch.compile(optimizer.step, backend=counted, fullgraph=rule != "soap") if compiled else optimizer.step
+        for k in range(6):
             p.grad = torch.cos(k + torch.arange(4.0)).reshape(2, 2)
+            optimizer.param_groups[0]["lr"] *= 1 if k < 4 else 0.9
             (step if k > 1 else optimizer.step)()  # states are there, and the second step is like all others
-        results.append(p.detach())
-    assert torch.equal(*results) and len(counts) == 1
+        results.append(torch.cat([p.detach().reshape(-1), *(torch.as_tensor([x]) for x in getattr(optimizer, "reports", {}).values())]))
+        assert len(counts) <= 2  # one of this rate, and one of any
+    assert torch.equal(*results) and bool(counts) == (rule != "soap")

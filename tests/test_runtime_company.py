@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from parted import module_of
 from torch import Tensor, nn
 
 import optlang
@@ -218,10 +220,13 @@ def in_rows(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> torch.n
 FLAT = {"adafactor": "compares elements", "prodigy": "compares elements", "muonwithadamw": "is in a route"}
 
 
+@pytest.mark.parametrize("make", [optlang.load, lambda rule: module_of(rule)[optlang.Rule(rule).name]], ids=["loaded", "module"])
 @pytest.mark.parametrize(("rule", "why"), FLAT.items())
-def test_rows_of_numbers_in_the_place_of_parameters_are_refused_by_rules_that_look_at_shapes(rule: str, why: str) -> None:
+def test_rows_of_numbers_in_the_place_of_parameters_are_refused_by_rules_that_look_at_shapes(
+    rule: str, why: str, make: Callable[[str], Any]
+) -> None:
     model = net()
-    optimizer = optlang.load(rule)(model.named_parameters())
+    optimizer = make(rule)(model.named_parameters())
     row = in_rows(model, optimizer)
     before = row.detach().clone()
     with pytest.raises(ValueError, match=f"rows of numbers .* as DeepSpeed's ZeRO does: it {why}"):

@@ -15,7 +15,7 @@ from optlang.ir import Node, Program
 from optlang.ops import CALLS
 
 WAITING = frozenset(["eigenvectors", "orthonormal"])  # torch looks at what it found
-DEAR = frozenset(["matmul", "inverse", "descending", "quantile", "input"])  # not for nothing: inputs are given where they are read
+DEAR = frozenset(["matmul", "inverse", "descending", "quantile", "input", *WAITING])  # inputs: they are given where they are read
 CHOICES = ("branch", "where")
 ALONE = frozenset(["cbrt", "count"])  # numbers that have no text for both
 
@@ -36,13 +36,19 @@ def is_rate(node: Node) -> bool:
 
 def refuses_graphs(program: Program) -> str:
     """Why steps of a module cannot be captured; empty where they can."""
-    nodes = ir.walk(program.all_roots())
-    if any(program.uses(op) for op in CALLS):
-        return "it asks the model again"
-    if any(node.op in WAITING for node in nodes):
+    if not _asks(program) and any(node.op in WAITING for node in ir.walk(program.all_roots())):
         return "torch's functions for matrices wait for the device"
+    return needs_numbers(program)
+
+
+def needs_numbers(program: Program) -> str:
+    """Why steps of a module have to know on the host the numbers that change; empty where one text serves both. torch.compile traces
+    such a step as it does those that can be captured."""
+    if _asks(program):
+        return "it asks the model again"
     if any(_is_dear(node) for node in _only_below_choices(program)):
         return "in some steps it computes much more than in others"
+    nodes = ir.walk(program.all_roots())
     changing = moving(nodes, Numbers(program, nodes))
     whole = [program.updates[s.name] for s in program.states if s.type.kind == "int"]
     if not changing.isdisjoint(whole) or any(n.op in ALONE and not changing.isdisjoint(n.args) for n in nodes):
@@ -50,9 +56,13 @@ def refuses_graphs(program: Program) -> str:
     return ""
 
 
+def _asks(program: Program) -> bool:
+    return any(program.uses(op) for op in CALLS)
+
+
 def for_graphs(program: Program, parted: Collection[Node] = ()) -> Program:
-    """The program with choices of torch's where an `if` would look at the device, if graphs take it at all; but for those `parted`."""
-    if refuses_graphs(program):
+    """The program with choices of torch's where an `if` would look at the device, if its text serves both; but for those `parted`."""
+    if needs_numbers(program):
         return program
 
     def step(node: Node, args: tuple[Node, ...]) -> Node:
@@ -66,7 +76,7 @@ def for_graphs(program: Program, parted: Collection[Node] = ()) -> Program:
 def partable(program: Program, several: bool) -> set[Node]:
     """The choices by a number of the step that say what a state or the weights become, and nothing else, or `several` things: one
     side may be left out, or put back."""
-    if refuses_graphs(program):
+    if needs_numbers(program):
         return set()
     states = [s for s in program.states if s.type.extent.level not in ("group", "model") and s.type.kind != "int"]
     roots = [program.weights, *(program.updates[s.name] for s in states)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from optlang.analysis.needs import why_all
+from optlang.analysis.needs import why_all, why_shapes
 from optlang.backends.module.cycling import as_betas, cycled, default_lines, group_lines
 from optlang.backends.module.layout import Lines, bracketed, broken, documentation, indented, wrapped
 from optlang.backends.module.methods import (
     ATTRIBUTE,
     CLOSURE,
     EVAL,
+    NOT_STATES_ALONE,
     SHOW,
     attributes,
     input_lines,
@@ -24,7 +25,7 @@ from optlang.backends.module.methods import (
     train_lines,
 )
 from optlang.backends.module.spell import AND, COMPARE, LEVELS, MINUS, NOT, SUM, literal, quoted
-from optlang.backends.module.spread import WITHOUT_CASTS, all_there, multiplies
+from optlang.backends.module.spread import WITHOUT_CASTS, all_there, multiplies, row_checks
 from optlang.backends.module.writer import Writer
 from optlang.ir import Predicate, Routing
 from optlang.ops import ASKING
@@ -56,7 +57,7 @@ def front(routing: Routing, name: str, writers: Sequence[Writer]) -> str:
     evaluated = [cls for cls, program in zip(classes, programs, strict=True) if program.evaluation is not None]
     methods += [_eval(evaluated), train_lines()] if evaluated else []
     methods += [input_lines(name, inputs)] if inputs else []
-    capturable = any(not w.update.uncapturable for w in writers)
+    capturable = any(not w.update.on_host for w in writers)
     methods += [saved_lines(_fingerprint(classes)), load_lines(programs, capturable), GET_STATE, set_state_lines(programs)]
     return "\n".join([f"class {name}(Optimizer):", "\n\n".join("\n".join(indented(m)) for m in methods)])
 
@@ -102,6 +103,7 @@ def _add_param_group(routing: Routing, writers: Sequence[Writer]) -> Lines:
             f'    super().add_param_group({{**group, "params": chosen, "rule": {quoted(w.name)}}})',
         ]
     lines += ["_check_agreement(self, self.param_groups[before:])"] * any(w.takes_parts for w in writers)
+    lines += row_checks(first.name, why_shapes(first, True))
     body = [*head, "try:", *indented(lines), "except Exception:", "    del self.param_groups[before:]", "    raise"]
     return ["def add_param_group(self, param_group: dict[str, Any]) -> None:", *indented(body)]
 
@@ -194,15 +196,16 @@ def _step(routing: Routing, writers: Sequence[Writer]) -> Lines:
                   '    raise RuntimeError("the model holds the weights to evaluate with; call train() first")']  # fmt: skip
     if asks:
         sized = all(w.words.has_rate for w in writers if w.asks)
-        has_size = ' and any(group.get("lr") != 0 for group in self.param_groups)' * sized
-        lines += [f"if closure is None{has_size}:", '    raise RuntimeError("this route asks the model again: call step(closure)")',
+        wants = 'any(group.get("lr") != 0 for group in self.param_groups)' if sized else NOT_STATES_ALONE
+        lines += [f"if closure is None and {wants}:", '    raise RuntimeError("this route asks the model again: call step(closure)")',
                   *["closure = _as_called_here(closure)"] * cast, "random_state = _random_state()"]  # fmt: skip
-    lines += CLOSURE
+    first = routing.cases[0].program
+    lines += [*CLOSURE, *row_checks(first.name, why_shapes(first, True))]
     for w in writers:
         lines += w.checked(f"self._groups({quoted(w.name)})", w.name)
     updates = _updates(writers, ", closure, loss, random_state" if asks else "")
     lines += ["", *([f"with {WITHOUT_CASTS}:", *indented(updates)] if cast else updates)]
-    return [*_groups(as_betas(writers)), "", *step_lines([*lines, "", "return loss"], not asks)]
+    return [*_groups(as_betas(writers)), "", *step_lines([*lines, "", "return loss"], not asks, any(w.update.on_host for w in writers))]
 
 
 def _groups(with_momentum: Sequence[str]) -> Lines:

@@ -20,8 +20,8 @@ EVAL = [
 SHOW = '_show(param for group in self.param_groups for param in group["params"])'
 OPTIONS = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}  # in torch's order
 OF_NUMBERS = re.compile(r"\b(alpha|value)=|\b(full|full_like|new_full)\((?!\(\), \d)|\b_update\(")  # rules of a route may do so
-CALL = ["with torch.enable_grad():", "    loss = closure()"]
-CLOSURE = ["loss = None", "if closure is not None:", *indented(CALL)]
+CLOSURE = ["loss = None", "if closure is not None:", "    with torch.enable_grad():", "        loss = closure()"]
+NOT_STATES_ALONE = "not _wants_states_alone(self)"
 
 
 def option_arguments(draws: bool) -> Lines:
@@ -34,10 +34,11 @@ def option_entries(draws: bool) -> Lines:
     return [f"{quoted(name)}: {name}" for name in [*OPTIONS, *["seed"] * draws]]
 
 
-def step_lines(body: Lines, differentiable: bool) -> Lines:
-    """`step`, which autograd goes through where it is asked to and can."""
+def step_lines(body: Lines, differentiable: bool, on_host: bool) -> Lines:
+    """`step`, which autograd goes through where it is asked to and can, and torch.compile unless numbers of its have to be known."""
+    apart = ["@_uncompiled"] * on_host
     through = "@_with_all_gradients" if any(map(OF_NUMBERS.search, body)) else "@_with_gradients"
-    return [through if differentiable else "@torch.no_grad()", STEP, *indented(body)]
+    return [*apart, through if differentiable else "@torch.no_grad()", STEP, *indented(body)]
 
 
 def train_lines() -> Lines:

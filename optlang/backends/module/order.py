@@ -116,9 +116,10 @@ def _is_parted(item: If, scene: Scene) -> bool:
 def _printed_if(item: If, scene: Scene, bound: frozenset[Node]) -> list[str]:
     sides = [printed(side, scene, bound) for side in item.sides]
     condition = HOLDS if _is_parted(item, scene) else item.head.text[0]
+    condition = condition if item.condition in scene.numbers else f"_holds({condition})"
     if not sides[0]:
         sides, condition = [sides[1], []], f"not {condition}" if condition.isidentifier() else f"not ({condition})"
-    if not sides[1] and _is_one_if(sides[0]) and not _is_parted(item, scene):
+    if not sides[1] and _is_one_if(sides[0]):
         inner = sides[0][0].removeprefix("if ").removesuffix(":")
         return [f"if {_joined(condition)} and {_joined(inner)}:", *sides[0][1:]]
     lines = [f"if {condition}:", *(f"    {line}" for line in sides[0])]

@@ -64,7 +64,7 @@ class Phases(Crossing):
 
     def _states_alone(self, groups: str) -> Lines:
         """What asks the model again cannot take a step without a closure, but has all states by now."""
-        if not (self.asks and self.words.has_rate):
+        if not self.asks:
             return []
         return ["if closure is None:  # a step of size 0, by which distributed checkpoints ask which states there are",
                 "    return" + " loss" * (groups == WHOLE)]  # fmt: skip

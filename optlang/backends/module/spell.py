@@ -94,7 +94,7 @@ def _infix(node: Node, args: Sequence[Piece]) -> Piece:
 
 def _number(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
     if node in numbers.raises and node.op not in ("sum", "mean"):
-        return call("_ieee", f"torch.{IN_TORCH.get(node.op, node.op)}", *(a.text for a in args))
+        return _in_torch(node, args, numbers)
     match node.op:
         case "and" | "or":
             return chained(args[0], node.op, args[1], LEVELS[node.op])
@@ -134,6 +134,12 @@ def _function(op: str, args: Sequence[Piece], is_learned: bool) -> Piece:
     return call("_ieee", f"torch.{op}", *(a.text for a in args))
 
 
+def _in_torch(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
+    """A function of numbers as torch computes it."""
+    function = "_moving" if node in numbers.moving else "_ieee"
+    return call(function, f"torch.{IN_TORCH.get(node.op, node.op)}", *(a.text for a in args))
+
+
 def _moving_number(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
     """As Python's numbers and torch's tensors have it, either of which it may be."""
     texts = [a.text for a in args]
@@ -148,10 +154,8 @@ def _moving_number(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece
             return chained(args[0], "&" if node.op == "and" else "|", args[1], BIT_AND if node.op == "and" else BIT_OR)
         case "not":
             return chained(args[0], "^", Piece("True"), BIT_XOR)
-        case "round":
-            return call("_ieee", "torch.round", *texts)
-        case op if op in MATH and op != "sqrt":
-            return call("_ieee", f"torch.{op}", *texts)
+        case op if op == "round" or (op in MATH and op != "sqrt"):
+            return _in_torch(node, args, numbers)
     return _number(node, args, numbers)
 
 

@@ -63,3 +63,8 @@ def all_there(name: str, why: str) -> Lines:
 def shape_checks(name: str, why: str) -> Lines:
     """Refuses parameters without their shapes, where a rule needs these."""
     return [f"_check_shape(param, {quoted(name)}, {quoted(why)})"] if why else []
+
+
+def row_checks(name: str, why: str) -> Lines:
+    """Refuses rows in the place of parameters, where a rule needs their shapes."""
+    return [f"_check_rows(self, {quoted(name)}, {quoted(why)})"] if why else []

@@ -11,9 +11,9 @@ from optlang.backends.module.layout import Lines, bracketed, documentation, inde
 from optlang.backends.module.leaves import BETAS, Words
 from optlang.backends.module.methods import (
     ATTRIBUTE,
-    CALL,
     CLOSURE,
     EVAL,
+    NOT_STATES_ALONE,
     SHOW,
     TRAINING,
     attributes,
@@ -30,7 +30,7 @@ from optlang.backends.module.methods import (
 from optlang.backends.module.phases import Phases
 from optlang.backends.module.scene import Loop, Role
 from optlang.backends.module.spell import literal, quoted
-from optlang.backends.module.spread import all_there, in_surroundings, multiplies, part_checks, refuses_parts, shape_checks
+from optlang.backends.module.spread import all_there, in_surroundings, multiplies, part_checks, refuses_parts, row_checks, shape_checks
 from optlang.backends.module.update import DTYPE, Update, init_lines, later_lines, may_come_later, start_lines, treats_matrices
 from optlang.ir import Hyper, Node, Program
 from optlang.ops import ASKING, CALLS
@@ -82,7 +82,7 @@ class Writer:
         methods += [train_lines()] if self.evaluates and self.role == "alone" else []
         methods += [input_lines(self.name, self.program.inputs)] if self.program.inputs else []
         if self.role == "alone":
-            methods += [saved_lines(self._fingerprint()), load_lines([self.program], not self.update.uncapturable)]
+            methods += [saved_lines(self._fingerprint()), load_lines([self.program], not self.update.on_host)]
             methods += [set_state_lines([self.program])]
         else:
             methods += [fingerprint_lines(self._fingerprint())]
@@ -146,6 +146,7 @@ class Writer:
 
     def _add_param_group(self) -> Lines:
         agreed = ["    _check_agreement(self, self.param_groups[-1:])"] * (self.role == "alone" and self.takes_parts)
+        agreed += indented(self._rows())
         lines = ["super().add_param_group(param_group)", "try:", "    _check_keys(self.param_groups[-1], self.defaults)",
                  "    _as_scalars(self.param_groups[-1])", "    self._check(self.param_groups[-1])", *agreed, "except Exception:",
                  "    del self.param_groups[-1]", "    raise"]  # fmt: skip
@@ -158,7 +159,8 @@ class Writer:
         checks = ['"""Raises ValueError, TypeError or RuntimeError for settings and parameters that the rule does not take."""']
         checks += ["_check_options(group)"]
         if self.update.uncapturable:
-            checks += ['if group["capturable"]:',
+            compiled = "" if self.update.on_host else " and not torch.compiler.is_compiling()"  # for torch.compile sets it
+            checks += [f'if group["capturable"]{compiled}:',
                        f'    raise ValueError("{self.name} of this file cannot be capturable: {self.update.uncapturable}")']  # fmt: skip
         if self.asks:
             message = f"{self.name} cannot be differentiable: it asks the model again, in the middle of the step"
@@ -197,11 +199,14 @@ class Writer:
     def _step(self) -> Lines:
         called = CLOSURE
         if self.asks:  # the step may compute with the loss: it is no None to type checkers
-            called = ["loss: Any = None", *CLOSURE[1:]] if self.words.has_rate else CALL
-        checked = self.checked("self.param_groups", "self")
+            called = ["loss: Any = None", *CLOSURE[1:]]
+        checked = [*self._rows(), *self.checked("self.param_groups", "self")]
         body = [*self._before(), *called, *checked, "", *self._body("self.param_groups"), "", "return loss"]
         about = "One update of every parameter that has a gradient."
-        return step_lines([f'"""{about}"""', *body], not self.asks)
+        return step_lines([f'"""{about}"""', *body], not self.asks, self.update.on_host)
+
+    def _rows(self) -> Lines:
+        return row_checks(self.program.name, self.needs_shapes) if self.role == "alone" else []
 
     def checked(self, groups: str, cls: str) -> Lines:
         """Settings may have changed since they were given. With `capturable` they are not looked at: a rate may lie on the device."""
@@ -216,8 +221,8 @@ class Writer:
             lines += [f'if any("{TRAINING}" in state for state in self.state.values()):',
                       '    raise RuntimeError("the model holds the weights to evaluate with; call train() first")']  # fmt: skip
         if self.asks:
-            has_size = ' and any(group["lr"] != 0 for group in self.param_groups)' * self.words.has_rate
-            lines += [f"if closure is None{has_size}:", f'    raise RuntimeError("{self.name} asks the model again: call step(closure)")']
+            wants = 'any(group["lr"] != 0 for group in self.param_groups)' if self.words.has_rate else NOT_STATES_ALONE
+            lines += [f"if closure is None and {wants}:", f'    raise RuntimeError("{self.name} asks the model again: call step(closure)")']
         if any(self.program.uses(op) for op in CALLS):
             lines += ["closure = _as_called_here(closure)"] * multiplies(self.program)
             lines.append("random_state = _random_state()")

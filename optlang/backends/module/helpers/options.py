@@ -64,6 +64,12 @@ def _learned(groups: list[dict[str, Any]]) -> Iterator[None]:
 ''',
     "_with_gradients": WITH_GRADIENTS.replace("NAME", "_with_gradients").replace("MORE", ""),
     "_with_all_gradients": WITH_GRADIENTS.replace("NAME", "_with_all_gradients").replace("MORE", ", _learned(self.param_groups)"),
+    "_uncompiled": '''
+def _uncompiled(step: Callable[..., Any]) -> Any:
+    """A step that torch.compile leaves to Python: it looks at numbers that no graph knows. Else torch may set `capturable`."""
+    compiler: Any = torch.compiler  # which says no types
+    return compiler.disable(step)
+''',
     "_check_options": '''
 def _check_options(group: dict[str, Any]) -> None:
     """The options of torch's optimizers, as torch checks them."""

@@ -26,6 +26,21 @@ def _check_shape(param: torch.Tensor, rule: str, why: str) -> None:
         raise ValueError(f"{rule} cannot step parameters whose shape FullyShardedDataParallel has taken away: it {why}; take FSDP2 "
                          "(`torch.distributed.fsdp.fully_shard`), which keeps shapes, or a rule that goes element by element")
 ''',
+    "_check_rows": '''
+def _check_rows(optimizer: Any, rule: str, why: str) -> None:
+    """Raises ValueError where somebody has put rows of numbers in the place of parameters, as DeepSpeed's ZeRO does."""
+    if torch.compiler.is_compiling():
+        return
+    now: list[Any] = [p for group in optimizer.param_groups for p in group["params"]]
+    given = vars(optimizer).get("_given", now)
+    here, there = ({id(p) for p in some} for some in (now, given))
+    come, gone = [p for p in now if id(p) not in there], [p for p in given if id(p) not in here]
+    if come and all(p.ndim == 1 for p in come) and (len(come) < len(gone) or any(p.ndim > 1 for p in gone)):
+        raise ValueError(f"{rule} cannot step the rows of numbers that were put in the place of parameters, as DeepSpeed's ZeRO does: it "
+                         f"{why}; take ZeRO's stage 0 or FSDP2 (`torch.distributed.fsdp.fully_shard`), which keep shapes, or a rule that "
+                         "goes element by element")
+    optimizer._given = now
+''',
     "_check_agreement": '''
 def _check_agreement(optimizer: Any, groups: list[dict[str, Any]]) -> None:
     """Raises ValueError where processes that hold parts of parameters were told otherwise about rules, settings or parameters."""

@@ -39,14 +39,33 @@ def _alike(x: Any, like: torch.Tensor) -> torch.Tensor:
     """A number or a tensor as a tensor of another one's type, on its device."""
     return x.to(like.device, like.dtype) if isinstance(x, torch.Tensor) else like.new_full((), x)
 ''',
+    "_known": '''
+def _while_compiling(function: Callable[..., Any]) -> Any:
+    """A function that torch.compile calls while it compiles, and again for other numbers."""
+    compiler: Any = torch.compiler  # which says no types
+    return compiler.assume_constant_result(function)
+
+
+@_while_compiling
+def _known(function: Callable[..., torch.Tensor], *numbers: Any) -> Any:
+    """A torch function of Python's numbers."""
+    return function(*(torch.tensor(float(x), dtype=torch.float64, device="cpu") for x in numbers)).item()
+''',
     "_ieee": '''
 def _ieee(function: Callable[..., torch.Tensor], *numbers: Any) -> Any:
     """A torch function of numbers: infinite or NaN where Python would raise. If one of them is a tensor, so is what it gives."""
     moving = [x for x in numbers if isinstance(x, torch.Tensor)]
     if not moving:
-        return function(*(torch.tensor(float(x), dtype=torch.float64, device="cpu") for x in numbers)).item()
+        return _known(function, *numbers)
     like = moving[0].double()
     return function(*(_alike(x, like) for x in numbers))
+''',
+    "_moving": '''
+def _moving(function: Callable[..., torch.Tensor], *numbers: Any) -> Any:
+    """`_ieee` of numbers that change from step to step: what is compiled computes with tensors, and is not compiled again."""
+    if torch.compiler.is_compiling() and not any(isinstance(x, torch.Tensor) for x in numbers):
+        numbers = tuple(torch.tensor(float(x), dtype=torch.float64, device="cpu") for x in numbers)
+    return _ieee(function, *numbers)
 ''',
     "_vector": '''
 def _vector(values: Iterable[Any], home: torch.Tensor) -> torch.Tensor:
@@ -87,6 +106,11 @@ def _both_sides(condition: torch.Tensor, *written: torch.Tensor) -> Iterator[boo
     for x, new in zip(written, held):
         x.copy_(torch.where(condition, new, x))
 ''',
+    "_holds": '''
+def _holds(condition: torch.Tensor) -> bool:
+    """What a value of several parameters decides; on the meta device, and with fake tensors, nobody knows, and it counts as true."""
+    return condition.is_meta or isinstance(condition, FakeTensor) or bool(condition)
+''',
     "_max": '''
 def _max(*numbers: Any) -> Any:
     """`max`, of tensors as well."""
@@ -99,10 +123,12 @@ def _min(*numbers: Any) -> Any:
 ''',
     "_report": '''
 def _report(value: Any) -> Any:
-    """A value of all parameters as Python's own; one on a device stays there, so that the host need not wait for it."""
+    """A value of all parameters as Python's own; one on a device stays there, so that the host need not wait for it, and a compiled
+    step reports a tensor."""
     if not isinstance(value, torch.Tensor):
         return value if isinstance(value, bool) else float(value)
-    return value if isinstance(value, FakeTensor) or value.device.type != "cpu" else value.item()
+    stays = torch.compiler.is_compiling() or isinstance(value, FakeTensor) or value.device.type != "cpu"
+    return value.clone() if stays else value.item()
 ''',
     "_together": '''
 def _together(tensors: Iterable[Any], home: torch.Tensor) -> torch.Tensor:
