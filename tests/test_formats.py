@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -177,7 +176,13 @@ def test_cpp_stores_what_torch_stores(state: str, weights: str) -> None:
         assert torch.isclose(one.weights.float(), other.weights.float(), rtol=1e-4, atol=1e-5).float().mean() > 0.99
 
 
-HOLDS = "rule Holds { hyper lr = 1 state m = 0 m' = g w' = w - lr*m }"
+NAMES = ("int8", "uint8", "int4", "uint4", "fp8", "bf16")
+LINES = "hyper of_{0} = 0\nstate {0} = 0\n{0}' = {1}\n"
+HOLDS = f"""rule Holds {{
+hyper lr = 1
+{"".join(LINES.format(name, "abs(g)" if name.startswith("u") else "g") for name in NAMES)}
+w' = w + {" + ".join(f"of_{name}*{name}" for name in NAMES)}
+}}"""
 
 
 def between_fp8() -> Tensor:
@@ -190,6 +195,9 @@ def between_fp8() -> Tensor:
 def near_borders(name: str) -> Tensor:
     """Numbers on and around all borders of a format, in blocks whose largest are powers of two, and random ones; and what is not finite."""
     borders = formats.borders(name) if name in TABLES else between_fp8() if name == "fp8" else torch.linspace(-1, 1, 700)
+    if name in TABLES:
+        ends = torch.tensor(cpp_storage.ends()) / cpp_storage.whole(name)
+        borders = torch.cat([borders, *(ends * (1 + off * 2.0**-18) for off in range(-6, 7))])
     least, most = torch.tensor(-torch.inf), torch.tensor(torch.inf)
     beside = [torch.nextafter(borders, least), torch.nextafter(borders, most), torch.tensor([1e-40, -0.0, -1])]
     x = torch.cat([borders, *beside, numbers(4500)])
@@ -200,58 +208,64 @@ def near_borders(name: str) -> Tensor:
     return torch.cat([*(block * 2.0**-20 for block in blocks), *scaled, *(blocks[0] * size for size in (3e38, torch.inf, torch.nan))])
 
 
-@pytest.mark.parametrize("processor", [(), ("-mno-avx512f",)], ids=["this processor", "one that permutes no bytes"])
-@pytest.mark.parametrize("name", [*TABLES, "fp8", "bf16"])
-def test_cpp_finds_the_very_codes(name: str, processor: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    """On every border and beside it, bit for bit; the last block is not full, and of codes of 4 bits the last is alone."""
+PROCESSORS = {"this processor": (), "vectors of eight": ("-mno-avx512f",), "vectors of four": ("-mno-avx512f", "-mno-avx2")}
+
+
+@pytest.mark.parametrize("processor", PROCESSORS.values(), ids=PROCESSORS.keys())
+def test_cpp_finds_the_very_codes_and_levels(processor: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every border and beside it, bit for bit; the last block is not full, and of codes of 4 bits the last is alone. Then what codes
+    stand for, all of them."""
     monkeypatch.setattr(build, "FLAGS", build.FLAGS + processor)
-    x = near_borders(name)
-    x = x[: x.numel() - 1 | 1]
-    cell = Cell(torch.zeros_like(x), x, {}, {"lr": 1.0}, 7, {"rank": 1, "numel": x.numel()}, 22, 0)
-    kept = Storage({"m": FORMATS[name]})
+    x = torch.cat([torch.nn.functional.pad(near := near_borders(name), (0, -near.numel() % 256)) for name in NAMES])
+    x = torch.cat([x, numbers(131)])
+    nothing = {"lr": 1.0} | {f"of_{name}": 0.0 for name in NAMES}
+    cell = Cell(torch.zeros_like(x), x, {}, nothing, 7, {"rank": 1, "numel": x.numel()}, 22, 0)
+    kept = Storage({name: FORMATS[name] for name in NAMES})
     executable = CPP.compile(program(HOLDS), "safe", kept)
-    executable.prepare(step := Step([cell], {}, {0: {}}, 23))
-    executable.step(step)
-    stored = kept.state("m", cell.state, x)
-    assert isinstance(stored, formats.Packed)
-    for part, wanted in zip(stored.parts, encoded(x, FORMATS[name], torch.tensor([7, 23, 22]), stored.place), strict=True):
-        torch.testing.assert_close(part.float(), wanted.float(), rtol=0, atol=0, equal_nan=True)
+
+    def step(settings: dict[str, Any]) -> None:
+        cell.hypers, cell.weights = settings, torch.zeros_like(x)
+        executable.prepare(one := Step([cell], {}, {0: {}}, 23))
+        executable.step(one)
+
+    step(nothing)
+    opened = {}
+    for name in NAMES:
+        stored = kept.state(name, cell.state, x)
+        assert isinstance(stored, formats.Packed)
+        value = x.abs() if name.startswith("u") else x
+        for part, wanted in zip(stored.parts, encoded(value, FORMATS[name], torch.tensor([7, 23, 22]), stored.place), strict=True):
+            torch.testing.assert_close(part.float(), wanted.float(), rtol=0, atol=0, equal_nan=True)
+        opened[name] = stored.open()
+        codes = formats._single(stored.parts[0], x.numel()) if FORMATS[name].bits == 4 else stored.parts[0]
+        assert name not in TABLES or len(codes.unique()) == 2 ** FORMATS[name].bits
+    finite = torch.stack(list(opened.values())).isfinite().all(0)
+    for name, found in opened.items():
+        step(nothing | {f"of_{name}": 1.0})
+        assert torch.equal(cell.weights[finite], found[finite]), name
 
 
 def half_a_step(x: Tensor) -> Tensor:
     """What rounding to float32 may add to numbers or take from them."""
-    return 2.0 ** (x.log2().floor() - 24)
+    return 2.0 ** (x.abs().log2().floor() - 24)
 
 
-def in_bins(name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Slopes and places of multiplied magnitudes, in steps, as wide processors find them."""
-    slopes, heights = cpp_storage.bins(name).double()[:, [cpp_storage.bin_of(power) for power in x.log2().floor().int().tolist()]]
-    if cpp_storage.is_even(name):
-        return slopes, slopes * x + heights
-    rise = slopes * x + cpp_storage.SHARE * cpp_storage.MARGIN * cpp_storage.STEPS
-    return slopes * torch.where(rise < heights, 1.25, 0.25), rise / 4 + torch.minimum(rise, heights) + heights
-
-
-def on_lines(name: str, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The same as others find them."""
-    slopes, heights = torch.tensor(cpp_storage.lines(name)[:7]).double().T[..., None]
-    place, line = (slopes * x + heights).min(0)
-    return slopes[line, 0], place
-
-
-@pytest.mark.parametrize("way", [in_bins, on_lines])
 @pytest.mark.parametrize("name", TABLES)
-def test_lines_say_where_borders_are(name: str, way: Callable[[str, Tensor], tuple[Tensor, Tensor]]) -> None:
+def test_lines_say_where_borders_are(name: str) -> None:
     """What rounding may add to it leaves each within the margin: of the factor, the product with it and the quotient that it stands for;
-    of both parts of the place, of their sum, and of that to a whole number."""
+    of the products and sums that make two lines, and of the place to a whole number."""
     zero, steps, whole = cpp_storage.zero(name), cpp_storage.STEPS, cpp_storage.whole(name)
-    borders = formats.borders(name).double()[max(0, zero) : -1]
+    borders = formats.borders(name).double()[max(0, zero) :]
     x = borders * whole
-    slopes, place = way(name, x)
-    rounded = slopes * (2.0**-24 * x + half_a_step(x) + half_a_step(borders) * whole) + 3.25 * half_a_step(place) + 0.5
-    wanted = torch.arange(1, len(borders) + 1) + (zero < 0)
-    late = (wanted & (wanted - 1) == 0) & (not cpp_storage.is_even(name))
-    off = (place / steps - cpp_storage.MARGIN - wanted - late * cpp_storage.LATE).abs() + rounded / steps
+    bins = (x.float().view(torch.int32).double() / cpp_storage.BIN).round().long() % 8
+    slopes, heights, others = cpp_storage.bins(name).double()[:, bins]
+    line = slopes * x + heights
+    other = 2 * line + others
+    is_other, place = other < line, torch.minimum(line, other)
+    of_line = half_a_step(slopes * x) + half_a_step(line)
+    rounded = torch.where(is_other, 2 * of_line + half_a_step(2 * line) + half_a_step(other), of_line) + 1
+    rounded += torch.where(is_other, 2, 1) * slopes * (2.0**-24 * x + half_a_step(x) + half_a_step(borders) * whole)
+    off = (place / steps - cpp_storage.MARGIN - torch.arange(1, len(borders) + 1)).abs() + rounded / steps
     assert off.max() < cpp_storage.MARGIN
 
 

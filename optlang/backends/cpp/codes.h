@@ -1,12 +1,17 @@
 // How codes are found. `borders`: the middles between levels, COUNT of them. ZERO: the code of 0 where levels below it mirror those
-// above; else -1. EVEN: levels are, too. The rest says where a magnitude lies among levels: see `storage.lines` and `storage.bins`.
+// above; else -1. EVEN: levels are, and one line is for all bins. The rest says where a magnitude lies among levels: see `storage.whole`
+// and `storage.bins`, which come twice, as the larger of vectors look up among sixteen.
 struct Codes {
   int count;
   float borders[256];
-  float lines[2][8];
   float whole;
-  alignas(64) float bins[2][16];
+  alignas(64) float bins[3][16];
 };
+// The number of a bin is that of the bits of a magnitude, times BINS; what is added leaves it in the last bits. LEAST: just above the
+// beginning of the first bin, where all that is smaller is nearest to 0, too.
+const float BINS = 1 / 28060000.0f, TO_LAST_BITS = 0x1.8p23f, LEAST = 0x1.b7p-19f;
+const float LOWEST = 0.5f * 65536;  // a place whose code is that of the first level
+const int NEAR = 0xfff8;  // places whose part has none of these bits are near to a border
 
 // NaN: nothing is sure.
 static inline float factor_of(float scale, const Codes& codes) { return scale < 1e37f ? codes.whole / scale : NAN; }
@@ -17,118 +22,157 @@ static inline u8 settled(float y, int near, const Codes& codes) {  // a code tha
   while (code > 0 && y < codes.borders[code - 1]) code--;
   return (u8)code;
 }
-const int NEAR = 0xfff8;  // places whose part has none of these bits are near to a border
 
+// Below, `places_of` says where multiplied magnitudes are, in 65536ths, so that the third byte is a code and the others are the part of
+// a level above it; `put_codes` makes codes of the places of GROUP numbers; `each_near` and `any_near` say which are too near to a border.
 #ifdef WIDE
+const i64 GROUP = 64;
 const int LARGER = 11;  // of two magnitudes
-// Places of multiplied magnitudes, in 65536ths: a code, and the part of a level above it; see `storage.bins`. A power's last 4 bits count.
-static inline __m512 places_of(__m512 x, const Codes& codes) {
-  const __m512i power = _mm512_srli_epi32(_mm512_castps_si512(x), 24);
-  const __m512 slope = _mm512_permutexvar_ps(power, _mm512_load_ps(codes.bins[0]));
-  const __m512 height = _mm512_permutexvar_ps(power, _mm512_load_ps(codes.bins[1]));
-  const __m512 rise = _mm512_fmadd_ps(x, slope, _mm512_set1_ps(16 / 9.0f));  // the margin's share
-  return _mm512_add_ps(_mm512_fmadd_ps(rise, _mm512_set1_ps(0.25f), height), _mm512_min_ps(rise, height));
+typedef __m512 Floats;
+typedef __m512i Places;
+static inline Floats splat(float x) { return _mm512_set1_ps(x); }
+static inline Floats of_bin(const float* table, __m512 bin) { return _mm512_permutexvar_ps(_mm512_castps_si512(bin), _mm512_load_ps(table)); }
+template <int ZERO, bool EVEN> static inline Places places_of(const float* from, Floats factor, const Codes& codes) {
+  const Floats y = _mm512_mul_ps(_mm512_loadu_ps(from), factor), least = splat(LEAST);
+  const Floats x = ZERO < 0 ? _mm512_max_ps(y, least) : _mm512_range_ps(y, least, LARGER);
+  if (EVEN) return _mm512_cvtps_epi32(_mm512_max_ps(_mm512_fmadd_ps(x, splat(codes.bins[0][0]), splat(codes.bins[1][0])), splat(LOWEST)));
+  const Floats bin = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_castps_si512(x)), splat(BINS), splat(TO_LAST_BITS));
+  const Floats line = _mm512_fmadd_ps(x, of_bin(codes.bins[0], bin), of_bin(codes.bins[1], bin));
+  return _mm512_cvtps_epi32(_mm512_min_ps(line, _mm512_fmadd_ps(line, splat(2), of_bin(codes.bins[2], bin))));
 }
-static inline u64 each_near(const __m512i* place) {
+static inline u64 each_near(const Places* place) {
   __mmask16 near[4];
   EACH near[k] = _mm512_testn_epi32_mask(place[k], _mm512_set1_epi32(NEAR));
   return joined(near);
 }
-static inline u64 any_near(const __m512i* place) {  // by words: the upper ones do not count
+static inline u64 any_near(const Places* place) {  // by words: the upper ones do not count
   const __m512i least = _mm512_min_epu16(_mm512_min_epu16(place[0], place[1]), _mm512_min_epu16(place[2], place[3]));
   return _mm512_testn_epi32_mask(least, _mm512_set1_epi32(NEAR));
 }
-// Codes of 64 numbers. Handed out: not 0 if some are too near to a border to be sure; with EACH_ONE, a bit for each such.
-template <int ZERO, bool EVEN, bool EACH_ONE>
-static inline __attribute__((always_inline)) u64 likely_codes(const float* from, __m512 factor, const Codes& codes, u8* to) {
-  alignas(64) static const u8 thirds_then_seconds[64] = {
-      2,  6,  10, 14, 18, 22, 26, 30, 34, 38, 42, 46, 50, 54, 58, 62, 66, 70, 74, 78, 82, 86, 90, 94, 98, 102, 106, 110, 114, 118, 122, 126,
-      1,  5,  9,  13, 17, 21, 25, 29, 33, 37, 41, 45, 49, 53, 57, 61, 65, 69, 73, 77, 81, 85, 89, 93, 97, 101, 105, 109, 113, 117, 121, 125};
-  const __m512 least = _mm512_set1_ps(0x1p-25f);  // below it all are nearest to 0, and bins come again
-  __m512 x[4];
-  __m512i place[4];
-  __mmask16 negative[4];
-  EACH x[k] = _mm512_loadu_ps(from + 16 * k);
-  EACH negative[k] = _mm512_movepi32_mask(_mm512_castps_si512(x[k]));
-  EACH x[k] = _mm512_mul_ps(x[k], factor);
-  EACH x[k] = ZERO < 0 ? _mm512_max_ps(least, x[k]) : _mm512_range_ps(least, x[k], LARGER);
-  if (EVEN) {  // one line for all, but that 0 has the code of the first level
-    const __m512 slope = _mm512_set1_ps(codes.bins[0][0]), height = _mm512_set1_ps(codes.bins[1][0]);
-    EACH x[k] = _mm512_max_ps(_mm512_set1_ps(1.5f * 65536), _mm512_fmadd_ps(x[k], slope, height));
-  } else {
-    EACH x[k] = places_of(x[k], codes);
-  }
-  EACH place[k] = _mm512_cvtps_epi32(x[k]);
-  const __m512i order = _mm512_load_si512(thirds_then_seconds);
+template <int ZERO> static inline void put_codes(const float* from, const Places* place, u8* to) {
+  alignas(64) static const u8 thirds[64] = {2,  6,  10, 14, 18, 22, 26, 30, 34, 38, 42,  46,  50,  54,  58,  62,
+                                            66, 70, 74, 78, 82, 86, 90, 94, 98, 102, 106, 110, 114, 118, 122, 126};
+  const __m512i order = _mm512_load_si512(thirds);
   const __m512i one = _mm512_permutex2var_epi8(place[0], order, place[1]), two = _mm512_permutex2var_epi8(place[2], order, place[3]);
   __m512i code = _mm512_inserti64x4(one, _mm512_castsi512_si256(two), 1);
-  u64 unsure = EACH_ONE ? each_near(place) : any_near(place);
-  if (!EVEN) {  // the first border of a decade lies a fifth of a level late
-    const __m512i part = _mm512_shuffle_i64x2(one, two, 0xee), less = _mm512_add_epi8(code, _mm512_set1_epi8(-1));
-    const __mmask64 first = _mm512_testn_epi8_mask(code, less);
-    unsure |= _mm512_mask_cmpeq_epi8_mask(first, part, _mm512_set1_epi8(51));
-    code = _mm512_mask_mov_epi8(code, _mm512_mask_cmplt_epu8_mask(first, part, _mm512_set1_epi8(51)), less);
+  if (ZERO >= 0) {
+    const __m512i zero = _mm512_set1_epi8((char)ZERO);
+    __mmask16 negative[4];
+    EACH negative[k] = _mm512_movepi32_mask(_mm512_loadu_si512(from + 16 * k));
+    code = _mm512_mask_subs_epu8(_mm512_add_epi8(code, zero), joined(negative), zero, code);
   }
-  const __m512i zero = _mm512_set1_epi8((char)ZERO), above = _mm512_add_epi8(code, zero);
-  _mm512_storeu_si512(to, ZERO < 0 ? above : _mm512_mask_subs_epu8(above, joined(negative), zero, code));
-  return unsure;
-}
-// What is too near to a border is divided and compared.
-template <int ZERO, bool EVEN>
-static void settle_codes(const float* from, float scale, const Codes& codes, u8* to) {
-  const float factor = factor_of(scale, codes);
-  u64 unsure = likely_codes<ZERO, EVEN, true>(from, _mm512_set1_ps(factor), codes, to) | all_unsure(factor);
-  for (; unsure; unsure &= unsure - 1) {
-    const int k = __builtin_ctzll(unsure);
-    to[k] = settled(from[k] / scale, to[k], codes);
-  }
-}
-template <int ZERO, bool EVEN> static inline u32 find_codes(const float* from, float factor, const Codes& codes, u8* to) {
-  return likely_codes<ZERO, EVEN, false>(from, _mm512_set1_ps(factor), codes, to) != 0;
+  _mm512_storeu_si512(to, code);
 }
 #else
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
-static inline float on_line(float x, float slope, float height) { return __builtin_fmaf(x, slope, height); }
+#ifdef EIGHT
+typedef float Floats __attribute__((vector_size(32)));
+typedef int Places __attribute__((vector_size(32)));
+static inline Floats on_line(Floats x, Floats slope, Floats height) { return _mm256_fmadd_ps(x, slope, height); }
+static inline Floats larger(Floats x, Floats y) { return _mm256_max_ps(x, y); }
+static inline Floats of_bin(const float* table, Places bin) { return _mm256_permutevar8x32_ps(_mm256_load_ps(table), (__m256i)bin); }
 #else
-static inline float on_line(float x, float slope, float height) { return x * slope + height; }
+typedef float Floats __attribute__((vector_size(16)));
+typedef int Places __attribute__((vector_size(16)));
+static inline Floats on_line(Floats x, Floats slope, Floats height) { return x * slope + height; }
+static inline Floats larger(Floats x, Floats y) { return x > y ? x : y; }
+static inline Floats of_bin(const float* table, Places bin) {
+  bin &= 7;
+#ifdef __aarch64__
+  const uint8x16_t at = (uint8x16_t)(bin * 0x04040404 + 0x03020100);
+  return (Floats)vqtbl2q_u8((uint8x16x2_t){{vld1q_u8((const u8*)table), vld1q_u8((const u8*)(table + 4))}}, at);
+#else
+  return Floats{table[bin[0]], table[bin[1]], table[bin[2]], table[bin[3]]};
 #endif
-// A code, and the part of a level above it, which is handed out. Masks, as compilers make branches of conditions, and all of them are taken.
-template <int ZERO, bool EVEN> static inline int likely_code(float from, float factor, const Codes& codes, int& part) {
-  const float x = (ZERO < 0 ? from > 0 ? from : 0 : math::abs(from)) * factor;
-  float place = 257 * 65536;
-  for (int line = 0; line < 7; line++) {
-    const float other = on_line(x, codes.lines[0][line], codes.lines[1][line]);
-    place = other < place ? other : place;
-  }
-  if (EVEN) place = place > 1.5f * 65536 ? place : 1.5f * 65536;
-  place = x >= 2 ? on_line(x, codes.lines[0][7], codes.lines[1][7]) : place;
-  const int found = (int)place, before = found >> 16, first = -(int)((before & (before - 1)) == 0);
-  const int whole = EVEN ? found : found - (first & 13107);  // a fifth of a level
-  part = whole & 0xffff;
-  const int sign = ZERO < 0 ? 0 : (int)bits_of(from) >> 31, code = ZERO + (((whole >> 16) ^ sign) - sign);
-  return ZERO < 0 || code > 0 ? code : 0;
 }
-template <int ZERO, bool EVEN> static inline u32 find_codes(const float* from, float factor, const Codes& codes, u8* to) {
-  int found[PART], nearest = 0xffff;
-  #pragma omp simd reduction(min:nearest)
-  for (i64 k = 0; k < PART; k++) {
-    int part;
-    found[k] = likely_code<ZERO, EVEN>(from[k], factor, codes, part);
-    nearest = part < nearest ? part : nearest;
+#endif
+const i64 LANE = sizeof(Floats) / 4, GROUP = 4 * LANE;
+static inline Floats splat(float x) { return Floats{} + x; }
+template <int ZERO, bool EVEN> static inline Places places_of(const float* from, Floats factor, const Codes& codes) {
+  Floats y;
+  __builtin_memcpy(&y, from, sizeof y);
+  y *= factor;
+  const Floats size = ZERO < 0 ? y : (Floats)((Places)y & 0x7fffffff), x = larger(size, splat(LEAST));
+  if (EVEN) {
+    const Floats place = on_line(x, splat(codes.bins[0][0]), splat(codes.bins[1][0]));
+    return __builtin_convertvector(larger(place, splat(LOWEST)), Places);
+  }
+  const Places bin = (Places)on_line(__builtin_convertvector((Places)x, Floats), splat(BINS), splat(TO_LAST_BITS));
+  const Floats line = on_line(x, of_bin(codes.bins[0], bin), of_bin(codes.bins[1], bin));
+  const Floats other = on_line(line, splat(2), of_bin(codes.bins[2], bin));
+  return __builtin_convertvector(line < other ? line : other, Places);
+}
+static inline u64 each_near(const Places* place) {
+  u64 near = 0;
+  for (i64 k = 0; k < GROUP; k++) near |= (u64)!(place[k / LANE][k % LANE] & NEAR) << k;
+  return near;
+}
+#ifdef EIGHT
+static inline u64 any_near(const Places* place) {  // by words: the upper ones do not count
+  __m256i least = (__m256i)place[0];
+  for (i64 k = 1; k < 4; k++) least = _mm256_min_epu16(least, (__m256i)place[k]);
+  const Places near = ((Places)least & NEAR) == 0;
+  return (u32)_mm256_movemask_epi8((__m256i)near);
+}
+template <int ZERO> static inline void put_codes(const float* from, const Places* place, u8* to) {
+  __m256i whole[4], bits[4];
+  EACH whole[k] = _mm256_srli_epi32((__m256i)place[k], 16);
+  __m256i code = _mm256_packus_epi16(_mm256_packus_epi32(whole[0], whole[1]), _mm256_packus_epi32(whole[2], whole[3]));
+  if (ZERO >= 0) {
+    EACH bits[k] = _mm256_loadu_si256((const __m256i*)(from + 8 * k));
+    const __m256i signs = _mm256_packs_epi16(_mm256_packs_epi32(bits[0], bits[1]), _mm256_packs_epi32(bits[2], bits[3]));
+    const __m256i zero = _mm256_set1_epi8((char)ZERO);
+    code = _mm256_blendv_epi8(_mm256_add_epi8(code, zero), _mm256_subs_epu8(zero, code), signs);
+  }
+  _mm256_storeu_si256((__m256i*)to, _mm256_permutevar8x32_epi32(code, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)));
+}
+#else
+static inline u64 any_near(const Places* place) {
+  Places found = {};
+  EACH found |= (place[k] & NEAR) == 0;
+  return (u64)(found[0] | found[1] | found[2] | found[3]) != 0;
+}
+template <int ZERO> static inline void put_codes(const float* from, const Places* place, u8* to) {
+  int found[GROUP];
+  EACH {
+    Places code = place[k] >> 16;
+    if (ZERO >= 0) {
+      Places sign;
+      __builtin_memcpy(&sign, from + LANE * k, sizeof sign);
+      sign >>= 31;
+      code = (code ^ sign) - sign + ZERO;
+      code &= ~(code >> 31);
+    }
+    __builtin_memcpy(found + LANE * k, &code, sizeof code);
   }
   #pragma omp simd
-  for (i64 k = 0; k < PART; k++) to[k] = (u8)found[k];
-  return !(nearest & NEAR);
-}
-template <int ZERO, bool EVEN> static void settle_codes(const float* from, float scale, const Codes& codes, u8* to) {
-  const float factor = factor_of(scale, codes);
-  for (i64 k = 0; k < PART; k++) {
-    int part;
-    to[k] = (u8)likely_code<ZERO, EVEN>(from[k], factor, codes, part);
-    if (!(part & NEAR) || all_unsure(factor)) to[k] = settled(from[k] / scale, to[k], codes);
-  }
+  for (i64 k = 0; k < GROUP; k++) to[k] = (u8)found[k];
 }
 #endif
+#endif
+// Codes of a part of a block. Handed out: not 0 if some are not sure.
+template <int ZERO, bool EVEN> static inline u32 find_codes(const float* from, float factor, const Codes& codes, u8* to) {
+  u64 unsure = 0;
+  for (i64 low = 0; low < PART; low += GROUP) {
+    Places place[4];
+    EACH place[k] = places_of<ZERO, EVEN>(from + low + GROUP / 4 * k, splat(factor), codes);
+    put_codes<ZERO>(from + low, place, to + low);
+    unsure |= any_near(place);
+  }
+  return unsure != 0;
+}
+// What is too near to a border is divided and compared.
+template <int ZERO, bool EVEN> static void settle_codes(const float* from, float scale, const Codes& codes, u8* to) {
+  const float factor = factor_of(scale, codes);
+  for (i64 low = 0; low < PART; low += GROUP) {
+    Places place[4];
+    EACH place[k] = places_of<ZERO, EVEN>(from + low + GROUP / 4 * k, splat(factor), codes);
+    put_codes<ZERO>(from + low, place, to + low);
+    for (u64 unsure = each_near(place) | all_unsure(factor); unsure; unsure &= unsure - 1) {
+      const i64 k = low + __builtin_ctzll(unsure);
+      if (k < low + GROUP) to[k] = settled(from[k] / scale, to[k], codes);
+    }
+  }
+}
 
 template <int ZERO, bool EVEN, class Size> struct CloseBytes {
   u8* kept;

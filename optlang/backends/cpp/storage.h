@@ -3,6 +3,11 @@
 #if defined(__AVX512VBMI__) && defined(__AVX512BW__) && defined(__AVX512DQ__)
 #define WIDE
 #include <immintrin.h>
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#define EIGHT
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 const i64 BLOCK = 256;

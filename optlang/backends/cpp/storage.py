@@ -1,10 +1,10 @@
 """C++ that opens and closes what is stored in fewer bits: the same numbers as in `formats`, a block at a time.
 
-Levels lie evenly inside a decade, so the place of a magnitude among them is a straight line in each, and each line is flatter than
-the one before: the lowest one counts. Borders between levels lie at whole places, but for the first one of a decade of n levels:
-the level below it is nearer, so it lies at n + 1/5. What float32 says about a place is wrong by less than 2^-14 of a level, so
-only what comes nearer to a border than that is divided and compared. (Processors that permute no bytes go
-through all lines for the lowest one.)
+Levels lie evenly inside a decade, so the place of a magnitude among them is a straight line in each, with borders between levels at whole
+places, but for the first one of a decade of n levels: the level below it is nearer, so it lies at n + 1/5. There another line counts,
+which is steeper and has it at n. The bits of a magnitude say roughly its logarithm, and that which lines count: eight bins of them,
+as many as the smaller of vectors hold, end where decades do, but a little before. What float32 says about a place is wrong by less than
+2^-14 of a level, so only what comes nearer to a border than that is divided and compared.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ from optlang.backends.formats import FORMATS
 TABLES = {"int8", "uint8", "int4", "uint4"}
 MARGIN = 2.0**-14  # of a level, as in codes.h
 STEPS = 65536  # of a place
-LATE = 0.2  # of a level: how far behind a whole place the first border of a decade is
-BINS = 16
-SHARE = 4 / 9  # of the margin: what `places_of` in codes.h adds to both parts of a place, so that on either line the margin is added
+BIN, FIRST_BIN = 28_060_000, 33  # steps of the bits of float32, as in codes.h; eight bins are told apart, the first of which is here
+FAR = 1000.0  # of places
 
 
 def storage(names: Set[str]) -> list[str]:
@@ -43,10 +42,9 @@ def _tables(name: str) -> str:
     if name == "fp8":
         codes = torch.arange(256, dtype=torch.int32).to(torch.uint8)
         return _levels(name, codes.view(torch.float8_e4m3fn).float())
-    borders, near = formats.borders(name), (_numbers(column) for column in zip(*lines(name), strict=True))
-    rows = ", ".join(_numbers(row) for row in bins(name).tolist())
+    borders, rows = formats.borders(name).tolist(), ", ".join(_numbers(row * 2) for row in bins(name).tolist())
     return f"""{_levels(name, formats.levels(name))}
-static const Codes codes_{name} = {{{len(borders)}, {_numbers(borders.tolist())}, {{{", ".join(near)}}}, {whole(name)!r}f, {{{rows}}}}};
+static const Codes codes_{name} = {{{len(borders)}, {_numbers(borders)}, {whole(name)!r}f, {{{rows}}}}};
 """
 
 
@@ -74,73 +72,44 @@ def is_even(name: str) -> bool:
     return name == "uint4"
 
 
-def decades(name: str) -> list[tuple[float, float]]:
-    """(slope, height at 0) of the places of magnitudes, decade by decade. Codes are places, less 1 in formats without a sign."""
-    if is_even(name):
-        return [(16.0, 0.5)]
-    count, doubled = {"int4": (3, 0), "int8": (7, 0), "uint8": (7, 1)}[name]
-    levels = [2 ** (decade + doubled) for decade in range(count)]
-    return [(n * 10 ** (count - decade) / 9, n * 8 / 9) for decade, n in enumerate(levels)]
-
-
-def lines(name: str) -> list[tuple[float, float]]:
-    """8 lines of places for multiplied magnitudes, in 65536ths: up to 2 the lowest of the first 7 counts, from there on the last."""
-    found = decades(name)
-    if is_even(name):
-        found *= 8
-    else:
-        top = (4 * whole(name), len(formats.levels(name)) - 1 - zero(name) + LATE - 8)  # from 2 up: late, and less than a level
-        found = [_first_line(name), *found[1:], *found[-1:] * (7 - len(found)), top]
-    return [(slope * STEPS / whole(name), STEPS * (height + MARGIN)) for slope, height in found]
-
-
-def _first_line(name: str) -> tuple[float, float]:
-    """That of the lowest decade, with its first border as late as those of others."""
-    (slope, height), start = decades(name)[0], max(0, zero(name))
-    first, second = formats.borders(name)[start : start + 2].double().tolist()
-    place = round(slope * first + height) + LATE
-    if name == "uint8":  # it has two levels
-        slope = (round(slope * second + height) - place) / (second - first)
-    return slope, place - slope * first
-
-
 def whole(name: str) -> float:
-    """What magnitudes are multiplied by, so that those from the last border up are the ones from 2 up, but for rounding."""
-    return torch.tensor((2 + 2.0**-20) / formats.borders(name)[-1].item()).item()
+    """What magnitudes are multiplied by: those from the last border up fill the last bin, and what rounding may add to them, too."""
+    return torch.tensor(ends()[-1] * (1 + 2.0**-14) / formats.borders(name)[-1].item()).item()
 
 
-def bin_of(power: int) -> int:
-    """Where magnitudes from 2^power up to twice that are found: two powers share a bin, so that those from 2 up have one of their own."""
-    return (power + 127) // 2 % BINS
+def ends() -> list[float]:
+    """Where bins of multiplied magnitudes begin, but for rounding. They are of equal length by the bits of float32."""
+    bits = torch.tensor([(number - 0.5) * BIN for number in range(FIRST_BIN, FIRST_BIN + 8)], dtype=torch.float64)
+    return bits.to(torch.int32).view(torch.float32).tolist()
 
 
 def bins(name: str) -> Tensor:
-    """Places for multiplied magnitudes, from 2^-29 up to 8, in 65536ths; [2, 16]. Of two neighbouring lines the lower counts. The upper
-    one is five times as steep and half as high, so the sum of a fourth of its slope, of its height and of the lesser of its height and
-    of four times the lower one's slope says both: 4 * slope, and height. In an even format, slope and height of its one line."""
-    scale = STEPS / whole(name)
-    if is_even(name):
-        [(slope, height)] = decades(name)
-        return torch.tensor([[slope * scale] * BINS, [STEPS * (height + MARGIN)] * BINS])
-    found = [(0.0, 0.0)] * BINS
-    for power in range(-29, 3, 2):
-        slope, height = _two_lines(name, 2.0**power / whole(name), 2.0 ** (power + 2) / whole(name))
-        found[bin_of(power)] = (4 * slope * scale, STEPS * (height + SHARE * MARGIN))
-    return torch.tensor(found).T
+    """For each bin a line that says where magnitudes in it are, as slope and height, in 65536ths of a place; [3, 8]. The lesser of it and
+    of another one counts, which is twice as steep: how far that is from its double comes third."""
+    above = [border * whole(name) for border in formats.borders(name).double()[max(0, zero(name)) :].tolist()]
+    starts, found = [*ends(), whole(name)], torch.zeros(3, 8)
+    for number in range(8):
+        ends_of_bin = (0.0, above[-1] * 2) if is_even(name) else (starts[number], starts[number + 1])
+        slope, height, other = _lines(above, *ends_of_bin)
+        found[:, (FIRST_BIN + number) % 8] = torch.tensor([slope, height + MARGIN, other - MARGIN]) * STEPS
+    return found
 
 
-def _two_lines(name: str, low: float, high: float) -> tuple[float, float]:
-    """For magnitudes between two ends: the slope of the second of two lines and the height of the first, with late borders where all
-    others are late. From the last border up, a line that comes to no other one."""
-    lines, start = decades(name), max(0, zero(name))
-    top, first = len(formats.levels(name)) - 1 - zero(name), formats.borders(name)[start].item()
-    if low * whole(name) == 2:
-        slope = 0.7 / (1 - low)
-        return slope, (top + LATE - 0.0006 - slope * low) / 2
-    at = min(range(len(lines) - 1), key=lambda n: lines[n][0] * low + lines[n][1])
-    place = lines[at][0] * first + lines[at][1]
-    late = round(place) + LATE - place if low <= first < high else 0.0
-    return lines[at + 1][0], lines[at][1] + late
+def _lines(borders: Sequence[float], low: float, high: float) -> tuple[float, float, float]:
+    """The lines of one bin, whose borders lie at whole places: the first at the steeper line, all others at the flatter one."""
+    inside = [place for place, border in enumerate(borders, 1) if low <= border < high]
+    if not inside:
+        return 0.0, sum(border < low for border in borders) + 0.5, FAR
+    first, last = inside[0], inside[-1]
+    at, end = borders[first - 1], borders[last - 1]
+    if first == last:  # it needs no other line, and nothing in the bin comes to the next place
+        slope = 0.25 / max(at - low, high - at)
+        return slope, first - slope * at, FAR
+    second = borders[first]
+    slope = (last - first - 1) / (end - second) if last > first + 1 else 0.85 / (end - at)
+    height = last - slope * end
+    late = slope * at + height - first  # how far the first border lies behind where the flatter line has it
+    return slope, height, -first - 2 * late if late > MARGIN else FAR
 
 
 def _numbers(values: Sequence[float]) -> str:
