@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 from optlang.backends.module.helpers import asking, company, drawing, elements, matrices, options, saved, spread, statistics, values
@@ -36,6 +37,21 @@ def _called(text: str) -> list[str]:
     words = set(NEEDS.findall(text))
     words |= {"_random_state"} if "_set_random_state" in words else set()
     return [name for name in HELPERS if name in words]
+
+
+def named_at_once(text: str) -> set[str]:
+    """The names that Python looks up while it reads classes: of decorators, bases, annotations, defaults and what a class assigns."""
+    found: list[ast.AST] = []
+    waiting: list[ast.AST] = [ast.parse(text)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.FunctionDef | ast.Lambda):
+            decorators, result = (node.decorator_list, node.returns) if isinstance(node, ast.FunctionDef) else ([], None)
+            waiting += [*decorators, node.args, *([result] if result else [])]
+        else:
+            found.append(node)
+            waiting += ast.iter_child_nodes(node)
+    return {node.id for node in found if isinstance(node, ast.Name)}
 
 
 def imports_for(text: str) -> list[str]:
