@@ -29,7 +29,9 @@ class _Through(TorchFunctionMode):
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if function.__name__ in ("__float__", "__int__"):  # to be rounded, which has no gradient
             return function(*args)
-        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        learned = [hasattr(x, "original") for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        if not any(learned):
+            return function(*args, **(kwargs or {}))
         args, kwargs = tree_map(lambda x: getattr(x, "original", x), (args, kwargs or {}))
         for name in ("alpha", "value"):
             if isinstance(kwargs.get(name), torch.Tensor):  # x.add_(y, alpha=a) is x.add_(a * y)
@@ -37,7 +39,7 @@ class _Through(TorchFunctionMode):
         if function.__name__ in ("full", "full_like", "new_full") and isinstance(args[-1], torch.Tensor):
             return function(*args[:-1], 0, **kwargs).add_(args[-1])
         found = function(*args, **kwargs)
-        return _without_gradient(found) if given and all(hasattr(x, "original") for x in given) else found
+        return _without_gradient(found) if all(learned) else found
 
 
 def _without_gradient(x: Any) -> Any:
@@ -53,6 +55,9 @@ def _without_gradient(x: Any) -> Any:
 def _learned(groups: list[dict[str, Any]]) -> Iterator[None]:
     """In here steps have gradients of settings: torch is shown plain numbers, and computes with their originals."""
     settings = [{name: x for name, x in group.items() if name != "params"} for group in groups]
+    if not any(isinstance(x, torch.Tensor) and x.requires_grad for x in tree_leaves(settings)):
+        yield
+        return
     for group, given in zip(groups, settings):
         group.update(tree_map(_without_gradient, given))
     try:
