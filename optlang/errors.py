@@ -93,6 +93,11 @@ class Diagnostic(NamedTuple):
     def __str__(self) -> str:
         return self.to_text()
 
+    def __repr__(self) -> str:
+        """One line, as lists of findings show it."""
+        line, column = self.source.position(self.span.start)
+        return f"<{self.severity}[{self.code}] at {self.source.name}:{line}:{column}: {self.message}>"
+
     def to_text(self, width: int = 160) -> str:
         """The message as printed: header, place, excerpt with carets, labels, help."""
         line, column = self.source.position(self.span.start)

@@ -32,6 +32,7 @@ def test_text_points_at_the_place() -> None:
 
 def test_a_finding_prints_as_text() -> None:
     assert str(finding()) == finding().to_text()
+    assert repr([finding()]) == "[<error[N02] at a.opt:2:8: unknown name `b3`>]"
 
 
 def test_text_without_help_names_the_explanation() -> None:

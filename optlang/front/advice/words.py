@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from optlang.errors import Fix, Span, did_you_mean
+from optlang.errors import Diagnostic, Fix, Span, did_you_mean
 from optlang.front.advice.trouble import ENDS_VALUE, OPERATORS, SMALL_WORDS, STATEMENT_WORDS, VALUES, WORDS_OF, Advice, Trouble, shown
 from optlang.front.foreign import STATEMENTS, TERNARY
 from optlang.front.scan import Lexeme
 
 
 def keyword_as_name(x: Trouble) -> Advice | None:
-    """`state in = 0`, `x = from + 1`. A keyword that begins the next statement is no name."""
+    """`state in = 0`, `repeat = 2`, `x = from + 1`, `x = 1 - repeat`. A keyword that begins the next statement is no name."""
+    if x.here.type == "EQUAL" and x.before is x.first and x.before.type in ("EVERY", "WHEN", "REPEAT", "RETURN"):
+        return Advice(_is_keyword(x, x.before), (x.index - 1, x.index, [_as_name(x.before)]))
     if x.here.text not in SMALL_WORDS and x.here.text not in STATEMENT_WORDS:
         return None
     naming = x.before.type in ("HYPER", "STATE", "INPUT", "REPORT", "RULE", "DEF", "ROUTE", "IMPORT", "COMMA")
     used = x.after().type in OPERATORS | {"RPAR", "COMMA"} or (x.after().type == "EQUAL" and x.here.text != "eval")
+    used |= x.before.type in OPERATORS and not x.here.fresh and (x.after().fresh or x.after().type == "RBRACE")
     if not ("NAME" in x.wants or x.here.text not in STATEMENT_WORDS) or not (naming or used):
         return None
     if "NAME" not in x.wants and x.after().type != "EQUAL":
         return None
-    name = Lexeme("NAME", x.here.text, x.here.start, x.here.end, x.here.fresh, depth=x.here.depth)
-    found = x.say("S18", f"`{x.here.text}` is a keyword and cannot be a name", "choose another name")
-    return Advice(found, x.instead(name) if "NAME" in x.wants else None)
+    return Advice(_is_keyword(x, x.here), x.instead(_as_name(x.here)) if "NAME" in x.wants else None)
+
+
+def _is_keyword(x: Trouble, word: Lexeme) -> Diagnostic:
+    return x.say("S18", f"`{word.text}` is a keyword and cannot be a name", "choose another name", word)
+
+
+def _as_name(word: Lexeme) -> Lexeme:
+    return Lexeme("NAME", word.text, word.start, word.end, word.fresh, depth=word.depth)
 
 
 def unknown_statement(x: Trouble) -> Advice | None:
