@@ -180,7 +180,10 @@ class _Section:
             large = [arg in numbers and arg.type.extent.level == "array" for arg in node.args]
             return [filled(arg, p, arg in numbers.moving) if fill else p for arg, p, fill in zip(node.args, pieces, large, strict=True)]
         small = [arg.type.window and arg.type.extent.level != "array" for arg in node.args]
-        return [Piece(f"{p.inside(ATOM)}.reshape(-1, *[1] * param.ndim)") if s else p for p, s in zip(pieces, small, strict=True)]
+        near = ["" if arg.type.extent.level == "tensor" else ".to(param.device)" for arg in node.args]  # others may lie on another device
+        return [
+            Piece(f"{p.inside(ATOM)}{to}.reshape(-1, *[1] * param.ndim)") if s else p for p, to, s in zip(pieces, near, small, strict=True)
+        ]
 
     def _shortened(self, node: Node, args: Sequence[Node]) -> tuple[list[Piece], Reads]:
         """Gives the longest operand a name of its own."""
