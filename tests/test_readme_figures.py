@@ -44,7 +44,7 @@ def over(one: float, others: Iterable[float]) -> list[float]:
 
 
 def first_steps(how: str, *rules: str) -> list[float]:
-    found = results(XEON, "quiet-every-rule")["rules"]
+    found = results(FIRST, "quiet-every-rule")["rules"]
     return [found[rule][how]["load"] + found[rule][how]["first"] for rule in rules]
 
 
@@ -57,7 +57,7 @@ def host_of(rule: str) -> list[float]:
 
 def within() -> list[float]:
     """How many rules there are that C++ steps and that ask the model for nothing more, and how many of them are within the bound."""
-    kept = results(XEON, "quiet-every-rule")["rules"]
+    kept = results(FIRST, "quiet-every-rule")["rules"]
     hosts = {rule: entry for rule, entry in results(XEON, "quiet-host-rules")["by rule"].items() if "asks" not in entry}
     found = [host_of(rule) for rule in hosts if kept[rule].get("cold", {}).get("by") == "cpp"]
     return [len(found), *(sum(_is_inside(one[how], one[how + 3]) for one in found) for how in range(3))]
@@ -103,7 +103,8 @@ def states(what: str) -> list[float]:
     return [step / plain for step in packed]
 
 
-A, B, XEON = "2026-11-28-cpu-zen4", "2026-11-30-cpu-zen4", "2026-11-30-cpu-xeon"  # when and where
+A, B = "2026-11-28-cpu-zen4", "2026-11-30-cpu-zen4"  # when and where
+XEON, FIRST = "2026-11-30-cpu-xeon", "2026-12-01-cpu-xeon"
 ADAMW, LION = "adamw · optlang auto", "lion · optlang auto"
 RULES = [f"{name} · optlang auto" for name in ("adabelief", "ademamix", "adan", "lion")]
 SOME = ("lamb", "adafactor", "prodigy", "perparametermlp", "oasis")
@@ -179,11 +180,11 @@ def test_every_row_of_the_table_has_a_file() -> None:
 def test_versions_and_dates_are_those_of_the_files() -> None:
     files = [json.loads(path.read_text()) for path in (ROOT / "tests" / "bench" / "results").glob("*-cpu-*.json")]
     assert {one["torch"] for one in files} == set(re.findall(r"torch (2\.\S+\+cpu)", COSTS))
-    assert {one["date"] for one in files} == set(re.findall(r"2026-11-\d\d", COSTS.split("| measure")[0]))
+    assert {one["date"] for one in files} == set(re.findall(r"2026-1[12]-\d\d", COSTS.split("| measure")[0]))
 
 
 def test_the_first_steps_of_every_rule() -> None:
-    kept = results(XEON, "quiet-every-rule")["rules"]
+    kept = results(FIRST, "quiet-every-rule")["rules"]
     by_cpp = [rule for rule, entry in kept.items() if entry["cold"].get("by") == "cpp"]
     cold, warm = first_steps("cold", *by_cpp), first_steps("warm", *by_cpp)
     [count] = re.findall(r"\[(\d+) rules that C\+\+ steps\]", FLOWING)

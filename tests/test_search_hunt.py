@@ -286,8 +286,8 @@ def test_what_is_ended_while_it_is_set_up_can_be_taken_up(tmp_path: Path, monkey
     task = str(HERE.parent / "examples" / "my_task.py")
     level = Level("search", (task, "digits-mlp"), factor=0.02, seeds=1)
 
-    def pressed(hunt: Hunt, *rest: Any) -> None:
-        keep(hunt, *rest)
+    def pressed(trials: Trials, *rest: Any) -> None:
+        keep(trials, *rest)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
@@ -360,8 +360,11 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     words = ["search", str(tmp_path / "seed.opt"), "--tasks", task, "--children", "24", "--no-funnel", "--workers", "1", "--store",
              str(tmp_path / "run.db"), "--limit", "statements=8", "--never", "t", "--population", "10"]  # fmt: skip
     assert main(words) == 0
-    shown = capsys.readouterr().out
+    shown, told = capsys.readouterr()
     assert f"evolution on {task}" in shown and "the hall of fame is in" in shown
+    assert told.splitlines() == [
+        f"search: AdamW is tuned on {task}", f"search: AdamW has been tuned on {task}", "search: 1 of 1 programs trained",
+    ]  # fmt: skip
     assert main(["search", "resume", str(tmp_path / "run.db"), "--workers", "1"]) == 0
     for _, _, text, *_ in evaluated(tmp_path / "run.db"):
         assert len(text.splitlines()) <= 8

@@ -41,11 +41,11 @@ def search(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name) for name in ("minutes", "children", "steps")}
     budget = {name: value for name, value in given.items() if value is not None} or {"minutes": 30.0}
     if not arguments.quiet:
-        print("setting up: AdamW is tuned on the tasks, then the seeds", flush=True)
+        print("setting up: AdamW is tuned on the tasks, then the seeds are trained", flush=True)
     settings = {"ageing": _ageing(arguments)} | ({"funnel": api.funnel_of(arguments.tasks)[:1]} if arguments.no_funnel else {})
     with api.search(
         *seeds, store=arguments.store, tasks=arguments.tasks, space=_space(arguments, seeds), baselines=arguments.baselines,
-        workers=arguments.workers, seed=arguments.seed, ray=arguments.ray, **budget, **settings,
+        workers=arguments.workers, seed=arguments.seed, ray=arguments.ray, tell=_teller(arguments), **budget, **settings,
     ) as found:  # fmt: skip
         return _followed(found, arguments)
 
@@ -92,7 +92,8 @@ def resume(arguments: argparse.Namespace) -> int:
     from optlang.search import api
 
     [path] = _store_named(arguments, 1, 1)
-    with api.resume(path, arguments.workers, arguments.ray, tasks=arguments.tasks or (), level=arguments.level) as found:
+    more = {"tasks": arguments.tasks or (), "level": arguments.level, "tell": _teller(arguments)}
+    with api.resume(path, arguments.workers, arguments.ray, **more) as found:
         return _followed(found, arguments)
 
 

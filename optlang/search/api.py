@@ -41,15 +41,16 @@ from optlang.search.training.levels import FUNNEL, Level
 from optlang.search.training.loading import task
 from optlang.search.workers.executor import Executor, Processes, Serial
 
+Tell = Callable[[str], None] | None  # hears what is under way
 HALL_EVERY = 60.0  # seconds between two hall-of-fame folders
 
 
 class Search:
     """A search that is iterated over, round by round. What it has found is in its store at any moment."""
 
-    def __init__(self, store: Store, executor: Executor) -> None:
+    def __init__(self, store: Store, executor: Executor, tell: Tell = None) -> None:
         self.store, self.executor = store, executor
-        self.hunt = Hunt(store, executor)
+        self.hunt = Hunt(store, executor, tell=tell)
         self.form: Form = self.hunt.settings.space.form
         self.level = self.hunt.search_level.name
         self.was_stopped = False
@@ -74,7 +75,7 @@ class Search:
         return (f"{', '.join(strands)} on {', '.join(self.hunt.search_level.tasks)}; {len(settings.space.functions)} functions; "
                 f"seeds have {seeds}; {self.executor.workers} workers")  # fmt: skip
 
-    def promote(self, tell: Callable[[str], None] | None = None) -> Iterator[tuple[Level, list[Promoted]]]:
+    def promote(self, tell: Tell = None) -> Iterator[tuple[Level, list[Promoted]]]:
         """The best of the search through the levels of the funnel, which takes long: `tell` hears what is under way."""
         return self.hunt.promote(tell)
 
@@ -94,7 +95,7 @@ class Search:
         self._hall_due = time.monotonic() + HALL_EVERY
         return write_hall(self.store, self.level, self.form, Path(f"{self.store.path}.hall"))
 
-    def shortened(self, name: str = "best", minutes: float = math.inf, tell: Callable[[str], None] | None = None) -> Short:
+    def shortened(self, name: str = "best", minutes: float = math.inf, tell: Tell = None) -> Short:
         """A rule without the parts that change nothing, by algebra or by training on the tasks of the search (minutes, once)."""
         return by_training(self.store, find(self.store, name, self.level), self.hunt.settings, tell=tell, seconds=60 * minutes)
 
@@ -125,14 +126,14 @@ class Search:
 def search(
     *seeds: str, store: str | Path = "search.db", minutes: float = 0.0, children: int = 0, steps: int = 0,
     tasks: Sequence[str] | None = None, space: str | Space = "default", baselines: bool = False, workers: int | None = None,
-    ray: str | None = None, seed: int = 0, **settings: Any,
+    ray: str | None = None, seed: int = 0, tell: Tell = None, **settings: Any,
 ) -> Search:  # fmt: skip
     """A new search from some rules (library names, `.opt` files; AdamW if none is given), to be iterated over.
 
     It ends at `minutes`, `children` or training `steps`, whichever comes first. `tasks` replace those of the first level.
     `space` is "default", "lion", "rich" or a `Space`; `baselines` adds random search and constants-only evolution, each with
-    four times the budget; `ray` is the address of a cluster. Other settings are those of `Settings`. Raises ValueError with
-    what is wrong, StoreError.
+    four times the budget; `ray` is the address of a cluster; `tell` hears what is under way while it is set up, as
+    in `tell=print`. Other settings are those of `Settings`. Raises ValueError with what is wrong, StoreError.
     """
     made = Settings(
         space if isinstance(space, Space) else space_of(space, seeds or ("adamw",)), Budget(children, steps, minutes), seed=seed,
@@ -143,7 +144,7 @@ def search(
         task(name)  # one that is wrong leaves no store behind
     fresh = Store.create(store, made.to_json())
     try:
-        return _begun(fresh, workers, ray)
+        return _begun(fresh, workers, ray, tell=tell)
     except Exception:
         fresh.discard()  # what cannot be set up would fail again
         raise
@@ -153,20 +154,23 @@ def search(
 
 
 def resume(
-    store: str | Path, workers: int | None = None, ray: str | None = None, *, tasks: Sequence[str] = (), level: str = "validation"
+    store: str | Path, workers: int | None = None, ray: str | None = None, *, tasks: Sequence[str] = (), level: str = "validation",
+    tell: Tell = None,
 ) -> Search:  # fmt: skip
     """A search that was stopped or cut off, to go on with as if nothing had happened; `tasks` are added to a later level."""
     for name in tasks:
         task(name)
     kept = Store.open_(store)
     try:
-        return _begun(kept, workers, ray, tasks, level)
+        return _begun(kept, workers, ray, tasks, level, tell)
     except BaseException:
         kept.close()
         raise
 
 
-def _begun(store: Store, workers: int | None, ray: str | None, tasks: Sequence[str] = (), level: str = "") -> Search:
+def _begun(
+    store: Store, workers: int | None, ray: str | None, tasks: Sequence[str] = (), level: str = "", tell: Tell = None
+) -> Search:
     """A search on a store; where setting it up fails, the workers are gone again."""
     with ExitStack() as stack:
         if tasks:
@@ -174,7 +178,7 @@ def _begun(store: Store, workers: int | None, ray: str | None, tasks: Sequence[s
             store.save_meta("settings", reduce(lambda made, name: made.with_task(name, level), tasks, settings).to_json())
         executor = team(workers, ray)
         stack.callback(executor.close)
-        found = Search(store, executor)
+        found = Search(store, executor, tell)
         stack.pop_all()
     return found
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from optlang.backends.repeated.library import sees
+from optlang.backends.repeated.library import is_loaded
 from optlang.backends.repeated.watch import Room
 
 PLAIN = {Tensor, Parameter}
@@ -19,7 +19,7 @@ class Aside:
 
     def __init__(self, parameters: list[Tensor]) -> None:
         self._parameters = parameters
-        self._room = Room(len(parameters)) if sees() and PLAIN.issuperset(map(type, parameters)) else None
+        self._room = Room(len(parameters)) if is_loaded() and PLAIN.issuperset(map(type, parameters)) else None
         self._kept: list[Tensor | None] = [] if self._room else [None] * len(parameters)
 
     def exchange(self) -> None:

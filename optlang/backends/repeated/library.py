@@ -43,6 +43,11 @@ def sees() -> bool:
     return _found() is not None
 
 
+def is_loaded() -> bool:
+    """Whether it is there by now: first steps do not wait until it is compiled."""
+    return bool(_found.cache_info().currsize) and sees()
+
+
 def pointer(array: Array) -> ctypes.c_void_p:
     """Where the numbers of an array are."""
     return ctypes.c_void_p(array.ctypes.data)

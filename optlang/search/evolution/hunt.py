@@ -59,11 +59,13 @@ class Progress:
 class Hunt:
     """A search under way. `run` searches until the budget is spent; `promote` then takes the best through the funnel."""
 
-    def __init__(self, store: Store, executor: Executor, settings: Settings | None = None) -> None:
+    def __init__(
+        self, store: Store, executor: Executor, settings: Settings | None = None, tell: Callable[[str], None] | None = None
+    ) -> None:
         self.store, self.executor = store, executor
         self.settings = settings or Settings.from_json(store.meta("settings"))
         self.settings.check()
-        self.trials = Trials(store, executor, self.settings)
+        self.trials = Trials(store, executor, self.settings, tell)
         self._failed = 0  # rounds in a row
         self.before = store.meta("seconds") if store.has_meta("seconds") else 0.0
         self.trials.prepare(0)

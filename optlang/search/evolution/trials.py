@@ -19,11 +19,11 @@ from optlang.search.workers.executor import LONG, Executor, JobFailed
 class Trials:
     """What a search trains, and what AdamW does on the same tasks. `tell` hears what is under way."""
 
-    def __init__(self, store: Store, executor: Executor, settings: Settings) -> None:
+    def __init__(self, store: Store, executor: Executor, settings: Settings, tell: Callable[[str], None] | None = None) -> None:
         self.store, self.executor, self.settings = store, executor, settings
         self.jobs = KeptJobs(store, executor, settings.funnel[0])
         self.baselines: dict[str, Any] = store.meta("baselines") if store.has_meta("baselines") else {}
-        self.tell: Callable[[str], None] | None = None
+        self.tell = tell
 
     def prepare(self, place: int) -> None:
         """Before a level is first used: its tasks are those that the store knows, and AdamW has a tuned curve where one is needed.
@@ -36,7 +36,8 @@ class Trials:
         seeds = seeds_of(level, place, self.settings.seed)
         tickets = {self.executor.submit(Curve(name, level, seeds), LONG): name for name in wanted}
         if wanted:
-            self._say(f"{level.name}: AdamW is tuned on {' and '.join(wanted)}, {level.factor:g} times as long")
+            longer = f", {level.factor:g} times as long" if level.factor != 1 else ""
+            self._say(f"{level.name}: AdamW is tuned on {' and '.join(wanted)}{longer}")
         while tickets:
             ticket = self.executor.first(tickets)
             self._keep_curve(tickets.pop(ticket), level, ticket)
@@ -55,6 +56,7 @@ class Trials:
                             "look for NaN, or give the task more steps")  # fmt: skip
         self.baselines[level.key(name)] = made
         self.store.save_meta("baselines", self.baselines)
+        self._say(f"{level.name}: AdamW has been tuned on {name}")
 
     def at_level(self, branch: str, programs: Mapping[int, Genome], place: int) -> list[Promoted]:
         """Programs of a branch trained on a level of the funnel. What the store has is not trained again."""
