@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from optlang.analysis.degrees import TooManyTerms, degrees, equation_of
 from optlang.analysis.first_step import First, is_sign
-from optlang.analysis.live import live_states, outputs
+from optlang.analysis.live_states import live_states, outputs
 from optlang.errors import Diagnostic, Source, Span
 from optlang.ir import Node, Program, fold, on_host, walk
 

@@ -78,12 +78,12 @@ def _compiled(
     text: str, name: str, imports: Imports, rule: str | None, way: Way, states: tuple[tuple[str, str], ...] | None = None
 ) -> type[Optimizer]:
     """The class of a text. `states`: their formats by name, in place of the one of `way`."""
-    from optlang.backends.cache import ready  # noqa: PLC0415
+    from optlang.backends.cache import programs  # noqa: PLC0415
     from optlang.runtime import make_optimizer  # noqa: PLC0415
 
     source = library.with_imports(Source(text, name), {(who, word): Source(other, path) for who, word, path, other in imports})
     lowering = _Lowering(source, rule)
-    program = ready.lowered(source, rule, lambda: lowering.rule.program)
+    program = programs.lowered(source, rule, lambda: lowering.rule.program)
     made = make_optimizer(program, lowering, way if states is None else way._replace(state=dict(states)))
     made._origin = (_compiled, (text, name, imports, rule, way, states))
     return made

@@ -30,7 +30,7 @@ from fuzz.noise import Noisy
 from stepping import cell, is_ambiguous, program, step_of
 
 from optlang import library
-from optlang.analysis.live import without_dead
+from optlang.analysis.live_states import without_dead
 from optlang.backends.base import Cell, Executable, Step, StepError
 from optlang.backends.places import shape_of
 from optlang.backends.reference.executable import Reference

@@ -23,8 +23,8 @@ from torch_pairs import Pair, tensors
 
 import optlang
 from optlang import ir, philox
-from optlang.analysis import live
-from optlang.backends.cache import stored
+from optlang.analysis import live_states
+from optlang.backends.cache import sealed_files
 from optlang.backends.cpp import BACKEND, source
 from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.cpp.source import header
@@ -61,7 +61,7 @@ def test_library(name: str) -> None:
     """Step by step from the same stored numbers, in float32, the largest on two threads."""
     made: Any = optlang.Rule(name).program
     for case in made.cases if isinstance(made, ir.Routing) else [made]:
-        rule = live.without_dead(case.program if isinstance(made, ir.Routing) else case)
+        rule = live_states.without_dead(case.program if isinstance(made, ir.Routing) else case)
         both = pair(rule, tensors(shapes_for(rule, SHAPES)))
         both.threads = 2
         for _ in range(3):
@@ -146,7 +146,7 @@ def test_gradients_that_are_no_ordinary_numbers(value: float) -> None:
 def test_random_rules(rule: ir.Program) -> None:
     """As the torch functions for the same simplified program: random equations cancel, so the reference's rounding differs."""
     found = []
-    rule = live.without_dead(rule)
+    rule = live_states.without_dead(rule)
     for backend in (BACKEND, optlang.backends.backend("torch")):
         both = Pair(rule, tensors([(3, 2), (5,), ()], torch.float64), executable=backend.compile(rule, "safe"))
         both.compare = lambda other: None  # type: ignore[method-assign]
@@ -411,7 +411,7 @@ def test_a_full_disk(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_cache_that_cannot_be_written(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored, "cache_file", lambda name: Path("/proc") / name)
+    monkeypatch.setattr(sealed_files, "cache_file", lambda name: Path("/proc") / name)
     stepped()
 
 

@@ -10,7 +10,7 @@ from stepping import Loop, program
 
 from optlang import ir, library
 from optlang.analysis.degrees import CURVATURE, GRADIENT, PARAMETER, carries, degrees, words
-from optlang.analysis.linear import ZERO
+from optlang.analysis.linear_equations import ZERO
 from optlang.ir import Program, const, neg
 from optlang.rules import Rule
 

@@ -21,7 +21,7 @@ import torch
 from faults.steps import LARGE, PACKED, Failing, checkpoint_cut, closure_of, kernel_damaged, memory_ends, model, same, snapshot
 from torch import Tensor
 
-from optlang.backends.cache import stored
+from optlang.backends.cache import sealed_files
 from optlang.backends.cpp import kernels
 from optlang.backends.kernels import build
 from optlang.backends.torch.functions import Functions
@@ -260,9 +260,9 @@ def test_a_library_cut_anywhere_or_changed_anywhere_is_made_again(tmp_path: Path
 EIGHT = """
 import sys
 from pathlib import Path
-from optlang.backends.cache import stored
+from optlang.backends.cache import sealed_files
 from optlang.backends.kernels import build
-stored.cache_file = lambda name: Path(sys.argv[1]) / name
+sealed_files.cache_file = lambda name: Path(sys.argv[1]) / name
 for number in range(3):
     made = build.library(f'extern "C" int answer() {{ return {number}; }}\\nextern "C" void step() {{}}\\n')
     assert made.answer() == number
@@ -285,13 +285,13 @@ def test_threads_that_store_at_once_do_not_share_a_file(tmp_path: Path, monkeypa
         return plain(self, data)
 
     monkeypatch.setattr(Path, "write_bytes", write)
-    threads = [threading.Thread(target=stored.store, args=(made, tmp_path / "kernel.so")) for made in (b"one", b"other")]
+    threads = [threading.Thread(target=sealed_files.store, args=(made, tmp_path / "kernel.so")) for made in (b"one", b"other")]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(set(written)) == 2
-    assert stored.content(tmp_path / "kernel.so") in (b"one", b"other")
+    assert sealed_files.content(tmp_path / "kernel.so") in (b"one", b"other")
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -300,7 +300,7 @@ def test_a_compiler_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     compiler.write_text("#!/bin/sh\n[ $1 = --version ] && exit 0\nkill -9 $$\n")
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    monkeypatch.setattr(stored, "cache_file", lambda name: tmp_path / name)
+    monkeypatch.setattr(sealed_files, "cache_file", lambda name: tmp_path / name)
     with pytest.raises(build.NoCompiler, match="failed: exit code -9"):
         build.library("void step();")
 
@@ -312,7 +312,7 @@ def test_a_compiler_that_does_not_take_what_makes_gcc_quicker(tmp_path: Path, mo
     compiler.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\ncase "$*" in *-fira*) exit 1;; esac\nexec {real} "$@"\n')
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    monkeypatch.setattr(stored, "cache_file", lambda name: tmp_path / name)
+    monkeypatch.setattr(sealed_files, "cache_file", lambda name: tmp_path / name)
     for lines, more in ((0, ()), (build.LONG, build.OF_LONG)):
         assert build.library('extern "C" int step() { return 7; }\n' + "\n" * lines).step
         first, second = (tmp_path / "asked").read_text().splitlines()[-2:]
@@ -330,7 +330,7 @@ def test_a_compiler_without_openmp(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     )
     compiler.chmod(0o755)
     monkeypatch.setenv("CXX", str(compiler))
-    monkeypatch.setattr(stored, "cache_file", lambda name: tmp_path / name)
+    monkeypatch.setattr(sealed_files, "cache_file", lambda name: tmp_path / name)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     for _ in range(2):
         with pytest.warns(RuntimeWarning, match=r"one thread: .*clang\+\+ has no OpenMP here.*and delete "):
@@ -343,7 +343,7 @@ def test_a_compiler_without_openmp(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_no_room_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then the folder for temporary files serves; where that is full, too, there is no compiler."""
-    monkeypatch.setattr(stored, "cache_file", lambda name: Path("/dev/full") / name)
+    monkeypatch.setattr(sealed_files, "cache_file", lambda name: Path("/dev/full") / name)
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path))
     assert build.library('extern "C" void step() {}\n// elsewhere').step() is None
 

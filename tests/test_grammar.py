@@ -15,10 +15,10 @@ from lark.grammar import Rule
 
 from optlang import library, ops
 from optlang.errors import Source
-from optlang.front import tables
+from optlang.front import grammar_tables
+from optlang.front.grammar_tables import grammar
 from optlang.front.parser import terminals
 from optlang.front.scan import scan
-from optlang.front.tables import grammar
 from optlang.resources import folder
 
 TEXT = (folder("grammar") / "opt.lark").read_text(encoding="utf-8")
@@ -53,9 +53,9 @@ def test_keywords_and_signs() -> None:
 
 
 def test_tables_that_come_along_are_those_of_the_grammar() -> None:
-    """The same machine, whatever the numbers of its states are. `python -m optlang.front.tables` writes it."""
+    """The same machine, whatever the numbers of its states are. `python -m optlang.front.grammar_tables` writes it."""
     assert repr(grammar()) == "Lark(open('<deserialized>'), parser='lalr', lexer='basic', ...)"
-    kept, made = (x.parser.parser._parse_table for x in (grammar(), tables.made(TEXT)))  # type: ignore[attr-defined]
+    kept, made = (x.parser.parser._parse_table for x in (grammar(), grammar_tables.made(TEXT)))  # type: ignore[attr-defined]
     waiting, seen = [(kept.start_states["start"], made.start_states["start"])], set()
     while waiting:
         a, b = pair = waiting.pop()
@@ -78,14 +78,14 @@ def _said(rule: Rule) -> tuple[str, str | None, str]:
 
 @pytest.mark.parametrize("found", ["", "[]", "{}", '{"of": "of another grammar"}', '{"of": "@", "data": {}, "memo": {}}'])
 def test_tables_that_are_damaged_or_of_another_grammar_are_made_anew(found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / tables.FILE).write_text(found.replace("@", tables._mark(TEXT)))
-    monkeypatch.setattr(tables, "folder", lambda name: tmp_path)
-    assert tables._kept(TEXT) is None
+    (tmp_path / grammar_tables.FILE).write_text(found.replace("@", grammar_tables._mark(TEXT)))
+    monkeypatch.setattr(grammar_tables, "folder", lambda name: tmp_path)
+    assert grammar_tables._kept(TEXT) is None
 
 
 def test_damaged_or_impossible_cache_is_no_harm(tmp_path: Path) -> None:
     """Tables that Lark makes are kept in the user's cache; rubbish there, or no such place, only costs time."""
-    code = ("from optlang.front import tables; tables.FILE = 'none'; from optlang.front.parser import parse; "
+    code = ("from optlang.front import grammar_tables; grammar_tables.FILE = 'none'; from optlang.front.parser import parse; "
             "from optlang.library import find; print(parse(find('adam'))[1])")  # fmt: skip
     for place in (tmp_path, tmp_path, Path("/proc/none")):
         result = subprocess.run(

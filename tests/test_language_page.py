@@ -17,7 +17,7 @@ from optlang.errors import Source
 from optlang.front import syntax
 from optlang.front.format import format_file
 from optlang.front.parser import parse, terminals
-from optlang.front.write import PRECEDENCE, written
+from optlang.front.unparse import PRECEDENCE, written
 from optlang.lower import check
 from optlang.macros import MACROS
 from optlang.types import EXTENT_OF

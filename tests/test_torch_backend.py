@@ -18,7 +18,7 @@ from torch import Tensor
 
 import optlang
 from optlang import ir
-from optlang.analysis import live
+from optlang.analysis import live_states
 from optlang.backends.base import Step, StepError
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.torch import BACKEND, TorchExecutable, barriers, ops
@@ -119,7 +119,7 @@ def sides(rule: ir.Program, steps: int, math: Any, *shapes: tuple[int, ...]) -> 
 @given(random_rules.rules, st.sampled_from(["strict", "safe"]))
 def test_random_rules(rule: ir.Program, math: str) -> None:
     """To rounding, relative to the largest value: random equations cancel and divide by what is almost nothing."""
-    for (w, s), (v, r) in zip(*sides(live.without_dead(rule), 3, math, (3, 2), (5,), ()), strict=True):
+    for (w, s), (v, r) in zip(*sides(live_states.without_dead(rule), 3, math, (3, 2), (5,), ()), strict=True):
         for mine, theirs in [(w, v), *((s[k], r[k]) for k in r)]:
             known = theirs.isfinite() & (theirs.abs() < 1e100)
             assert_same(mine[known], theirs[known], rtol=1e-4, atol=1e-7)

@@ -16,7 +16,7 @@ from torch._inductor import cpu_vec_isa
 import optlang
 from optlang import ir
 from optlang.backends import torch as torch_backend
-from optlang.backends.cache import stored
+from optlang.backends.cache import sealed_files
 from optlang.backends.outputs import Output
 from optlang.backends.repeated import library
 from optlang.backends.torch import kept
@@ -38,7 +38,7 @@ def compiling(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]
     monkeypatch.setattr(torch_backend.BACKEND, "compile_from", 0)
     library.sees()  # what it needs is no kernel of these tests
     with torch._dynamo.config.patch(error_on_recompile=True):
-        monkeypatch.setattr(stored, "places", lambda name: [tmp_path / name])
+        monkeypatch.setattr(sealed_files, "places", lambda name: [tmp_path / name])
         yield tmp_path
 
 

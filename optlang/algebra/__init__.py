@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from optlang.algebra.cases import Cases
-from optlang.algebra.expressions import Algebra
 from optlang.algebra.limits import MOST_NODES, MOST_TERMS, TooHard, check_size, deadline
+from optlang.algebra.to_sympy import Algebra
 from optlang.ir import Hyper, Node
 
 __all__ = ["MOST_NODES", "MOST_TERMS", "SECONDS", "Algebra", "Cases", "TooHard", "check_size", "deadline", "proposals"]

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
-from optlang.algebra.expressions import Algebra
 from optlang.algebra.inequalities import NOT_NEGATIVE, Fact, feasible, known_of
 from optlang.algebra.limits import TooHard
+from optlang.algebra.to_sympy import Algebra
 from optlang.ir import Node
 
 Expr = Any  # a SymPy expression

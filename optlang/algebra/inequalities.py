@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from optlang.algebra.expressions import Algebra
+    from optlang.algebra.to_sympy import Algebra
 
 Expr = Any  # a SymPy expression
 Fact = tuple[Expr, int]  # an expression and its sign; 2 stands for "not below zero"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from optlang.ir import Node
 
 if TYPE_CHECKING:
-    from optlang.algebra.expressions import Algebra
+    from optlang.algebra.to_sympy import Algebra
 
 Expr = Any  # a SymPy expression
 

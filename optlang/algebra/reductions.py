@@ -9,7 +9,7 @@ from optlang.ir import Node
 from optlang.types import COL, ELEMENT, MATRIX, ROW, TENSOR, Extent, broadcasts_to
 
 if TYPE_CHECKING:
-    from optlang.algebra.expressions import Algebra
+    from optlang.algebra.to_sympy import Algebra
 
 Expr = Any  # a SymPy expression
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from optlang import host, ir
-from optlang.analysis.live import keeping_all
+from optlang.analysis.live_states import keeping_all
 from optlang.ir import Node, Program
 
 ZERO = ir.const(0.0)

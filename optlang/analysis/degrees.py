@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from optlang.analysis.linear import PURE, ZERO, Degree, Equations, Pair, pair_of
+from optlang.analysis.linear_equations import PURE, ZERO, Degree, Equations, Pair, pair_of
 from optlang.ir import Node, Program, on_host, walk
 from optlang.ops import OPS
 

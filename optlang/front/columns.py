@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from optlang.front import syntax as s
-from optlang.front.write import BREAK, LINE_END, Entry, head_of, hyper_cells, with_breaks, written
+from optlang.front.unparse import BREAK, LINE_END, Entry, head_of, hyper_cells, with_breaks, written
 
 WIDTH = 120
 SHORTEST_LINE = 40  # a long line is not broken before this column where it can be broken after it

@@ -13,7 +13,7 @@ from optlang.errors import OptError, Source
 from optlang.front import syntax as s
 from optlang.front.columns import INDENT, WIDTH, heads, wrapped
 from optlang.front.parser import parse
-from optlang.front.write import BREAK, LINE_END, Entry, head_of
+from optlang.front.unparse import BREAK, LINE_END, Entry, head_of
 from optlang.resources import deep_recursion
 
 BLANK_LINE = re.compile(r"\n[ \t\r\f]*\n")

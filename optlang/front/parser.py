@@ -13,10 +13,10 @@ from functools import cache
 from optlang import library
 from optlang.errors import MOST_FINDINGS, Diagnostic, Fix, Source, Span, did_you_mean
 from optlang.front.advice import ENDS_VALUE, NO_DEFAULT, ORDER
+from optlang.front.grammar_tables import grammar
 from optlang.front.recovery import CLOSING, OPENING, Reader, pair_brackets
 from optlang.front.scan import MOST_LEXEMES, Lexeme, scan
 from optlang.front.syntax import File
-from optlang.front.tables import grammar
 
 COMPARISONS = ("<=", ">=", "==", "!=", "<", ">")
 KINDS = frozenset(["real", "int", "bool"])

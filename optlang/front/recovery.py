@@ -17,7 +17,7 @@ from lark.exceptions import UnexpectedToken
 from optlang.errors import MOST_FINDINGS, Diagnostic, Source
 from optlang.front.advice import ITEM_WORDS, Trouble, advise, begins_statement
 from optlang.front.foreign import STATEMENTS
-from optlang.front.machine import Machine, Place
+from optlang.front.lalr import Machine, Place
 from optlang.front.scan import Lexeme
 from optlang.front.syntax import Item
 

@@ -11,10 +11,10 @@ from optlang.front import syntax
 from optlang.front.foreign import WEIGHTS as MEANT_AS_W
 from optlang.lower import declarations
 from optlang.lower.blocks import define, guard_of
+from optlang.lower.call_graph import instances_of
 from optlang.lower.context import Value
 from optlang.lower.modules import RESERVED
 from optlang.lower.names import may_define
-from optlang.lower.reach import instances_of
 from optlang.types import ELEMENT, Type, broadcasts_to
 
 if TYPE_CHECKING:

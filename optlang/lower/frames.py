@@ -14,7 +14,7 @@ from optlang import ir, ops
 from optlang.errors import Source, Span
 from optlang.front import syntax
 from optlang.front.walk import every_part, expressions_of
-from optlang.lower import calls, expressions, unknown
+from optlang.lower import calls, expressions, unknown_names
 from optlang.lower.context import Context, Table, Value
 from optlang.lower.modules import Module
 
@@ -112,7 +112,7 @@ class Frame:
 
     def _elsewhere(self, name: syntax.Name) -> Value:
         if name.primed:
-            unknown.primed(self, name)
+            unknown_names.primed(self, name)
             return None
         if name.id in ("true", "false"):
             return ir.const(name.id == "true")
@@ -124,7 +124,7 @@ class Frame:
             return ir.LOSS
         if name.id in ("w", "g", "t"):
             return self.surrounding(name.id)
-        unknown.plain(self, name)
+        unknown_names.plain(self, name)
         return None
 
     def holds_anywhere(self, name: str) -> bool:

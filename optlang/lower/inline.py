@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from optlang.errors import Span, did_you_mean
 from optlang.front import syntax
 from optlang.lower import bodies
+from optlang.lower.call_graph import any_memory, is_pure
 from optlang.lower.context import MOST_NESTED_CALLS, TooLarge, Value
 from optlang.lower.declarations import declared_hyper
 from optlang.lower.modules import Definition, Module
-from optlang.lower.reach import any_memory, is_pure
 
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame

@@ -7,10 +7,10 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 from optlang import ir
-from optlang.analysis.live import without_dead
+from optlang.analysis.live_states import without_dead
 from optlang.backends import WHAT, backend
 from optlang.backends.base import Executable, Math
-from optlang.backends.cache.ready import simplified
+from optlang.backends.cache.programs import simplified
 from optlang.backends.formats import Storage
 from optlang.backends.overflow import guarded
 from optlang.backends.torch import TorchExecutable

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from optlang.analysis.live import without_dead
+from optlang.analysis.live_states import without_dead
 from optlang.ir import Program, walk
 from optlang.simplify.forms import better_forms
 from optlang.simplify.report import Report, report

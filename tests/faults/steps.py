@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import optlang
-from optlang.backends.cache import stored
+from optlang.backends.cache import sealed_files
 from optlang.backends.kernels import build
 
 SHAPES = ((3, 4), (5,), (4, 2), (2, 2, 2))
@@ -135,7 +135,7 @@ def checkpoint_cut(places: int) -> int:
 
 def kernel_damaged(folder: Path, times: int) -> int:
     """A library cut, or with one bit turned, at so many places is not loaded."""
-    with mock.patch.object(stored, "cache_file", lambda name: folder / name):
+    with mock.patch.object(sealed_files, "cache_file", lambda name: folder / name):
         text = 'extern "C" int answer() { return 42; }\nextern "C" void step() {}\n'
         assert build.library(text).answer() == 42
         [path] = folder.glob("kernel-*.so")

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import torch
 
-from optlang.backends.cache import ready
+from optlang.backends.cache import programs
 from optlang.backends.cpp.layout import Room
 from optlang.backends.kernels.handed import Handed, of_nodes
 from optlang.ir import Node
-from optlang.ir.written import nodes_of, table_of
+from optlang.ir.serialization import nodes_of, table_of
 
 
 class Kernel(NamedTuple):
@@ -43,8 +43,8 @@ class Rendered(NamedTuple):
 def kept(make: Callable[[], Rendered | None], tensors: Sequence[Node], number: torch.dtype, *decides: str) -> Rendered | None:
     """What `make` makes, or an earlier process has, for a function of some tensors that computes in such numbers; what is None is not kept.
     `decides`: the mark of the function, and how each tensor is stored."""
-    name = ready.generated("text", *decides, str(number))
-    return ready.kept(name, make, _to_json, lambda text: _from_json(text, tensors, number))
+    name = programs.generated("text", *decides, str(number))
+    return programs.kept(name, make, _to_json, lambda text: _from_json(text, tensors, number))
 
 
 def _to_json(what: Rendered | None) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from optlang.backends.cache import stored
+from optlang.backends.cache import sealed_files
 
 FLAGS = (
     "-std=gnu++14", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fno-exceptions",
@@ -45,15 +45,15 @@ def library(text: str, entry: str = "step", more: tuple[str, ...] = ()) -> ctype
     Raises NoCompiler."""
     compiler = _compiler()
     ways = [(*way, *more, *(LIBRARIES if OF_GCC[0] in way else ())) for way in _ways(compiler, text)]
-    names = [stored.named("kernel", text, *way, compiler, _version(compiler), stored.processor()) for way in ways]
+    names = [sealed_files.named("kernel", text, *way, compiler, _version(compiler), sealed_files.processor()) for way in ways]
     for way, name in zip(ways, names, strict=True):
-        for place in stored.places(name):
+        for place in sealed_files.places(name):
             if (found := _loaded(place, entry)) is not None:
                 return _told(found, text, way, place)
     made, taken = _compiled(compiler, ways, text)
-    for place in stored.places(names[taken]):
+    for place in sealed_files.places(names[taken]):
         with contextlib.suppress(OSError):  # no room, or no right to write: the next place
-            stored.store(made, place)
+            sealed_files.store(made, place)
         if (found := _loaded(place, entry)) is not None:
             return _told(found, text, ways[taken], place)
     raise NoCompiler("what the C++ compiler made cannot be stored or loaded")
@@ -79,10 +79,10 @@ def _told(found: ctypes.CDLL, text: str, way: Sequence[str], place: Path) -> cty
 
 def _loaded(place: Path, entry: str = "step") -> ctypes.CDLL | None:
     """The library, if it is whole."""
-    if stored.content(place) is None:
+    if sealed_files.content(place) is None:
         return None
     try:
-        found = stored.opened(place)
+        found = sealed_files.opened(place)
         getattr(found, entry).restype = None
     except (OSError, AttributeError):
         return None

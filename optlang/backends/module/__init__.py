@@ -13,14 +13,14 @@ from typing import Any
 
 from optlang import __version__, ir
 from optlang.analysis.constant_conditions import without_constant_conditions
-from optlang.analysis.live import without_dead
+from optlang.analysis.live_states import without_dead
 from optlang.backends.module.capturing import for_graphs, partable
 from optlang.backends.module.exposure import with_states
-from optlang.backends.module.front import WORDS, front
 from optlang.backends.module.helpers import HELPERS, imports_for, named_at_once, used_by
 from optlang.backends.module.layout import documentation
 from optlang.backends.module.leaves import RESERVED
 from optlang.backends.module.loops import Relower, of_case, rolled
+from optlang.backends.module.route import WORDS, front
 from optlang.backends.module.scene import Role, TooDeep
 from optlang.backends.module.writer import Writer
 from optlang.ir import Program, Routing

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from optlang.backends.module.front import mentions, predicate
 from optlang.backends.module.layout import documentation
 from optlang.backends.module.loops import Relower, of_case
+from optlang.backends.module.route import mentions, predicate
 from optlang.backends.module.spell import quoted
 from optlang.backends.optax.spell import fact
 from optlang.backends.optax.writer import factory

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from optlang import ir
-from optlang.analysis.live import without_dead
+from optlang.analysis.live_states import without_dead
 from optlang.backends.module.layout import indented
 from optlang.backends.module.loops import Relower, rolled
 from optlang.backends.module.spell import PRODUCT, SUM

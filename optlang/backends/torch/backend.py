@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from optlang.backends.base import Backend, Executable, Math
-from optlang.backends.cache.ready import mark, simplified
+from optlang.backends.cache.programs import mark, simplified
 from optlang.backends.formats import PLAIN, Storage
 from optlang.backends.reference import BACKEND as REFERENCE
 from optlang.backends.torch.executable import TorchExecutable

@@ -19,7 +19,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from optlang.backends.cache import stored
+from optlang.backends.cache import sealed_files
 from optlang.backends.torch import ops as torch_ops
 from optlang.backends.torch.code import CellCode
 
@@ -53,9 +53,9 @@ def name_of(code: CellCode, tensors: Sequence[Tensor], s: Tensor, options: Mappi
         return ""
     kinds = [str(x.dtype) for x in tensors] + [f"{s.dtype} {s.numel()}"]
     theirs = [torch.__version__, str(torch.version.git_version), settings.get_hash().hex(), repr(sorted(options.items()))]
-    here = [sys.version, stored.processor(), torch.backends.cpu.get_cpu_capability(), str(torch.get_num_threads())]
+    here = [sys.version, sealed_files.processor(), torch.backends.cpu.get_cpu_capability(), str(torch.get_num_threads())]
     ours = [code.text, *(Path(file).read_text("utf-8") for file in (torch_ops.__file__, __file__))]
-    return stored.named("torch", *kinds, *theirs, *here, *ours)
+    return sealed_files.named("torch", *kinds, *theirs, *here, *ours)
 
 
 def _is_flat(x: Tensor) -> bool:
@@ -64,11 +64,11 @@ def _is_flat(x: Tensor) -> bool:
 
 def find(name: str) -> Function | None:
     """The function that an earlier process kept under a name."""
-    for place in stored.places(name):
-        content = stored.content(place)
+    for place in sealed_files.places(name):
+        content = sealed_files.content(place)
         if content is not None:
             try:
-                return _calling(stored.opened(place), json.loads(content.rpartition(b"\n")[2]))
+                return _calling(sealed_files.opened(place), json.loads(content.rpartition(b"\n")[2]))
             except (OSError, AttributeError):  # the system does not let it be run from there
                 continue
     return None
@@ -123,9 +123,9 @@ def keep(name: str, function: Function, kernels: list[Heard], kinds: Sequence[Te
     if found is None:
         return function
     quick, library, order = found
-    for place in stored.places(name):
+    for place in sealed_files.places(name):
         try:
-            stored.store(library.read_bytes() + b"\n" + json.dumps(order).encode(), place)
+            sealed_files.store(library.read_bytes() + b"\n" + json.dumps(order).encode(), place)
             break
         except OSError:  # no room, or no right to write: the next place
             continue
@@ -151,7 +151,7 @@ def _alone(function: Function, kernels: list[Heard], kinds: Sequence[Tensor], s:
     if len(places) < len(order):
         return None
     path = Path(kernel.function.__self__.__file__)
-    quick = _calling(stored.opened(path), places)
+    quick = _calling(sealed_files.opened(path), places)
     quick(*copies, s, None, first)
     same = all(torch.equal(a.view(torch.uint8), b.view(torch.uint8)) for a, b in zip(tensors, copies, strict=True))
     return (quick, path, places) if same else None

@@ -6,9 +6,9 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 
-from optlang.backends.cache import ready
+from optlang.backends.cache import programs
 from optlang.backends.torch.code import CellCode
-from optlang.ir.written import nodes_of, table_of
+from optlang.ir.serialization import nodes_of, table_of
 
 PLAIN = ("name", "shaped", "draws", "elementwise", "of_matrices", "multiplies")
 PLACES = ("written", "runs")
@@ -16,8 +16,8 @@ PLACES = ("written", "runs")
 
 def kept_code(make: Callable[[], CellCode], *decides: str) -> CellCode:
     """What `make` makes, or an earlier process has. `decides`: the program's mark, and what else decides about it."""
-    name = ready.generated("code", *decides)
-    return replace(ready.kept(name, make, _to_json, lambda text: _from_json(text, lambda: make().text)), mark=name)
+    name = programs.generated("code", *decides)
+    return replace(programs.kept(name, make, _to_json, lambda text: _from_json(text, lambda: make().text)), mark=name)
 
 
 def _to_json(code: CellCode) -> str:

@@ -6,7 +6,7 @@ from functools import cache
 
 from optlang import ir
 from optlang.analysis.costs import EXAMPLES, truth_of
-from optlang.backends.cache.ready import simplified
+from optlang.backends.cache.programs import simplified
 from optlang.backends.outputs import Output
 from optlang.backends.torch.code import generate
 from optlang.host import MissingFact

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from optlang import ir, library
-from optlang.analysis.live import without_dead
+from optlang.analysis.live_states import without_dead
 from optlang.printing.fingerprint import FINGERPRINT, fingerprint_of
 from optlang.runtime.cases import Case
 from optlang.runtime.checkpoints.checkpoint import COUNT

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from optlang import ir
-from optlang.analysis.live import without_dead
+from optlang.analysis.live_states import without_dead
 from optlang.ir import Node, Program
 from optlang.search.batched.host import Numbers, settings
 from optlang.search.batched.layout import Layout

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from optlang import ir
-from optlang.analysis.live import without_dead
+from optlang.analysis.live_states import without_dead
 from optlang.host import evaluate
 from optlang.ir import Node, Program
 from optlang.rules import Rule

@@ -14,7 +14,7 @@ from optlang.ops import OPS
 Expr = Any  # a SymPy expression
 
 
-class Back:
+class FromSympy:
     """`nodes`: what the symbols stand for; `known`: symbols that are the same for every element."""
 
     def __init__(self, sympy: Any, nodes: Mapping[Expr, Node], known: Collection[Expr]) -> None:

@@ -1,4 +1,4 @@
-"""Shared libraries on disk, each under a hash of all that decides its machine code.
+"""Files on disk that are all there or not there: shared libraries, and programs as JSON, each under a hash of all that decides it.
 
 A file is whole: it is written under a name of its own and then renamed, so that whoever writes at once does not disturb another,
 and its end says that nothing is missing or changed.

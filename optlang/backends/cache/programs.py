@@ -1,6 +1,6 @@
 """Rules on disk as programs, and programs as they are simplified: a new process need not read and simplify them again.
 
-A file lies beside the kernels (see `stored`), under a hash of all that decides about it: the texts of the rule and of all that
+A file lies beside the kernels (see `sealed_files`), under a hash of all that decides about it: the texts of the rule and of all that
 it imports, and the files of this package, by their sizes and dates. What cannot be read is made again; the oldest are forgotten.
 What is generated of a program is kept in the same way (`kept`), under the name of the program (`mark`).
 """
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from optlang import library
-from optlang.backends.cache import stored
+from optlang.backends.cache import sealed_files
 from optlang.errors import OptError, Source
 from optlang.ir import Program, Routing
-from optlang.ir.written import from_json, to_json
+from optlang.ir.serialization import from_json, to_json
 from optlang.resources import PACKAGE, folder
 
 MOST, EVERY = 2000, 100  # files of a kind that are kept, and after how many new ones that is looked at
@@ -34,7 +34,7 @@ def lowered(source: Source, rule: str | None, make: Callable[[], Program | Routi
     """The program of a rule, which `make` makes. Raises what that raises."""
     try:
         read = {source.name: source.text} | {one.name: one.text for _, one in library.imported(source)}
-        name = stored.named("rule", _ours(), *(part for one in read.items() for part in one), repr(rule), ending=".json")
+        name = sealed_files.named("rule", _ours(), *(part for one in read.items() for part in one), repr(rule), ending=".json")
     except (OptError, UnicodeEncodeError):  # an import that is not there, or no text at all, for which `make` has words
         return make()
     return kept(name, make, to_json, from_json)
@@ -43,7 +43,7 @@ def lowered(source: Source, rule: str | None, make: Callable[[], Program | Routi
 def mark(program: Program, math: str) -> str:
     """The file of a program as it is simplified; empty where it has none."""
     try:
-        return stored.named("simple", _ours(), to_json(program), math, ending=".json")
+        return sealed_files.named("simple", _ours(), to_json(program), math, ending=".json")
     except TypeError:
         return ""
 
@@ -64,20 +64,20 @@ def simplified(program: Program, math: str, name: str | None = None) -> Program:
 
 def generated(kind: str, *decides: str) -> str:
     """The file of what is generated of a program, whose `mark` is among what decides about it."""
-    return stored.named(kind, _backends(), *decides, ending=".json")
+    return sealed_files.named(kind, _backends(), *decides, ending=".json")
 
 
 def kept(name: str, make: Callable[[], Made], write: Callable[[Made], str], read: Callable[[str], Made]) -> Made:
     """What an earlier process has kept under a name, or what `make` makes, which is kept."""
-    for place in stored.places(name):
-        content = stored.content(place)
+    for place in sealed_files.places(name):
+        content = sealed_files.content(place)
         if content is not None:
             with contextlib.suppress(*UNREADABLE):
                 return read(content.decode())
     made = make()
-    for place in stored.places(name):
+    for place in sealed_files.places(name):
         with contextlib.suppress(OSError, TypeError):  # no room, no right to write, or a value that has no form
-            stored.store(write(made).encode(), place)
+            sealed_files.store(write(made).encode(), place)
             _make_room(place)
             break
     return made

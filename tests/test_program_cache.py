@@ -14,7 +14,7 @@ from stepping import program
 
 import optlang
 from optlang import library, loading
-from optlang.backends.cache import ready, stored
+from optlang.backends.cache import programs, sealed_files
 from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.cpp.rendered import Kernel
 from optlang.backends.kernels import functions
@@ -22,7 +22,7 @@ from optlang.backends.torch.code import CellCode
 from optlang.backends.torch.functions import generated
 from optlang.errors import OptError, Source
 from optlang.ir import Program, Routing
-from optlang.ir.written import from_json, to_json
+from optlang.ir.serialization import from_json, to_json
 from optlang.runtime.cases import Way
 
 HALVES = "rule Halves { w' = w/2 }"
@@ -81,15 +81,15 @@ def test_numbers_keep_all_digits() -> None:
 
 def test_what_is_kept_is_not_made_again(cache: Path) -> None:
     source = Source(HALVES)
-    made = ready.lowered(source, None, lambda: read(HALVES))
-    assert ready.lowered(source, None, nothing) == made
-    assert isinstance(made, Program) and ready.simplified(made, "safe") == ready.simplified(made, "safe")
+    made = programs.lowered(source, None, lambda: read(HALVES))
+    assert programs.lowered(source, None, nothing) == made
+    assert isinstance(made, Program) and programs.simplified(made, "safe") == programs.simplified(made, "safe")
     assert len(list(cache.glob("rule-*.json"))) == len(list(cache.glob("simple-*.json"))) == 1
     for other in (Source(QUARTERS), Source(HALVES, "another.opt")):
         with pytest.raises(AssertionError):
-            ready.lowered(other, None, nothing)
+            programs.lowered(other, None, nothing)
     with pytest.raises(AssertionError):
-        ready.lowered(source, "Halves", nothing)
+        programs.lowered(source, "Halves", nothing)
 
 
 def test_an_import_that_has_changed_is_read_again(cache: Path, tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_an_import_that_has_changed_is_read_again(cache: Path, tmp_path: Path) -
     found = []
     for factor in (2, 4):
         parts.write_text(f"def part(x) = x/{factor}\n", encoding="utf-8")
-        found.append(ready.lowered(source, None, lambda: read(text, source.name)))
-    assert found[0] != found[1] and ready.lowered(source, None, nothing) == found[1]
+        found.append(programs.lowered(source, None, lambda: read(text, source.name)))
+    assert found[0] != found[1] and programs.lowered(source, None, nothing) == found[1]
 
 
 def test_an_import_that_is_missing_has_its_message(cache: Path) -> None:
@@ -110,46 +110,46 @@ def test_an_import_that_is_missing_has_its_message(cache: Path) -> None:
 @pytest.mark.parametrize("way", ["half", "another's", "of zeros"])
 def test_a_damaged_file_is_made_again(way: str, cache: Path) -> None:
     source = Source(HALVES)
-    made = ready.lowered(source, None, lambda: read(HALVES))
+    made = programs.lowered(source, None, lambda: read(HALVES))
     [kept] = cache.glob("rule-*.json")
-    ready.lowered(Source(QUARTERS), None, lambda: read(QUARTERS))
+    programs.lowered(Source(QUARTERS), None, lambda: read(QUARTERS))
     [other] = set(cache.glob("rule-*.json")) - {kept}
     whole = kept.read_bytes()
     kept.write_bytes({"half": whole[: len(whole) // 2], "another's": other.read_bytes(), "of zeros": bytes(len(whole))}[way])
     with pytest.raises(AssertionError):
-        ready.lowered(source, None, nothing)
-    assert ready.lowered(source, None, lambda: read(HALVES)) == made and kept.read_bytes() == whole
+        programs.lowered(source, None, nothing)
+    assert programs.lowered(source, None, lambda: read(HALVES)) == made and kept.read_bytes() == whole
 
 
 def test_whole_files_of_another_form_are_made_again(cache: Path) -> None:
     source = Source(HALVES)
-    made = ready.lowered(source, None, lambda: read(HALVES))
+    made = programs.lowered(source, None, lambda: read(HALVES))
     [kept] = cache.glob("rule-*.json")
     for text in ("", "[]", "[[], {}]", '[[["add", [7], null, null]], {}]', '[[], {"cases": [1]}]'):
-        stored.store(text.encode(), kept)
-        assert ready.lowered(source, None, lambda: read(HALVES)) == made
+        sealed_files.store(text.encode(), kept)
+        assert programs.lowered(source, None, lambda: read(HALVES)) == made
 
 
 def test_a_full_disk_keeps_nothing_and_changes_nothing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(stored, "store", full)
-    assert ready.lowered(Source(HALVES), None, lambda: read(HALVES)) == read(HALVES)
+    monkeypatch.setattr(sealed_files, "store", full)
+    assert programs.lowered(Source(HALVES), None, lambda: read(HALVES)) == read(HALVES)
     assert not list(cache.glob("*.json"))
 
 
 def test_the_oldest_are_forgotten(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ready, "MOST", 3)
-    monkeypatch.setattr(ready, "EVERY", 1)
+    monkeypatch.setattr(programs, "MOST", 3)
+    monkeypatch.setattr(programs, "EVERY", 1)
     texts = [f"rule R {{ w' = w/{n} }}" for n in range(2, 9)]
     for place, text in enumerate(texts):
-        ready.lowered(Source(text), None, lambda text=text: read(text))  # type: ignore[misc]
+        programs.lowered(Source(text), None, lambda text=text: read(text))  # type: ignore[misc]
         [new] = [kept for kept in cache.glob("rule-*.json") if kept.stat().st_mtime > 1e9]
         os.utime(new, (place, place))
     assert len(list(cache.glob("rule-*.json"))) == 3
     for text in texts[-3:]:
-        ready.lowered(Source(text), None, nothing)
+        programs.lowered(Source(text), None, nothing)
 
 
 def test_a_wrong_text_is_told_every_time(cache: Path) -> None:
@@ -170,8 +170,8 @@ def test_a_new_process_neither_reads_nor_simplifies(cache: Path) -> None:
 def test_what_is_kept_depends_on_all_files_that_make_it(cache: Path) -> None:
     found = subprocess.run([sys.executable, "-c", MAKES], capture_output=True, text=True, check=True).stdout.splitlines()
     of_programs, of_functions = (set(line.split()) for line in found)
-    assert "lower" in of_programs and not of_programs & set(ready.LEFT_OUT)
-    assert {"cpp", "kernels", "torch"} <= of_functions and not of_functions & set(ready.BESIDE)
+    assert "lower" in of_programs and not of_programs & set(programs.LEFT_OUT)
+    assert {"cpp", "kernels", "torch"} <= of_functions and not of_functions & set(programs.BESIDE)
 
 
 def fresh(name: str, **options: str) -> Any:
@@ -225,7 +225,7 @@ def test_a_function_or_kernel_of_another_form_is_made_again(content: bytes, cach
     weights, _, kernels = stepped(cls)
     for file in [*cache.glob("code-*.json"), *cache.glob("text-*.json")]:
         whole[file] = file.read_bytes()
-        stored.store(content, file)
+        sealed_files.store(content, file)
     again = stepped(fresh("adamw"))
     assert len(whole) == 2 and again[2] == kernels and all(map(torch.equal, again[0], weights))
     damaged = next(iter(whole))
@@ -235,7 +235,7 @@ def test_a_function_or_kernel_of_another_form_is_made_again(content: bytes, cach
 
 def test_other_files_of_backends_make_functions_anew(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stepped(fresh("adamw"))
-    monkeypatch.setattr(ready, "_backends", lambda: "others")
+    monkeypatch.setattr(programs, "_backends", lambda: "others")
     monkeypatch.setattr(CppFunctions, "_render", never)
     with pytest.raises(AssertionError, match="made again"):
         stepped(fresh("adamw"))

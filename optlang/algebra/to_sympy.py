@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from optlang import ir
-from optlang.algebra.back import Back
+from optlang.algebra.from_sympy import FromSympy
 from optlang.algebra.limits import check_size
 from optlang.algebra.products import Products
 from optlang.algebra.reductions import Reductions
@@ -49,7 +49,7 @@ class Algebra:
         self.known: set[Expr] = set()  # symbols that are the same for every element
         self.host: dict[Node, bool] = {}
         self.found: dict[Node, Expr] = {}
-        self._back = Back(sympy, self.nodes, self.known)
+        self._from_sympy = FromSympy(sympy, self.nodes, self.known)
         self.extents: dict[Expr, Extent] = {}  # of applications of functions: one value per what
         self._reductions, self._products = Reductions(self), Products(self)
 
@@ -92,7 +92,7 @@ class Algebra:
 
     def node(self, expr: Expr) -> Node | None:
         """A SymPy expression as a node; None where it holds what has no operator."""
-        return self._back.node(expr)
+        return self._from_sympy.node(expr)
 
     def made_of(self, expr: Expr, allowed: Callable[[Extent], bool]) -> bool:
         """Whether all symbols, and values that are not looked into, have one value per what is allowed."""

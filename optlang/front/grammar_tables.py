@@ -1,7 +1,7 @@
 """Lark's LALR tables for `grammar/opt.lark`, which lie beside it: Lark takes longer to make them than all else takes to read a rule.
 
 They are taken where they are of this grammar and of the Lark at hand. Where not, Lark makes them, and keeps them in the user's cache.
-`python -m optlang.front.tables` writes them anew.
+`python -m optlang.front.grammar_tables` writes them anew.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lark import Lark
 from lark.grammar import Rule
 from lark.lexer import TerminalDef
 
-from optlang.front.tree import Builder
+from optlang.front.tree_builder import Builder
 from optlang.resources import cache_file, folder
 
 FILE = "opt.tables.json"
