@@ -35,7 +35,9 @@ def maps() -> dict[str, Callable[..., Array]]:
 
 
 def _named(name: str) -> Callable[..., Array]:
-    found: Callable[..., Array] = getattr(np, name, None) or globals()[name]
+    found: Callable[..., Array] | None = getattr(np, name, None) or globals().get(name)
+    if found is None:
+        raise NotImplementedError(f"a row of `optlang/ops.py` names `{name}`, which NumPy does not have: define it in `optlang/meaning.py`")
     return found
 
 

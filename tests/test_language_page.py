@@ -157,7 +157,7 @@ def tables() -> dict[str, str]:
 @pytest.mark.parametrize("name", sorted(tables()))
 def test_table(name: str) -> None:
     found = {key: text for _, key, text, _ in TABLE.findall(TEXT)}
-    assert found[name] == tables()[name]
+    assert found[name] == tables()[name], "`python tests/test_language_page.py` writes the tables anew"
 
 
 def test_every_builtin_is_on_the_page() -> None:

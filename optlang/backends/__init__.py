@@ -13,10 +13,11 @@ WHAT: dict[str, str] = {
     "triton": "generated Triton kernels over all parameters of a kind, on CUDA; torch elsewhere",
     "torch": "functional torch code, fused by torch.compile, on any device",
 }
+NAMES = ("auto", *WHAT)
 
 
 def backend(name: str) -> Backend:
     """The backend of that name; "auto" chooses for each parameter by its device. Raises KeyError where there is none."""
-    if name != "auto" and name not in WHAT:
+    if name not in NAMES:
         raise KeyError(name)
     return cast(Backend, import_module(f"optlang.backends.{name}").BACKEND)

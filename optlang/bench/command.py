@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from optlang.backends import NAMES as BACKENDS
 from optlang.resources import without
 
 ABOUT = """\
@@ -28,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `optlang bench`."""
     parser.add_argument("rules", nargs="+", metavar="RULE", help="a library name or FILE.opt")
     parser.add_argument("--model", nargs="+", default=["gpt2"], choices=NAMES, metavar="MODEL", help=f"{', '.join(NAMES)}; default: gpt2")
-    parser.add_argument("--backends", nargs="+", default=["auto"], choices=["auto", "cpp", "triton", "torch", "reference"],
-                        metavar="BACKEND", help="of ours: auto, cpp, triton, torch, reference; default: auto")  # fmt: skip
+    parser.add_argument("--backends", nargs="+", default=["auto"], choices=BACKENDS, metavar="BACKEND",
+                        help=f"of ours: {', '.join(BACKENDS)}; default: auto")  # fmt: skip
     parser.add_argument("--states", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp8", "int8", "int4"], metavar="FORMAT",
                         help="how our states are stored: fp32, bf16, fp8, int8, int4; default: fp32")  # fmt: skip
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the parameters; default: float32")

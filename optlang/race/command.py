@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from optlang.backends import NAMES as BACKENDS
 from optlang.resources import without
 
 ABOUT = """\
@@ -29,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="training steps of a run; default: the task's own")
     parser.add_argument("--grid", type=float, nargs="+", metavar="LR", help="step sizes to tune over; default: 1e-4 to 1 by half decades")
     parser.add_argument("--out", default="race-results", metavar="FOLDER", help="for PNG and JSON; default: race-results")
-    parser.add_argument("--backend", default="auto", choices=["auto", "cpp", "triton", "torch", "reference"], help="default: auto")
+    parser.add_argument("--backend", default="auto", choices=BACKENDS, help="default: auto")
     parser.add_argument("--math", default="safe", choices=["safe", "strict", "fast"], help="default: safe")
     parser.add_argument("--quiet", action="store_true", help="print nothing, write the files only")
 

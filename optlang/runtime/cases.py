@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from optlang import ir
 from optlang.analysis.live_states import without_dead
-from optlang.backends import WHAT, backend
+from optlang.backends import NAMES, backend
 from optlang.backends.base import Executable, Math
 from optlang.backends.cache.programs import simplified
 from optlang.backends.formats import Storage
@@ -204,9 +204,9 @@ def cases_of(what: ir.Program | ir.Routing, relower: Relower, way: Way) -> list[
 
 
 def _checked_backend(name: str) -> str:
-    if name != "auto" and name not in WHAT:
-        near = did_you_mean(str(name), WHAT)
-        advice = f"did you mean {near!r}?" if near else f"choose one of auto, {', '.join(WHAT)}"
+    if name not in NAMES:
+        near = did_you_mean(str(name), NAMES)
+        advice = f"did you mean {near!r}?" if near else f"choose one of {', '.join(NAMES)}"
         raise ValueError(f"there is no backend {name!r}: {advice}")
     return name
 

@@ -50,7 +50,7 @@ def known(extra: dict[str, Any]) -> Iterator[None]:
     def find(name: str) -> Any:
         return own[name] if name in own else backends.backend(name)
 
-    with mock.patch.object(cases, "backend", find), mock.patch.object(cases, "WHAT", {**backends.WHAT, **dict.fromkeys(own, "")}):
+    with mock.patch.object(cases, "backend", find), mock.patch.object(cases, "NAMES", (*backends.NAMES, *own)):
         yield
 
 
