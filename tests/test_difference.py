@@ -7,8 +7,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_rules import rules, texts
@@ -18,6 +20,7 @@ import optlang
 from optlang import ir, library
 from optlang.cli import main
 from optlang.compare.comparison import difference
+from optlang.compare.difference import Row
 from optlang.compare.trial import refute
 from optlang.ir import Node, Program
 from optlang.ops import OPS
@@ -44,6 +47,22 @@ def named(name: str) -> Program:
 @pytest.mark.parametrize(("a", "b"), KNOWN)
 def test_known_pairs(a: str, b: str) -> None:
     assert difference(named(a), named(b)).sentence() == KNOWN[a, b]
+
+
+def test_weights_to_evaluate_with_read_what_is_stored() -> None:
+    body = "hyper lr = 0.1 state a = w state n per tensor = 0 w' = w - lr*g a' = 0.9*a + 0.1*w' n' = n + 1"
+    old, new = (program(f"rule R {{ {body} eval = {eval_} }}") for eval_ in ("a'", "where(n' > 3, a', w')"))
+    rows = difference(old, new).rows
+    assert [row for row in rows if not row.same] == [Row("eval = a'", "eval = where(n' > 3, a', w')", False)]
+
+
+def test_notebooks_show_what_print_does() -> None:
+    """IPython asks `_repr_pretty_` of a value for its text."""
+    optimizer = optlang.load("adam")([torch.nn.Parameter(torch.ones(2))])
+    for shown in (optlang.diff("adam", "adamw"), optlang.equivalent("adam", "adamw"), optimizer.routes(), optimizer.backends()):
+        written: list[str] = []
+        shown._repr_pretty_(SimpleNamespace(text=written.append), False)
+        assert written == [str(shown)] and "(" not in str(shown)[:5]
 
 
 def test_states_settings_and_equations_are_paired_by_what_they_do() -> None:

@@ -13,7 +13,7 @@ from optlang import library
 from optlang.compare.comparison import difference
 from optlang.ir import Program
 from optlang.ops import OPS
-from optlang.printing.latex import at, symbol
+from optlang.printing.latex import symbol
 from optlang.printing.render import equations, graph, latex, listing, markdown, predicate, signs
 from optlang.rules import Rule
 
@@ -70,7 +70,12 @@ def test_names_are_written_as_in_papers() -> None:
     assert [symbol(n) for n in ("beta1", "lr", "m", "slow", "fast.beta2", "weight_lr_power")] == [
         r"\beta_{1}", r"\eta", "m", r"\mathrm{slow}", r"\beta_{2}^{\mathrm{fast}}", r"\mathrm{weight\_lr\_power}",
     ]  # fmt: skip
-    assert (at("m", "t"), at("m1", "t-1"), at("fast.m", "t")) == ("m_{t}", "m_{1,t-1}", r"m_{t}^{\mathrm{fast}}")
+    assert [symbol(*n) for n in (("m", "t"), ("m1", "t-1"), ("fast.m", "t"), ("m_hat", "t"))] == [
+        "m_{t}", "m_{1,t-1}", r"m_{t}^{\mathrm{fast}}", r"m_{\mathrm{hat},t}",
+    ]  # fmt: skip
+    assert [symbol(n) for n in ("β_fast", "Δ2", "slow_β", "W[2,1]", "_x")] == [
+        r"\beta_{\mathrm{fast}}", r"\Delta_{2}", r"\mathrm{slow\_{\beta}}", "W_{2,1}", r"\mathrm{\_x}",
+    ]  # fmt: skip
 
 
 def test_a_sign_stands_for_one_thing() -> None:
@@ -79,6 +84,33 @@ def test_a_sign_stands_for_one_thing() -> None:
     assert r"\eta" in latex(adadagrad) and r"\mathrm{lr} \, g_{t}" in latex(adadagrad)
     assert "lr" not in signs(adadagrad) and signs(mezo)["lr"] == r"\eta"
     assert latex(mezo).count("normal") == 1 and latex(mezo).count("z") == 4
+
+
+def test_an_equation_and_a_size_have_signs_of_their_own() -> None:
+    """A name of the rule that is `\\eta`, `c` or `x1` itself stands for itself alone."""
+    body = "x1 = g*g + w + 1  eta = cos(pi*lr)  w' = w - eta*c*rows/cols*x1*(g*w + g - 3)^2*(g*w + g - 3)"
+    assert equations(Rule(f"rule R {{ hyper lr = 1 hyper c = 2 {body} }}").program) == [  # type: ignore[arg-type]
+        r"\eta = \cos\left(\pi \, \mathrm{lr}\right)",
+        r"x_{1} = g_{t} \, g_{t} + w_{t-1} + 1",
+        r"x_{2} = g_{t} \, w_{t-1} + g_{t} - 3",
+        r"w_{t} = w_{t-1} - \frac{\eta \, c \, \mathrm{rows}}{\mathrm{cols}} \, x_{1} \, {x_{2}}^{2} \, x_{2}",
+    ]
+
+
+def test_parts_of_identities_and_draws_show_their_sizes() -> None:
+    body = "p = eye(rows, 2) @ normal(2, cols) @ eye(cols) w' = w - p*uniform(per row)*normal()*mean(g per 4)"
+    assert equations(Rule(f"rule R {{ {body} }}").program) == [  # type: ignore[arg-type]
+        r"p = I_{\mathrm{rows} \times 2} \, \operatorname{normal}_{2 \times \mathrm{cols}}() \, I",
+        r"w_{t} = w_{t-1} - p \odot \operatorname{uniform}_{\mathrm{row}}() \odot \operatorname{normal}() \odot "
+        r"\operatorname{mean}_{\mathrm{4}}\left(g_{t}\right)",
+    ]
+    norm = latex(Rule("rule R { x = as_matrix(g) w' = w - as_param(x/norm(x per matrix)) }").program)
+    assert r"\right\Vert_{\mathrm{matrix}}" in norm
+
+
+def test_weights_to_evaluate_with_are_what_is_stored_after_the_step() -> None:
+    text = latex(Rule("rule R { state a = w w' = w - g a' = 0.9*a + 0.1*w' eval = a' }").program)
+    assert text.splitlines()[-2] == r"w_{\mathrm{eval}} &= a_{t}"
 
 
 def test_a_draw_inside_a_block_is_one_draw() -> None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from optlang.printing import Printed
+
 if TYPE_CHECKING:
     from optlang.compare.equivalence import Verdict
 
@@ -41,7 +43,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Printed):
     """The second rule as the first one with changes. True where both take the same steps.
 
     `distance` counts the nodes that differ, `size` those of both rules. `renamed` has states, settings and equations by the

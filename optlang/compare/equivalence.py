@@ -21,6 +21,7 @@ from optlang.algebra import SECONDS, Algebra, Cases, TooHard, deadline
 from optlang.analysis.live_states import nonnegative, without_dead
 from optlang.compare.trial import Counterexample, refute
 from optlang.ir import Bounds, Node, Program, State, substitute, walk
+from optlang.printing import Printed
 from optlang.types import TypeProblem
 
 Status = Literal["same", "different", "open"]
@@ -29,7 +30,7 @@ JUMPS = frozenset(["sign", "floor", "ceil", "round", "mod", "lt", "le", "gt", "g
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Printed):
     """`status` is "same", "different" or "open"; true where it is "same". `notes` tell of differing defaults and names."""
 
     status: Status

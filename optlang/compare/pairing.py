@@ -55,7 +55,21 @@ class Side:
             return ir.state(primed[node], node.type)
 
         table = ir.fold(self.program.all_roots(), combine)
-        return found | {name: table[node] for name, node in self._roots() if name not in found}, table
+        found |= {name: table[node] for name, node in self._roots() if name not in found}
+        return found | self._evaluation(), table
+
+    def _evaluation(self) -> dict[str, Node]:
+        """The weights to evaluate with, which read what is stored after the step: all with a prime."""
+        p = self.program
+        if p.evaluation is None:
+            return {}
+        after = {s.node: ir.state(f"{self.states.get(s.name, s.name)}'", s.type) for s in p.states} | {ir.W: ir.state("w'", ir.W.type)}
+        leaves = {**self.leaves(), **after}
+
+        def combine(node: Node, args: tuple[Node, ...]) -> Node:
+            return leaves[node] if node in leaves else ir.rebuild(node, args)
+
+        return {"eval": ir.fold([p.evaluation], combine)[p.evaluation]}
 
     def leaves(self) -> dict[Node, Node]:
         """What states, settings and draws are to the other side."""
@@ -73,7 +87,6 @@ class Side:
         p = self.program
         found = [(f"{self.states.get(name, name)}'", node) for name, node in p.updates.items()]
         found += [("w'", p.weights), *((f"report {name}", node) for name, node in (p.reports or {}).items())]
-        found += [("eval", p.evaluation)] if p.evaluation is not None else []
         for s in p.states:
             name = self.states.get(s.name, s.name)
             found += [(f"{name} at first", s.init)] + ([(f"{name} where", s.guard)] if s.guard is not None else [])

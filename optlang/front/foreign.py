@@ -89,7 +89,7 @@ SAID_HERE: dict[str, str] = {
     "fabs": "abs(x)", "sigmoid": "1/(1 + exp(-x))", "relu": "max(x, 0)", "softplus": "log1p(exp(x))", "e": "exp(1)",
     "size": "rows, cols or numel", "shape": "rows, cols or numel", "numel": "numel", "ndim": "rank", "dim": "rank",
     "square": "x^2", "sgn": "sign(x)", "arctan2": "atan2(y, x)", "remainder": "mod(a, b)", "fmod": "mod(a, b)",
-    "svd": "orthogonalize(x)` of `std", "qr": "orthonormal(x)", "eigh": "eigenvectors(x)", "inv": "inverse(x)",
+    "qr": "orthonormal(x)", "eigh": "eigenvectors(x)", "inv": "inverse(x)",
     "ln": "log(x)", "log_e": "log(x)", "exp10": "10^x", "trunc": "sign(x)*floor(abs(x))", "hypot": "sqrt(a^2 + b^2)",
     "heaviside": "where(x > 0, 1, 0)", "copysign": "abs(a)*sign(b)", "softmax": "exp(x)/sum(exp(x))", "isinf": "abs(x) == inf",
     "avg": "mean(x)", "average": "mean(x)", "variance": "var(x)", "stdev": "std(x)", "len": "count(x)", "trace": "sum(eye(rows)*x)",
@@ -100,6 +100,7 @@ SAID_HERE: dict[str, str] = {
     "dropout": "where(uniform() < p, 0, x)", "hessian": "hvp(x)", "diag": "eye(rows)*x", "eig": "eigenvectors(x)",
     "bias_correction": "debias(m, beta)` of `std",
     **dict.fromkeys(["clip_by_global_norm", "clip_grad_norm", "clip_grad_norm_", "clip_norm"], "clip_global(x, limit)` of `std"),
+    "clip_by_norm": "x*min(1, limit/(norm(x) + 1e-6))", "clip_by_value": "clip(x, low, high)",
     "normalize": "x/norm(x)", "outer": "a*b", "median": "quantile(x, 0.5)", "percentile": "quantile(x, q)", "quantile": "quantile(x, q)",
 }  # fmt: skip
 
@@ -107,6 +108,7 @@ SAID_HERE: dict[str, str] = {
 NOT_HERE: dict[str, str] = {
     **dict.fromkeys(["argmax", "argmin", "argsort", "sort", "topk", "cumsum", "cumprod"],
                     "values have no places and no order here: a threshold is `quantile(x, q)`, the largest `max(x)`"),
+    "svd": "`eigenvectors(x @ x.T)` are the left singular vectors of x; `orthogonalize(x)` of `std` makes all singular values about 1",
     **dict.fromkeys(["prod", "product"], "there is no product of all values; of positive ones it is `exp(sum(log(x)))`"),
 }  # fmt: skip
 
@@ -153,6 +155,12 @@ STATEMENTS: dict[str, tuple[str, str]] = {
     "global": ("", "leave it out; every name of the rule is visible in its blocks"),
 }  # fmt: skip
 WEIGHTS = frozenset(["theta", "θ", "x", "p", "param", "params", "parameter", "weight", "weights"])
+# what `per` is followed by elsewhere -> the word for it
+EXTENTS: dict[str, str] = {
+    **dict.fromkeys(["column", "columns"], "col"), **dict.fromkeys(["channel", "neuron", "unit"], "row"),
+    **dict.fromkeys(["expert", "experts", "slice"], "matrix"), **dict.fromkeys(["layer", "param", "parameter"], "tensor"),
+    **dict.fromkeys(["network", "all", "global"], "model"), **dict.fromkeys(["weight", "coordinate", "entry"], "element"),
+}  # fmt: skip
 # values that have one name here, however a paper calls them
 GIVEN: dict[str, str] = {
     **dict.fromkeys(["grad", "gradient", "grads", "dw", "d_p"], "the gradient is `g`; at another point it is `grad(x)`"),

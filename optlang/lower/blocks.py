@@ -64,8 +64,10 @@ class Choice(Block):
             return None
         if sides[0] is sides[1]:
             return sides[0]
-        code = "T03" if condition.type.extent.level == "array" else "T01"
-        return make(frame, "branch", [condition, *sides], self.statement.span, code=code)
+        if condition.type.extent.level == "array":
+            return make(frame, "branch", [condition, *sides], self.statement.span, code="T03")
+        written = next((side.equations[key] for side in (self.then, self.otherwise) if key in side.equations), self.statement)
+        return make(frame, "branch", [condition, *sides], written.span)
 
     def _side(self, frame: Frame, side: Frame, key: Key) -> Value:
         """A state that a side does not mention keeps its value; so does `w`."""

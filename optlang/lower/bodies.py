@@ -15,7 +15,7 @@ from optlang.lower.call_graph import instances_of
 from optlang.lower.context import Value
 from optlang.lower.modules import RESERVED
 from optlang.lower.names import may_define
-from optlang.types import ELEMENT, Type, broadcasts_to
+from optlang.types import ELEMENT, Extent, Type, broadcasts_to
 
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame
@@ -154,11 +154,19 @@ def fits(frame: Frame, value: ir.Node, wanted: Type, name: str, key: tuple[str, 
         frame.report("T01", f"`{given}` is {value.type}, but `{name}` is {wanted}", span, "", help_)
         return False
     if not broadcasts_to(value.type.extent, wanted.extent):
-        help = f"reduce it, as in `mean(… per {wanted.extent.left})`, or declare `{name}` per {value.type.extent.left}"
+        help = _coarser(value.type.extent, wanted.extent, name)
         frame.report("T02", f"`{given}` is per {value.type.extent}, but `{name}` is per {wanted.extent}", span,
                      "finer than what it is kept in", help if name != "w" else "bring it into the parameter's shape")  # fmt: skip
         return False
     return True
+
+
+def _coarser(value: Extent, wanted: Extent, name: str) -> str:
+    """How a value comes into a state that is too coarse for it, or has other sizes."""
+    if "element" not in (value.left, wanted.left) or value.left != wanted.left:
+        return f"reduce it, as in `mean(… per {wanted.left})`, or declare `{name}` per {value.left}"
+    part = f"`… @ eye({value.cols}, {wanted.cols})` keeps its first {wanted.cols} columns, or " if wanted.rows == value.rows else ""
+    return f"{part}declare `state {name}[{value.rows}, {value.cols}]`"
 
 
 # -------------------------------------------------------------------------------------- what a rule gives besides

@@ -195,8 +195,10 @@ def unknown(frame: Frame, call: syntax.Call) -> None:
     if name in ("named", "dtype"):
         frame.report("R06", f"`{name}` belongs in the conditions of a route", call.span, "", "rules see `rank`, `rows`, `cols`, `numel`")
     elif name in ("w", "g", "t", "loss", *ops.CONSTANTS, *ops.FACTS) or frame.holds_anywhere(name):
+        elsewhere = {"g": "grad", "loss": "loss_at"}.get(name)
+        product = f"for a product write `{name} * (…)`; a bracket after a name is always a call"
         frame.report("N14", f"`{name}` is a value, not a function", call.func_span, "called like a function",
-                     f"for a product write `{name} * (…)`; a bracket after a name is always a call")  # fmt: skip
+                     f"at another point it is `{elsewhere}(x)`; {product}" if elsewhere else product)  # fmt: skip
     elif name in standard_names():
         frame.report("N15", f"`{name}` is a function of `std` that is not imported", call.func_span, "not imported",
                      f"begin the file with `from std import {name}`")  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from optlang import ir, ops
 from optlang.errors import Span, did_you_mean
 from optlang.front import syntax
+from optlang.front.foreign import EXTENTS
 from optlang.lower.context import Context, Table, Value
 from optlang.lower.expressions import constant, whole
 from optlang.lower.names import may_define
@@ -166,7 +167,7 @@ def extent_of(frame: Frame, word: str, span: Span) -> Extent | None:
     if word[0].isdigit() or (word not in EXTENT_OF and frame.holds_anywhere(word)):
         return _run(frame, word, span)
     if word not in EXTENT_OF:
-        near = did_you_mean(word, EXTENT_OF)
+        near = EXTENTS.get(word.lower()) or did_you_mean(word, EXTENT_OF)
         words = f"the words are {', '.join(EXTENT_OF)}; or say how many elements, as in `per 64`"
         frame.report("T04", f"`per {word}`: there is no such extent", span, "", f"did you mean `{near}`?" if near else words)
     return EXTENT_OF.get(word)

@@ -87,6 +87,12 @@ def _operator(scope: Scope, expr: syntax.Binary, left: Value, right: Value) -> V
     return make(scope, OPERATORS[expr.op], [left, right], expr.span, code=code)
 
 
+SIZED = {  # how matrices of different sizes go together
+    "mul": "a product of matrices is written `a @ b`",
+    "branch": "both sides of a block need one shape; `x @ eye(cols, 4)` keeps 4 columns",
+}
+
+
 def make(
     scope: Scope, op: str, args: list[Value], span: Span, value: ir.Value = None, code: str = "T01"
 ) -> Value:
@@ -98,7 +104,8 @@ def make(
     try:
         return ir.make(op, known, value)
     except TypeProblem as found:
-        scope.context.report(scope.source, code, str(found), span)
+        arrays = all(arg.type.extent.left == "element" for arg in known if arg.type.kind != "bool")
+        scope.context.report(scope.source, code, str(found), span, "", SIZED.get(op, "") if arrays and code == "T01" else "")
         return None
 
 

@@ -20,8 +20,9 @@ def definitions(program: Program) -> list[tuple[str, Node]]:
     wanted = [*program.names, *((f"{name}'", node) for name, node in program.updates.items())]
     known = {node for _, node in wanted}
     roots = [*program.roots()]
-    taken = {name for name, _ in wanted} | {s.name for s in program.states}
-    free = (name for i in count(1) if (name := f"x_{i}") not in taken)
+    others = [*(name for name, _ in wanted), *(s.name for s in program.states), *(h.name for h in program.hypers)]
+    taken = {name.replace("_", "") for name in others}
+    free = (f"x_{i}" for i in count(1) if f"x{i}" not in taken)  # `x1` and `x_1` are one sign in LaTeX
     wanted += zip(free, _shared([*roots, *known], known), strict=False)
     place = {node: number for number, node in enumerate(ir.walk([*(node for _, node in wanted), *roots]))}
     wanted.sort(key=lambda item: place[item[1]])

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
 from optlang.ir import Node
 from optlang.ops import OPS
+from optlang.types import ELEMENT, Dim, Extent
 
-GREEK = frozenset([
-    "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "pi", "rho",
-    "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega",
-])  # fmt: skip
+GREEK = {
+    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "epsilon": "ε", "zeta": "ζ", "eta": "η", "theta": "θ", "iota": "ι", "kappa": "κ",
+    "lambda": "λ", "mu": "μ", "nu": "ν", "xi": "ξ", "pi": "π", "rho": "ρ", "sigma": "σ", "tau": "τ", "upsilon": "υ", "phi": "φ", "chi": "χ",
+    "psi": "ψ", "omega": "ω",
+}  # fmt: skip
+CAPITALS = {
+    "Gamma": "Γ", "Delta": "Δ", "Theta": "Θ", "Lambda": "Λ", "Xi": "Ξ", "Pi": "Π", "Sigma": "Σ", "Upsilon": "Υ", "Phi": "Φ", "Psi": "Ψ",
+    "Omega": "Ω",
+}  # fmt: skip
+COMMANDS = {letter: rf"\{word}" for word, letter in {**GREEK, **CAPITALS}.items()}
 WORDS = {"lr": r"\eta", "eps": r"\epsilon", "weight_decay": r"\lambda", "momentum": r"\mu"}
-FACTS = {"numel": "n", "rows": "r", "cols": "c", "rank": r"\mathrm{rank}", "fan_in": r"n_{\mathrm{in}}", "fan_out": r"n_{\mathrm{out}}"}
+FACTS = {"fan_in": r"n_{\mathrm{in}}", "fan_out": r"n_{\mathrm{out}}"}
 INFIX = {
     "add": "+", "sub": "-", "mul": r"\,", "lt": "<", "le": r"\leq", "gt": ">", "ge": r"\geq", "eq": "=", "ne": r"\neq",
     "and": r"\wedge", "or": r"\vee", "matmul": r"\,",
@@ -21,32 +29,35 @@ INFIX = {
 ATOM, PREFIX = 100, 6  # precedence of what never needs brackets, and of a leading minus
 
 
-def symbol(name: str) -> str:
-    """A name as in a paper: Greek letters, subscripts for digits, several letters upright, what it belongs to above."""
+def symbol(name: str, time: str = "") -> str:
+    """A name as in a paper, a state with its time: Greek letters, subscripts, several letters upright, what it belongs to above.
+
+    `β_fast` is `\\beta_{\\mathrm{fast}}`, `m1` at `t-1` is `m_{1,t-1}`, the number `W[2,1]` of a table `W_{2,1}`.
+    """
     owner, _, bare = name.rpartition(".")
-    above = rf"^{{\mathrm{{{_upright(owner)}}}}}" if owner else ""
+    letters, place, digits = re.findall(r"^(.+?)(?:\[(.*)\]|_?(\d*))$", bare, re.DOTALL)[0]
+    head, _, word = letters.partition("_")
     if bare in WORDS:
-        return WORDS[bare] + above
-    letters, digits = re.findall(r"^(.*?)_?(\d*)$", bare, re.DOTALL)[0]
-    below = f"_{{{digits}}}" if digits else ""
+        body, below = WORDS[bare], [time]
+    elif word and (len(head) == 1 or head in GREEK):
+        body, below = _letter(head), [rf"\mathrm{{{_upright(word)}}}", place or digits, time]
+    else:
+        body, below = _letter(letters), [place or digits, time]
+    subscript = ",".join(part for part in below if part)
+    above = rf"^{{\mathrm{{{_upright(owner)}}}}}" if owner else ""
+    return body + (f"_{{{subscript}}}" if subscript else "") + above
+
+
+def _letter(letters: str) -> str:
     if letters in GREEK:
-        return rf"\{letters}{below}{above}"
-    body = letters if len(letters) == 1 else rf"\mathrm{{{_upright(letters)}}}"
-    return f"{body}{below}{above}"
+        return rf"\{letters}"
+    if len(letters) == 1:
+        return COMMANDS.get(letters, letters)
+    return rf"\mathrm{{{_upright(letters)}}}"
 
 
 def _upright(text: str) -> str:
-    return text.replace("_", r"\_")
-
-
-def at(name: str, time: str) -> str:
-    """A state or the weights at a time: `m_{1,t-1}`."""
-    written = symbol(name)
-    found = re.search(r"_\{([^{}]*)\}", written)
-    if found:
-        return f"{written[: found.start()]}_{{{found[1]},{time}}}{written[found.end() :]}"
-    head, caret, above = written.partition("^{")
-    return f"{head}_{{{time}}}{caret}{above}"
+    return "".join(r"\_" if c == "_" else f"{{{COMMANDS[c]}}}" if c in COMMANDS else c for c in text)
 
 
 class Printer:
@@ -143,9 +154,23 @@ def _is_norm(node: Node) -> bool:
 
 def _below(node: Node) -> str:
     """What a reduction leaves, where it is not one value for the whole parameter."""
-    where = "" if node.value in ("window", None) else str(node.value)
-    where = where.replace(" ", r"\ ")
-    return rf"_{{\mathrm{{{where}}}}}" if where and where != "tensor" else ""
+    return "" if node.value in ("window", None) or node.value.level == "tensor" else rf"_{{\mathrm{{{node.value.left}}}}}"
+
+
+def _one_per(extent: Extent) -> str:
+    """Behind a draw, what it has one value for, unless that is each element; or the sizes of a matrix."""
+    if extent.left != "element":
+        return rf"_{{\mathrm{{{extent.left}}}}}"
+    return "" if (extent.rows, extent.cols) == (ELEMENT.rows, ELEMENT.cols) else _sizes(extent)
+
+
+def _sizes(extent: Extent) -> str:
+    """Of a matrix, as a subscript."""
+    return rf"_{{{_size(extent.rows)} \times {_size(extent.cols)}}}"
+
+
+def _size(size: Dim) -> str:
+    return rf"\mathrm{{{size}}}" if isinstance(size, str) else f"{size}"
 
 
 def _leaf(node: Node) -> tuple[str, int]:
@@ -155,11 +180,13 @@ def _leaf(node: Node) -> tuple[str, int]:
         case "hyper" | "input":
             return symbol(node.value), ATOM
         case "state":
-            return at(node.value, "t-1"), ATOM
+            return symbol(node.value, "t-1"), ATOM
         case "fact":
-            return FACTS[node.value], ATOM
+            return FACTS.get(node.value, rf"\mathrm{{{node.value}}}"), ATOM
         case "random":
-            return rf"\operatorname{{{node.value[0]}}}()", ATOM
+            return rf"\operatorname{{{node.value[0]}}}{_one_per(node.type.extent)}()", ATOM
+        case "eye" if node.type.extent.rows != node.type.extent.cols:
+            return rf"I{_sizes(node.type.extent)}", ATOM
         case "w":
             return "w_{t-1}", ATOM
         case "g":
@@ -168,6 +195,8 @@ def _leaf(node: Node) -> tuple[str, int]:
 
 
 def _number(value: float | bool) -> tuple[str, int]:
+    if value == math.pi:
+        return r"\pi", ATOM
     if isinstance(value, bool):
         return rf"\text{{{str(value).lower()}}}", ATOM
     if value != value:

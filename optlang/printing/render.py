@@ -10,7 +10,7 @@ from optlang import ir
 from optlang.analysis.constant_conditions import without_constant_conditions
 from optlang.ir import Node, Predicate, Program, Routing
 from optlang.printing.equations import definitions, large
-from optlang.printing.latex import WORDS, Printer, at, symbol
+from optlang.printing.latex import WORDS, Printer, symbol
 
 # ---------------------------------------------------------------------------------------------------------- LaTeX
 
@@ -32,14 +32,15 @@ def equations(program: Program) -> list[str]:
 
 
 def signs(program: Program) -> dict[str, str]:
-    """The hypers that equations have under another sign than their name, which none of the others has."""
-    others = {symbol(hyper.name) for hyper in program.hypers if hyper.name not in WORDS}
+    """The hypers that equations have under another sign than their name, which nothing else has."""
+    names = [*(h.name for h in program.hypers), *(s.name for s in program.states), *(name for name, _ in program.names)]
+    others = {symbol(name) for name in names if name not in WORDS}
     return {h.name: WORDS[h.name] for h in program.hypers if h.name in WORDS and WORDS[h.name] not in others}
 
 
 def _symbol(name: str) -> str:
     """A name of an equation; a prime marks what holds after the step."""
-    return at(name[:-1], "t") if name.endswith("'") else symbol(name)
+    return symbol(name[:-1], "t") if name.endswith("'") else symbol(name)
 
 
 def latex(what: Program | Routing) -> str:
@@ -49,7 +50,7 @@ def latex(what: Program | Routing) -> str:
     what = without_constant_conditions(what)
     rows = [line.replace(" = ", " &= ", 1) for line in equations(replace(what, evaluation=None))]
     if what.evaluation is not None:
-        names = {ir.W: "w_{t}", **{s.node: at(s.name, "t") for s in what.states}}
+        names = {ir.W: "w_{t}", **{s.node: symbol(s.name, "t") for s in what.states}}
         rows += _parted(what.evaluation, r"w_{\mathrm{eval}}", r"x_{\mathrm{eval},%d}", names)
     body = " \\\\\n".join(rows)
     return f"\\begin{{aligned}}\n{body}\n\\end{{aligned}}"
@@ -61,7 +62,7 @@ def _parted(node: Node, name: str, of_parts: str, names: dict[Node, str]) -> lis
     for number, part in enumerate((part for part in large(node) if part is not node), 1):
         rows.append(f"{of_parts % number} &= {Printer(names).define(part)}")
         names[part] = of_parts % number
-    return [*rows, f"{name} &= {Printer(names).define(node)}"]
+    return [*rows, f"{name} &= {Printer(names).define(node) if node.args else Printer(names).text(node)}"]
 
 
 def _when(condition: Predicate | None) -> str:

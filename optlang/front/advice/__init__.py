@@ -60,8 +60,8 @@ def _unexpected(x: Trouble) -> Advice:
 
 PATTERNS: tuple[Callable[[Trouble], Advice | None], ...] = (
     brackets.unclosed, brackets.open_brace, brackets.closes_nothing, words.else_if, words.side_by_side,
-    words.unknown_statement, words.ternary, forms.renamed, words.keyword_as_name, forms.separator, forms.arrow, forms.hyper,
-    equations.index, equations.equal_signs, equations.dangling, brackets.wrong_bracket, forms.per, forms.input_, forms.report,
+    words.unknown_statement, words.ternary, forms.renamed, words.keyword_as_name, forms.separator, forms.arrow, forms.numbers,
+    forms.hyper, equations.index, equations.equal_signs, equations.dangling, brackets.wrong_bracket, forms.per, forms.input_, forms.report,
     forms.state, forms.nameless, equations.missing_operator, forms.definition, forms.route, forms.block, forms.misplaced,
     forms.import_, forms.value_alone, texts, stray,
 )  # fmt: skip

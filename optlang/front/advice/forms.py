@@ -21,7 +21,7 @@ def separator(x: Trouble) -> Advice | None:
         equal = Lexeme("EQUAL", "=", x.here.start, x.here.end)
         return Advice(x.say("S09", "`:` is not an assignment of this language", "write `=`", fix=Fix(x.here.span, "=")), x.instead(equal))
     if x.here.text == ":" and x.first.type in ("HYPER", "STATE", "INPUT"):
-        found = x.say("S20", "a kind stands before the name", "write `hyper int k = 10` or `hyper bool nesterov = false`")
+        found = x.say("S20", *_kind(x))
         return Advice(found, (x.index, x.index + 2, []) if x.after().type == "NAME" and x.after(2).type == "EQUAL" else None)
     if x.here.type == "COMMA" and x.before.text.isdecimal() and x.after().text.isdecimal() and x.before.end + 1 == x.after().start:
         whole, part = x.before.text, x.after().text
@@ -30,6 +30,37 @@ def separator(x: Trouble) -> Advice | None:
     if x.here.type == "COMMA" and not x.in_statement:
         return Advice(x.say("S14", "no `,` is needed between statements", "leave it out", fix=Fix(x.here.span, "")), x.instead())
     return None
+
+
+def _kind(x: Trouble) -> tuple[str, str]:
+    """`hyper lr: float`, `state m: tensor`: what is wrong, and how it is written."""
+    name = x.before.text if x.before.type == "NAME" else "x"
+    if x.first.type != "HYPER":
+        what, value = ("a state", " = 0") if x.first.type == "STATE" else ("an input", "")
+        return f"{what} has no kind", f"write `{x.first.text} {name}{value}`; its extent stands behind the name, as in `{name} per row`"
+    if x.after().text in ("int", "bool"):
+        return "a kind stands before the name", f"write `hyper {x.after().text} {name} = {10 if x.after().text == 'int' else 'false'}`"
+    return "a kind stands before the name", f"leave it out for a real number, `hyper {name} = 1e-3`; others are `hyper int`, `hyper bool`"
+
+
+def numbers(x: Trouble) -> Advice | None:
+    """`hyper c = [1, 2]`, `hyper c = (1, 2)`, `hyper c[3] = 0`."""
+    if x.first.type != "HYPER" or x.has("IN"):
+        return None
+    name = x.lexemes[min(x.start + 1, len(x.lexemes) - 1)].text
+    given = f"the optimizer is given its numbers: `{name}=[[1.0], [0.5], [0.0]]`"
+    if x.here.type == "RSQB" and not x.has("EQUAL") and "COMMA" in x.wants:
+        sizes = [Lexeme("COMMA", ",", x.here.start, x.here.start), Lexeme("NUMBER", "1", x.here.start, x.here.start)]
+        return Advice(x.say("S20", "a table has rows and columns", f"write `[{x.before.text}, 1]` for one column"), x.put(*sizes))
+    begin = next((k for k in range(x.start, x.index + 1) if x.lexemes[k].type == "EQUAL"), x.index) + 1
+    opening = x.lexemes[min(begin, len(x.lexemes) - 1)]
+    listed = (x.here is opening and opening.type == "LSQB") or (x.here.type == "COMMA" and opening.type == "LPAR")
+    after = next((k for k in range(x.index, len(x.lexemes)) if listed and x.lexemes[k] is opening.partner), None)
+    if after is None:
+        return None
+    help_ = f"a setting is one number; a table is `hyper {name}[3, 1] = 0`, and {given}"
+    found = x.say("S11", "there are no lists of numbers", help_, opening)
+    return Advice(found, (begin, after + 1, [Lexeme("NUMBER", "0", opening.start, opening.start)]))
 
 
 def arrow(x: Trouble) -> Advice | None:

@@ -11,8 +11,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from optlang import ir
+from optlang.printing import Printed
 from optlang.runtime.facts import facts_of
 
+MOST_SHOWN = 4  # patterns of names in a reason
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")  # what torch puts into names
 
 
@@ -92,8 +94,11 @@ def why(predicate: ir.Predicate, known: Known) -> list[str]:
             return [text for arg in decisive[:1] or predicate.args for text in why(arg, known)]
         case "named":
             fitting = [pattern for pattern in predicate.value if fnmatchcase(plain_name(known.name), pattern)]
-            patterns = ", ".join(f'"{p}"' for p in predicate.value)
-            return [f'the name fits "{fitting[0]}"' if fitting else f"the name fits none of {patterns}"]
+            if fitting:
+                return [f'the name fits "{fitting[0]}"']
+            patterns = ", ".join(f'"{p}"' for p in predicate.value[:MOST_SHOWN])
+            more = len(predicate.value) - MOST_SHOWN
+            return [f"the name fits none of {patterns}" + (f" and {more} more patterns" if more > 0 else "")]
         case "dtype":
             return [f"dtype is {known.dtype}"]
         case "fact":
@@ -111,7 +116,7 @@ class Assigned(NamedTuple):
     reason: str
 
 
-class Routes(list[Assigned]):
+class Routes(Printed, list[Assigned]):
     """Who got what and why; printed, a table."""
 
     def __str__(self) -> str:
@@ -127,7 +132,7 @@ class Stepped(NamedTuple):
     reason: str
 
 
-class Backends(list[Stepped]):
+class Backends(Printed, list[Stepped]):
     """What is stepped by what and why; printed, a table."""
 
     def __str__(self) -> str:
