@@ -92,6 +92,15 @@ def test_the_data_are_those_of_the_store(store: Path) -> None:
     assert data.curves["evolution"][-1].fitness == data.hall[0].found.fitness == max(f.fitness for f in data.front)
     assert [row.level.name for row in data.funnel] == ["search", "validation"]
     assert data.funnel[0].entered == trained
+    with Store.read(store) as kept:
+        beside = dict(kept.query("SELECT number, fitness FROM assessments WHERE branch = 'evolution' AND level = 'validation'"))
+    best = data.hall[0].found
+    assert data.funnel[0].winner == data.funnel[0].best == (best.fitness, best.error)
+    assert data.funnel[1].winner is not None and data.funnel[1].seed is not None
+    assert (data.funnel[1].winner[0], data.funnel[1].seed[0]) == (beside[best.number], beside[1])
+    assert f"On validation, with other tasks and seeds, it has {beside[best.number]:.4f} ±" in render(data)
+    assert f"as the best of {trained:,} programs" in render(data)
+    assert "Other tasks and seeds have not been asked about it." in render(replace(data, funnel=data.funnel[:1]))
     assert data.lineage[0].change == "seed" and data.lineage[-1].number == data.hall[0].found.number
     assert data.trained >= trained - 1
     for ranked in data.hall:
@@ -118,7 +127,11 @@ def test_text_of_strangers_stays_text() -> None:
         hall=(Ranked(found, EVIL, r"\begin{aligned}" + "\n" + r"x &= 1 \\" + "\n" + r"\end{aligned}"),),
         lineage=(Ancestor(1, EVIL, 0.0, (), (EVIL,)), Ancestor(2, EVIL, 0.0, (EVIL,), ())), settings={EVIL: EVIL}, versions={EVIL: EVIL},
     )  # fmt: skip
+    told = {"name": EVIL, "outcome": "rejected", "program": None, "fitness": None, "error": None, "status": "", "reason": EVIL}
+    taken = {**told, "outcome": "trained", "program": 3, "fitness": 1.0, "error": 0.5, "status": EVIL}
+    evil = replace(evil, proposals=(taken, told))
     text = render(evil)
+    assert "2 rules came from outside: 1 were new" in text and "1 were not taken" in text
     checked(text)
     assert "<script" not in text and text.count("&lt;script&gt;") > 8
 

@@ -91,7 +91,7 @@ def test_every_library_rule_becomes_a_program_or_says_why() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("state a = 0  state b = 0  state c = 0  a' = g  b' = a'*2  c' = b'  w' = w - lr*(c' + a + b + c)", "3 states, the form 2 slots"),
+        ("state a = 0  state b = 0  state c = 0  a' = g  b' = a'*2  c' = b'  w' = w - lr*(c' + a + b + c)", "3 states, the search 2 slots"),
         ("state m = 1  m' = m + g  w' = w - lr*m'", "begin at 0"),
         ("w' = w - g*min(lr, 1/sqrt(t))", "step size is used other than as a factor"),
     ],

@@ -2,6 +2,7 @@
 
 `optlang.search("adamw", minutes=30)` starts one: see `api`. The way of a program: `mutation` makes it, `screening` looks
 whether it is new, `strand` has it trained (`assess`, on `tasks`), `evolution` learns from it, `store` keeps it.
+`optlang.search.propose("run.db", text)` is the way of one from outside: see `proposals`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,13 @@ class _Search(ModuleType):
         from optlang.search.api import search
 
         return search(*seeds, **settings)
+
+
+def propose(store: Any, text: str, minutes: float | None = None) -> Any:
+    """A rule for a search that another process runs, and what became of it; see `proposals.propose`."""
+    from optlang.search import proposals
+
+    return proposals.propose(store, text, minutes)
 
 
 sys.modules[__name__].__class__ = _Search

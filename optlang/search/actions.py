@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from optlang.search.shortening import Short
     from optlang.search.store.database import Store
     from optlang.search.store.found import Found
+    from optlang.search.training.funnel import Promoted
     from optlang.search.workers.executor import Executor
 
 
@@ -59,8 +62,11 @@ def _ageing(arguments: argparse.Namespace) -> Any:
 def _space(arguments: argparse.Namespace, seeds: list[str]) -> Any:
     from optlang.search import api
     from optlang.search.programs.constraints import Limits
+    from optlang.search.programs.genome import SLOTS
 
     limits: dict[str, Any] = dict(map(_limit, arguments.limit))
+    if limits.get("slots", 0) > len(SLOTS):
+        raise ValueError(f"--limit slots={limits['slots']}: programs of a search have {len(SLOTS)} at most")
     fields: dict[str, Any] = {"limits": Limits(**limits)} if limits else {}
     fields["series"] = arguments.series
     fields["constraints"] = (*arguments.constraint, *(f"never {name}" for name in arguments.never))
@@ -68,7 +74,7 @@ def _space(arguments: argparse.Namespace, seeds: list[str]) -> Any:
         fields["functions"] = dict.fromkeys(arguments.functions, 1.0)
     if arguments.template:
         fields["template"] = _template(Path(arguments.template))
-    return api.space_of(arguments.space, seeds, **fields)
+    return api.space_of(arguments.space, seeds, limits.get("slots", 0), **fields)
 
 
 def _limit(given: str) -> tuple[str, int]:
@@ -111,13 +117,18 @@ def _followed(search: Search, arguments: argparse.Namespace) -> int:
     best = search.best()
     print(f"best of the search: {best.name}, fitness {best.fitness:.4f} ± {best.error:.4f}\n{best.text}", flush=True)
     for level, results in search.promote(None if arguments.quiet else lambda text: print(text, flush=True)):
-        first = results[0]
-        print(f"{level.name}: {len(results)} programs, best {first.assessment.fitness:.4f} ± {first.assessment.error:.4f}", flush=True)
+        print(f"{level.name}: {len(results)} programs; {_ranked(results, best.number)}", flush=True)
     print(f"the hall of fame is in {search.store.path}.hall; see `optlang search report {search.store.path}`")
     if arguments.finals:
         _decided(search.store, arguments)
         _reported(search.store, f"{search.store.path}.html")
     return 0
+
+
+def _ranked(results: Sequence[Promoted], best: int) -> str:
+    """The best of a level, and where they stand the best of the search and the seed."""
+    shown = {one.number: one.assessment for one in results if one is results[0] or one.number in (best, 1)}
+    return ", ".join(f"{'the seed' if n == 1 else f'Found{n}'} {a.fitness:.4f} ± {a.error:.4f}" for n, a in shown.items())
 
 
 def _decided(store: Store, arguments: argparse.Namespace) -> None:
@@ -175,9 +186,26 @@ def pick(arguments: argparse.Namespace) -> int:
     from optlang.search.store.found import pareto, table
 
     [path] = _store_named(arguments, 1, 1)
-    with _opened(path) as (store, _, level):
-        print(table(pareto(store, level)))
+    with _opened(path) as (store, settings, level):
+        rows = pareto(store, level)
+        print(json.dumps([one.to_json(settings.space.form) for one in rows], indent=1) if arguments.json else table(rows))
     return 0
+
+
+def propose(arguments: argparse.Namespace) -> int:
+    """Rules are proposed, then each answer is printed, in their order. Returns 1 where one was rejected."""
+    from optlang.rules import source_of
+    from optlang.search import proposals
+
+    path, *rules = _store_named(arguments, 2, sys.maxsize)
+    texts = [source_of(rule).text for rule in rules]
+    names = [proposals.put(path, text, Path(rule).stem) for rule, text in zip(rules, texts, strict=True)]
+    rejected = False
+    for name in names:
+        found = proposals.answer(path, name, arguments.minutes)
+        print(json.dumps(asdict(found)) if arguments.json else found, flush=True)
+        rejected |= found.outcome == "rejected"
+    return int(rejected)
 
 
 def export(arguments: argparse.Namespace) -> int:

@@ -29,7 +29,7 @@ from typing import Any
 
 from optlang.search.evolution.hunt import Hunt, Progress
 from optlang.search.evolution.settings import EVOLUTION, WITH_BASELINES, Budget, Settings
-from optlang.search.programs.genome import Form, GenomeError
+from optlang.search.programs.genome import SLOTS, Form, GenomeError
 from optlang.search.programs.seeds import seed as seed_genome
 from optlang.search.programs.space import Space
 from optlang.search.shortening import Short, by_training
@@ -193,15 +193,15 @@ def team(workers: int | None, ray: str | None = None) -> Executor:
     return Serial(work) if count == 1 else Processes(work, count)
 
 
-def space_of(name: str, seeds: Sequence[str], **fields: Any) -> Space:
-    """A space with a set of functions and some rules to start from; its form has slots enough for them."""
-    for slots in (("m", "v"), ("m", "v", "n"), ("m", "v", "n", "o")):
-        form = Form(slots)
+def space_of(name: str, seeds: Sequence[str], slots: int = 0, **fields: Any) -> Space:
+    """A space with a set of functions and some rules to start from; its form has slots enough for them, and for what is asked."""
+    for count in range(max(2, slots), len(SLOTS) + 1):
+        form = Form(SLOTS[:count])
         try:
             programs = tuple(seed_genome(one, form) for one in seeds)
             break
         except GenomeError as problem:
-            if "slots" not in str(problem) or len(slots) == 4:
+            if "slots" not in str(problem) or count == len(SLOTS):
                 raise
     return Space(form=form, seeds=programs, **fields) if "functions" in fields else Space.preset(name, form=form, seeds=programs, **fields)
 

@@ -19,6 +19,7 @@ Searches the space of update rules, as the search that found Lion did, from one 
   optlang search resume run.db                          go on where it stopped, or was killed
   optlang search resume run.db --tasks my_task.py       from now on with one more validation task; or --level hold-out
   optlang search pick run.db                            fitness against size: the programs that nothing beats in both
+  optlang search propose run.db mine.opt                a rule of one's own, or of a program that writes rules, for a search under way
   optlang search report run.db -o report.html           one page with everything: curves, funnel, lineage, hall of fame
   optlang search export run.db best -o found.opt        a rule as a file, shortened by algebra; also Found123, as pick lists them
   optlang search export run.db best -o found.opt --ablate   and without what training over paired seeds does not miss
@@ -26,7 +27,7 @@ Searches the space of update rules, as the search that found Lion did, from one 
 
 Fitness is the share of its steps in which tuned AdamW gets as far: 1 is AdamW, more is better. The best go through longer
 and other tasks (the funnel), and the hold-out is opened once. Ctrl-C ends the search in good order; twice, at once."""
-ACTIONS = ("resume", "report", "pick", "export", "finals")
+ACTIONS = ("resume", "report", "pick", "propose", "export", "finals")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--never", nargs="+", metavar="NAME", default=[], help="names that no program may read, such as t or w")
     parser.add_argument("--constraint", action="append", default=[], metavar="C", help='such as "elementwise" or "loss scale"')
     parser.add_argument("--series", action="store_true", help="constants are 1, 2 or 5 times a power of ten, or 1 less such a number")
-    parser.add_argument("--limit", action="append", default=[], metavar="WHAT=N", help="statements, slots or depth")
+    parser.add_argument("--limit", action="append", default=[], metavar="WHAT=N", help="statements, depth or slots, also above the seeds'")
     parser.add_argument("--template", metavar="FILE", help="a program with holes: `?` for an argument, a line `?` for statements")
     parser.add_argument("--population", type=int, default=200, help="default: 200")
     parser.add_argument("--islands", type=int, default=1, help="populations that exchange their best; default: 1")
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ablate", action="store_true", help="of export: train shorter rules, too, on --tasks (default: those of the "
                         "search), for at most --minutes (default: until none is as good, some minutes)")  # fmt: skip
     parser.add_argument("--to", default="opt", choices=["opt", "module", "latex"], help="of export; default: opt")
+    parser.add_argument("--json", action="store_true", help="of pick, with the rules' texts, and propose: for programs to read")
     parser.add_argument("--quiet", action="store_true", help="print the end only")
 
 

@@ -15,6 +15,7 @@ from optlang.search.evolution.strand import Birth, Round, Strand, rates
 from optlang.search.evolution.trials import Trials
 from optlang.search.programs.genome import Genome, from_text, slots_used
 from optlang.search.programs.mutation import Mutator, RandomPrograms
+from optlang.search.proposals import Inbox
 from optlang.search.screening.sieve import Screen
 from optlang.search.store.database import Store
 from optlang.search.store.found import hall_of_fame
@@ -73,6 +74,7 @@ class Hunt:
         self.strands = {name: self._strand(name, plan, place) for place, (name, plan) in enumerate(self._plans())}
         self.budgets = {name: plan.factor for name, plan in self._plans()}
         self.points = self._points()
+        self.inbox = Inbox(store, self.settings.space, self.search_level, self.search_seeds)
         self.ending = False
         self.started = time.monotonic()  # setting up does not count
 
@@ -100,7 +102,7 @@ class Hunt:
         verdicts = [(genome, screen.check(genome)) for genome in self.settings.space.seeds]
         for genome, verdict in verdicts:
             if verdict.level == "rejected":
-                raise SettingsError(f"a seed is no rule that could train anything ({verdict.reason}):\n{_text(genome)}")
+                raise SettingsError(f"a seed is no rule that could train anything, for it {verdict.reason}:\n{_text(genome)}")
         programs = {n: genome for n, (genome, verdict) in enumerate(verdicts, SEED_NUMBERS) if verdict.level == ""}
         fingerprints = {n: verdict.fingerprint for n, (_, verdict) in enumerate(verdicts, SEED_NUMBERS)}
         found = {one.number: one.assessment for one in self.trials.judged(programs, self.search_level, self.search_seeds)}
@@ -141,10 +143,13 @@ class Hunt:
         """Rounds of all branches in turn, those that have used least of their budget first."""
         while not self.ending and (name := self._next()) is not None:
             strand = self.strands[name]
+            if name == MAIN:
+                self.inbox.take(strand)
             done = strand.round(self.trials.jobs.submit, self.trials.jobs.collect)
             self.store.save_round(done, strand.state(), self.search_level, self.search_seeds, self.trials.jobs.finished)
             self.trials.jobs.finished = []
             self.store.save_meta("seconds", self.seconds)
+            self.inbox.answer(done)
             self._watch(done)
             yield self._progress(done)
 

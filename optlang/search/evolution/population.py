@@ -23,13 +23,14 @@ KINDS: tuple[Kind, ...] = ("evolution", "random", "constants")
 
 class Proposal(NamedTuple):
     """A program to be looked at. `parent` is the store's number of the program that it came from, None for a new one; `era` counts
-    how often its island had started again."""
+    how often its island had started again; `source` is the name of one that came from outside."""
 
     genome: Genome
     parent: int | None
     change: str
     island: int = 0
     era: int = 0
+    source: str = ""
 
 
 class Member(NamedTuple):
@@ -143,7 +144,7 @@ class Evolution:
         island = self.islands[proposal.island]
         self.best = max(self.best, member, key=_fitness)
         self.added += 1
-        belongs = proposal.era == island.era
+        belongs = proposal.era == island.era or bool(proposal.source)
         if belongs:
             island.add(member)
         if self.ageing.patience and island.stale >= self.ageing.patience:

@@ -87,7 +87,8 @@ class Pending:
 
 @dataclass(frozen=True)
 class Round:
-    """What one round brought. `best` is the branch's best fitness after it, `spent` the training steps of the branch."""
+    """What one round brought. `best` is the branch's best fitness after it, `spent` the training steps of the branch, `answered` the
+    names of proposals from outside with the numbers of the programs that behave so."""
 
     branch: str
     births: tuple[Birth, ...]
@@ -95,6 +96,7 @@ class Round:
     spent: int
     best: Known
     improved: bool
+    answered: tuple[tuple[str, int], ...] = ()
 
 
 class Strand:
@@ -108,6 +110,7 @@ class Strand:
         self.best = max(self.known.values(), key=lambda known: known.fitness)
         self.reached: dict[str, deque[float]] = {task: deque(maxlen=MEMORY) for task in (TRIAL, *regime.level.tasks)}
         self.pending: deque[Pending] = deque()
+        self.guests: deque[Proposal] = deque()  # from outside, for the next round that is proposed
         self.children = self.trained = self.spent = self.rounds = self.lean = 0
         self.next_number = 1 + max(known.number for known in self.known.values())
 
@@ -133,12 +136,26 @@ class Strand:
             if pending.live and not pending.tickets:
                 pending.tickets = [submit(job) for job in self._jobs(pending)]
 
+    def welcome(self, guest: Proposal) -> str:
+        """Takes a program from outside into the next round, or says why not, as the end of "it …"."""
+        verdict = self.screen.check(guest.genome)
+        if verdict.level == "rejected":
+            return f"could train nothing, for it {verdict.reason}"
+        self.guests.append(guest)
+        return ""
+
+    @property
+    def guests_named(self) -> set[str]:
+        """The names of all programs from outside that have no answer yet."""
+        under_way = [c.proposal for pending in self.pending for c in pending.candidates]
+        return {one.source for one in (*self.guests, *under_way) if one.source}
+
     def _proposed(self) -> Pending:
-        """Children until enough of them are new, or until this takes too long."""
+        """Who comes from outside, then children until enough of them are new, or until this takes too long."""
         pending = Pending([], {}, 0, self._hurdles())
         waiting = {c.fingerprint for p in self.pending for c in p.candidates}
-        while len(pending.live) < self.pace.trained and pending.children < self.pace.proposals:
-            proposal = self.branch.propose()
+        while self.guests or (len(pending.live) < self.pace.trained and pending.children < self.pace.proposals):
+            proposal = self.guests.popleft() if self.guests else self.branch.propose()
             verdict = self.screen.check(proposal.genome)
             pending.children += 1
             if verdict.level == "rejected":
@@ -182,7 +199,8 @@ class Strand:
         self.children += pending.children
         self.rounds += 1
         self.lean = self.lean + 1 if pending.children >= self.pace.proposals and 8 * len(pending.live) < self.pace.trained else 0
-        return Round(self.name, tuple(births), self.children, self.spent, self.best, self.best is not before)
+        answered = tuple((c.proposal.source, self.known[c.fingerprint].number) for c in pending.candidates if c.proposal.source)
+        return Round(self.name, tuple(births), self.children, self.spent, self.best, self.best is not before, answered)
 
     def _learn(self, candidate: Candidate, assessment: Assessment | None) -> None:
         """For the branch and the hurdles, which a population that starts again does not take over from the one before."""

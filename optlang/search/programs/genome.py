@@ -25,6 +25,7 @@ from optlang.types import ELEMENT, HOST, Type, TypeProblem, broadcasts_to
 Argument = str | float  # a name, or a constant
 WEIGHTS = Type("real", ELEMENT)
 UPDATE = "u"
+SLOTS = ("m", "v", "n", "o")  # of a form that is given as many as its programs need
 LR = Hyper("lr", "real", 1e-3, Bounds(0.0, math.inf, low_open=True, high_open=True), "step size")
 
 
@@ -209,7 +210,8 @@ def run(genome: Genome, form: Form) -> dict[str, Node]:
             args = [values[arg] if isinstance(arg, str) else constant(arg) for arg in statement.args]
             values[statement.target] = FUNCTIONS[statement.function].build(*args)
         except KeyError as missing:
-            raise GenomeError(f"statement {number}, `{line(statement)}`: there is no {missing.args[0]!r} here") from None
+            where = "here" if statement.function in FUNCTIONS else "among the functions of a search"
+            raise GenomeError(f"statement {number}, `{line(statement)}`: there is no {missing.args[0]!r} {where}") from None
         except (TypeProblem, TypeError) as problem:
             raise GenomeError(f"statement {number}, `{line(statement)}`: {problem}") from None
     return values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain, count
 
 from optlang import ir
 from optlang.analysis.live_states import without_dead
@@ -12,7 +13,7 @@ from optlang.ir import Node, Program
 from optlang.rules import Rule
 from optlang.search.distil.listing import calls, targets
 from optlang.search.programs.functions import FUNCTIONS
-from optlang.search.programs.genome import UPDATE, Argument, Form, Genome, GenomeError, Statement, from_text, to_program
+from optlang.search.programs.genome import SLOTS, UPDATE, Argument, Form, Genome, GenomeError, Statement, from_text, to_program
 from optlang.types import TypeProblem
 
 # Rules as searches start from them. Lion's search began with AdamW without eps and bias correction. Muon is without its factor
@@ -34,10 +35,14 @@ def seed(name: str, form: Form) -> Genome:
     """The genome of a name above, a library rule or a `.opt` file. Raises GenomeError for a rule that cannot be one, OptError."""
     if name in SEEDS:
         return from_text(SEEDS[name])
-    program = Rule(name).program
-    if not isinstance(program, Program):
-        raise GenomeError(f"`{name}` is a route; a search starts from one rule. Name one of its rules")
-    return from_program(program, form)
+    return from_rule(Rule(name), form)
+
+
+def from_rule(rule: Rule, form: Form) -> Genome:
+    """A rule as assignments. Raises GenomeError for one that cannot be a genome."""
+    if not isinstance(rule.program, Program):
+        raise GenomeError(f"`{rule.name}` is a route; a search starts from one rule. Name one of its rules")
+    return from_program(rule.program, form)
 
 
 def from_program(program: Program, form: Form) -> Genome:
@@ -63,11 +68,31 @@ def _settled(program: Program, form: Form) -> Program:
     fixed = {ir.hyper(h.name, h.kind): ir.const(h.default) for h in program.hypers if h.name != "lr"}
     program = program.replaced(ir.substitute(program.all_roots(), fixed))
     program = without_dead(program.replaced(ir.rewrite(program.all_roots(), _decided)))
-    if form.scaled and program.weights.op == "sub" and program.weights.args[0] is ir.W:
-        rest = without_lr(program.weights.args[1])
-        if rest is not None:
-            program = replace(program, weights=ir.sub(ir.W, ir.mul(ir.hyper("lr"), rest)))
-    return program
+    update = taken_away(program.weights)
+    if update is None:
+        return program
+    rest = without_lr(update) if form.scaled else None
+    return replace(program, weights=ir.sub(ir.W, update if rest is None else ir.mul(ir.hyper("lr"), rest)))
+
+
+def taken_away(weights: Node) -> Node | None:
+    """What a step takes away from w, where the new weights are w plus, minus and times other things: d*w + x of (1 - d)*w - x.
+    None where they are anything else."""
+    if weights is ir.W:
+        return ir.const(0.0)
+    if weights.op not in ("add", "sub", "mul"):
+        return None
+    led, other = weights.args[0], weights.args[-1]
+    if weights.op != "sub" and taken_away(led) is None:
+        led, other = other, led
+    taken = taken_away(led)
+    if taken is None:
+        return None
+    if weights.op != "mul":
+        more = other if weights.op == "sub" else ir.neg(other)
+        return more if taken is ir.const(0.0) else ir.add(taken, more)
+    lost = other.args[1] if other.op == "sub" and other.args[0] is ir.const(1) else ir.sub(ir.const(1), other)
+    return ir.mul(lost, ir.W) if led is ir.W else ir.add(ir.mul(lost, ir.W), ir.mul(other, taken))
 
 
 def _decided(node: Node) -> Node | None:
@@ -112,11 +137,15 @@ def without_lr(node: Node) -> Node | None:
 
 def _refuse(program: Program, form: Form) -> None:
     if len(program.states) > len(form.slots):
-        raise GenomeError(f"rule `{program.name}` has {len(program.states)} states, the form {len(form.slots)} slots; give it more")
+        states = len(program.states)
+        more = f"begin one with --limit slots={states}" if states <= len(SLOTS) else f"there are {len(SLOTS)} at most"
+        raise GenomeError(f"rule `{program.name}` has {states} states, the search {len(form.slots)} slots; {more}")
     for state in program.states:
         zero = state.init.op == "const" and state.init.value == 0
         if str(state.type) != "real per element" or not zero:
             raise GenomeError(f"rule `{program.name}`: slots hold a number per element and begin at 0; the state `{state.name}` does not")
+    if program.weights.op != "sub" or program.weights.args[0] is not ir.W:
+        raise GenomeError(f"rule `{program.name}`: its new weights are not w less, plus or times something, as in w' = w - lr*g")
     if program.evaluation is not None:
         raise GenomeError(f"rule `{program.name}` evaluates other weights than it trains, which programs of a search do not")
 
@@ -148,7 +177,10 @@ class _Assignments:
             return self.home[node]
         if any(one.op == "hyper" for one in ir.walk([node])):
             raise ValueError("the step size is used other than as a factor of the update; say `w' = w - lr*(…)`, or search unscaled")
-        return float(evaluate(node, {}))
+        try:
+            return float(evaluate(node, {}))
+        except ValueError as problem:
+            raise ValueError(f"programs of a search read w, g, t, facts of the parameter and slots alone: {problem}") from problem
 
     def _release(self, place: int) -> None:
         """Forgets what nothing reads any more."""
@@ -162,10 +194,8 @@ class _Assignments:
             if end is node and (name == UPDATE or not self._is_needed(name, place)):
                 return name
         taken = set(self.home.values()) | {UPDATE}
-        free = [name for name in self.form.temporaries if name not in taken]
-        if not free:
-            raise ValueError(f"it needs more than the {len(self.form.temporaries)} temporaries of the form; give it more")
-        return free[0]
+        more = (f"x{number}" for number in count(1))  # where the form has too few: mutation reads and leaves them
+        return next(name for name in chain(self.form.temporaries, more) if name not in taken)
 
     def _is_needed(self, slot: str, place: int) -> bool:
         """Whether a slot's value from before the step is read later."""

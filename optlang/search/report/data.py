@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any, NamedTuple
 from optlang.rules import Rule
 from optlang.search.evolution.hunt import MAIN
 from optlang.search.evolution.settings import Settings
+from optlang.search.proposals import KIND as PROPOSAL
 from optlang.search.store.database import Store
 from optlang.search.store.found import Found, hall_of_fame, pareto
 from optlang.search.training.levels import Level, Point, onset, validated
@@ -45,13 +48,14 @@ class Ranked:
 
 @dataclass(frozen=True)
 class LevelRow:
-    """One level of the funnel: what was trained there, and how it did."""
+    """One level of the funnel: how many were trained there, and the fitness and error of the best of them, of the program that was best
+    in the search, and of the seed; None where that was not trained here."""
 
     level: Level
     entered: int
-    best: float
-    median: float | None  # None: not known
-    seed: float | None  # None: not trained here
+    best: tuple[float, float]
+    winner: tuple[float, float] | None = None
+    seed: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class ReportData:
     hall: tuple[Ranked, ...] = ()
     lineage: tuple[Ancestor, ...] = ()
     finals: dict[str, Any] = field(default_factory=dict)  # see `optlang.search.finals`
+    proposals: tuple[dict[str, Any], ...] = ()  # see `optlang.search.proposals`; the fittest first, then those that were not taken
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -84,6 +89,7 @@ def from_store(store: Store) -> ReportData:
     states = {name: store.state(name) or {} for name in store.branches()}
     counts = {name: state.get("counts", [0, 0, 0]) for name, state in states.items()}
     best = hall_of_fame(store, level.name, SHOWN)
+    trained = counts.get(MAIN, [0, 0, 0])[1]
     points = validated(store.events("validation"), settings.funnel[1].tasks) if len(settings.funnel) > 1 else []
     return ReportData(
         name=Path(store.path).name, level=level,
@@ -91,12 +97,13 @@ def from_store(store: Store) -> ReportData:
         seconds=store.meta("seconds") if store.has_meta("seconds") else 0.0,
         curves={name: _curve(store, name) for name in states},
         screening=states.get(MAIN, {}).get("screen", {}),
-        funnel=tuple(row for one in settings.funnel if (row := _level(store, one, counts.get(MAIN, [0, 0, 0])[1])) is not None),
+        funnel=tuple(row for one in settings.funnel if (row := _level(store, one, best, trained if one == level else 0)) is not None),
         points=tuple(points), overfits_from=onset(points),
         front=tuple(pareto(store, level.name)),
         hall=tuple(Ranked(one, text := one.written(form) if place == 0 else one.rule(form), Rule(text).latex())
                    for place, one in enumerate(best)),
         lineage=_lineage(store, best[0], level) if best else (),
+        proposals=tuple(sorted(store.events(PROPOSAL), key=lambda one: math.inf if one["fitness"] is None else -one["fitness"])),
         finals=(store.events("finals") or [{}])[-1], settings=store.meta("settings"), versions=store.meta("versions"),
     )  # fmt: skip
 
@@ -109,16 +116,14 @@ def _curve(store: Store, branch: str) -> tuple[CurvePoint, ...]:
     return tuple([*points, CurvePoint(max(ends, points[-1].spent), points[-1].fitness)] if points else ())
 
 
-def _level(store: Store, level: Level, trained: int) -> LevelRow | None:
-    """`trained`: how many programs the search has; where only the best of them were kept, nobody knows their median."""
-    rows = store.query("SELECT number, fitness FROM assessments WHERE branch = ? AND level = ? ORDER BY fitness DESC", MAIN, level.name)
+def _level(store: Store, level: Level, hall: Sequence[Found], trained: int) -> LevelRow | None:
+    """`trained`: how many there were, where only the best of them may have been kept."""
+    rows = store.query("SELECT number, fitness, error FROM assessments WHERE branch = ? AND level = ? AND tasks = ? ORDER BY fitness DESC",
+                       MAIN, level.name, json.dumps(level.tasks))  # fmt: skip
     if not rows:
         return None
-    values = [fitness for _, fitness in rows]
-    seed = next((fitness for number, fitness in rows if number == 1), None)
-    if level.name == Settings.from_json(store.meta("settings")).funnel[0].name and len(rows) < trained:
-        return LevelRow(level, trained, values[0], None, seed)
-    return LevelRow(level, len(rows), values[0], values[len(values) // 2], seed)
+    known = {number: (fitness, error) for number, fitness, error in rows}
+    return LevelRow(level, max(len(rows), trained), rows[0][1:], known.get(hall[0].number) if hall else None, known.get(1))
 
 
 def _lineage(store: Store, winner: Found, level: Level) -> tuple[Ancestor, ...]:

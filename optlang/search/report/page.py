@@ -12,7 +12,7 @@ from urllib.parse import quote
 from latex2mathml.converter import convert
 
 from optlang.search.report.charts import curves, scatter
-from optlang.search.report.data import Ancestor, Ranked, ReportData
+from optlang.search.report.data import SHOWN, Ancestor, Ranked, ReportData
 from optlang.search.training.profile import factors
 
 STYLE = """
@@ -44,7 +44,7 @@ MEASURES = {
 
 def render(data: ReportData) -> str:
     """The whole page as text."""
-    sections = (_head, _curves, _winner, _validation, _funnel, _finals, _screening, _front, _hall, _lineage, _made)
+    sections = (_head, _curves, _winner, _validation, _funnel, _finals, _screening, _front, _hall, _proposals, _lineage, _made)
     title = escape(f"Search {data.name}")
     body = "".join(section(data) for section in sections)
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
@@ -89,8 +89,26 @@ def _winner(data: ReportData) -> str:
     if not data.hall:
         return ""
     best = data.hall[0]
-    says = f"{best.found.name}, fitness {best.found.fitness:.4f} ± {best.found.error:.4f} on the tasks that it was selected by."
-    return _section("The best rule", escape(says), _rule(best))
+    return _section("The best rule", escape(" ".join(_of_the_best(data))), _rule(best))
+
+
+def _of_the_best(data: ReportData) -> Iterator[str]:
+    """Its fitness, and how much of that may be luck."""
+    best, level = data.hall[0].found, data.level
+    count = data.funnel[0].entered if data.funnel else data.trained
+    yield (f"{best.name} has the fitness {best.fitness:.4f} ± {best.error:.4f} on {', '.join(level.tasks)}, by which it was selected "
+           f"as the best of {count:,} programs. ± is the standard error over {level.seeds} paired seeds, and knows nothing of that "
+           "choice.")  # fmt: skip
+    others = [row for row in data.funnel[1:] if row.winner is not None]
+    for row in others:
+        than = f", the seed rule {_pair(row.seed)}" if row.seed is not None else ""
+        yield f"On {row.level.name}, with other tasks and seeds, it has {_pair(row.winner)}{than}."
+    if not others:
+        yield "Other tasks and seeds have not been asked about it."
+
+
+def _pair(found: tuple[float, float] | None) -> str:
+    return "–" if found is None else f"{found[0]:.4f} ± {found[1]:.4f}"
 
 
 def _rule(ranked: Ranked) -> str:
@@ -137,13 +155,14 @@ def _cell(tag: str, text: str, is_words: bool) -> str:
 def _funnel(data: ReportData) -> str:
     rows = [
         [r.level.name, ", ".join(r.level.tasks), f"{r.level.factor:g}", f"{r.level.seeds}", f"{r.entered:,}"]
-        + ["–" if value is None else f"{value:.4f}" for value in (r.best, r.median, r.seed)]
+        + [_pair(value) for value in (r.best, r.winner, r.seed)]
         for r in data.funnel
     ]
     if not rows:
         return ""
-    says = "Each level trains fewer programs on longer or other tasks. The seed goes along, to be compared with."
-    head = ["level", "tasks", "horizon ×", "seeds", "trained", "best", "median", "seed rule"]
+    says = ("Each level trains fewer programs on longer or other tasks, from seeds of its own. The best of a level is chosen there; "
+            "the one that was best in the search is not, and the seed rule goes along, to be compared with.")  # fmt: skip
+    head = ["level", "tasks", "horizon ×", "seeds", "trained", "best there", "best of the search", "seed rule"]
     return _section("Funnel", says, _table(head, rows, words=2))
 
 
@@ -196,6 +215,21 @@ def _front(data: ReportData) -> str:
     chart = scatter([(f.statements, f.fitness, f.name) for f in data.front], "statements", "fitness")
     says = "Programs that no other beats in fitness without having more statements or more slots; those without room for a name are below."
     return _section("Fitness against size", says, chart, _table(["rule", "fitness", "statements", "slots", "bytes per element"], rows))
+
+
+def _proposals(data: ReportData) -> str:
+    """What others have proposed, and what became of it."""
+    if not data.proposals:
+        return ""
+    trained = [one for one in data.proposals if one["outcome"] == "trained"]
+    lost = [one for one in data.proposals if one["outcome"] == "rejected"]
+    says = (f"{len(data.proposals):,} rules came from outside: {len(trained):,} were new and trained like children of the search's own, "
+            f"{len(data.proposals) - len(trained) - len(lost):,} behaved like one that it had, {len(lost):,} were not taken.")  # fmt: skip
+    rows = [[one["name"], f"Found{one['program']}", f"{one['fitness']:.4f} ± {one['error']:.4f}", one["status"]] for one in trained[:SHOWN]]
+    table = [_table(["proposal", "program", "fitness", "status"], rows, words=2)] if rows else []
+    why = [f"<details><summary>{escape(one['name'])}: not taken</summary><pre>{escape(one['reason'])}</pre></details>"
+           for one in lost[:SHOWN]]  # fmt: skip
+    return _section("From outside", says, *table, *why)
 
 
 def _hall(data: ReportData) -> str:

@@ -48,7 +48,8 @@ class Counter:
 
 
 class Verdict(NamedTuple):
-    """`level` is "" for a new program, the level on which it was found to be an earlier one, or "rejected" (with a `reason`).
+    """`level` is "" for a new program, the level on which it was found to be an earlier one, or "rejected", for a `reason`, which is
+    the end of "it …".
 
     `fingerprint` names its behaviour, unless it was rejected; `genome` is the program without dead statements.
     """
@@ -101,13 +102,13 @@ class Screen:
         return Verdict("", name, "", genome)
 
     def _trouble(self, found: Any, genome: Genome) -> str:
-        """Why such updates are not worth training, or an empty string."""
+        """Why such updates are not worth training, as the end of "it …", or an empty string."""
         if not np.isfinite(found).all():
-            return "not finite"
+            return "has updates that are not finite"
         if not found.any():
-            return "zero"
+            return "has updates of zero"
         if self.descent is not None and behaviour.descends(found) < self.descent:
-            return "ascent"
+            return "has updates that climb"
         if self._invariant and not behaviour.ignores_scale(genome, self.space.form, found, SCALES):
             return "depends on the scale of the loss"
         return ""

@@ -229,11 +229,11 @@ class Store:
         rows = self.query("SELECT number, detail FROM assessments WHERE branch = ? AND level = ?", branch, level)
         return {number: json.loads(detail) for number, detail in rows}
 
-    def assessments(self, branch: str, level: Level, seeds: Sequence[int]) -> dict[int, Assessment]:
-        """What is there of a level, by number."""
+    def assessments(self, branch: str, level: Level, seeds: Sequence[int], number: int | None = None) -> dict[int, Assessment]:
+        """What is there of a level, by number; of one program, if it is named."""
         rows = self.query(
-            f"SELECT number, {', '.join(FIELDS)} FROM assessments WHERE branch = ? AND level = ? AND tasks = ? AND seeds = ?",
-            branch, level.name, json.dumps(level.tasks), json.dumps(tuple(seeds)))  # fmt: skip
+            f"SELECT number, {', '.join(FIELDS)} FROM assessments WHERE branch = ? AND level = ? AND tasks = ? AND seeds = ? "
+            "AND number = coalesce(?, number)", branch, level.name, json.dumps(level.tasks), json.dumps(tuple(seeds)), number)  # fmt: skip
         return {number: _assessment(rest) for number, *rest in rows}
 
     def text(self, branch: str, number: int) -> str:

@@ -63,12 +63,21 @@ def absent(path: Path) -> None:
         raise StoreError(f"{path} is there already: `optlang search resume {path}` goes on with it; or choose another name")
 
 
+def in_use(path: Path) -> bool:
+    """Whether a process writes to a store."""
+    try:
+        locked(path).release()
+    except StoreError:
+        return True
+    return False
+
+
 def locked(path: Path) -> FileLock:
     """The right to write. The lock goes with the process, however that ends."""
     note = Path(f"{path}.lock")
     lock = FileLock(note)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=0.2, poll_interval=0.05)  # whoever only asks whether it is in use has it for a moment
         note.write_text(str(os.getpid()))
     except Timeout:
         raise StoreError(f"{path} is in use by process {note.read_text() or 'unknown'}; wait for it or stop it") from None

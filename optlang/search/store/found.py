@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from optlang.ir import Program
 from optlang.search.programs.genome import Form, from_text, to_program
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from optlang.search.distil.distillation import Distilled
 
 BYTES = 4  # of a float32
+PROPOSED = "proposed as "  # how the change begins that brought in a rule from outside
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,13 @@ class Found:
     text: str
     lr: float
     change: str = ""  # what made it of its parent
+    origin: str = ""  # how the first of its line came from outside, where it did
+
+    @property
+    def doc(self) -> str:
+        """Where the rule is from."""
+        origin = f", from one {self.origin}" if self.origin else ""
+        return f"found by optlang search, branch {self.branch}, program {self.number}{origin}"
 
     @property
     def size(self) -> int:
@@ -44,8 +52,13 @@ class Found:
     def name(self) -> str:
         return f"Found{self.number}"
 
+    def to_json(self, form: Form) -> dict[str, Any]:
+        """Plain values, with the rule as the text of a `.opt` file."""
+        kept = {"rule": self.name, "fitness": self.fitness, "error": self.error, "statements": self.statements, "slots": self.slots}
+        return {**kept, "bytes": self.size, "lr": self.lr, "change": self.change, "text": self.rule(form)}
+
     def program(self, form: Form) -> Program:
-        return to_program(from_text(self.text), form, self.name, f"found by optlang search, branch {self.branch}", self.lr)
+        return to_program(from_text(self.text), form, self.name, self.doc, self.lr)
 
     def rule(self, form: Form) -> str:
         """The text of a `.opt` file, quickly: shortened by what optlang does to every rule."""
@@ -61,9 +74,8 @@ class Found:
         """The rule as a person would write it, with the proof of every step: about a second, or with a trainer minutes."""
         from optlang.search.distil.distillation import distil
 
-        doc = f"found by optlang search, branch {self.branch}, program {self.number}"
         genome = from_text(self.text)
-        return distil(genome, form, name=self.name, doc=doc, trainer=trainer, seeds=seeds, lr=self.lr, seconds=seconds, tell=tell)
+        return distil(genome, form, name=self.name, doc=self.doc, trainer=trainer, seeds=seeds, lr=self.lr, seconds=seconds, tell=tell)
 
     def written(self, form: Form) -> str:
         """The text of a `.opt` file as a person would write it; quickly where it diverges, so that no proof can compare."""
@@ -78,7 +90,7 @@ def hall_of_fame(store: Store, level: str, count: int = 10, branch: str = "evolu
     found: dict[tuple[float, float], Found] = {}
     for one in sorted(_rows(store, level, branch), key=lambda one: (-one.fitness, one.change != "seed", one.statements, one.number)):
         found.setdefault((one.fitness, one.error), one)
-    return list(found.values())[:count]
+    return [_with_origin(store, one) for one in list(found.values())[:count]]
 
 
 def pareto(store: Store, level: str) -> list[Found]:
@@ -87,7 +99,12 @@ def pareto(store: Store, level: str) -> list[Found]:
     for one in sorted(_rows(store, level, "evolution"), key=lambda found: (-found.fitness, found.statements, found.slots, found.number)):
         if all(one.statements < other.statements or one.slots < other.slots for other in front):
             front.append(one)
-    return front
+    return [_with_origin(store, one) for one in front]
+
+
+def _with_origin(store: Store, one: Found) -> Found:
+    [(_, first, _), *_] = store.lineage(one.branch, one.number)
+    return replace(one, origin=first) if first.startswith(PROPOSED) else one
 
 
 def _rows(store: Store, level: str, branch: str) -> list[Found]:
@@ -110,11 +127,11 @@ def find(store: Store, name: str, level: str, branch: str = "evolution") -> Foun
     """The program of a name such as `Found12`, a number, or `best`. Raises StoreError where there is none."""
     rows = _rows(store, level, branch)
     if name == "best" and rows:
-        return max(rows, key=lambda one: (one.fitness, -one.number))
+        return _with_origin(store, max(rows, key=lambda one: (one.fitness, -one.number)))
     number = re.sub(r"\D", "", name)
     for one in rows:
         if str(one.number) == number:
-            return one
+            return _with_origin(store, one)
     raise StoreError(f"{store.path} has no rule {name!r}; `optlang search pick {store.path}` lists the best")
 
 
