@@ -18,8 +18,9 @@ from stepping import Loop, shapes_for
 
 from optlang import ir, library
 from optlang.analysis.costs import stages
-from optlang.analysis.degrees import Degrees, degrees
+from optlang.analysis.degrees import degrees
 from optlang.analysis.footprint import STEPS, Footprint
+from optlang.analysis.units import Degrees
 from optlang.backends.base import StepError
 from optlang.compare.comparison import difference
 from optlang.ir import Program, Routing

@@ -9,8 +9,9 @@ import pytest
 from stepping import Loop, program
 
 from optlang import ir, library
-from optlang.analysis.degrees import CURVATURE, GRADIENT, PARAMETER, carries, degrees, words
+from optlang.analysis.degrees import carries, degrees
 from optlang.analysis.linear_equations import ZERO
+from optlang.analysis.units import CURVATURE, GRADIENT, PARAMETER, words
 from optlang.ir import Program, const, neg
 from optlang.rules import Rule
 

@@ -162,7 +162,7 @@ EXTENTS: dict[str, str] = {
     **dict.fromkeys(["network", "all", "global"], "model"), **dict.fromkeys(["weight", "coordinate", "entry"], "element"),
 }  # fmt: skip
 # values that have one name here, however a paper calls them
-GIVEN: dict[str, str] = {
+CALLED_HERE: dict[str, str] = {
     **dict.fromkeys(["grad", "gradient", "grads", "dw", "d_p"], "the gradient is `g`; at another point it is `grad(x)`"),
     **dict.fromkeys(WEIGHTS, "the parameter is called `w`"),
     **dict.fromkeys(["step", "steps", "iter", "iteration"], "the number of the step is `t`"),

@@ -14,7 +14,7 @@ from optlang.analysis.single_values import without_lone_reductions
 from optlang.errors import MOST_FINDINGS, Diagnostic, OptError, Span, did_you_mean
 from optlang.front import syntax
 from optlang.lower import bodies, modules, routes
-from optlang.lower.context import Context, Spent, TooLarge
+from optlang.lower.context import IMPLICIT, Context, Spent, TooLarge
 from optlang.lower.declarations import Setting
 from optlang.lower.frames import Frame
 from optlang.lower.modules import Module
@@ -129,7 +129,7 @@ def _case_program(outer: Context, module: Module, rule: syntax.Rule, baked: Bake
 
 def _program(context: Context, module: Module, rule: syntax.Rule) -> ir.Program | None:
     before = len(context.diagnostics)
-    frame = Frame(context, module, "", given={"w": ir.W, "g": ir.G, "t": ir.T}, chain=(id(rule),))
+    frame = Frame(context, module, "", given={**IMPLICIT}, chain=(id(rule),))
     weights = bodies.rule(frame, rule, {})
     evaluation = None if weights is None else bodies.evaluation(frame, weights)
     if weights is None or len(context.diagnostics) > before:
@@ -159,7 +159,7 @@ def _check_function(module: Module, function: syntax.Def, spent: Spent) -> list[
     """The names in a function nobody may call yet. What its arguments are is not known, so types are left alone."""
     context = Context({}, module.file.source, spent=spent)
     unknown = {p.name: ir.input_(p.name, Type("real", ELEMENT)) for p in function.parameters if p.default is None}
-    frame = Frame(context, module, "", given={"w": ir.W, "g": ir.G, "t": ir.T, **unknown}, chain=(id(function),), is_def=True)
+    frame = Frame(context, module, "", given={**IMPLICIT, **unknown}, chain=(id(function),), is_def=True)
     try:
         bodies.function(frame, function)
     except TooLarge:

@@ -12,7 +12,7 @@ from optlang.front.foreign import WEIGHTS as MEANT_AS_W
 from optlang.lower import declarations
 from optlang.lower.blocks import define, guard_of
 from optlang.lower.call_graph import instances_of
-from optlang.lower.context import Value
+from optlang.lower.context import IMPLICIT, Value
 from optlang.lower.modules import RESERVED
 from optlang.lower.names import may_define
 from optlang.types import ELEMENT, Extent, Type, broadcasts_to
@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 Conditions = tuple[tuple[Value, bool], ...]  # of the blocks around, outermost first; whether it is the `else` side
 NEW_WEIGHTS = ("w", True)
 MEANT_AS_NEW = frozenset(["w_t", "w_new", "w_next", "wt", "new_w", "next_w", "w_1", "w1"])
-GIVEN = ("w", "g", "t")
 WEIGHTS = Type("real", ELEMENT)
 
 
 def rule(frame: Frame, rule: syntax.Rule, given: dict[str, Value]) -> Value:
     """The new weights. States, reports and evaluation weights go to the context."""
     frame.instances = instances_of(rule.body, frame.module)
-    declarations.enter(frame, rule.body, {name: value for name, value in given.items() if name not in GIVEN})
+    declarations.enter(frame, rule.body, {name: value for name, value in given.items() if name not in IMPLICIT})
     define(frame, rule.body)
     _refuse(frame, rule.body, (syntax.Return,), "a rule")
     finish(frame, *_surroundings(frame))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from optlang import ir, ops
 from optlang.front import syntax
 from optlang.lower import inline, tables
-from optlang.lower.context import OF_A_DRAW, Value
+from optlang.lower.context import IMPLICIT, OF_A_DRAW, Value
 from optlang.lower.declarations import extent_of, shape_of
 from optlang.lower.expressions import make
 from optlang.lower.modules import advice_about, standard_names
@@ -194,7 +194,7 @@ def unknown(frame: Frame, call: syntax.Call) -> None:
     name = call.func
     if name in ("named", "dtype"):
         frame.report("R06", f"`{name}` belongs in the conditions of a route", call.span, "", "rules see `rank`, `rows`, `cols`, `numel`")
-    elif name in ("w", "g", "t", "loss", *ops.CONSTANTS, *ops.FACTS) or frame.holds_anywhere(name):
+    elif name in (*IMPLICIT, "loss", *ops.CONSTANTS, *ops.FACTS) or frame.holds_anywhere(name):
         elsewhere = {"g": "grad", "loss": "loss_at"}.get(name)
         product = f"for a product write `{name} * (…)`; a bracket after a name is always a call"
         frame.report("N14", f"`{name}` is a value, not a function", call.func_span, "called like a function",

@@ -17,6 +17,7 @@ MOST_NESTED_CALLS = 40
 MOST_REPEATS = 1_000
 
 Value = ir.Node | None  # None: poisoned by an error that has been reported
+IMPLICIT = {"w": ir.W, "g": ir.G, "t": ir.T}  # what every body sees; a call may give it others
 
 
 @dataclass(frozen=True, slots=True)

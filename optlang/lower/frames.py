@@ -15,7 +15,7 @@ from optlang.errors import Source, Span
 from optlang.front import syntax
 from optlang.front.walk import every_part, expressions_of
 from optlang.lower import calls, expressions, unknown_names
-from optlang.lower.context import Context, Table, Value
+from optlang.lower.context import IMPLICIT, Context, Table, Value
 from optlang.lower.modules import Module
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Frame:
 
     def of_call(self, item: syntax.Rule | syntax.Def, module: Module, prefix: str, given: dict[str, Value], path: str) -> Frame:
         """For the body of what is called here. `given`: its arguments; it sees no names of this frame, and `w`, `g`, `t` as they are."""
-        names = {name: self.surrounding(name) for name in ("w", "g", "t")} | given
+        names = {name: self.surrounding(name) for name in IMPLICIT} | given
         return Frame(self.context, module, self.prefix + prefix, given=names, chain=(*self.chain, id(item)), path=path,
                      is_def=isinstance(item, syntax.Def), in_loop=self.in_loop, around=self.around)  # fmt: skip
 
@@ -95,7 +95,7 @@ class Frame:
         for frame in self.outward():
             if name in frame.given:
                 return frame.given[name]
-        return {"w": ir.W, "g": ir.G, "t": ir.T}[name]
+        return IMPLICIT[name]
 
     # ------------------------------------------------------------------------------------------------ names
 
@@ -122,7 +122,7 @@ class Frame:
             return ir.fact(name.id)
         if name.id == "loss":
             return ir.LOSS
-        if name.id in ("w", "g", "t"):
+        if name.id in IMPLICIT:
             return self.surrounding(name.id)
         unknown_names.plain(self, name)
         return None

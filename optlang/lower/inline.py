@@ -9,14 +9,14 @@ from optlang.errors import Span, did_you_mean
 from optlang.front import syntax
 from optlang.lower import bodies
 from optlang.lower.call_graph import any_memory, is_pure
-from optlang.lower.context import MOST_NESTED_CALLS, TooLarge, Value
+from optlang.lower.context import IMPLICIT, MOST_NESTED_CALLS, TooLarge, Value
 from optlang.lower.declarations import declared_hyper
 from optlang.lower.modules import Definition, Module
 
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame
 
-Given = dict[str, Value]
+Arguments = dict[str, Value]
 
 
 def call(frame: Frame, call: syntax.Call, item: Definition, module: Module) -> Value:
@@ -39,9 +39,9 @@ def call(frame: Frame, call: syntax.Call, item: Definition, module: Module) -> V
     return value
 
 
-def _key(frame: Frame, item: Definition, given: Given) -> tuple[object, ...]:
+def _key(frame: Frame, item: Definition, given: Arguments) -> tuple[object, ...]:
     """A function without memory and draws gives the same for the same arguments, so functions that double stay small."""
-    return (id(item), tuple(sorted(given.items(), key=lambda pair: pair[0])), *(frame.surrounding(name) for name in ("w", "g", "t")))
+    return (id(item), tuple(sorted(given.items(), key=lambda pair: pair[0])), *(frame.surrounding(name) for name in IMPLICIT))
 
 
 def may_go_in(frame: Frame, call: syntax.Call, item: syntax.Rule | syntax.Def, module: Module) -> bool:
@@ -62,10 +62,10 @@ def may_go_in(frame: Frame, call: syntax.Call, item: syntax.Rule | syntax.Def, m
     return True
 
 
-def _frame(frame: Frame, call: syntax.Call, item: syntax.Rule | syntax.Def, module: Module, given: Given) -> Frame:
+def _frame(frame: Frame, call: syntax.Call, item: syntax.Rule | syntax.Def, module: Module, given: Arguments) -> Frame:
     instance = frame.instances.get(call.func_span, "")
     count = frame.draws[item.name] = frame.draws.get(item.name, -1) + 1
-    names = given if isinstance(item, syntax.Def) else {name: given[name] for name in ("w", "g", "t")}
+    names = given if isinstance(item, syntax.Def) else {name: given[name] for name in IMPLICIT}
     path = f"{frame.path}/{frame.equation}/{instance or item.name}.{count}"
     return frame.of_call(item, module, f"{instance}." if instance else "", names, path)
 
@@ -73,10 +73,10 @@ def _frame(frame: Frame, call: syntax.Call, item: syntax.Rule | syntax.Def, modu
 # ------------------------------------------------------------------------------------------------------ arguments
 
 
-def _bind_rule(frame: Frame, call: syntax.Call, rule: syntax.Rule) -> Given | None:
+def _bind_rule(frame: Frame, call: syntax.Call, rule: syntax.Rule) -> Arguments | None:
     """`w`, `g`, `t` and hypers by name; what is not given is the caller's, or stays tunable."""
     hypers = {s.name: s for s in rule.body if isinstance(s, syntax.Hyper)}
-    given: Given = {name: frame.surrounding(name) for name in ("w", "g", "t")}
+    given: Arguments = {name: frame.surrounding(name) for name in IMPLICIT}
     good = True
     for arg in call.args:
         value = None if arg.value is None else frame.lower(arg.value)
@@ -122,10 +122,10 @@ def _fits(frame: Frame, arg: syntax.Arg, value: Value, hyper: syntax.Hyper) -> b
     return True
 
 
-def _bind_function(frame: Frame, call: syntax.Call, function: syntax.Def) -> Given | None:
+def _bind_function(frame: Frame, call: syntax.Call, function: syntax.Def) -> Arguments | None:
     """Arguments by place, then by name. Defaults are left for the function's own frame."""
     parameters = [p.name for p in function.parameters]
-    given: Given = {}
+    given: Arguments = {}
     place = 0
     for arg in call.args:
         value = None if arg.value is None else frame.lower(arg.value)
@@ -147,7 +147,7 @@ def _bind_function(frame: Frame, call: syntax.Call, function: syntax.Def) -> Giv
     return _with_all(frame, call, function, given)
 
 
-def _with_all(frame: Frame, call: syntax.Call, function: syntax.Def, given: Given) -> Given | None:
+def _with_all(frame: Frame, call: syntax.Call, function: syntax.Def, given: Arguments) -> Arguments | None:
     missing = [p.name for p in function.parameters if p.default is None and p.name not in given]
     if missing:
         _miscounted(frame, call, function, missing)

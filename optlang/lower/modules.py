@@ -9,10 +9,11 @@ from optlang import library, ops
 from optlang.errors import MOST_FINDINGS, Diagnostic, OptError, Source, Span, did_you_mean
 from optlang.front import parser, syntax
 from optlang.front.foreign import LIBRARIES, NOT_HERE, SAID_HERE
+from optlang.lower.context import IMPLICIT
 
 Definition = syntax.Rule | syntax.Def | syntax.Route
 
-RESERVED = frozenset(["w", "g", "t", "loss", "true", "false", "dtype", "named", *ops.CALLS, *ops.CONSTANTS, *ops.FACTS])
+RESERVED = frozenset([*IMPLICIT, "loss", "true", "false", "dtype", "named", *ops.CALLS, *ops.CONSTANTS, *ops.FACTS])
 
 
 @dataclass

@@ -13,7 +13,7 @@ from optlang.lower.modules import RESERVED
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame, Key
 
-GIVEN = {  # what to do instead of defining these again
+INSTEAD = {  # what to do instead of defining these again
     "w": "for the new weights write `w' = …`",
     "g": "it is the gradient as it comes; name what is made of it, as in `d = …`",
 }  # fmt: skip
@@ -38,7 +38,7 @@ def may_define(frame: Frame, name: str, span: Span) -> bool:
         if name == "w" or name in ops.BUILTINS:  # `w = …` is what should have been `w'`; `mean` alone is no function then
             frame.poisoned.add(name)
         what = "reserved" if name in RESERVED else "the name of a builtin"
-        frame.report("N04", f"`{name}` is {what} and cannot be defined again", span, "", GIVEN.get(name, "choose another name"))
+        frame.report("N04", f"`{name}` is {what} and cannot be defined again", span, "", INSTEAD.get(name, "choose another name"))
         return False
     for each in frame.outward():
         declared = any(name in names for names in (each.given, each.states, each.tables))
@@ -73,7 +73,7 @@ def _may_be_primed(frame: Frame, target: syntax.Name) -> bool:
         return False
     help_ = f"write `{target.id} = …`, or declare `state {target.id} = 0`"
     if target.id in RESERVED or target.id in ops.BUILTINS:
-        help_ = GIVEN.get(target.id, "choose another name")
+        help_ = INSTEAD.get(target.id, "choose another name")
     elif target.id in WEIGHTS - {"x"}:  # which is rather a value in between
         help_ = f"the parameter is called `w`, so its new value is `w'`; memory is declared, `state {target.id} = 0`"
     frame.report("N06", f"`{target.id}'` has no state: `{target.id}` is not declared with `state`", target.span,

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from optlang import ops
 from optlang.errors import did_you_mean
 from optlang.front import syntax
-from optlang.front.foreign import GIVEN, SAID_HERE
+from optlang.front.foreign import CALLED_HERE, SAID_HERE
 from optlang.lower import tables
+from optlang.lower.context import IMPLICIT
 
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame
@@ -53,8 +54,8 @@ def _only_inside(frame: Frame, name: syntax.Name) -> bool:
 
 
 def _advice(frame: Frame, name: str) -> str:
-    if name in GIVEN:
-        return GIVEN[name]
+    if name in CALLED_HERE:
+        return CALLED_HERE[name]
     found = frame.module.find(name)
     if found is not None and isinstance(found[0], syntax.Rule):
         return f"`{name}` is a rule: a call gives its new weights, `{name}()`"
@@ -97,7 +98,7 @@ def _product(name: str, known: list[str]) -> str:
 
 def _known_names(frame: Frame) -> list[str]:
     """Every name that could stand here."""
-    names = ["w", "g", "t", "loss", *ops.CONSTANTS, *ops.FACTS]
+    names = [*IMPLICIT, "loss", *ops.CONSTANTS, *ops.FACTS]
     for around in frame.outward():
         names.extend([*around.given, *around.states, *(name for name, _ in (*around.equations, *around.blocks))])
     return names

@@ -9,7 +9,7 @@ from itertools import count
 from optlang import ir
 from optlang.ir import Node, Program
 from optlang.printing.emit import Piece
-from optlang.printing.rule_text import leaf, operation
+from optlang.printing.opt_expressions import leaf, operation
 
 LOOSEST = -1
 LARGE = 4  # operators of an unnamed expression that is used more than once, from which on it gets a name

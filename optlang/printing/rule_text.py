@@ -6,22 +6,18 @@ written out, dotted names get underscores, and draws count as written anew.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
-from collections.abc import Mapping
 
 from optlang import ir
 from optlang.ir import Node, Program, State
 from optlang.ops import BUILTINS, CONSTANTS, FACTS, OPS
-from optlang.printing.emit import ATOM, Piece, chained, numbered
-from optlang.types import ELEMENT, WORD_OF, Extent
+from optlang.printing.emit import Piece, numbered
+from optlang.printing.opt_expressions import declared, leaf, number, operation
 
 Turn = tuple[Node, bool]
 Path = tuple[Turn, ...]
-NOT, MINUS, POSTFIX = 2, 6, 8
 LONG = 100
-SURFACE = {"maximum": "max", "minimum": "min", "amax": "max", "amin": "min"}
 TAKEN = frozenset([
     *BUILTINS, *FACTS, *CONSTANTS, *OPS, "w", "g", "t", "true", "false", "loss", "rule", "def", "route",
     "from", "import", "hyper", "int", "bool", "input", "state", "per", "in", "every", "when", "else", "repeat", "return", "use",
@@ -96,7 +92,7 @@ class _Rule:
         p = self.program
         for s in p.states:
             window = f"[{s.type.window}]" if s.type.window else ""
-            per = _declared(s.type.extent)
+            per = declared(s.type.extent)
             self.lines.append((self.homes[s.name][0], f"state {self.states[s.name]}{window}{per} = {self.written_out(s.init)}"))
         for node in self.order:
             self._define(node)
@@ -113,9 +109,9 @@ class _Rule:
     def _hyper(self, h: ir.Hyper) -> str:
         kind = "" if h.kind == "real" else f"{h.kind} "
         low_high = "" if h.bounds is None else " in {}{}, {}{}".format(
-            "(" if h.bounds.low_open else "[", _number(h.bounds.low).text, _number(h.bounds.high).text, ")" if h.bounds.high_open else "]"
+            "(" if h.bounds.low_open else "[", number(h.bounds.low).text, number(h.bounds.high).text, ")" if h.bounds.high_open else "]"
         )  # fmt: skip
-        return f"hyper {kind}{self.hypers[h.name]} = {_number(h.default).text}{low_high}{_doc(h.doc)}"
+        return f"hyper {kind}{self.hypers[h.name]} = {number(h.default).text}{low_high}{_doc(h.doc)}"
 
     def _block(self, path: Path, lines: list[tuple[Path, str]]) -> list[str]:
         """The statements of a block, deeper ones inside their `when`."""
@@ -168,78 +164,6 @@ class _Rule:
         return operation(node, args) if node.args else leaf(node, self.hypers, self.states, self.inputs)
 
 
-def operation(node: Node, args: list[Piece], tight: str = "^") -> Piece:
-    """One operator over the texts of its operands, without blanks around those of `tight`."""
-    row = OPS[node.op]
-    if row.infix is not None:
-        return _infix(row.infix, args, tight)
-    if node.op == "neg":
-        return Piece(f"-{args[0].inside(MINUS + 1)}", MINUS)
-    if node.op == "not":
-        return Piece(f"not {args[0].inside(NOT)}", NOT)
-    if node.op == "transpose":
-        return Piece(f"{args[0].inside(POSTFIX)}.T", POSTFIX)
-    if node.op == "spread":
-        return args[0]
-    texts = [a.text for a in args]
-    if row.role == "reduce" and node.value != "window":
-        texts[-1] += f" per {node.value.left}"
-    return Piece(f"{SURFACE.get(node.op, node.op)}({', '.join(texts)})")
-
-
-def leaf(node: Node, hypers: Mapping[str, str], states: Mapping[str, str], inputs: Mapping[str, str]) -> Piece:
-    """What has no operands, by the names that its rule gives it."""
-    match node.op:
-        case "const":
-            return _number(node.value)
-        case "hyper":
-            return Piece(hypers[node.value])
-        case "state":
-            return Piece(states[node.value])
-        case "input":
-            return Piece(inputs[node.value])
-        case "fact":
-            return Piece(node.value)
-        case "places":
-            return Piece(f"places({node.value})")
-        case "eye":
-            return Piece(f"eye({node.value[0]}, {node.value[1]})" if node.value[0] != node.value[1] else f"eye({node.value[0]})")
-        case "random":
-            return Piece(f"{node.value[0]}({_declared(node.type.extent).strip(' []')})")
-    return Piece(node.op)
-
-
-def _infix(infix: tuple[str, int], args: list[Piece], tight: str) -> Piece:
-    """No minus stands after an operator, and comparisons stand alone."""
-    symbol, level = infix
-    left, right = args
-    right = Piece(f"({right.text})") if right.text.startswith("-") else right
-    sides = "right" if symbol == "^" else "none" if symbol in ("<", "<=", ">", ">=", "==", "!=") else "left"
-    return chained(left, symbol, right, level, tight=symbol in tight, associates=sides)
-
-
-def _number(value: float | bool) -> Piece:
-    if isinstance(value, bool):
-        return Piece(str(value).lower())
-    if math.isnan(value):
-        return Piece("nan")
-    text = "inf" if math.isinf(value) else repr(abs(value))
-    negative = value < 0 or (value == 0 and math.copysign(1, value) < 0)
-    return Piece(f"-{text}", MINUS) if negative else Piece(text, ATOM)
-
-
-def _declared(extent: Extent) -> str:
-    """What stands behind the name of a state."""
-    if extent.level != "array" or (extent.rows, extent.cols) in WORD_OF:
-        return "" if extent == ELEMENT else f" per {extent.left}"
-    return f"[{extent.rows}, {extent.cols}]"
-
-
-def _doc(text: str) -> str:
-    plain = " ".join(text.replace('"', "'").split())
-    return f' "{plain}"' if plain else ""
-
-
 def _home(s: State, update: Node) -> tuple[Path, Node]:
     """The block that a state with a guard is declared in, and its new value there."""
     path: list[Turn] = []
@@ -262,4 +186,6 @@ def _common(a: Path, b: Path) -> Path:
     return a[:length]
 
 
-__all__ = ["leaf", "operation", "to_opt"]
+def _doc(text: str) -> str:
+    plain = " ".join(text.replace('"', "'").split())
+    return f' "{plain}"' if plain else ""
