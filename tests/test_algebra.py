@@ -17,7 +17,7 @@ from stepping import program
 
 from optlang import ir
 from optlang.algebra import MOST_NODES, MOST_TERMS, Algebra, TooHard, check_size, deadline, proposals
-from optlang.analysis.live_states import nonnegative
+from optlang.analysis.nonnegative import nonnegative
 from optlang.ir import Bounds, Hyper, Node, walk
 from optlang.simplify import simplify
 from optlang.simplify.cost import cost

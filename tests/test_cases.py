@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stepping import program
 
 from optlang.algebra import Algebra, Cases, TooHard, deadline
-from optlang.analysis.live_states import nonnegative
+from optlang.analysis.nonnegative import nonnegative
 from optlang.compare.equivalence import equivalent
 from optlang.host import MAPS
 from optlang.ir import Node, walk

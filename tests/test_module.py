@@ -27,7 +27,7 @@ from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
 
 import optlang
 from optlang import library
-from optlang.printing.emit import identifier
+from optlang.printing.identifiers import identifier
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of modules that torch deprecates while it imports them

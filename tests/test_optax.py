@@ -20,7 +20,7 @@ from optlang.backends.optax.helpers import HELPERS
 from optlang.backends.optax.spell import kinds_of, spell
 from optlang.ir import Routing
 from optlang.ops import CALLS, OPS
-from optlang.printing.emit import Piece
+from optlang.printing.precedence import Piece
 
 jax = pytest.importorskip("jax")
 optax = pytest.importorskip("optax")

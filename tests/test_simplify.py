@@ -14,7 +14,8 @@ from stepping import Loop, is_ambiguous, program
 
 import optlang
 from optlang import ir, library
-from optlang.analysis.live_states import live_states, nonnegative
+from optlang.analysis.live_states import live_states
+from optlang.analysis.nonnegative import nonnegative
 from optlang.compare.trial import refute
 from optlang.ir import Node, Program, Routing, walk
 from optlang.simplify import Report, guard, report, samples, simplify

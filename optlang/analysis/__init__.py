@@ -6,6 +6,7 @@
 | `degrees` (by `linear_equations`, in words by `units`) | how every value scales with the loss and with the parameter |
 | `first_step` | whether the first step is defined, and which signs rounding decides in it |
 | `live_states` | which states matter |
+| `nonnegative` | which values are never below zero |
 | `single_values`, `constant_conditions` | what has nothing to reduce or to choose among |
 | `zero_gradient` | whether a step leaves elements without gradient as they are |
 | `accumulation` | whether a gradient may come in parts |

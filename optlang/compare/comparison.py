@@ -10,8 +10,8 @@ from optlang.compare.alignment import Aligner, Change, Changes
 from optlang.compare.difference import Difference, Edit, Row
 from optlang.compare.pairing import Side, compared, distance, extents, in_common_names, pair, with_points
 from optlang.ir import Node, Program
-from optlang.printing.emit import Piece
 from optlang.printing.equations import definition, definitions
+from optlang.printing.precedence import Piece
 
 LEVELS = {"+": 4, "-": 5, "*": 5, "/": 6, "": -1}  # how tightly an operand of a sign must bind
 

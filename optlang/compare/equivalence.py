@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 from optlang import ir
 from optlang.algebra import SECONDS, Algebra, Cases, TooHard, deadline
-from optlang.analysis.live_states import nonnegative, without_dead
+from optlang.analysis.live_states import without_dead
+from optlang.analysis.nonnegative import nonnegative
 from optlang.compare.trial import Counterexample, refute
 from optlang.ir import Bounds, Node, Program, State, substitute, walk
 from optlang.printing import Printed

@@ -9,8 +9,8 @@ from optlang import ir, ops
 from optlang.front import syntax
 from optlang.lower import inline, tables
 from optlang.lower.context import IMPLICIT, OF_A_DRAW, Value
-from optlang.lower.declarations import extent_of, shape_of
 from optlang.lower.expressions import make
+from optlang.lower.extents import extent_of, shape_of
 from optlang.lower.modules import advice_about, standard_names
 from optlang.macros import MACROS
 from optlang.types import TENSOR, Extent, TypeProblem

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from optlang import ir, ops
-from optlang.errors import Span, did_you_mean
+from optlang.errors import Span
 from optlang.front import syntax
-from optlang.front.foreign import EXTENTS
 from optlang.lower.context import Context, Table, Value
-from optlang.lower.expressions import constant, whole
+from optlang.lower.expressions import constant
+from optlang.lower.extents import extent_of, shape_of, window_length
 from optlang.lower.names import may_define
-from optlang.types import ELEMENT, EXTENT_OF, Dim, Extent, Kind, Type, broadcasts_to, run_of
+from optlang.types import ELEMENT, Extent, Kind, Type, broadcasts_to
 
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame
@@ -21,7 +21,6 @@ OF_CHECKPOINTS = ("step", "weights_in_training")  # every optimizer keeps these 
 # and these beside the hypers
 OF_GROUPS = ("params", "param_names", "maximize", "foreach", "capturable", "differentiable", "fused", "seed", "betas")
 MOST_CELLS = 10_000
-HOW_KNOWN = "use a number or an `int` hyper"  # to have a whole number when the rule is built
 Body = Sequence[syntax.Statement]
 Setting = float | int | bool
 
@@ -160,25 +159,6 @@ def _enter_input(frame: Frame, statement: syntax.Input) -> None:
         frame.given[statement.name] = ir.input_(name, input_.type)
 
 
-def extent_of(frame: Frame, word: str, span: Span) -> Extent | None:
-    """The extent that `per WORD` names, a run of as many elements as it says; `element` where nothing is said."""
-    if not word:
-        return ELEMENT
-    if word[0].isdigit() or (word not in EXTENT_OF and frame.holds_anywhere(word)):
-        return _run(frame, word, span)
-    if word not in EXTENT_OF:
-        near = EXTENTS.get(word.lower()) or did_you_mean(word, EXTENT_OF)
-        words = f"the words are {', '.join(EXTENT_OF)}; or say how many elements, as in `per 64`"
-        frame.report("T04", f"`per {word}`: there is no such extent", span, "", f"did you mean `{near}`?" if near else words)
-    return EXTENT_OF.get(word)
-
-
-def _run(frame: Frame, word: str, span: Span) -> Extent | None:
-    node = frame.lower(syntax.Number(span, word) if word[0].isdigit() else syntax.Name(span, word))
-    length = _number_known(frame, node, span, f"`per {word}` needs a whole number of elements")
-    return None if length is None else run_of(length)
-
-
 # --------------------------------------------------------------------------------------------------------- states
 
 
@@ -190,7 +170,7 @@ def enter_states(frame: Frame, body: Body) -> None:
         _refuse_taken(frame, "state", statement.name, statement.name_span, OF_CHECKPOINTS)
         frame.places[statement.name] = statement.name_span
         extent = _state_extent(frame, statement)
-        window = 0 if statement.window is None else _window(frame, statement.window)
+        window = 0 if statement.window is None else window_length(frame, statement.window)
         if frame.in_loop:
             frame.report("R06", "a state cannot stand in a block inside `repeat`", statement.span, "", "move it out of the block")
         if extent is None or window is None or frame.in_loop:
@@ -209,34 +189,6 @@ def _state_extent(frame: Frame, statement: syntax.State) -> Extent | None:
         frame.report("T04", "a state with a shape has no `per`", statement.span, "", "leave one of the two out")
         return None
     return shape_of(frame, statement.shape)
-
-
-def shape_of(frame: Frame, sizes: Sequence[syntax.Expr], help: str = HOW_KNOWN) -> Extent | None:
-    """The extent of a matrix whose two sizes are written out, as in `[rows, 4]`. None where they are none, which is reported with
-    `help`, once."""
-    rows = _size(frame, sizes[0], help)
-    cols = None if rows is None else _size(frame, sizes[1], help)
-    return None if rows is None or cols is None else Extent("array", rows, cols)
-
-
-def _size(frame: Frame, expr: syntax.Expr, help: str) -> Dim | None:
-    node = frame.lower(expr)
-    if node is not None and node.op == "fact" and node.value in ("rows", "cols"):
-        return str(node.value)
-    return _number_known(frame, node, expr.span, "the size of a matrix is `rows`, `cols`, or a whole number", help)
-
-
-def _window(frame: Frame, expr: syntax.Expr) -> int | None:
-    return _number_known(frame, frame.lower(expr), expr.span, "a window needs a whole number of values")
-
-
-def _number_known(frame: Frame, node: Value, span: Span, wanted: str, help: str = HOW_KNOWN) -> int | None:
-    """A whole number that shapes may be made of; None where it is none, which is reported unless the expression has been already."""
-    number = whole(frame, node)
-    if node is not None and (number is None or not 1 <= number <= 1_000_000):
-        frame.report("R05", f"{wanted} that is known when the rule is built", span, "from 1 to 1000000", help)
-        return None
-    return number
 
 
 def _is_truth(init: syntax.Expr) -> bool:
@@ -270,5 +222,3 @@ def initial(frame: Frame, name: str) -> Value:
                      "reduce the value, or declare the state finer")  # fmt: skip
         return None
     return node
-
-

@@ -8,8 +8,8 @@ from itertools import count
 
 from optlang import ir
 from optlang.ir import Node, Program
-from optlang.printing.emit import Piece
 from optlang.printing.opt_expressions import leaf, operation
+from optlang.printing.precedence import Piece
 
 LOOSEST = -1
 LARGE = 4  # operators of an unnamed expression that is used more than once, from which on it gets a name

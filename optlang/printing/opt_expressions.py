@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from optlang.ir import Node
 from optlang.ops import OPS
-from optlang.printing.emit import ATOM, Piece, chained
+from optlang.printing.precedence import ATOM, Piece, chained
 from optlang.types import ELEMENT, WORD_OF, Extent
 
 NOT, MINUS, POSTFIX = 2, 6, 8  # how tightly these bind, beside the levels of the operator table

@@ -12,8 +12,9 @@ from collections import Counter
 from optlang import ir
 from optlang.ir import Node, Program, State
 from optlang.ops import BUILTINS, CONSTANTS, FACTS, OPS
-from optlang.printing.emit import Piece, numbered
+from optlang.printing.identifiers import numbered
 from optlang.printing.opt_expressions import declared, leaf, number, operation
+from optlang.printing.precedence import Piece
 
 Turn = tuple[Node, bool]
 Path = tuple[Turn, ...]

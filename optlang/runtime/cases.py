@@ -231,7 +231,7 @@ def _values_of_all(program: ir.Program) -> str:
 
 
 def _labels(names: list[str]) -> list[str]:
-    from optlang.printing.emit import numbered  # noqa: PLC0415 - of routes alone
+    from optlang.printing.identifiers import numbered  # noqa: PLC0415 - of routes alone
 
     labels: list[str] = []
     for name in names:

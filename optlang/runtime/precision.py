@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from optlang.analysis.live_states import nonnegative
+from optlang.analysis.nonnegative import nonnegative
 from optlang.backends.formats import (
     FORMATS,
     PRODUCT_FORMATS,

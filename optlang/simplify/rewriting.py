@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from optlang.analysis.live_states import nonnegative
+from optlang.analysis.nonnegative import nonnegative
 from optlang.host import MAPS
 from optlang.ir import Node, Program, const, fold, make, rebuild, shaped, walk
 from optlang.ops import OPS

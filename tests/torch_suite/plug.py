@@ -23,7 +23,7 @@ from torch.testing._internal.common_methods_invocations import DecorateInfo
 import optlang
 from optlang import library
 from optlang.ir import Routing
-from optlang.printing.emit import identifier
+from optlang.printing.identifiers import identifier
 from optlang.runtime.facts import facts_of, mixes_elements
 from optlang.runtime.steps.differentiable import refuses
 

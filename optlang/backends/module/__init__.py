@@ -26,7 +26,7 @@ from optlang.backends.module.writer import Writer
 from optlang.ir import Program, Routing
 from optlang.ops import CALLS
 from optlang.plan import is_gathering, refuses_others, sees_all
-from optlang.printing.emit import Names
+from optlang.printing.identifiers import Names
 
 Baked = Mapping[str, Any]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from optlang.backends.module.spell import PRODUCT, SUM, spell
 from optlang.ir import Node
-from optlang.printing.emit import Piece, chained
+from optlang.printing.precedence import Piece, chained
 
 if TYPE_CHECKING:
     from optlang.backends.module.section import _Section

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from optlang import ir
 from optlang.backends.module.spell import quoted
 from optlang.ir import Node, Program
-from optlang.printing.emit import Names
+from optlang.printing.identifiers import Names
 
 RESERVED = (
     "w", "g", "t", "self", "param", "params", "group", "groups", "number", "state", "step", "closure", "loss", "cell", "cells",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from optlang.backends.module.scene import Cycle, If, Item, Line, Path, Reads, Scene
 from optlang.ir import Node
-from optlang.printing.emit import Piece
+from optlang.printing.precedence import Piece
 
 HOLDS = "holds"  # a condition that may be a tensor, on each of its sides
 

@@ -29,7 +29,7 @@ from optlang.backends.module.spread import WITHOUT_CASTS, all_there, multiplies,
 from optlang.backends.module.writer import Writer
 from optlang.ir import Predicate, Routing
 from optlang.ops import ASKING
-from optlang.printing.emit import Piece, chained
+from optlang.printing.precedence import Piece, chained
 
 SIGNS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "add": "+", "sub": "-", "mul": "*", "div": "/",
          "pow": "**", "and": "and", "or": "or"}  # fmt: skip

@@ -20,7 +20,8 @@ from optlang.backends.module.scene import Cycle, Line, Loop, Path, Reads, Scene,
 from optlang.backends.module.spell import chooses_whole, counted, filled, is_alone, literal, shape_text, size_text, spell, ternary, wrapped
 from optlang.ir import Node, W, walk
 from optlang.ops import OPS
-from optlang.printing.emit import ATOM, Names, Piece
+from optlang.printing.identifiers import Names
+from optlang.printing.precedence import ATOM, Piece
 
 SHORT, TEST, LONG = 14, 40, 80
 WAYS: tuple[tuple[Sharing, bool], ...] = (("all", True), ("phase", True), ("none", True), ("none", False))  # the most readable first

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from optlang.backends.module.numbers import Numbers
 from optlang.ir import Node
 from optlang.ops import OPS
-from optlang.printing.emit import ATOM, Piece, chained
+from optlang.printing.precedence import ATOM, Piece, chained
 from optlang.types import ELEMENT, Dim, Extent, Frame, needs_matrix, reduced_dims
 
 OR, AND, NOT, COMPARE, BIT_OR, BIT_XOR, BIT_AND, SUM, PRODUCT, MINUS, POWER = 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12

@@ -16,7 +16,7 @@ from optlang.backends.module.spell import literal, quoted, shape_text, spell
 from optlang.ir import Node, Program
 from optlang.ops import ASKING, MATRIX_OPS, OPS
 from optlang.plan import Plan, plan
-from optlang.printing.emit import Piece
+from optlang.printing.precedence import Piece
 from optlang.types import needs_matrix
 
 STEP_ON_CPU, STEP_ON_DEVICE = '"cpu"', 'param.device if group["capturable"] else "cpu"'

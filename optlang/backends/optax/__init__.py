@@ -21,7 +21,7 @@ from optlang.backends.optax.stages import RESERVED
 from optlang.backends.optax.writer import factory
 from optlang.ir import Program, Routing
 from optlang.ops import CALLS
-from optlang.printing.emit import Names
+from optlang.printing.identifiers import Names
 
 Baked = Mapping[str, Any]
 

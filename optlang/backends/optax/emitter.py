@@ -16,7 +16,8 @@ from optlang.backends.module.scene import Loop
 from optlang.backends.module.spell import literal, ternary
 from optlang.backends.optax.spell import Kinds, shape_text, size_text, spell
 from optlang.ir import Node
-from optlang.printing.emit import Names, Piece
+from optlang.printing.identifiers import Names
+from optlang.printing.precedence import Piece
 from optlang.types import Type
 
 LONG = 90

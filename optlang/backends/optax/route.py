@@ -14,7 +14,7 @@ from optlang.backends.module.spell import quoted
 from optlang.backends.optax.spell import fact
 from optlang.backends.optax.writer import factory
 from optlang.ir import Routing
-from optlang.printing.emit import Names, numbered
+from optlang.printing.identifiers import Names, numbered
 
 OF_LEAF = {"dtype": "str(w.dtype)", "rank": "w.ndim", "numel": "w.size", **{word: word for word in ("rows", "cols", "fan_in", "fan_out")}}
 FITS = "any(fnmatchcase(name, pattern) for pattern in ({},))"

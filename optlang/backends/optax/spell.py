@@ -9,7 +9,7 @@ from optlang import ir
 from optlang.backends.module.spell import COMPARE, COMPARISONS, LEVELS, MINUS, NOT, PRODUCT, SYMBOLS, call, ternary
 from optlang.ir import Node
 from optlang.ops import OPS
-from optlang.printing.emit import ATOM, Piece, chained
+from optlang.printing.precedence import ATOM, Piece, chained
 from optlang.types import Dim, Extent, needs_matrix, reduced_dims
 
 IN_MATH = frozenset(["sqrt", "exp", "log", "floor", "ceil", "isnan", "isfinite"])

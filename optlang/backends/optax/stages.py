@@ -17,7 +17,8 @@ from optlang.ir import Node, Program, State
 from optlang.ops import FACTS
 from optlang.philox import MODEL_STREAM
 from optlang.plan import Barrier, Plan, plan
-from optlang.printing.emit import Names, Piece
+from optlang.printing.identifiers import Names
+from optlang.printing.precedence import Piece
 from optlang.types import Type
 
 RESERVED = (

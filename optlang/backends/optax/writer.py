@@ -13,7 +13,7 @@ from optlang.backends.module.loops import Relower
 from optlang.backends.module.spell import literal
 from optlang.backends.optax.stages import Parts, Stage, started, updated
 from optlang.ir import Hyper, Program
-from optlang.printing.emit import Names
+from optlang.printing.identifiers import Names
 from optlang.types import ELEMENT, Type
 
 Lines = list[str]

@@ -6,7 +6,7 @@ import keyword
 import re
 import unicodedata
 
-from optlang.printing.emit import numbered
+from optlang.printing.identifiers import numbered
 
 TAKEN = frozenset(["torch", "ops", "s", "counter", "first", "inf", "nan", *keyword.kwlist])
 

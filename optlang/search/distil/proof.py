@@ -14,7 +14,8 @@ from fractions import Fraction
 import numpy as np
 
 from optlang import ir
-from optlang.analysis.live_states import nonnegative, without_dead
+from optlang.analysis.live_states import without_dead
+from optlang.analysis.nonnegative import nonnegative
 from optlang.compare.trial import STEPS, refute
 from optlang.ir import Node, Program, substitute, walk
 from optlang.search.distil.collecting import ARITHMETIC, ROUNDING, Polynomial, brackets, forms, polynomial, sign_forms

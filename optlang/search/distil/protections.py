@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from optlang import ir
-from optlang.analysis.live_states import nonnegative
+from optlang.analysis.nonnegative import nonnegative
 from optlang.ir import Node, Program, walk
 from optlang.search.distil.collecting import Monomial, polynomial, product, term
 from optlang.search.distil.listing import measure, targets

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from optlang import ir
-from optlang.analysis.live_states import nonnegative
+from optlang.analysis.nonnegative import nonnegative
 from optlang.ir import Node, Program, walk
 from optlang.search.distil.protections import least
 from optlang.search.programs.moves import Move, replaced

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from optlang.algebra import Algebra
-from optlang.analysis.live_states import nonnegative
+from optlang.analysis.nonnegative import nonnegative
 from optlang.ir import Node, Program
 
 

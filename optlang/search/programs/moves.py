@@ -9,7 +9,8 @@ import numpy as np
 
 from optlang import ir
 from optlang.algebra import Algebra, TooHard, deadline
-from optlang.analysis.live_states import nonnegative, without_dead
+from optlang.analysis.live_states import without_dead
+from optlang.analysis.nonnegative import nonnegative
 from optlang.ir import Node, Program, substitute
 from optlang.search.distil.listing import value_of
 from optlang.search.programs.genome import constant
