@@ -28,7 +28,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from whole_grid import launched
 
-from optlang.backends.torch import kept
+from optlang.backends.torch import inductor_cache
 
 GPU = torch.device("cuda:0")
 KERNEL = re.compile(r"async_compile\.triton\('\w+', '''(.*?)''', device_str='cuda'\)", re.DOTALL)
@@ -99,7 +99,8 @@ def on_a_played_gpu(played: Player, architecture: int = 90) -> Iterator[Player]:
         around.enter_context(torch._functorch.config.patch(enable_autograd_cache=False))
         around.enter_context(torch._inductor.config.patch(compile_threads=1))
         for patched in (
-            mock.patch.object(kept, "name_of", lambda *given: "played"),  # nothing is kept under it, and torch keeps nothing beside it
+            # nothing is kept under it, and torch keeps nothing beside it
+            mock.patch.object(inductor_cache, "name_of", lambda *given: "played"),
             mock.patch.object(compile_fx, "_compile_fx_inner", compiled_for_it),
             mock.patch.object(CachingAutotuner, "run", lambda kernel, *args, stream: played.run(kernel, args)),
             mock.patch.object(AsyncCompile, "triton", lambda _, name, text, device_str="cuda": getattr(PyCodeCache.load(text), name)),

@@ -15,8 +15,8 @@ from stepping import program
 import optlang
 from optlang import library, loading
 from optlang.backends.cache import programs, sealed_files
+from optlang.backends.cpp.kernel_cache import Kernel
 from optlang.backends.cpp.kernels import CppFunctions
-from optlang.backends.cpp.rendered import Kernel
 from optlang.backends.kernels import functions
 from optlang.backends.torch.code import CellCode
 from optlang.backends.torch.functions import generated

@@ -78,9 +78,9 @@ def test_parameters_of_a_compiled_model() -> None:
 def test_large_parameters_are_compiled_although_the_step_is_not_traced(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._dynamo.utils import counters
 
-    from optlang.backends.torch import kept
+    from optlang.backends.torch import inductor_cache
 
-    monkeypatch.setattr(kept, "name_of", lambda *_: "")  # a kernel from the disk has nothing to compile
+    monkeypatch.setattr(inductor_cache, "name_of", lambda *_: "")  # a kernel from the disk has nothing to compile
     p = torch.ones(600, 600, requires_grad=True)
     optimizer: Any = optlang.loads("rule Large { hyper lr = 0.5 in (0, inf) w' = w - lr*g/(1 + abs(g)) }", backend="torch")([p])
     counters.clear()
@@ -95,9 +95,9 @@ def test_a_thousand_steps_of_changing_settings_and_an_added_group_compile_nothin
     """OneCycleLR, which cycles the momentum, then ReduceLROnPlateau with another decay and betas each time, then more parameters."""
     from torch._dynamo.utils import counters
 
-    from optlang.backends.torch import kept
+    from optlang.backends.torch import inductor_cache
 
-    monkeypatch.setattr(kept, "name_of", lambda *_: "")
+    monkeypatch.setattr(inductor_cache, "name_of", lambda *_: "")
     params = [torch.ones(520, 520, requires_grad=True), torch.ones(7, requires_grad=True)]
     optimizer: Any = optlang.load("lion", backend="torch")(params, lr=1e-4)
     one_cycle, gradients = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=501), [torch.ones_like(p) for p in params]

@@ -19,7 +19,7 @@ from optlang.backends import torch as torch_backend
 from optlang.backends.cache import sealed_files
 from optlang.backends.outputs import Output
 from optlang.backends.repeated import library
-from optlang.backends.torch import kept
+from optlang.backends.torch import inductor_cache
 from optlang.backends.torch.code import CellCode, generate
 
 DRAWING = "rule D { hyper lr = 0.1 in (0, inf) state m = 0 m' = 0.9*m + g*uniform() w' = w - lr*m' + lr*normal(per tensor) }"
@@ -206,7 +206,7 @@ def refuse(*_: Any, **__: Any) -> None:
 
 def test_a_kept_kernel_gives_the_bits_of_the_compiled_function(compiling: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as never:
-        never.setattr(kept, "name_of", lambda *_: "")
+        never.setattr(inductor_cache, "name_of", lambda *_: "")
         compiled = Run("adamw", SIZES, weight_decay=0.1).steps(3)
     assert not list(compiling.glob("torch-*.so"))
     first = Run("adamw", SIZES, weight_decay=0.1).steps(3)
@@ -229,7 +229,7 @@ def test_a_kept_kernel_gives_the_bits_of_the_compiled_function(compiling: Path, 
 
 
 def test_another_torch_whose_compiler_is_not_as_expected_keeps_nothing(compiling: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "_place", lambda *_: 1 / 0)
+    monkeypatch.setattr(inductor_cache, "_place", lambda *_: 1 / 0)
     found, plain = Run("lion", SIZES).steps(2), uncompiled("lion", SIZES).steps(2)
     torch.testing.assert_close(found.stored, plain.stored)
     assert not list(compiling.glob("torch-*.so"))
@@ -243,7 +243,7 @@ def test_all_that_decides_about_a_kernel_is_in_its_name() -> None:
     torch.optim.SGD(tensors, lr=1)  # loads what settings are read from
 
     def name(code: CellCode = code, tensors: Sequence[Tensor] = tensors, s: Tensor = s, **options: Any) -> str:
-        return kept.name_of(code, tensors, s, options)
+        return inductor_cache.name_of(code, tensors, s, options)
 
     names = [name(), name(wider), name(pattern_matcher=False), name(s=torch.zeros(2)), name(tensors=[x.double() for x in tensors])]
     with torch._inductor.config.patch(fallback_random=True):

@@ -9,9 +9,9 @@ from optlang.runtime.checkpoints.checkpoint import COUNT, TRAINING
 from optlang.runtime.distributed.processes import show
 from optlang.runtime.distributed.sharded import put
 from optlang.runtime.groups.parameters import real
+from optlang.runtime.modes import exactly
 from optlang.runtime.optimizer import RuleOptimizer
 from optlang.runtime.steps.repeated import Work
-from optlang.runtime.surroundings import exactly
 
 
 class Evaluating(RuleOptimizer):

@@ -24,10 +24,10 @@ from optlang.runtime.facts import facts_of
 from optlang.runtime.groups.naming import Group, name_in
 from optlang.runtime.groups.parameters import gradient_of, real
 from optlang.runtime.steps import captured, sparse
-from optlang.runtime.steps.opened import Opened
 from optlang.runtime.steps.repeated import Begun, Key, LastStep, Work, inputs_of, is_special, repeats
 from optlang.runtime.steps.scaling import scale_of
-from optlang.runtime.wrapped import is_wrapped
+from optlang.runtime.steps.subclass_parameters import Opened
+from optlang.runtime.tensor_subclasses import is_wrapped
 
 Shared = dict[str, Tensor]
 

@@ -22,12 +22,12 @@ from optlang.runtime.gathering import Gathered
 from optlang.runtime.groups.naming import Group
 from optlang.runtime.groups.parameters import is_hollow
 from optlang.runtime.groups.settings import plain
+from optlang.runtime.modes import NOTHING, exactly
 from optlang.runtime.steps import captured, traced
 from optlang.runtime.steps.batch import Batch, Closure
 from optlang.runtime.steps.hooks import heard
 from optlang.runtime.steps.interrupts import uninterrupted
 from optlang.runtime.steps.scaling import overflowed
-from optlang.runtime.surroundings import NOTHING, exactly
 
 
 class RuleOptimizer(Gathered):

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from optlang.backends.base import Cell
+from optlang.backends.cpp.kernel_cache import Kernel, Rendered, kept
 from optlang.backends.cpp.layout import layout
-from optlang.backends.cpp.rendered import Kernel, Rendered, kept
 from optlang.backends.cpp.tables import CppTable
 from optlang.backends.formats import Packed
 from optlang.backends.kernels import build

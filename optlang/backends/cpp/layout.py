@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from optlang.backends.kernels.lined import matrices
+from optlang.backends.kernels.lines import matrices
 from optlang.types import Frame
 
 Array = Any  # numpy.ndarray

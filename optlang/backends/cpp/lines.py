@@ -12,12 +12,12 @@ import re
 from collections.abc import Mapping, Sequence
 
 from optlang.backends.cpp import source
+from optlang.backends.cpp.kernel_cache import Kernel
 from optlang.backends.cpp.layout import Room
-from optlang.backends.cpp.rendered import Kernel
 from optlang.backends.cpp.skeleton import LINED
 from optlang.backends.cpp.source import ADD, START, Writer, clauses, header
 from optlang.backends.formats import Packed
-from optlang.backends.kernels.lined import DIMENSIONS, LINES, frame_of, over, way
+from optlang.backends.kernels.lines import DIMENSIONS, LINES, frame_of, over, way
 from optlang.backends.kernels.passes import FRAMES, REDUCTIONS, has_lines, kind
 from optlang.backends.outputs import Output
 from optlang.ir import Node

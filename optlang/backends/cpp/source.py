@@ -13,8 +13,8 @@ from functools import cache
 from pathlib import Path
 
 from optlang.backends.cpp.blocks import Buffer, in_blocks
+from optlang.backends.cpp.kernel_cache import Kernel
 from optlang.backends.cpp.layout import CHUNK, WAVE, Room
-from optlang.backends.cpp.rendered import Kernel
 from optlang.backends.cpp.skeleton import BACK, ENTRY, GATHER, PASS, SMALL, TOTAL
 from optlang.backends.cpp.storage import storage
 from optlang.backends.formats import FORMATS, Packed

@@ -21,8 +21,8 @@ from optlang.backends.repeated.library import Unseen
 from optlang.backends.repeated.tables import Table, fits
 from optlang.backends.torch.bound import NOT_ASKED, Bound
 from optlang.backends.torch.code import CellCode
+from optlang.backends.torch.code_cache import kept_code
 from optlang.backends.torch.functions import Calls, Functions, Names, Outputs, generated
-from optlang.backends.torch.kept_code import kept_code
 from optlang.backends.torch.views import put_back, view
 from optlang.ir import Node, W
 

@@ -24,7 +24,7 @@ class CellCode:
     """`def NAME(tensors…, s, counter, first)`: `s` holds the values of `slots`, `counter` is (t, seed, stream) of draws,
     `first` the parameter's first dimension; with that a tuple of how many there are where there are `runs`, of such lengths.
 
-    `write` gives the text, which nobody needs where a kernel takes its place. `mark`: its file, where it is kept; see `kept_code`."""
+    `write` gives the text, which nobody needs where a kernel takes its place. `mark`: its file, where it is kept; see `code_cache`."""
 
     name: str
     write: Callable[[], str]

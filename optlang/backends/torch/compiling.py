@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental import _config as shape_settings
 
-from optlang.backends.torch import kept
+from optlang.backends.torch import inductor_cache
 from optlang.backends.torch.code import CellCode
 from optlang.backends.torch.loading import load
 
@@ -31,8 +31,8 @@ OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {
 
 def first_call(code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Tensor | None, first: Any) -> tuple[Function, Any]:
     """The function for tensors like these, and its result for these. Where torch cannot compile, a warning says so."""
-    name = kept.name_of(code, tensors, s, OPTIONS)
-    function = kept.find(name) if name else None
+    name = inductor_cache.name_of(code, tensors, s, OPTIONS)
+    function = inductor_cache.find(name) if name else None
     if function is not None:
         return function, function(*tensors, s, counter, first)
     try:
@@ -66,14 +66,14 @@ def _compiled(code: CellCode, tensors: Sequence[Tensor], s: Tensor, counter: Ten
     for numbers in (s, counter):
         if numbers is not None:
             torch._dynamo.mark_static(numbers)  # as many for every parameter
-    with kept.listening(name) as kernels:
+    with inductor_cache.listening(name) as kernels:
         # rows and columns that happen to be equal are still two sizes
         with shape_settings.patch(use_duck_shape=False), _widest_vectors():  # type: ignore[attr-defined]
             result = function(*begun, s, counter, first)
         for place in code.written:
             if begun[place] is not tensors[place]:
                 tensors[place].copy_(begun[place])
-        return kept.keep(name, function, kernels, tensors, s, first), result
+        return inductor_cache.keep(name, function, kernels, tensors, s, first), result
 
 
 def _from_the_start(x: Tensor) -> Tensor:

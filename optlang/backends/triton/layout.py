@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from optlang.backends.kernels.lined import LINES, matrices
+from optlang.backends.kernels.lines import LINES, matrices
 from optlang.types import Frame
 
 Array = Any  # numpy.ndarray

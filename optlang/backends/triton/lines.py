@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from optlang.backends.formats import Packed
-from optlang.backends.kernels.lined import DIMENSIONS, LINES, frame_of, over, way
+from optlang.backends.kernels.lines import DIMENSIONS, LINES, frame_of, over, way
 from optlang.backends.kernels.passes import FRAMES, REDUCTIONS, has_lines, kind
 from optlang.backends.outputs import TENSORS, Output
 from optlang.backends.triton import source

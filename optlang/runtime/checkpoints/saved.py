@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from optlang.printing.fingerprint import FINGERPRINT, RULES
 from optlang.runtime.checkpoints import checkpoint
 from optlang.runtime.groups.grouped import Grouped
-from optlang.runtime.surroundings import exactly
+from optlang.runtime.modes import exactly
 
 
 class Saved(Grouped):

@@ -21,7 +21,7 @@ from optlang.ops import OPS
 from optlang.runtime.distributed.processes import Spread, first_place, modules_of_fsdp
 from optlang.runtime.facts import facts_of, reached
 from optlang.runtime.steps.batch import Batch
-from optlang.runtime.wrapped import is_wrapped, numbers
+from optlang.runtime.tensor_subclasses import is_wrapped, numbers
 from optlang.types import ELEMENT, needs_matrix
 
 

@@ -19,8 +19,8 @@ from optlang.runtime.groups.options import OPTIONS, check_options
 from optlang.runtime.groups.parameters import check_parameters, listed
 from optlang.runtime.groups.routing import Backends, Routes, holds, known_of
 from optlang.runtime.groups.settings import Written
-from optlang.runtime.memory import overlap
-from optlang.runtime.wrapped import is_wrapped
+from optlang.runtime.overlap import overlap
+from optlang.runtime.tensor_subclasses import is_wrapped
 
 
 class Grouped(torch.optim.Optimizer):

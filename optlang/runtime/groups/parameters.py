@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from optlang import ir
 from optlang.runtime.facts import facts_of, lacks_rank, mixes_elements, too_wide
 from optlang.runtime.steps.scaling import unscaled
-from optlang.runtime.wrapped import numbers
+from optlang.runtime.tensor_subclasses import numbers
 
 
 def listed(params: Any, names: Any) -> tuple[list[Any], list[str] | None]:

@@ -15,7 +15,7 @@ from optlang.errors import did_you_mean
 from optlang.ir import Bounds, Hyper
 from optlang.runtime.groups.naming import CYCLED, OF_SCHEDULERS, Group, Naming
 from optlang.runtime.groups.options import OPTIONS
-from optlang.runtime.groups.tables import Tables
+from optlang.runtime.groups.table_settings import Tables
 
 NO_SETTINGS = ("params", "param_names")
 OF_LOADING = ("backend", "math", "state", "weights", "products")

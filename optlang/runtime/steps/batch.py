@@ -13,7 +13,7 @@ from torch import Tensor
 from optlang.backends.base import Moving
 from optlang.backends.repeated.aside import Aside, gradients_of
 from optlang.runtime.distributed.processes import averaged, mean_of, show, watched
-from optlang.runtime.surroundings import NOTHING, autocasting, has_modes
+from optlang.runtime.modes import NOTHING, autocasting, has_modes
 
 Closure = Callable[[], Any]
 ONCE = "the rule needs Hessian-vector products, but the model cannot be differentiated twice"

@@ -28,7 +28,7 @@ from optlang.ir import Node, Program
 from optlang.ops import ASKING
 from optlang.plan import Barrier, Truth, plan
 from optlang.runtime.groups.settings import plain
-from optlang.runtime.steps.sites import SHARED, Site, Sites, value
+from optlang.runtime.steps.differentiable_shared import SHARED, Site, Sites, value
 from optlang.types import ELEMENT, Type
 
 WEIGHTS = Type("real", ELEMENT)

@@ -13,8 +13,8 @@ from optlang.analysis.accumulation import NotLinear, parts
 from optlang.backends.base import Executable
 from optlang.ir import Program, walk
 from optlang.runtime.groups.naming import Group
+from optlang.runtime.modes import exactly
 from optlang.runtime.optimizer import RuleOptimizer
-from optlang.runtime.surroundings import exactly
 
 Place = tuple[int, int, int]  # group, place in it, place among all parameters
 COMPANY = "cannot step inside backward with several processes: gradients are not yet those of all of them"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from optlang.runtime.distributed.sharded import is_sharded
-from optlang.runtime.wrapped import is_wrapped
+from optlang.runtime.tensor_subclasses import is_wrapped
 
 if TYPE_CHECKING:
     from optlang.runtime.optimizer import RuleOptimizer

@@ -1,4 +1,4 @@
-"""Parameters of classes that keep other tensors in their place: see `wrapped`."""
+"""Parameters of classes that keep other tensors in their place: see `tensor_subclasses`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from optlang.runtime.distributed.sharded import Part
-from optlang.runtime.wrapped import numbers
+from optlang.runtime.tensor_subclasses import numbers
 
 
 class Opened(Part):
