@@ -11,13 +11,13 @@ from optlang import library
 from optlang.errors import Source
 from optlang.ir import Program, Routing
 from optlang.resources import uncollected
-from optlang.rules import TEXT, Rule, way_of, worded
+from optlang.rules import TEXT, Rule, compile_options, worded
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from optlang.backends.base import Math
-    from optlang.runtime.cases import Way
+    from optlang.runtime.cases import CompileOptions
 
 NAMES = "a library name or a path"
 Imports = tuple[tuple[str, str, str, str], ...]  # who imports a file under which name; the file's path and text
@@ -36,7 +36,7 @@ def load(
     the factors of products of matrices to bfloat16, as Muon's authors do, and what is added to a product for another one, unless
     parameters are float64. Raises OptError for a file that is wrong or missing, ValueError for an unknown backend, math, state or format.
     """
-    return _made(library.find(worded(what, NAMES)), rule, way_of(backend, math, state, weights, products))
+    return _made(library.find(worded(what, NAMES)), rule, compile_options(backend, math, state, weights, products))
 
 
 def loads(
@@ -45,15 +45,15 @@ def loads(
 ) -> type[Optimizer]:  # fmt: skip
     """Like `load`, for the text of a `.opt` file."""
     what = worded(text, f"{TEXT} (`optlang.load` takes names and paths)", str)
-    return _made(Source(what), rule, way_of(backend, math, state, weights, products))
+    return _made(Source(what), rule, compile_options(backend, math, state, weights, products))
 
 
-def _made(source: Source, rule: str | None, way: Way) -> type[Optimizer]:
+def _made(source: Source, rule: str | None, options: CompileOptions) -> type[Optimizer]:
     """The class of a text and the files beside it as they are now: the same for the same ones."""
     imports = tuple((*key, one.name, one.text) for key, one in library.pinned(source).imports.items())
-    states = tuple(way.state.items()) if isinstance(way.state, Mapping) else None  # a dictionary is no key to what is kept
+    states = tuple(options.state.items()) if isinstance(options.state, Mapping) else None  # a dictionary is no key to what is kept
     with uncollected():
-        return _compiled(source.text, source.name, imports, rule, way if states is None else way._replace(state=None), states)
+        return _compiled(source.text, source.name, imports, rule, options if states is None else options._replace(state=None), states)
 
 
 class _Lowering:
@@ -75,15 +75,15 @@ class _Lowering:
 
 @lru_cache(maxsize=256)
 def _compiled(
-    text: str, name: str, imports: Imports, rule: str | None, way: Way, states: tuple[tuple[str, str], ...] | None = None
+    text: str, name: str, imports: Imports, rule: str | None, options: CompileOptions, states: tuple[tuple[str, str], ...] | None = None
 ) -> type[Optimizer]:
-    """The class of a text. `states`: their formats by name, in place of the one of `way`."""
+    """The class of a text. `states`: their formats by name, in place of the one of `options`."""
     from optlang.backends.cache import programs  # noqa: PLC0415
     from optlang.runtime import make_optimizer  # noqa: PLC0415
 
     source = library.with_imports(Source(text, name), {(who, word): Source(other, path) for who, word, path, other in imports})
     lowering = _Lowering(source, rule)
     program = programs.lowered(source, rule, lambda: lowering.rule.program)
-    made = make_optimizer(program, lowering, way if states is None else way._replace(state=dict(states)))
-    made._origin = (_compiled, (text, name, imports, rule, way, states))
+    made = make_optimizer(program, lowering, options if states is None else options._replace(state=dict(states)))
+    made._origin = (_compiled, (text, name, imports, rule, options, states))
     return made

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from optlang.compare.difference import Difference
     from optlang.compare.equivalence import Verdict
     from optlang.front.syntax import File
-    from optlang.runtime.cases import Way
+    from optlang.runtime.cases import CompileOptions
 
 
 TEXT = "the text of a .opt file"
@@ -80,7 +80,7 @@ class Rule:
         """A subclass of `torch.optim.Optimizer` named like the rule; see `load`."""
         from optlang.runtime import make_optimizer  # noqa: PLC0415 - torch is only imported when it is needed
 
-        return make_optimizer(self.program, self.lowered, way_of(backend, math, state, weights, products))
+        return make_optimizer(self.program, self.lowered, compile_options(backend, math, state, weights, products))
 
     def module(self, baked: Mapping[str, Any] | None = None) -> str:
         """The text of a Python module that needs torch alone. `baked`: values of the hypers that shape the program."""
@@ -113,14 +113,14 @@ class Rule:
         return f"<Rule {self.name} of {self.source.name}>"
 
 
-def way_of(backend: str, math: Math, state: str | Mapping[str, str] | None, weights: str, products: str) -> Way:
+def compile_options(backend: str, math: Math, state: str | Mapping[str, str] | None, weights: str, products: str) -> CompileOptions:
     """How a rule is to be compiled; see `optlang.load`. Raises TypeError."""
     if not isinstance(state, str | Mapping | None):
         raise TypeError(f"`state` is a format, or formats by the names of states, not {type(state).__name__}")
     with uncollected():
-        from optlang.runtime.cases import Way  # noqa: PLC0415 - torch is only imported when it is needed
+        from optlang.runtime.cases import CompileOptions  # noqa: PLC0415 - torch is only imported when it is needed
 
-    return Way(backend, math, state, weights, products)
+    return CompileOptions(backend, math, state, weights, products)
 
 
 def source_of(what: str | Path) -> Source:

@@ -23,7 +23,7 @@ from optlang.backends.torch.functions import generated
 from optlang.errors import OptError, Source
 from optlang.ir import Program, Routing
 from optlang.ir.serialization import from_json, to_json
-from optlang.runtime.cases import Way
+from optlang.runtime.cases import CompileOptions
 
 HALVES = "rule Halves { w' = w/2 }"
 QUARTERS = "rule Quarters { w' = w/4 }"
@@ -163,7 +163,7 @@ def test_a_new_process_neither_reads_nor_simplifies(cache: Path) -> None:
     source = library.find("adamw")
     w = torch.nn.Parameter(torch.ones(5))
     w.grad = torch.ones(5)
-    loading._compiled.__wrapped__(source.text, source.name, (), None, Way())([w]).step()
+    loading._compiled.__wrapped__(source.text, source.name, (), None, CompileOptions())([w]).step()
     subprocess.run([sys.executable, "-c", SCRIPT], check=True, cwd=Path(__file__).parent.parent, timeout=600)
 
 
@@ -177,7 +177,7 @@ def test_what_is_kept_depends_on_all_files_that_make_it(cache: Path) -> None:
 def fresh(name: str, **options: str) -> Any:
     """A class that shares no function with others."""
     source = library.find(name)
-    return loading._compiled.__wrapped__(source.text, source.name, (), None, Way("cpp", **options))
+    return loading._compiled.__wrapped__(source.text, source.name, (), None, CompileOptions("cpp", **options))
 
 
 def stepped(cls: Any) -> tuple[list[torch.Tensor], list[CellCode], list[Kernel]]:

@@ -29,7 +29,7 @@ MATH = ("safe", "strict", "fast")
 Guard = Literal["found", "scaled"] | None  # whether gradients may have overflowed, and whether they are still scaled
 
 
-class Way(NamedTuple):
+class CompileOptions(NamedTuple):
     """How rules are compiled: where, how freely, and in which formats states, weights and products are (see `precision`)."""
 
     backend: str = "auto"
@@ -63,7 +63,7 @@ class Case:
     """One program with its settings. `label` names it in the groups of a route and is empty for a rule alone."""
 
     def __init__(
-        self, label: str, case: ir.Case, place: int, way: Way, relower: Relower, as_betas: bool = False
+        self, label: str, case: ir.Case, place: int, options: CompileOptions, relower: Relower, as_betas: bool = False
     ) -> None:
         self.label, self.condition, self.program = label, case.condition, without_dead(case.program)
         self.dropped = {s.name for s in case.program.states} - {s.name for s in self.program.states}  # nothing reads them
@@ -72,8 +72,8 @@ class Case:
         self.shared = {level: [s.name for s in self.program.states if s.type.extent.level == level] for level in ("group", "model")}
         self.sees_all = bool(label) and sees_all(self.program)
         self.asks = {op for op in (*ASKING, "random") if self.program.uses(op)}
-        self._place, self._way, self._relower = place, way, relower
-        self.way = str(way)
+        self._place, self._options, self._relower = place, options, relower
+        self.options = str(options)
         self._programs: dict[tuple[Any, ...], ir.Program] = {self._key(self.settings.defaults): self.program}
         self._executables: dict[tuple[Any, ...], Executable] = {}
         self._moved: dict[tuple[Any, ...], str] = {}
@@ -104,7 +104,7 @@ class Case:
         key = (*self._key(hypers), differentiable, guard, parts)
         if key not in self._executables:
             program = self.shaped(hypers)
-            self._executables[key] = _differentiable(program) if differentiable else self._way.compiled(program, guard, parts)
+            self._executables[key] = _differentiable(program) if differentiable else self._options.compiled(program, guard, parts)
         return (self.label, *key), self._executables[key]
 
     def moved(self, hypers: Mapping[str, Any]) -> str:
@@ -119,7 +119,7 @@ class Case:
 
     def compiled(self, program: ir.Program) -> Executable:
         """Another program for the same states, as the rule is."""
-        return self._way.compiled(program)
+        return self._options.compiled(program)
 
     def identity(self, group: Mapping[str, Any]) -> tuple[str, str]:
         """The fingerprint and the equations of the program for the settings of a group, or for the defaults where they are wrong."""
@@ -141,7 +141,7 @@ class Case:
     @cached_property
     def waits(self) -> str:
         """Why the host must take part in a step; empty where it need not."""
-        return "the reference computes on the host" if self._way.backend == "reference" else captured.refuses(self.program)
+        return "the reference computes on the host" if self._options.backend == "reference" else captured.refuses(self.program)
 
     def check_capturable(self) -> None:
         """Raises ValueError for a rule that needs the host in the middle of a step."""
@@ -150,15 +150,15 @@ class Case:
 
     def check_weights(self, named: Sequence[tuple[str, Any]]) -> None:
         """Raises ValueError for parameters whose number type the format of weights is not for."""
-        precision.check_weights(self._way.weights, named)
+        precision.check_weights(self._options.weights, named)
 
     @property
     def keeps_float32(self) -> bool:
-        return self._way.is_plain
+        return self._options.is_plain
 
     def storage(self, hypers: Mapping[str, Any]) -> Storage:
         """How the states of parameters with such hypers are stored."""
-        return self._way.storage(self.shaped(hypers))
+        return self._options.storage(self.shaped(hypers))
 
     def is_shared(self, state: str) -> bool:
         """Whether parameters share it: a state per group or model."""
@@ -189,18 +189,18 @@ def _differentiable(program: ir.Program) -> Executable:
     return Differentiable(program)
 
 
-def cases_of(what: ir.Program | ir.Routing, relower: Relower, way: Way) -> list[Case]:
+def cases_of(what: ir.Program | ir.Routing, relower: Relower, options: CompileOptions) -> list[Case]:
     """The cases of a rule or route. Raises ValueError for an unknown backend or format, or a program that the backend refuses."""
-    chosen = _checked_backend(way.backend)
-    if way.math not in MATH:
-        raise ValueError(f"there is no math {way.math!r}: choose one of {', '.join(MATH)}")
+    chosen = _checked_backend(options.backend)
+    if options.math not in MATH:
+        raise ValueError(f"there is no math {options.math!r}: choose one of {', '.join(MATH)}")
     written = list(what.cases) if isinstance(what, ir.Routing) else [ir.Case(None, what, {})]
     for case in written:
         _refuse(case.program, chosen, len(written) > 1)
-    precision.check(what.name, [without_dead(case.program) for case in written], way.state, way.weights, way.products, chosen)
+    precision.check(what.name, [without_dead(case.program) for case in written], options.state, options.weights, options.products, chosen)
     labels = _labels([case.program.name for case in written]) if isinstance(what, ir.Routing) else [""]
     as_betas = len(written) > 1 and any(Naming(h.name for h in case.program.hypers).pair for case in written)
-    return [Case(label, case, place, way, relower, as_betas) for place, (label, case) in enumerate(zip(labels, written, strict=True))]
+    return [Case(label, case, place, options, relower, as_betas) for place, (label, case) in enumerate(zip(labels, written, strict=True))]
 
 
 def _checked_backend(name: str) -> str:

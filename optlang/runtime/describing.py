@@ -25,7 +25,7 @@ Sizes = dict[str, int]  # bytes, by the name of a state
 
 def description(optimizer: Grouped) -> str:
     """Rule, backend, and for each group its parameters, states with their bytes, and settings."""
-    lines = [f"{type(optimizer).__name__}: {optimizer.rule.doc}".rstrip(": "), optimizer.cases[0].way]
+    lines = [f"{type(optimizer).__name__}: {optimizer.rule.doc}".rstrip(": "), optimizer.cases[0].options]
     for number, group in enumerate(optimizer.param_groups):
         count = sum(p.numel() for p in group["params"])
         rule = f" {group['rule']}" if "rule" in group else ""

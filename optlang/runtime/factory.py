@@ -9,21 +9,21 @@ from typing import Any, cast
 
 from optlang import ir
 from optlang.ops import ASKING, CALLS
-from optlang.runtime.cases import Case, Relower, Way, cases_of
+from optlang.runtime.cases import Case, CompileOptions, Relower, cases_of
 from optlang.runtime.groups.options import ABOUT, OPTIONS
 from optlang.runtime.optimizer import RuleOptimizer
 
 
-def make_optimizer(what: ir.Program | ir.Routing, relower: Relower, way: Way) -> type[RuleOptimizer]:
+def make_optimizer(what: ir.Program | ir.Routing, relower: Relower, options: CompileOptions) -> type[RuleOptimizer]:
     """A subclass of `torch.optim.Optimizer` named like the rule, with its hypers as keyword arguments.
 
-    `relower(baked)` gives the program for other values of the hypers that shape it. Raises ValueError for an unknown word in `way`, and for
-    a program that its backend cannot run.
+    `relower(baked)` gives the program for other values of the hypers that shape it. Raises ValueError for an unknown word in `options`,
+    and for a program that its backend cannot run.
     """
     for program in [case.program for case in what.cases] if isinstance(what, ir.Routing) else [what]:
         if taken := [hyper.name for hyper in program.hypers if hyper.name in OPTIONS]:
             raise ValueError(f"{program.name}: a hyper cannot be called `{taken[0]}`, which is an option of every optimizer; rename it")
-    cases = cases_of(what, relower, way)
+    cases = cases_of(what, relower, options)
     evaluates = any(case.program.evaluation is not None for case in cases)
     base = _evaluating() if evaluates else RuleOptimizer
     signature = _signature(what, cases)

@@ -156,7 +156,7 @@ class Trial:
 
 
 def made(rule: Any, name: str, math: Any = "safe") -> Any:
-    return make_optimizer(rule.program, rule.lowered, cases.Way(name, math))
+    return make_optimizer(rule.program, rule.lowered, cases.CompileOptions(name, math))
 
 
 def module(rule: Any) -> Any:

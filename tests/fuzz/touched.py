@@ -19,7 +19,7 @@ from optlang.ir import Program
 from optlang.plan import plan
 from optlang.rules import Rule
 from optlang.runtime import make_optimizer
-from optlang.runtime.cases import Way
+from optlang.runtime.cases import CompileOptions
 from optlang.runtime.facts import facts_of
 from optlang.simplify import simplify
 
@@ -71,7 +71,7 @@ def compared(rule: Rule, math: Any, matrix: bool, read: Callable[[], Touched | N
     try:
         if said.refused or _has_lines(said):
             return "not for such kernels"
-        made: Any = make_optimizer(program, rule.lowered, Way("cpp", math))([param])
+        made: Any = make_optimizer(program, rule.lowered, CompileOptions("cpp", math))([param])
         for t in range(1, steps + 1):
             param.grad = torch.ones(shape)
             read()

@@ -17,7 +17,7 @@ from optlang.backends.base import Spread, StepError
 from optlang.backends.places import Place, shape_of
 from optlang.backends.torch.shared import SharedRun, together
 from optlang.backends.torch.views import seen_like
-from optlang.backends.torch.work import Pass, Work, computing
+from optlang.backends.torch.work import TorchStep, Work, computing
 from optlang.ir import Node
 from optlang.ops import CALLS
 from optlang.plan import PARTIAL, Barrier
@@ -30,7 +30,7 @@ WEIGHTS = Type("real", ELEMENT)
 Partials = dict[int, Any]  # of one barrier, by the place of the parameter in the step
 
 
-def cross(executable: TorchExecutable, now: Pass, number: int, level: Sequence[Barrier]) -> None:
+def cross(executable: TorchExecutable, now: TorchStep, number: int, level: Sequence[Barrier]) -> None:
     """Computes what the barriers of one level need from every parameter, and gives their marks values."""
     partials: dict[Node, Partials] = {b.mark: {} for b in level}
     _partial(executable, now, number, level, now.works, partials)
@@ -48,8 +48,9 @@ def cross(executable: TorchExecutable, now: Pass, number: int, level: Sequence[B
 
 
 def _partial(
-    executable: TorchExecutable, now: Pass, number: int, level: Sequence[Barrier], works: Sequence[Work], partials: dict[Node, Partials]
-) -> None:
+    executable: TorchExecutable, now: TorchStep, number: int, level: Sequence[Barrier], works: Sequence[Work],
+    partials: dict[Node, Partials],
+) -> None:  # fmt: skip
     """What some parameters contribute."""
     first = 0 if works is now.works else len(now.works)
     alike: dict[frozenset[Node], list[tuple[int, Work]]] = {}
@@ -84,7 +85,7 @@ def _reduce_parts(level: Sequence[Barrier], partials: dict[Node, Partials], work
             partials[barrier.mark][place] = value
 
 
-def _ask(barrier: Barrier, points: Partials, now: Pass) -> None:
+def _ask(barrier: Barrier, points: Partials, now: TorchStep) -> None:
     """Gradients or the loss at other points, or products with the Hessian, of all parameters at once."""
     call = now.step.asked(barrier.op)
     if call is None:
@@ -100,12 +101,12 @@ def _ask(barrier: Barrier, points: Partials, now: Pass) -> None:
         work.marks[barrier.mark] = answer.detach()
 
 
-def _filled(work: Work, node: Node, now: Pass) -> Tensor:
+def _filled(work: Work, node: Node, now: TorchStep) -> Tensor:
     assert now.run is not None and work.place is not None
     return torch.full_like(work.cell.weights, float(now.run([(node, work.place)])[0]))
 
 
-def _gather(executable: TorchExecutable, barrier: Barrier, partials: Partials, now: Pass) -> None:
+def _gather(executable: TorchExecutable, barrier: Barrier, partials: Partials, now: TorchStep) -> None:
     """One value per group or model; parameters on several devices meet in float64 on the host."""
     assert now.run is not None and barrier.value is not None
     partials = partials if isinstance(now.run, SharedRun) else _on_host(partials)
@@ -132,7 +133,7 @@ def _on_host(partials: Partials) -> Partials:
     return moved
 
 
-def _reduced(barrier: Barrier, place: Place, partials: Partials, share: list[Any], now: Pass) -> Any:
+def _reduced(barrier: Barrier, place: Place, partials: Partials, share: list[Any], now: TorchStep) -> Any:
     arg = barrier.args[0]
     assert now.run is not None
     if isinstance(now.run, SharedRun):
@@ -150,7 +151,7 @@ def _reduced(barrier: Barrier, place: Place, partials: Partials, share: list[Any
     return meaning.OVER_VALUES[barrier.op](together, 0, *share)[0]
 
 
-def _reduced_there(run: SharedRun, barrier: Barrier, place: Place, partials: Partials, share: list[Any], now: Pass) -> Tensor:
+def _reduced_there(run: SharedRun, barrier: Barrier, place: Place, partials: Partials, share: list[Any], now: TorchStep) -> Tensor:
     """The same on the device."""
     arg = barrier.args[0]
     if arg.type.extent.level == "group":
@@ -161,13 +162,13 @@ def _reduced_there(run: SharedRun, barrier: Barrier, place: Place, partials: Par
     return together(barrier.op, [partials[i] for i in inside if i in partials], count, share, run.device)
 
 
-def inside_of(place: Place, now: Pass) -> list[int]:
+def inside_of(place: Place, now: TorchStep) -> list[int]:
     """The parameters that a reduction goes over."""
     cells = set(place.reached("tensor"))
     return [i for i, work in enumerate([*now.works, *now.beside]) if work.place in cells]
 
 
-def count_of(inside: Sequence[int], arg: Node, now: Pass) -> int:
+def count_of(inside: Sequence[int], arg: Node, now: TorchStep) -> int:
     """How many values they bring."""
     works = [*now.works, *now.beside]
     shapes = [tuple(cell.weights.shape) if cell.spread is None else cell.spread.shape for cell in (works[i].cell for i in inside)]

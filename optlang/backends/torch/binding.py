@@ -15,7 +15,7 @@ from optlang.backends.places import full_shape
 from optlang.backends.torch.bound import Bound
 from optlang.backends.torch.code import CellCode
 from optlang.backends.torch.functions import Functions
-from optlang.backends.torch.work import Pass, Work, computing, input_of
+from optlang.backends.torch.work import TorchStep, Work, computing, input_of
 from optlang.host import MissingFact
 from optlang.ir import Node
 from optlang.types import ELEMENT, Type, runs
@@ -30,7 +30,7 @@ class Binding:
         self.rule, self.functions, self.storage = rule, functions, storage
         self.packs = bool(storage.states) or storage.weights is not None
 
-    def bound(self, code: CellCode, work: Work, now: Pass, states: Any) -> Bound:
+    def bound(self, code: CellCode, work: Work, now: TorchStep, states: Any) -> Bound:
         """A function with the tensors and numbers of one parameter. Raises StepError where one of them is not to be had."""
         cell = work.cell
         if code.shaped and cell.weights.ndim < 2:
@@ -41,7 +41,7 @@ class Binding:
         counter = now.counter(cell) if code.draws or any(x.form.draws for x in packed) else None
         return Bound(code, cell.weights, tensors, self._numbers(code, work, now), counter, first_of(code, cell.weights), bool(packed))
 
-    def _tensor(self, node: Node, work: Work, now: Pass, states: Any) -> Tensor | Packed:
+    def _tensor(self, node: Node, work: Work, now: TorchStep, states: Any) -> Tensor | Packed:
         cell = work.cell
         if node.op == "w":
             return self.storage.weight(cell.state, cell.weights)
@@ -79,7 +79,7 @@ class Binding:
             "entry of `optimizer.state`, and their states begin anew"
         )
 
-    def _numbers(self, code: CellCode, work: Work, now: Pass) -> Tensor:
+    def _numbers(self, code: CellCode, work: Work, now: TorchStep) -> Tensor:
         """The values of a function's slots, in float64 until here."""
         cell = work.cell
         try:
@@ -90,7 +90,7 @@ class Binding:
                 "choose with `when rank >= 2 { … } else { … }`, or send it to another rule with a `route`"
             ) from None
 
-    def _row_of_the_host(self, code: CellCode, work: Work, now: Pass) -> Tensor:
+    def _row_of_the_host(self, code: CellCode, work: Work, now: TorchStep) -> Tensor:
         """Found once for parameters of a group that have the same facts."""
         cell, slots = work.cell, self.functions.scalars(code)
         kind = cell.weights.device, cell.weights.dtype
@@ -108,7 +108,7 @@ class Binding:
         row: Tensor = now.scalars[key]
         return row
 
-    def _row_of_the_device(self, code: CellCode, work: Work, now: Pass) -> Tensor:
+    def _row_of_the_device(self, code: CellCode, work: Work, now: TorchStep) -> Tensor:
         """The same where the host knows neither `t` nor all hypers, for all parameters that share these."""
         cell = work.cell
         key = (code, id(cell.hypers), cell.weights.device)
@@ -129,7 +129,7 @@ def _shapes(parts: Sequence[Tensor]) -> str:
     return " and ".join(str(tuple(part.shape)) for part in parts)
 
 
-def _shared(nodes: Sequence[Node], cells: Sequence[Cell], now: Pass) -> Tensor:
+def _shared(nodes: Sequence[Node], cells: Sequence[Cell], now: TorchStep) -> Tensor:
     """[cells, nodes] the values per group and model."""
     assert now.run is not None
     places = {id(work.cell): work.place for work in now.works}

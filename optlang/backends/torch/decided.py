@@ -18,7 +18,7 @@ from optlang.host import HostScalars
 
 Facts = tuple[tuple[str, int], ...]
 Decisions = tuple[bool | None, ...]
-Way = bytes  # what all conditions decide about all cells
+DecisionKey = bytes  # what all conditions decide about all cells, to look a step up by
 MOST = 8  # ways that are kept: those that come again are few
 
 
@@ -30,9 +30,9 @@ class Decided:
         self._rows = Rows(Numbers([node for condition in conditions for node in condition.nodes]), cells)
         times = {cell.t for cell in cells}
         self.begun = {cell.group: cell.hypers for cell in cells}, times.pop() if len(times) == 1 else np.array([c.t for c in cells])
-        self._known: dict[Way, Tables | Staged] = {}
-        self._way: Way = b""
-        self._hypers: Hypers = ()  # those of which `_way` is known
+        self._known: dict[DecisionKey, Tables | Staged] = {}
+        self._last: DecisionKey = b""
+        self._hypers: Hypers = ()  # those of which `_last` is known
         self._read: list[Any] = []  # what conditions read of them
         self.lacks = False
 
@@ -40,9 +40,9 @@ class Decided:
         """The next step; None where it is decided in a new way, or memory has changed."""
         if not self._known:
             self._known[self._decided(*self.begun)] = self.tables
-        if self._rows.reads_t or not self._way or self._differ(hypers):
-            self._way = self._decided(hypers, counts)
-        tables = self._known.get(self._way)
+        if self._rows.reads_t or not self._last or self._differ(hypers):
+            self._last = self._decided(hypers, counts)
+        tables = self._known.get(self._last)
         self.lacks = tables is None and len(self._known) < MOST
         return None if tables is None else tables.ready(hypers, counts, seed, given)
 
@@ -69,10 +69,9 @@ class Decided:
         self._read = [value for group, _ in self._rows.kinds for value in self._rows.numbers.picked(hypers[group])]
         return len(before) != len(self._read) or not all(map(is_, before, self._read))
 
-    def _decided(self, hypers: Hypers | Mapping[int, Any], counts: Counts) -> Way:
+    def _decided(self, hypers: Hypers | Mapping[int, Any], counts: Counts) -> DecisionKey:
         rows, places = self._rows.of(hypers, counts)
-        way: Way = (rows if isinstance(counts, int) else rows[places]).tobytes()
-        return way
+        return (rows if isinstance(counts, int) else rows[places]).tobytes()  # type: ignore[no-any-return]
 
 
 def lasts(conditions: Sequence[HostScalars], cells: Sequence[Cell]) -> bool:

@@ -40,7 +40,7 @@ from optlang.backends.torch.functions import COMPILE_FROM, Functions
 from optlang.backends.torch.shared import SharedRun
 from optlang.backends.torch.shared_states import SharedStates
 from optlang.backends.torch.views import like
-from optlang.backends.torch.work import Pass, Work, new_state
+from optlang.backends.torch.work import TorchStep, Work, new_state
 from optlang.backends.writing import write_all
 from optlang.ir import Node, Program
 from optlang.plan import Barrier, Plan, Truth, plan
@@ -100,7 +100,7 @@ class TorchExecutable:
         known, sizes = self._prepared
         return list(map(len, map(STATE, cells))) == sizes and same(cells, [one() for one in known])
 
-    def _initial(self, work: Work, now: Pass) -> dict[str, Tensor]:
+    def _initial(self, work: Work, now: TorchStep) -> dict[str, Tensor]:
         missing = [s for s in self._own if s.name not in work.cell.state and self.plan.keeps(s, work.truth)]
         weights = work.cell.weights
         made = {s.name: new_state(s, weights) for s in missing}
@@ -151,7 +151,7 @@ class TorchExecutable:
 
         return finish
 
-    def _expect(self, step: Step, now: Pass, calls: Sequence[Bound], levels: Sequence[Sequence[Barrier]]) -> None:
+    def _expect(self, step: Step, now: TorchStep, calls: Sequence[Bound], levels: Sequence[Sequence[Barrier]]) -> None:
         """Finds what takes the same step again, if another one is like it. What is kept for that takes as long as it saves."""
         if self._passes(step, now):
             step.passes = True
@@ -170,7 +170,7 @@ class TorchExecutable:
             make(again.numbers if again else ())
             step.again = again
 
-    def _passes(self, step: Step, now: Pass) -> bool:
+    def _passes(self, step: Step, now: TorchStep) -> bool:
         """Whether the next step will be decided otherwise, and none was decided like this one before."""
         decided = frozenset(work.truth for work in now.works)
         if not self._conditions.changing or decided in self._passed:
@@ -182,14 +182,14 @@ class TorchExecutable:
         self._passed.add(decided)
         return True
 
-    def _begin(self, step: Step, compiled: bool) -> Pass:
+    def _begin(self, step: Step, compiled: bool) -> TorchStep:
         run = self._run(step) if self._shares else None
         places = [None] * len(step.cells) if run is None else run.model.cells
         others = () if run is None else run.model.beside.get("tensor", ())
         truths = self._conditions.truths(step.cells)
         works = [Work(cell, truth, place) for cell, truth, place in zip(step.cells, truths, places, strict=True)]
         beside = [Work(place.cell, self._conditions.truth(place.cell), place) for place in others if place.cell is not None]
-        return Pass(step, works, beside, run, compiled)
+        return TorchStep(step, works, beside, run, compiled)
 
     def _levels_of(self, truths: tuple[Truth, ...]) -> list[list[Barrier]]:
         """The barriers that parameters of such conditions need crossed."""
@@ -210,7 +210,7 @@ class TorchExecutable:
             self._needed[work.truth] = self.plan.needed(roots, work.truth)
         return self._needed[work.truth]
 
-    def _final(self, now: Pass) -> list[Bound]:
+    def _final(self, now: TorchStep) -> list[Bound]:
         """What writes the new weights and states of each parameter."""
         codes: dict[Any, CellCode] = {}
         calls = []
@@ -230,7 +230,7 @@ class TorchExecutable:
             ("final", truth), dtype, partial(_decided, self.plan, roots, truth, targets), partial(_named, self.plan, truth)
         )
 
-    def _reports(self, now: Pass) -> dict[str, Any]:
+    def _reports(self, now: TorchStep) -> dict[str, Any]:
         reports = self.plan.program.reports or {}
         if not reports:
             return {}
@@ -261,13 +261,13 @@ class TorchExecutable:
 
     # ------------------------------------------------------------------------------------------------- calls
 
-    def answers(self, key: Any, nodes: Sequence[Node], works: Sequence[Work], now: Pass) -> list[tuple[CellCode, Sequence[Tensor]]]:
+    def answers(self, key: Any, nodes: Sequence[Node], works: Sequence[Work], now: TorchStep) -> list[tuple[CellCode, Sequence[Tensor]]]:
         """The values of expressions for each of some parameters, with the function that computed them."""
         calls = self.asking(key, nodes, works, now)
         found = self._functions.answers(calls, now.compiled)
         return [(bound.code, values) for bound, values in zip(calls, found, strict=True)]
 
-    def asking(self, key: Any, nodes: Sequence[Node], works: Sequence[Work], now: Pass) -> list[Bound]:
+    def asking(self, key: Any, nodes: Sequence[Node], works: Sequence[Work], now: TorchStep) -> list[Bound]:
         """What computes them, one for each parameter."""
         codes: dict[Any, CellCode] = {}
         calls = []
@@ -279,11 +279,11 @@ class TorchExecutable:
             calls.append(self._bound(codes[kind], work, now, work.cell.state))
         return calls
 
-    def asked_again(self, key: Any, nodes: Sequence[Node], now: Pass) -> Any:
+    def asked_again(self, key: Any, nodes: Sequence[Node], now: TorchStep) -> Any:
         """What computes them in later steps, of all parameters; None where nothing does."""
         return self._functions.tables(now.step.cells, self.asking(key, nodes, now.works, now), now.compiled, answering=True)
 
-    def _call(self, code: CellCode, work: Work, now: Pass, states: Any) -> Any:
+    def _call(self, code: CellCode, work: Work, now: TorchStep, states: Any) -> Any:
         return self._functions.run(self._bound(code, work, now, states), now.compiled)
 
 

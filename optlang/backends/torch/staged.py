@@ -22,7 +22,7 @@ from optlang.backends.repeated.tables import Table, Tables, kept
 from optlang.backends.repeated.watch import Watches, grip
 from optlang.backends.torch.barriers import count_of, inside_of, question
 from optlang.backends.torch.questions import Input, Question, ask
-from optlang.backends.torch.work import Pass, computing
+from optlang.backends.torch.work import TorchStep, computing
 from optlang.ir import Node
 from optlang.ops import CALLS
 from optlang.plan import PARTIAL, Barrier, Plan
@@ -163,7 +163,7 @@ class Staged:
         """There is one way only to decide such a step."""
 
 
-def staged(executable: TorchExecutable, now: Pass, tables: Tables, levels: Sequence[Sequence[Barrier]]) -> Staged | None:
+def staged(executable: TorchExecutable, now: TorchStep, tables: Tables, levels: Sequence[Sequence[Barrier]]) -> Staged | None:
     """What takes the step of a pass again, if it is of such a kind. `tables`: its last kernels. Raises Unseen."""
     plan, run = executable.plan, now.run
     if run is None or now.beside or not all(_is_simple(barrier) for level in levels for barrier in level):
@@ -189,7 +189,7 @@ def staged(executable: TorchExecutable, now: Pass, tables: Tables, levels: Seque
     return Staged(row, stages, last, tables, states, reports, groups, _inputs(plan, [*asked, tables], now.step.cells), weights)
 
 
-def _reduction(level: Sequence[Barrier], row: Row, now: Pass) -> Reduction:
+def _reduction(level: Sequence[Barrier], row: Row, now: TorchStep) -> Reduction:
     """What becomes of the numbers that kernels answer."""
     assert now.run is not None
     some = [barrier for barrier in level if barrier.op not in CALLS]
@@ -199,7 +199,7 @@ def _reduction(level: Sequence[Barrier], row: Row, now: Pass) -> Reduction:
 
 
 def _questions(
-    level: Sequence[Barrier], asking: Tables, reading: Sequence[Tables], weights: Weights, row: Row, now: Pass,
+    level: Sequence[Barrier], asking: Tables, reading: Sequence[Tables], weights: Weights, row: Row, now: TorchStep,
 ) -> list[Question]:  # fmt: skip
     """What becomes of the points that kernels hand out."""
     found = []

@@ -32,7 +32,7 @@ class Work:
 
 
 @dataclass(eq=False, repr=False)
-class Pass:
+class TorchStep:
     """One step, with what its parameters share."""
 
     step: Step

@@ -20,7 +20,7 @@ FUNCTIONS = {"uint8": "int8", "uint4": "int4", "stochastic": "bf16"}  # those of
 
 
 @dataclass(frozen=True, eq=False)
-class Tables:
+class LevelTables:
     """Levels and borders of some formats end to end, and how many borders lie below a bin. `at`: where these three begin."""
 
     numbers: Tensor
@@ -29,7 +29,7 @@ class Tables:
 
 
 @cache
-def tables(names: tuple[str, ...]) -> Tables:
+def tables(names: tuple[str, ...]) -> LevelTables:
     """The tables of some formats, on the host."""
     numbers: list[Tensor] = []
     bins: list[Tensor] = []
@@ -40,7 +40,7 @@ def tables(names: tuple[str, ...]) -> Tables:
         at[name] = start, start + levels.numel(), sum(x.numel() for x in bins)
         numbers += [levels, borders]
         bins += [below(name).to(torch.uint8)] if name.endswith("int8") else []
-    return Tables(torch.cat([*numbers, torch.zeros(1)]), torch.cat([*bins, torch.zeros(1, dtype=torch.uint8)]), at)
+    return LevelTables(torch.cat([*numbers, torch.zeros(1)]), torch.cat([*bins, torch.zeros(1, dtype=torch.uint8)]), at)
 
 
 def below(name: str) -> Tensor:
@@ -65,14 +65,14 @@ def pointer(kind: Packed, part: int) -> str:
     return POINTERS.get(kind.parts[part].dtype, "uint8")
 
 
-def opened(kind: Packed, place: int, found: Tables, where: str) -> str:
+def opened(kind: Packed, place: int, found: LevelTables, where: str) -> str:
     """The values of a block of a tensor whose first column is `place`; `where` are the last arguments, which say which block."""
     name = kind.form.name
     levels = [f"levels + {found.at[name][0]}"] if name in found.at else []
     return f"open_{FUNCTIONS.get(name, name)}({', '.join([*_parts(kind, place), *levels, where])})"
 
 
-def closed(kind: Packed, place: int, found: Tables, where: str, value: str) -> str:
+def closed(kind: Packed, place: int, found: LevelTables, where: str, value: str) -> str:
     """Stores the values of a block."""
     name = kind.form.name
     more = [f"levels + {found.at[name][1]}"] if name in found.at else []

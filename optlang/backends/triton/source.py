@@ -17,7 +17,7 @@ from optlang.backends.outputs import TENSORS, Output, is_slot
 from optlang.backends.triton import draws, packed
 from optlang.backends.triton.layout import BLOCK, CHUNK, CHUNKS, EACH, Room
 from optlang.backends.triton.order import used_at_once
-from optlang.backends.triton.packed import Tables
+from optlang.backends.triton.packed import LevelTables
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import ELEMENT, TENSOR, Extent
@@ -45,7 +45,7 @@ class Kernel:
     written: tuple[int, ...]
     sums: int
     returned: int
-    tables: Tables
+    tables: LevelTables
     arguments: str = ARGUMENTS
     room: Room | None = None
 
