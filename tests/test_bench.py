@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from optlang.backends.formats import STATE_FORMATS
 from optlang.bench import command, contestants, measure
 from optlang.bench.contestants import Contestant
 from optlang.bench.measure import Spread
-from optlang.bench.models import MODELS, parameters
+from optlang.bench.models import MODELS, names, parameters
 from optlang.bench.stream import stream
 
 CPU = torch.device("cpu")
@@ -122,7 +123,18 @@ def test_a_contestant_that_fails_has_a_line_and_an_exit_code(tmp_path: Path, cap
     assert bench("sam", "--peers", "none", out=tmp_path) == 1
     [line] = json.loads((tmp_path / "bench.json").read_text())["models"]["tiny"]
     assert line["step"] is None and "step(closure)" in line["remark"]
-    assert "sam · optlang auto" in capsys.readouterr().out
+    assert f"sam · optlang auto: {line['remark']}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_route_that_looks_at_names_is_told_them(tmp_path: Path) -> None:
+    """Of GPT-2 the embeddings, of ResNet-50 the head have the names that routes know."""
+    assert bench("muonwithadamw", "--peers", "none", "--backends", "torch", out=tmp_path) == 0
+    route: Any = optlang.load("muonwithadamw", backend="torch")
+    for model, vectors in (("gpt2", {"wte.weight", "wpe.weight"}), ("resnet50", {"fc.weight"}), ("small", set[str]())):
+        shapes = MODELS[model]()
+        known = [(name, torch.empty(shape, device="meta")) for name, shape in zip(names(model), shapes, strict=True)]
+        sent = {row.parameter: row.rule for row in route(known).routes()}
+        assert {name for name, p in known if p.ndim == 2 and sent[name] == "AdamW"} == vectors
 
 
 def test_without_a_compiler_the_floor_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

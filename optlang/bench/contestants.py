@@ -37,12 +37,12 @@ class Contestant:
         kind = f" {self.kind}" if self.kind else ""
         return f"{self.rule} · {self.package}{kind}" + (f", {self.state} state" if self.state != "fp32" else "")
 
-    def build(self, weights: Sequence[torch.nn.Parameter]) -> tuple[Optimizer, Callable[[], Any]]:
-        """The optimizer and what takes its step. Raises whatever the package raises."""
+    def build(self, weights: Sequence[torch.nn.Parameter], names: Sequence[str] = ()) -> tuple[Optimizer, Callable[[], Any]]:
+        """The optimizer and what takes its step. A rule of ours is told names where there are any. Raises whatever the package raises."""
         if self.package == "optlang":
             state = None if self.state == "fp32" else self.state
             ours: Any = optlang.load(self.rule, backend=self.kind, state=state)
-            mine = ours(list(weights))
+            mine = ours(list(zip(names, weights, strict=True)) if names else list(weights))
             return mine, mine.step
         theirs = _class_of(self.package, _name_of(self.rule))
         assert theirs is not None

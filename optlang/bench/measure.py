@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from optlang.bench.contestants import Contestant
-from optlang.bench.models import MODELS, parameters
+from optlang.bench.models import MODELS, names, parameters
 
 One = TypeVar("One")
 Clock = Callable[[], float]
@@ -118,7 +118,7 @@ def _answer(asked: str) -> None:
     one, model, device, dtype = json.loads(asked)
     where = torch.device(device)
     weights = parameters(MODELS[model](), where, getattr(torch, dtype))
-    optimizer, step = Contestant(**one).build(weights)
+    optimizer, step = Contestant(**one).build(weights, names(model))
     first = timed(step, where)
     timed(step, where)
     timed(step, where)

@@ -39,6 +39,19 @@ MODELS: Mapping[str, Callable[[], Shapes]] = {
 }
 
 
+SAID: Mapping[str, Mapping[int, str]] = {  # tensors that routes know by their names, by their places
+    "gpt2": {0: "wte.weight", 1: "wpe.weight"}, "resnet50": {-2: "fc.weight", -1: "fc.bias"},
+}  # fmt: skip
+
+
+def names(model: str) -> list[str]:
+    """What the parameters of a model are called, in their order: routes look at names."""
+    found = [f"{place}.{'weight' if len(shape) > 1 else 'bias'}" for place, shape in enumerate(MODELS[model]())]
+    for place, name in SAID.get(model, {}).items():
+        found[place] = name
+    return found
+
+
 def parameters(shapes: Shapes, device: torch.device, dtype: torch.dtype = torch.float32) -> list[torch.nn.Parameter]:
     """Weights of such shapes with gradients, the same for everyone who asks."""
     draws = torch.Generator(device).manual_seed(0)

@@ -61,6 +61,9 @@ class Bench:
                       f"({self.bandwidth.low / 1e9:.1f} to {self.bandwidth.high / 1e9:.1f})", highlight=False)  # fmt: skip
         for model in self.models:
             console.print(_table(self, model))
+            for line in self.models[model]:
+                if line.remark:
+                    console.print(f"{line.label}: {line.remark}", highlight=False, markup=False)
         console.print("step: median and quartiles, all contestants in turn. floor: the rule's memory, moved once and nothing computed.\n"
                       "passes: the same, moved as often as our kernels go over it, where they need several passes.\n"
                       "first step: of a fresh process, with empty and with filled caches. state: bytes for each parameter.\n"
@@ -79,11 +82,11 @@ def _table(bench: Bench, model: str) -> Table:
 
 def _cells(line: Line, count: int) -> list[str]:
     if line.step is None:
-        return [line.remark]
+        return ["failed"]
     step = [f"{1e3 * line.step.median:.2f}", f"{1e3 * line.step.low:.2f} to {1e3 * line.step.high:.2f}"]
     floors = [f"{one.median:.2f}" if one else "-" for one in (line.ratio, line.passes)]
     if line.fresh is None:
-        return [*step, *floors, line.remark or "-", "-", "-", "-"]
+        return [*step, *floors, "failed" if line.remark else "-", "-", "-", "-"]
     extra = "-" if line.fresh.extra is None else f"{25 * line.fresh.extra / count:.1f} %"
     return [*step, *floors, f"{line.fresh.cold:.2f}", f"{line.fresh.warm:.2f}", f"{line.fresh.kept / count:.2f}", extra]
 

@@ -20,7 +20,7 @@ from optlang.backends.base import StepError
 from optlang.backends.kernels.build import NoCompiler
 from optlang.bench.contestants import Contestant, contestants
 from optlang.bench.measure import Fresh, Spread, bandwidth, fresh, in_turn
-from optlang.bench.models import MODELS, Shapes, parameters
+from optlang.bench.models import MODELS, Shapes, names, parameters
 from optlang.bench.results import Bench, Line, device_name, plot
 from optlang.bench.stream import Pass, stream
 from optlang.ir import Program
@@ -65,7 +65,8 @@ def measured(chosen: argparse.Namespace) -> int:
             shapes = MODELS[model]()
             bench.tensors[model], bench.numbers[model] = len(shapes), sum(torch.Size(s).numel() for s in shapes)
             weights = parameters(shapes, device, dtype)
-            taken = _steps(everyone, weights, lambda ready: in_turn(ready, chosen.steps, device, lambda: progress.advance(bar), clock))
+            taken = _steps(everyone, weights, names(model), lambda ready: in_turn(
+                ready, chosen.steps, device, lambda: progress.advance(bar), clock))  # fmt: skip
             for one in everyone:
                 progress.update(bar, description=f"{model}: {one.label}")
                 line = _line(one, model, bench, taken, None if chosen.quick else (device, dtype))
@@ -87,13 +88,15 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _steps(everyone: Sequence[Contestant], weights: Sequence[torch.nn.Parameter], measure: Callable[[Any], Any]) -> Taken:
+def _steps(
+    everyone: Sequence[Contestant], weights: Sequence[torch.nn.Parameter], called: Sequence[str], measure: Callable[[Any], Any]
+) -> Taken:
     """Those that can step, and on the CPU the floors of our rules."""
     taken = Taken()
     ready: dict[Contestant | Floor, Step] = {}
     for one in everyone:
         try:
-            optimizer, step = one.build(weights)
+            optimizer, step = one.build(weights, called)
             step()
             ready[one] = step
             if one.package == "optlang" and weights[0].device.type == "cpu":

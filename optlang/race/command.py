@@ -48,6 +48,6 @@ def run(arguments: argparse.Namespace) -> int:
         entrants = [entrant(word, arguments.backend, arguments.math) for word in arguments.rules]
         results = race(entrants, arguments.task, arguments.seeds, arguments.steps, arguments.grid, arguments.out, arguments.quiet)
     except (RaceError, ValueError) as problem:
-        print(f"optlang race: {problem}", file=sys.stderr)
+        print(f"optlang race: {str(problem).removeprefix('race: ')}", file=sys.stderr)
         return 2
     return results.status

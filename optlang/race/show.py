@@ -144,7 +144,9 @@ WIDTH = 100  # of the table where nobody says how wide the page is
 
 def table(results: Results) -> Group:
     """What the race was, the final table with the best rule first, and how to read it."""
-    return Group("", escape(_title(results)), "", _rows(results), "", *([_caption(results)] if results.ranking else []))
+    failed = [f"{entry.name}: {_first_line(entry.error)}" for entry in results.entries if entry.error]
+    below = [*map(escape, failed), *([""] if failed else []), *([_caption(results)] if results.ranking else [])]
+    return Group("", escape(_title(results)), "", _rows(results), "", *below)
 
 
 def _rows(results: Results) -> Table:
@@ -167,7 +169,7 @@ def _rows(results: Results) -> Table:
         shown.add_row(*map(escape, cells), style="bold" if place == 0 and len(ranking) > 1 else "")
     for entry in results.entries:
         if not entry.finals:
-            reason = _first_line(entry.error) or "not finished"
+            reason = "failed" if entry.error else "not finished"
             shown.add_row(escape(entry.name), *[""] * (len(shown.columns) - 2), escape(reason))
     return shown
 
@@ -193,7 +195,7 @@ def _remark(entry: Entry) -> str:
     remarks = [f"{diverged} of {len(entry.finals)} seeds diverged"] if diverged else []
     if entry.at_edge:
         remarks.append("step size at edge")
-    return "; ".join([*remarks, *filter(None, [_first_line(entry.error)])])
+    return "; ".join([*remarks, *(["failed"] if entry.error else [])])
 
 
 def _first_line(text: str) -> str:
