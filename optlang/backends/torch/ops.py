@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from optlang import philox
+from optlang.backends.torch.multiplied import added as added
+from optlang.backends.torch.multiplied import product as product
 
 Dims = Sequence[int] | None  # None: all
 SYMBOLS = {"and": "&", "or": "|", "pow": "**"}  # of operators that torch writes otherwise
@@ -23,11 +25,6 @@ def draw(distribution: str, site: int, counter: Tensor, shape: Sequence[int], li
     found = philox.words(index, counter[0], site, counter[1], counter[2])
     drawn: Tensor = philox.sample(distribution, found, torch, lambda x: x.to(torch.float64))
     return drawn.to(like.dtype).reshape(tuple(shape))
-
-
-def product(a: Tensor, b: Tensor) -> Tensor:
-    """(batch, m, k) and (batch, k, n), in 16 bits: a batch of one by torch's product of two matrices, which copies less on the CPU."""
-    return (a[0] @ b[0]).unsqueeze(0) if a.shape[0] == 1 else a @ b
 
 
 def eigenvectors(a: Tensor) -> Tensor:

@@ -7,11 +7,13 @@ and rounded already, and rounds once. As sums of Newton-Schulz iterations are: y
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from optlang.ir import Node
 from optlang.ops import OPS
+
+SYMMETRIC = ", symmetric=True"  # what functions of `multiplied` are told
 
 
 class Added(NamedTuple):
@@ -23,11 +25,9 @@ class Added(NamedTuple):
     share: float
     factor: float
 
-    def spelled(self, term: str, left: str, right: str) -> str:
-        """In 16 bits; a batch of one by torch's product of two matrices, which copies less on the CPU."""
-        numbers = f"beta={self.share!r}, alpha={self.factor!r}"
-        alone = f"torch.addmm({term}[0], {left}[0], {right}[0], {numbers}).unsqueeze(0)"
-        return f"{alone} if {term}.shape[0] == 1 else torch.baddbmm({term}, {left}, {right}, {numbers})"
+    def spelled(self, operands: Sequence[str]) -> str:
+        """What `multiplied.added` is given for the term and both factors, in 16 bits."""
+        return f"{', '.join(operands)}, {self.share!r}, {self.factor!r}"
 
 
 class Products(NamedTuple):
@@ -128,3 +128,37 @@ def _is_factor(node: Node, users: Mapping[Node, Sequence[Node]], results: Collec
     return node not in results and all(
         user.op == "matmul" or (user.op == "transpose" and _is_factor(user, users, results)) for user in users[node]
     )
+
+
+def symmetric(order: Iterable[Node]) -> set[Node]:
+    """The matrices that equal their transposes whatever the numbers are; `order`: operands first."""
+    found: set[Node] = set()
+    for node in order:
+        if node.op == "matmul":
+            (left, turned), (right, turned_too) = (_unscaled(arg, side) for arg, side in zip(node.args, ("rows", "cols"), strict=True))
+            mirrored = left is right and (turned != turned_too or left in found)
+        else:
+            alike = all(arg in found or _is_one(arg) for arg in node.args)
+            square = node.op == "eye" and node.value[0] == node.value[1]
+            mirrored = square or (alike and (node.op == "transpose" or OPS[node.op].role == "map"))
+        if mirrored and node.type.extent.level == "array" and not node.type.window:
+            found.add(node)
+    return found
+
+
+def _is_one(node: Node) -> bool:
+    """Whether it is the same for all elements of a matrix."""
+    extent = node.type.extent
+    return extent.level != "array" or (not extent.run and extent.rows == extent.cols == 1)
+
+
+def _unscaled(node: Node, side: str) -> tuple[Node, bool]:
+    """A factor without what multiplies its rows or columns, those that the product sums over, and whether it is transposed."""
+    if node.op == "transpose":
+        inside, turned = _unscaled(node.args[0], "cols" if side == "rows" else "rows")
+        return inside, not turned
+    for arg, other in {"mul": (node.args, node.args[::-1]), "div": (node.args,)}.get(node.op, ()):
+        extent = other.type.extent
+        if extent.level != "array" or (not extent.run and getattr(extent, side) == 1):
+            return _unscaled(arg, side)
+    return node, False

@@ -10,7 +10,7 @@ from optlang import ir
 from optlang.backends.outputs import TENSORS, Output, is_slot
 from optlang.backends.torch.identifiers import Identifiers
 from optlang.backends.torch.ops import SYMBOLS
-from optlang.backends.torch.products import NONE, Products, products
+from optlang.backends.torch.products import NONE, SYMMETRIC, Products, products, symmetric
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import Dim, Extent, needs_matrix, reduced_dims
@@ -32,6 +32,7 @@ class Writer:
         computed = [n for n in _order(roots, products_first=rounds) if not self.is_slot(n)]
         self.computed = set(computed)
         self.products = products(computed, self.results_of) if rounds else NONE
+        self.symmetric = symmetric(computed)
         self.order = [n for n in computed if n not in self.products.inside]
         self.shaped = any(map(ir.of_matrix, computed))
         self.in_order = {arg for n in computed if n.op not in ("matmul", "transpose") for arg in n.args if arg.op == "transpose"}
@@ -85,6 +86,8 @@ class Writer:
             if node not in self.products.wide:
                 return
             text = f"{self.factors[node]}.to({self.dtype})"
+        elif node.op == "matmul" and node in self.symmetric:
+            text = f"ops.product({', '.join(map(self.operand, node.args))}{SYMMETRIC})"
         else:
             text = (self._in_place(node, dying) if self.rounds else "") or self._spell(node)
         self.spelled[node] = self.identifiers.fresh(self.names[node]) if node in self.names else self.identifiers.spare("x")
@@ -163,7 +166,8 @@ class Writer:
     def _multiply(self, node: Node) -> None:
         """A product in bfloat16, or the sum that it is a part of."""
         operands, added = list(map(self._factor, self.products.operands(node))), self.products.sums.get(node)
-        text = added.spelled(*operands) if added else f"ops.product({', '.join(operands)})"
+        given = (added.spelled(operands) if added else ", ".join(operands)) + SYMMETRIC * (node in self.symmetric)
+        text = f"ops.{'added' if added else 'product'}({given})"
         self.factors[node] = self.identifiers.spare("x_bf16")
         self.lines.append(f"{self.factors[node]} = {text}")
 
