@@ -21,7 +21,7 @@ from optlang.search.api import Search, resume
 from optlang.search.evolution.hunt import Hunt, NothingTrains
 from optlang.search.evolution.population import Ageing
 from optlang.search.evolution.settings import Budget, Plan, Settings, SettingsError
-from optlang.search.evolution.strand import Pace
+from optlang.search.evolution.strand import Pace, jobs_for
 from optlang.search.evolution.trials import Trials
 from optlang.search.live_view import View
 from optlang.search.programs.genome import from_text
@@ -75,6 +75,27 @@ def test_neither_workers_matter_nor_that_one_is_killed(whole: Path, tmp_path: Pa
         os.kill(run.executor._team[0].process.pid, signal.SIGKILL)
         list(rounds)
     assert evaluated(tmp_path / "run.db") == evaluated(whole)
+
+
+def test_many_workers_have_enough_to_do(tmp_path: Path) -> None:
+    """The course depends on the number of jobs, which goes by the workers where it is not said, and not on the workers."""
+    assert [jobs_for(workers) for workers in (1, 2, 4, 5, 64)] == [2, 2, 2, 3, 32]
+    given: dict[str, Any] = {"funnel": (SHORT,), "children": 500, "seed": 5}
+    found = []
+    for workers, jobs, wanted in ((1, 3, 3), (2, 3, 3), (6, None, 3), (1, None, 2)):
+        path = tmp_path / f"{workers} {jobs}.db"
+        with optlang.search("sgd-bare", store=path, workers=workers, jobs=jobs, **given) as run:
+            assert (pace := run.hunt.settings.pace).jobs == wanted and pace.proposals == 2000 * wanted
+            assert "idle" not in run.describe()
+            list(run)
+        found.append(evaluated(path))
+    assert found[0] == found[1] == found[2] != found[3]
+    with resume(tmp_path / "1 None.db", workers=7) as run:
+        assert run.describe().endswith("7 workers, 3 of them idle: --jobs 4 would have work for all")
+    with resume(tmp_path / "1 None.db", workers=7, jobs=4) as run:
+        assert run.describe().endswith("7 workers") and run.hunt.settings.pace.proposals == 8000
+    with pytest.raises(SettingsError, match="a round needs at least one job"):
+        resume(tmp_path / "1 None.db", jobs=0)
 
 
 @pytest.mark.parametrize("rounds", [1, 3])
@@ -377,6 +398,7 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["search", "adamw", "--store", "{store}", "--minutes", "1"], "is there already"),
         (["search", "adamw", "--store", "{new}", "--children", "-5"], "a budget is negative"),
         (["search", "adamw", "--store", "{new}", "--minutes", "0"], "the budget is zero"),
+        (["search", "adamw", "--store", "{new}", "--jobs", "0"], "a round needs at least one job"),
         (["search", "adamw", "--store", "{new}", "--minutes", "nan"], "no finite number"),
         (["search", "adamw", "--store", "{new}", "--finals", "--no-funnel"], "leave --no-funnel out"),
         (["search", "adamw", "--store", "{new}", "--tasks", "diggits"], "there is no task 'diggits'"),

@@ -48,7 +48,8 @@ def search(arguments: argparse.Namespace) -> int:
     settings = {"ageing": _ageing(arguments)} | ({"funnel": api.funnel_of(arguments.tasks)[:1]} if arguments.no_funnel else {})
     with api.search(
         *seeds, store=arguments.store, tasks=arguments.tasks, space=_space(arguments, seeds), baselines=arguments.baselines,
-        workers=arguments.workers, seed=arguments.seed, ray=arguments.ray, tell=_teller(arguments), **budget, **settings,
+        workers=arguments.workers, jobs=arguments.jobs, seed=arguments.seed, ray=arguments.ray, tell=_teller(arguments), **budget,
+        **settings,
     ) as found:  # fmt: skip
         return _followed(found, arguments)
 
@@ -98,7 +99,7 @@ def resume(arguments: argparse.Namespace) -> int:
     from optlang.search import api
 
     [path] = _store_named(arguments, 1, 1)
-    more = {"tasks": arguments.tasks or (), "level": arguments.level, "tell": _teller(arguments)}
+    more = {"tasks": arguments.tasks or (), "level": arguments.level, "jobs": arguments.jobs, "tell": _teller(arguments)}
     with api.resume(path, arguments.workers, arguments.ray, **more) as found:
         return _followed(found, arguments)
 

@@ -29,6 +29,7 @@ from typing import Any
 
 from optlang.search.evolution.hunt import Hunt, Progress
 from optlang.search.evolution.settings import EVOLUTION, WITH_BASELINES, Budget, Settings
+from optlang.search.evolution.strand import OVERLAP, Pace, jobs_for
 from optlang.search.programs.genome import SLOTS, Form, GenomeError
 from optlang.search.programs.seeds import seed as seed_genome
 from optlang.search.programs.space import Space
@@ -72,8 +73,10 @@ class Search:
         """What is searched, in a line."""
         settings, strands = self.hunt.settings, self.hunt.strands
         seeds = " and ".join(f"{one.assessment.fitness:.4f}" for one in self.hunt.seeds)
+        jobs, workers = OVERLAP * settings.pace.jobs * len(strands), self.executor.workers
+        idle = f", {workers - jobs} of them idle: --jobs {jobs_for(workers)} would have work for all" if workers > jobs else ""
         return (f"{', '.join(strands)} on {', '.join(self.hunt.search_level.tasks)}; {len(settings.space.functions)} functions; "
-                f"seeds have {seeds}; {self.executor.workers} workers")  # fmt: skip
+                f"seeds have {seeds}; {workers} workers{idle}")  # fmt: skip
 
     def promote(self, tell: Tell = None) -> Iterator[tuple[Level, list[Promoted]]]:
         """The best of the search through the levels of the funnel, which takes long: `tell` hears what is under way."""
@@ -126,25 +129,27 @@ class Search:
 def search(
     *seeds: str, store: str | Path = "search.db", minutes: float = 0.0, children: int = 0, steps: int = 0,
     tasks: Sequence[str] | None = None, space: str | Space = "default", baselines: bool = False, workers: int | None = None,
-    ray: str | None = None, seed: int = 0, tell: Tell = None, **settings: Any,
+    ray: str | None = None, jobs: int | None = None, seed: int = 0, tell: Tell = None, **settings: Any,
 ) -> Search:  # fmt: skip
     """A new search from some rules (library names, `.opt` files; AdamW if none is given), to be iterated over.
 
     It ends at `minutes`, `children` or training `steps`, whichever comes first. `tasks` replace those of the first level.
     `space` is "default", "lion", "rich" or a `Space`; `baselines` adds random search and constants-only evolution, each with
-    four times the budget; `ray` is the address of a cluster; `tell` hears what is under way while it is set up, as
+    four times the budget; `ray` is the address of a cluster; `jobs` go to workers at once, enough for `workers` if not said
+    otherwise: the same search for the same number of jobs, whoever trains; `tell` hears what is under way while it is set up, as
     in `tell=print`. Other settings are those of `Settings`. Raises ValueError with what is wrong, StoreError.
     """
+    pace = Pace().with_jobs(jobs_for(workers or (1 if ray else os.cpu_count() or 1)) if jobs is None else jobs)
     made = Settings(
         space if isinstance(space, Space) else space_of(space, seeds or ("adamw",)), Budget(children, steps, minutes), seed=seed,
-        **{"funnel": funnel_of(tasks), "plans": WITH_BASELINES if baselines else EVOLUTION, **settings},
+        **{"pace": pace, "funnel": funnel_of(tasks), "plans": WITH_BASELINES if baselines else EVOLUTION, **settings},
     )  # fmt: skip
     made.check()
     for name in made.funnel[0].tasks:
         task(name)  # one that is wrong leaves no store behind
     fresh = Store.create(store, made.to_json())
     try:
-        return _begun(fresh, workers, ray, tell=tell)
+        return _begun(fresh, workers, ray, tell)
     except Exception:
         fresh.discard()  # what cannot be set up would fail again
         raise
@@ -155,27 +160,28 @@ def search(
 
 def resume(
     store: str | Path, workers: int | None = None, ray: str | None = None, *, tasks: Sequence[str] = (), level: str = "validation",
-    tell: Tell = None,
+    jobs: int | None = None, tell: Tell = None,
 ) -> Search:  # fmt: skip
-    """A search that was stopped or cut off, to go on with as if nothing had happened; `tasks` are added to a later level."""
+    """A search that was stopped or cut off, to go on with as if nothing had happened; `tasks` are added to a later level, other
+    `jobs` make another course of it from here on."""
     for name in tasks:
         task(name)
     kept = Store.open_(store)
     try:
-        return _begun(kept, workers, ray, tasks, level, tell)
+        settings = reduce(lambda made, name: made.with_task(name, level), tasks, Settings.from_json(kept.meta("settings")))
+        if jobs is not None:
+            settings = replace(settings, pace=settings.pace.with_jobs(jobs))
+            settings.check()
+        kept.save_meta("settings", settings.to_json())
+        return _begun(kept, workers, ray, tell)
     except BaseException:
         kept.close()
         raise
 
 
-def _begun(
-    store: Store, workers: int | None, ray: str | None, tasks: Sequence[str] = (), level: str = "", tell: Tell = None
-) -> Search:
+def _begun(store: Store, workers: int | None, ray: str | None, tell: Tell = None) -> Search:
     """A search on a store; where setting it up fails, the workers are gone again."""
     with ExitStack() as stack:
-        if tasks:
-            settings = Settings.from_json(store.meta("settings"))
-            store.save_meta("settings", reduce(lambda made, name: made.with_task(name, level), tasks, settings).to_json())
         executor = team(workers, ray)
         stack.callback(executor.close)
         found = Search(store, executor, tell)

@@ -51,6 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baselines", action="store_true", help="also random search and constants-only evolution, 4 times the budget each")
     parser.add_argument("--seed", type=int, default=0, help="of everything random; default: 0")
     parser.add_argument("--workers", type=int, help="processes; default: one for each core")
+    parser.add_argument("--jobs", type=int, help="that go to workers at once; default: half of the workers, at least 2, for twice as many "
+                        "are under way. Depends on it, and not on the workers, what is found")  # fmt: skip
     parser.add_argument("--ray", metavar="ADDRESS", nargs="?", const="local", help="train on a Ray cluster; alone: one on this machine")
     parser.add_argument("--no-funnel", action="store_true", help="end after the first level; the others take 1.5 hours of one core")
     parser.add_argument("--finals", action="store_true", help="then the finals, the best as FILE.best/*.opt, and FILE.html, the report")

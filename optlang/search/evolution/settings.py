@@ -65,7 +65,7 @@ class Settings:
 
     def check(self) -> None:
         """Raises SettingsError."""
-        found = [self.budget.problem(), *self.ageing.problems(), *self._funnel_problems()]
+        found = [self.budget.problem(), self.pace.problem(), *self.ageing.problems(), *self._funnel_problems()]
         if not self.plans:
             found.append("there is no branch to search in")
         found += [f"`{plan.kind}` is no kind of branch; there are {', '.join(KINDS)}" for plan in self.plans if plan.kind not in KINDS]

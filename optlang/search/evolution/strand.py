@@ -7,9 +7,10 @@ strand is after a round is plain data (`state`), and with it goes on identically
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,7 @@ from optlang.search.programs.space import Space
 from optlang.search.screening.sieve import Screen
 from optlang.search.training.assess import TRIED, Assessment, Job, Regime
 
-OVERLAP = 2  # rounds in flight: one that is trained, one that waits for its workers
+OVERLAP = 2  # rounds in flight for each branch: one that is trained, one that waits for its workers
 TRIAL = "trial"
 MEMORY = 256  # values on a task that its hurdle is computed from
 DRY = 10  # rounds in a row in which all proposals together brought less than an eighth of what a round trains
@@ -38,8 +39,10 @@ class Known(NamedTuple):
 
 @dataclass(frozen=True)
 class Pace:
-    """How much goes into one round. `hurdle`: the share of recent programs that a program must beat on a task to be trained on
-    the next one; 0 for no hurdles. `trial`: the same for a trial before all, one seed and three step sizes on the first task."""
+    """How much goes into one round. `jobs` go to workers at once: no more than OVERLAP times as many workers have something to do, and
+    what a search finds depends on it, not on the workers. `proposals`: children after which a round is over, though it has found
+    less. `hurdle`: the share of recent programs that a program must beat on a task to be trained on the next one; 0 for no hurdles.
+    `trial`: the same for a trial before all, one seed and three step sizes on the first task."""
 
     jobs: int = 2
     per_job: int = 8
@@ -50,6 +53,18 @@ class Pace:
     @property
     def trained(self) -> int:
         return self.jobs * self.per_job
+
+    def problem(self) -> str:
+        return "" if self.jobs >= 1 and self.per_job >= 1 and self.proposals >= 1 else "a round needs at least one job, with one program"
+
+    def with_jobs(self, jobs: int) -> Pace:
+        """As much for each job."""
+        return replace(self, jobs=jobs, proposals=self.proposals * jobs // self.jobs)
+
+
+def jobs_for(workers: int) -> int:
+    """As many jobs as keep these workers busy."""
+    return max(Pace.jobs, math.ceil(workers / OVERLAP))
 
 
 @dataclass(frozen=True)
