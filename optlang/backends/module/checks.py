@@ -8,9 +8,9 @@ from collections.abc import Collection
 from optlang.backends.module.elements import complex_checks, sparse_checks
 from optlang.backends.module.layout import Lines, wrapped
 from optlang.backends.module.leaves import BETAS, Words
-from optlang.backends.module.spell import literal, quoted
 from optlang.backends.module.update import Update
 from optlang.ir import Hyper
+from optlang.printing.python_text import literal, quoted
 
 
 def parameter_checks(name: str, parts: Lines, update: Update) -> Lines:

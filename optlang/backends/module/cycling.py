@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from optlang.backends.module.layout import Lines
 from optlang.backends.module.leaves import BETAS
-from optlang.backends.module.spell import literal
 from optlang.backends.module.writer import Writer
+from optlang.printing.python_text import literal
 
 
 def cycled(writers: Sequence[Writer]) -> str:

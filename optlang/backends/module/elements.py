@@ -10,8 +10,8 @@ from optlang.analysis.zero_gradient import moved, still_without
 from optlang.backends.module.layout import Lines, indented
 from optlang.backends.module.leaves import Words
 from optlang.backends.module.scene import Loop
-from optlang.backends.module.spell import quoted
 from optlang.ir import Program
+from optlang.printing.python_text import quoted
 
 IS_COMPLEX, IS_SPARSE = "if param.is_complex():", "if param.is_leaf and param.grad is not None and param.grad.layout != torch.strided:"
 REAL = [IS_COMPLEX, "    param = _as_real(param)  # steps real and imaginary parts"]

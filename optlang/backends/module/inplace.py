@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from optlang.backends.module.spell import PRODUCT, SUM, spell
+from optlang.backends.module.spell import spell
 from optlang.ir import Node
 from optlang.printing.precedence import Piece, chained
+from optlang.printing.python_text import PRODUCT, SUM
 
 if TYPE_CHECKING:
     from optlang.backends.module.section import _Section

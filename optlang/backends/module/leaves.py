@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 
 from optlang import ir
-from optlang.backends.module.spell import quoted
 from optlang.ir import Node, Program
 from optlang.printing.identifiers import Names
+from optlang.printing.python_text import quoted
 
 RESERVED = (
     "w", "g", "t", "self", "param", "params", "group", "groups", "number", "state", "step", "closure", "loss", "cell", "cells",

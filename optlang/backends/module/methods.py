@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 
 from optlang.backends.module.layout import Lines, bracketed, indented
-from optlang.backends.module.spell import quoted
 from optlang.ir import Input, Program
+from optlang.printing.python_text import quoted
 from optlang.types import ELEMENT
 
 TRAINING = "weights_in_training"

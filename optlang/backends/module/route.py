@@ -24,12 +24,12 @@ from optlang.backends.module.methods import (
     step_lines,
     train_lines,
 )
-from optlang.backends.module.spell import AND, COMPARE, LEVELS, MINUS, NOT, SUM, literal, quoted
 from optlang.backends.module.spread import WITHOUT_CASTS, all_there, multiplies, row_checks
 from optlang.backends.module.writer import Writer
 from optlang.ir import Predicate, Routing
 from optlang.ops import ASKING
 from optlang.printing.precedence import Piece, chained
+from optlang.printing.python_text import AND, COMPARE, LEVELS, MINUS, NOT, SUM, literal, quoted
 
 SIGNS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "add": "+", "sub": "-", "mul": "*", "div": "/",
          "pow": "**", "and": "and", "or": "or"}  # fmt: skip

@@ -17,11 +17,12 @@ from optlang.backends.module.memory import Memory
 from optlang.backends.module.order import arranged, in_order, printed
 from optlang.backends.module.placing import Places, Sharing
 from optlang.backends.module.scene import Cycle, Line, Loop, Path, Reads, Scene, Want
-from optlang.backends.module.spell import chooses_whole, counted, filled, is_alone, literal, shape_text, size_text, spell, ternary, wrapped
+from optlang.backends.module.spell import chooses_whole, counted, filled, is_alone, shape_text, size_text, spell, wrapped
 from optlang.ir import Node, W, walk
 from optlang.ops import OPS
 from optlang.printing.identifiers import Names
 from optlang.printing.precedence import ATOM, Piece
+from optlang.printing.python_text import literal, ternary
 
 SHORT, TEST, LONG = 14, 40, 80
 WAYS: tuple[tuple[Sharing, bool], ...] = (("all", True), ("phase", True), ("none", True), ("none", False))  # the most readable first

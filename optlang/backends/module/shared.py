@@ -10,10 +10,10 @@ from optlang.backends.module.layout import Lines, bracketed, indented
 from optlang.backends.module.leaves import Words, shared_leaves
 from optlang.backends.module.scene import Loop, Scene, Want
 from optlang.backends.module.section import write
-from optlang.backends.module.spell import quoted
 from optlang.backends.module.update import Update
 from optlang.ir import Node, Program
 from optlang.plan import Barrier
+from optlang.printing.python_text import quoted
 
 
 class Shared(Update):

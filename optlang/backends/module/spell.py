@@ -1,66 +1,25 @@
-"""One operator as Python text: numbers with Python's own arithmetic, tensors with torch."""
+"""One operator as Python text: tensors with torch, numbers as `spell_numbers` has them."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 
 from optlang.backends.module.numbers import Numbers
+from optlang.backends.module.spell_numbers import moving_number, number
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.printing.precedence import ATOM, Piece, chained
+from optlang.printing.python_text import BIT_AND, BIT_OR, COMPARISONS, MINUS, POWER, PRODUCT, call, infix, is_one_call, ternary
 from optlang.types import ELEMENT, Dim, Extent, Frame, needs_matrix, reduced_dims
-
-OR, AND, NOT, COMPARE, BIT_OR, BIT_XOR, BIT_AND, SUM, PRODUCT, MINUS, POWER = 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12
-LEVELS = {"or": OR, "and": AND, "add": SUM, "sub": SUM, "mul": PRODUCT, "div": PRODUCT, "matmul": PRODUCT, "pow": POWER, "mod": PRODUCT}
-COMPARISONS = frozenset(["lt", "le", "gt", "ge", "eq", "ne"])
-SYMBOLS = {"pow": "**", "mod": "%"}
-MATH = frozenset(["sqrt", "cbrt", "exp", "log", "sin", "cos", "atan", "tanh", "atan2", "isnan", "isfinite", "floor", "ceil"])
-LEARNED = MATH - {"isnan", "isfinite", "floor", "ceil"}  # those that have derivatives
-IN_TORCH = {"div": "div", "mod": "remainder", "pow": "pow"}
-
-
-def quoted(text: str) -> str:
-    """A Python string of any text."""
-    try:
-        text.encode()
-        return json.dumps(text, ensure_ascii=False)
-    except UnicodeEncodeError:
-        return json.dumps(text)
-
-
-def literal(value: float | bool) -> Piece:
-    """A constant as a Python number."""
-    if isinstance(value, bool) or math.isfinite(value):
-        text = repr(value)
-        return Piece(text, ATOM if not text.startswith("-") else MINUS)
-    if math.isnan(value):
-        return Piece("math.nan")
-    return Piece("math.inf") if value > 0 else Piece("-math.inf", MINUS)
-
-
-def call(function: str, *args: str) -> Piece:
-    return Piece(f"{function}({', '.join(args)})")
-
-
-def ternary(condition: Piece, yes: Piece, no: Piece) -> Piece:
-    return Piece(f"{yes.inside(OR)} if {condition.inside(OR)} else {no.inside(0)}", 0)
-
-
-def root(x: Piece) -> Piece:
-    """A square root of a number that may be a tensor."""
-    return chained(x, "**", Piece("0.5"), POWER, tight=True, associates="right")
 
 
 def spell(node: Node, args: Sequence[Piece], numbers: Numbers, like: str) -> Piece:
     """The text of an operator over the texts of its operands. `like`: the name of a tensor where the result is to be."""
     row = OPS[node.op]
     if node in numbers:
-        return _moving_number(node, args, numbers) if node in numbers.moving else _number(node, args, numbers)
+        return moving_number(node, args, numbers) if node in numbers.moving else number(node, args, numbers)
     if node.op in COMPARISONS:
-        assert row.infix is not None
-        return chained(args[0], row.infix[0], args[1], COMPARE, associates="none")
+        return infix(node, args)
     if node.op in ("and", "or"):
         symbol, level = ("&", BIT_AND) if node.op == "and" else ("|", BIT_OR)
         return chained(args[0], symbol, args[1], level)
@@ -70,7 +29,7 @@ def spell(node: Node, args: Sequence[Piece], numbers: Numbers, like: str) -> Pie
         large = [arg in numbers and arg.type.extent.level == "array" for arg in node.args]
         args = [filled(n, a, n in numbers.moving) if is_large else a for n, a, is_large in zip(node.args, args, large, strict=True)]
     if row.infix is not None:
-        return _infix(node, args)
+        return infix(node, args)
     if node.op in ("where", "branch"):
         return _choice(node, args, numbers, like)
     if node.op in ("maximum", "minimum"):
@@ -80,93 +39,6 @@ def spell(node: Node, args: Sequence[Piece], numbers: Numbers, like: str) -> Pie
             args = [Piece(f"{args[0].inside(ATOM)}.expand({shape_text(node.args[0].type.extent)})"), *args[1:]]
         return _reduction(node, args)
     return _other(node, args, numbers, like)
-
-
-def _infix(node: Node, args: Sequence[Piece]) -> Piece:
-    row = OPS[node.op]
-    symbol = SYMBOLS.get(node.op) or row.infix[0]  # type: ignore[index]
-    power = node.op == "pow"
-    return chained(args[0], symbol, args[1], LEVELS[node.op], tight=power, associates="right" if power else "left")
-
-
-# --------------------------------------------------------------------------------------------------------- numbers
-
-
-def _number(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
-    if node in numbers.raises and node.op not in ("sum", "mean"):
-        return _in_torch(node, args, numbers)
-    match node.op:
-        case "and" | "or":
-            return chained(args[0], node.op, args[1], LEVELS[node.op])
-        case "not":
-            return Piece(f"not {args[0].inside(NOT)}", NOT)
-        case "neg":
-            return Piece(f"-{args[0].inside(MINUS)}", MINUS)
-        case "where" | "branch":
-            return ternary(*args)
-        case "spread":
-            return args[0]
-        case "maximum" | "minimum":
-            name = node.op[:3]
-            first = args[0].text
-            inner = first[4:-1] if node.args[0].op == node.op and first.startswith(f"{name}(") and _is_one_call(first) else first
-            return call(name, inner, args[1].text)
-        case "abs" | "round":
-            return call(node.op, args[0].text)
-        case "mod":
-            return chained(args[0], "%", args[1], PRODUCT)
-        case op if op in MATH:
-            return _function(op, args, op in LEARNED and node in numbers.learned)
-        case op if op in COMPARISONS:
-            return chained(args[0], OPS[op].infix[0], args[1], COMPARE, associates="none")  # type: ignore[index]
-    return _infix(node, args)
-
-
-def _function(op: str, args: Sequence[Piece], is_learned: bool) -> Piece:
-    """A function of Python's, or one that goes through gradients of numbers."""
-    match op if is_learned else "":
-        case "":
-            return call(f"math.{op}", *(a.text for a in args))
-        case "sqrt":
-            return root(args[0])
-        case "cbrt":
-            return chained(call("_ieee", "torch.sign", args[0].text), "*", Piece(f"abs({args[0].text})**(1 / 3)", POWER), PRODUCT)
-    return call("_ieee", f"torch.{op}", *(a.text for a in args))
-
-
-def _in_torch(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
-    """A function of numbers as torch computes it."""
-    function = "_moving" if node in numbers.moving else "_ieee"
-    return call(function, f"torch.{IN_TORCH.get(node.op, node.op)}", *(a.text for a in args))
-
-
-def _moving_number(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
-    """As Python's numbers and torch's tensors have it, either of which it may be."""
-    texts = [a.text for a in args]
-    match node.op:
-        case "where" | "branch" if node.args[0] in numbers.moving:
-            return call("_where", *texts)
-        case "maximum" | "minimum" if node not in numbers.raises:
-            return call(f"_{node.op[:3]}", *texts)
-        case "sqrt" if node not in numbers.raises:
-            return root(args[0])
-        case "and" | "or":
-            return chained(args[0], "&" if node.op == "and" else "|", args[1], BIT_AND if node.op == "and" else BIT_OR)
-        case "not":
-            return chained(args[0], "^", Piece("True"), BIT_XOR)
-        case op if op == "round" or (op in MATH and op != "sqrt"):
-            return _in_torch(node, args, numbers)
-    return _number(node, args, numbers)
-
-
-def _is_one_call(text: str) -> bool:
-    """Whether the first parenthesis closes at the end: `max(a, b)`, not `max(a, b)*max(c, d)`."""
-    depth = 0
-    for place, char in enumerate(text):
-        depth += {"(": 1, ")": -1}.get(char, 0)
-        if char == ")" and depth == 0:
-            return place == len(text) - 1
-    return False
 
 
 # --------------------------------------------------------------------------------------------------------- tensors
@@ -189,7 +61,7 @@ def _bound(node: Node, args: Sequence[Piece], numbers: Numbers) -> Piece:
     for place in (1, 0):
         if node.args[place] in numbers:
             value, text = node.args[1 - place], args[1 - place].text
-            from_below = value.op == "maximum" and text.startswith("torch.clamp(") and _is_one_call(text)
+            from_below = value.op == "maximum" and text.startswith("torch.clamp(") and is_one_call(text)
             fixed = not any(a in numbers.moving or a in numbers.learned for a in (*node.args, *value.args))
             both = node.op == "minimum" and from_below and fixed
             first = text[len("torch.clamp(") : -1] if both else text  # both bounds in one call, which takes no number beside a tensor

@@ -6,9 +6,9 @@ from __future__ import annotations
 from optlang import ir
 from optlang.backends.module.layout import Lines, indented
 from optlang.backends.module.scene import Role
-from optlang.backends.module.spell import quoted
 from optlang.ir import Program
 from optlang.ops import CALLS, MATRIX_OPS
+from optlang.printing.python_text import quoted
 from optlang.types import needs_matrix
 
 WITHOUT_CASTS = "_without_autocast()"

@@ -12,11 +12,12 @@ from optlang.backends.module.leaves import Words, cell_leaves
 from optlang.backends.module.numbers import Numbers
 from optlang.backends.module.scene import Loop, Scene, Want
 from optlang.backends.module.section import write
-from optlang.backends.module.spell import literal, quoted, shape_text, spell
+from optlang.backends.module.spell import shape_text, spell
 from optlang.ir import Node, Program
 from optlang.ops import ASKING, MATRIX_OPS, OPS
 from optlang.plan import Plan, plan
 from optlang.printing.precedence import Piece
+from optlang.printing.python_text import literal, quoted
 from optlang.types import needs_matrix
 
 STEP_ON_CPU, STEP_ON_DEVICE = '"cpu"', 'param.device if group["capturable"] else "cpu"'

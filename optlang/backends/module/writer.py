@@ -29,12 +29,12 @@ from optlang.backends.module.methods import (
 )
 from optlang.backends.module.phases import Phases
 from optlang.backends.module.scene import Loop, Role
-from optlang.backends.module.spell import literal, quoted
 from optlang.backends.module.spread import all_there, in_surroundings, multiplies, part_checks, refuses_parts, row_checks, shape_checks
 from optlang.backends.module.update import DTYPE, Update, init_lines, later_lines, may_come_later, start_lines, treats_matrices
 from optlang.ir import Hyper, Node, Program
 from optlang.ops import ASKING, CALLS
 from optlang.printing.fingerprint import fingerprint_of
+from optlang.printing.python_text import literal, quoted
 
 EVAL_OF_ROUTE = ["def _evaluate(self: Any, groups: list[dict[str, Any]]) -> None:", '    """`eval` for groups of another optimizer."""']
 KINDS = {"bool": "bool", "int": "int", "real": "float"}

@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 from optlang import ir
 from optlang.backends.module.layout import indented
 from optlang.backends.module.scene import Loop
-from optlang.backends.module.spell import literal, ternary
 from optlang.backends.optax.spell import Kinds, shape_text, size_text, spell
 from optlang.ir import Node
 from optlang.printing.identifiers import Names
 from optlang.printing.precedence import Piece
+from optlang.printing.python_text import literal, ternary
 from optlang.types import Type
 
 LONG = 90

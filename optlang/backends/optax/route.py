@@ -10,11 +10,11 @@ from typing import Any
 from optlang.backends.module.layout import documentation
 from optlang.backends.module.loops import Relower, of_case
 from optlang.backends.module.route import mentions, predicate
-from optlang.backends.module.spell import quoted
 from optlang.backends.optax.spell import fact
 from optlang.backends.optax.writer import factory
 from optlang.ir import Routing
 from optlang.printing.identifiers import Names, numbered
+from optlang.printing.python_text import quoted
 
 OF_LEAF = {"dtype": "str(w.dtype)", "rank": "w.ndim", "numel": "w.size", **{word: word for word in ("rows", "cols", "fan_in", "fan_out")}}
 FITS = "any(fnmatchcase(name, pattern) for pattern in ({},))"

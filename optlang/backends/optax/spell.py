@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from optlang import ir
-from optlang.backends.module.spell import COMPARE, COMPARISONS, LEVELS, MINUS, NOT, PRODUCT, SYMBOLS, call, ternary
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.printing.precedence import ATOM, Piece, chained
+from optlang.printing.python_text import BIT_AND, BIT_OR, COMPARE, COMPARISONS, MINUS, NOT, PRODUCT, call, infix, ternary
 from optlang.types import Dim, Extent, needs_matrix, reduced_dims
 
 IN_MATH = frozenset(["sqrt", "exp", "log", "floor", "ceil", "isnan", "isfinite"])
 STATIC = COMPARISONS | IN_MATH | {"and", "or", "not", "neg", "add", "sub", "mul", "div", "pow", "mod", "maximum", "minimum", "abs",
                                   "where", "branch"}  # fmt: skip
 OWN = frozenset(["eigenvectors", "orthonormal", "descending", "inverse", "push"])
-BIT_OR, BIT_AND = LEVELS["or"] + 4, LEVELS["and"] + 5
 
 
 @dataclass(frozen=True)
@@ -62,16 +61,8 @@ def spell(node: Node, args: Sequence[Piece], kinds: Kinds) -> Piece:
     if kinds.plain[node] and _may_raise(node):
         return call("jnp.divide" if node.op == "div" else "jnp.power", args[0].text, args[1].text)
     if row.infix is not None and node.op != "mod":
-        return _between(node, args)
+        return infix(node, args)
     return _function(node, args)
-
-
-def _between(node: Node, args: Sequence[Piece]) -> Piece:
-    """An operator that is written between its operands."""
-    symbol = SYMBOLS.get(node.op, OPS[node.op].symbol)
-    level = COMPARE if node.op in COMPARISONS else LEVELS[node.op]
-    associates = "none" if node.op in COMPARISONS else "right" if node.op == "pow" else "left"
-    return chained(args[0], symbol, args[1], level, tight=node.op == "pow", associates=associates)
 
 
 def _may_raise(node: Node) -> bool:
@@ -95,7 +86,7 @@ def _static(node: Node, args: Sequence[Piece]) -> Piece:
             return call("abs", args[0].text)
         case op if op in IN_MATH:
             return call(f"math.{op}", args[0].text)
-    return _between(node, args)
+    return infix(node, args)
 
 
 def _counted(node: Node) -> Piece:

@@ -10,7 +10,6 @@ from optlang import ir
 from optlang.analysis.live_states import without_dead
 from optlang.backends.module.layout import indented
 from optlang.backends.module.loops import Relower, rolled
-from optlang.backends.module.spell import PRODUCT, SUM
 from optlang.backends.optax.emitter import Emitter, Words
 from optlang.backends.optax.spell import fact, kinds_of, shape_text
 from optlang.ir import Node, Program, State
@@ -19,6 +18,7 @@ from optlang.philox import MODEL_STREAM
 from optlang.plan import Barrier, Plan, plan
 from optlang.printing.identifiers import Names
 from optlang.printing.precedence import Piece
+from optlang.printing.python_text import PRODUCT, SUM
 from optlang.types import Type
 
 RESERVED = (

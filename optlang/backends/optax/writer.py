@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from optlang import ir
 from optlang.backends.module.layout import documentation, indented, mentions
 from optlang.backends.module.loops import Relower
-from optlang.backends.module.spell import literal
 from optlang.backends.optax.stages import Parts, Stage, started, updated
 from optlang.ir import Hyper, Program
 from optlang.printing.identifiers import Names
+from optlang.printing.python_text import literal
 from optlang.types import ELEMENT, Type
 
 Lines = list[str]

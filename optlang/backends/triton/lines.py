@@ -20,7 +20,8 @@ from optlang.backends.kernels.passes import FRAMES, REDUCTIONS, has_lines, kind
 from optlang.backends.outputs import TENSORS, Output
 from optlang.backends.triton import source
 from optlang.backends.triton.layout import ALONG, BLOCK, CHUNKS, EACH, LINES_EACH, MATRICES, Room
-from optlang.backends.triton.source import ARGUMENTS, START, Done, Kernel, Writer, added, deeper, finished, function, reduced
+from optlang.backends.triton.source import Done, Kernel, Writer
+from optlang.backends.triton.texts import ARGUMENTS, START, added, deeper, finished, function, reduced
 from optlang.ir import G, Node, W
 from optlang.types import Extent
 

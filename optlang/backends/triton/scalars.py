@@ -11,7 +11,7 @@ from torch import Tensor
 from optlang.backends.base import Cell
 from optlang.backends.device_scalars import DeviceScalars, counts, is_capturing, sent
 from optlang.backends.triton.loading import load
-from optlang.backends.triton.source import HEAD, literal
+from optlang.backends.triton.texts import HEAD, literal
 from optlang.host import HostScalars
 from optlang.ir import Node
 from optlang.ops import OPS

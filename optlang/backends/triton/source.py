@@ -7,7 +7,6 @@ writes states per tensor and what is handed out. Nothing of a `.opt` file enters
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,17 +17,15 @@ from optlang.backends.triton import draws, packed
 from optlang.backends.triton.layout import BLOCK, CHUNK, CHUNKS, EACH, Room
 from optlang.backends.triton.order import used_at_once
 from optlang.backends.triton.packed import LevelTables
+from optlang.backends.triton.texts import ARGUMENTS, HEAD, START, added, deeper, finished, function, literal, reduced
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import ELEMENT, TENSOR, Extent
 
 CROWDED = 100  # numbers known before the pass: more of them, as of a network, are read where they are used, as registers are few
 GATHERED = 1 << 7  # chunks whose results are added at once
-ARGUMENTS = "work, starts, sizes, pointers, rows, counters, sums, partial, results, levels, below"
 BESIDE = 2  # columns behind those of pointers: whether all of these are aligned, and the place of the row of numbers
-IMPORTED = "".join(f"from optlang.backends.triton.{name} import *\n" for name in ("prelude", "storage"))
 Done = tuple[Node, Node | None, list[str]]  # what is done with a value, and the tensor that is written into
-HEAD = f"import triton\nimport triton.language as tl\n\n{IMPORTED}"
 
 
 @dataclass(frozen=True)
@@ -268,39 +265,5 @@ class Writer(Passes):
         return f"to_bf16({text})" if self.types[target] == "bfloat16" else f"({text}).to(tl.{self.types[target]})"
 
 
-START = {"sum": "0.0", "mean": "0.0", "amax": 'float("-inf")', "amin": 'float("inf")'}
-ADD = {"sum": "a{0} + y", "mean": "a{0} + y", "amax": "larger(a{0}, y)", "amin": "smaller(a{0}, y)"}
-REDUCE = {"sum": "total", "mean": "total", "amax": "largest", "amin": "smallest"}
-
-
-def added(op: str, place: int) -> str:
-    return f"a{place} = {ADD[op].format(place)}"
-
-
-def reduced(op: str, text: str, *axes: int, keeps: bool = False) -> str:
-    """Values reduced along some axes, the last one first."""
-    for axis in axes:
-        text = f"{REDUCE[op]}({text}, {axis}, {keeps})"
-    return text
-
-
-def finished(node: Node, text: str, count: str) -> str:
-    """A reduction of so many values."""
-    return f"{text} / ({count}).to(tl.float64)" if node.op == "mean" else text
-
-
 def _block(whole: bool) -> str:
     return f"at, size, {whole}, {BLOCK}"
-
-
-def function(name: str, lines: Sequence[str], arguments: str = ARGUMENTS) -> str:
-    return "\n".join(["@triton.jit", f"def {name}({arguments}):", *deeper(lines)])
-
-
-def deeper(lines: Sequence[str]) -> list[str]:
-    return [f"    {line}" for line in lines]
-
-
-def literal(value: float) -> str:
-    """A number as Triton reads it."""
-    return repr(value) if math.isfinite(value) else f'float("{value}")'
