@@ -47,6 +47,11 @@ class Format(NamedTuple):
     def beside(self) -> str:
         return "rest" if self.name == "compensated" else self.name if self.block else ""
 
+    @property
+    def has_levels(self) -> bool:
+        """Whether codes say which of its `levels` is meant, and are no numbers themselves."""
+        return bool(self.block) and self.name != "fp8"
+
     def bytes_of(self, count: int) -> int:
         """The memory of so many elements."""
         return sum(self.bytes_of_parts(count))

@@ -20,7 +20,7 @@ from torch import Tensor
 from optlang.backends import formats
 from optlang.backends.formats import FORMATS
 
-TABLES = {"int8", "uint8", "int4", "uint4"}
+TABLES = {name for name, form in FORMATS.items() if form.has_levels}
 MARGIN = 2.0**-14  # of a level, as in codes.h
 STEPS = 65536  # of a place
 BIN, FIRST_BIN = 28_060_000, 33  # steps of the bits of float32, as in codes.h; eight bins are told apart, the first of which is here

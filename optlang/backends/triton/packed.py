@@ -11,10 +11,10 @@ from torch import Tensor
 
 from optlang.backends import formats
 from optlang.backends.cpp.storage import with_end
-from optlang.backends.formats import HALVES, SITE, Packed
+from optlang.backends.formats import FORMATS, HALVES, SITE, Packed
 
 POINTERS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}  # what is stored, else bytes
-IN_TABLES = ("int8", "uint8", "int4", "uint4")
+IN_TABLES = {name for name, form in FORMATS.items() if form.has_levels}
 BINADES, PARTS = 23, 7  # of magnitudes from 2^-23 to 1; bits of the mantissa
 FUNCTIONS = {"uint8": "int8", "uint4": "int4", "stochastic": "bf16"}  # those of other formats that serve a format
 
@@ -57,7 +57,7 @@ def below(name: str) -> Tensor:
 
 def names(kinds: Collection[str | Packed]) -> tuple[str, ...]:
     """The formats among the types of a kernel's tensors that have tables."""
-    return tuple(sorted({kind.form.name for kind in kinds if isinstance(kind, Packed)} & set(IN_TABLES)))
+    return tuple(sorted({kind.form.name for kind in kinds if isinstance(kind, Packed)} & IN_TABLES))
 
 
 def pointer(kind: Packed, part: int) -> str:
