@@ -3,17 +3,39 @@ static inline u16 raised(float x, u16 drawn) {
   const u32 bits = bits_of(x), size = bits & 0x7fffffffu;
   return (u16)(size > 0x7f800000u ? 0x7fc0u : (bits + (size < 0x7f800000u ? drawn : 0)) >> 16);
 }
+// Numbers of two vectors in turn; those of wide ones were in the order that unpacking undoes.
 #ifdef WIDE
+static inline Lanes unpacked() { return Lanes{0, 4, 1, 5, 2, 6, 3, 7}; }
+static inline void put_in_turn(Lanes x, Lanes y, u16* to) {
+  _mm512_storeu_si512(to, _mm512_unpacklo_epi64((__m512i)x, (__m512i)y));
+  _mm512_storeu_si512(to + 32, _mm512_unpackhi_epi64((__m512i)x, (__m512i)y));
+}
+#elif defined(EIGHT)
+static inline Lanes unpacked() { return Lanes{0, 2, 1, 3}; }
+static inline void put_in_turn(Lanes x, Lanes y, u16* to) {
+  _mm256_storeu_si256((__m256i*)to, _mm256_unpacklo_epi64((__m256i)x, (__m256i)y));
+  _mm256_storeu_si256((__m256i*)(to + 16), _mm256_unpackhi_epi64((__m256i)x, (__m256i)y));
+}
+#else
+static inline Lanes unpacked() { return in_order(); }
+static inline void put_in_turn(Lanes x, Lanes y, u16* to) {
+  u64 both[2 * LANES];
+  for (i64 k = 0; k < LANES; k++) {
+    both[2 * k] = x[k];
+    both[2 * k + 1] = y[k];
+  }
+  __builtin_memcpy(to, both, sizeof both);
+}
+#endif
 // Draws for a block, 16 bits for each element.
-static inline void draw_halves(i64 low, const u32* counter, u32 place, u16* to) {
-  const Lanes order = {0, 4, 1, 5, 2, 6, 3, 7};  // unpacking undoes it
-  const Blocks x = blocks((u64)(low / 8), order, counter, 0x80000000u + place);
-  EACH {
-    const Lanes upper = Lanes{} + 0xffffffff00000000u, ab = (x.a[k] & ~upper) | x.b[k] << 32, cd = (x.c[k] & ~upper) | x.d[k] << 32;
-    _mm512_storeu_si512(to + 64 * k, _mm512_unpacklo_epi64((__m512i)ab, (__m512i)cd));
-    _mm512_storeu_si512(to + 64 * k + 32, _mm512_unpackhi_epi64((__m512i)ab, (__m512i)cd));
+static __attribute__((noinline)) void draw_halves(i64 low, const u32* counter, u32 place, u16* to) {
+  const Lanes lower = Lanes{} + 0xffffffffu;
+  for (i64 j = 0; j < BLOCK / 8; j += 4 * LANES) {
+    const Blocks x = blocks((u64)(low / 8 + j), unpacked(), counter, 0x80000000u + place);
+    EACH put_in_turn((x.a[k] & lower) | x.b[k] << 32, (x.c[k] & lower) | x.d[k] << 32, to + 8 * (j + LANES * k));
   }
 }
+#ifdef WIDE
 static inline u32 raise_all(const float* from, const u16* drawn, u16* to) {  // whether some are not finite
   alignas(64) u16 odd[32];
   for (int k = 0; k < 32; k++) odd[k] = (u16)(2 * k + 1);
@@ -31,25 +53,16 @@ static inline u32 raise_all(const float* from, const u16* drawn, u16* to) {  // 
   return other != 0;
 }
 #else
-static inline void draw_halves(i64 low, const u32* counter, u32 place, u16* to) {
-  u32 words[4][BLOCK / 8];
-  for (i64 j = 0; j < BLOCK / 8; j += 4 * LANES) {
-    const Blocks x = blocks((u64)(low / 8 + j), in_order(), counter, 0x80000000u + place);
-    put(x.a, words[0] + j);
-    put(x.b, words[1] + j);
-    put(x.c, words[2] + j);
-    put(x.d, words[3] + j);
-  }
-  for (i64 k = 0; k < BLOCK / 2; k++) {
-    const u32 word = words[k % 4][k / 4];
-    to[2 * k] = (u16)word;
-    to[2 * k + 1] = (u16)(word >> 16);
-  }
-}
 static inline u32 raise_all(const float* from, const u16* drawn, u16* to) {
-  #pragma omp simd
-  for (i64 k = 0; k < PART; k++) to[k] = raised(from[k], drawn[k]);
-  return 0;
+  int largest = 0;
+  #pragma omp simd reduction(max:largest)
+  for (i64 k = 0; k < PART; k++) {
+    const u32 bits = bits_of(from[k]);
+    const int size = (int)(bits & 0x7fffffffu);
+    largest = size > largest ? size : largest;
+    to[k] = (u16)((bits + drawn[k]) >> 16);
+  }
+  return largest >= 0x7f800000;
 }
 #endif
 

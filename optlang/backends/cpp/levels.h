@@ -65,12 +65,20 @@ static inline void look_up_pairs(const Table& table, const u8* pairs, float scal
     _mm512_storeu_ps(to + 16 * k, _mm512_mul_ps(_mm512_permutexvar_ps(place, levels), factor));
   }
 }
-#else
+#elif defined(EIGHT)
+// One by one into all lanes, of which one is taken: processors that have gathers are seldom quicker by them.
 template <class Levels> static inline void look_up(const Levels& table, const u8* places, float scale, float* to) {
-  #pragma omp simd
-  for (i64 k = 0; k < PART; k++) to[k] = table.values[places[k]] * scale;
+  const __m256 factor = _mm256_set1_ps(scale);
+  for (i64 at = 0; at < PART; at += 8) {
+    u64 eight;
+    __builtin_memcpy(&eight, places + at, 8);
+    __m256 level[8], pair[4];
+    for (int k = 0; k < 8; k++) level[k] = _mm256_broadcast_ss(table.values + (u8)(eight >> 8 * k));
+    EACH pair[k] = _mm256_blend_ps(level[2 * k], level[2 * k + 1], 0xaa);
+    const __m256 low = _mm256_blend_ps(pair[0], pair[1], 0xcc), high = _mm256_blend_ps(pair[2], pair[3], 0xcc);
+    _mm256_storeu_ps(to + at, _mm256_mul_ps(_mm256_blend_ps(low, high, 0xf0), factor));
+  }
 }
-#ifdef EIGHT
 // Places of e4m3 are halves with fewer bits, but for a factor of 2^8 and what is no number.
 static inline void look_up(const Mirrored<true>&, const u8* places, float scale, float* to) {
   const __m256 factor = _mm256_set1_ps(scale * 256);
@@ -83,8 +91,6 @@ static inline void look_up(const Mirrored<true>&, const u8* places, float scale,
     _mm256_storeu_ps(to + k + 8, _mm256_mul_ps(_mm256_cvtph_ps(_mm256_extracti128_si256(half, 1)), factor));
   }
 }
-#endif
-#ifdef EIGHT
 static inline void look_up_pairs(const Table& table, const u8* pairs, float scale, float* to) {
   const __m256 lower = _mm256_loadu_ps(table.values), upper = _mm256_loadu_ps(table.values + 8), factor = _mm256_set1_ps(scale);
   for (i64 k = 0; k < PART; k += 8) {
@@ -97,6 +103,10 @@ static inline void look_up_pairs(const Table& table, const u8* pairs, float scal
   }
 }
 #else
+template <class Levels> static inline void look_up(const Levels& table, const u8* places, float scale, float* to) {
+  #pragma omp simd
+  for (i64 k = 0; k < PART; k++) to[k] = table.values[places[k]] * scale;
+}
 static inline void look_up_pairs(const Table& table, const u8* pairs, float scale, float* to) {
   #pragma omp simd
   for (i64 k = 0; k < PART / 2; k++) {
@@ -104,7 +114,6 @@ static inline void look_up_pairs(const Table& table, const u8* pairs, float scal
     to[2 * k + 1] = table.values[pairs[k] & 15] * scale;
   }
 }
-#endif
 #endif
 
 template <class Size, class Levels>
