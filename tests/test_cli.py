@@ -305,6 +305,21 @@ def test_python_dash_m() -> None:
     assert done.returncode == 0 and done.stdout.startswith("optlang 0.")
 
 
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, "β_1 = 0.9"), ({"PYTHONIOENCODING": "latin-1"}, "\\u03b2_1 = 0.9")],
+)
+def test_no_letter_ends_a_command(here: Path, settings: dict[str, str], shown: str) -> None:
+    """Where the system has no UTF-8, what goes into a pipe or file is in it all the same, unless Python was told otherwise."""
+    (here / "greek.opt").write_text("rule R { hyper β_1 = 0.9 w' = w - β_1*g*x }", encoding="utf-8")
+    command = [sys.executable, "-m", "optlang"]
+    env = {**{name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"}, **settings}
+    checked = subprocess.run([*command, "greek.opt"], env=env, capture_output=True)
+    assert checked.returncode == 1 and shown in checked.stdout.decode() and not checked.stderr
+    planned = subprocess.run([*command, "show", "adamw", "--as", "plan"], env=env, capture_output=True)
+    assert planned.returncode == 0 and not planned.stderr
+
+
 INTERRUPTED = """import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests in the background do not have
 class Interrupts:
