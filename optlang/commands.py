@@ -142,7 +142,8 @@ def format_files(arguments: argparse.Namespace) -> int:
 
 def _write(arguments: argparse.Namespace, name: str, source: Source, text: str) -> None:
     if arguments.diff:
-        sys.stdout.writelines(difflib.unified_diff(source.text.splitlines(True), text.splitlines(True), name, name))
+        for line in difflib.unified_diff(source.text.splitlines(True), text.splitlines(True), name, name):
+            sys.stdout.write(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n")
     elif name == "-":
         sys.stdout.write(text)
     elif text != source.text:

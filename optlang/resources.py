@@ -20,7 +20,9 @@ def folder(name: str) -> Path:
     for place in (PACKAGE / "_data" / name, PACKAGE.parent / name):
         if place.is_dir():
             return place
-    raise FileNotFoundError(f"optlang's folder {name!r} is missing beside {PACKAGE}: the installation is incomplete")
+    packed = next((place for place in PACKAGE.parents if place.is_file()), None)
+    why = "the installation is incomplete" if packed is None else f"{packed} is an archive; unpack it, or install it with pip"
+    raise FileNotFoundError(f"optlang's folder {name!r} is missing beside {PACKAGE}: {why}")
 
 
 def cache_file(name: str) -> Path | None:

@@ -219,6 +219,9 @@ def test_format_check_and_diff_change_nothing(here: Path, capsys: pytest.Capture
     assert main(["fmt", "--diff", "good.opt"]) == 1
     assert (here / "good.opt").read_text() == GOOD
     assert "+rule Good {" in capsys.readouterr().out
+    (here / "good.opt").write_text("rule Good { w' = w - g }")
+    assert main(["fmt", "--diff", "good.opt"]) == 1
+    assert "-rule Good { w' = w - g }\n\\ No newline at end of file\n+rule Good {\n" in capsys.readouterr().out
 
 
 def test_formatting_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,8 +83,8 @@ def _rule_problems(optimizer: Grouped, state_dict: Mapping[str, Any]) -> list[st
         if there != here:
             saved = texts.get(there) if isinstance(texts, Mapping) else None
             shown = f":\n{differences(saved, text)}" if isinstance(saved, str) else ""
-            problems.append(f"group {number}: saved by another rule (its fingerprint is {there}, here it is {here}); if they mean the "
-                            f"same, delete `{FINGERPRINT}` from the saved group{shown}")  # fmt: skip
+            problems.append(f"group {number}: saved by another rule (its fingerprint is {there}, here it is {here}); to go on with "
+                            f"the equations that are here, delete `{FINGERPRINT}` from the saved group{shown}")  # fmt: skip
     return problems
 
 
