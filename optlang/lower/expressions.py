@@ -104,8 +104,9 @@ def make(
     try:
         return ir.make(op, known, value)
     except TypeProblem as found:
-        arrays = all(arg.type.extent.left == "element" for arg in known if arg.type.kind != "bool")
-        scope.context.report(scope.source, code, str(found), span, "", SIZED.get(op, "") if arrays and code == "T01" else "")
+        joined = known[1:] if op == "branch" else known
+        matrices = all(arg.type.kind != "bool" and arg.type.extent.left == "element" for arg in joined)
+        scope.context.report(scope.source, code, str(found), span, "", SIZED.get(op, "") if matrices and code == "T01" else "")
         return None
 
 
