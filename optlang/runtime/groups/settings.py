@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import compress
+from itertools import chain, compress
 from operator import is_, is_not
 from typing import Any
 
@@ -19,6 +19,7 @@ from optlang.runtime.groups.table_settings import Tables
 
 NO_SETTINGS = ("params", "param_names")
 OF_LOADING = ("backend", "math", "state", "weights", "products")
+Range = tuple[str, float, float]  # a hyper, and the least and the largest number that it may be
 KINDS = {"bool": "True or False", "int": "a whole number", "real": "a number"}
 
 
@@ -33,8 +34,10 @@ class Settings:
         self.naming = Naming(self.hypers, as_betas)
         self.defaults = {h.name: (changed or {}).get(h.name, h.default) for h in hypers}
         self.tables = Tables(what, hypers)
-        self.ranges = {h.name: _ends(h.bounds) for h in hypers}
-        self.plain = self.naming.keys(h.name for h in hypers if h.kind == "real" and not h.baked)
+        ends = {h.name: (h.name, *_ends(h.bounds)) for h in hypers if h.kind == "real" and not h.baked}
+        kept = {key: tuple(map(ends.__getitem__, names)) for key, names in self.naming.keys(ends).items()}
+        self.pair = kept.pop("betas", ())  # with what else a group keeps of real hypers that shape nothing: see `Range`
+        self.plain = {key: one for key, (one,) in kept.items()}
 
     # ------------------------------------------------------------------------------------------------ given
 
@@ -192,18 +195,17 @@ class Written:
 
     def _renewed(self, number: int, group: Group) -> bool:
         """Whether all new values of a group could be taken by themselves."""
-        of, (keys, values), found = self._of[number], self._kept[number], self.settings[number].copy()
-        now = list(group.values())
-        for place in compress(range(len(now)), map(is_not, now, values)):
-            key, value = keys[place], now[place]
-            names, numbers = of.plain.get(key, ()), value if key == "betas" else (value,)
-            if type(numbers) is not tuple or len(names) != len(numbers):
+        of, (keys, values), now = self._of[number], self._kept[number], list(group.values())
+        is_new = list(map(is_not, now, values))
+        new = dict(zip(compress(keys, is_new), compress(now, is_new), strict=True))
+        pair, betas = (of.pair, new.pop("betas")) if "betas" in new else ((), ())
+        if not of.plain.keys() >= new.keys() or type(betas) is not tuple or len(betas) != len(pair):
+            return False
+        found = self.settings[number].copy()
+        for (name, low, high), x in chain(zip(pair, betas, strict=True), zip(map(of.plain.__getitem__, new), new.values(), strict=True)):
+            if type(x) is not float:
                 return False
-            for name, x in zip(names, numbers, strict=True):
-                if type(x) is not float:
-                    return False
-                low, high = of.ranges[name]
-                found[name] = x if low <= x <= high else of.checked(name, x, f" (group {number})")
+            found[name] = x if low <= x <= high else of.checked(name, x, f" (group {number})")
         values[:] = now
         self.settings = self.settings.copy()
         self.settings[number] = found
