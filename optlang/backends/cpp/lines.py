@@ -102,7 +102,7 @@ class LinedWriter(Writer):
         matrix = [*self._defined(body, "matrix"), *self._begun(sums, "matrix"), *self._begun_columns(sums)]
         row = ["  const i64 at_row = b * x.rows + r;", *self._defined(body, "row"), *self._begun(sums, "row")]
         row += [*self._along_row(body, sums, writes), *self._left(sums, "row", "at_row")]
-        lines += ["  for (i64 b = k.first; b < k.last; b++) {", "  const i64 at_matrix = b;", *matrix]
+        lines += [*self._drawing(body), "  for (i64 b = k.first; b < k.last; b++) {", "  const i64 at_matrix = b;", *matrix]
         lines += ["  for (i64 r = k.low; r < k.high; r++) {", *row, "  }", *self._left_of_matrix(sums), "  }"]
         lines += [f"  partial[{self.sums[n]}] = {_total(n, self.sums[n])};" for n in sums if way(n)[1] == "tensor"]
         return self.function(f"pass_{number}(const Tensor& x, const Chunk& k, double* partial, double* beside)", lines)
@@ -129,7 +129,17 @@ class LinedWriter(Writer):
             once = not adding and len(element) > LONG  # what is added, is added in the lanes of its loop
             return long if once else ["  if (x.cols < SHORT) {", *short, "  } else {", *long, "  }"]
 
-        return self.behind_draws(body, ("0", "x.cols"), between, "at_row * x.cols + ")
+        return self.behind_draws(body, ("0", "x.cols"), between)
+
+    def drawn(self, node: Node) -> list[str]:
+        name = self.names[node]
+        return [f"  const number* const drawn_{name} = rows_{name}.of(at_row * x.cols + begin, at_row * x.cols + end);"]
+
+    def _drawing(self, body: Sequence[Node]) -> list[str]:
+        """What draws for one row after the other."""
+        last = "((k.last - 1) * x.rows + k.high) * x.cols"
+        draws = [(self.names[n], *n.value) for n in body if n.op == "random"]
+        return [f"  Drawn<draw_{kind}, number> rows_{name} = {{x.counter, {site}u, x.cols, {last}}};" for name, kind, site in draws]
 
     def _defined(self, body: Sequence[Node], name: str) -> list[str]:
         return [self.definition(n) for n in body if kind(n.type.extent) == name]
@@ -234,7 +244,8 @@ class LinedWriter(Writer):
                 stages.append(f"    all_tensors(all, wave, gather_{number});")
                 alone.append(f"  gather_{number}(x, shape, partial, beside, sums);")
         entry = LINED.replace("@STAGES", "\n".join(stages)).replace("@ALONE", "\n".join(alone))
-        return [self.constants(returned, len(self._beside())), header("small.h"), header("lined.h"), *functions, self.finish(), entry]
+        headers = ["small.h", "lined.h", *(["lined_draws.h"] if self.draws else [])]
+        return [self.constants(returned, len(self._beside())), *map(header, headers), *functions, self.finish(), entry]
 
 
 def _product(dimensions: Sequence[str]) -> str:

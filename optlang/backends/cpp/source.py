@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from optlang.backends.cpp.blocks import Buffer, in_blocks
@@ -128,19 +129,19 @@ class Writer(Passes):
         head = f"  #pragma omp simd{clauses([(self.sums[n], n.op) for n in sums])}"
         return self.behind_draws(elements, ends, lambda low, high: [head, f"  for (i64 i = {low}; i < {high}; i++) {{", *lines, "  }"])
 
-    def behind_draws(
-        self, elements: Sequence[Node], ends: tuple[str, str], loop: Callable[[str, str], list[str]], before: str = ""
-    ) -> list[str]:  # fmt: skip
-        """`loop` over elements between two ends; where some are drawn, block by block. `before`: what is added to get their places."""
+    def behind_draws(self, elements: Sequence[Node], ends: tuple[str, str], loop: Callable[[str, str], list[str]]) -> list[str]:
+        """`loop` over elements between two ends; where some are drawn, block by block."""
         draws = [n for n in elements if n.op == "random"]
         if not draws:
             return loop(*ends)
         lines = [f"  for (i64 begin = {ends[0]}; begin < {ends[1]}; begin += DRAWN) {{"]
         lines += [f"  const i64 end = begin + DRAWN < {ends[1]} ? begin + DRAWN : {ends[1]};"]
-        for name, (distribution, site) in [(self.names[n], n.value) for n in draws]:
-            places = f"{before}begin, {before}end"
-            lines += [f"  number drawn_{name}[DRAWN];", f"  draw<draw_{distribution}>({places}, x.counter, {site}u, drawn_{name});"]
-        return [*lines, *loop("begin", "end"), "  }"]
+        return [*lines, *chain.from_iterable(map(self.drawn, draws)), *loop("begin", "end"), "  }"]
+
+    def drawn(self, node: Node) -> list[str]:
+        """Draws for the elements from `begin` to `end`."""
+        name, (distribution, site) = self.names[node], node.value
+        return [f"  number drawn_{name}[DRAWN];", f"  draw<draw_{distribution}>(begin, end, x.counter, {site}u, drawn_{name});"]
 
     def _loops(
         self, elements: Sequence[Node], sums: Sequence[Node], writes: Sequence[tuple[Node, Node]]
