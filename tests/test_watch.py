@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from optlang.backends.repeated import kinds, library, watch
-from optlang.backends.repeated.aside import Aside
+from optlang.backends.repeated.aside import Gradients
 from optlang.backends.repeated.calls import Whole
 from optlang.backends.repeated.library import Unseen
 from optlang.backends.repeated.watch import Belongings, Counts, Grip, Versions, Watch, Watches
@@ -296,7 +296,7 @@ class Own(torch.nn.Parameter):
 def test_gradients_are_set_aside(kind: type[torch.nn.Parameter]) -> None:
     with_gradient, without, plain = kind(torch.ones(2)), kind(torch.ones(2)), torch.ones(2)
     before = with_gradient.grad = torch.ones(2)
-    aside = Aside([with_gradient, without, plain])
+    aside = Gradients([with_gradient, without, plain]).aside()
     aside.exchange()
     assert with_gradient.grad is without.grad is plain.grad is None
     with_gradient.grad, without.grad = torch.zeros(2), torch.zeros(2)

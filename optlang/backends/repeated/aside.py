@@ -14,12 +14,23 @@ from optlang.backends.repeated.watch import Room
 PLAIN = {Tensor, Parameter}
 
 
+class Gradients:
+    """Those of some parameters, which are set aside whenever the model is asked: what is known of the parameters is found out once."""
+
+    def __init__(self, parameters: list[Tensor]) -> None:
+        self._parameters, self._at_once = parameters, is_loaded() and PLAIN.issuperset(map(type, parameters))
+
+    def aside(self) -> Aside:
+        """Room for them."""
+        return Aside(self._parameters, self._at_once)
+
+
 class Aside:
     """What is kept for some parameters, at first nothing, and keeps it as long as it lives."""
 
-    def __init__(self, parameters: list[Tensor]) -> None:
+    def __init__(self, parameters: list[Tensor], at_once: bool) -> None:
         self._parameters = parameters
-        self._room = Room(len(parameters)) if is_loaded() and PLAIN.issuperset(map(type, parameters)) else None
+        self._room = Room(len(parameters)) if at_once else None
         self._kept: list[Tensor | None] = [] if self._room else [None] * len(parameters)
 
     def exchange(self) -> None:

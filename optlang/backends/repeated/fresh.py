@@ -32,6 +32,7 @@ class Weights:
         self.watch = Watch(tensors, [False] * len(tensors))
         self._sizes = [x.numel() for x in tensors]
         self.count = sum(self._sizes)
+        self.are_there = True  # where they have been, when they were put back the last time
         self._are_exchanged = np.zeros(1, dtype=np.bool_)
         starts, sizes = self.starts(self.dtype), np.array(self._sizes, dtype=np.int64) * self.dtype.itemsize
         self._others = Work(function("exchanged"), len(tensors), self.watch.pointers, starts, sizes, self._are_exchanged, 0)
@@ -59,7 +60,8 @@ class Weights:
                 self._put_back(values)
 
     def _put_back(self, values: Tensor) -> None:
-        if self.watch.holds():
+        self.are_there = self.watch.holds()
+        if self.are_there:
             self._exchange()
         else:
             torch._foreach_copy_([x.detach() for x in self.tensors], self.views(values))

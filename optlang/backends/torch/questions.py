@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,21 +52,27 @@ class Question:
 
 def ask(questions: Sequence[Question], batch: Batch, work: Callable[[], None]) -> list[Read]:
     """Puts questions to the model when `work` has written their points. None among what is found where weights lie elsewhere by then."""
-    products = [one for one in questions if one.op == "hvp"]
+    products, others = [one for one in questions if one.op == "hvp"], [one for one in questions if one.op != "hvp"]
     found: list[Read] = []
     try:
         for one in questions:
             one.points.begin()
         work()
-        with batch.one_graph() if len(products) > 1 else nullcontext():
-            found += [one.ask(batch) for one in products]
-        for one in questions:
-            if one.op != "hvp":
-                found.append(one.ask(batch) if not found or one.points.weights.watch.holds() else None)
+        found += _of_one_graph(products, batch) if len(products) > 1 else [one.ask(batch) for one in products]
+        are_there = not products
+        for one in others:
+            weights = one.points.weights
+            found.append(one.ask(batch) if are_there or weights.watch.holds() else None)
+            are_there = weights.are_there
         return found
     finally:
         for one in questions:
             one.points.end()
+
+
+def _of_one_graph(products: Sequence[Question], batch: Batch) -> list[Read]:
+    with batch.one_graph():
+        return [one.ask(batch) for one in products]
 
 
 class Input:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from optlang.backends.base import Moving
-from optlang.backends.repeated.aside import Aside, gradients_of
+from optlang.backends.repeated.aside import Aside, Gradients, gradients_of
 from optlang.runtime.distributed.processes import averaged, mean_of, show, watched
 from optlang.runtime.modes import NOTHING, autocasting, has_modes
 
@@ -53,6 +54,10 @@ class Batch:
         if self._mean is None:
             self._mean = self._mean_of(as_number(self.loss))
         return self._mean
+
+    @cached_property
+    def _gradients(self) -> Gradients:
+        return Gradients(self.parameters())
 
     def _mean_of(self, loss: Any) -> Any:
         return mean_of(loss, self._spread(), self.models)
@@ -139,7 +144,7 @@ class Batch:
     def _again(self, graph: bool) -> Iterator[Aside]:
         """Random numbers as at the first call; gradients are set aside, so that the closure cannot zero them in place. `graph`: whether
         autograd keeps one."""
-        aside = Aside(self.parameters())
+        aside = self._gradients.aside()
         mode = torch.is_grad_enabled()
         assert self.random is not None and self._after is not None  # such rules say beforehand that they will ask
         aside.exchange()
