@@ -18,7 +18,8 @@ from optlang.rules import Rule
 from optlang.search.batched.layout import Layout
 from optlang.search.batched.rule import Refused, compile_batched, refuses
 from optlang.search.programs.functions import FUNCTIONS
-from optlang.search.programs.genome import Form, Statement, codes, to_program
+from optlang.search.programs.genome import Form, Statement, to_program
+from optlang.search.programs.type_codes import codes
 from optlang.search.training.loading import task
 from optlang.search.training.tasks import like
 

@@ -15,24 +15,20 @@ from optlang.search.distil.flat import Layout
 from optlang.search.distil.steps import genome_function, lines_of
 from optlang.search.programs.functions import FUNCTIONS
 from optlang.search.programs.genome import (
-    MISFIT,
     Form,
     GenomeError,
     Statement,
-    code_of,
-    codes,
     from_text,
     line,
     live,
-    result_code,
     run,
     slots_used,
     to_program,
     to_text,
-    type_of,
 )
 from optlang.search.programs.mutation import RandomPrograms
 from optlang.search.programs.space import Space
+from optlang.search.programs.type_codes import MISFIT, code_of, codes, result_code, type_of
 from optlang.types import ELEMENT, HOST, MODEL, TENSOR, Extent, Type
 
 FORM = Form()

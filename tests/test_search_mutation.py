@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from optlang.search.programs.constraints import Limits
 from optlang.search.programs.functions import FUNCTIONS, LION
-from optlang.search.programs.genome import Form, Genome, GenomeError, codes, from_text, to_text
+from optlang.search.programs.genome import Form, Genome, GenomeError, from_text, to_text
 from optlang.search.programs.mutation import MUTATIONS, UNCHANGED, Mutator, RandomPrograms, in_series
 from optlang.search.programs.seeds import seed
 from optlang.search.programs.space import Space
+from optlang.search.programs.type_codes import codes
 
 FORM = Form()
 ADAMW = seed("adamw-bare", FORM)

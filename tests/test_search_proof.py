@@ -19,7 +19,8 @@ from optlang.search.distil.proof import exact
 from optlang.search.distil.protections import bounded, least
 from optlang.search.distil.slots import slot_moves
 from optlang.search.programs.functions import FUNCTIONS
-from optlang.search.programs.genome import Form, Genome, Statement, codes, from_text, live, to_program
+from optlang.search.programs.genome import Form, Genome, Statement, from_text, live, to_program
+from optlang.search.programs.type_codes import codes
 
 FORM = Form()
 OTHER_WORLDS = (101, 102, 103)  # the steps themselves are tried in worlds 0 to 6

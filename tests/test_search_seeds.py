@@ -11,8 +11,9 @@ from optlang.compare.trial import refute
 from optlang.ir import Program
 from optlang.library import names
 from optlang.rules import Rule
-from optlang.search.programs.genome import Form, GenomeError, codes, from_text, to_program, to_text
+from optlang.search.programs.genome import Form, GenomeError, from_text, to_program, to_text
 from optlang.search.programs.seeds import SEEDS, from_program, seed
+from optlang.search.programs.type_codes import codes
 
 SCALED, PLAIN = Form(), Form(scaled=False)
 KNOWN = ["sgd", "momentum", "nesterov", "adam", "adamw", "adabelief", "adagrad", "rmsprop", "lion", "signsgd", "signum"]

@@ -21,7 +21,7 @@ from optlang.host import MissingFact, evaluate
 from optlang.ir import Node
 from optlang.ops import FACTS
 from optlang.search.programs.functions import FUNCTIONS
-from optlang.search.programs.genome import type_of
+from optlang.search.programs.type_codes import type_of
 from optlang.types import ELEMENT, Extent, TypeProblem
 
 Array = Any  # numpy.ndarray, or a number

@@ -12,7 +12,8 @@ import numpy as np
 
 from optlang.ops import FACTS
 from optlang.search.distil.flat import Array, Call, Layout
-from optlang.search.programs.genome import MISFIT, UPDATE, Form, Genome, input_codes, result_code
+from optlang.search.programs.genome import UPDATE, Form, Genome
+from optlang.search.programs.type_codes import MISFIT, input_codes, result_code
 
 SHAPED = frozenset(["rows", "cols", "fan_in", "fan_out"])  # facts that vectors lack
 Line = tuple[Call, str, tuple[Any, ...]]

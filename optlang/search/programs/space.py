@@ -17,8 +17,9 @@ from optlang.errors import did_you_mean
 from optlang.search.programs.constraints import BEHAVIOURAL, Check, limit_checks, reach, structural, untyped
 from optlang.search.programs.constraints import Limits as Limits
 from optlang.search.programs.functions import FUNCTIONS, LION
-from optlang.search.programs.genome import UPDATE, Form, Genome, GenomeError, codes, from_text, to_text
+from optlang.search.programs.genome import UPDATE, Form, Genome, GenomeError, from_text, to_text
 from optlang.search.programs.template import Template
+from optlang.search.programs.type_codes import codes
 
 DEFAULT_FORM = Form()
 def _default_functions() -> dict[str, float]:
