@@ -155,6 +155,7 @@ class _Batch:
         self.weights, self.slopes = weights, torch.zeros_like(weights)
         self.params = self.layout.views(weights)
         self.leaves = {name: view.detach().requires_grad_() for name, view in self.params.items()}
+        self.places = list(self.layout.views(self.slopes).values())  # of the leaves' gradients
 
     def train(self, steps: int, record: set[int], part: HeldOut) -> None:
         for step in range(1, steps + 1):
@@ -172,8 +173,7 @@ class _Batch:
         batch = like(self.task.batch([self.seeds[run.place] for run in self.runs], step), self.weights.dtype)
         losses = self.task.loss(self.leaves, batch)
         found = torch.autograd.grad(losses.sum(), list(self.leaves.values()), materialize_grads=True)
-        slopes = dict(zip(self.leaves, found, strict=True))
-        torch.cat([slopes[name].reshape(len(self.runs), -1) for name in self.layout.order], 1, out=self.slopes)
+        torch._foreach_copy_(self.places, found)
         for bound in self.bounds:
             bound.step(scale)
         return losses.detach()
