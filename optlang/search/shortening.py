@@ -9,7 +9,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from optlang.search.distil.trace import Trace
@@ -22,6 +22,7 @@ from optlang.search.workers.executor import Executor
 
 SEEDS = tuple(range(800_001, 800_257))  # that no level of a search has
 KIND = "shortened"  # of the event
+UNFINISHED = "The time was over before all shorter rules had been tried. What was trained is kept: asked again, it goes on from there."
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def by_training(
     if time.monotonic() <= deadline:
         store.note(KIND, {"key": key, "text": made.text, "trace": made.trace.to_json(), "remark": made.remark})
         store.drop_jobs(trainer.digests)
-    return made
+        return made
+    return replace(made, remark=made.remark or UNFINISHED)
 
 
 def _trainer(store: Store, one: Found, settings: Settings, tasks: Sequence[str], executor: Executor | None) -> Trained:

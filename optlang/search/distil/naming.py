@@ -22,7 +22,8 @@ LR = ir.hyper("lr")
 SHARE = Bounds(0, 1, high_open=True)
 POSITIVE = Bounds(0, float("inf"), high_open=True)
 EPS = 1e-3  # a literal above it, in a divisor, is no protection
-DOCS = {"beta": "share of what was remembered", "weight_decay": "decoupled decay, times lr", "eps": "added to a divisor"}
+DOCS = {"beta": "share of what was remembered", "correction": "decay of a bias correction",
+        "weight_decay": "decoupled decay, times lr", "eps": "added to a divisor"}  # fmt: skip
 
 
 def absorbed(program: Program, scaled: bool = False) -> Move | None:
@@ -69,6 +70,9 @@ def named(program: Program, name: str = "", doc: str = "") -> Program:
     u = unscaled(update(program))
     order = _as_read([u, *program.updates.values()])
     betas = _numbered("beta", [share.value for n in order if (share := _share(n)) is not None and 0 <= share.value < 1])
+    bases = [n.args[0].value for n in order if n.op == "pow" and n.args[1] is ir.T and n.args[0].op == "const"]
+    corrections = _numbered("correction", [base for base in bases if 0 < base < 1 and base not in betas])
+    raised = {**betas, **corrections}
     tiny = _numbered("eps", [e.value for n in order if (e := _epsilon(n)) is not None])
     decaying = {n: decay.value for n in _addends(u) if (decay := _decay(n)) is not None}
     decays = _numbered("weight_decay", list(decaying.values()))
@@ -80,8 +84,8 @@ def named(program: Program, name: str = "", doc: str = "") -> Program:
             (_, x), (_, y) = (a.args for a in node.args)
             beta = ir.hyper(betas[share.value])
             return ir.add(ir.mul(beta, y), ir.mul(ir.sub(ir.const(1), beta), x))
-        if node.op == "pow" and node.args[1] is ir.T and node.args[0].op == "const" and node.args[0].value in betas:
-            return ir.make("pow", (ir.hyper(betas[node.args[0].value]), ir.T))  # corrects the bias of an average with this share
+        if node.op == "pow" and node.args[1] is ir.T and node.args[0].op == "const" and node.args[0].value in raised:
+            return ir.make("pow", (ir.hyper(raised[node.args[0].value]), ir.T))
         if protection is not None:
             return ir.make(node.op, (node.args[0], _swapped(node.args[1], protection, ir.hyper(tiny[protection.value]))))
         return node
@@ -91,7 +95,8 @@ def named(program: Program, name: str = "", doc: str = "") -> Program:
         made = program.replaced(table)
     except TypeProblem:
         return replace(program, name=name or program.name, doc=doc or program.doc)
-    found = [*_hypers(betas, SHARE, DOCS["beta"]), *_hypers(decays, POSITIVE, DOCS["weight_decay"]), *_hypers(tiny, POSITIVE, DOCS["eps"])]
+    roles = (("beta", betas, SHARE), ("correction", corrections, SHARE), ("weight_decay", decays, POSITIVE), ("eps", tiny, POSITIVE))
+    found = [hyper for role, names, bounds in roles for hyper in _hypers(names, bounds, DOCS[role])]
     hypers = (*(_plain(h) for h in program.hypers), *found)
     made = worded(replace(made, name=name or program.name, doc=doc or program.doc, hypers=hypers))
     return replace(made, names=(("u", unscaled(update(made))),))
