@@ -263,6 +263,10 @@ def test_a_task_that_has_changed(tmp_path: Path, capsys: pytest.CaptureFixture[s
     loading.task.cache_clear()
     assert main(["search", "resume", store, *words]) == 2
     assert "another task" in capsys.readouterr().err
+    own.unlink()
+    loading.task.cache_clear()
+    assert main(["search", "resume", store, *words]) == 2
+    assert re.search(r"own.py: there is no such file(.|\n)*go on in that folder", capsys.readouterr().err)
     assert evaluated(tmp_path / "run.db") == before
 
 

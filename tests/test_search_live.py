@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from test_search_hunt import LONGER, SHORT, started
 
+from optlang.search.api import resume
+from optlang.search.evolution.hunt import Progress
 from optlang.search.live_view import View, left, watching
 
 
@@ -47,5 +50,30 @@ def test_the_view_of_a_terminal(tmp_path: Path) -> None:
     assert "per second" in shown
     assert str(last).startswith("100%") or "%" in str(last)
     for done, told in ((0.999, ", about 1 minute left"), (0.2, ", about 4 minutes left")):
-        assert left(replace(last, done=done), 60.0) == told
-    assert left(replace(last, done=1.0), 60.0) == ""
+        assert left(replace(last, done=done, seconds=60.0)) == told
+    assert left(replace(last, done=1.0)) == ""
+
+
+def test_what_is_left_counts_all_sittings(tmp_path: Path) -> None:
+    """Taken up again after ten minutes in which half was done, a search does not promise to end in a moment."""
+    stream = io.StringIO()
+    with started(tmp_path / "run.db", children=4000) as run:
+        for progress in run:
+            if progress.done > 0.2:
+                break
+        run.store.save_meta("seconds", 600.0)
+    with resume(tmp_path / "run.db", workers=1) as run, watching(run, stream=stream) as view:
+        progress = next(iter(run))
+        assert progress.seconds > 600
+        view.tell(progress)
+        assert all(float(row.split()[-1].replace(",", "")) < 20 for row in _rates(view, progress))
+    minutes = int(re.findall(r", about (\d+) minutes left$", stream.getvalue().strip())[0])
+    assert 10 * (1 - progress.done) / progress.done <= minutes < 11 / progress.done
+
+
+def _rates(view: View, progress: Progress) -> list[str]:
+    """The rows of what was screened, of which a few thousand in ten minutes are a few a second."""
+    console = Console(file=io.StringIO(), width=100, color_system=None)
+    console.print(view.drawn(progress))
+    shown = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    return [row for row in shown if row.split()[:1] in (["dead"], ["canonical"], ["trained"])]

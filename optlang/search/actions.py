@@ -44,7 +44,7 @@ def search(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name) for name in ("minutes", "children", "steps")}
     budget = {name: value for name, value in given.items() if value is not None} or {"minutes": 30.0}
     if not arguments.quiet:
-        print("setting up: AdamW is tuned on the tasks, then the seeds are trained", flush=True)
+        print("setting up: the tasks are tried, AdamW is tuned on them, then the seeds are trained", flush=True)
     settings = {"ageing": _ageing(arguments)} | ({"funnel": api.funnel_of(arguments.tasks)[:1]} if arguments.no_funnel else {})
     with api.search(
         *seeds, store=arguments.store, tasks=arguments.tasks, space=_space(arguments, seeds), baselines=arguments.baselines,

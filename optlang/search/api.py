@@ -40,6 +40,7 @@ from optlang.search.training.assess import work
 from optlang.search.training.funnel import Promoted
 from optlang.search.training.levels import FUNNEL, Level
 from optlang.search.training.loading import task
+from optlang.search.training.tasks import TaskError
 from optlang.search.workers.executor import Executor, Processes, Serial
 
 Tell = Callable[[str], None] | None  # hears what is under way
@@ -174,6 +175,10 @@ def resume(
             settings.check()
         kept.save_meta("settings", settings.to_json())
         return _begun(kept, workers, ray, tell)
+    except TaskError as problem:
+        kept.close()
+        raise TaskError(f"{problem}\n{store} names its tasks as they were named where it was begun; go on in that folder, or on a machine "
+                        "that has them there") from problem  # fmt: skip
     except BaseException:
         kept.close()
         raise

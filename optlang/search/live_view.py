@@ -33,7 +33,6 @@ class View:
 
     def __init__(self, search: Search, console: Console) -> None:
         self.search, self.console = search, console
-        self.started = time.monotonic()
         self.live: Live | None = None
         self._front: Table | None = None
         self._drawn = self._spoken = 0.0
@@ -56,15 +55,15 @@ class View:
         now = time.monotonic()
         if progress.round.improved or progress.point is not None or progress.dry or now - self._spoken > SILENCE:
             self._spoken = now
-            self.console.print(str(progress), highlight=False, soft_wrap=True)
+            self.console.print(f"{progress}{left(progress)}", highlight=False, soft_wrap=True)
 
     def _parts(self, progress: Progress) -> Iterator[Any]:
         done = progress.round
         best = self.search.best()
         yield Text(f"{self.search.store.path}: {done.branch}, {done.children:,} children, {done.spent:,} training steps"
-                   f"{left(progress, time.monotonic() - self.started)}")  # fmt: skip
+                   f"{left(progress)}")  # fmt: skip
         yield spent(progress)
-        yield screening(self.search, done.branch, time.monotonic() - self.started)
+        yield screening(self.search, done.branch, progress.seconds)
         yield Text(f"\nbest: {best.name}, fitness {best.fitness:.4f} ± {best.error:.4f}", style="bold")
         yield Text(best.text, style="green")
         if self.search.hunt.points:
@@ -72,11 +71,11 @@ class View:
         yield Text("\nwhat nothing beats in fitness and size:", style="bold")
 
 
-def left(progress: Progress, seconds: float) -> str:
-    """How long it will still take, from how long it has taken."""
+def left(progress: Progress) -> str:
+    """How long it will still take, from how long it has taken in all sittings."""
     if not 0.01 < progress.done < 1:
         return ""
-    minutes = math.ceil(seconds * (1 - progress.done) / progress.done / 60)
+    minutes = math.ceil(progress.seconds * (1 - progress.done) / progress.done / 60)
     return f", about {minutes} minute{'s' * (minutes > 1)} left"
 
 
