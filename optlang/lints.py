@@ -41,12 +41,18 @@ def unread_states(program: Program) -> Iterator[Finding]:
 
 
 def foreign_corrections(program: Program) -> Iterator[Finding]:
-    """P02: `1 - beta^t` under an average with another decay."""
+    """P02: `1 - beta^t` under an average with another decay, or under the average that the last step left."""
     host = on_host(program.roots())
     averages = {update: name for name, update in program.updates.items()}
+    old = {state.node: state.name for state in program.states}
     for node in walk(program.roots()):
         beta = _corrected(node.args[1]) if node.op == "div" else None
-        name = averages.get(_without_numbers(node.args[0], host)) if beta is not None else None
+        mean = _without_numbers(node.args[0], host) if beta is not None else node
+        last = old.get(mean) if beta is not None else None
+        if last is not None and beta is not None and _decay(program, last, host) is beta:
+            yield ("P02", equation_of(program, node), f"`{last}` is the mean of the steps before, its bias correction that of `{last}'`",
+                   "divides by the correction of the new mean", f"divide `{last}'` by `1 - {_word(beta)}^t`")  # fmt: skip
+        name = averages.get(mean) if beta is not None else None
         decay = _decay(program, name, host) if name is not None else None
         if name is not None and beta is not None and decay is not None and decay is not beta:
             yield ("P02", equation_of(program, node), f"`{name}` decays with {_word(decay)}, its bias correction with {_word(beta)}",

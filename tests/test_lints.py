@@ -61,6 +61,8 @@ def test_foreign_correction() -> None:
     one(f"rule R {{ {ADAM}  w' = w - 0.1*m'/(1 - b1^t)/(sqrt(v'/(1 - b1^t)) + 1e-8) }}", "P02")
     one(f"rule R {{ {ADAM}  w' = w - 0.1*m'/(1 - b2^t)/(sqrt(v') + 1e-8) }}", "P02")
     assert found(f"rule R {{ {ADAM}  w' = w - 0.1*m'/(1 - b1^t)/(sqrt(v'/(1 - b2^t)) + 1e-8) }}") == []
+    late = one(f"rule R {{ {ADAM}  mh = m/(1 - b1^t)  w' = w - 0.1*mh/(sqrt(v'/(1 - b2^t)) + 1e-8) }}", "P02")
+    assert pointed(late).startswith("mh =") and late.help == "divide `m'` by `1 - b1^t`"
 
 
 def test_blind_update() -> None:

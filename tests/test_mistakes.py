@@ -45,7 +45,9 @@ def test_fix_mends(row: dict[str, Any]) -> None:
             assert again == [], mended
 
 
-NUMBERS = dict.fromkeys(["p", "q", "beta", "low", "high", "limit", "lr", "total"], "0.5") | dict.fromkeys(["a", "b", "c", "x", "y", "m"], "g")
+NUMBERS = {
+    **dict.fromkeys(["p", "q", "beta", "low", "high", "limit", "lr", "total"], "0.5"), **dict.fromkeys(["a", "b", "c", "x", "y", "m"], "g"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("text", sorted({*SAID_HERE.values()} - {"rows, cols or numel"}))

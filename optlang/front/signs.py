@@ -9,7 +9,7 @@ from optlang.errors import Span
 from optlang.front.foreign import SIGNS, TRANSPOSED, UPDATE
 from optlang.front.lexemes import PRIMES, Scan, match_span
 
-BARS = re.compile(r"(\|\|?|‖)[^|‖\n]+\1")
+BARS = re.compile(r"(\|\|?|‖|∥)[^|‖∥\n]+\1")
 HIDDEN = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]|\r(?!\r*\n)")
 
 
@@ -27,7 +27,7 @@ def hidden(found: Scan) -> None:
 
 def other(found: Scan, match: re.Match[str]) -> None:
     text = match.group()
-    if text in "|‖" and _bars(found, match):
+    if text in "|‖∥" and _bars(found, match):
         return
     if text in SIGNS:
         report_sign(found, match)
@@ -53,9 +53,9 @@ def _bars(found: Scan, match: re.Match[str]) -> bool:
     closing = BARS.match(found.source.text, match.start())
     if closing is None or before in ("NAME", "PRIMED", "NUMBER", "RPAR"):
         return False
-    said = "norm" if closing.group().startswith(("||", "‖")) else "abs"
+    said = "norm" if closing.group().startswith(("||", "‖", "∥")) else "abs"
     found.report("S08", f"`{closing.group()[:60]}`: bars mean nothing here", match_span(closing), f"write `{said}(x)`",
-                 f"{said}({closing.group().strip('|‖')})")  # fmt: skip
+                 f"{said}({closing.group().strip('|‖∥')})")  # fmt: skip
     found.bars_until = closing.end()
     return True
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 INSTEAD = {  # what to do instead of defining these again
     "w": "for the new weights write `w' = …`",
     "g": "it is the gradient as it comes; name what is made of it, as in `d = …`",
+    "t": "it is the number of the step, and counts by itself",
 }  # fmt: skip
 
 
@@ -72,6 +73,8 @@ def _may_be_primed(frame: Frame, target: syntax.Name) -> bool:
     if frame.is_poisoned(target.id):
         return False
     help_ = f"write `{target.id} = …`, or declare `state {target.id} = 0`"
+    if any(target.id in each.given for each in frame.outward()) and not frame.is_def:
+        help_ = f"it is given, and no step changes it: name what is made of it, as in `rate = {target.id}/sqrt(t)`"
     if target.id in RESERVED or target.id in ops.BUILTINS:
         help_ = INSTEAD.get(target.id, "choose another name")
     elif target.id in WEIGHTS - {"x"}:  # which is rather a value in between

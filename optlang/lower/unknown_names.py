@@ -16,6 +16,7 @@ from optlang.lower.context import IMPLICIT
 if TYPE_CHECKING:
     from optlang.lower.frames import Frame
 
+OPERAND = re.compile(r"\b[abcmxy]\b")  # of a function, in what is said for it
 INDEXED = re.compile(r"(.+?)_?(t|new|next|old|prev|last)")  # `m_t`, `v_prev`
 
 
@@ -64,11 +65,13 @@ def _advice(frame: Frame, name: str) -> str:
     known = _known_names(frame)
     if near := _spelled(name, known) or _of_a_step(frame, name) or _product(name, known) or did_you_mean(name, known):
         return f"did you mean `{near}`?"
-    if name in SAID_HERE:
+    function = OPERAND.search(SAID_HERE.get(name, "")) is not None
+    if name in SAID_HERE and not function:
         return f"write `{SAID_HERE[name]}`"
     if frame.is_def:
         return f"a function sees its parameters, `w`, `g` and `t`: give it `{name}` as one more parameter"
-    return "define it, or declare it with `hyper`, `state` or `input`"
+    also = f"; for the function of that name write `{SAID_HERE[name]}`" if function else ""
+    return f"define it, or declare it with `hyper`, `state` or `input`{also}"
 
 
 def _spelled(name: str, known: list[str]) -> str:

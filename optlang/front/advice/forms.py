@@ -25,6 +25,8 @@ def separator(x: Trouble) -> Advice | None:
         return Advice(found, (x.index, x.index + 2, []) if x.after().type == "NAME" and x.after(2).type == "EQUAL" else None)
     if x.here.type == "COMMA" and x.before.text.isdecimal() and x.after().text.isdecimal() and x.before.end + 1 == x.after().start:
         whole, part = x.before.text, x.after().text
+        if len(part) == 3:  # it may as well be a thousand
+            return Advice(x.say("S06", f"`{whole},{part}`: numbers have no comma", f"write `{whole}.{part}`, or `{whole}{part}`"))
         found = x.say("S06", f"`{whole},{part}`: a decimal sign is a point", f"write `{whole}.{part}`", fix=Fix(x.here.span, "."))
         return Advice(found)
     if x.here.type == "COMMA" and not x.in_statement:
