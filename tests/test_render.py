@@ -147,6 +147,8 @@ def test_brackets_only_where_they_are_needed() -> None:
         r"c = -\left(g_{t} \, w_{t-1}\right)",
         r"w_{t} = a - b - {c}^{2} + {\left(-g_{t}\right)}^{2}",
     ]  # fmt: skip
+    [power] = equations(Rule("rule R { w' = w - (g/t)^2*(g/t) }").program)  # type: ignore[arg-type]
+    assert power == r"w_{t} = w_{t-1} - {\left(\frac{g_{t}}{t}\right)}^{2} \, \frac{g_{t}}{t}", "not g²/t"
 
 
 def test_a_doubling_chain_stays_small() -> None:

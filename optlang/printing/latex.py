@@ -89,7 +89,7 @@ class Printer:
         if row.role == "reduce":
             return self._reduction(node), ATOM
         if node.op == "div":
-            return rf"\frac{{{self.text(node.args[0])}}}{{{self.text(node.args[1])}}}", ATOM
+            return rf"\frac{{{self.text(node.args[0])}}}{{{self.text(node.args[1])}}}", ATOM - 1  # in brackets where it is raised
         if node.op == "pow":
             return f"{{{self.text(node.args[0], ATOM)}}}^{{{self.text(node.args[1])}}}", 8
         if node.op in ("neg", "not"):
