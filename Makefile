@@ -51,7 +51,7 @@ inductor: $(VENV)/.ready-for-tests ## What torch's compiler writes of every rule
 	OMP_NUM_THREADS=1 PYTHONPATH=tests TRITON_INTERPRET=1 $(PY) tests/inductor_numbers.py docs/inductor-numbers.json
 
 sharded: $(VENV)/.ready-for-tests ## Every rule on 2 and 4 processes beside one, what was found into docs/sharded.json
-	PYTHONPATH=tests $(PY) tests/parted_rules.py docs/sharded.json
+	PYTHONPATH=tests $(PY) tests/sharded_rules.py docs/sharded.json
 
 conformance: $(VENV)/.ready-for-tests ## Every rule on every backend in every number type, what is missing in docs/conformance.json
 	$(PY) tests/bench/conform.py

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from branches_taken import OPEN
 from digits_runs import ALL, ENOUGH, Run, run_of
-from firing import OPEN
 from gallery_facts import Facts, gathered, is_route, programs, rule_of
 
 from optlang import ir, library

@@ -21,7 +21,7 @@ from unittest import mock
 import torch
 import triton
 from compiled_kernels import assembled
-from played_inductor import Played, on_a_played_gpu
+from inductor_on_cpu import Played, on_a_played_gpu
 from records import CODE, marked, recorded, save, stale
 from stepping import two_steps
 from torch import Tensor

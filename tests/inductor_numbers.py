@@ -25,8 +25,8 @@ from unittest import mock
 
 import numpy as np
 import torch
+from inductor_on_cpu import KERNEL, Played, on_a_played_gpu
 from interpretable import interpretable
-from played_inductor import KERNEL, Played, on_a_played_gpu
 from records import CODE, is_fresh, marked, recorded, save
 from stepping import some_steps
 from torch import Tensor

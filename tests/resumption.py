@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from marks import changed, mark_of
-from parted import settings_of
+from sharded_runs import settings_of
 from stepping import shapes_for
 from torch import Tensor
 

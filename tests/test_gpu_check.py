@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from elsewhere import GPU as GPU_0
-from elsewhere import interpreted, on_a_gpu
+from fake_gpu import GPU as GPU_0
+from fake_gpu import interpreted, on_a_gpu
 
 GPU = Path(__file__).parent / "gpu"
 SOME = ["copy", "graph", "large bf16", "formats", "modules", "long", "sharded", "library"]

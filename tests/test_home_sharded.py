@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 from marks import mark_of
-from parted import load
-from parted_checkpoints import there_and_back
-from parted_models import (
+from several_processes import everywhere
+from sharded_checkpoints import there_and_back
+from sharded_models import (
     copies_that_disagree,
     hessians_and_losses,
     hessians_of_fsdp2,
@@ -26,11 +26,11 @@ from parted_models import (
     passes_without_backward,
     tensor_parallel,
 )
-from parted_rules import EVERYTHING, every_module, every_rule, wrong_with
-from parted_steps import descriptions, evaluation, loaded_from_one_process, other_meshes, overflows, refusals
-from together import everywhere
+from sharded_rules import EVERYTHING, every_module, every_rule, wrong_with
+from sharded_runs import load
+from sharded_steps import descriptions, evaluation, loaded_from_one_process, other_meshes, overflows, refusals
 from torch import distributed, nn
-from wrapped import flattened_by_fsdp1, split_by_zero
+from wrapped_optimizers import flattened_by_fsdp1, split_by_zero
 
 import optlang
 

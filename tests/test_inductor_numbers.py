@@ -13,7 +13,7 @@ from unittest import mock
 
 import pytest
 import torch
-from elsewhere import OnAGPU, There, held
+from fake_gpu import OnAGPU, There, held
 from torch import Tensor
 from torch._dynamo.exc import RecompileError
 from torch.utils._python_dispatch import _disable_current_modes
@@ -24,7 +24,7 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 
 import inductor_numbers
 from inductor_numbers import CLOSE, compiling_for_a_gpu, fresh, steps, units
-from played_inductor import Played
+from inductor_on_cpu import Played
 from test_on_a_gpu import Run
 
 from optlang import library

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
+from branches_taken import OPEN, ROUNDING, watched
 from closed_loop import Maker, Problem, Trace, drive
-from firing import OPEN, ROUNDING, watched
 from references import DEFINITIONS as FIRST_DEFINITIONS
 from references import RULES as FIRST_RULES
 from references import SCHEDULES, Row, Schedule, Setting, probe

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from elsewhere import GPU, Graph, OnAGPU, There, held, interpreted, on_a_gpu
+from fake_gpu import GPU, Graph, OnAGPU, There, held, interpreted, on_a_gpu
 from stepping import finite, shapes_for
 from torch import Tensor
 

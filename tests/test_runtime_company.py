@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from parted import module_of
+from sharded_runs import module_of
 from torch import Tensor, nn
 
 import optlang

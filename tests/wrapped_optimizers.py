@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from parted import STEPS, alone, load, loss_of, made_as_module, off, settings_of, start
+from several_processes import share, small, train
+from sharded_runs import STEPS, alone, load, loss_of, made_as_module, off, settings_of, start
 from tensors import some
-from together import share, small, train
 from torch import distributed, nn
 
 TAKEN = ("lamb", "adafactor", "muon", "randomscaledmomentum")  # by tensor, row, matrix; a draw for all, which is the same everywhere

@@ -8,10 +8,10 @@ from unittest import mock
 
 import pytest
 import torch
-from parted import alone, load, module_of, off
-from parted_checkpoints import checkpoints
+from several_processes import asking, close, share, small, train, whole
+from sharded_checkpoints import checkpoints
+from sharded_runs import alone, load, module_of, off
 from tensors import some
-from together import asking, close, share, small, train, whole
 from torch import Tensor, distributed, nn
 
 import optlang

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from parted import alone, load, loss_of, made_as_module, made_of, run, start
-from parted_rules import CLIPPED, DRAWN
+from several_processes import along_rows, close, sharding
+from sharded_rules import CLIPPED, DRAWN
+from sharded_runs import alone, load, loss_of, made_as_module, made_of, run, start
 from tensors import some
-from together import along_rows, close, sharding
 from torch import distributed
 
 

@@ -7,9 +7,9 @@ import tempfile
 from typing import Any
 
 import torch
-from parted import load
+from several_processes import small, whole
+from sharded_runs import load
 from tensors import some
-from together import small, whole
 from torch import distributed, nn
 
 

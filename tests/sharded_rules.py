@@ -1,6 +1,6 @@
 """Every rule, and its generated module, on several processes beside one: what was found is docs/sharded.json.
 
-`python tests/parted_rules.py OUT.json` (`make sharded`) asks what the file does not have as it is now, on 2 and on 4 processes.
+`python tests/sharded_rules.py OUT.json` (`make sharded`) asks what the file does not have as it is now, on 2 and on 4 processes.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import parted
+import sharded_runs
 import torch
 from marks import mark_of
-from parted import BY_COLUMNS, SHAPES, STEPS, alone, load, made_of, module_of, off, run, start
-from together import everywhere, sharding
+from several_processes import everywhere, sharding
+from sharded_runs import BY_COLUMNS, SHAPES, STEPS, alone, load, made_of, module_of, off, run, start
 from torch import Tensor, distributed
 
 import optlang
@@ -48,7 +48,7 @@ def in_parts(world: int) -> Callable[[Tensor], Any]:
     from torch.distributed.tensor import Shard
 
     mesh = init_device_mesh("cpu", (world,))
-    return lambda x: sharding(mesh, Shard(parted.cut_along(x.shape)))(x)
+    return lambda x: sharding(mesh, Shard(sharded_runs.cut_along(x.shape)))(x)
 
 
 def every_rule(world: int, rules: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
@@ -66,11 +66,11 @@ def every_rule(world: int, rules: Sequence[str] = ()) -> dict[str, dict[str, Any
         again = made_of(rule, params)  # the second half in another optimizer, which has loaded the states
         again.load_state_dict(optimizer.state_dict())
         run(again, params, range(STEPS // 2, STEPS), spread)
-        end = parted.stored(again, params, everywhere_alike)
+        end = sharded_runs.stored(again, params, everywhere_alike)
         if place % world == distributed.get_rank():
-            wanted = parted.stored(*alone(rule, STEPS))
-            proof = {"went": went(rule, wanted), "lone": parted.lone(rule, world, wanted)}
-            found[name] = {"way": way_of(again), **told(parted.farthest(end, wanted) | proof)}
+            wanted = sharded_runs.stored(*alone(rule, STEPS))
+            proof = {"went": went(rule, wanted), "lone": sharded_runs.lone(rule, world, wanted)}
+            found[name] = {"way": way_of(again), **told(sharded_runs.farthest(end, wanted) | proof)}
     wrong = {name: row for name, row in found.items() if wrong_with(name, row)}
     assert not wrong or rules, wrong
     return found
@@ -110,7 +110,7 @@ def every_module(world: int, rules: Sequence[str] = ()) -> dict[str, dict[str, A
     for place, rule in enumerate(rules or MODULES):
         name = optlang.Rule(rule).name
         params = {name: spread(p).requires_grad_() for name, p in start(rule).items()}
-        space, settings = module_of(rule), parted.settings_of(rule)
+        space, settings = module_of(rule), sharded_runs.settings_of(rule)
         try:
             optimizer = space[name](list(params.items()), **settings)
         except ValueError as problem:
@@ -122,15 +122,15 @@ def every_module(world: int, rules: Sequence[str] = ()) -> dict[str, dict[str, A
         except RuntimeError as problem:  # torch's DTensors cannot, on any process
             found[name] = {"fails": str(problem)[:300]}
             continue
-        end = parted.stored(optimizer, params, everywhere_alike)
+        end = sharded_runs.stored(optimizer, params, everywhere_alike)
         if place % world == distributed.get_rank():
             one = {name: p.requires_grad_() for name, p in start(rule).items()}
             there = space[name](list(one.items()), **settings)
             there.cases = optimizer.cases
             run(there, one, range(STEPS), lambda x: x)
-            wanted = parted.stored(there, one)
+            wanted = sharded_runs.stored(there, one)
             way = MODULE_WAYS["_whole_parameters" in space]
-            found[name] = {"way": way, **told(parted.farthest(end, wanted) | {"went": went(rule, wanted)})}
+            found[name] = {"way": way, **told(sharded_runs.farthest(end, wanted) | {"went": went(rule, wanted)})}
     refused = {name for name, row in found.items() if "refused" in row}
     assert rules or (refused == {"SophiaH", "MeZO"} and not any(wrong_with(*row) for row in found.items())), found
     return found
