@@ -50,7 +50,7 @@ def first_steps(how: str, *rules: str) -> list[float]:
 
 def host_of(rule: str) -> list[float]:
     """Microseconds of a step with one tensor, and for each further one; as settings stay, as `lr` changes, as all do."""
-    found = results(XEON, "quiet-host-rules")["by rule"][rule]
+    found = results(HOST, "shared-host-rules")["by rule"][rule]
     one, many = ([found[count].get(how, found[count]["stay"]) for how in ("stay", "lr", "all")] for count in ("1", "200"))
     return [*one, *((more - least) / 199 for least, more in zip(one, many, strict=True))]
 
@@ -58,7 +58,7 @@ def host_of(rule: str) -> list[float]:
 def within() -> list[float]:
     """How many rules there are that C++ steps and that ask the model for nothing more, and how many of them are within the bound."""
     kept = results(FIRST, "quiet-every-rule")["rules"]
-    hosts = {rule: entry for rule, entry in results(XEON, "quiet-host-rules")["by rule"].items() if "asks" not in entry}
+    hosts = {rule: entry for rule, entry in results(HOST, "shared-host-rules")["by rule"].items() if "asks" not in entry}
     found = [host_of(rule) for rule in hosts if kept[rule].get("cold", {}).get("by") == "cpp"]
     return [len(found), *(sum(_is_inside(one[how], one[how + 3]) for one in found) for how in range(3))]
 
@@ -104,7 +104,7 @@ def states(what: str) -> list[float]:
 
 
 A, B = "2026-11-28-cpu-zen4", "2026-11-30-cpu-zen4"  # when and where
-XEON, FIRST = "2026-11-30-cpu-xeon", "2026-12-01-cpu-xeon"
+HOST, FIRST = "2026-12-01-cpu-zen5", "2026-12-01-cpu-xeon"
 ADAMW, LION = "adamw · optlang auto", "lion · optlang auto"
 RULES = [f"{name} · optlang auto" for name in ("adabelief", "ademamix", "adan", "lion")]
 SOME = ("lamb", "adafactor", "prodigy", "perparametermlp", "oasis")
@@ -130,7 +130,7 @@ OF_COSTS: dict[str, Figures] = {  # text around figures: N stands for each
         "small", "lion", "pytorch_optimizer", "optimi", "lion-pytorch"),
     "no setting has changed, `lr` has, all have | N, N, N µs, and N, N, N µs for": lambda: host_of("adamw"),
     "Prodigy, which has values per model | N, N, N µs, and N, N, N µs for": lambda: host_of("prodigy"),
-    f"of [the N]({RESULTS.format(XEON, 'quiet-host-rules')}) that C++ steps and that ask the model for nothing more | N, N, N": within,
+    f"of [the N]({RESULTS.format(HOST, 'shared-host-rules')}) that C++ steps and that ask the model for nothing more | N, N, N": within,
     "its first step, fresh process: empty cache; filled | N s; N s": lambda: [*first_steps("cold", "adamw"), *first_steps("warm", "adamw")],
     "for LAMB, Adafactor, Prodigy, PerParameterMLP, OASIS | N, N, N, N, N s; N, N, N, N, N s": lambda: [
         *first_steps("cold", *SOME), *first_steps("warm", *SOME)],
