@@ -27,7 +27,7 @@ def difference(a: Program, b: Program) -> Difference:
     finer = with_points(aligner, *sides)
     changes = compared(aligner, *finer)
     old, new = _Text(finer[0]), _Text(finer[1])
-    return Difference((a.name, b.name), _edits(changes, old, new), _rows(changes, old, new), _renamed(*finer), length, size)
+    return Difference((a.name, b.name), _edits(changes, old, new), _rows(changes, old, new), _renamed(finer[1]), length, size)
 
 
 def decided(a: Program, b: Program) -> Difference:
@@ -39,9 +39,10 @@ def decided(a: Program, b: Program) -> Difference:
     return replace(found, verdict=equivalent(in_common_names(mine), in_common_names(other)))
 
 
-def _renamed(a: Side, b: Side) -> dict[str, str]:
+def _renamed(second: Side) -> dict[str, str]:
     """Partners of different names, by those of the first rule."""
-    pairs = [*b.states.items(), *b.hypers.items(), *((name, point.rstrip(":")) for name, point in b.points.items())]
+    points = [(name, point.rstrip(":")) for name, point in second.points.items()]
+    pairs = [*second.states.items(), *second.hypers.items(), *points]
     return {mine: other for other, mine in pairs if mine != other and not mine.startswith("+")}
 
 

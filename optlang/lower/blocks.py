@@ -58,7 +58,7 @@ class Choice(Block):
         return self.condition
 
     def value(self, frame: Frame, key: Key) -> Value:
-        sides = [self._side(frame, side, key) for side in (self.then, self.otherwise)]
+        sides = [self._side(side, key) for side in (self.then, self.otherwise)]
         condition = self.test(frame)
         if condition is None or sides[0] is None or sides[1] is None:
             return None
@@ -69,7 +69,7 @@ class Choice(Block):
         written = next((side.equations[key] for side in (self.then, self.otherwise) if key in side.equations), self.statement)
         return make(frame, "branch", [condition, *sides], written.span)
 
-    def _side(self, frame: Frame, side: Frame, key: Key) -> Value:
+    def _side(self, side: Frame, key: Key) -> Value:
         """A state that a side does not mention keeps its value; so does `w`."""
         if key in side.equations or key in side.blocks:
             return side.value(key, side.places.get(key[0], self.statement.span))
@@ -86,7 +86,7 @@ def _define_choice(frame: Frame, statement: syntax.Every | syntax.When) -> None:
         declarations.enter_states(side, body)
         define(side, body)
         _refuse_others(side, body)
-    for key in _visible(frame, choice):
+    for key in _visible(choice):
         if key in frame.equations or key in frame.blocks:
             frame.report("N03", f"`{key[0]}{chr(39) * key[1]}` is defined twice", statement.span, "also defined outside this block",
                          "every name has one equation, or one on each side of one block")  # fmt: skip
@@ -97,7 +97,7 @@ def _define_choice(frame: Frame, statement: syntax.Every | syntax.When) -> None:
             frame.places.setdefault(name, span)
 
 
-def _visible(frame: Frame, choice: Choice) -> list[Key]:
+def _visible(choice: Choice) -> list[Key]:
     """New values of outer states are visible from either side; plain names only when both sides define them."""
     then, other = ({*side.equations, *side.blocks} for side in (choice.then, choice.otherwise))
     keys = [k for k in [*choice.then.equations, *choice.then.blocks, *choice.otherwise.equations, *choice.otherwise.blocks]

@@ -104,7 +104,7 @@ class LinedWriter(Writer):
         row += [*self._along_row(body, sums, writes), *self._left(sums, "row", "at_row")]
         lines += [*self._drawing(body), "  for (i64 b = k.first; b < k.last; b++) {", "  const i64 at_matrix = b;", *matrix]
         lines += ["  for (i64 r = k.low; r < k.high; r++) {", *row, "  }", *self._left_of_matrix(sums), "  }"]
-        lines += [f"  partial[{self.sums[n]}] = {_total(n, self.sums[n])};" for n in sums if way(n)[1] == "tensor"]
+        lines += [f"  partial[{self.sums[n]}] = {_total(self.sums[n])};" for n in sums if way(n)[1] == "tensor"]
         return self.function(f"pass_{number}(const Tensor& x, const Chunk& k, double* partial, double* beside)", lines)
 
     def _begun_columns(self, sums: Sequence[Node]) -> list[str]:
@@ -150,13 +150,13 @@ class LinedWriter(Writer):
     def _left(self, sums: Sequence[Node], name: str, place: str) -> list[str]:
         """The finished reductions of one line."""
         return [
-            f"  {self._line(n)}[{place}] = {self._finished(n, _total(n, self.sums[n]))};" for n in sums if way(n)[1] == name
+            f"  {self._line(n)}[{place}] = {self._finished(n, _total(self.sums[n]))};" for n in sums if way(n)[1] == name
         ]  # fmt: skip
 
     def _left_of_matrix(self, sums: Sequence[Node]) -> list[str]:
         lines = []
         for n in [n for n in sums if way(n)[1] == "matrix"]:
-            place, total = self.sums[n], _total(n, self.sums[n])
+            place, total = self.sums[n], _total(self.sums[n])
             lines.append(f"  if (k.split) partial[{place}] = {total}; else {self._line(n)}[b] = {self._finished(n, total)};")
         for n in [n for n in sums if way(n)[1] == "col" and n.op == "mean"]:
             lines.append(f"  if (!k.split) for (i64 c = 0; c < x.cols; c++) c{self.sums[n]}[c] /= (double)x.rows;")
@@ -203,7 +203,7 @@ class LinedWriter(Writer):
         lines += [*([] if name == "matrix" else self._defined(body, "matrix")), *self._begun(sums, "matrix"), *loop]
         lines += [*self._left(sums, "matrix", "b"), "  }"]
         lines += [
-            f"  sums[{self.sums[n]}] = {self._finished(n, _total(n, self.sums[n]))};" for n in sums if way(n)[1] == "tensor"
+            f"  sums[{self.sums[n]}] = {self._finished(n, _total(self.sums[n]))};" for n in sums if way(n)[1] == "tensor"
         ]  # fmt: skip
         return ["  {", *lines, "  }"]
 
@@ -252,5 +252,6 @@ def _product(dimensions: Sequence[str]) -> str:
     return " * ".join(f"x.{name}" for name in dimensions)
 
 
-def _total(node: Node, place: int) -> str:
+def _total(place: int) -> str:
+    """What has been added up, or NaN where one of the values was: largest and smallest ones do not show it."""
     return f"(n{place} ? NAN : a{place})"

@@ -56,7 +56,7 @@ def generate_routing(routing: Routing, baked: Baked | None = None, relower: Relo
         prefix = f"{case.program.name}."
         own = {key.removeprefix(prefix): value for key, value in (baked or {}).items() if key.startswith(prefix)}
         shaped = _with_defaults(case.program, {**case.settings, **own})
-        writers.append(_class(shaped, cls, of_case(relower, place, prefix, case.settings), roles[place]))
+        writers.append(_class(shaped, cls, of_case(relower, place, prefix), roles[place]))
     return _module(name, routing.doc, [*(writer.text() for writer in writers), front(routing, name, writers)])
 
 

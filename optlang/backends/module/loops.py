@@ -37,8 +37,8 @@ def rolled(program: Program, relower: Relower | None) -> tuple[Program, dict[Nod
     return program.replaced(found), loops, counts
 
 
-def of_case(relower: Relower | None, place: int, prefix: str, settings: Mapping[str, Any]) -> Relower | None:
-    """The programs of one case; those settings of the route count that shape them."""
+def of_case(relower: Relower | None, place: int, prefix: str) -> Relower | None:
+    """The programs of one case, for values of what shapes it; what the route sets is in them already."""
     if relower is None:
         return None
 

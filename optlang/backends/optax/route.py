@@ -32,7 +32,7 @@ def route(routing: Routing, names: Names, baked: Mapping[str, Any], relower: Rel
         own = {key.removeprefix(prefix): value for key, value in baked.items() if key.startswith(prefix)}
         given = {**case.settings, **own}
         shaped = replace(case.program, hypers=tuple(h._replace(default=given.get(h.name, h.default)) for h in case.program.hypers))
-        text = factory(shaped, names, of_case(relower, place, prefix, case.settings))
+        text = factory(shaped, names, of_case(relower, place, prefix))
         functions.append(text.split("\ndef ")[1].partition("(")[0])
         labels.append(numbered(case.program.name, labels))
         texts.append(text.rstrip("\n"))

@@ -215,6 +215,7 @@ def kept(held: Sequence[Any], write: Write | None) -> Write | None:
 
 
 def _kept(keep: Any, write: Write) -> Any:
+    """Writes; what it is given to keep lives as long as what waits to do so."""
     return write()
 
 
