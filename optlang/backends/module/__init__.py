@@ -80,7 +80,7 @@ def _class(program: Program, name: str, relower: Relower | None, role: Role) -> 
         if partable(without_constant_conditions(program), several):
             as_written = partial(_as_written, several=several)
             probe = _written(program, name, relower, role, as_written)
-            if probe.text() and not probe.update.whole:
+            if probe.text() and not probe.update.chooses:
                 return _written(program, name, relower, role, as_written)
     return _written(program, name, relower, role, _as_written)
 

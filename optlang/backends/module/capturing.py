@@ -13,9 +13,11 @@ from optlang import ir
 from optlang.backends.module.numbers import Numbers
 from optlang.ir import Node, Program
 from optlang.ops import CALLS
+from optlang.plan import is_gathering
 
 WAITING = frozenset(["eigenvectors", "orthonormal"])  # torch looks at what it found
 DEAR = frozenset(["matmul", "inverse", "descending", "quantile", "input", *WAITING])  # inputs: they are given where they are read
+WAIT = "torch's functions for matrices wait for the device"
 CHOICES = ("branch", "where")
 ALONE = frozenset(["cbrt", "count"])  # numbers that have no text for both
 
@@ -37,7 +39,7 @@ def is_rate(node: Node) -> bool:
 def refuses_graphs(program: Program) -> str:
     """Why steps of a module cannot be captured; empty where they can."""
     if not _asks(program) and any(node.op in WAITING for node in ir.walk(program.all_roots())):
-        return "torch's functions for matrices wait for the device"
+        return WAIT
     return needs_numbers(program)
 
 
@@ -46,8 +48,8 @@ def needs_numbers(program: Program) -> str:
     such a step as it does those that can be captured."""
     if _asks(program):
         return "it asks the model again"
-    if any(_is_dear(node) for node in _only_below_choices(program)):
-        return "in some steps it computes much more than in others"
+    if any(node.op in WAITING for node in _only_below_choices(program)):
+        return WAIT  # in some steps only, which a graph would make all
     nodes = ir.walk(program.all_roots())
     changing = moving(nodes, Numbers(program, nodes))
     whole = [program.updates[s.name] for s in program.states if s.type.kind == "int"]
@@ -61,9 +63,11 @@ def _asks(program: Program) -> bool:
 
 
 def for_graphs(program: Program, parted: Collection[Node] = ()) -> Program:
-    """The program with choices of torch's where an `if` would look at the device, if its text serves both; but for those `parted`."""
+    """The program with choices of torch's where an `if` would look at the device, if its text serves both; but for those `parted`,
+    and those that compute much on one side."""
     if needs_numbers(program):
         return program
+    parted = {*parted, *dear_choices(program)}
 
     def step(node: Node, args: tuple[Node, ...]) -> Node:
         if node in parted:
@@ -100,12 +104,22 @@ def is_late(node: Node, ops: Collection[str] = ("branch",)) -> bool:
     return any(not n.args and (n.op not in ("const", "fact", "hyper") or is_rate(n)) for n in ir.walk([node.args[0]]))
 
 
+def dear_choices(program: Program) -> set[Node]:
+    """The branches by what is known in the step alone that spare much, as products of matrices, where one side is left out."""
+    spared = {node for node in _only_below_choices(program) if _is_dear(node)}
+    if not spared:
+        return set()
+    late = [node for node in ir.walk(program.all_roots()) if is_late(node)]
+    return {node for node in late if not spared.isdisjoint(ir.walk(node.args[1:]))}
+
+
 def _is_dear(node: Node) -> bool:
     return node.op in DEAR and node.value != "window"
 
 
 def _only_below_choices(program: Program) -> Iterator[Node]:
-    """What is computed on one side of such branches alone."""
-    roots = program.roots()
+    """What is computed on one side of such branches alone; never so what is summed over parameters, for which all wait."""
+    nodes = ir.walk(program.roots())
+    roots = [*program.roots(), *(node for node in nodes if is_gathering(node))]
     always = set(ir.walk(roots, lambda n: n.args[:1] if is_late(n) else n.args))
-    yield from (node for node in ir.walk(roots) if node not in always)
+    yield from (node for node in nodes if node not in always)

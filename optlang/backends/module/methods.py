@@ -21,7 +21,7 @@ SHOW = '_show(param for group in self.param_groups for param in group["params"])
 OPTIONS = {"maximize": False, "foreach": None, "capturable": False, "differentiable": False, "fused": None}  # in torch's order
 OF_NUMBERS = re.compile(r"\b(alpha|value)=|\b(full|full_like|new_full)\((?!\(\), \d)|\b_update\(")  # rules of a route may do so
 CLOSURE = ["loss = None", "if closure is not None:", "    with torch.enable_grad():", "        loss = closure()"]
-NOT_STATES_ALONE = "not _wants_states_alone(self)"
+NOT_STATES_ALONE = "(self.state or not _wants_states_alone(self))"
 
 
 def option_arguments(draws: bool) -> Lines:

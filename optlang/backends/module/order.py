@@ -32,6 +32,7 @@ def arranged(path: Path, made: Sequence[Line], pieces: Mapping[Node, Piece], rea
 
 def _if(condition: Node, head: Line, sides: tuple[list[Item], list[Item]], inside: Sequence[Line]) -> If:
     found = If(condition, sides, head, rank=min(line.rank for line in inside))
+    found.fills = [*dict.fromkeys(line.fills for line in inside if line.fills and len(line.path) == len(head.path) + 1)]
     for line in inside:
         found.defines |= line.defines
         found.writes |= line.writes
@@ -106,7 +107,7 @@ def printed(items: Sequence[Item], scene: Scene, bound: frozenset[Node] = frozen
 def _parted(item: If, lines: list[str], scene: Scene) -> list[str]:
     """An `if` by a number that may lie on the device, where torch chooses what the two sides leave."""
     written = [scene.targets[leaf] for leaf in scene.targets if leaf in item.writes]
-    return [f"for {HOLDS} in _sides({', '.join([item.head.text[0], *written])}):", *(f"    {line}" for line in lines)]
+    return [f"for {HOLDS} in _sides({', '.join([item.head.text[0], *written, *item.fills])}):", *(f"    {line}" for line in lines)]
 
 
 def _is_parted(item: If, scene: Scene) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from optlang.backends.module.crossing import Crossing
 from optlang.backends.module.elements import TOUCHED
 from optlang.backends.module.layout import Lines, indented, mentions
-from optlang.backends.module.update import PLACES, treats_matrices
+from optlang.backends.module.update import ALONE, PLACES, treats_matrices
 from optlang.ir import Node
 from optlang.ops import CALLS
 
@@ -63,10 +63,11 @@ class Phases(Crossing):
         ]
 
     def _states_alone(self, groups: str) -> Lines:
-        """What asks the model again cannot take a step without a closure, but has all states by now."""
-        if not self.asks:
+        """What asks the model again cannot take a step without a closure, nor what reads inputs without them, but has all states by now."""
+        if not self.asks and not self.program.inputs:
             return []
-        return ["if closure is None:  # a step of size 0, by which distributed checkpoints ask which states there are",
+        lacks = "closure is None" if self.asks else ALONE
+        return [f"if {lacks}:  # a step of size 0, by which distributed checkpoints ask which states there are",
                 "    return" + " loss" * (groups == WHOLE)]  # fmt: skip
 
     def _everyone(self) -> Lines:

@@ -78,6 +78,7 @@ class Line:
     old: set[Node]
     writes: set[Node]
     rank: int
+    fills: str = ""  # a variable made before an `if`, which each side of it fills
 
 
 @dataclass(slots=True)
@@ -92,6 +93,7 @@ class If:
     old: set[Node] = field(default_factory=set)
     writes: set[Node] = field(default_factory=set)
     rank: int = 0
+    fills: list[str] = field(default_factory=list)
 
 
 Item = Line | If

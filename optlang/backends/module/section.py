@@ -18,7 +18,7 @@ from optlang.backends.module.order import arranged, in_order, printed
 from optlang.backends.module.placing import Places, Sharing
 from optlang.backends.module.scene import Cycle, Line, Loop, Path, Reads, Scene, Want
 from optlang.backends.module.spell import chooses_whole, counted, filled, is_alone, shape_text, size_text, spell, wrapped
-from optlang.ir import Node, W, walk
+from optlang.ir import Node, T, W, walk
 from optlang.ops import OPS
 from optlang.printing.identifiers import Names
 from optlang.printing.precedence import ATOM, Piece
@@ -70,18 +70,22 @@ class _Section:
         self.pieces: dict[Node, Piece] = {}
         self.reads: dict[Node, Reads] = {}
         self.named: dict[Node, str] = {}
+        self.promised: dict[Node, str] = {}  # the names of choices that a side of theirs has taken
         self.made: list[Line] = []
         self.memory = Memory(scene, self.places, self.uses, kept, guarded)
         self.claims = self.memory.claims
+        self.sides: dict[Node, Node] = {}  # what one side of a choice alone computes, and the choice
 
     # ------------------------------------------------------------------------------------------- statements
 
-    def line(self, path: Path, text: str | list[str], reads: Reads, defines: Iterable[Node] = (), writes: Iterable[Node] = ()) -> None:
+    def line(self, path: Path, text: str | list[str], reads: Reads, defines: Iterable[Node] = (), writes: Iterable[Node] = (),
+             fills: str = "") -> None:  # fmt: skip
         lines = [text] if isinstance(text, str) else text
-        self.made.append(Line(path, lines, set(defines), set(reads.needs), set(reads.old), set(writes), len(self.made)))
+        self.made.append(Line(path, lines, set(defines), set(reads.needs), set(reads.old), set(writes), len(self.made), fills))
 
     def lines(self) -> list[str]:
         copies = [copy for want in self.wants if want.leaf is not None for copy in self.memory.claim(want.node, (), want.leaf)]
+        self.sides = self._sides()
         for node in self.order:
             self._define(node)
         for node, path, leaf in copies:
@@ -91,6 +95,15 @@ class _Section:
                 self.line((), want.template.format(self.pieces[want.node].text), self.reads[want.node])
         self.scene.exposed.update(exposed(self.made, self.scene.guards, self.reads))
         return printed(in_order(arranged((), self.made, self.pieces, self.reads)), self.scene)
+
+    def _sides(self) -> dict[Node, Node]:
+        found: dict[Node, Node] = {}
+        for node in self.order:
+            if self.scene.is_if(node) and node not in self.claims and node.args[0] not in self.scene.numbers.moving:
+                for side, holds in zip(node.args[1:], (True, False), strict=True):
+                    if self.paths[side] == (*self.paths[node], self.places.turn(node, holds)) and self._is_large(side, node):
+                        found.setdefault(side, node)
+        return found
 
     def outermost(self) -> dict[Node, str]:
         return {node: name for node, name in self.named.items() if not self.paths[node] and node not in self.claims}
@@ -134,7 +147,7 @@ class _Section:
 
     def _name(self, node: Node, piece: Piece, reads: Reads) -> None:
         """`name = expression` at the expression's place."""
-        name = self.names.fresh(self._wish(node), node in self.scene.labels)
+        name = self._fresh(node)
         self.named[node] = name
         self.line(self.paths[node], f"{name} = {piece.text}", reads, [node])
         alias = reads.old if self.memory.is_alias(node) and not self.memory.is_fresh(node) else frozenset()
@@ -152,7 +165,7 @@ class _Section:
         if node.op == "where" and chooses_whole(node, self.scene.numbers):
             pieces[1:] = [self._as_large(side, node) for side in node.args[1:]]
         if node.op == "random":
-            piece = Piece(self.scene.draw(node))
+            piece, reads = Piece(self.scene.draw(node)), Reads(frozenset([T]))
         elif node.op == "eye":
             sizes = dict.fromkeys(size_text(dim, node.type.extent.frame) for dim in node.value)
             piece = Piece(f"torch.eye({', '.join(sizes)}, dtype=w.dtype, device=w.device)")
@@ -197,6 +210,15 @@ class _Section:
             reads |= self.reads[arg]
         return [self.pieces[arg] for arg in args], reads
 
+    def _fresh(self, node: Node) -> str:
+        """A name for an expression; one without a label that is a side of a choice takes the name of that."""
+        user = None if node in self.scene.labels else self.sides.get(node)
+        if user is None:
+            return self.names.fresh(self._wish(node), node in self.scene.labels)
+        if user not in self.promised:
+            self.promised[user] = self._fresh(user)
+        return self.promised[user]
+
     def _wants_a_name(self, node: Node, piece: Piece) -> bool:
         if node in self.scene.labels or node.op in ("random", "eye", "places"):
             return True
@@ -240,6 +262,9 @@ class _Section:
         if any(ON_WEIGHTS.search(side.text) for side in sides):
             reads |= Reads(frozenset([W]))
         inside = [(*self.paths[node], self.places.turn(node, side)) for side in (True, False)]
+        if condition in self.scene.numbers.moving:
+            self._filled(node, inside, sides)
+            return
         busy = any(line.path[: len(path)] == path for line in self.made for path in inside)
         piece = ternary(self.pieces[condition], *sides)
         if not busy and len(piece.text) <= LONG:
@@ -248,18 +273,41 @@ class _Section:
             else:
                 self._known(node, piece, reads)
             return
-        name = self.names.fresh(self._wish(node), node in self.scene.labels)
+        name = self.promised.get(node) or self._fresh(node)
         self.named[node] = name
         for path, side, shown in zip(inside, (yes, no), sides, strict=True):
             weights = Reads(frozenset([W])) if ON_WEIGHTS.search(shown.text) else Reads()
-            self.line(path, f"{name} = {shown.text}", self.reads[side] | weights, [node])
+            if shown.text == name:  # it has taken this name
+                for line in self.made:
+                    line.defines.update([node] if side in line.defines else [])
+            else:
+                self.line(path, f"{name} = {shown.text}", self.reads[side] | weights, [node])
         shared = (self.reads[side].old for side in (yes, no) if not self.memory.is_fresh(side))
         self._known(node, Piece(name), Reads(frozenset([node]), frozenset().union(*shared)))
+
+    def _filled(self, node: Node, inside: Sequence[Path], sides: Sequence[Piece]) -> None:
+        """A tensor that is made before the `if` and filled by its sides, by both where torch chooses; or one side is there already."""
+        name, mark = self.names.fresh(self._wish(node), node in self.scene.labels), object()
+        kind = ", dtype=torch.bool" * (node.type.kind == "bool")
+        made, reads = f"{self.scene.like}.new_empty({shape_text(node.type.extent)}{kind})", Reads(frozenset([W]))
+        left = [*zip(node.args[1:], inside, strict=True)]
+        for place, side in enumerate(node.args[1:]):
+            path = self.paths[side]
+            if self.paths[node][: len(path)] == path and side not in self.scene.numbers:
+                made, reads, left = f"{sides[place].inside(ATOM)}.clone()", reads | self.reads[side], [left[1 - place]]
+                break
+        self.line(self.paths[node], f"{name} = {made}", reads, [mark])  # type: ignore[list-item]
+        for side, path in left:
+            verb = "fill_" if side in self.scene.numbers else "copy_"
+            needs = self.reads[side] | Reads(frozenset([mark]))  # type: ignore[list-item]
+            self.line(path, f"{name}.{verb}({self.pieces[side].text})", needs, [node], fills=name)
+        self.named[node], self.memory.fresh[node] = name, True
+        self._known(node, Piece(name), Reads(frozenset([node])))
 
     def _as_large(self, side: Node, node: Node) -> Piece:
         """One side of a choice in the shape of the whole, so that reductions count as many elements on either."""
         piece, extent = self.pieces[side], node.type.extent
-        if node in self.scene.numbers or (side.type.extent == extent and side not in self.scene.numbers and not is_alone(side)):
+        if self._is_large(side, node):
             return piece
         if extent.level != "array":
             kind = ".bool()" if node.type.kind == "bool" else ""
@@ -267,6 +315,11 @@ class _Section:
         if side in self.scene.numbers:
             return filled(node, piece, moves=side in self.scene.numbers.moving)
         return Piece(f"{piece.inside(ATOM)}.expand({shape_text(extent)})")
+
+    def _is_large(self, side: Node, node: Node) -> bool:
+        return node in self.scene.numbers or (
+            side.type.extent == node.type.extent and side not in self.scene.numbers and not is_alone(side)
+        )
 
     def _loop(self, node: Node, loop: Loop) -> None:
         name = self.names.fresh(self.scene.labels.get(node, "y"), node in self.scene.labels)

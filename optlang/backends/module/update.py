@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from optlang import ir
-from optlang.backends.module.capturing import moving, needs_numbers, refuses_graphs
+from optlang.backends.module.capturing import dear_choices, moving, needs_numbers, refuses_graphs
 from optlang.backends.module.elements import PUT_BACK, REAL, TOUCHED, mixes, refuses_sparse
 from optlang.backends.module.layout import Lines, indented, mentions
 from optlang.backends.module.leaves import Words, cell_leaves
@@ -23,6 +24,7 @@ from optlang.types import needs_matrix
 STEP_ON_CPU, STEP_ON_DEVICE = '"cpu"', 'param.device if group["capturable"] else "cpu"'
 SIZES = ("numel", "rows", "cols", "fan_in", "fan_out")
 DTYPE = "dtype = torch.promote_types(param.dtype, torch.float32)"
+ALONE = "not self.inputs and _wants_states_alone(self)"  # what a rule reads is not there yet
 PLACES = 'places = {p: i for i, p in enumerate(p for group in self.param_groups for p in group["params"])}'
 
 
@@ -63,6 +65,11 @@ class Update:
         return not (self.plan.barriers or self.program.reports or any(shared))
 
     @property
+    def chooses(self) -> set[Node]:
+        """Such branches that need not be written as an `if`: torch may choose between their sides."""
+        return self.whole - dear_choices(self.program)
+
+    @property
     def takes_sparse(self) -> bool:
         return self.sparse[1] is not None
 
@@ -93,14 +100,14 @@ class Update:
         distribution, site = node.value
         seed, like = 'cells[0].group["seed"]', "home"
         if level == "cell":
-            stream, step = (f"places[{self.key}]", self.count) if self.is_simple else ("cell.place", "cell.t")
+            stream = f"places[{self.key}]" if self.is_simple else "cell.place"
             seed, like = 'group["seed"]' if self.is_simple else seed, "w"
         elif level == "group":
-            stream, step = "0xFFFFFFFF - team.number", "_latest(team.cells)"
+            stream = "0xFFFFFFFF - team.number"
         else:
-            stream, step = "0xFFFFFFFF", "_latest(cells)"
+            stream = "0xFFFFFFFF"
         shape = shape_text(node.type.extent)
-        return f"_draw({quoted(distribution)}, {site}, {shape}, like={like}, t={step}, seed={seed}, stream={stream})"
+        return f"_draw({quoted(distribution)}, {site}, {shape}, like={like}, t=t, seed={seed}, stream={stream})"
 
     def cell_scene(self, gathered: bool, stored: bool = False) -> Scene:
         """`stored`: after the step, so that `t` is the number of updates taken."""
@@ -148,9 +155,11 @@ class Update:
             body = [*TOUCHED, 'state["step"] += 1', *body, *PUT_BACK]
         else:
             body = ['state["step"] += 1', *body]
-        inner = [*self.before_update(first), *body]
+        alone = ["if states_alone:", "    continue"] if self.program.inputs else []
+        inner = [*self.before_update(first), *alone, *body]
         return [
             *([PLACES] if self.draws else []),
+            *([f"states_alone = {ALONE}"] if alone else []),
             f"for group in {groups}:",
             *indented(self.settings(inner)),
             '    for param in group["params"]:',
@@ -207,11 +216,12 @@ def may_come_later(state: ir.State) -> bool:
 def later_lines(update: Update, states: Sequence[ir.State]) -> Lines:
     """Makes each such state when it is first needed."""
     lines: Lines = []
-    for s in states:
-        assert s.guard is not None
-        condition = expression(update, s.guard)
+    for guard, some in itertools.groupby(states, lambda s: s.guard):
+        assert guard is not None
+        alike, condition = [*some], expression(update, guard)
         condition = f"({condition})" if " or " in condition or " if " in condition else condition
-        lines += [f"if {condition} and {quoted(s.name)} not in state:", *indented(init_lines(update, s))]
+        lines.append(f"if {condition} and {quoted(alike[0].name)} not in state:")
+        lines += indented(line for s in alike for line in init_lines(update, s))
     return lines
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 TEXTS = {
     "_wants_states_alone": '''
 def _wants_states_alone(optimizer: Optimizer) -> bool:
-    """Whether distributed checkpoints ask which states there are: by a first step with gradients of 0, without a closure."""
+    """Whether distributed checkpoints ask which states there are: by a step with gradients of 0, and without what a rule needs."""
     gradients: list[Any] = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     whole = (g.full_tensor() if hasattr(g, "full_tensor") else g for g in gradients)
-    return not optimizer.state and bool(gradients) and not any(bool((g != 0).any()) for g in whole)
+    return bool(gradients) and all(_holds((g == 0).all()) for g in whole)
 ''',
     "_random_state": '''
 def _random_state() -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -23,16 +23,13 @@ def _draw(
     """Draws that depend on the place in the rule, the step, the seed and the parameter alone, so that a resumed run draws the same."""
     index = torch.arange(math.prod(shape), device=like.device)
     a, b = _philox(index, t.long() if isinstance(t, torch.Tensor) else t, site, seed, stream)
-    drawn: torch.Tensor
     if distribution == "rademacher":
-        drawn = (1 - 2 * (a >> 31)).double()
-    else:
-        u, v = (((x >> 8).double() + 0.5) * 2.0**-24 for x in (a, b))
-        if distribution == "exponential":
-            u = -torch.log(u)
-        elif distribution == "normal":
-            u = torch.sqrt(-2 * torch.log(u)) * torch.cos(2 * math.pi * v)
-        drawn = u
-    return drawn.to(like.dtype).reshape(shape)
+        return (1 - 2 * (a >> 31)).to(like.dtype).reshape(shape)
+    u, v = (((x >> 8).double() + 0.5) * 2.0**-24 for x in (a, b))
+    if distribution == "exponential":
+        u = -torch.log(u)
+    elif distribution == "normal":
+        u = torch.sqrt(-2 * torch.log(u)) * torch.cos(2 * math.pi * v)
+    return u.to(like.dtype).reshape(shape)
 ''',
 }  # fmt: skip

@@ -6,10 +6,10 @@ TEXTS = {
     "_count": '''
 def _count(step: torch.Tensor, on_device: bool = False) -> Any:
     """The number of a step: with `capturable` a tensor, so that the host need not wait for it. A fake tensor, as tools take it that
-    estimate memory, has no number, and counts as the first."""
+    estimate memory, has no number, but knows how often it was written into."""
     if on_device:
         return step.double()
-    return 1 if isinstance(step, FakeTensor) else int(step)
+    return step._version if isinstance(step, FakeTensor) else int(step)
 ''',
     "_without_autocast": '''
 @contextmanager
@@ -91,12 +91,13 @@ def _where(condition: Any, yes: Any, no: Any) -> Any:
 ''',
     "_sides": '''
 def _sides(condition: Any, *written: torch.Tensor) -> Iterable[Any]:
-    """Whether a condition holds, for an `if`. By a tensor torch chooses, so that the host need not wait for it: the lines of both sides
-    write into the tensors as they were."""
+    """Whether a condition holds, for an `if` that writes into some tensors. By a tensor torch chooses, so that the host need not wait
+    for it: then both sides are computed."""
     return _both_sides(condition, *written) if isinstance(condition, torch.Tensor) else (condition,)
 
 
 def _both_sides(condition: torch.Tensor, *written: torch.Tensor) -> Iterator[bool]:
+    """True and False in turn: each side finds the tensors as they were, and what the one that holds has written stays in them."""
     before = [x.clone() for x in written]
     yield True
     held = [x.clone() for x in written]
@@ -104,7 +105,7 @@ def _both_sides(condition: torch.Tensor, *written: torch.Tensor) -> Iterator[boo
         x.copy_(old)
     yield False
     for x, new in zip(written, held):
-        x.copy_(torch.where(condition, new, x))
+        torch.where(condition, new, x, out=x)
 ''',
     "_holds": '''
 def _holds(condition: torch.Tensor) -> bool:
