@@ -97,9 +97,9 @@ def shared_leaves(words: Words, level: str, certain: Collection[Node] = ()) -> d
             leaves[node] = (word, words.setting(h.name, "team.group"))
             continue
         if words.has_betas and word in BETAS:
-            value = f'_agreed([cell.group for cell in cells], "betas")[{BETAS.index(word)}]'
+            value = f'_agreed(cells, "betas")[{BETAS.index(word)}]'
         else:
-            value = f"_agreed([cell.group for cell in cells], {quoted(word)})"
+            value = f"_agreed(cells, {quoted(word)})"
         leaves[node] = (word, value) if node in certain else (value, "")
     if level == "model":
         signed = '-loss if cells[0].group["maximize"] else loss'

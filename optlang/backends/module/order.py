@@ -182,4 +182,7 @@ def _kind(value: str) -> str:
 
 
 def _together(group: Sequence[tuple[str, str]]) -> str:
+    pair = group[0][1].removesuffix("[0]")
+    if [value for _, value in group] == [f"{pair}[0]", f"{pair}[1]"]:  # two of two: both betas
+        return f"{group[0][0]}, {group[1][0]} = {pair}"
     return f"{', '.join(name for name, _ in group)} = {', '.join(value for _, value in group)}"

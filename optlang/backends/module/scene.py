@@ -53,6 +53,7 @@ class Scene:
     guards: Mapping[Node, Node] = field(default_factory=dict)  # states that exist only where a condition holds
     exposed: set[Node] = field(default_factory=set)  # those of them that were read elsewhere, too, when the section was written
     whole: set[Node] = field(default_factory=set)  # branches by numbers of the step that are no states' new values alone
+    promised: Mapping[Node, str] = field(default_factory=dict)  # the names of what is asked for
 
     def operands(self, node: Node) -> tuple[Node, ...]:
         if node in self.ready or node in self.leaves:

@@ -91,8 +91,9 @@ class _Section:
         for node, path, leaf in copies:
             self._copy(node, path, leaf)
         for want in self.wants:
-            if want.leaf is None:
-                self.line((), want.template.format(self.pieces[want.node].text), self.reads[want.node])
+            text = self.pieces[want.node].text
+            if want.leaf is None and want.template.format(text) != f"{text} = {text}":
+                self.line((), want.template.format(text), self.reads[want.node])
         self.scene.exposed.update(exposed(self.made, self.scene.guards, self.reads))
         return printed(in_order(arranged((), self.made, self.pieces, self.reads)), self.scene)
 
@@ -212,6 +213,8 @@ class _Section:
 
     def _fresh(self, node: Node) -> str:
         """A name for an expression; one without a label that is a side of a choice takes the name of that."""
+        if node in self.scene.promised:
+            return self.scene.promised[node]
         user = None if node in self.scene.labels else self.sides.get(node)
         if user is None:
             return self.names.fresh(self._wish(node), node in self.scene.labels)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from optlang import ir
+from optlang.backends.module.capturing import is_rate
 from optlang.backends.module.layout import Lines, bracketed, indented
 from optlang.backends.module.leaves import Words, shared_leaves
 from optlang.backends.module.scene import Loop, Scene, Want
@@ -14,6 +15,8 @@ from optlang.backends.module.update import Update
 from optlang.ir import Node, Program
 from optlang.plan import Barrier
 from optlang.printing.python_text import quoted
+
+KINDS = {"bool": "torch.bool", "int": "torch.int64"}
 
 
 class Shared(Update):
@@ -24,6 +27,7 @@ class Shared(Update):
     ) -> None:
         super().__init__(program, words, always_matrix, loops)
         self.looks_around = looks_around
+        self.agreed: set[str] = set()  # settings that are known to be the same in all groups, and bound
         common = [b for level in self.levels() for b in level if b.mark in self.plan.common] if looks_around else []
         self.roots_of_all = [b.args[0] for b in common]
         self.of_all = {b.mark for b in common}.union(ir.walk(self.roots_of_all, self.operands))  # what others have as well
@@ -61,8 +65,14 @@ class Shared(Update):
             return []
         scene = self._unlabelled(self._shared_scene("model", [n for n, _ in wants]), wants)
         lines, named = write([Want(n, template=f"{name} = {{}}") for n, name in wants], scene, self.names)
+        self.agreed |= self._bound(lines)
         self.model |= {n: name for n, name in named.items() if n.type.extent.level == "model"} | dict(wants)
         return lines
+
+    def _bound(self, lines: Lines) -> set[str]:
+        """The settings that some lines bind for all parameters, outside of any `if`."""
+        heads = [line.partition(" = ")[0].split(", ") for line in lines if "_agreed(" in line and not line.startswith(" ")]
+        return {word for word in self.words.hypers.values() if any(word in head for head in heads)}
 
     def _team_values(self, nodes: Iterable[Node]) -> Lines:
         missing = [n for n in dict.fromkeys(nodes) if n not in self.team]
@@ -84,7 +94,9 @@ class Shared(Update):
         if level == "group":
             return self._team_scene()
         certain = set(ir.walk(nodes, lambda node: node.args[:1] if node.op == "branch" else self.operands(node)))
-        return self.scene("model", shared_leaves(self.words, "model", certain), self.model, {})
+        leaves = shared_leaves(self.words, "model", certain)
+        leaves |= {node: (text, "") for node, (text, line) in leaves.items() if line and text in self.agreed and not is_rate(node)}
+        return self.scene("model", leaves, self.model, {})
 
     def _team_scene(self) -> Scene:
         leaves = shared_leaves(self.words, "group") | {n: (name, f"team.{name}") for n, name in self.team.items()}
@@ -92,9 +104,10 @@ class Shared(Update):
 
     @staticmethod
     def _unlabelled(scene: Scene, wants: Sequence[tuple[Node, str]]) -> Scene:
-        """What gets its name from the line that stores it needs no line of its own."""
+        """What gets its name from the line that stores it needs no other."""
         asked = {node for node, _ in wants}
-        return replace(scene, labels={node: label for node, label in scene.labels.items() if node not in asked})
+        labels = {node: label for node, label in scene.labels.items() if node not in asked}
+        return replace(scene, labels=labels, promised=dict(wants))
 
     def _wish(self, node: Node) -> str:
         if node.op == "state":
@@ -113,20 +126,11 @@ class Shared(Update):
             level = s.type.extent.level
             if level in ("group", "model"):
                 key, owner = quoted(s.name), "team.cells" if level == "group" else "cells"
-                size = f"({s.type.window},)" if s.type.window else "()"
-                made = f"torch.full({size}, {{}}, dtype={_dtype(s)}, device=home.device)"
-                if s.init in self.numbers.moving:
-                    made = f"torch.zeros({size}, dtype={_dtype(s)}, device=home.device) + {{}}"
-                want = Want(s.init, template=f"found = [{made}]")
-                start, _ = write([want], self._shared_scene(level, [want.node]), self.names)
-                lines_of = [
-                    f"found = [cell.state[{key}] for cell in {owner} if {key} in cell.state]",
-                    "if not found:",
-                    *indented(start),
-                    f"for cell in {owner}:",
-                    f"    cell.state[{key}] = found[0].to(home.device)",
-                ]
-                lines += ["for team in teams:", *indented(lines_of)] if level == "group" else lines_of
+                more = f", size=({s.type.window},)" * bool(s.type.window)
+                more += f", dtype={KINDS[s.type.kind]}" if s.type.kind in KINDS else ""
+                want = Want(s.init, template=f"_share({owner}, {key}, home, lambda: {{}}{more})")
+                start, _ = write([want], self._shared_scene(level, []), self.names)
+                lines += ["for team in teams:", *indented(start)] if level == "group" else start
         return lines
 
     def _stored(self, new: Sequence[tuple[ir.State, Node]], groups: str) -> Lines:
@@ -161,5 +165,3 @@ class Shared(Update):
         return [*before, *lines]
 
 
-def _dtype(s: ir.State) -> str:
-    return {"bool": "torch.bool", "int": "torch.int64"}.get(s.type.kind, "torch.float64")

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 TEXTS = {
     "_agreed": '''
-def _agreed(groups: list[dict[str, Any]], name: str) -> Any:
+def _agreed(cells: list[Any], name: str) -> Any:
     """A setting that a value of several groups needs: it must be the same in all of them."""
-    first, *others = (group[name] for group in groups)
-    stays = isinstance(first, torch.Tensor) and groups[0]["capturable"]  # the host would wait for it
+    first, *others = (cell.group[name] for cell in cells)
+    stays = isinstance(first, torch.Tensor) and cells[0].group["capturable"]  # the host would wait for it
     if not stays and any(other != first for other in others):  # also of tensors, and pairs of them
         raise RuntimeError(f"{name} is used in a value of all parameters; give it the same value in all parameter groups")
     return first
+''',
+    "_share": '''
+def _share(
+    cells: list[Any], name: str, home: torch.Tensor, first: Callable[[], Any], size: tuple[int, ...] = (), dtype: Any = torch.float64,
+) -> None:
+    """Gives some parameters the state that they share: the one that there is, or its first value."""
+    found = [cell.state[name] for cell in cells if name in cell.state]
+    shared = found[0].to(home.device) if found else torch.empty(size, dtype=dtype, device=home.device).fill_(first())
+    for cell in cells:
+        cell.state[name] = shared
 ''',
     "_show": '''
 def _show(params: Iterable[torch.Tensor]) -> None:
