@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TEXTS = {
     "_philox": '''
-def _philox(index: Any, t: Any, site: int, seed: int, stream: int) -> tuple[Any, Any]:
+def _philox(index: torch.Tensor, t: Any, site: int, seed: int, stream: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Random words of 32 bits that depend on their counter alone: Philox4x32-10 (Salmon et al. 2011)."""
     mask = 0xFFFFFFFF
     words: tuple[Any, Any, Any, Any] = index & mask, (index >> 32) & mask, t & mask, site
