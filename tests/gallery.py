@@ -51,7 +51,7 @@ What the columns say, all of it found by the machine:
   loss, and a second start was looked at afterwards: it shows that a rule works, not which is best; [races](../README.md#a-race) do that.
 * **error**: the largest difference from the implementation that it is compared with.
 
-In the equations of cards r, c and n without a time are the rows, columns and elements of a tensor.
+In the equations of cards rows, cols and numel are the sizes of a tensor; below a sum or mean stands what has a value of its own.
 
 This page is made from the files: `python tests/test_gallery.py`.
 """

@@ -143,8 +143,9 @@ def _refuse(program: Program, form: Form) -> None:
     for state in program.states:
         zero = state.init.op == "const" and state.init.value == 0
         if str(state.type) != "real per element" or not zero:
-            raise GenomeError(f"rule `{program.name}`: the state `{state.name}` is {state.type}{'' if zero else ', and does not begin at 0'}; "
-                              "a search takes rules whose states are real per element and begin at 0")  # fmt: skip
+            begin = "" if zero else ", and does not begin at 0"
+            raise GenomeError(f"rule `{program.name}`: the state `{state.name}` is {state.type}{begin}; a search takes rules whose states "
+                              "are real per element and begin at 0")  # fmt: skip
     if program.weights.op != "sub" or program.weights.args[0] is not ir.W:
         raise GenomeError(f"rule `{program.name}`: its new weights are not w less, plus or times something, as in w' = w - lr*g")
     if program.evaluation is not None:
