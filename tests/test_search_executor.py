@@ -110,6 +110,13 @@ def one() -> Iterator[Processes]:
     team.close()
 
 
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="Linux says who goes where memory ends")
+def test_where_memory_ends_a_worker_goes_and_not_its_leader(one: Processes) -> None:
+    worker = one.collect(one.submit("who"))
+    first, last = (int(Path(f"/proc/{who}/oom_score_adj").read_text()) for who in (worker, "self"))
+    assert first > last
+
+
 def test_a_worker_without_memory_is_replaced(one: Processes) -> None:
     first = one.collect(one.submit("who"))
     with pytest.raises(JobFailed, match="a worker ran out of memory, 3 times"):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 import optlang
 from optlang.cli import main
 from optlang.rules import Rule
-from optlang.search.api import Search, resume
+from optlang.search.api import Search, funnel_of, resume
 from optlang.search.evolution.hunt import Hunt, NothingTrains
 from optlang.search.evolution.population import Ageing
 from optlang.search.evolution.settings import Budget, Plan, Settings, SettingsError
@@ -29,7 +30,7 @@ from optlang.search.programs.space import Space
 from optlang.search.store.database import Store, StoreError
 from optlang.search.training import loading
 from optlang.search.training.assess import Job
-from optlang.search.training.levels import Level, Point, onset
+from optlang.search.training.levels import FUNNEL, Level, Point, onset
 from optlang.search.workers.executor import LONG, Processes, Serial
 
 SHORT = Level("search", ("planted-momentum",), factor=0.1, seeds=2, measure="loss")
@@ -250,6 +251,24 @@ def test_a_task_added_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
                         (["planted-sign", "--level", "search"], "have been selected, so start a new search")):  # fmt: skip
         assert main(["search", "resume", str(tmp_path / "run.db"), "--tasks", *words]) == 2
         assert told in capsys.readouterr().err
+
+
+def test_tasks_of_ones_own_on_every_level(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = str(HERE.parent / "examples" / "my_task.py")
+    search, validation, final, hold_out = funnel_of(["digits-mlp"], [own], ["planted-sign"])
+    assert (search.tasks, validation.tasks, hold_out.tasks) == (("digits-mlp",), (own,), ("planted-sign",)) and final == FUNNEL[2]
+    assert funnel_of(None) == FUNNEL
+    settings = Settings(Space(), Budget(minutes=1.0), funnel=funnel_of(["digits-mlp"], ["digits-mlp", own]))
+    assert settings.remark() == "digits-mlp is searched on and so no task that selection has not seen, as validation wants"
+    assert not Settings(Space(), Budget(minutes=1.0)).remark()
+    with started(tmp_path / "run.db", funnel=(SHORT, replace(LONGER, tasks=SHORT.tasks))) as run:
+        assert run.describe().endswith("; planted-momentum is searched on and so no task that selection has not seen, as validation wants")
+    store = str(tmp_path / "new.db")
+    for words, told in ((["sgd", "--store", store, "--hold-out", "nowhere"], "there is no task 'nowhere'"),
+                        (["sgd", "--store", store, "--validation", own, "--no-funnel"], "leave --no-funnel out"),
+                        (["resume", str(tmp_path / "run.db"), "--validation", own], "by --tasks and --level validation")):  # fmt: skip
+        assert main(["search", *words]) == 2
+        assert told in capsys.readouterr().err and not Path(store).exists()
 
 
 def test_a_task_that_has_changed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -218,6 +218,7 @@ def test_new_weights_as_papers_write_them(weights: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("weights", "told"),
     [
+        ("w" + " - lr*g" * 900, "nested far deeper than programs of a search may be"),
         ("lr*g - w", "its new weights are not w less, plus or times something"),
         ("g", "its new weights are not w less, plus or times something"),
         ("0.99*w - lr*g", "the step size is used other than as a factor"),

@@ -40,14 +40,17 @@ def search(arguments: argparse.Namespace) -> int:
 
     if arguments.finals and arguments.no_funnel:
         raise ValueError("--finals are on tasks of the funnel's last level; leave --no-funnel out")
+    if arguments.no_funnel and (arguments.validation or arguments.hold_out):
+        raise ValueError("--validation and --hold-out are levels of the funnel; leave --no-funnel out")
     seeds = arguments.words or ["adamw"]
     given = {name: getattr(arguments, name) for name in ("minutes", "children", "steps")}
     budget = {name: value for name, value in given.items() if value is not None} or {"minutes": 30.0}
     if not arguments.quiet:
         print("setting up: the tasks are tried, AdamW is tuned on them, then the seeds are trained", flush=True)
-    settings = {"ageing": _ageing(arguments)} | ({"funnel": api.funnel_of(arguments.tasks)[:1]} if arguments.no_funnel else {})
+    funnel = api.funnel_of(arguments.tasks, arguments.validation, arguments.hold_out)
+    settings = {"ageing": _ageing(arguments), "funnel": funnel[:1] if arguments.no_funnel else funnel}
     with api.search(
-        *seeds, store=arguments.store, tasks=arguments.tasks, space=_space(arguments, seeds), baselines=arguments.baselines,
+        *seeds, store=arguments.store, space=_space(arguments, seeds), baselines=arguments.baselines,
         workers=arguments.workers, jobs=arguments.jobs, seed=arguments.seed, ray=arguments.ray, tell=_teller(arguments), **budget,
         **settings,
     ) as found:  # fmt: skip
@@ -99,6 +102,8 @@ def resume(arguments: argparse.Namespace) -> int:
     from optlang.search import api
 
     [path] = _store_named(arguments, 1, 1)
+    if arguments.validation or arguments.hold_out:
+        raise ValueError("a search that has begun is given more tasks by --tasks and --level validation or --level hold-out")
     more = {"tasks": arguments.tasks or (), "level": arguments.level, "jobs": arguments.jobs, "tell": _teller(arguments)}
     with api.resume(path, arguments.workers, arguments.ray, **more) as found:
         return _followed(found, arguments)

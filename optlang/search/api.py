@@ -38,7 +38,7 @@ from optlang.search.store.database import Store
 from optlang.search.store.found import Found, find, hall_of_fame, pareto, write_hall
 from optlang.search.training.assess import work
 from optlang.search.training.funnel import Promoted
-from optlang.search.training.levels import FUNNEL, Level
+from optlang.search.training.levels import FUNNEL, HOLDOUT, SEARCH, VALIDATION, Level
 from optlang.search.training.loading import task
 from optlang.search.training.tasks import TaskError
 from optlang.search.workers.executor import Executor, Processes, Serial
@@ -74,10 +74,11 @@ class Search:
         """What is searched, in a line."""
         settings, strands = self.hunt.settings, self.hunt.strands
         seeds = " and ".join(f"{one.assessment.fitness:.4f}" for one in self.hunt.seeds)
+        remark = settings.remark()
         jobs, workers = OVERLAP * settings.pace.jobs * len(strands), self.executor.workers
         idle = f", {workers - jobs} of them idle: --jobs {jobs_for(workers)} would have work for all" if workers > jobs else ""
         return (f"{', '.join(strands)} on {', '.join(self.hunt.search_level.tasks)}; {len(settings.space.functions)} functions; "
-                f"seeds have {seeds}; {workers} workers{idle}")  # fmt: skip
+                f"seeds have {seeds}; {workers} workers{idle}{remark and f'; {remark}'}")  # fmt: skip
 
     def promote(self, tell: Tell = None) -> Iterator[tuple[Level, list[Promoted]]]:
         """The best of the search through the levels of the funnel, which takes long: `tell` hears what is under way."""
@@ -146,8 +147,9 @@ def search(
         **{"pace": pace, "funnel": funnel_of(tasks), "plans": WITH_BASELINES if baselines else EVOLUTION, **settings},
     )  # fmt: skip
     made.check()
-    for name in made.funnel[0].tasks:
-        task(name)  # one that is wrong leaves no store behind
+    for level in made.funnel:
+        for name in level.tasks:
+            task(name)  # one that is wrong leaves no store behind
     fresh = Store.create(store, made.to_json())
     try:
         return _begun(fresh, workers, ray, tell)
@@ -217,6 +219,9 @@ def space_of(name: str, seeds: Sequence[str], slots: int = 0, **fields: Any) -> 
     return Space(form=form, seeds=programs, **fields) if "functions" in fields else Space.preset(name, form=form, seeds=programs, **fields)
 
 
-def funnel_of(tasks: Sequence[str] | None) -> tuple[Level, ...]:
-    """The usual levels, the first with tasks of one's own."""
-    return FUNNEL if tasks is None else (replace(FUNNEL[0], tasks=tuple(tasks)), *FUNNEL[1:])
+def funnel_of(
+    tasks: Sequence[str] | None, validation: Sequence[str] | None = None, hold_out: Sequence[str] | None = None
+) -> tuple[Level, ...]:
+    """The usual levels, some with tasks of one's own: the first, the one of the meta-validation, and the last."""
+    given = {SEARCH.name: tasks, VALIDATION.name: validation, HOLDOUT.name: hold_out}
+    return tuple(replace(level, tasks=tuple(given.get(level.name) or level.tasks)) for level in FUNNEL)

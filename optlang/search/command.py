@@ -38,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--children", type=int, help="programs to make; most are merged or rejected and never trained")
     parser.add_argument("--steps", type=int, help="training steps to spend")
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="for the first level: built-in names, or Python files")
+    parser.add_argument("--validation", nargs="+", metavar="TASK", help="that selection does not see, but overfitting shows on")
+    parser.add_argument("--hold-out", nargs="+", metavar="TASK", help="opened once, at the end")
     parser.add_argument("--level", default="validation", metavar="LEVEL", help="of resume: where --tasks are added; default: validation")
     parser.add_argument("--space", default="default", choices=["default", "lion", "rich"], help="functions to search with")
     parser.add_argument("--functions", nargs="+", metavar="F", help="only these functions")

@@ -79,6 +79,11 @@ class Settings:
         names = [level.name for level in self.funnel]
         return found + [f"two levels are called `{name}`" for name in sorted({n for n in names if names.count(n) > 1})]
 
+    def remark(self) -> str:
+        """What makes the later levels tell less than they seem to; empty where nothing does."""
+        seen = [(name, level.name) for level in self.funnel[1:] for name in level.tasks if name in self.funnel[0].tasks]
+        return "; ".join(f"{name} is searched on and so no task that selection has not seen, as {level} wants" for name, level in seen)
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; `from_json` makes the same settings of them."""
         kept = {name: getattr(self, name) for name in ("seed", "validate_every", "until_onset", "finalists", "trials")}

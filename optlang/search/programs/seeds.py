@@ -51,6 +51,8 @@ def from_program(program: Program, form: Form) -> Genome:
         program = _settled(program, form)
     except TypeProblem as problem:
         raise GenomeError(f"rule `{program.name}` with its settings as constants: {problem}") from problem
+    except RecursionError:
+        raise GenomeError(f"rule `{program.name}` is nested far deeper than programs of a search may be") from None
     _refuse(program, form)
     slots = {state.node: ir.state(slot, state.type) for state, slot in zip(program.states, form.slots, strict=False)}
     given = program.replaced(ir.substitute(program.all_roots(), slots))

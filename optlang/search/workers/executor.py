@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -164,6 +165,8 @@ def _serve(pipe: Connection, work: Work) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])  # see `_interrupts_wait`; what has come is ignored, too
     threading.Thread(target=_end_with_leader, daemon=True).start()
+    with contextlib.suppress(OSError):  # where memory ends, as of a task that leaks, a worker goes, which is replaced, not its leader
+        Path("/proc/self/oom_score_adj").write_text("500")
     one_thread()
     with contextlib.suppress(EOFError, OSError):  # whoever leads is gone
         pipe.send(None)
