@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from optlang.backends.repeated import kinds, library, watch
-from optlang.backends.repeated.aside import Gradients
+from optlang.backends.repeated import library, tensor_words, watch
 from optlang.backends.repeated.calls import Whole
 from optlang.backends.repeated.library import Unseen
+from optlang.backends.repeated.saved_gradients import Gradients
 from optlang.backends.repeated.watch import Belongings, Counts, Grip, Versions, Watch, Watches
 
 
@@ -110,10 +110,10 @@ def test_with_and_without_kinds_the_same_is_seen(rank: int, monkeypatch: pytest.
         found = []
         for known in (True, False):
             with monkeypatch.context() as patch:
-                patch.setattr(kinds, "masks", kinds.masks if known else lambda: None)
+                patch.setattr(tensor_words, "masks", tensor_words.masks if known else lambda: None)
                 one = torch.ones(1000)[: math.prod(shape)].view(shape)
                 seen = Watch([torch.ones(shape), one], [False, False])
-            assert (seen._kind >= 0).all() == (known and rank < kinds.RANKS)
+            assert (seen._kind >= 0).all() == (known and rank < tensor_words.RANKS)
             change(one)
             found.append(seen.holds())
         assert found == [same, same]
@@ -129,25 +129,25 @@ def test_many_kinds() -> None:
 
 @pytest.mark.parametrize("name", ["_room", "_in_memory_full_of", "_place", "_is_right"])
 def test_a_torch_that_keeps_tensors_otherwise_is_asked_for_facts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kinds, name, lambda *given: None)
-    assert kinds.masks.__wrapped__() is None
+    monkeypatch.setattr(tensor_words, name, lambda *given: None)
+    assert tensor_words.masks.__wrapped__() is None
 
 
 def test_masks_that_leave_something_out_are_not_believed() -> None:
-    masks = kinds.masks()
+    masks = tensor_words.masks()
     assert masks is not None
     told = [(20,), (21,), (7, 8, 9, 13, 14)]  # where this torch keeps type and device, what stands for the layout, sizes and strides
     for places in told:
         changed = masks.copy()
         changed[2, places] = 0
-        assert masks[2, places].all() and not kinds._is_right(changed)
+        assert masks[2, places].all() and not tensor_words._is_right(changed)
 
 
 def test_a_dictionary_has_another_version_after_each_change() -> None:
     x = torch.ones(2)
     state = {x: {"m": torch.zeros(2), "v": torch.zeros(2)}}
     kept = Belongings([[x]], state)
-    assert kinds.word_of_versions() and kept._library.unchanged(*kept._of_versions)
+    assert tensor_words.word_of_versions() and kept._library.unchanged(*kept._of_versions)
     m = state[x]["m"]
     state[x]["m"] = torch.ones(2)
     assert not kept._library.unchanged(*kept._of_versions) and not kept.hold([[x]], state)
@@ -160,7 +160,7 @@ def test_a_dictionary_has_another_version_after_each_change() -> None:
 
 @pytest.mark.parametrize("known", [True, False], ids=["versions", "no versions"])
 def test_dictionaries_are_looked_at_without_versions(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kinds, "word_of_versions", kinds.word_of_versions if known else lambda: 0)
+    monkeypatch.setattr(tensor_words, "word_of_versions", tensor_words.word_of_versions if known else lambda: 0)
     x = torch.ones(2)
     state = {x: {"m": torch.zeros(2)}}
     kept = Belongings([[x]], state)
@@ -296,13 +296,13 @@ class Own(torch.nn.Parameter):
 def test_gradients_are_set_aside(kind: type[torch.nn.Parameter]) -> None:
     with_gradient, without, plain = kind(torch.ones(2)), kind(torch.ones(2)), torch.ones(2)
     before = with_gradient.grad = torch.ones(2)
-    aside = Gradients([with_gradient, without, plain]).aside()
-    aside.exchange()
+    saved = Gradients([with_gradient, without, plain]).room()
+    saved.exchange()
     assert with_gradient.grad is without.grad is plain.grad is None
     with_gradient.grad, without.grad = torch.zeros(2), torch.zeros(2)
     new = [weakref.ref(with_gradient.grad), weakref.ref(without.grad)]
-    aside.exchange()
+    saved.exchange()
     assert with_gradient.grad is before and without.grad is plain.grad is None
     assert all(ref() is not None for ref in new)
-    del aside
+    del saved
     assert all(ref() is None for ref in new)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from optlang.lower.frames import Frame
 
 
-def found(frame: Frame | None, name: str) -> Table | None:
+def named(frame: Frame | None, name: str) -> Table | None:
     """The table of that name here, or in a frame around."""
     while frame is not None:
         if name in frame.tables:
@@ -52,7 +52,7 @@ def dense(frame: Frame, call: syntax.Call) -> Value:
 
 def _table(frame: Frame, expr: syntax.Expr) -> Table | None:
     name = expr.id if isinstance(expr, syntax.Name) and not expr.primed else ""
-    table = found(frame, name)
+    table = named(frame, name)
     if table is None and frame.lower(expr) is not None:
         frame.report("T01", "the first argument of `dense` is a table", expr.span, "not a table", "declare it: `hyper weights[8, 4] = 0`")
     return table

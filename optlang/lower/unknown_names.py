@@ -35,7 +35,7 @@ def primed(frame: Frame, name: syntax.Name) -> None:
 
 def plain(frame: Frame, name: syntax.Name) -> None:
     """Reports an unknown name, unless what makes it unknown has been reported already."""
-    if tables.found(frame, name.id) is not None:
+    if tables.named(frame, name.id) is not None:
         tables.refuse(frame, name.id, name.span)
     elif not _only_inside(frame, name):
         frame.report("N02", f"unknown name `{name.id}{chr(39) * name.primed}`", name.span,

@@ -34,29 +34,29 @@ def lacks_rank(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> 
     """Whether the program would treat a parameter of rank 0 or 1 as a matrix."""
     if facts["rank"] >= 2:
         return False
-    return any(map(ir.of_matrix, reached(program, facts, hypers)))
+    return any(map(ir.of_matrix, computed_for(program, facts, hypers)))
 
 
 def too_wide(program: ir.Program, shape: tuple[int, ...], facts: Facts, hypers: Mapping[str, Any]) -> tuple[int, int] | None:
     """The sides of a matrix that gets orthonormal columns and has more columns than rows: they cannot be, and would be NaN."""
     if not any(node.op == "orthonormal" for node in ir.walk(program.all_roots())):
         return None
-    asked = (node for node in reached(program, facts, hypers) if node.op == "orthonormal")
+    asked = (node for node in computed_for(program, facts, hypers) if node.op == "orthonormal")
     sides = (shape_of(node.type.extent, shape)[-2:] for node in asked)
     return next(((rows, cols) for rows, cols in sides if rows < cols), None)
 
 
 def is_matrix_rule(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> bool:
     """Whether such a parameter is multiplied or decomposed as a matrix, more than summed by rows and columns."""
-    return any(node.op in MATRIX_OPS for node in reached(program, facts, hypers))
+    return any(node.op in MATRIX_OPS for node in computed_for(program, facts, hypers))
 
 
 def mixes_elements(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> str:
     """Why a program does not step each element of such a parameter by itself; empty where it does."""
-    return mixing(reached(program, facts, hypers))
+    return mixing(computed_for(program, facts, hypers))
 
 
-def reached(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> list[ir.Node]:
+def computed_for(program: ir.Program, facts: Facts, hypers: Mapping[str, Any]) -> list[ir.Node]:
     """The expressions that are computed for such a parameter: blocks on facts, whole numbers and truths are decided."""
     decide = cache(partial(_decide, facts=facts, hypers=hypers))  # many blocks have the same few conditions
     seen: dict[ir.Node, None] = {}

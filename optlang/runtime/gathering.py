@@ -194,7 +194,7 @@ class Gathered(Saved):
         everywhere = [g for g in self.param_groups if self.case_of(g) is case]
         others = [cell for _, some in work.values() if some is not cells for cell in some] if case.sees_all else []
         shared = self._kept(case.shared["model"], everywhere)
-        seed, beside = group.get("seed", 0), list(map(seen, others))
+        seed, beside = group.get("seed", 0), list(map(as_others_see, others))
         alone = len(work) < 2 or not any(one.sees_all or one.program.reports for one in self.cases)
         return Step(cells, shared, groups, seed, inputs=self.inputs, beside=beside, comes_again=comes_again and alone)
 
@@ -235,6 +235,6 @@ class Gathered(Saved):
             self._cells.pop(parameter, None)
 
 
-def seen(cell: Cell) -> Cell:
+def as_others_see(cell: Cell) -> Cell:
     """A parameter as other rules see it: without settings, and of its states only what belongs to its weights."""
     return replace(cell, hypers={}, state={REST: cell.state[REST]} if REST in cell.state else {})

@@ -16,7 +16,7 @@ from optlang.runtime.modes import NOTHING, exactly
 from optlang.runtime.stepped import Stepped
 from optlang.runtime.steps import captured, traced
 from optlang.runtime.steps.batch import Batch, Closure
-from optlang.runtime.steps.hooks import heard
+from optlang.runtime.steps.hooks import with_hooks
 from optlang.runtime.steps.scaling import overflowed
 
 
@@ -26,7 +26,7 @@ class RuleOptimizer(Stepped):
     calls_model: ClassVar[bool]  # asks it for gradients or losses at other points
     reads_inputs: ClassVar[frozenset[str]]  # what the training loop is to set
     released: Any = None  # what steps parameters inside `backward`, where that was asked for: see `release`
-    profile_hook_step = staticmethod(heard)  # with this torch wraps `step`
+    profile_hook_step = staticmethod(with_hooks)  # with this torch wraps `step`
 
     def __init__(self, /, *args: Any, **settings: Any) -> None:
         self._begin()

@@ -89,13 +89,13 @@ class LinedWriter(Writer):
 
     # ---------------------------------------------------------------------------------------------- one pass
 
-    def found(self, number: int) -> list[Node]:
+    def reductions(self, number: int) -> list[Node]:
         """Those of elements only."""
-        return [n for n in super().found(number) if way(n)[0] == "element"]
+        return [n for n in super().reductions(number) if way(n)[0] == "element"]
 
     def pass_(self, number: int) -> str:
         """`pass_K`: the rows of one chunk of one tensor."""
-        sums = self.found(number)
+        sums = self.reductions(number)
         body, writes = self.begun(number)
         used = [*self.reread.values(), *(target for _, target in writes)]
         lines = [*self.pointers(body, used), *self._defined(body, "tensor"), *self._begun(sums, "tensor")]
@@ -173,9 +173,9 @@ class LinedWriter(Writer):
     def gathered(self, number: int) -> str:
         """`gather_K`: what chunks have left of one tensor, added in order; then the reductions from lines."""
         lines = []
-        for n in self.found(number):
+        for n in self.reductions(number):
             lines += self._of_chunks(n)
-        wanted = [n for n in super().found(number) if way(n)[0] in LINES]
+        wanted = [n for n in super().reductions(number) if way(n)[0] in LINES]
         for name in LINES:
             some = [n for n in wanted if way(n)[0] == name]
             lines += self._of_lines(some, name) if some else []
@@ -239,7 +239,7 @@ class LinedWriter(Writer):
                 functions.append(self.pass_(number))
                 stages.append(f"    all_chunks(all, wave, {str(bool(number % 2)).lower()}, pass_{number});")
                 alone.append(f"  pass_{number}(x, chunk_at(shape, 0), partial, beside);")
-            if super().found(number):
+            if super().reductions(number):
                 functions.append(self.gathered(number))
                 stages.append(f"    all_tensors(all, wave, gather_{number});")
                 alone.append(f"  gather_{number}(x, shape, partial, beside, sums);")

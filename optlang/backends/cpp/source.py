@@ -91,7 +91,7 @@ class Writer(Passes):
 
     def stages(self) -> list[int]:
         """The passes that have something to do: what only hands out numbers has no last one."""
-        return [number for number in range(self.passes) if self.found(number) or (number == self.passes - 1 and self.writes())]
+        return [number for number in range(self.passes) if self.reductions(number) or (number == self.passes - 1 and self.writes())]
 
     def room(self) -> Room | None:
         """For values per row and column."""
@@ -105,7 +105,7 @@ class Writer(Passes):
 
     def pass_(self, number: int) -> str:
         """`pass_K`: the elements of one chunk of one tensor."""
-        sums = self.found(number)
+        sums = self.reductions(number)
         body, writes = self.begun(number)
         scalars, elements = ([n for n in body if (n.type.extent == ELEMENT) is each] for each in (False, True))
         read, written = {n for n in elements if n.op in TENSORS}, {target for _, target in writes}
@@ -256,7 +256,7 @@ class Writer(Passes):
         """The one function that is called."""
         alone, parts = [], []
         for number in self.stages():
-            found = list(map(self._gathered, self.found(number)))
+            found = list(map(self._gathered, self.reductions(number)))
             alone += [f"      pass_{number}(tensor, 0, tensor.size, partial + starts[x] * SUMS);", *found]
             parts.append(PASS.replace("@NUMBER", str(number)).replace("@PLACE", BACK if number % 2 else "k"))
             parts += [GATHER.replace("@EACH", "\n".join(found))] if found else []

@@ -129,7 +129,7 @@ class Passes:
         targets = {o.target for o in self.outputs}
         return tuple(place for place, (node, _) in enumerate(self.columns) if node in targets)
 
-    def found(self, number: int) -> list[Node]:
+    def reductions(self, number: int) -> list[Node]:
         """The reductions that a pass feeds; counts are known without."""
         return [n for n in self.sums if self.depth[n] == number + 1 and n.op != "count"]
 
@@ -148,7 +148,7 @@ class Passes:
     def wanted(self, number: int, early: Mapping[Node, int] = NONE) -> list[Node]:
         """What one pass computes its body for; `early` new states are those of an earlier one."""
         last = [node for node, _ in self.writes() if node not in early] if number == self.passes - 1 else []
-        return [*(n.args[0] for n in self.found(number)), *last, *(node for node, place in early.items() if place == number)]
+        return [*(n.args[0] for n in self.reductions(number)), *last, *(node for node, place in early.items() if place == number)]
 
     def body(self, number: int, early: Mapping[Node, int] = NONE) -> list[Node]:
         """What one pass computes; of `early` new states those that it reads again."""

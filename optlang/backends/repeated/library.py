@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from optlang.backends.kernels import build
-from optlang.backends.repeated import kinds
+from optlang.backends.repeated import tensor_words
 
 Array = Any  # numpy.ndarray
 WORD = ctypes.sizeof(ctypes.c_void_p)
@@ -73,7 +73,7 @@ def _found() -> tuple[ctypes.PyDLL, Any] | None:
         library = ctypes.PyDLL(build.library(text, "look", FLAGS)._name)  # keeps Python waiting, whose objects it looks at
         library.room.restype = ctypes.c_void_p
         words: list[Any] = [*(_address(getattr(ctypes.pythonapi, name)) for name in PYTHON), *map(address_in_torch, TORCH), place]
-        words += [_nothing(words[len(PYTHON)]), kinds.word_of_versions()]
+        words += [_nothing(words[len(PYTHON)]), tensor_words.word_of_versions()]
         outside = (ctypes.c_void_p * len(words))(*words)
         _try(library, outside)
     except (OSError, AttributeError, build.NoCompiler, Unseen):
@@ -83,8 +83,8 @@ def _found() -> tuple[ctypes.PyDLL, Any] | None:
 
 def _text() -> str:
     """The source of the library, for tensors as this torch keeps them."""
-    masks = kinds.masks()
-    sizes = f"#define WORDS {1 if masks is None else masks.shape[1]}\n#define RANKS {kinds.RANKS}\n"
+    masks = tensor_words.masks()
+    sizes = f"#define WORDS {1 if masks is None else masks.shape[1]}\n#define RANKS {tensor_words.RANKS}\n"
     return sizes + "".join((Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("watch.h", "values.h"))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from optlang.backends.repeated import kinds
+from optlang.backends.repeated import tensor_words
 from optlang.backends.repeated.calls import Work, function
 from optlang.backends.repeated.library import FACTS, WORD, Unseen, library, places, pointer
 
@@ -74,7 +74,7 @@ class Watch:
 
     def _sorted(self, count: int) -> tuple[Array, Array]:
         """The kinds of tensors, and which is that of each."""
-        masks, kind = kinds.masks(), np.full(count, -1, dtype=np.int64)
+        masks, kind = tensor_words.masks(), np.full(count, -1, dtype=np.int64)
         if masks is None:
             return np.zeros(1), kind
         found = np.empty((count, 2, masks.shape[1]), dtype=np.uint64)
@@ -173,7 +173,7 @@ class Belongings:
         some = pointer(self._versions)
         self._of_state = [self._outside, ctypes.c_int64(len(state) + 1), pointer(self._dictionaries), *map(pointer, self._kept), some]
         self._of_versions = [*self._of_state[:3], some]
-        self._has_versions = kinds.word_of_versions() > 0
+        self._has_versions = tensor_words.word_of_versions() > 0
         self._library.kept(*self._of_state)
 
     def leave(self, tensors: Iterable[Tensor]) -> None:

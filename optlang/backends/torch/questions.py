@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from optlang.backends.base import Batch, Cell, StepError
-from optlang.backends.repeated.aside import PLAIN, gradients_of
-from optlang.backends.repeated.fresh import Column, Points
 from optlang.backends.repeated.library import Unseen
+from optlang.backends.repeated.new_tensors import Column, Points
 from optlang.backends.repeated.rows import one_number
+from optlang.backends.repeated.saved_gradients import PLAIN, gradients_of
 from optlang.backends.repeated.tables import Tables
 from optlang.backends.torch.work import computing, input_of
 from optlang.ir import Node

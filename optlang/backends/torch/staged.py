@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from optlang.backends.base import NOTHING_GIVEN, Cell, Given, Repeat, Write
 from optlang.backends.outputs import handed_out, is_handed_out
 from optlang.backends.repeated.calls import Whole, in_order
-from optlang.backends.repeated.fresh import Column, Points, Weights
+from optlang.backends.repeated.new_tensors import Column, Points, Weights
 from optlang.backends.repeated.numbers import Numbers
 from optlang.backends.repeated.rows import Counts, Hypers, Row
 from optlang.backends.repeated.singles import Reduction, Singles

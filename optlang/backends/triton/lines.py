@@ -56,7 +56,7 @@ class LinedWriter(Writer):
     """Kernels with rows and columns being written."""
 
     def kernel(self) -> Kernel:
-        frame, beside = frame_of([*self.order, *self.types]), [_counted(self.found(number)) for number in range(self.passes)]
+        frame, beside = frame_of([*self.order, *self.types]), [_counted(self.reductions(number)) for number in range(self.passes)]
         weight = next((kind for node in (W, G) if isinstance(kind := self.types.get(node), str)), self.number)
         room = Room(_counted(self._values), beside, frame, _bytes(self.number), _bytes(weight), 8 * len(self.sums))
         return replace(super().kernel(), arguments=LINED, room=room)
@@ -64,10 +64,10 @@ class LinedWriter(Writer):
     def functions(self) -> list[tuple[str, str, str]]:
         made = []
         for number in range(self.passes):
-            found = super().found(number)
+            found = super().reductions(number)
             if self.goes_over_elements(number):
                 made.append((f"pass_{number}", CHUNKS, self.pass_(number)))
-            if any(way(n)[1] in LINES for n in self.found(number)):
+            if any(way(n)[1] in LINES for n in self.reductions(number)):
                 made.append((f"lines_{number}", ALONG, self._lines(number)))
             if any(way(n)[0] in LINES and way(n)[1] == "matrix" for n in found):
                 made.append((f"matrices_{number}", MATRICES, self._matrices(number)))
@@ -76,9 +76,9 @@ class LinedWriter(Writer):
         kept = [name for name in LINES if self._states(name)]
         return [*made, *((f"keep_{name}", ALONG, self._keep(name)) for name in kept), *self.last()]
 
-    def found(self, number: int) -> list[Node]:
+    def reductions(self, number: int) -> list[Node]:
         """Those of elements only."""
-        return [n for n in super().found(number) if way(n)[0] == "element"]
+        return [n for n in super().reductions(number) if way(n)[0] == "element"]
 
     # ------------------------------------------------------------------------------------------------- places
 
@@ -106,7 +106,7 @@ class LinedWriter(Writer):
     def _part(self, node: Node, part: str) -> str:
         """Where a part of a reduction of elements begins: the first one where the whole will, others behind the values of all."""
         number, name = self.depth[node] - 1, way(node)[1]
-        same = [n for n in self.found(number) if way(n)[1] in LINES]
+        same = [n for n in self.reductions(number) if way(n)[1] in LINES]
         before = Counter(f"{_count(way(n)[1])} * ({PARTS[way(n)[1]]} - 1)" for n in same[: same.index(node)])
         others = " + ".join([_room(_counted(self._values)), *(f"{count} * {room}" for room, count in before.items())])
         own = _room(_counted(self._values[: self._values.index(node)]))
@@ -116,7 +116,7 @@ class LinedWriter(Writer):
 
     def pass_(self, number: int) -> str:
         """`pass_K`: a strip of tiles of some matrices of one tensor."""
-        sums, writes = self.found(number), self.writes() if number == self.passes - 1 else []
+        sums, writes = self.reductions(number), self.writes() if number == self.passes - 1 else []
         body = self.computed([*(n.args[0] for n in sums), *(node for node, _ in writes)])
         lines = self._defined(body, "tensor", True)
         lines += ["steps = tl.minimum(deep, (height - top + high - 1) // high)"]
@@ -194,7 +194,7 @@ class LinedWriter(Writer):
     def _lines(self, number: int) -> str:
         """`lines_K`: what chunks have left of some lines of one tensor, added in order."""
         lines = [f"l = first + tl.arange(0, {LINES_EACH})"]
-        for n in [n for n in self.found(number) if way(n)[1] in LINES]:
+        for n in [n for n in self.reductions(number) if way(n)[1] in LINES]:
             name = way(n)[1]
             lines += [f"inside = l < {_count(name)}", self.begun(n, f"[{LINES_EACH}]")]
             lines.append(f"for part in range(0, tl.where(size > 0, {PARTS[name]}, 0)):")
@@ -208,7 +208,7 @@ class LinedWriter(Writer):
         """`matrices_K`: reductions from the rows and columns of some matrices of one tensor."""
         lines = [f"long: tl.constexpr = {BLOCK} // many"]
         lines += ["at_matrix = first + tl.arange(0, many)[:, None]", "in_matrix = at_matrix < batch"]
-        found = [n for n in super().found(number) if way(n)[1] == "matrix" and way(n)[0] in LINES]
+        found = [n for n in super().reductions(number) if way(n)[1] == "matrix" and way(n)[0] in LINES]
         body = self.computed([n.args[0] for n in found])
         lines += [*self._pointed(body), *self._defined(body, "tensor", False), *self._defined(body, "matrix", False)]
         for name, length in (("row", "height"), ("col", "width")):
@@ -226,7 +226,7 @@ class LinedWriter(Writer):
     def gather(self, number: int) -> str:
         """`gather_K`: reductions to one tensor, of what its chunks have left and of its lines."""
         lines = []
-        found = [n for n in super().found(number) if way(n)[1] == "tensor"]
+        found = [n for n in super().reductions(number) if way(n)[1] == "tensor"]
         for n in [n for n in found if way(n)[0] == "element"]:
             lines += self.of_chunks(n, _product(over(n)))
         for name in LINES:

@@ -81,7 +81,7 @@ class Writer(Passes):
         return made + self.last()
 
     def goes_over_elements(self, number: int) -> bool:
-        return bool(self.found(number) or (number == self.passes - 1 and self.writes()))
+        return bool(self.reductions(number) or (number == self.passes - 1 and self.writes()))
 
     def last(self) -> list[tuple[str, str, str]]:
         """What writes values per tensor, if there are any."""
@@ -92,7 +92,7 @@ class Writer(Passes):
 
     def pass_(self, number: int) -> str:
         """One chunk of one tensor."""
-        sums, writes = self.found(number), self.writes() if number == self.passes - 1 else []
+        sums, writes = self.reductions(number), self.writes() if number == self.passes - 1 else []
         body = self.computed([*(n.args[0] for n in sums), *(node for node, _ in writes)])
         scalars = [n for n in body if n.type.extent != ELEMENT]
         lines = ["chunk = tl.program_id(0).to(tl.int64)", "n = tl.load(work + 3 * chunk)"]

@@ -19,7 +19,7 @@ from optlang import ir
 from optlang.ir import Program
 from optlang.ops import OPS
 from optlang.runtime.distributed.processes import Spread, first_place, modules_of_fsdp
-from optlang.runtime.facts import facts_of, reached
+from optlang.runtime.facts import computed_for, facts_of
 from optlang.runtime.steps.batch import Batch
 from optlang.runtime.tensor_subclasses import is_wrapped, numbers
 from optlang.types import ELEMENT, needs_matrix
@@ -38,7 +38,7 @@ def is_zero(value: Any) -> bool:
 
 def why_whole(program: Program, parameter: Tensor, hypers: Mapping[str, Any]) -> str:
     """Why all of a parameter must be there to step a part of it; empty where it need not."""
-    nodes = reached(program, facts_of(parameter), hypers)
+    nodes = computed_for(program, facts_of(parameter), hypers)
     if any(state.type.window and state.type.extent != ELEMENT for state in program.states):
         return "remembers values of all elements"
     if any(OPS[node.op].role == "reduce" for node in ir.walk([s.init for s in program.states])):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from optlang.backends.base import Moving
-from optlang.backends.repeated.aside import Aside, Gradients, gradients_of
+from optlang.backends.repeated.saved_gradients import Gradients, SavedGradients, gradients_of
 from optlang.runtime.distributed.processes import averaged, mean_of, show, watched
 from optlang.runtime.modes import NOTHING, autocasting, has_modes
 
@@ -67,7 +67,7 @@ class Batch:
         found: list[Tensor] = self.at(cells, points, lambda _: gradients_of(cells))
         return found
 
-    def at(self, cells: Sequence[Tensor], points: Points, answer: Callable[[Aside], Any]) -> Any:
+    def at(self, cells: Sequence[Tensor], points: Points, answer: Callable[[SavedGradients], Any]) -> Any:
         """What is answered while the parameters are elsewhere, with their gradients; these are put back whatever happens."""
         with self._again(True) as kept, self._moved(cells, points):
             self.closure()
@@ -141,22 +141,22 @@ class Batch:
             _write(cells, kept)
 
     @contextmanager
-    def _again(self, graph: bool) -> Iterator[Aside]:
+    def _again(self, graph: bool) -> Iterator[SavedGradients]:
         """Random numbers as at the first call; gradients are set aside, so that the closure cannot zero them in place. `graph`: whether
         autograd keeps one."""
-        aside = self._gradients.aside()
+        saved = self._gradients.room()
         mode = torch.is_grad_enabled()
         assert self.random is not None and self._after is not None  # such rules say beforehand that they will ask
-        aside.exchange()
+        saved.exchange()
         try:
             _set_random_state(self.random)
             torch._C._set_grad_enabled(graph)
             with self._surroundings() if self.autocast or self.device else NOTHING:
-                yield aside
+                yield saved
         finally:
             torch._C._set_grad_enabled(mode)
             _set_random_state(self._after)
-            aside.exchange()
+            saved.exchange()
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:

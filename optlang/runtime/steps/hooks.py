@@ -20,7 +20,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def heard(func: Callable[P, R]) -> Callable[P, R]:
+def with_hooks(func: Callable[P, R]) -> Callable[P, R]:
     """A step as torch wraps it, or by itself where nobody listens."""
     wrapped = Optimizer.profile_hook_step(func)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from optlang.search.programs.genome import UPDATE, Argument, Form, Genome
 from optlang.search.screening.laws import called, up_to_size
-from optlang.search.screening.values import COMMUTES, TABLE, Value, told
+from optlang.search.screening.values import COMMUTES, TABLE, Value, hash_key
 
 MOST = 200_000  # values and calls that are remembered
 _calls: dict[tuple[Any, ...], Value] = {}  # children share most calls with their parents
@@ -55,5 +55,5 @@ def algebraic_key(genome: Genome, form: Form) -> int:
         call = ("direction", update)
         value = _calls.get(call)
         update = _calls[call] = up_to_size(update) if value is None else value
-    kept = [told(known.get(slot, slot)) if _is_memory(slot, genome) else None for slot in form.slots]
-    return hash((told(update), *kept))
+    kept = [hash_key(known.get(slot, slot)) if _is_memory(slot, genome) else None for slot in form.slots]
+    return hash((hash_key(update), *kept))

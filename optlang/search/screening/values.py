@@ -48,8 +48,8 @@ def made(*parts: Any) -> Made:
     if found is None:
         found = TABLE[parts] = Made(parts)
         *first, last = parts
-        items = [(atom, told(number)) for atom, number in last] if type(last) is tuple else [told(last)]
-        found.own = hash((*map(told, first), *items))
+        items = [(atom, hash_key(number)) for atom, number in last] if type(last) is tuple else [hash_key(last)]
+        found.own = hash((*map(hash_key, first), *items))
         found.is_total = _total_call(parts[1], parts[2:]) if parts[0] == "call" else all(_is_total(atom) for atom, _ in last)
     return found
 
@@ -68,7 +68,7 @@ def _total_call(function: str, args: Sequence[Value]) -> bool:
     return defined and all(map(_is_total, args))
 
 
-def told(value: Any) -> Any:
+def hash_key(value: Any) -> Any:
     """What a value is in a hash: for Python -1 and -2 have the same."""
     return "minus one" if value == -1.0 else value
 

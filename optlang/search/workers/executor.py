@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-from optlang.search.workers.jobs import JobFailed, Team, Work, attempt, in_one_thread, one_thread, told
+from optlang.search.workers.jobs import JobFailed, Team, Work, attempt, described, in_one_thread, one_thread
 
 __all__ = ["Executor", "JobFailed", "Processes", "Serial"]
 
@@ -71,7 +71,7 @@ class Serial:
             with in_one_thread():
                 return self.work(self.jobs.pop(ticket))
         except Exception as problem:  # whatever the work raises
-            raise JobFailed(told(problem)) from problem
+            raise JobFailed(described(problem)) from problem
 
     def close(self) -> None:
         self.jobs.clear()
@@ -138,10 +138,10 @@ class Processes(Team):
                 self._lost(place, reason)
         self._hand_out()
 
-    def _heard(self, place: int, told: tuple[Any, str] | None) -> None:
+    def _heard(self, place: int, answer: tuple[Any, str] | None) -> None:
         """None: a new worker has loaded what it needs, and begins."""
-        if told is not None:
-            self._done(place, *told)
+        if answer is not None:
+            self._done(place, *answer)
             return
         worker = self._team[place]
         worker.ready, worker.since = True, time.monotonic()

@@ -126,7 +126,7 @@ def attempt(work: Work, job: Any) -> tuple[Any, str]:
     except MemoryError:
         raise
     except Exception as problem:  # whatever the work raises: the others go on
-        return None, told(problem)
+        return None, described(problem)
 
 
 def one_thread() -> None:
@@ -151,7 +151,7 @@ def in_one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def told(problem: BaseException) -> str:
+def described(problem: BaseException) -> str:
     """What went wrong and where, in one line."""
     frame = traceback.extract_tb(problem.__traceback__)[-1:]
     where = f" ({frame[0].filename.rsplit('/', 1)[-1]}, line {frame[0].lineno})" if frame else ""

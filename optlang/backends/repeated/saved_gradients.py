@@ -20,12 +20,12 @@ class Gradients:
     def __init__(self, parameters: list[Tensor]) -> None:
         self._parameters, self._at_once = parameters, is_loaded() and PLAIN.issuperset(map(type, parameters))
 
-    def aside(self) -> Aside:
+    def room(self) -> SavedGradients:
         """Room for them."""
-        return Aside(self._parameters, self._at_once)
+        return SavedGradients(self._parameters, self._at_once)
 
 
-class Aside:
+class SavedGradients:
     """What is kept for some parameters, at first nothing, and keeps it as long as it lives."""
 
     def __init__(self, parameters: list[Tensor], at_once: bool) -> None:
