@@ -110,9 +110,24 @@ def undefined_start(program: Program) -> Iterator[Finding]:
         place = First(program, weight).undefined()
         if place is not None:
             what = "zero over zero" if place.op == "div" else "a number over zero, times zero,"
-            yield ("P04", equation_of(program, place), "this can be 0/0 at the first step", f"{what} where `g` is 0",
+            by = f", divided by what is made of {_named_in(program, place.args[1])}" if place.op == "div" else ""
+            yield ("P04", equation_of(program, place), "this can be 0/0 at the first step", f"{what} where `g` is 0{by}",
                    "add a small number to the denominator, or choose with `where`")  # fmt: skip
             return
+
+
+def _named_in(program: Program, node: Node) -> str:
+    """What an expression reads by name, as the rule has it."""
+    names = {new: f"{name}'" for name, new in program.updates.items()} | {named: name for name, named in program.names}
+    found: dict[str, None] = {}
+    stack = [node]
+    while stack:
+        here = stack.pop()
+        if here in names or here.op in ("state", "input", "hyper", "w", "g", "t"):
+            found[names.get(here, str(here.value or here.op))] = None
+        else:
+            stack.extend(reversed(here.args))
+    return " and ".join(f"`{name}`" for name in found)
 
 
 def unnormalised(program: Program) -> Iterator[Finding]:

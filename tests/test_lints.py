@@ -65,6 +65,14 @@ def test_foreign_correction() -> None:
     assert pointed(late).startswith("mh =") and late.help == "divide `m'` by `1 - b1^t`"
 
 
+def test_an_undefined_start_says_which_division_it_is() -> None:
+    """The equation may hold several, of which others have their small number."""
+    factored = one("rule R { state r per row = 0  r' = 0.9*r + mean(g^2 per row)  w' = w - g/sqrt(r'/mean(r' per matrix) + 1e-12) }", "P04")
+    assert factored.pointer.endswith("divided by what is made of `r'`")
+    assert one("rule R { n = norm(g)  w' = w - g/n }", "P04").pointer.endswith("made of `n`")
+    assert one("rule R { w' = w - 1e-3*g/(t - 1) }", "P04").pointer.endswith("made of `t`")
+
+
 def test_blind_update() -> None:
     one("rule R { hyper lr = 1  w' = w - lr*w }", "P03")
     assert [d.code for d in found("rule R { state m = 0  m' = 0.5*m + 0*w  w' = w - m }")] == ["P03"]
