@@ -9,7 +9,7 @@ TASK   ?= digits
 MINUTES ?= 10
 ADDRESSES ?= $(patsubst %,tests/test_%.py,watch runtime_repeated runtime_repeated_asking cpp_repeat cpp_lines formats home_sharded)
 
-.PHONY: race test properties torch-suite lint format bench optax resume sharded authors gpu-check played-gpu inductor clean conformance loops machine-code digits gallery fuzz faults red-zones sanitize giants accuracy coverage mutants
+.PHONY: records counts race test properties torch-suite lint format bench optax resume sharded authors gpu-check played-gpu inductor clean conformance loops machine-code digits gallery fuzz faults red-zones sanitize giants accuracy coverage mutants
 race: $(VENV)/.ready            ## Train one model with several rules, side by side: table, curves, JSON in race-results/
 	$(VENV)/bin/optlang race $(RULES) --task $(TASK)
 
@@ -67,6 +67,19 @@ digits: $(VENV)/.ready-for-tests ## Every rule trains the digits, what is missin
 
 gallery: $(VENV)/.ready-for-tests ## library/README.md from the rules, seconds
 	$(PY) tests/test_gallery.py
+
+records: $(VENV)/.ready-for-tests ## Whatever the records in docs do not have of the rules OF as they are now, and what pages say of it: minutes for each rule
+	OMP_NUM_THREADS=1 $(PY) tests/bench/train_library.py $(OF)
+	OMP_NUM_THREADS=1 $(PY) tests/bench/conform.py $(OF)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests $(PY) tests/accuracy.py docs/accuracy.json
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 PYTHONPATH=tests $(PY) tests/loops.py $(OF)
+	TRITON_INTERPRET=0 PYTHONPATH=tests $(PY) tests/triton_kernels.py docs/triton.json $(OF)
+	PYTHONPATH=tests TRITON_INTERPRET=0 $(PY) tests/inductor_kernels.py 90 $(OF) --record docs/inductor.json
+	OMP_NUM_THREADS=1 PYTHONPATH=tests TRITON_INTERPRET=1 $(PY) tests/inductor_numbers.py docs/inductor-numbers.json $(OF)
+	$(MAKE) resume sharded torch-suite gallery counts
+
+counts: $(VENV)/.ready-for-tests ## What pages count of the library and its records
+	PYTHONPATH=tests $(PY) tests/counts.py
 
 fuzz: $(VENV)/.ready-for-tests  ## Random programs and hostile texts for MINUTES, on from where docs/fuzz.json stopped
 	$(PY) -m tests.fuzz --minutes $(MINUTES) --record docs/fuzz.json

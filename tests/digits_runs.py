@@ -141,13 +141,14 @@ LONGER: dict[str, int] = {
     "cdowg": 3000, "gravity": 6000, "lion": 1200, "lionhuber": 2000, "liontopk": 4000, "adamwsubsetnormlines": 2000, "sophiag": 1200,
     "lamb": 2000, "alig": 1200, "inducedmetriclog": 1200, "nesterov": 6000, "randomscaledmomentum": 6000, "fedhyperg": 1200,
     "adalomo": 4000, "cautiouslion": 1200, "liondeadzone": 1200, "entropysgd": 1200, "fedhypercl": 3000, "ranger21": 2000,
-    "psgdkron": 1200, "adagradsubsetnormlines": 6000,
+    "psgdkron": 1200, "adagradsubsetnormlines": 6000, "cautiousdecaylion": 1200, "adamuon": 1200,
 }  # fmt: skip
 # Step sizes for larger models or convex problems: how the defaults get below a stated loss all the same, and beside it what another
 # setting reaches, tried in half decades.
 OTHER_SCALE: dict[str, tuple[Run, dict[str, Any]]] = {
     "adagradsubsetnorm": (Run(why="the defaults are for longer runs", steps=20_000), {"lr": 0.1}),
     "sgd": (Run(why="the default is torch's, for longer runs; no paper gives one", steps=20_000, below=1.8), {"lr": 0.3}),
+    "asgd": (Run(why="the default is torch's, for longer runs", steps=20_000, below=1.8), {"lr": 0.3}),
     "sgdhd": (Run(why="the defaults are for longer runs", steps=20_000, model=LINE, below=1.5), {"lr": 0.3}),
     "lionp": (Run(why="the defaults are for longer runs", steps=20_000, model=LINE, below=1.8), {"lr": 0.032}),
     "saniaadagrad": (Run(why="the defaults are for logistic regression", steps=1200, model=LINE, below=0.8), {"eps": 1.0}),

@@ -33,7 +33,7 @@ DRAWN = """rule Drawn { state m = 0 m' = where(t == 1, normal(), m) + g*uniform(
 BLOCKED = "rule Blocked { hyper lr = 0.1 in (0, inf) when rank >= 2 { d = g/max(1e-3, norm(g)) } else { d = g } w' = w - lr*d }"
 SOME = ["adamw", "lion", "momentum", "schedulefreeadamw", "lamb", "lars", "adafactor", "muonwithadamw", "prodigy", "gravity", "adamcm",
         "sps", "sophiah"]  # fmt: skip
-MODULES = ["adamw", "lamb", "prodigy", "soap", "muonwithadamw", "sam", "sps", "gravity", "smb", "sophiah", "mezo"]
+MODULES = ["adamw", "lamb", "prodigy", "soap", "muonwithadamw", "sam", "sps", "gravity", "smb", "sophiah", "mezo", "stablespam"]
 EVERYTHING = [*library.names(), CLIPPED, WINDOWED, DRAWN]
 SIXTH = [*library.names()[::-6], CLIPPED, WINDOWED, DRAWN]
 TOGETHER = 40  # rules that processes are started for

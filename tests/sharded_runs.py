@@ -23,9 +23,9 @@ BY_COLUMNS = ("out.weight",)  # cut along the second dimension, all others along
 DIRECTION, CELLS = {"third[1,1]": 1.0, "third[2,1]": -1.0}, {"second[1,1]": 1.0, "second[2,2]": 1.0}
 NETWORK: dict[str, Any] = {"first[7,1]": 1.0, "first[7,2]": -1.0, **CELLS, **DIRECTION}  # along the mean gradient over its size
 SETTINGS: dict[str, dict[str, Any]] = {
-    **{rule: {"lr": 0.02} for rule in ["lion", "cautiouslion", "liondeadzone", "lionhuber", "lionp", "liontopk"]},
+    **{rule: {"lr": 0.02} for rule in ["lion", "cautiouslion", "cautiousdecaylion", "liondeadzone", "lionhuber"]},
     **{rule: {"lr": 0.02} for rule in ["sophiag", "adopt", "lamb", "mezo", "psgdkron", "adamwsubsetnorm", "scionrows", "scionsign"]},
-    **{rule: {"lr": 0.02} for rule in ["sam", "asam", "gam"]},
+    **{rule: {"lr": 0.02} for rule in ["sam", "asam", "gam", "lionp", "liontopk", "adamuon", "simplifiedademamix"]},
     **{rule: {"reps_rel": 0.01} for rule in ["dog", "ldog", "adog", "udog"]},
     **{rule: {"d0": 0.01} for rule in ["prodigy", "dadaptsgd", "dadaptadam"]},
     "schedulefreeradam": {"silent": False}, "ranger21": {"total": 10, "lr": 0.02}, "adamhd": {"lr_lr": 1e-3},

@@ -7,7 +7,6 @@ so: a gap that was closed is as wrong there as one that has opened.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -76,10 +75,6 @@ def test_closed_loops_of_the_library_are_as_they_are_told() -> None:
     """`make loops` takes those that are missing in docs/loops.json."""
     found = recorded(loops.RESULTS)
     assert all(entry["mark"] == mark(rule) for rule, entry in found.items()) and set(found) <= set(library.names())
-    ends = [entry["cpp"] for entry in found.values()]
-    text = " ".join((loops.RESULTS.parent / "trust.md").read_text(encoding="utf-8").split())
-    [said] = re.findall(r"of (\d+) rules (\d+) end within 8 units in the last place, (\d+) within 100", text)
-    assert tuple(map(int, said)) == (len(ends), sum(x <= 8 for x in ends), sum(x <= 100 for x in ends))
 
 
 def test_what_is_measured_can_be_wrong() -> None:

@@ -145,6 +145,17 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "l2opa": "the transcription of the paper in `tests/by_hand_learned.py`",
     "fromage": "pytorch_optimizer's Fromage", "qhm": "pytorch_optimizer's QHM",
     "psgdkron": "kron-torch in float64, given our draws",
+    "normuon": "pytorch_optimizer's NorMuon, its cast to bfloat16 left out; cautious: adv_optm's Muon_adv without casts",
+    "normuonwithadamw": "pytorch_optimizer's NorMuon and torch's AdamW",
+    "muonpolarexpress": "pytorch_optimizer's Muon(ns_coeffs='polar_express'), its cast to bfloat16 left out",
+    "adamuon": "adv_optm's AdaMuon_adv without casts; without signs also pytorch_optimizer's AdaMuon, its cast to bfloat16 left out",
+    "cautiousdecayadamw": "adv_optm's AdamW_adv(cautious_wd=True)", "cautiousdecaylion": "adv_optm's Lion_adv(cautious_wd=True)",
+    "cautiousdecaymuon": "adv_optm's Muon_adv(cautious_wd=True) without casts; match_rms: torch.optim.Muon, decayed by hand",
+    "splus": "pytorch_optimizer's SPlus in float64, given our signs of eigenvectors",
+    "conda": "pytorch_optimizer's Conda in float64, given our signs of singular vectors",
+    "stablespam": "pytorch_optimizer's StableSPAM", "madgrad": "pytorch_optimizer's MADGRAD, whose eps is taken off lr",
+    "simplifiedademamix": "pytorch_optimizer's AdEMAMix, whose fast mean is the gradient, and lr and alpha for a sum",
+    "adamc": "timm's AdamW(corrected_weight_decay=True)", "asgd": "torch.optim.ASGD",
 }  # fmt: skip
 ALONE = "the transcription"  # of a paper, and nothing else
 AUTHORS = json.loads((ROOT / "tests" / "authors" / "results.json").read_text(encoding="utf-8"))["rows"]
@@ -164,6 +175,7 @@ ABSENT = """\
 * GAM's first form: `hvp` is at the weights, and that is at weights moved along it. The accelerated form of the authors' code is here.
 * ZO-RankSGD with any number of points: draws have no numbers, so that four points are written out; its line search is the loop's.
 * DeepZero's masks by layers: places in a parameter have no numbers, so that coordinates are drawn anew.
+* FTRL-Proximal: weights are what sums of gradients say, and begin at zero; a model's own start would be lost in the first step.
 * SMB's schedule of lr by the share of rebuilt steps is the loop's; so are the starts and the forward scales of muP, u-muP and CompleteP.
 """
 

@@ -22,6 +22,7 @@ from references import SCHEDULES, Row, Schedule, Setting, probe
 from references_elementwise import RULES as ELEMENTWISE_RULES
 from references_learned import RULES as LEARNED_RULES
 from references_matrix import RULES as MATRIX_RULES
+from references_newer import RULES as NEWER_RULES
 from references_reductions import DEFINITIONS as REDUCTION_DEFINITIONS
 from references_reductions import RULES as REDUCTION_RULES
 from references_scaling import RULES as SCALING_RULES
@@ -34,12 +35,13 @@ pytestmark = pytest.mark.usefixtures("float64")  # some references keep scalars 
 
 LIBRARY = Path(__file__).parent.parent / "library"
 BACKENDS = ("reference", "torch", "cpp", "module")
-RULES = FIRST_RULES + ELEMENTWISE_RULES + MATRIX_RULES + REDUCTION_RULES + LEARNED_RULES + SCALING_RULES
+RULES = FIRST_RULES + ELEMENTWISE_RULES + MATRIX_RULES + REDUCTION_RULES + LEARNED_RULES + SCALING_RULES + NEWER_RULES
 DEFINITIONS = FIRST_DEFINITIONS + REDUCTION_DEFINITIONS
 ROWS = RULES + DEFINITIONS
 NOTICED = 1e-5  # what moving one setting a little must at least do; the agreement is seven orders better
 BAKED = {  # what a generated module cannot change later, and how it is compared if rows do not say it
     "adamcm": {"capacity": 3}, "muon": {"steps": 4}, "muonwithadamw": {"Muon.steps": 4}, "trustregionspectral": {"steps": 4},
+    "normuon": {"steps": 4}, "normuonwithadamw": {"NorMuon.steps": 4}, "adamuon": {"steps": 4}, "cautiousdecaymuon": {"steps": 4},
     "galore": {"r": 2}, "fira": {"r": 2}, "apollo": {"r": 2},
     "frugal": {"r": 2}, "frugalcolumns": {"r": 2}, "onlinesubspacedescent": {"r": 2}, "subspacemomentum": {"r": 2}, "dion": {"r": 2},
     "dctadamw": {"r": 2}, "trion": {"r": 2, "steps": 4},
@@ -327,7 +329,7 @@ def test_every_definition_has_a_reference() -> None:
         "newton_schulz",
     }  # used by tested ones
     later = text[text.index("---- kinds of parameters") :]  # what MuonWithAdamW, MuAdamW and their kin are tested with
-    by_rules = {"orthogonalize", *re.findall(r"^def (\w+)", later, re.MULTILINE)}
+    by_rules = {"orthogonalize", "polar_express", "polar_steps", "polar_step", *re.findall(r"^def (\w+)", later, re.MULTILINE)}
     assert set(re.findall(r"^def (\w+)", text, re.MULTILINE)) - tested == helpers | by_rules
 
 

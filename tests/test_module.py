@@ -62,6 +62,8 @@ FEATURES = {
     "0.1*g*max(h')/(min(h') + count(h')) }",
     "quantile per model": "rule R { q = quantile(abs(g), 0.3 per model) w' = w - 0.1*clip(g, -q, q) }",
     "draws of all": "rule R { w' = w - 0.1*g*uniform(per model)*uniform(per group)*exponential(per tensor) }",
+    "matrix of a short choice": "rule R { when rank >= 2 { state p[rows, rows] = eye(rows) every 2 { p' = p + g @ g.T } u = p @ g } else "
+    "{ u = g } w' = w - 0.1*u }",
     "rows": "rule R { when rank >= 2 { state r per row = 1 r' = r + sum(g^2 per row) u = g/sqrt(r') } else { u = g } w' = w - 0.1*u }",
     "window of rows": "rule R { when rank >= 2 { state h[2] per row = 0 h' = push(h, mean(g per row)) u = g - "
     "mean(mean(h') per tensor) } else { u = g } w' = w - 0.1*u }",

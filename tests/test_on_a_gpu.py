@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -328,18 +327,12 @@ def test_what_torchs_compiler_makes_for_a_gpu() -> None:
 
 
 def test_what_it_makes_of_the_library_is_as_it_says() -> None:
-    """`make inductor` compiles what is missing in docs/inductor.json; docs/trust.md has its sums."""
+    """`make inductor` compiles what is missing in docs/inductor.json."""
     docs = Path(__file__).resolve().parents[1] / "docs"
     found = json.loads((docs / "inductor.json").read_text(encoding="utf-8"))
     functions = [one for entry in found.values() for one in entry["functions"]]
-    sums = (len(found), len(functions), sum(one["kernels"] for one in functions))
-    text = " ".join((docs / "trust.md").read_text(encoding="utf-8").split())
-    [said] = re.findall(r"of (\d+) rules, (\d+) functions with (\d+) kernels", text)
-    assert tuple(map(int, said)) == sums
     assert set(found) <= set(library.names())
     assert all(one["kernels"] >= 1 and one["left to torch"] == one["spilled"] == 0 for one in functions)
-    [most] = re.findall(r"Nothing is spilled, with at most (\d+) registers", text)
-    assert int(most) == max(one["registers"] for one in functions)
 
 
 # ------------------------------------------------------------------------------------------------ what would be noticed

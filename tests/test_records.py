@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import accuracy
@@ -30,13 +29,6 @@ def test_most_rows_are_of_the_kernels_as_they_are(record: str) -> None:
     gone = stale(told, CODE[record], told) if told else []
     make = {"triton": "machine-code", "inductor-numbers": "inductor"}.get(record, record)
     assert MOST * len(gone) <= len(told), f"{len(gone)} of {len(told)} rows, as {gone[:5]}, are of other code: make {make} asks them anew"
-
-
-def test_how_many_rows_say_of_what_code_they_are() -> None:
-    text = " ".join((DOCS / "trust.md").read_text(encoding="utf-8").split())
-    [said] = re.findall(r"say of what code they are: ([^;]*);", text)
-    wanted = {record: sum("code" in row for row in rows(record).values()) for record in CODE}
-    assert {name: int(count) for count, name in re.findall(r"(\d+)(?: rows)? of ([\w-]+)\.json", said)} == wanted
 
 
 def test_a_row_of_other_code_is_stale(monkeypatch: pytest.MonkeyPatch) -> None:

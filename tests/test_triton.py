@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -350,10 +349,6 @@ def test_machine_code_of_the_library_is_as_it_is_told() -> None:
     docs = Path(__file__).resolve().parents[1] / "docs"
     found = json.loads((docs / "triton.json").read_text(encoding="utf-8"))
     assert all(entry["mark"] == mark(rule) for rule, entry in found.items())
-    made = [(kernel["kernel"], *kernel[name]) for entry in found.values() for kernel in entry["kernels"] for name in ("sm_80", "sm_90")]
-    text = " ".join((docs / "trust.md").read_text(encoding="utf-8").split())
-    [said] = re.findall(r"of (\d+) rules, (\d+) kernels for each, at most (\d+) registers, and nothing spills", text)
-    assert (len(found), len(made) // 2, max(registers for _, registers, *_ in made)) == tuple(map(int, said))
     assert not [rule for rule, entry in found.items() for kernel in entry["kernels"] if kernel["sm_80"][1] or kernel["sm_90"][1]]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from optlang.backends.module.numbers import Numbers
@@ -54,6 +54,12 @@ class Scene:
     exposed: set[Node] = field(default_factory=set)  # those of them that were read elsewhere, too, when the section was written
     whole: set[Node] = field(default_factory=set)  # branches by numbers of the step that are no states' new values alone
     promised: Mapping[Node, str] = field(default_factory=dict)  # the names of what is asked for
+    partial: Mapping[Node, Node] = field(default_factory=dict)  # as `guards`, of states that cannot exist for other parameters
+
+    def naming(self, absent: Collection[Node]) -> Scene:
+        """The same where the names of some states are given while there may be none of them."""
+        found = {leaf: (self.leaves[leaf][0], self.leaves[leaf][1].replace("state[", "state.get(").replace("]", ")")) for leaf in absent}
+        return replace(self, leaves={leaf: found.get(leaf, text) for leaf, text in self.leaves.items()}) if absent else self
 
     def operands(self, node: Node) -> tuple[Node, ...]:
         if node in self.ready or node in self.leaves:

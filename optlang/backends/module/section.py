@@ -95,7 +95,8 @@ class _Section:
             if want.leaf is None and want.template.format(text) != f"{text} = {text}":
                 self.line((), want.template.format(text), self.reads[want.node])
         self.scene.exposed.update(exposed(self.made, self.scene.guards, self.reads))
-        return printed(in_order(arranged((), self.made, self.pieces, self.reads)), self.scene)
+        scene = self.scene.naming(exposed(self.made, self.scene.partial, self.reads))
+        return printed(in_order(arranged((), self.made, self.pieces, self.reads)), scene)
 
     def _sides(self) -> dict[Node, Node]:
         found: dict[Node, Node] = {}

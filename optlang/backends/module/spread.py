@@ -12,13 +12,14 @@ from optlang.printing.python_text import quoted
 from optlang.types import needs_matrix
 
 WITHOUT_CASTS = "_without_autocast()"
+ORDERED = ("quantile", "amax", "amin")  # the largest and smallest of a part without elements are an error to torch
 
 
 def needs_whole(program: Program) -> bool:
     """Whether torch's operators on DTensors would not compute what the rule says, or nothing at all."""
     nodes = ir.walk(program.all_roots())
     windows = any(s.type.window and s.type.extent.level not in ("group", "model") for s in program.states)
-    ordered = any(n.op == "quantile" and n.value != "window" for n in nodes)
+    ordered = any(n.op in ORDERED and n.value != "window" for n in nodes)
     return windows or ordered or any(n.op in ("random", *MATRIX_OPS) or needs_matrix(n.type.extent) or n.type.extent.run for n in nodes)
 
 

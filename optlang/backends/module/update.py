@@ -55,7 +55,9 @@ class Update:
         self.team: dict[Node, str] = {}  # values per group, by attribute
         self.cell: dict[Node, str] = {}  # values per parameter that a later loop needs, by attribute
         self.sparse = refuses_sparse(program, self.mixes)
-        self.guards = {s.node: s.guard for s in self.program.states if s.guard is not None and _may_exist(s)}
+        guarded = [s for s in self.program.states if s.guard is not None and s.type.extent.level not in ("group", "model")]
+        self.guards = {s.node: s.guard for s in guarded if s.guard is not None and _may_exist(s)}
+        self.partial = {s.node: s.guard for s in guarded if s.guard is not None and not _may_exist(s)}
         self.exposed: set[Node] = set()  # of those with a guard, the ones that are read where it need not hold
         self.whole: set[Node] = set()  # branches by numbers of the step that are no states' new values alone
 
@@ -94,7 +96,7 @@ class Update:
     def scene(self, level: str, leaves: Mapping[Node, tuple[str, str]], ready: Mapping[Node, str], targets: Mapping[Node, str]) -> Scene:
         like = "w" if level == "cell" else "home"
         return Scene(leaves, self.loops, ready, self.labels, targets, self.numbers, lambda node: self._draw(node, level), like,
-                     self.guards, self.exposed, self.whole)  # fmt: skip
+                     self.guards, self.exposed, self.whole, partial=self.partial)  # fmt: skip
 
     def _draw(self, node: Node, level: str) -> str:
         distribution, site = node.value
@@ -204,8 +206,7 @@ def start_lines(update: Update, states: Sequence[ir.State], write_init: Callable
 
 def _may_exist(state: ir.State) -> bool:
     """Whether a parameter may have a state whatever its guard says: one per row is of matrices alone."""
-    extent = state.type.extent
-    return extent.level not in ("group", "model") and (may_come_later(state) or not needs_matrix(extent))
+    return may_come_later(state) or not needs_matrix(state.type.extent)
 
 
 def may_come_later(state: ir.State) -> bool:
