@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import giant_texts
 import pytest
 from test_search_hunt import evaluated, started
 
@@ -198,6 +201,19 @@ def test_any_rule_of_the_library_is_taken_or_refused() -> None:
         else:
             taken.add(path.stem)
     assert {"adam", "lion", "lamb", "radam", "sgdw"} <= taken and not {"muonwithadamw", "adan", "sophiah", "std"} & taken
+
+
+def test_giants_are_told_soon(tmp_path: Path) -> None:
+    """Every sixth of the texts that are as large as texts may be; each alone takes less than the two seconds that any command may."""
+    space, path = space_of("default", ["adamw"]), tmp_path / "giant.opt"
+    giants = [text for texts in giant_texts.GROUPS.values() for text in texts.values()][::6]
+    assert len(giants) > 25
+    for text in giants:
+        path.write_text(text())
+        started = time.process_time()
+        with suppress(GenomeError, optlang.OptError):
+            read(path, space)
+        assert time.process_time() - started < 4, "twice as long as is allowed: other tests may take the processor's cache"
 
 
 @pytest.mark.parametrize(
