@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from optlang.printing import Printed
+from optlang.printing import as_printed
 
 if TYPE_CHECKING:
     from optlang.compare.equivalence import Verdict
@@ -43,7 +43,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Difference(Printed):
+class Difference:
     """The second rule as the first one with changes. True where both take the same steps.
 
     `distance` counts the nodes that differ, `size` those of both rules. `renamed` has states, settings and equations by the
@@ -57,6 +57,8 @@ class Difference(Printed):
     distance: int
     size: int
     verdict: Verdict | None = None
+
+    _repr_pretty_ = as_printed
 
     def __bool__(self) -> bool:
         return not self.distance if self.verdict is None else bool(self.verdict)

@@ -22,7 +22,7 @@ from optlang.analysis.live_states import without_dead
 from optlang.analysis.nonnegative import nonnegative
 from optlang.compare.trial import Counterexample, refute
 from optlang.ir import Bounds, Node, Program, State, substitute, walk
-from optlang.printing import Printed
+from optlang.printing import as_printed
 from optlang.types import TypeProblem
 
 Status = Literal["same", "different", "open"]
@@ -31,13 +31,15 @@ JUMPS = frozenset(["sign", "floor", "ceil", "round", "mod", "lt", "le", "gt", "g
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict(Printed):
+class Verdict:
     """`status` is "same", "different" or "open"; true where it is "same". `notes` tell of differing defaults and names."""
 
     status: Status
     reason: str
     counterexample: Counterexample | None = None
     notes: tuple[str, ...] = ()
+
+    _repr_pretty_ = as_printed
 
     def __bool__(self) -> bool:
         return self.status == "same"

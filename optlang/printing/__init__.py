@@ -5,11 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 
-class Printed:
-    """What notebooks show as `print` does."""
-
-    __slots__ = ()
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """IPython's protocol."""
-        printer.text(str(self))
+def as_printed(self: object, printer: Any, cycle: bool) -> None:
+    """The `_repr_pretty_` of what notebooks are to show as `print` does. A class has it itself: IPython takes a `__repr__` before
+    what is inherited."""
+    printer.text(str(self))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from optlang import ir
-from optlang.printing import Printed
+from optlang.printing import as_printed
 from optlang.runtime.facts import facts_of
 
 MOST_SHOWN = 4  # patterns of names in a reason
@@ -116,8 +116,10 @@ class Assigned(NamedTuple):
     reason: str
 
 
-class Routes(Printed, list[Assigned]):
+class Routes(list[Assigned]):
     """Who got what and why; printed, a table."""
+
+    _repr_pretty_ = as_printed
 
     def __str__(self) -> str:
         return table(Assigned._fields, self)
@@ -132,8 +134,10 @@ class Stepped(NamedTuple):
     reason: str
 
 
-class Backends(Printed, list[Stepped]):
+class Backends(list[Stepped]):
     """What is stepped by what and why; printed, a table."""
+
+    _repr_pretty_ = as_printed
 
     def __str__(self) -> str:
         return table(Stepped._fields, self)
