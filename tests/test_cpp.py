@@ -350,10 +350,11 @@ def test_no_compiler(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None
     ("script", "told"),
     [
         ("[ $1 = --version ] && exit 0; echo 'kernel.cpp:1: error: it is Monday' >&2; exit 1", "error: it is Monday"),
+        (r"[ $1 = --version ] && exit 0; printf 'error: \351 is no UTF-8' >&2; exit 1", "is no UTF-8"),
         ("[ $1 = --version ] && exit 0; sleep 30", "took more than 1 s"),
         ("[ $1 = --version ] && exit 0; echo rubbish > $3", "cannot be stored or loaded"),  # behind the source and -o
     ],
-    ids=["fails", "hangs", "makes rubbish"],
+    ids=["fails", "speaks another language", "hangs", "makes rubbish"],
 )
 def test_a_compiler_that(script: str, told: str, tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", compiler(tmp_path, script))

@@ -356,6 +356,23 @@ def test_no_room_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def test_no_folder_for_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was compiled before is there; else torch's operators step, and it is said what lacks."""
+    monkeypatch.setattr(sealed_files, "cache_file", lambda name: tmp_path / name)
+    kept = 'extern "C" void step() {}\n// kept'
+    build.library(kept)
+    monkeypatch.setattr("tempfile.tempdir", None)
+    monkeypatch.setattr("tempfile._get_default_tempdir", nowhere)
+    assert sealed_files.places("name") == [tmp_path / "name"]
+    assert build.library(kept).step() is None
+    with pytest.raises(build.NoCompiler, match=r"temporary files \(TMPDIR\).*nowhere"):
+        build.library('extern "C" void step() {}\n// new')
+
+
+def nowhere() -> str:
+    raise FileNotFoundError(2, "nowhere")
+
+
 # -------------------------------------------------------------------------------------------------------- checkpoints
 
 

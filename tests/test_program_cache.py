@@ -125,7 +125,7 @@ def test_whole_files_of_another_form_are_made_again(cache: Path) -> None:
     source = Source(HALVES)
     made = programs.lowered(source, None, lambda: read(HALVES))
     [kept] = cache.glob("rule-*.json")
-    for text in ("", "[]", "[[], {}]", '[[["add", [7], null, null]], {}]', '[[], {"cases": [1]}]'):
+    for text in ("", "[]", "[" * 100_000, "[[], {}]", '[[["add", [7], null, null]], {}]', '[[], {"cases": [1]}]'):
         sealed_files.store(text.encode(), kept)
         assert programs.lowered(source, None, lambda: read(HALVES)) == made
 
@@ -140,8 +140,8 @@ def test_a_full_disk_keeps_nothing_and_changes_nothing(cache: Path, monkeypatch:
 
 
 def test_the_oldest_are_forgotten(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs, "MOST", 3)
-    monkeypatch.setattr(programs, "EVERY", 1)
+    monkeypatch.setattr(sealed_files, "MOST", 3)
+    monkeypatch.setattr(sealed_files, "EVERY", 1)
     texts = [f"rule R {{ w' = w/{n} }}" for n in range(2, 9)]
     for place, text in enumerate(texts):
         programs.lowered(Source(text), None, lambda text=text: read(text))  # type: ignore[misc]

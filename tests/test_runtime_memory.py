@@ -17,14 +17,26 @@ def flat(count: int = 12) -> Tensor:
     return torch.arange(float(count))
 
 
-def test_expanded() -> None:
+WIDE = [torch.ones(3, 1).expand(3, 4), flat().as_strided((4, 4), (2, 1)), flat().as_strided((2, 2, 2), (5, 3, 2))]
+
+
+@pytest.mark.parametrize("wide", WIDE)
+def test_one_place_for_several_elements(wide: Tensor) -> None:
     with pytest.raises(ValueError, match=r"AdamW: several elements of wide are one place in memory.*expand"):
-        AdamW([("wide", torch.ones(3, 1).expand(3, 4).requires_grad_())])
+        AdamW([("wide", wide.detach().requires_grad_())])
+
+
+def test_rows_that_reach_into_others_and_miss_them() -> None:
+    woven = flat().as_strided((2, 3), (3, 2)).detach().requires_grad_()  # 0, 2, 4 and 3, 5, 7
+    optimizer = AdamW([woven], lr=1.0)
+    woven.grad = torch.ones(2, 3)
+    optimizer.step()
+    assert (woven.detach() < torch.tensor([[0.0, 2, 4], [3, 5, 7]])).all()
 
 
 SHARING = {
     "all": lambda x: [x, x.detach()], "halves": lambda x: [x[:8], x[4:]], "the end": lambda x: [x, x[11:]],
-    "another shape": lambda x: [x[3:5], x.view(3, 4)],
+    "another shape": lambda x: [x[3:5], x.view(3, 4)], "turned": lambda x: [x, x.view(3, 4).t()],
 }  # fmt: skip
 
 

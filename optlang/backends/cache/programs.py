@@ -1,7 +1,7 @@
 """Rules on disk as programs, and programs as they are simplified: a new process need not read and simplify them again.
 
 A file lies beside the kernels (see `sealed_files`), under a hash of all that decides about it: the texts of the rule and of all that
-it imports, and the files of this package, by their sizes and dates. What cannot be read is made again; the oldest are forgotten.
+it imports, and the files of this package, by their sizes and dates. What cannot be read is made again.
 What is generated of a program is kept in the same way (`kept`), under the name of the program (`mark`).
 """
 
@@ -11,7 +11,6 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
-from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,11 +21,9 @@ from optlang.ir import Program, Routing
 from optlang.ir.serialization import from_json, to_json
 from optlang.resources import PACKAGE, folder
 
-MOST, EVERY = 2000, 100  # files of a kind that are kept, and after how many new ones that is looked at
 LEFT_OUT = ("backends", "bench", "compare", "race", "runtime", "search", "__pycache__")  # folders that only take programs
 BESIDE = ("module", "optax", "triton", "__pycache__")  # folders of backends that C++ does without
-_STORED = count()
-UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError)
+UNREADABLE = (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError)
 Made = TypeVar("Made")
 
 
@@ -78,19 +75,8 @@ def kept(name: str, make: Callable[[], Made], write: Callable[[Made], str], read
     for place in sealed_files.places(name):
         with contextlib.suppress(OSError, TypeError):  # no room, no right to write, or a value that has no form
             sealed_files.store(write(made).encode(), place)
-            _make_room(place)
             break
     return made
-
-
-def _make_room(new: Path) -> None:
-    """Forgets the oldest: a search for rules makes programs without end, and few of them are asked for again."""
-    if next(_STORED) % EVERY:
-        return
-    kind = new.name.partition("-")[0]
-    dated = sorted((entry.stat().st_mtime_ns, entry.path) for entry in os.scandir(new.parent) if entry.name.startswith(f"{kind}-"))
-    for _, path in dated[:-MOST]:
-        Path(path).unlink(missing_ok=True)
 
 
 @cache

@@ -14,11 +14,14 @@ import platform
 import secrets
 import tempfile
 from functools import cache
+from itertools import count
 from pathlib import Path
 
 from optlang.resources import cache_file
 
 SEAL = 32  # bytes
+MOST, EVERY = 2000, 100  # files of a kind that are kept, and after how many new ones that is looked at
+_STORED = count()
 _LOADED: list[ctypes.CDLL] = []  # one of those with threads, if there are any: all have the same OpenMP
 
 
@@ -38,12 +41,14 @@ def named(kind: str, *decides: str, ending: str = ".so") -> str:
 
 
 def places(name: str) -> list[Path]:
-    """Where a file of that name may be: the user's cache, then a folder for temporary files."""
-    kept = cache_file(name)
-    spare = Path(tempfile.gettempdir()) / f"optlang-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
-    with contextlib.suppress(OSError):
-        spare.mkdir(mode=0o700, exist_ok=True)
-    return [*([kept] if kept is not None else []), *([spare / name] if _is_ours(spare) else [])]
+    """Where a file of that name may be: the user's cache, then a folder for temporary files, if there are such."""
+    found = [kept] if (kept := cache_file(name)) is not None else []
+    with contextlib.suppress(OSError):  # where nothing can be written at all, there is no folder for temporary files either
+        spare = Path(tempfile.gettempdir()) / f"optlang-{os.getuid() if hasattr(os, 'getuid') else 'user'}"
+        with contextlib.suppress(OSError):
+            spare.mkdir(mode=0o700, exist_ok=True)
+        found += [spare / name] if _is_ours(spare) else []
+    return found
 
 
 def _is_ours(folder: Path) -> bool:
@@ -72,6 +77,17 @@ def store(made: bytes, place: Path) -> None:
         beside.replace(place)
     finally:
         beside.unlink(missing_ok=True)
+    if next(_STORED) % EVERY == 0:
+        _make_room(place)
+
+
+def _make_room(new: Path) -> None:
+    """Forgets the oldest of a kind: a search for rules makes programs and kernels without end, and few of them are asked for again."""
+    kind = new.name.partition("-")[0]
+    with contextlib.suppress(OSError):  # another process makes room, too
+        dated = sorted((entry.stat().st_mtime_ns, entry.path) for entry in os.scandir(new.parent) if entry.name.startswith(f"{kind}-"))
+        for _, path in dated[:-MOST]:
+            Path(path).unlink()
 
 
 def opened(place: Path) -> ctypes.CDLL:

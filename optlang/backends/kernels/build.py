@@ -91,19 +91,22 @@ def _loaded(place: Path, entry: str = "step") -> ctypes.CDLL | None:
 
 def _compiled(compiler: str, ways: Sequence[Sequence[str]], text: str) -> tuple[bytes, int]:
     """The library of the first set of flags that the compiler takes, and which one that was."""
-    with tempfile.TemporaryDirectory(prefix="optlang-") as folder:
-        source, made = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
-        source.write_text(text, encoding="utf-8")
-        for number, flags in enumerate(ways):
-            done = _run([compiler, str(source), "-o", str(made), *flags])
-            if not done.returncode:
-                return made.read_bytes() if made.exists() else b"", number
-        raise NoCompiler(f"{compiler} failed: {_complaint(done.stderr) or f'exit code {done.returncode}'}")
+    try:
+        with tempfile.TemporaryDirectory(prefix="optlang-", ignore_cleanup_errors=True) as folder:
+            source, made = Path(folder) / "kernel.cpp", Path(folder) / "kernel.so"
+            source.write_text(text, encoding="utf-8")
+            for number, flags in enumerate(ways):
+                done = _run([compiler, str(source), "-o", str(made), *flags])
+                if not done.returncode:
+                    return made.read_bytes() if made.exists() else b"", number
+    except OSError as problem:
+        raise NoCompiler(f"{compiler} has no room for temporary files (TMPDIR): {problem}") from problem
+    raise NoCompiler(f"{compiler} failed: {_complaint(done.stderr) or f'exit code {done.returncode}'}")
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
+        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
     except subprocess.TimeoutExpired:
         raise NoCompiler(f"{command[0]} took more than {SECONDS} s") from None
     except OSError as problem:
