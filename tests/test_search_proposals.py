@@ -151,14 +151,16 @@ def test_from_another_process_while_it_runs(tmp_path: Path) -> None:
     (tmp_path / "heavy.opt").write_text(HEAVY)
     with started(path, children=10**6) as run:
         command = [sys.executable, "-m", "optlang", "search", "propose", str(path), str(tmp_path / "heavy.opt"), "signsgd", "--json"]
-        asking = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        asking = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         end = threading.Timer(120, run.stop)
         end.start()
         for _ in run:
             if asking.poll() is not None:
                 run.stop()
         end.cancel()
-    told = [json.loads(line) for line in asking.communicate(timeout=60)[0].splitlines()]
+    out, said = asking.communicate(timeout=60)
+    told = [json.loads(line) for line in out.splitlines()]
+    assert said == f"proposed {told[0]['name']}.opt, {told[1]['name']}.opt; the answers come with the second round from now\n"
     assert asking.returncode == 0 and told[0]["outcome"] == "trained"
     assert told[0]["name"].startswith("heavy-") and told[1]["name"].startswith("signsgd-")
     numbers = {row[1]: row[5] for row in evaluated(path)}

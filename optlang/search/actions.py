@@ -206,6 +206,8 @@ def propose(arguments: argparse.Namespace) -> int:
     path, *rules = _store_named(arguments, 2, sys.maxsize)
     texts = [source_of(rule).text for rule in rules]
     names = [proposals.put(path, text, Path(rule).stem) for rule, text in zip(rules, texts, strict=True)]
+    if (tell := _teller(arguments)) is not None:
+        tell(f"proposed {', '.join(f'{name}.opt' for name in names)}; the answers come with the second round from now")
     rejected = False
     for name in names:
         found = proposals.answer(path, name, arguments.minutes)
