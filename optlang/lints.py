@@ -45,10 +45,11 @@ def foreign_corrections(program: Program) -> Iterator[Finding]:
     host = on_host(program.roots())
     averages = {update: name for name, update in program.updates.items()}
     old = {state.node: state.name for state in program.states}
+    stepped = set(walk([program.weights, *program.updates.values()]))  # to weights to evaluate with, states are the new ones
     for node in walk(program.roots()):
         beta = _corrected(node.args[1]) if node.op == "div" else None
         mean = _without_numbers(node.args[0], host) if beta is not None else node
-        last = old.get(mean) if beta is not None else None
+        last = old.get(mean) if beta is not None and node in stepped else None
         if last is not None and beta is not None and _decay(program, last, host) is beta:
             yield ("P02", equation_of(program, node), f"`{last}` is the mean of the steps before, its bias correction that of `{last}'`",
                    "divides by the correction of the new mean", f"divide `{last}'` by `1 - {_word(beta)}^t`")  # fmt: skip

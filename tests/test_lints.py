@@ -63,6 +63,7 @@ def test_foreign_correction() -> None:
     assert found(f"rule R {{ {ADAM}  w' = w - 0.1*m'/(1 - b1^t)/(sqrt(v'/(1 - b2^t)) + 1e-8) }}") == []
     late = one(f"rule R {{ {ADAM}  mh = m/(1 - b1^t)  w' = w - 0.1*mh/(sqrt(v'/(1 - b2^t)) + 1e-8) }}", "P02")
     assert pointed(late).startswith("mh =") and late.help == "divide `m'` by `1 - b1^t`"
+    assert found("rule R { state a = 0  w' = w - 0.1*g  a' = 0.9*a + 0.1*w'  eval = a'/(1 - 0.9^t) }") == []
 
 
 def test_an_undefined_start_says_which_division_it_is() -> None:
