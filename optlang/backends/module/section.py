@@ -162,7 +162,7 @@ class _Section:
             reads |= self.reads[arg]
         pieces = [self.pieces[arg] for arg in args]
         if sum(len(p.text) for p in pieces) > LONG:
-            pieces, reads = self._shortened(node, args)
+            pieces, reads = self._shortened(args)
         pieces = self.aligned(node, pieces)
         if node.op == "where" and chooses_whole(node, self.scene.numbers):
             pieces[1:] = [self._as_large(side, node) for side in node.args[1:]]
@@ -202,7 +202,7 @@ class _Section:
             Piece(f"{p.inside(ATOM)}{to}.reshape(-1, *[1] * param.ndim)") if s else p for p, to, s in zip(pieces, near, small, strict=True)
         ]
 
-    def _shortened(self, node: Node, args: Sequence[Node]) -> tuple[list[Piece], Reads]:
+    def _shortened(self, args: Sequence[Node]) -> tuple[list[Piece], Reads]:
         """Gives the longest operand a name of its own."""
         longest = max(args, key=lambda a: len(self.pieces[a].text))
         if longest not in self.named and self.scene.operands(longest) and longest not in self.claims:

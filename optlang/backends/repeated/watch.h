@@ -25,7 +25,7 @@ struct Outside {
 };
 const i64 AHEAD = 8, FEW = 16;
 struct Facts { i64 type, device, shape, size, data; };
-struct Kind { u64 mask[WORDS], words[WORDS]; };  // what tensors of a kind have in common, word by word: see kinds.py
+struct Kind { u64 mask[WORDS], words[WORDS]; };  // what tensors of a kind have in common, word by word: see tensor_words.py
 struct Place { const void *tensor, *memory, *more; };  // where things were when they were looked at the last time
 
 // Whether numbers lie in order, as they are, in one piece of memory; and what is known of it.
