@@ -16,8 +16,7 @@ from optlang.ops import CALLS
 from optlang.plan import is_gathering
 
 WAITING = frozenset(["eigenvectors", "orthonormal"])  # torch looks at what it found
-DEAR = frozenset(["matmul", "inverse", "descending", "quantile", "input", *WAITING])  # inputs: they are given where they are read
-WAIT = "torch's functions for matrices wait for the device"
+DEAR = frozenset(["matmul", "inverse", "descending", "quantile", "random", "input", *WAITING])  # inputs: given where they are read
 CHOICES = ("branch", "where")
 ALONE = frozenset(["cbrt", "count"])  # numbers that have no text for both
 
@@ -37,19 +36,12 @@ def is_rate(node: Node) -> bool:
 
 
 def refuses_graphs(program: Program) -> str:
-    """Why steps of a module cannot be captured; empty where they can."""
-    if not _asks(program) and any(node.op in WAITING for node in ir.walk(program.all_roots())):
-        return WAIT
-    return needs_numbers(program)
-
-
-def needs_numbers(program: Program) -> str:
-    """Why steps of a module have to know on the host the numbers that change; empty where one text serves both. torch.compile traces
-    such a step as it does those that can be captured."""
+    """Why steps of a module cannot be captured: then they know all numbers on the host, and torch.compile leaves them to Python. Empty
+    where one text serves both."""
     if _asks(program):
         return "it asks the model again"
-    if any(node.op in WAITING for node in _only_below_choices(program)):
-        return WAIT  # in some steps only, which a graph would make all
+    if any(node.op in WAITING for node in ir.walk(program.all_roots())):
+        return "torch's functions for matrices wait for the device"
     nodes = ir.walk(program.all_roots())
     changing = moving(nodes, Numbers(program, nodes))
     whole = [program.updates[s.name] for s in program.states if s.type.kind == "int"]
@@ -65,7 +57,7 @@ def _asks(program: Program) -> bool:
 def for_graphs(program: Program, parted: Collection[Node] = ()) -> Program:
     """The program with choices of torch's where an `if` would look at the device, if its text serves both; but for those `parted`,
     and those that compute much on one side."""
-    if needs_numbers(program):
+    if refuses_graphs(program):
         return program
     parted = {*parted, *dear_choices(program)}
 
@@ -80,7 +72,7 @@ def for_graphs(program: Program, parted: Collection[Node] = ()) -> Program:
 def partable(program: Program, several: bool) -> set[Node]:
     """The choices by a number of the step that say what a state or the weights become, and nothing else, or `several` things: one
     side may be left out, or put back."""
-    if needs_numbers(program):
+    if refuses_graphs(program):
         return set()
     states = [s for s in program.states if s.type.extent.level not in ("group", "model") and s.type.kind != "int"]
     roots = [program.weights, *(program.updates[s.name] for s in states)]

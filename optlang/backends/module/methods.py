@@ -34,9 +34,9 @@ def option_entries(draws: bool) -> Lines:
     return [f"{quoted(name)}: {name}" for name in [*OPTIONS, *["seed"] * draws]]
 
 
-def step_lines(body: Lines, differentiable: bool, on_host: bool) -> Lines:
-    """`step`, which autograd goes through where it is asked to and can, and torch.compile unless numbers of its have to be known."""
-    apart = ["@_uncompiled"] * on_host
+def step_lines(body: Lines, differentiable: bool, uncapturable: bool) -> Lines:
+    """`step`, which autograd goes through where it is asked to and can, and torch.compile unless no graph can hold it."""
+    apart = ["@_uncompiled"] * uncapturable
     through = "@_with_all_gradients" if any(map(OF_NUMBERS.search, body)) else "@_with_gradients"
     return [*apart, through if differentiable else "@torch.no_grad()", STEP, *indented(body)]
 

@@ -57,7 +57,7 @@ def front(routing: Routing, name: str, writers: Sequence[Writer]) -> str:
     evaluated = [cls for cls, program in zip(classes, programs, strict=True) if program.evaluation is not None]
     methods += [_eval(evaluated), train_lines()] if evaluated else []
     methods += [input_lines(name, inputs)] if inputs else []
-    capturable = any(not w.update.on_host for w in writers)
+    capturable = any(not w.update.uncapturable for w in writers)
     methods += [saved_lines(_fingerprint(classes)), load_lines(programs, capturable), GET_STATE, set_state_lines(programs)]
     return "\n".join([f"class {name}(Optimizer):", "\n\n".join("\n".join(indented(m)) for m in methods)])
 
@@ -205,7 +205,8 @@ def _step(routing: Routing, writers: Sequence[Writer]) -> Lines:
         lines += w.checked(f"self._groups({quoted(w.name)})", w.name)
     updates = _updates(writers, ", closure, loss, random_state" if asks else "")
     lines += ["", *([f"with {WITHOUT_CASTS}:", *indented(updates)] if cast else updates)]
-    return [*_groups(as_betas(writers)), "", *step_lines([*lines, "", "return loss"], not asks, any(w.update.on_host for w in writers))]
+    apart = any(w.update.uncapturable for w in writers)
+    return [*_groups(as_betas(writers)), "", *step_lines([*lines, "", "return loss"], not asks, apart)]
 
 
 def _groups(with_momentum: Sequence[str]) -> Lines:

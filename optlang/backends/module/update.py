@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 
 from optlang import ir
-from optlang.backends.module.capturing import dear_choices, moving, needs_numbers, refuses_graphs
+from optlang.backends.module.capturing import dear_choices, moving, refuses_graphs
 from optlang.backends.module.elements import PUT_BACK, REAL, TOUCHED, mixes, refuses_sparse
 from optlang.backends.module.layout import Lines, indented, mentions
 from optlang.backends.module.leaves import Words, cell_leaves
@@ -47,8 +47,8 @@ class Update:
         self.draws = any(node.op == "random" for node in self.everything)
         asked = self.draws or any(i.type.extent.level not in ("group", "model") for i in program.inputs)
         self.key = "key" if asked and not self.mixes else "param"  # the parameter as it was given, where its parts are stepped
-        self.uncapturable, self.on_host = refuses_graphs(words.program), bool(needs_numbers(words.program))
-        self.numbers.moving = set() if self.on_host else moving(self.everything, self.numbers)
+        self.uncapturable = refuses_graphs(words.program)
+        self.numbers.moving = set() if self.uncapturable else moving(self.everything, self.numbers)
         self.asks = any(program.uses(op) for op in ASKING)
         self.later: Lines = []  # makes states that a setting decides about
         self.model: dict[Node, str] = {}  # values for all parameters, by the variable that holds them
@@ -83,7 +83,7 @@ class Update:
     @property
     def count(self) -> str:
         """The number of the step of one parameter."""
-        return '_count(state["step"])' if self.on_host else '_count(state["step"], group["capturable"])'
+        return '_count(state["step"])' if self.uncapturable else '_count(state["step"], group["capturable"])'
 
     @property
     def leaves_out_empty(self) -> bool:
@@ -190,7 +190,7 @@ def treats_matrices(roots: Sequence[Node]) -> bool:
 
 def start_lines(update: Update, states: Sequence[ir.State], write_init: Callable[[ir.State], Lines]) -> Lines:
     """`state["m"] = …` for each state of a parameter, under an `if` where it exists for some parameters only."""
-    lines = [f'state["step"] = torch.zeros((), device={STEP_ON_CPU if update.on_host else STEP_ON_DEVICE})']
+    lines = [f'state["step"] = torch.zeros((), device={STEP_ON_CPU if update.uncapturable else STEP_ON_DEVICE})']
     guards: dict[Node | None, Lines] = {}
     for s in states:
         guards.setdefault(s.guard, []).extend(write_init(s))

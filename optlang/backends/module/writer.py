@@ -82,7 +82,7 @@ class Writer:
         methods += [train_lines()] if self.evaluates and self.role == "alone" else []
         methods += [input_lines(self.name, self.program.inputs)] if self.program.inputs else []
         if self.role == "alone":
-            methods += [saved_lines(self._fingerprint()), load_lines([self.program], not self.update.on_host)]
+            methods += [saved_lines(self._fingerprint()), load_lines([self.program], not self.update.uncapturable)]
             methods += [set_state_lines([self.program])]
         else:
             methods += [fingerprint_lines(self._fingerprint())]
@@ -159,8 +159,7 @@ class Writer:
         checks = ['"""Raises ValueError, TypeError or RuntimeError for settings and parameters that the rule does not take."""']
         checks += ["_check_options(group)"]
         if self.update.uncapturable:
-            compiled = "" if self.update.on_host else " and not torch.compiler.is_compiling()"  # for torch.compile sets it
-            checks += [f'if group["capturable"]{compiled}:',
+            checks += ['if group["capturable"]:',
                        f'    raise ValueError("{self.name} of this file cannot be capturable: {self.update.uncapturable}")']  # fmt: skip
         if self.asks:
             message = f"{self.name} cannot be differentiable: it asks the model again, in the middle of the step"
@@ -203,7 +202,7 @@ class Writer:
         checked = [*self._rows(), *self.checked("self.param_groups", "self")]
         body = [*self._before(), *called, *checked, "", *self._body("self.param_groups"), "", "return loss"]
         about = "One update of every parameter that has a gradient."
-        return step_lines([f'"""{about}"""', *body], not self.asks, self.update.on_host)
+        return step_lines([f'"""{about}"""', *body], not self.asks, bool(self.update.uncapturable))
 
     def _rows(self) -> Lines:
         return row_checks(self.program.name, self.needs_shapes) if self.role == "alone" else []

@@ -71,7 +71,7 @@ def _learned(groups: list[dict[str, Any]]) -> Iterator[None]:
     "_with_all_gradients": WITH_GRADIENTS.replace("NAME", "_with_all_gradients").replace("MORE", ", _learned(self.param_groups)"),
     "_uncompiled": '''
 def _uncompiled(step: Callable[..., Any]) -> Any:
-    """A step that torch.compile leaves to Python: it looks at numbers that no graph knows. Else torch may set `capturable`."""
+    """A step that torch.compile leaves to Python, for no graph can hold it. Else torch would set `capturable` on a GPU."""
     compiler: Any = torch.compiler  # which says no types
     return compiler.disable(step)
 ''',
