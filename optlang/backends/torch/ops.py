@@ -30,6 +30,8 @@ def draw(distribution: str, site: int, counter: Tensor, shape: Sequence[int], li
 def eigenvectors(a: Tensor) -> Tensor:
     """As `meaning.eigenvectors`."""
     finite = a.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    if a.shape[-1] == 0:
+        return a
     v = torch.linalg.eigh(torch.where(finite, a, 0.0)).eigenvectors.flip(-1)
     largest = v.gather(-2, v.abs().argmax(-2, keepdim=True))
     return torch.where(finite, torch.where(largest < 0, -v, v), torch.nan)
