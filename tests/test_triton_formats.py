@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from stepping import facts, program
-from test_formats import WAYS, numbers, start, stepped, storage
+from test_formats import WAYS, near_borders, numbers, start, stepped, storage
 from torch import Tensor
 
 from optlang.backends.base import Cell, Step
@@ -49,7 +49,8 @@ def test_what_is_stored_is_stored_bit_by_bit(form: str) -> None:
     gradients[1][300], gradients[1][-1] = torch.nan, 1e-38
     gradients[2][:] = 0
     gradients[3][:5] = torch.tensor([448.0, 17, 19, 21, 23])  # halves between numbers of 8 bits
-    gradients = [g.abs() if form.startswith("u") else g for g in gradients]
+    borders = near_borders(form)
+    gradients = [g.abs() if form.startswith("u") else g for g in [*gradients, borders[borders.isfinite()]]]
     for i, (cell, g) in enumerate(zip(kept(form, gradients), gradients, strict=True)):
         counter = torch.tensor([3, 7, i])
         parts = encoded(g, FORMATS[form], counter, 1)

@@ -17,6 +17,7 @@ POINTERS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}  # what is sto
 IN_TABLES = {name for name, form in FORMATS.items() if form.has_levels}
 BINADES, PARTS = 23, 7  # of magnitudes from 2^-23 to 1; bits of the mantissa
 FUNCTIONS = {"uint8": "int8", "uint4": "int4", "stochastic": "bf16"}  # those of other formats that serve a format
+EVEN = "uint4"  # whose levels are told by arithmetic, so that it is closed by a function of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,10 +76,11 @@ def opened(kind: Packed, place: int, found: LevelTables, where: str) -> str:
 def closed(kind: Packed, place: int, found: LevelTables, where: str, value: str) -> str:
     """Stores the values of a block."""
     name = kind.form.name
-    more = [f"levels + {found.at[name][1]}"] if name in found.at else []
+    more = [f"levels + {found.at[name][1]}"] if name in found.at and name != EVEN else []
     more += [f"below + {found.at[name][2]}"] if name.endswith("int8") else []
     more += [f"r{kind.place}"] if kind.form.draws else []
-    return f"close_{FUNCTIONS.get(name, name)}({', '.join([*_parts(kind, place), value, *more, where])})"
+    function = name if name == EVEN else FUNCTIONS.get(name, name)
+    return f"close_{function}({', '.join([*_parts(kind, place), value, *more, where])})"
 
 
 def drawn(kind: str | Packed) -> list[str]:

@@ -164,9 +164,32 @@ def close_int4(
     scale = scale_of(x, block, 128)
     store_scales(scales, scale, low, size, block, 128)
     y = libdevice.div_rn(x, spread(scale, block, 128))
-    code = tl.zeros([block], tl.int32)
-    for level in tl.static_range(15):
-        code += (~(y < tl.load(borders + level))).to(tl.int32)  # what is no number comes last
+    bits = bits_of(y)
+    sign = bits >> 31  # -1 below 0, where levels mirror those above it but for the last: on a border, the one nearer to 0 is above
+    distance = tl.zeros([block], tl.int32)
+    for level in tl.static_range(8):
+        distance += ((bits & 0x7FFFFFFF) + sign >= bits_of(tl.load(borders + 7 + level))).to(tl.int32)
+    code = tl.maximum(7 + ((distance ^ sign) - sign), 0)
+    code = tl.where(y == y, code, 15)  # what is no number comes last
+    store_pairs(codes, code, low, size, whole, block)
+
+
+@triton.jit
+def close_uint4(
+    codes: tl.tensor, scales: tl.tensor, x: tl.tensor, low: tl.tensor, size: tl.tensor, whole: tl.constexpr, block: tl.constexpr
+) -> None:
+    """Sixteenths: a border lies half of one above each, and all of this is exact."""
+    x = inner(x, low, size, whole, block)
+    scale = scale_of(x, block, 128)
+    store_scales(scales, scale, low, size, block, 128)
+    place = libdevice.div_rn(x, spread(scale, block, 128)) * 16.0 - 0.5
+    code = tl.where(place < 15.0, tl.maximum(place, 0.0), 15.0).to(tl.int32)  # what is no number comes last
+    store_pairs(codes, code, low, size, whole, block)
+
+
+@triton.jit
+def store_pairs(codes: tl.tensor, code: tl.tensor, low: tl.tensor, size: tl.tensor, whole: tl.constexpr, block: tl.constexpr) -> None:
+    """Two codes a byte, the first in its upper half."""
     if not whole:
         code = tl.where(low + tl.arange(0, block) < size, code, 0)
     upper, lower = tl.split(tl.reshape(code, [block // 2, 2]))
