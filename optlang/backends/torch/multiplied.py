@@ -14,13 +14,13 @@ HALVED_FROM = (384, 1 << 18)  # rows of a symmetric product and elements of its 
 
 
 def product(a: Tensor, b: Tensor, symmetric: bool = False) -> Tensor:
-    """(batch, m, k) and (batch, k, n): a batch of one by torch's product of two matrices, which copies less on the CPU. `symmetric`: it
-    is known that the product is."""
+    """(batch, m, k) and (batch, k, n); `symmetric`: it is known that the product is. A batch of one is given to torch's product of two
+    matrices in 16 bits, which copies less on the CPU; in others the bits are those that the matrix has among several."""
     if a.shape[0] != 1:
         return a @ b
     if symmetric and _is_halved(a):
         return _by_half(a[0], b[0]).unsqueeze(0)
-    return (a[0] @ b[0]).unsqueeze(0)
+    return (a[0] @ b[0]).unsqueeze(0) if a.itemsize == 2 else a @ b
 
 
 def added(term: Tensor, a: Tensor, b: Tensor, share: float, factor: float, symmetric: bool = False) -> Tensor:
