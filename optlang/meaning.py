@@ -142,6 +142,8 @@ def transposed(x: Array) -> Array:
 
 def eigenvectors(a: Array) -> Array:
     """(…, n, n) symmetric: a column each, that of the largest eigenvalue first, its largest element positive. NaN where a is not finite."""
+    if not a.shape[-1]:
+        return a
     finite = np.isfinite(a).all(axis=(-2, -1), keepdims=True)
     v = np.linalg.eigh(np.where(finite, a, 0.0)).eigenvectors[..., ::-1]
     largest = np.take_along_axis(v, np.argmax(np.abs(v), axis=-2, keepdims=True), -2)

@@ -155,6 +155,13 @@ def test_an_inverse_undoes(sizes: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("of", ["eigenvectors", "orthonormal", "inverse"])
+def test_of_matrices_without_elements_there_are_none(of: str) -> None:
+    a = np.zeros((2, 0, 0))
+    for found in (getattr(meaning, of)(a), getattr(torch_ops, of)(torch.from_numpy(a)).numpy()):
+        assert found.shape == (2, 0, 0)
+
+
+@pytest.mark.parametrize("of", ["eigenvectors", "orthonormal", "inverse"])
 def test_what_is_not_finite_is_not_a_number(of: str) -> None:
     a = np.stack([np.eye(3), np.diag([1.0, np.inf, 2.0])])
     for found in (getattr(meaning, of)(a), getattr(torch_ops, of)(torch.from_numpy(a)).numpy()):
@@ -172,7 +179,7 @@ def test_more_columns_than_rows_are_never_orthonormal() -> None:
         ("state m[rows, lr] = 0  m' = m  w' = w - lr*g", "a whole number that is known"),
         ("state m[rows, 0] = 0  m' = m  w' = w - lr*g", "from 1 to 1000000"),
         ("state m[rows, 2] per row = 0  m' = m  w' = w - lr*g", "no `per`"),
-        ("state m[rows, rows] = 0  m' = g  w' = w - lr*g", "reduce it"),
+        ("state m[rows, rows] = 0  m' = g  w' = w - lr*g", "declare `state m[rows, cols]`"),
         ("w' = w - lr*eigenvectors(g)", "square"),
         ("w' = w - lr*inverse(g)", "square"),
         ("w' = w - lr*g*places(rows, cols)", "one size"),

@@ -164,7 +164,7 @@ def _coarser(value: Extent, wanted: Extent, name: str) -> str:
     """How a value comes into a state that is too coarse for it, or has other sizes."""
     if "element" not in (value.left, wanted.left) or value.left != wanted.left:
         return f"reduce it, as in `mean(… per {wanted.left})`, or declare `{name}` per {value.left}"
-    part = f"`… @ eye({value.cols}, {wanted.cols})` keeps its first {wanted.cols} columns, or " if wanted.rows == value.rows else ""
+    part = f"`… @ eye({value.cols}, {wanted.cols})` keeps its first `{wanted.cols}` columns, or " if wanted.rows == value.rows else ""
     return f"{part}declare `state {name}[{value.rows}, {value.cols}]`"
 
 

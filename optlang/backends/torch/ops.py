@@ -29,6 +29,8 @@ def draw(distribution: str, site: int, counter: Tensor, shape: Sequence[int], li
 
 def eigenvectors(a: Tensor) -> Tensor:
     """As `meaning.eigenvectors`."""
+    if not a.shape[-1]:
+        return a
     finite = a.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
     if a.shape[-1] == 0:
         return a
