@@ -32,8 +32,6 @@ def eigenvectors(a: Tensor) -> Tensor:
     if not a.shape[-1]:
         return a
     finite = a.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
-    if a.shape[-1] == 0:
-        return a
     v = torch.linalg.eigh(torch.where(finite, a, 0.0)).eigenvectors.flip(-1)
     largest = v.gather(-2, v.abs().argmax(-2, keepdim=True))
     return torch.where(finite, torch.where(largest < 0, -v, v), torch.nan)
