@@ -12,20 +12,21 @@ import torch
 from tensors import threads
 
 import optlang
-from optlang import cli
+from optlang import cli, library
 from optlang.backends.formats import STATE_FORMATS
 from optlang.bench import command, contestants, measure
 from optlang.bench.contestants import Contestant
 from optlang.bench.measure import Spread
 from optlang.bench.models import MODELS, names, parameters
+from optlang.bench.rivals import RIVALS
 from optlang.bench.stream import stream
 
 CPU = torch.device("cpu")
 HEAVY = "rule Heavy { state m = 0  m' = 0.9*m + g  w' = w - 0.1*m' }"
 
 
-def bench(*arguments: str, out: Path) -> int:
-    return cli.main(["bench", *arguments, "--model", "tiny", "--steps", "3", "--quick", "--out", str(out)])
+def bench(*arguments: str, out: Path, model: str = "tiny") -> int:
+    return cli.main(["bench", *arguments, "--model", model, "--steps", "3", "--quick", "--out", str(out)])
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +76,28 @@ def test_all_peers_include_those_that_compile() -> None:
     assert {one.label for one in every} - {one.label for one in quick} >= {"adamw · torch compiled"}
     assert [one.package for one in none] == ["optlang"]
     assert "flashoptim" not in {one.package for one in every}
+
+
+@pytest.mark.filterwarnings("ignore")  # of packages that call torch in ways of old
+def test_rivals_take_steps_as_the_table_says() -> None:
+    """Every class of another name or with other settings is there, and moves weights, of which it keeps what ours keeps."""
+    rules = {optlang.Rule(name).name: name for name in library.names()}
+    assert set(RIVALS) <= set(rules)
+    for rule, rivals in RIVALS.items():
+        for one in [one for one in contestants.contestants([rules[rule]], ["auto"], ["fp32"], "quick", "cpu")[1:]
+                    if one.package in {rival.package for rival in rivals}]:  # fmt: skip
+            weights = parameters([(64, 32), (32, 64)], CPU)
+            before = [w.detach().clone() for w in weights]
+            _, step = one.build(weights)
+            for _ in range(8):  # RAdam is silent in its first five
+                step()
+            assert not all(torch.equal(w, b) for w, b in zip(weights, before, strict=True)), one.label
+
+
+def test_products_have_a_format_of_their_own(tmp_path: Path) -> None:
+    assert bench("muon", "--products", "fp32", "bf16", "--peers", "none", out=tmp_path, model="narrow") == 0
+    lines = json.loads((tmp_path / "bench.json").read_text())["models"]["narrow"]
+    assert [line["label"] for line in lines] == ["muon · optlang auto", "muon · optlang auto, bf16 products"]
 
 
 def test_a_package_is_not_credited_with_the_classes_of_another() -> None:

@@ -154,6 +154,19 @@ def test_an_inverse_undoes(sizes: tuple[int, int, int]) -> None:
         assert np.isnan(found[0]).all() and np.allclose(found[1:] @ a[1:], np.eye(n))
 
 
+@pytest.mark.parametrize("last", [2.0, 0.0, np.nan])
+def test_an_inverse_of_a_triangle_undoes(last: float) -> None:
+    """Solved for, not factored; the zeros of one that are only nearly there are not lost."""
+    a = np.triu(drawn(2, 5, 5, 3)) + 6 * np.eye(5)
+    a[0, 4, 4] = last
+    nearly = a.copy()
+    nearly[1, 4, 0] = 1e-3
+    for one in (a, nearly):
+        found, known = torch_ops.inverse(torch.from_numpy(one)).numpy(), meaning.inverse(one)
+        np.testing.assert_allclose(found, known, atol=1e-12)
+        assert np.isnan(found[0]).all() == (last != 2.0) and np.isfinite(found[1]).all()
+
+
 @pytest.mark.parametrize("of", ["eigenvectors", "orthonormal", "inverse"])
 def test_of_matrices_without_elements_there_are_none(of: str) -> None:
     a = np.zeros((2, 0, 0))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -180,3 +183,21 @@ def test_small_parameters_go_through_a_compiled_function_together(monkeypatch: p
     optimizer.step()
     assert sizes == [(1200, True), (1 << 18, True)]
     assert all(torch.equal(p, params[-1][:4]) for p in params[:-1])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="of glibc's memory")
+def test_steps_find_the_memory_of_the_last_one() -> None:
+    """Not page by page anew: a temporary of half a million numbers is 512 pages, and a step makes some ten of each matrix."""
+    text = """
+import resource, torch, optlang
+p = [torch.nn.Parameter(torch.randn(512, 1024)) for _ in range(3)]
+for one in p:
+    one.grad = torch.randn(512, 1024)
+optimizer = optlang.load("muon", products="bf16")(p)
+for _ in range(4):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    optimizer.step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 2048  # 6,000 without

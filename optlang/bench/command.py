@@ -22,7 +22,7 @@ Adafactor) have a second one on the CPU, which goes over it as often.
 Contestants take turns, step by step, in one process; first steps and memory are measured in fresh processes with caches of
 their own. The table goes to the terminal, all figures (JSON) and a plot (PNG) to --out. Exit codes: 0, 1 when a contestant
 failed, 2 when nothing could start."""
-NAMES = ("gpt2", "resnet50", "small", "many", "tiny")  # a test compares them with `models.MODELS`
+NAMES = ("gpt2", "resnet50", "small", "many", "layer", "narrow", "tiny")  # a test compares them with `models.MODELS`
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help=f"of ours: {', '.join(BACKENDS)}; default: auto")  # fmt: skip
     parser.add_argument("--states", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp8", "int8", "int4"], metavar="FORMAT",
                         help="how our states are stored: fp32, bf16, fp8, int8, int4; default: fp32")  # fmt: skip
+    parser.add_argument("--products", nargs="+", default=["fp32"], choices=["fp32", "bf16"], metavar="FORMAT",
+                        help="what our products of matrices are rounded to: fp32, bf16; default: fp32")  # fmt: skip
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"], help="of the parameters; default: float32")
     parser.add_argument("--device", default="", help="cpu or cuda; default: cuda where there is one")
     parser.add_argument("--steps", type=int, default=15, metavar="N", help="steps of every contestant; default: 15")

@@ -16,6 +16,11 @@ def gpt2(blocks: int = 12, width: int = 768, words: int = 50257) -> Shapes:
     return [(words, width), (1024, width), *(block * blocks), (width,), (width,)]
 
 
+def matrices(width: int) -> Shapes:
+    """The four of one layer of GPT-2 of that width."""
+    return [(3 * width, width), (width, width), (4 * width, width), (width, 4 * width)]
+
+
 def resnet50() -> Shapes:
     """ResNet-50 (arXiv:1512.03385): 161 tensors, 25.6 million numbers."""
     found: Shapes = [(64, 3, 7, 7), (64,), (64,)]
@@ -35,6 +40,8 @@ MODELS: Mapping[str, Callable[[], Shapes]] = {
     "resnet50": resnet50,
     "small": lambda: gpt2(24, 64)[2:],  # 290 tensors of a narrow transformer: what a step costs beyond moving memory
     "many": lambda: [(64, 16)] * 10_000,
+    "layer": lambda: matrices(768),
+    "narrow": lambda: matrices(256),  # where eigenvectors of rows and columns can be waited for
     "tiny": lambda: [(64, 32), (32,), ()],
 }
 

