@@ -11,7 +11,7 @@ from optlang.analysis.live_states import without_dead
 from optlang.host import evaluate
 from optlang.ir import Node, Program
 from optlang.rules import Rule
-from optlang.search.distil.listing import calls, targets
+from optlang.search.distil.listing import calls, depth, targets
 from optlang.search.programs.functions import FUNCTIONS
 from optlang.search.programs.genome import SLOTS, UPDATE, Argument, Form, Genome, GenomeError, Statement, from_text, to_program
 from optlang.types import TypeProblem
@@ -30,6 +30,8 @@ SEEDS: Mapping[str, str] = {
                           "u = agreeing(a, g)",
 }  # fmt: skip
 
+DEEPEST = 500  # operations in a chain; what is read here goes down it by calls, of which Python allows a thousand
+
 
 def seed(name: str, form: Form) -> Genome:
     """The genome of a name above, a library rule or a `.opt` file. Raises GenomeError for a rule that cannot be one, OptError."""
@@ -47,12 +49,12 @@ def from_rule(rule: Rule, form: Form) -> Genome:
 
 def from_program(program: Program, form: Form) -> Genome:
     """A rule as assignments: settings become constants, states the form's slots, in order. Raises GenomeError."""
+    if depth(program) > DEEPEST:
+        raise GenomeError(f"rule `{program.name}` is nested far deeper than programs of a search may be")
     try:
         program = _settled(program, form)
     except TypeProblem as problem:
         raise GenomeError(f"rule `{program.name}` with its settings as constants: {problem}") from problem
-    except RecursionError:
-        raise GenomeError(f"rule `{program.name}` is nested far deeper than programs of a search may be") from None
     _refuse(program, form)
     slots = {state.node: ir.state(slot, state.type) for state, slot in zip(program.states, form.slots, strict=False)}
     given = program.replaced(ir.substitute(program.all_roots(), slots))
