@@ -104,14 +104,14 @@ def scores(rule: str) -> list[float]:
     return [one[key] for one in found if one["rule"] == rule for key in ("score", "low", "high")]
 
 
-def small(model: str, rule: str, *others: str) -> list[float]:
+def small(model: str, rule: str, *others: str, where: str | None = None) -> list[float]:
     """Milliseconds of a step on small tensors: of ours, and of others."""
-    return [1e3 * x for x in steps(B, "quiet-small", *(f"{rule} · {who}" for who in ("optlang auto", *others)), model=model)]
+    return [1e3 * x for x in steps(where or B, "quiet-small", *(f"{rule} · {who}" for who in ("optlang auto", *others)), model=model)]
 
 
-def states(what: str) -> list[float]:
+def states(what: str, where: str | None = None) -> list[float]:
     """A step with states in each format, in times of one with float32."""
-    plain, *packed = steps(B, what, *(f"adamw · optlang cpp{end}" for end in ("", *(f", {form} state" for form in FORMATS))))
+    plain, *packed = steps(where or B, what, *(f"adamw · optlang cpp{end}" for end in ("", *(f", {form} state" for form in FORMATS))))
     return [step / plain for step in packed]
 
 
@@ -135,6 +135,16 @@ OF_COSTS: dict[str, Figures] = {  # text around figures: N stands for each
         line(B, "quiet-two-passes", "lamb · optlang cpp")[floor]["median"] for floor in ("passes", "ratio")],
     "the same on one thread, in processor time | N, N, N, N; N, N, N, N |": lambda: [
         *states("quiet-states"), *states("quiet-states-one-thread")],
+    "× its floor, for AdamW, AdaBelief, AdEMAMix, Adan and Lion, N, N, N, N and N;": lambda: floors(HOST, "quiet-rules", ADAMW, *RULES),
+    "AdamW × torch `fused` N and N in two runs, Lion × optimi N;": lambda: [
+        *(over(*steps(HOST, run, ADAMW), steps(HOST, run, "adamw · torch fused"))[0] for run in ("quiet-adamw", "quiet-rules")),
+        *over(*steps(HOST, "quiet-rules", LION), steps(HOST, "quiet-rules", "lion · optimi"))],
+    "LAMB N × the floor of its passes, N × that of one;": lambda: [
+        line(HOST, "quiet-two-passes", "lamb · optlang cpp")[floor]["median"] for floor in ("passes", "ratio")],
+    "states in bf16, fp8, int8, int4 N, N, N, N × float32 states, on one thread N, N, N, N;": lambda: [
+        *states("quiet-states", HOST), *states("quiet-states-one-thread", HOST)],
+    "290 small tensors N ms, torch `fused` N; 10,000 N ms, torch `fused` N": lambda: [
+        *small("small", "adamw", "torch fused", where=HOST), *small("many", "adamw", "torch fused", where=HOST)],
     "takes at its peak and gives back (11-28) | N |": lambda: [max(one["extra"] for one in results(A, "shared-memory")["rules"].values())],
     "| AdamW, 290 small tensors | N ms; torch `fused` N, optimi N, `foreach` N": lambda: small("small", "adamw", *OTHERS),
     "| AdamW, 10,000 small tensors | N ms; torch `fused` N, optimi N, `foreach` N": lambda: small("many", "adamw", *OTHERS),

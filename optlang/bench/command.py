@@ -19,7 +19,7 @@ Adafactor) have a second one on the CPU, which goes over it as often.
   optlang bench adamw --states fp32 bf16 int8       what states in fewer bits cost or save
   optlang bench lion --backends cpp torch --peers none --quick
 
-Contestants take turns, step by step, in one process; first steps and memory are measured in fresh processes with caches of
+Contestants of a rule take turns, step by step, in one process; first steps and memory are measured in fresh processes with caches of
 their own. The table goes to the terminal, all figures (JSON) and a plot (PNG) to --out. Exit codes: 0, 1 when a contestant
 failed, 2 when nothing could start."""
 NAMES = ("gpt2", "resnet50", "small", "many", "layer", "narrow", "tiny")  # a test compares them with `models.MODELS`

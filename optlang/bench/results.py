@@ -64,7 +64,7 @@ class Bench:
             for line in self.models[model]:
                 if line.remark:
                     console.print(f"{line.label}: {line.remark}", highlight=False, markup=False)
-        console.print("step: median and quartiles, all contestants in turn. floor: the rule's memory, moved once and nothing computed.\n"
+        console.print("step: median and quartiles, all of a rule in turn. floor: the rule's memory, moved once and nothing computed.\n"
                       "passes: the same, moved as often as our kernels go over it, where they need several passes.\n"
                       "first step: of a fresh process, with empty and with filled caches. state: bytes for each parameter.\n"
                       "extra: memory that a step takes and gives back, in percent of the parameters.", highlight=False)  # fmt: skip

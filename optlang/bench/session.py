@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -49,6 +50,7 @@ def measured(chosen: argparse.Namespace) -> int:
     if chosen.steps < 1:
         raise ValueError(f"--steps is {chosen.steps}; it takes 1 or more")
     everyone = contestants(chosen.rules, chosen.backends, chosen.states, chosen.peers, device.type, chosen.products)
+    by_rule = [[one for one in everyone if one.rule == rule] for rule in dict.fromkeys(one.rule for one in everyone)]
     if chosen.busy and device.type != "cpu":
         raise ValueError("--busy is for the CPU: other work on a GPU cannot be told apart from one's own")
     if chosen.busy:
@@ -58,15 +60,18 @@ def measured(chosen: argparse.Namespace) -> int:
     clock = time.process_time if chosen.busy else time.perf_counter
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("copies", total=len(chosen.model) * (chosen.steps + len(everyone) * (not chosen.quick)))
+        bar = progress.add_task("copies", total=len(chosen.model) * (len(by_rule) * chosen.steps + len(everyone) * (not chosen.quick)))
         bench = Bench(device_name(device), bandwidth(device), chosen.dtype, "processor" if chosen.busy else "wall")
         for model in chosen.model:
             progress.update(bar, description=f"{model}: steps in turn")
             shapes = MODELS[model]()
             bench.tensors[model], bench.numbers[model] = len(shapes), sum(torch.Size(s).numel() for s in shapes)
             weights = parameters(shapes, device, dtype)
-            taken = _steps(everyone, weights, names(model), lambda ready: in_turn(
-                ready, chosen.steps, device, lambda: progress.advance(bar), clock))  # fmt: skip
+            taken = Taken()
+            for some in by_rule:
+                _steps(some, weights, names(model), taken, lambda ready: in_turn(
+                    ready, chosen.steps, device, lambda: progress.advance(bar), clock))  # fmt: skip
+                gc.collect()  # their states, before those of the next rule
             for one in everyone:
                 progress.update(bar, description=f"{model}: {one.label}")
                 line = _line(one, model, bench, taken, None if chosen.quick else (device, dtype))
@@ -89,10 +94,10 @@ def _device(name: str) -> torch.device:
 
 
 def _steps(
-    everyone: Sequence[Contestant], weights: Sequence[torch.nn.Parameter], called: Sequence[str], measure: Callable[[Any], Any]
-) -> Taken:
+    everyone: Sequence[Contestant], weights: Sequence[torch.nn.Parameter], called: Sequence[str], taken: Taken,
+    measure: Callable[[Any], Any],
+) -> None:  # fmt: skip
     """Those that can step, and on the CPU the floors of our rules."""
-    taken = Taken()
     ready: dict[Contestant | Floor, Step] = {}
     for one in everyone:
         try:
@@ -107,8 +112,7 @@ def _steps(
             continue  # the speed of a copy is left as the floor
         except Exception as problem:  # other people's packages fail in their own ways; a line says how
             taken.failed[one] = f"{type(problem).__name__}: {str(problem).splitlines()[0] if str(problem) else ''}"
-    taken.times = measure(ready)
-    return taken
+    taken.times |= measure(ready)
 
 
 def _line(one: Contestant, model: str, bench: Bench, taken: Taken, afresh: tuple[torch.device, torch.dtype] | None) -> Line:

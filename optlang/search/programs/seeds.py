@@ -30,7 +30,7 @@ SEEDS: Mapping[str, str] = {
                           "u = agreeing(a, g)",
 }  # fmt: skip
 
-DEEPEST = 500  # operations in a chain; what is read here goes down it by calls, of which Python allows a thousand
+DEEPEST = 300  # operations in its chains; what is read here goes down it by calls, of which Python allows a thousand
 
 
 def seed(name: str, form: Form) -> Genome:
