@@ -211,6 +211,9 @@ def block(x: Trouble) -> Advice | None:
         after = next((k for k in range(x.index, len(x.lexemes)) if x.lexemes[k].type in ("LBRACE", "STRING")), x.index)
         found = x.say("S02", "a name has no `-`", "names are made of letters, digits and `_`, as in `MyRule`")
         return Advice(found, (x.index, after, []))
+    if x.first.type == "REPEAT" and x.here.type == "IN" and x.index == x.start + 2:
+        help_ = f"write `repeat 3 {{ … }}`; where turns are counted, a state in the block does it: `{x.before.text}' = {x.before.text} + 1`"
+        return Advice(x.say("S01", "`repeat` counts its turns without a name", help_), (x.index - 1, x.index + 1, []))
     if not (x.here.fresh or x.here.type in ("RBRACE", "$END") or begins_statement(x.lexemes, x.index)):
         return None
     found = x.say("S16", f"`{{` is missing after {shown(x.before)}", "blocks stand in braces: `{ … }`", x.before,
