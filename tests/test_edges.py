@@ -80,6 +80,18 @@ def test_empty_and_single_values(name: str, backend: str) -> None:
     assert all(p.isfinite().all() for p in params) and params[1] != parameter()
 
 
+@pytest.mark.parametrize("name", ["dion", "muon", "splus", "shampoo", "soap", "galore"])
+def test_matrices_without_rows_or_columns_stand_beside_others(name: str) -> None:
+    """Where sizes are both 0, rows/cols is NaN."""
+    empty, whole = [parameter(0, 0), parameter(3, 0), parameter(0, 3)], parameter(4, 4)
+    optimizer = optlang.load(name)([*empty, whole], lr=0.1)
+    for step in range(4):
+        for p in (*empty, whole):
+            p.grad = torch.ones_like(p) * (step + 1)
+        optimizer.step()
+    assert whole.isfinite().all() and not torch.equal(whole, parameter(4, 4))
+
+
 @pytest.mark.parametrize(
     ("shape", "dims", "left"), [((3, 0), (-1,), (3, 1)), ((0, 3), (-1,), (0, 1)), ((0, 3), (-2, -1), (1, 1)), ((0,), None, ())]
 )

@@ -90,7 +90,7 @@ class Stacked(Table):
         together = [torch.empty(shape, dtype=dtype, device="cpu") for shape, dtype in self.kinds]
         self.places[:] = [x.data_ptr() for x in together]
         self._gather()
-        s = torch.from_numpy(rows[places] if (rows != rows[0]).any() else rows[0].copy())
+        s = torch.from_numpy(rows[places] if len(places) > 1 and (rows != rows[0]).any() else rows[0].copy())  # NaN is not NaN
         counters = torch.from_numpy(np.pad(self.counters(counts, seed), ((0, 0), (0, 1)))) if self.draws else None
         batches.mapped(self.code, self.function, together, s, counters, self.first)
         return partial(self._write, together)
