@@ -116,7 +116,7 @@ def states(what: str, where: str | None = None) -> list[float]:
 
 
 A, B = "2026-11-28-cpu-zen4", "2026-11-30-cpu-zen4"  # when and where
-HOST, FIRST = "2026-12-01-cpu-zen5", "2026-12-01-cpu-xeon"
+HOST = FIRST = "2026-12-01-cpu-zen5"
 ADAMW, LION = "adamw · optlang auto", "lion · optlang auto"
 RULES = [f"{name} · optlang auto" for name in ("adabelief", "ademamix", "adan", "lion")]
 SOME = ("lamb", "adafactor", "prodigy", "perparametermlp", "oasis")
