@@ -37,7 +37,7 @@ def maps() -> dict[str, Callable[..., Array]]:
 def _named(name: str) -> Callable[..., Array]:
     found: Callable[..., Array] | None = getattr(np, name, None) or globals().get(name)
     if found is None:
-        raise NotImplementedError(f"a row of `optlang/ops.py` names `{name}`, which NumPy does not have: define it in `optlang/meaning.py`")
+        raise LookupError(f"a row of `optlang/ops.py` names `{name}`, which NumPy does not have: define it in `optlang/meaning.py`")
     return found
 
 
