@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import textwrap
 import tomllib
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-
-from optlang.errors import did_you_mean
 
 FAMILIES: dict[str, str] = {
     "S": "syntax", "N": "names", "T": "kinds and extents", "R": "rules", "L": "limits", "U": "files and names of rules",
@@ -34,24 +30,7 @@ class Entry:
         return "\n\n".join([*parts, f"right:\n\n{textwrap.indent(self.remedy, '    ')}"])
 
 
-class Catalogue(Mapping[str, Entry]):
-    """The entries by code, read when first asked for."""
-
-    def __getitem__(self, code: str) -> Entry:
-        return _entries()[code]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_entries())
-
-    def __len__(self) -> int:
-        return len(_entries())
-
-
-CATALOGUE = Catalogue()
-
-
-@cache
-def _entries() -> dict[str, Entry]:
+def _read() -> dict[str, Entry]:
     data = tomllib.loads((Path(__file__).parent / "catalogue.toml").read_text(encoding="utf-8"))
     return {
         code: Entry(code, row["title"], " ".join(row["explanation"].split()), row["wrong"].strip("\n"), row["right"].strip("\n"))
@@ -59,10 +38,4 @@ def _entries() -> dict[str, Entry]:
     }
 
 
-def explain(code: str) -> str:
-    """The explanation of a code, in any case. Raises KeyError whose text says what to do."""
-    wanted = code.strip().upper()
-    if wanted in CATALOGUE:
-        return CATALOGUE[wanted].to_text()
-    near = did_you_mean(wanted, CATALOGUE)
-    raise KeyError(f"there is no code `{code[:20]}`; " + (f"did you mean {near}?" if near else "codes look like N02"))
+CATALOGUE = _read()  # the entries by code

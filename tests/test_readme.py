@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import textwrap
+from importlib import import_module
 from typing import Any
 
 import counts
@@ -16,8 +17,6 @@ from pages import ARCHITECTURE, COSTS, PAGES, README, ROOT, TORCH
 
 import optlang
 from optlang import cli, library
-from optlang.race import command as race
-from optlang.search import command as search
 
 
 def test_the_rule_is_that_of_the_library() -> None:
@@ -67,8 +66,8 @@ def test_all_lines_of_python_are_python() -> None:
 
 TEXT = "\n".join(PAGES.values())
 COMMANDS = re.findall(r"^optlang (.*?)(?:  +.*)?(?: +#.*)?$", TEXT, re.MULTILINE) + re.findall(r"`optlang ([^`]+)`", TEXT)
-HELPED = [line for _, (about, add) in cli.COMMANDS.items() for line in (add.__doc__ or about).splitlines()]
-HELPED += [line for text in (cli.ABOUT, race.ABOUT, search.ABOUT) for line in text.splitlines()]
+HELPS = [cli.ABOUT, *(import_module(module).ABOUT for module, _ in cli.COMMANDS.values())]
+HELPED = [line for text in HELPS for line in text.splitlines()]
 COMMANDS += [found.group(1) for line in HELPED if (found := re.match(r" *(?:cat \S+ \| )?optlang (.+?)(?:  +.*)?(?: \|.*)?$", line))]
 
 

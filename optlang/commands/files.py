@@ -1,4 +1,4 @@
-"""The files that commands are given: rules by name, path or standard input, all of a folder, and files that are written whole."""
+"""What commands have in common: the files they are given and write, and what they say and return where these cannot be used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from optlang import library
-from optlang.errors import Source
+from optlang.errors import OptError, Source
+
+UNUSABLE = {"U01", "U02", "L02"}  # codes of files, or names of rules, that cannot be read at all
 
 
 def is_a_rule_file(word: str) -> bool:
@@ -31,6 +33,28 @@ def expand(names: list[str]) -> Iterator[str]:
             yield from map(str, sorted(Path(name).rglob("*.opt")))
         else:
             yield name
+
+
+def counted(count: int) -> str:
+    """So many files."""
+    return f"{count} file{'s' * (count != 1)}"
+
+
+def none_there() -> int:
+    """Says that folders have no rule files; returns the exit code."""
+    print("no .opt files there", file=sys.stderr)
+    return 2
+
+
+def refused(refusal: ValueError) -> int:
+    """Says why a rule cannot be had in a form or for a target; returns the exit code."""
+    print(f"optlang: {refusal}", file=sys.stderr)
+    return 1
+
+
+def exit_code(error: OptError) -> int:
+    """2 where a file could not be used, 1 where its text is wrong."""
+    return 2 if UNUSABLE & {d.code for d in error.diagnostics} else 1
 
 
 def replace(path: Path, text: str) -> None:

@@ -1,15 +1,62 @@
-"""The forms in which `show` prints a rule, its text apart."""
+"""`optlang show`: the forms in which it prints a rule, and its options."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from optlang import lower
+from optlang.commands.files import read, refused
+from optlang.errors import OptError, Source
+from optlang.front import parser as front
+from optlang.front.format import canonical
 from optlang.ir import Program, Routing
+from optlang.rules import Rule
 
 if TYPE_CHECKING:
     from optlang.backends.base import Math
-    from optlang.rules import Rule
+
+ABOUT = """\
+Prints a rule in another form.
+
+optlang show lion --as latex
+
+text      the file in canonical style        latex     the equations, for a paper
+markdown  a card with equations and hypers   ir        the graph that is compiled, node by node
+plan      stages, bytes, operations, scaling graph     Graphviz: optlang show lion --as graph | dot -Tsvg
+cost      memory that a step keeps and moves, for each format of state, with passes, launches and operations"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `optlang show`."""
+    parser.add_argument("file", metavar="FILE", help="a file, a library name, or - for standard input")
+    parser.add_argument("--as", dest="form", default="text", choices=["text", *FORMS], help="default: text")
+    parser.add_argument("--rule", help="which rule, where the file has several")
+    parser.add_argument("--math", default="safe", choices=["safe", "strict", "fast"], help="for --as plan and cost; default: safe")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the form; 1 where the rule cannot be had in it."""
+    source = read(arguments.file)
+    if arguments.form == "text":
+        text = canonical(source if arguments.rule is None else _alone(source, arguments.rule))
+    else:
+        try:
+            text = FORMS[arguments.form](Rule.from_source(source, arguments.rule), arguments.math)
+        except ValueError as refusal:
+            return refused(refusal)
+    print(text.rstrip("\n"))
+    return 0
+
+
+def _alone(source: Source, rule: str) -> Source:
+    """The text of one rule of a file. Raises OptError where there is none of that name."""
+    file, found = front.parse(source)
+    if found:
+        raise OptError(found)
+    item = lower.choose(file, rule)
+    return Source(source.text[item.span.start : item.span.end], source.name)
 
 
 def _ir(rule: Rule, _math: Math) -> str:
