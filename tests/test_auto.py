@@ -12,6 +12,7 @@ from torch import Tensor
 
 import optlang
 from optlang.backends import auto, backend
+from optlang.backends import torch as torch_backend
 from optlang.backends.kernels import build
 from optlang.backends.torch.functions import COMPILE_FROM
 from optlang.runtime.groups.routing import Stepped
@@ -68,6 +69,15 @@ def test_without_a_compiler_it_is_torch_and_says_why(rule: str, shape: tuple[int
 )  # fmt: skip
 def test_backends_that_were_asked_for(name: str, told: tuple[str, str]) -> None:
     assert ways("lion", (3, 4), backend=name) == [told]
+
+
+def test_from_which_size_on_it_would_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_backend.BACKEND, "compile_from", 1234)
+    text = "rule R { hyper lr = 0.5 in (0, inf) w' = w - lr*g }"
+    optimizer: Any = optlang.loads(text, backend="torch")([p := torch.ones(5, requires_grad=True)])
+    p.grad = torch.ones(5)
+    optimizer.step()
+    assert optimizer.backends()[0].reason == "uncompiled, as steps of fewer than 1,234 elements are"
 
 
 def test_what_has_not_been_stepped_says_so() -> None:

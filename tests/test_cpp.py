@@ -353,8 +353,10 @@ def test_no_compiler(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None
         (r"[ $1 = --version ] && exit 0; printf 'error: \351 is no UTF-8' >&2; exit 1", "is no UTF-8"),
         ("[ $1 = --version ] && exit 0; sleep 30", "took more than 1 s"),
         ("[ $1 = --version ] && exit 0; echo rubbish > $3", "cannot be stored or loaded"),  # behind the source and -o
+        ('c++ "$@" && head -c 5000 $3 > $3.cut && mv $3.cut $3', "reports success, but the end of its library is missing"),
+        ('c++ "$@" && size=$(wc -c < $3) && truncate -s 5000 $3 && truncate -s $size $3', "the end of its library is missing"),
     ],
-    ids=["fails", "speaks another language", "hangs", "makes rubbish"],
+    ids=["fails", "speaks another language", "hangs", "makes rubbish", "makes half of a library", "makes half, and then zeros"],
 )
 def test_a_compiler_that(script: str, told: str, tmp_path: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", compiler(tmp_path, script))

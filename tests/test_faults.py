@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -303,6 +304,69 @@ def test_a_compiler_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(sealed_files, "cache_file", lambda name: tmp_path / name)
     with pytest.raises(build.NoCompiler, match="failed: exit code -9"):
         build.library("void step();")
+
+
+def test_a_library_that_is_cut_anywhere_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would end the process."""
+    monkeypatch.setattr(sealed_files, "cache_file", lambda name: tmp_path / name)
+    build.library('extern "C" void step() {}')
+    [place] = tmp_path.glob("kernel-*")
+    whole = sealed_files.content(place)
+    assert whole is not None and build._whole(whole, "c++") == whole
+    for kept in range(4, len(whole)):
+        with pytest.raises(build.NoCompiler, match="the end of its library is missing"):
+            build._whole(whole[:kept], "c++")
+        if kept < build.ELF.size or any(whole[-64:][: kept - len(whole)]):
+            continue  # of the head, which the loader looks at, or of the last row something is left
+        with pytest.raises(build.NoCompiler, match="the end of its library is missing"):
+            build._whole(whole[:kept].ljust(len(whole), b"\0"), "c++")
+
+
+HANGS = "#!/bin/sh\necho $$ > {folder}/running\nsleep 300 &\necho $! >> {folder}/running\nsleep 300\n"
+WAITS = """
+import signal, sys
+import torch, optlang
+signal.signal(signal.SIGINT, signal.default_int_handler)
+p = torch.ones(3, requires_grad=True)
+p.grad = torch.ones(3)
+optimizer = optlang.load("adamw")([p])
+try:
+    optimizer.step()
+except KeyboardInterrupt:
+    assert p.tolist() == [1, 1, 1] and not optimizer.state
+    sys.exit(7)
+"""
+
+
+def hanging(folder: Path) -> str:
+    (folder / "g++").write_text(HANGS.format(folder=folder))
+    (folder / "g++").chmod(0o755)
+    return str(folder / "g++")
+
+
+def nothing_runs(folder: Path) -> bool:
+    """Of the compiler and of what it has started."""
+    found = (folder / "running").read_text().split()
+    states = subprocess.run(["ps", "-o", "stat=", "-p", ",".join(found)], capture_output=True, text=True).stdout.split()
+    return len(found) == 2 and all(state.startswith("Z") for state in states)
+
+
+def test_a_compiler_that_hangs_is_ended_with_what_it_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "SECONDS", 1)
+    with pytest.raises(build.NoCompiler, match="took more than 1 s"):
+        build._compiled(hanging(tmp_path), [build.FLAGS], "void step();")
+    assert nothing_runs(tmp_path)
+
+
+def test_ctrl_c_ends_a_compiler_that_hangs_and_nothing_has_moved(tmp_path: Path) -> None:
+    places = {"CXX": hanging(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    running = subprocess.Popen([sys.executable, "-c", WAITS], env=os.environ | places)
+    while not ((tmp_path / "running").exists() and (tmp_path / "running").read_text().count("\n") == 2):
+        assert running.poll() is None
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    assert running.wait(60) == 7
+    assert nothing_runs(tmp_path)
 
 
 def test_a_compiler_that_does_not_take_what_makes_gcc_quicker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ import contextlib
 import ctypes
 import os
 import shutil
+import signal
+import struct
 import subprocess
 import tempfile
 import warnings
@@ -33,6 +35,7 @@ OF_GCC = ("-fira-region=one", "-fpeel-loops", "-fexpensive-optimizations", "-nod
 # begin with a loop. That takes a fifth less time, and their steps no longer, which are all arithmetic.
 LONG, OF_LONG = 1000, ("--param=vect-epilogues-nomask=0", "-fno-ivopts", "-fno-peel-loops")
 LIBRARIES = ("-lm", "-lgcc", "-lc")
+ELF = struct.Struct("@16s2HI3PI6H")  # how a library of Linux begins
 SECONDS = 120  # of the clock, after which a compiler hangs: on a machine with much else to do it may wait for most of them
 
 
@@ -98,19 +101,46 @@ def _compiled(compiler: str, ways: Sequence[Sequence[str]], text: str) -> tuple[
             for number, flags in enumerate(ways):
                 done = _run([compiler, str(source), "-o", str(made), *flags])
                 if not done.returncode:
-                    return made.read_bytes() if made.exists() else b"", number
+                    return _whole(made.read_bytes() if made.exists() else b"", compiler), number
     except OSError as problem:
         raise NoCompiler(f"{compiler} has no room for temporary files (TMPDIR): {problem}") from problem
     raise NoCompiler(f"{compiler} failed: {_complaint(done.stderr) or f'exit code {done.returncode}'}")
 
 
+def _whole(made: bytes, compiler: str) -> bytes:
+    """A library of which nothing is missing: the system ends who loads half of one, as a full disk may leave it. On Linux its
+    last part is the table of sections, whose place stands in front; other systems look for themselves."""
+    if made.startswith(b"\x7fELF"):
+        place, size, number = (ELF.unpack(made[: ELF.size].ljust(ELF.size))[field] for field in (6, 11, 12))
+        last = made[place + (number - 1) * size : place + number * size] if number else b"there are no sections"
+        if len(last) < size or not any(last):
+            raise NoCompiler(f"{compiler} reports success, but the end of its library is missing")
+    return made
+
+
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """In a group of its own: who hangs is ended with all that it has started, also where Ctrl-C ends the waiting."""
+    pipe = subprocess.PIPE
     try:
-        return subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, errors="replace", process_group=0
+        ) as running:
+            try:
+                told = running.communicate(timeout=SECONDS)
+            except BaseException:
+                _end(running)
+                raise
     except subprocess.TimeoutExpired:
         raise NoCompiler(f"{command[0]} took more than {SECONDS} s") from None
     except OSError as problem:
         raise NoCompiler(f"{command[0]} cannot be run: {problem}") from problem
+    return subprocess.CompletedProcess(command, running.returncode, *told)
+
+
+def _end(running: subprocess.Popen[str]) -> None:
+    """A compiler starts others, for each part of its work."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # all of them have ended
+        os.killpg(running.pid, signal.SIGKILL) if hasattr(os, "killpg") else running.kill()
 
 
 def _complaint(told: str) -> str:

@@ -144,7 +144,7 @@ class KernelFunctions(Functions):
             found.setdefault(None if kernel is None else (kernel, bound.weights.device), []).append(place)
         return found
 
-    def way(self, bound: Bound, compiled: bool) -> Way:
+    def way(self, bound: Bound, compiled: bool, compile_from: int) -> Way:
         """As in torch, or a kernel."""
         if self.kernel(bound) is not None:
             return Way(self.name_at(bound), TOGETHER)

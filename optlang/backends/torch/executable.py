@@ -138,12 +138,13 @@ class TorchExecutable:
             shared = self._shared.updates(now.run) if now.run else []
             reports = self._reports(now)
             calls = self._final(now)
+            ways = [self._functions.way(x, now.compiled, self.compile_from) for x in calls]  # compiles kernels: writing is not interrupted
         if step.comes_again and not is_on_device(step.cells[0]):
             self._expect(step, now, calls, levels)
 
         @torch.no_grad()
         def finish() -> None:
-            self._ways.update((cell.index, self._functions.way(x, now.compiled)) for cell, x in zip(step.cells, calls, strict=True))
+            self._ways.update((cell.index, way) for cell, way in zip(step.cells, ways, strict=True))
             step.left = write_all(calls, step.cells, lambda some: self._functions.run_all(some, now.compiled))
             for target, value in shared:
                 write(target, value)

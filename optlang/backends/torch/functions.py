@@ -99,11 +99,11 @@ class Functions:
             found.append((Stacked(self, [calls[i] for i in some]), some))
         return found
 
-    def way(self, bound: Bound, compiled: bool) -> Way:
+    def way(self, bound: Bound, compiled: bool, compile_from: int) -> Way:
         """How a parameter is stepped by such a call."""
         if bound.code.multiplies:
             return Way("torch", "uncompiled, as products of matrices or sorting take its time; those of a shape together")
-        return Way("torch", "fused by torch.compile" if compiled else f"uncompiled, as steps of fewer than {COMPILE_FROM:,} elements are")
+        return Way("torch", "fused by torch.compile" if compiled else f"uncompiled, as steps of fewer than {compile_from:,} elements are")
 
     def run(self, bound: Bound, compiled: bool) -> Any:
         """Runs a function on the views that it wants; what it wrote into copies goes where it belongs."""
