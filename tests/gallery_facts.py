@@ -19,9 +19,9 @@ from stepping import Loop, shapes_for
 from optlang import ir, library
 from optlang.analysis.costs import stages
 from optlang.analysis.degrees import degrees
-from optlang.analysis.footprint import STEPS, Footprint
 from optlang.analysis.units import Degrees
 from optlang.backends.base import StepError
+from optlang.bench.footprint import STEPS, Footprint
 from optlang.compare.comparison import difference
 from optlang.ir import Program, Routing
 from optlang.plan import plan

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import optlang
-from optlang.analysis.footprint import Footprint, table
 from optlang.backends.base import StepError
 from optlang.backends.formats import STATE_FORMATS
+from optlang.bench.footprint import Footprint
+from optlang.bench.footprint_table import table
 from optlang.cli import main
 from optlang.ir import Program
 from optlang.library import names

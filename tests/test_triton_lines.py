@@ -16,10 +16,11 @@ from torch_pairs import Pair, tensors
 
 import optlang
 from optlang import ir
-from optlang.analysis.footprint import Footprint, _outputs, _types
+from optlang.analysis.costs import stages
 from optlang.backends.base import StepError
 from optlang.backends.kernels.passes import refuses
 from optlang.backends.outputs import is_slot
+from optlang.bench.footprint import Footprint, outputs_of, types_of
 from optlang.library import names
 from optlang.plan import plan
 from optlang.simplify import simplify
@@ -198,13 +199,13 @@ def kernels_of(name: str) -> list[Kernel]:
     made = optlang.Rule(name).program
     plans = [plan(simplify(one)) for one in ([made] if isinstance(made, ir.Program) else [case.program for case in made.cases])]
     prints = [one for one in (Footprint(some, (1024, 1024)) for some in plans) if steps_matrices(one)]
-    stages = [outputs for one in prints for truth in one.truths for outputs in map(_outputs, one._stages(truth)) if outputs]
+    everything = [outputs for one in prints for truth in one.truths for outputs in map(outputs_of, stages(one.plan, truth)) if outputs]
     found = []
-    for outputs in stages:
+    for outputs in everything:
         if not refuses(outputs, lined=True):
             roots = [output.node for output in outputs]
             known = ir.on_host(roots)
-            types = {node: "bfloat16" if node in (ir.W, ir.G) else word for node, word in _types(outputs).items()}
+            types = {node: "bfloat16" if node in (ir.W, ir.G) else word for node, word in types_of(outputs).items()}
             found.append(generate(outputs, [n for n in ir.walk(roots) if is_slot(n, known)], types, False))
     return found
 

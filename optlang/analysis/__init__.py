@@ -2,7 +2,7 @@
 
 | module | answers |
 |---|---|
-| `costs`, `footprint` | what a step moves and computes, stage by stage, and what a rule keeps in memory |
+| `costs` | what a step moves, stage by stage |
 | `degrees` (by `linear_equations`, in words by `units`) | how every value scales with the loss and with the parameter |
 | `first_step` | whether the first step is defined, and which signs rounding decides in it |
 | `live_states` | which states matter |

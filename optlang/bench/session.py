@@ -16,10 +16,10 @@ import torch
 from rich.console import Console
 from rich.progress import Progress
 
-from optlang.analysis.footprint import Footprint
 from optlang.backends.base import StepError
 from optlang.backends.kernels.build import NoCompiler
 from optlang.bench.contestants import Contestant, contestants
+from optlang.bench.footprint import Footprint
 from optlang.bench.measure import Fresh, Spread, bandwidth, fresh, in_turn
 from optlang.bench.models import MODELS, Shapes, names, parameters
 from optlang.bench.results import Bench, Line, device_name, plot

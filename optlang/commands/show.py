@@ -81,7 +81,7 @@ def _plan(rule: Rule, math: Math) -> str:
 
 def _cost(rule: Rule, math: Math) -> str:
     """Memory kept and moved by a step, for each format of state; of a route, for each of its rules."""
-    from optlang.analysis.footprint import table  # noqa: PLC0415
+    from optlang.bench.footprint_table import table  # noqa: PLC0415
     from optlang.plan import plan  # noqa: PLC0415
     from optlang.simplify import report, simplify  # noqa: PLC0415
 

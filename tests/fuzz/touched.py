@@ -12,9 +12,9 @@ import torch
 
 from optlang import ir
 from optlang.analysis.costs import stages, truth_of
-from optlang.analysis.footprint import Footprint
 from optlang.backends.base import StepError
 from optlang.backends.kernels.passes import is_lined
+from optlang.bench.footprint import Footprint
 from optlang.ir import Program
 from optlang.plan import plan
 from optlang.rules import Rule
@@ -92,7 +92,7 @@ def _has_lines(said: Footprint) -> bool:
 
 def _agree(said: Footprint, t: int, found: Touched) -> None:
     truth = truth_of(said.plan, facts_of(torch.empty(said.shape, device="meta")), t)
-    wanted = said.cpp_bytes(truth), said.passes_of(truth)
+    wanted = said.in_a_step(truth)
     if found != wanted:
         touch, report = (f"{moved / prod(said.shape)} bytes of an element in {passes} passes" for moved, passes in (found, wanted))
         raise Found(f"step {t}: kernels touch {touch}, and not {report}")

@@ -18,7 +18,7 @@ PARTS: dict[str, tuple[int, tuple[str, ...]]] = {  # how many, of what
             "optlang/ir/",
             "optlang/algebra/",
             *(f"optlang/{name}.py" for name in ("plan", "printing/precedence")),
-            *(f"optlang/analysis/{name}.py" for name in ("zero_gradient", "degrees", "units", "nonnegative", "footprint", "costs")),
+            *(f"optlang/analysis/{name}.py" for name in ("zero_gradient", "degrees", "units", "nonnegative", "costs")),
         ),
     ),
     "backends": (250, ("optlang/backends/",)),

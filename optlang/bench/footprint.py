@@ -7,7 +7,7 @@ what a backend moves beyond it are passes that wait for a reduction. Steps that 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
@@ -16,8 +16,7 @@ import torch
 
 from optlang import ir
 from optlang.analysis.costs import Stage, stages, truths_of
-from optlang.backends.base import StepError
-from optlang.backends.formats import STATE_FORMATS, Format, Storage, applies
+from optlang.backends.formats import Format, Storage, applies
 from optlang.backends.kernels.handed import stored
 from optlang.backends.kernels.passes import Passes, kind, refuses
 from optlang.backends.outputs import TENSORS, Output, is_slot
@@ -28,7 +27,6 @@ from optlang.plan import Plan, Truth
 from optlang.runtime.facts import facts_of
 from optlang.runtime.precision import storage
 
-SHAPES = {"a matrix": (1024, 1024), "a vector": (1024,)}
 STEPS = 1000  # that are averaged
 NUMBER = 4  # bytes of a float32
 WIDTHS = {"bool": 1, "int": 8}
@@ -55,30 +53,26 @@ class Footprint:
     @property
     def floor(self) -> float:
         """Bytes read and written where each stage reads what it needs once."""
-        return self._average({truth: sum(self._once(stage) for stage in self._stages(truth)) for truth in self.truths})
+        return self._mean(self._once)
 
     @property
     def moved(self) -> float:
         """Bytes read and written by the passes of generated kernels."""
-        return self._average({truth: sum(self._by_passes(stage) for stage in self._stages(truth)) for truth in self.truths})
+        return self._mean(self._by_passes)
 
     @property
     def moved_by_cpp(self) -> float:
         """As `moved`: where a pass makes new states that later ones need, C++ writes them and reads them again, not what they are of."""
-        return self._average({truth: self.cpp_bytes(truth) for truth in self.truths})
-
-    def cpp_bytes(self, truth: Truth) -> float:
-        """What C++ reads and writes in a step that takes such blocks."""
-        return sum(self._by_passes(stage, ahead=True) for stage in self._stages(truth))
+        return self._mean(self._by_cpp)
 
     @property
     def passes(self) -> float:
         """How often the memory of the parameter is gone over."""
-        return self._average({truth: self.passes_of(truth) for truth in self.truths}) * self.count
+        return self._mean(self._passes) * self.count
 
-    def passes_of(self, truth: Truth) -> int:
-        """In a step that takes such blocks."""
-        return sum(len(self._passes(stage)) for stage in self._stages(truth))
+    def in_a_step(self, truth: Truth) -> tuple[float, int]:
+        """The bytes that C++ reads and writes in a step that takes such blocks, and how many passes that are."""
+        return sum(map(self._by_cpp, self._stages(truth))), sum(map(self._passes, self._stages(truth)))
 
     @property
     def traffic(self) -> list[tuple[set[str], set[str]]]:
@@ -93,18 +87,17 @@ class Footprint:
     def launches(self) -> float:
         """Kernels that Triton launches for the whole model, whatever its number of parameters, or for each wave of a large one with rows
         and columns (see `triton.layout`); 0 where it launches none."""
-        found = {truth: sum(map(self._launches, self._stages(truth))) for truth in self.truths}
-        return self._average(found) * self.count
+        return self._mean(self._launches) * self.count
 
     @property
     def refused(self) -> str:
         """Why kernels cannot be generated for a stage, so that torch computes it; else empty."""
-        reasons = (self._refuses(_outputs(stage)) for truth in self.truths for stage in self._stages(truth))
+        reasons = (self._refuses(outputs_of(stage)) for truth in self.truths for stage in self._stages(truth))
         return next(filter(None, reasons), "")
 
     def _refuses(self, outputs: Sequence[Output]) -> str:
         """Blocks of packed states do not end where rows do."""
-        return refuses(outputs, lined=not any(self._form_of(node) for node in _types(outputs)))
+        return refuses(outputs, lined=not any(self._form_of(node) for node in types_of(outputs)))
 
     @cached_property
     def count(self) -> int:
@@ -135,8 +128,9 @@ class Footprint:
     def _storage(self) -> Storage:
         return storage(self.plan.program, self.form if self.form != "fp32" else None, "nearest")
 
-    def _average(self, found: Mapping[Truth, float]) -> float:
-        return sum(found[truth] * count for truth, count in self.truths.items()) / STEPS / self.count
+    def _mean(self, cost: Callable[[Stage], float]) -> float:
+        """Of all steps, for each element: a step costs what its stages do."""
+        return sum(sum(map(cost, self._stages(truth))) * count for truth, count in self.truths.items()) / STEPS / self.count
 
     def _bytes(self, node: Node) -> float:
         """The memory of a tensor."""
@@ -155,32 +149,35 @@ class Footprint:
         return sum(map(self._bytes, [*_read(ir.walk(node for node, _ in stage.results)), *_written(stage)]))
 
     def _by_passes(self, stage: Stage, ahead: bool = False) -> float:
-        return sum(self._bytes(n) for read in self._passes(stage, ahead) for n in read) + sum(map(self._bytes, _written(stage)))
+        return sum(self._bytes(n) for read, _ in self._over_elements(stage, ahead) for n in read) + sum(map(self._bytes, _written(stage)))
 
-    def _passes(self, stage: Stage, ahead: bool = False) -> list[set[Node]]:
-        """What each pass over the parameter reads."""
-        return [read for read, _ in self._over_elements(stage, ahead)]
+    def _by_cpp(self, stage: Stage) -> float:
+        return self._by_passes(stage, ahead=True)
 
-    def _over_elements(self, stage: Stage, ahead: bool) -> list[tuple[set[Node], set[Node]]]:
+    def _passes(self, stage: Stage) -> int:
+        return len(self._over_elements(stage))
+
+    def _over_elements(self, stage: Stage, ahead: bool = False) -> list[tuple[set[Node], set[Node]]]:
         """What each pass over the parameter reads and writes. `ahead`: states are written by the first pass that has them."""
-        outputs = _outputs(stage)
+        outputs = outputs_of(stage)
         if self._refuses(outputs):
             return [(_read(ir.walk(o.node for o in outputs)), set(_written(stage)))] if outputs else []
-        made = Passes(outputs, (), _types(outputs))
+        made = Passes(outputs, (), types_of(outputs))
         early = made.early(lambda target: target.type.kind == "real") if ahead else {}
         found = [(_read(made.body(k, early)) | made.read_again(k, early), _written_by(made, k, early)) for k in range(made.passes)]
         return [(read, written) for read, written in found if any(kind(n.type.extent) == "element" for n in read)]
 
     def _launches(self, stage: Stage) -> int:
-        outputs = _outputs(stage)
+        outputs = outputs_of(stage)
         if self._refuses(outputs) or not outputs:
             return 0
         nodes = ir.walk(o.node for o in outputs)
         known = ir.on_host([o.node for o in outputs])
-        return len(generate(outputs, [n for n in nodes if is_slot(n, known)], _types(outputs), False).launches)
+        return len(generate(outputs, [n for n in nodes if is_slot(n, known)], types_of(outputs), False).launches)
 
 
-def _outputs(stage: Stage) -> list[Output]:
+def outputs_of(stage: Stage) -> list[Output]:
+    """What generated kernels compute of a stage."""
     known = ir.on_host([node for node, _ in stage.results])
     return stored([Output(node, target) for node, target in stage.results if target is not None or not known[node]])
 
@@ -203,55 +200,7 @@ def _name(node: Node) -> str:
     return str(node.value) if node.op in ("state", "input") else node.op
 
 
-def _types(outputs: Sequence[Output]) -> dict[Node, str]:
+def types_of(outputs: Sequence[Output]) -> dict[Node, str]:
+    """The number types of the tensors that outputs read and write: all are float32."""
     nodes = [*ir.walk(o.node for o in outputs), *(o.target for o in outputs if o.target is not None)]
     return {n: "float32" for n in nodes if n.op in TENSORS}
-
-
-# --------------------------------------------------------------------------------------------------------------- text
-
-
-def table(plan: Plan) -> str:
-    """The costs of a rule for people: by format of state, for a matrix and, where it differs, for a vector."""
-    texts: dict[str, list[str]] = {}
-    reasons = []
-    for what, shape in SHAPES.items():
-        try:
-            texts.setdefault(_of_shape(plan, shape), []).append(f"{what} {'×'.join(map(str, shape))}")
-        except StepError as problem:
-            reasons.append(str(problem))
-    found = [f"for {' and '.join(whats)}, bytes per element (weights and gradient float32)\n{text}" for text, whats in texts.items()]
-    return "\n\n".join([*found, *reasons])
-
-
-def _of_shape(plan: Plan, shape: tuple[int, ...]) -> str:
-    plain = Footprint(plan, shape)
-    rows = [("state", "kept", "floor", "moved", "of fp32")]
-    for form in STATE_FORMATS:
-        one = plain.of(form)
-        moved = "?" if one.refused else f"{one.moved:.2f}"
-        rows.append((form, f"{one.kept:.2f}", f"{one.floor:.2f}", moved, f"{one.floor / plain.floor:.2f}"))
-    rows = rows[:2] if all(row[1:] == rows[1][1:] for row in rows[1:]) else rows
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    lines = [f"  {row[0].ljust(widths[0])}  {'  '.join(x.rjust(n) for x, n in zip(row[1:], widths[1:], strict=True))}" for row in rows]
-    return "\n".join([*lines, f"  {_way(plain)}; {_steps(plain)}"])
-
-
-def _way(one: Footprint) -> str:
-    if one.refused:
-        return f"torch computes it: the rule {one.refused}, for which C++ and Triton have no kernels"
-    less = f" ({one.moved_by_cpp:.2f} bytes moved by C++)" if one.passes > 1 and one.moved_by_cpp != one.moved else ""
-    launches = f"{_counted(one.launches, 'launch', 'es')} of Triton for a whole model"
-    return f"{_counted(one.passes, 'pass', 'es')} over each parameter{less}, {launches}"
-
-
-def _counted(count: float, what: str, plural: str) -> str:
-    return f"{count:g} {what}{plural * (count != 1)}"
-
-
-def _steps(one: Footprint) -> str:
-    kinds = len(one.truths)
-    return f"{kinds} kinds of step, the figures are the mean of the first {STEPS:,}" if kinds > 1 else "every step does the same"
-
-
-__all__ = ["Footprint", "table"]
