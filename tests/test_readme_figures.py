@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from statistics import median
 from typing import Any
 
@@ -94,14 +94,11 @@ def rivals() -> list[float]:
     return [len(layer), len(tensors), median(layer), layer[-1], median(tensors), tensors[-1]]
 
 
-def endings(*rules: str) -> list[float]:
-    found = {one["rule"]: one for one in read("../examples/search/digits_and_chars/results.json")["finals"]["endings"]}
-    return [found[rule][key] for rule in rules for key in ("loss", "error")]
-
-
-def scores(rule: str) -> list[float]:
-    found = read("../examples/search/digits_and_chars/results.json")["finals"]["standings"]
-    return [one[key] for one in found if one["rule"] == rule for key in ("score", "low", "high")]
+def ending(rule: str) -> list[float]:
+    """Loss on the hold-out and its error, score and its interval, of a rule in the finals of the longest search."""
+    finals = read("../examples/search/digits_and_chars/results.json")["finals"]
+    [[loss], [score]] = [[one for one in finals[part] if one["rule"] == rule] for part in ("endings", "standings")]
+    return [loss["loss"], loss["error"], score["score"], score["low"], score["high"]]
 
 
 def small(model: str, rule: str, *others: str, where: str | None = None) -> list[float]:
@@ -121,6 +118,7 @@ ADAMW, LION = "adamw · optlang auto", "lion · optlang auto"
 RULES = [f"{name} · optlang auto" for name in ("adabelief", "ademamix", "adan", "lion")]
 SOME = ("lamb", "adafactor", "prodigy", "perparametermlp", "oasis")
 FORMATS = ("bf16", "fp8", "int8", "int4")
+FINALS = {"Found26338": "21, 5 ", "Found28437": "21, 8 ", "Found2068": "12, 12 ", "AdamW": "", "Signum": "", "Lion": "", "RMSprop": ""}
 OTHERS = ("torch fused", "optimi", "torch foreach")
 Figures = Callable[[], Sequence[float]]
 OF_COSTS: dict[str, Figures] = {  # text around figures: N stands for each
@@ -170,10 +168,7 @@ ELSEWHERE: dict[str, Figures] = {
     "made N children in N CPU minutes, N % of which were never trained": lambda: (lambda d: [
         d["children"], sum(one["cpu minutes"] for one in d["sittings"]), 100*d["share never trained"]])(
             read("../examples/search/digits_and_chars/results.json")),
-    "they end at a loss of N ± N, N ± N and N ± N; AdamW": lambda: endings("Found26338", "Found28437", "Found2068"),
-    "tuned with as many trials or more, at N ± N, N ± N, N ± N and N ± N": lambda: endings("adamw", "signum", "lion", "rmsprop"),
-    "they score N (95 %: N to N), N and N, Signum N, AdamW N (N to N)": lambda: [
-        *scores("Found26338"), scores("Found28437")[0], scores("Found2068")[0], scores("signum")[0], *scores("adamw")],
+    **{f"| {name} | {parts}| N ± N | N (N to N) |": partial(ending, name if parts else name.lower()) for name, parts in FINALS.items()},
 }  # fmt: skip
 
 
