@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, partial
+from itertools import pairwise
 from statistics import median
 from typing import Any
 
 import pytest
-from pages import COSTS, LIMITS, ROOT
+from pages import COSTS, LIMITS, README, ROOT
+
+import optlang
 
 FLOWING = " ".join((COSTS + LIMITS).split())  # wherever lines end
 NUMBER = r"([-\d.,]+)"
+OURS = "optlang auto"
 RESULTS = "../tests/bench/results/{}-{}.json"  # as `docs` links them
 
 
@@ -39,8 +43,10 @@ def steps(where: str, what: str, *labels: str, model: str = "gpt2") -> list[floa
     return [line(where, what, label, model)["step"]["median"] for label in labels]
 
 
-def over(one: float, others: Iterable[float]) -> list[float]:
-    return [one / other for other in others]
+def beside_package(where: str, what: str, rule: str, package: str, model: str = "gpt2") -> list[float]:
+    """How many times as long a step of ours takes as one of another package."""
+    ours, theirs = steps(where, what, f"{rule} · {OURS}", f"{rule} · {package}", model=model)
+    return [ours / theirs]
 
 
 def first_steps(how: str, *rules: str) -> list[float]:
@@ -49,10 +55,10 @@ def first_steps(how: str, *rules: str) -> list[float]:
 
 
 def host_of(rule: str) -> list[float]:
-    """Microseconds of a step with one tensor, and for each further one; as settings stay, as `lr` changes, as all do."""
+    """Microseconds of a step with one tensor, and for each further one: as settings stay, as `lr` changes, as all do."""
     found = results(HOST, "shared-host-rules")["by rule"][rule]
     one, many = ([found[count].get(how, found[count]["stay"]) for how in ("stay", "lr", "all")] for count in ("1", "200"))
-    return [*one, *((more - least) / 199 for least, more in zip(one, many, strict=True))]
+    return [part for least, more in zip(one, many, strict=True) for part in (least, (more - least) / 199)]
 
 
 def within() -> list[float]:
@@ -60,7 +66,7 @@ def within() -> list[float]:
     kept = results(FIRST, "quiet-every-rule")["rules"]
     hosts = {rule: entry for rule, entry in results(HOST, "shared-host-rules")["by rule"].items() if "asks" not in entry}
     found = [host_of(rule) for rule in hosts if kept[rule].get("cold", {}).get("by") == "cpp"]
-    return [len(found), *(sum(_is_inside(one[how], one[how + 3]) for one in found) for how in range(3))]
+    return [len(found), *(sum(_is_inside(*one[how : how + 2]) for one in found) for how in (0, 2, 4))]
 
 
 def _is_inside(least: float, each: float) -> bool:
@@ -89,9 +95,9 @@ def beside(model: str) -> list[float]:
     return sorted(max(each["ratio"] for each in found.values() if "ratio" in each) for found in taken)
 
 
-def rivals() -> list[float]:
-    layer, tensors = beside("layer"), beside("small")
-    return [len(layer), len(tensors), median(layer), layer[-1], median(tensors), tensors[-1]]
+def rivals(model: str) -> list[float]:
+    found = beside(model)
+    return [len(found), median(found), found[-1]]
 
 
 def ending(rule: str) -> list[float]:
@@ -101,64 +107,60 @@ def ending(rule: str) -> list[float]:
     return [loss["loss"], loss["error"], score["score"], score["low"], score["high"]]
 
 
-def small(model: str, rule: str, *others: str, where: str | None = None) -> list[float]:
+def small(where: str, model: str, rule: str, *others: str) -> list[float]:
     """Milliseconds of a step on small tensors: of ours, and of others."""
-    return [1e3 * x for x in steps(where or B, "quiet-small", *(f"{rule} · {who}" for who in ("optlang auto", *others)), model=model)]
+    return [1e3 * x for x in steps(where, "quiet-small", *(f"{rule} · {who}" for who in (OURS, *others)), model=model)]
 
 
-def states(what: str, where: str | None = None) -> list[float]:
-    """A step with states in each format, in times of one with float32."""
-    plain, *packed = steps(where or B, what, *(f"adamw · optlang cpp{end}" for end in ("", *(f", {form} state" for form in FORMATS))))
-    return [step / plain for step in packed]
+def states(where: str, what: str, form: str) -> list[float]:
+    """A step with states in a format, in times of one with float32."""
+    plain, packed = steps(where, what, "adamw · optlang cpp", f"adamw · optlang cpp, {form} state")
+    return [packed / plain]
 
 
 A, B = "2026-11-28-cpu-zen4", "2026-11-30-cpu-zen4"  # when and where
 HOST = FIRST = "2026-12-01-cpu-zen5"
-ADAMW, LION = "adamw · optlang auto", "lion · optlang auto"
-RULES = [f"{name} · optlang auto" for name in ("adabelief", "ademamix", "adan", "lion")]
-SOME = ("lamb", "adafactor", "prodigy", "perparametermlp", "oasis")
+SOME = ("adamw", "lamb", "adafactor", "prodigy", "perparametermlp", "oasis")
 FORMATS = ("bf16", "fp8", "int8", "int4")
 FINALS = {"Found26338": "21, 5 ", "Found28437": "21, 8 ", "Found2068": "12, 12 ", "AdamW": "", "Signum": "", "Lion": "", "RMSprop": ""}
-OTHERS = ("torch fused", "optimi", "torch foreach")
 Figures = Callable[[], Sequence[float]]
+OF_TWO_MACHINES: dict[str, Callable[[str], Sequence[float]]] = {  # N stands for each figure of one machine
+    **{f"| {rule} | the floor | N |": lambda where, rule=rule: floors(where, "quiet-rules", f"{rule.lower()} · {OURS}")
+       for rule in ("AdamW", "AdaBelief", "AdEMAMix", "Adan", "Lion")},
+    **{f"| LAMB | {floor} | N |": lambda where, kind=kind: [line(where, "quiet-two-passes", "lamb · optlang cpp")[kind]["median"]]
+       for floor, kind in (("a floor that goes over its memory twice", "passes"), ("the floor", "ratio"))},
+    "| AdamW | torch `fused`, in two runs | N, N |": lambda where: [
+        *beside_package(where, "quiet-adamw", "adamw", "torch fused"), *beside_package(where, "quiet-rules", "adamw", "torch fused")],
+    "| AdamW | optimi | N |": lambda where: beside_package(where, "quiet-adamw", "adamw", "optimi"),
+    "| AdamW | torch `foreach` | N |": lambda where: beside_package(where, "quiet-adamw", "adamw", "torch foreach"),
+    **{f"| Lion | {package} | N |": lambda where, package=package: beside_package(where, "quiet-rules", "lion", package)
+       for package in ("optimi", "pytorch_optimizer", "lion-pytorch")},
+    **{f"| AdamW, {form} states{label} | float32 states | N |": lambda where, form=form, run=run: states(where, run, form)
+       for label, run in (("", "quiet-states"), (", on one thread", "quiet-states-one-thread")) for form in FORMATS},
+    **{f"| {rule}, {count} small tensors | {label} | N |": lambda where, rule=rule, model=model, package=package: beside_package(
+        where, "quiet-small", rule.lower(), package, model)
+       for rule, label, package in (("AdamW", "torch `fused`", "torch fused"), ("Lion", "optimi", "optimi"))
+       for count, model in (("290", "small"), ("10,000", "many"))},
+}  # fmt: skip
 OF_COSTS: dict[str, Figures] = {  # text around figures: N stands for each
-    "× its floor: AdamW, AdaBelief, AdEMAMix, Adan, Lion | N, N, N, N, N": lambda: floors(B, "quiet-rules", ADAMW, *RULES),
-    "AdamW × torch `fused`, in two runs; × optimi; × `foreach` | N, N; N; N": lambda: [
-        *over(*steps(B, "quiet-adamw", ADAMW), steps(B, "quiet-adamw", "adamw · torch fused")),
-        *over(*steps(B, "quiet-rules", ADAMW), steps(B, "quiet-rules", "adamw · torch fused")),
-        *over(*steps(B, "quiet-adamw", ADAMW), steps(B, "quiet-adamw", "adamw · optimi", "adamw · torch foreach"))],
-    "× pytorch_optimizer; × lion-pytorch | N; N; N": lambda: over(
-        *steps(B, "quiet-rules", LION), steps(B, "quiet-rules", "lion · optimi", "lion · pytorch_optimizer", "lion · lion-pytorch")),
-    "× one that goes over it once | N; N |": lambda: [
-        line(B, "quiet-two-passes", "lamb · optlang cpp")[floor]["median"] for floor in ("passes", "ratio")],
-    "the same on one thread, in processor time | N, N, N, N; N, N, N, N |": lambda: [
-        *states("quiet-states"), *states("quiet-states-one-thread")],
-    "× its floor, for AdamW, AdaBelief, AdEMAMix, Adan and Lion, N, N, N, N and N;": lambda: floors(HOST, "quiet-rules", ADAMW, *RULES),
-    "AdamW × torch `fused` N and N in two runs, Lion × optimi N;": lambda: [
-        *(over(*steps(HOST, run, ADAMW), steps(HOST, run, "adamw · torch fused"))[0] for run in ("quiet-adamw", "quiet-rules")),
-        *over(*steps(HOST, "quiet-rules", LION), steps(HOST, "quiet-rules", "lion · optimi"))],
-    "LAMB N × the floor of its passes, N × that of one;": lambda: [
-        line(HOST, "quiet-two-passes", "lamb · optlang cpp")[floor]["median"] for floor in ("passes", "ratio")],
-    "states in bf16, fp8, int8, int4 N, N, N, N × float32 states, on one thread N, N, N, N;": lambda: [
-        *states("quiet-states", HOST), *states("quiet-states-one-thread", HOST)],
-    "290 small tensors N ms, torch `fused` N; 10,000 N ms, torch `fused` N": lambda: [
-        *small("small", "adamw", "torch fused", where=HOST), *small("many", "adamw", "torch fused", where=HOST)],
-    "takes at its peak and gives back (11-28) | N |": lambda: [max(one["extra"] for one in results(A, "shared-memory")["rules"].values())],
-    "| AdamW, 290 small tensors | N ms; torch `fused` N, optimi N, `foreach` N": lambda: small("small", "adamw", *OTHERS),
-    "| AdamW, 10,000 small tensors | N ms; torch `fused` N, optimi N, `foreach` N": lambda: small("many", "adamw", *OTHERS),
-    "| Lion, 290 small tensors | N ms; pytorch_optimizer N, optimi N, lion-pytorch N": lambda: small(
-        "small", "lion", "pytorch_optimizer", "optimi", "lion-pytorch"),
-    "no setting has changed, `lr` has, all have | N, N, N µs, and N, N, N µs for": lambda: host_of("adamw"),
-    "Prodigy, which has values per model | N, N, N µs, and N, N, N µs for": lambda: host_of("prodigy"),
-    f"of [the N]({RESULTS.format(HOST, 'shared-host-rules')}) that C++ steps and that ask the model for nothing more | N, N, N": within,
-    "its first step, fresh process: empty cache; filled | N s; N s": lambda: [*first_steps("cold", "adamw"), *first_steps("warm", "adamw")],
-    "for LAMB, Adafactor, Prodigy, PerParameterMLP, OASIS | N, N, N, N, N s; N, N, N, N, N s": lambda: [
-        *first_steps("cold", *SOME), *first_steps("warm", *SOME)],
-    "× torch's Muon, which is bf16 throughout | N, N |": muon,
-    "the largest of N on one layer of GPT-2, of N on 290 small tensors | N, N; N, N |": rivals,
-    "N of N rules take 0.7 of the quickest rival's step or less, and N take longer than": lambda: [
+    **{f"{form[:-1]}{form[form.index('| N') :]}": lambda of=of: [*of(B), *of(HOST)] for form, of in OF_TWO_MACHINES.items()},
+    **{f"| AdamW, {count}, {machine} | N | N | N | N | N | |": lambda where=where, model=model: small(
+        where, model, "adamw", "torch fused", "optimi", "torch foreach", "pytorch_optimizer")
+       for count, model in (("290", "small"), ("10,000", "many")) for machine, where in (("Zen 4", B), ("Zen 5", HOST))},
+    **{f"| Lion, {count}, {machine} | N | | N | | N | N |": lambda where=where, model=model: small(
+        where, model, "lion", "optimi", "pytorch_optimizer", "lion-pytorch")
+       for count, model in (("290", "small"), ("10,000", "many")) for machine, where in (("Zen 4", B), ("Zen 5", HOST))},
+    **{f"| {rule} | N + N | N + N | N + N |": lambda rule=rule: host_of(rule.lower()) for rule in ("AdamW", "Prodigy")},
+    f"| of [the N rules]({RESULTS.format(HOST, 'shared-host-rules')}), those within the aim | N | N | N |": within,
+    **{f"| {optlang.Rule(rule).name} | N s | N s |": lambda rule=rule: [*first_steps("cold", rule), *first_steps("warm", rule)]
+       for rule in SOME},
+    "| one layer of GPT-2, N rules | N | N |": lambda: rivals("layer"),
+    "| 290 small tensors, N rules | N | N |": lambda: rivals("small"),
+    "N of N rules take 0.7 of the quickest rival's time or less, and N take longer than": lambda: [
         sum(x <= 0.7 for x in beside("layer")), len(beside("layer")), sum(x > 1 for x in beside("layer"))],
-    "matrices 16×16 in one call; 200 of 32×32; 100 of 64×64; 100 of 128×128 (11-28) | N, N, N, N ×": lambda: products(16, 32, 64, 128),
+    "in float32; with `products=\"bf16\"` | N; N |": muon,
+    "takes at its peak and gives back (11-28) | N |": lambda: [max(one["extra"] for one in results(A, "shared-memory")["rules"].values())],
+    "400 of 16×16, 200 of 32×32, 100 of 64×64, 100 of 128×128 (11-28) | N, N, N, N |": lambda: products(16, 32, 64, 128),
     "int8, bf16, int4 states less float32 states (11-28) | N±N, N±N, N±N": lambda: gaps("int8", "bf16", "int4"),
 }  # fmt: skip
 ELSEWHERE: dict[str, Figures] = {
@@ -190,9 +192,16 @@ def test_a_figure_is_that_of_its_file(form: str) -> None:
         assert abs(float(plain) - value) <= 0.501 * unit, f"{form}: {text} is {value:.5g} in its file"
 
 
+def test_the_first_step_in_the_readme_is_that_of_its_file() -> None:
+    [shown] = re.findall(r"first step take ([\d.]+) s in a fresh process, and\s([\d.]+) s once the cache", README)
+    assert list(map(float, shown)) == [round(first_steps(how, "adamw")[0], 2) for how in ("cold", "warm")]
+
+
 def test_every_row_of_the_table_has_a_file() -> None:
-    rows = [row for row in COSTS.splitlines() if row.startswith("| ") and not row.startswith("| measure")]
-    for row in rows:
+    lines = COSTS.splitlines()
+    for row, below in pairwise(lines):
+        if not row.startswith("| ") or below.startswith("|---"):
+            continue
         parts = [form for form in OF_COSTS if re.search(re.escape(form.replace("N", "\0")).replace("\0", NUMBER), row)]
         assert len(parts) == 1, row
 
