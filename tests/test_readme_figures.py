@@ -193,7 +193,7 @@ def test_a_figure_is_that_of_its_file(form: str) -> None:
 
 
 def test_the_first_step_in_the_readme_is_that_of_its_file() -> None:
-    [shown] = re.findall(r"first step take ([\d.]+) s in a fresh process, and\s([\d.]+) s once the cache", README)
+    [shown] = re.findall(r"first step take ([\d.]+) s in a fresh process, and ([\d.]+) s once the cache", " ".join(README.split()))
     assert list(map(float, shown)) == [round(first_steps(how, "adamw")[0], 2) for how in ("cold", "warm")]
 
 
