@@ -17,16 +17,18 @@ Words = Any  # int64 array or tensor of words of 32 bits, or a Python int that b
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
-ROUNDS = 10
+ROUNDS, FEWEST = 10, 7  # those of all draws; the fewest with which the paper's authors saw it pass every test, enough to round by
 MASK = 0xFFFFFFFF
 MODEL_STREAM = 0xFFFFFFFF  # key word of draws per model; group k has this minus k
 
 
-def block(counter: tuple[Words, Words, Words, Words], key: tuple[Words, Words]) -> tuple[Words, Words, Words, Words]:
+def block(
+    counter: tuple[Words, Words, Words, Words], key: tuple[Words, Words], rounds: int = ROUNDS
+) -> tuple[Words, Words, Words, Words]:
     """Four random words for each counter. Every word is from 0 to 2^32 - 1; arrays are int64 of at least one dimension."""
     a, b, c, d = counter
     k, m = key
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         first, second = MULTIPLIERS[0] * a, MULTIPLIERS[1] * c
         a, b, c, d = _high(second) ^ b ^ k, second & MASK, _high(first) ^ d ^ m, first & MASK
         k, m = (k + KEY_STEPS[0]) & MASK, (m + KEY_STEPS[1]) & MASK
@@ -37,9 +39,11 @@ def _high(product: Words) -> Words:
     return (product >> 32) & MASK  # the mask undoes the sign that a wrapped product carries down
 
 
-def words(index: Words, t: Words, site: int, seed: Words, stream: Words) -> tuple[Words, Words, Words, Words]:
+def words(
+    index: Words, t: Words, site: int, seed: Words, stream: Words, rounds: int = ROUNDS
+) -> tuple[Words, Words, Words, Words]:
     """The block of each element. `index`: place in row-major order; `stream`: the parameter's place in the optimizer."""
-    return block((index & MASK, _high(index), t & MASK, site & MASK), (seed & MASK, stream & MASK))
+    return block((index & MASK, _high(index), t & MASK, site & MASK), (seed & MASK, stream & MASK), rounds)
 
 
 def sample(distribution: str, x: tuple[Words, ...], xp: Any, real: Callable[[Any], Any]) -> Any:

@@ -178,7 +178,7 @@ def rounded(x: Tensor, counter: Tensor | None, place: int) -> Tensor:
     if counter is None:
         return x.to(torch.bfloat16)
     index = torch.arange(-(-x.numel() // HALVES), dtype=torch.int64, device=x.device)
-    words = philox.words(index, counter[0], SITE + place, counter[1], counter[2])
+    words = philox.words(index, counter[0], SITE + place, counter[1], counter[2], philox.FEWEST)
     halves = [half for word in words for half in (word & 0xFFFF, word >> 16 & 0xFFFF)]
     drawn = torch.stack([torch.as_tensor(half) for half in halves], -1).reshape(-1)[: x.numel()]
     bits = (x.contiguous().view(torch.int32).to(torch.int64).reshape(-1) & 0xFFFFFFFF) + drawn

@@ -3,36 +3,39 @@ static inline u16 raised(float x, u16 drawn) {
   const u32 bits = bits_of(x), size = bits & 0x7fffffffu;
   return (u16)(size > 0x7f800000u ? 0x7fc0u : (bits + (size < 0x7f800000u ? drawn : 0)) >> 16);
 }
-// Numbers of two vectors in turn; those of wide ones were in the order that unpacking undoes.
+// Blocks of a vector one after the other; those of wide vectors were in the order that shuffling undoes.
 #ifdef WIDE
-static inline Lanes unpacked() { return Lanes{0, 4, 1, 5, 2, 6, 3, 7}; }
-static inline void put_in_turn(Lanes x, Lanes y, u16* to) {
-  _mm512_storeu_si512(to, _mm512_unpacklo_epi64((__m512i)x, (__m512i)y));
-  _mm512_storeu_si512(to + 32, _mm512_unpackhi_epi64((__m512i)x, (__m512i)y));
+static inline Lanes shuffled() { return Lanes{0, 4, 1, 5, 2, 6, 3, 7}; }
+static inline void put_blocks(const Blocks& x, int k, u16* to) {
+  const __m512 ab = _mm512_shuffle_ps((__m512)x.a[k], (__m512)x.b[k], 0x88), cd = _mm512_shuffle_ps((__m512)x.c[k], (__m512)x.d[k], 0x88);
+  _mm512_storeu_ps(to, _mm512_shuffle_ps(ab, cd, 0x88));
+  _mm512_storeu_ps(to + 32, _mm512_shuffle_ps(ab, cd, 0xdd));
 }
 #elif defined(EIGHT)
-static inline Lanes unpacked() { return Lanes{0, 2, 1, 3}; }
-static inline void put_in_turn(Lanes x, Lanes y, u16* to) {
-  _mm256_storeu_si256((__m256i*)to, _mm256_unpacklo_epi64((__m256i)x, (__m256i)y));
-  _mm256_storeu_si256((__m256i*)(to + 16), _mm256_unpackhi_epi64((__m256i)x, (__m256i)y));
+static inline Lanes shuffled() { return Lanes{0, 2, 1, 3}; }
+static inline void put_blocks(const Blocks& x, int k, u16* to) {
+  const __m256 ab = _mm256_shuffle_ps((__m256)x.a[k], (__m256)x.b[k], 0x88), cd = _mm256_shuffle_ps((__m256)x.c[k], (__m256)x.d[k], 0x88);
+  _mm256_storeu_ps((float*)to, _mm256_shuffle_ps(ab, cd, 0x88));
+  _mm256_storeu_ps((float*)(to + 16), _mm256_shuffle_ps(ab, cd, 0xdd));
 }
 #else
-static inline Lanes unpacked() { return in_order(); }
-static inline void put_in_turn(Lanes x, Lanes y, u16* to) {
-  u64 both[2 * LANES];
-  for (i64 k = 0; k < LANES; k++) {
-    both[2 * k] = x[k];
-    both[2 * k + 1] = y[k];
+static inline Lanes shuffled() { return in_order(); }
+static inline void put_blocks(const Blocks& x, int k, u16* to) {
+  u32 words[4 * LANES];
+  for (i64 lane = 0; lane < LANES; lane++) {
+    words[4 * lane] = (u32)x.a[k][lane];
+    words[4 * lane + 1] = (u32)x.b[k][lane];
+    words[4 * lane + 2] = (u32)x.c[k][lane];
+    words[4 * lane + 3] = (u32)x.d[k][lane];
   }
-  __builtin_memcpy(to, both, sizeof both);
+  __builtin_memcpy(to, words, sizeof words);
 }
 #endif
 // Draws for a block, 16 bits for each element.
 static __attribute__((noinline)) void draw_halves(i64 low, const u32* counter, u32 place, u16* to) {
-  const Lanes lower = Lanes{} + 0xffffffffu;
   for (i64 j = 0; j < BLOCK / 8; j += 4 * LANES) {
-    const Blocks x = blocks((u64)(low / 8 + j), unpacked(), counter, 0x80000000u + place);
-    EACH put_in_turn((x.a[k] & lower) | x.b[k] << 32, (x.c[k] & lower) | x.d[k] << 32, to + 8 * (j + LANES * k));
+    const Blocks x = blocks<7>((u64)(low / 8 + j), shuffled(), counter, 0x80000000u + place);
+    EACH put_blocks(x, k, to + 8 * (j + LANES * k));
   }
 }
 #ifdef WIDE

@@ -36,7 +36,7 @@ template <double kind(u32, u32), class number>
 static __attribute__((noinline)) void draw(i64 low, i64 high, const u32* counter, u32 site, number* to) {
   alignas(64) u32 a[DRAWN], b[DRAWN];
   for (i64 i = 0; i < high - low; i += 4 * LANES) {
-    const Blocks x = blocks((u64)(low + i), in_order(), counter, site);
+    const Blocks x = blocks<10>((u64)(low + i), in_order(), counter, site);
     put(x.a, a + i);
     put(x.b, b + i);
   }

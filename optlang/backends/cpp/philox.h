@@ -1,4 +1,4 @@
-// Philox4x32-10 (Salmon et al. 2011): the same words as everywhere in optlang. Many counters at a time, a word in the lower half of each
+// Philox4x32 (Salmon et al. 2011): the same words as everywhere in optlang. Many counters at a time, a word in the lower half of each
 // lane: what stands above it never reaches a result. Four vectors side by side: each waits for itself.
 #ifdef __AVX512F__
 typedef u64 Lanes __attribute__((vector_size(64)));
@@ -26,6 +26,7 @@ static inline Lanes products(Lanes x, const Lanes& y) {
 
 struct Blocks { Lanes a[4], b[4], c[4], d[4]; };
 // Those of the draws from `first` on; `order`: of the lanes of a vector. `counter`: (t, seed, stream).
+template <int ROUNDS>
 static inline __attribute__((always_inline)) Blocks blocks(u64 first, Lanes order, const u32* counter, u32 site) {
   const Lanes zero = {}, left = zero + 0xD2511F53u, right = zero + 0xCD9E8D57u;
   Blocks x;
@@ -37,7 +38,7 @@ static inline __attribute__((always_inline)) Blocks blocks(u64 first, Lanes orde
   }
   u32 key = counter[1], more = counter[2];
   #pragma GCC unroll 10
-  for (int round = 0; round < 10; round++) {
+  for (int round = 0; round < ROUNDS; round++) {
     Lanes one[4], other[4];
     EACH one[k] = products(x.a[k], left);
     EACH other[k] = products(x.c[k], right);

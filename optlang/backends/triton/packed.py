@@ -9,6 +9,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from optlang import philox
 from optlang.backends import formats
 from optlang.backends.cpp.storage import with_end
 from optlang.backends.formats import FORMATS, HALVES, SITE, Packed
@@ -87,7 +88,8 @@ def drawn(kind: str | Packed) -> list[str]:
     """The random half words that closing a tensor needs, if any; eight elements share a draw."""
     if isinstance(kind, str) or not kind.form.draws:
         return []
-    return [f"r{kind.place} = half_of(i, *philox(i // {HALVES}, t, tl.full((), {SITE + kind.place}, tl.uint32), seed, stream))"]
+    site = f"tl.full((), {SITE + kind.place}, tl.uint32)"
+    return [f"r{kind.place} = half_of(i, *philox(i // {HALVES}, t, {site}, seed, stream, {philox.FEWEST}))"]
 
 
 def _parts(kind: Packed, place: int) -> list[str]:

@@ -81,8 +81,10 @@ def whole_power(x: tl.tensor, exponent: tl.constexpr) -> tl.tensor:
 
 
 @triton.jit
-def philox(index: tl.tensor, t: tl.tensor, site: tl.tensor, seed: tl.tensor, stream: tl.tensor) -> tl.tensor:
-    """Philox4x32-10 (Salmon et al. 2011): the same words as everywhere in optlang."""
+def philox(
+    index: tl.tensor, t: tl.tensor, site: tl.tensor, seed: tl.tensor, stream: tl.tensor, rounds: tl.constexpr = 10
+) -> tl.tensor:
+    """Philox4x32 (Salmon et al. 2011): the same words as everywhere in optlang."""
     a = index.to(tl.uint32)
     b = (index >> 32).to(tl.uint32)
     c = tl.zeros_like(a) + t
@@ -91,7 +93,7 @@ def philox(index: tl.tensor, t: tl.tensor, site: tl.tensor, seed: tl.tensor, str
     m = tl.zeros_like(a) + stream
     first = tl.zeros_like(a) + tl.full((), 0xD2511F53, tl.uint32)
     second = tl.zeros_like(a) + tl.full((), 0xCD9E8D57, tl.uint32)
-    for _ in tl.static_range(10):
+    for _ in tl.static_range(rounds):
         upper = tl.umulhi(a, first)
         lower = a * first
         a = tl.umulhi(c, second) ^ b ^ k
