@@ -75,7 +75,7 @@ def machine_code(
     first ones. `double`: it computes in 64 bits, and is given the step's numbers so."""
     types = {name.strip(): "*i64" for name in kernel.arguments.split(",")} | dict.fromkeys(constants, "constexpr")
     types |= {name: "*fp64" for name in ("sums", "partial", "results") if name in types}
-    types |= {name: "*fp64" if double else "*fp32" for name in ("rows", "lines") if name in types} | {"levels": "*fp32", "below": "*u8"}
+    types |= {name: "*fp64" if double else "*fp32" for name in ("rows", "lines") if name in types} | {"levels": "*fp32", "bins": "*i32"}
     key = architecture, function.src, tuple(types.items()), tuple(constants.items())
     if key not in _known:
         _known[key] = _compiled(ASTSource(function, types, dict(constants), {}), architecture)

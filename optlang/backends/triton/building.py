@@ -17,7 +17,7 @@ from optlang.backends.triton import source
 Options = Mapping[str, int]
 OPTIONS: tuple[Options, ...] = ({"num_warps": 4}, {"num_warps": 4, "maxnreg": 255}, {"num_warps": 8, "maxnreg": 255})
 FUSION = {"enable_fp_fusion": True}  # a product and a sum rounded once; Triton asks to be told from 3.9 on, and 3.10 would round twice
-KINDS = {"sums": torch.float64, "partial": torch.float64, "results": torch.float64, "levels": torch.float32, "below": torch.uint8}
+KINDS = {"sums": torch.float64, "partial": torch.float64, "results": torch.float64, "levels": torch.float32, "bins": torch.int32}
 NUMBERS = ("rows", "lines")  # what is of the type that a kernel computes in
 LOCAL = re.compile(r"__local_depot\d+\[(\d+)\]")
 

@@ -16,7 +16,19 @@ from optlang.meaning import maps
 from optlang.ops import OPS
 
 INTERPRETED: bool = bool(knobs.runtime.interpret)
-MORE: dict[str, Any] = {"fmod": np.fmod, "log": np.log, "cos": np.cos}
+
+
+def _fma(x: Any, y: Any, z: Any) -> Any:
+    """A product and a sum of float32, rounded once: what float64 rounds is made odd, so that to round it again does no harm."""
+    product, added = x.astype(np.float64) * y, np.asarray(z, dtype=np.float64)
+    total = product + added
+    back = total - product
+    rest = (product - (total - back)) + (added - back)
+    is_even = (total.view(np.int64) & 1) == 0
+    return np.where((rest != 0) & is_even & np.isfinite(total), np.nextafter(total, np.copysign(np.inf, rest)), total)
+
+
+MORE: dict[str, Any] = {"fmod": np.fmod, "log": np.log, "cos": np.cos, "fma_rn": _fma, "rcp_rn": np.reciprocal}
 
 
 class Libdevice:

@@ -155,7 +155,7 @@ def start(loaded: Loaded, placed: Tables, pointers: Tensor, rows: Tensor, drawn:
     results = placed.room(placed.count * kernel.returned)
     arguments = [
         placed.starts, placed.sizes, pointers, rows, placed.starts if drawn is None else drawn, placed.room(placed.count * kernel.sums),
-        placed.room(placed.chunks * kernel.sums), results, placed.levels, placed.below,
+        placed.room(placed.chunks * kernel.sums), results, placed.levels, placed.bins,
     ]  # fmt: skip
     arguments += [placed.shapes, placed.room(placed.lines, rows.dtype)] if kernel.room else []
     run(placed.launches, arguments)

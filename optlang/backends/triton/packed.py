@@ -11,50 +11,58 @@ from torch import Tensor
 
 from optlang import philox
 from optlang.backends import formats
-from optlang.backends.cpp.storage import with_end
 from optlang.backends.formats import FORMATS, HALVES, SITE, Packed
 
 POINTERS = {torch.float32: "float32", torch.bfloat16: "bfloat16"}  # what is stored, else bytes
 IN_TABLES = {name for name, form in FORMATS.items() if form.has_levels}
-BINADES, PARTS = 23, 7  # of magnitudes from 2^-23 to 1; bits of the mantissa
+HALF, UPPER = 16, 1 << 16  # bits of half a float32, and what they can be
 FUNCTIONS = {"uint8": "int8", "uint4": "int4", "stochastic": "bf16"}  # those of other formats that serve a format
 EVEN = "uint4"  # whose levels are told by arithmetic, so that it is closed by a function of its own
 
 
 @dataclass(frozen=True, eq=False)
 class LevelTables:
-    """Levels and borders of some formats end to end, and how many borders lie below a bin. `at`: where these three begin."""
+    """Levels and bins of some formats end to end. `at`: where both begin."""
 
-    numbers: Tensor
-    below: Tensor
-    at: dict[str, tuple[int, int, int]]
+    levels: Tensor
+    bins: Tensor
+    at: dict[str, tuple[int, int]]
 
 
 @cache
 def tables(names: tuple[str, ...]) -> LevelTables:
     """The tables of some formats, on the host."""
-    numbers: list[Tensor] = []
-    bins: list[Tensor] = []
+    kept: list[Tensor] = []
+    found: list[Tensor] = []
     at = {}
     for name in names:
-        start = sum(x.numel() for x in numbers)
-        levels, borders = formats.levels(name), with_end(formats.borders(name))
-        at[name] = start, start + levels.numel(), sum(x.numel() for x in bins)
-        numbers += [levels, borders]
-        bins += [below(name).to(torch.uint8)] if name.endswith("int8") else []
-    return LevelTables(torch.cat([*numbers, torch.zeros(1)]), torch.cat([*bins, torch.zeros(1, dtype=torch.uint8)]), at)
+        at[name] = sum(map(len, kept)), sum(map(len, found))
+        kept.append(formats.levels(name))
+        found += [bins(name)] if name != EVEN else []
+    return LevelTables(torch.cat([*kept, torch.zeros(1)]), torch.cat([*found, torch.zeros(1, dtype=torch.int32)]), at)
 
 
-def below(name: str) -> Tensor:
-    """For each bin of magnitudes, positive ones first: how many borders lie below everything in it."""
-    bins = torch.arange(BINADES << PARTS | 1, dtype=torch.int64) + (127 - BINADES << PARTS)
-    edges = (bins << 23 - PARTS).to(torch.int32).view(torch.float32)
-    uppers = (bins + 1 << 23 - PARTS).to(torch.int32).view(torch.float32)
-    edges[0] = 0.0
-    borders = formats.borders(name)
-    positive = torch.bucketize(edges, borders, right=True)
-    negative = torch.bucketize(-uppers, borders, right=True)
-    return torch.cat([positive, negative]).int()
+def bins(name: str) -> Tensor:
+    """What to add to the bits of a number so that their upper half is its code: one for each upper half that they have before.
+    Where numbers have signs, bits are turned first, so that they rise as these do.
+
+    No bin has two borders. The lower half of what is added carries into the upper one for numbers above the border alone."""
+    first, borders = torch.arange(UPPER, dtype=torch.int64) << HALF, formats.borders(name)
+    turn = _turned if has_sign(name) else torch.clone
+    ends = (turn(bits.to(torch.int32)).view(torch.float32) for bits in (first, first + UPPER - 1))
+    low, high = (torch.bucketize(end, borders, right=True) for end in ends)
+    border = turn(borders.view(torch.int32))[low.clamp(max=len(borders) - 1)] & (UPPER - 1)
+    return ((low << HALF) + torch.where(high == low + 1, UPPER - border, 0) - first).to(torch.int32)  # modulo 2^32
+
+
+def _turned(bits: Tensor) -> Tensor:
+    """Bits of float32 in the order of the numbers, and back."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def has_sign(name: str) -> bool:
+    """Whether a format with levels has some below 0."""
+    return not name.startswith("u")
 
 
 def names(kinds: Collection[str | Packed]) -> tuple[str, ...]:
@@ -77,8 +85,7 @@ def opened(kind: Packed, place: int, found: LevelTables, where: str) -> str:
 def closed(kind: Packed, place: int, found: LevelTables, where: str, value: str) -> str:
     """Stores the values of a block."""
     name = kind.form.name
-    more = [f"levels + {found.at[name][1]}"] if name in found.at and name != EVEN else []
-    more += [f"below + {found.at[name][2]}"] if name.endswith("int8") else []
+    more = [f"bins + {found.at[name][1]}", str(has_sign(name))] if name in found.at and name != EVEN else []
     more += [f"r{kind.place}"] if kind.form.draws else []
     function = name if name == EVEN else FUNCTIONS.get(name, name)
     return f"close_{function}({', '.join([*_parts(kind, place), value, *more, where])})"

@@ -33,7 +33,7 @@ class Kernel:
     """`text` defines `pass_0`, `gather_0`, …, and `finish`, which take `arguments`.
 
     `launches`: these in order, each with what there is a program for, such as chunks or tensors (see `layout`). `tables`: what
-    `levels` and `below` point to. For the rest see `cpp.source`.
+    `levels` and `bins` point to. For the rest see `cpp.source`.
     """
 
     text: str

@@ -1,8 +1,7 @@
 """What generated kernels call to read and write what is stored in fewer bits: the same numbers as in `formats`, in one block.
 
-`low` is the first element of the block, `size` that of the tensor; where `whole`, all of the block lies inside. `floats` are
-levels, `borders` the middles between them with an infinity behind the last, `below` how many borders lie below a bin (see
-`packed`). Imported only where a kernel is made.
+`low` is the first element of the block, `size` that of the tensor; where `whole`, all of the block lies inside. `levels` and `bins`
+are tables: see `packed`. Imported only where a kernel is made.
 """
 
 from __future__ import annotations
@@ -80,6 +79,19 @@ def inner(x: tl.tensor, low: tl.tensor, size: tl.tensor, whole: tl.constexpr, bl
     return tl.where(low + tl.arange(0, block) < size, x, 0.0)
 
 
+@triton.jit
+def quotients(x: tl.tensor, scale: tl.tensor, block: tl.constexpr, share: tl.constexpr) -> tl.tensor:
+    """Values by the scale of their block, as a division rounds them: a product, and what is left of it by another, twice (Markstein 1990).
+    That takes half as long, as only the scale is divided by. The last bit may be another where the scale is above 2^126."""
+    infinite = scale == float("inf")
+    divisor = spread(tl.where(infinite, 1.0, scale), block, share)
+    factor = spread(libdevice.rcp_rn(scale), block, share)
+    found = x * factor
+    for _ in tl.static_range(2):
+        found = libdevice.fma_rn(libdevice.fma_rn(-found, divisor, x), factor, found)
+    return found
+
+
 # ------------------------------------------------------------------------------------------------------------- 8 bits
 
 
@@ -93,21 +105,24 @@ def open_int8(
 
 
 @triton.jit
+def code_of(y: tl.tensor, bins: tl.tensor, signed: tl.constexpr) -> tl.tensor:
+    """What a bin has added to bits in the order of numbers is the code in the upper half."""
+    bits = bits_of(y)
+    if signed:
+        bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    place = bits.to(tl.uint32, bitcast=True)
+    return (tl.load(bins + (place >> 16)).to(tl.uint32, bitcast=True) + place) >> 16
+
+
+@triton.jit
 def close_int8(
-    codes: tl.tensor, scales: tl.tensor, x: tl.tensor, borders: tl.tensor, below: tl.tensor, low: tl.tensor, size: tl.tensor,
+    codes: tl.tensor, scales: tl.tensor, x: tl.tensor, bins: tl.tensor, signed: tl.constexpr, low: tl.tensor, size: tl.tensor,
     whole: tl.constexpr, block: tl.constexpr,
 ) -> None:  # fmt: skip
-    """The upper bits of a value say which level lies below it, or the one after that."""
     x = inner(x, low, size, whole, block)
     scale = scale_of(x, block, 256)
     store_scales(scales, scale, low, size, block, 256)
-    y = libdevice.div_rn(x, spread(scale, block, 256))
-    bits = bits_of(y)
-    bins: tl.constexpr = (23 << 7) + 1
-    place = ((bits & 0x7FFFFFFF) >> 16) - ((127 - 23) << 7)
-    place = tl.minimum(tl.maximum(place, 0), bins - 1)
-    code = tl.load(below + place + tl.where(y < 0, bins, 0)).to(tl.int32)  # what is no number comes last
-    code += (y >= tl.load(borders + code)).to(tl.int32)
+    code = code_of(quotients(x, scale, block, 256), bins, signed)
     store_codes(codes, code.to(tl.uint8), low, size, whole, block)
 
 
@@ -115,13 +130,10 @@ def close_int8(
 def open_fp8(
     codes: tl.tensor, scales: tl.tensor, low: tl.tensor, size: tl.tensor, whole: tl.constexpr, block: tl.constexpr
 ) -> tl.tensor:
-    """e4m3, by whole numbers: not every GPU has the type."""
-    code = load_codes(codes, low, size, whole, block).to(tl.int32)
-    magnitude, sign = code & 0x7F, (code & 0x80) << 24
-    small = magnitude.to(tl.float32) * 0.001953125
-    found = tl.where(magnitude < 8, small, float_of((magnitude << 20) + (120 << 23)))
-    found = tl.where(magnitude == 0x7F, float("nan"), found)
-    return float_of(bits_of(found) | sign) * load_scales(scales, low, size, block, 256)
+    """e4m3, which not every GPU has: float32 with fewer bits, but for a factor of 2^120 and what is no number, which would be 480."""
+    code = load_codes(codes, low, size, whole, block).to(tl.int8, bitcast=True).to(tl.int32)
+    found = float_of(code << 20 & tl.full((), 0x87F00000 - (1 << 32), tl.int32)) * tl.full((), 2.0**120, tl.float32)
+    return tl.where(tl.abs(found) == 480.0, float("nan"), found) * load_scales(scales, low, size, block, 256)
 
 
 @triton.jit
@@ -132,13 +144,11 @@ def close_fp8(
     x = inner(x, low, size, whole, block)
     scale = libdevice.div_rn(scale_of(x, block, 256), tl.full((), 448.0, tl.float32))
     store_scales(scales, scale, low, size, block, 256)
-    bits = bits_of(libdevice.div_rn(x, spread(scale, block, 256)))
-    magnitude = bits & 0x7FFFFFFF
+    magnitude = bits_of(quotients(x, scale, block, 256)) & 0x7FFFFFFF
     small = bits_of(float_of(magnitude) + 16384.0) - (141 << 23)  # below 2^-6 the sum has the right last bit
     normal = (magnitude - (120 << 23) + 0x7FFFF + ((magnitude >> 20) & 1)) >> 20
-    found = tl.where(magnitude < (121 << 23), small, normal)
-    found = tl.where((magnitude > 0x7F800000) | (found > 0x7E), 0x7F, found)
-    store_codes(codes, (((bits >> 24) & 0x80) | found).to(tl.uint8), low, size, whole, block)
+    found = tl.minimum(tl.where(magnitude < (121 << 23), small, normal), 0x7F)  # what is no number comes last
+    store_codes(codes, (((bits_of(x) >> 24) & 0x80) | found).to(tl.uint8), low, size, whole, block)
 
 
 # ------------------------------------------------------------------------------------------------------------- 4 bits
@@ -157,20 +167,13 @@ def open_int4(
 
 @triton.jit
 def close_int4(
-    codes: tl.tensor, scales: tl.tensor, x: tl.tensor, borders: tl.tensor, low: tl.tensor, size: tl.tensor,
+    codes: tl.tensor, scales: tl.tensor, x: tl.tensor, bins: tl.tensor, signed: tl.constexpr, low: tl.tensor, size: tl.tensor,
     whole: tl.constexpr, block: tl.constexpr,
 ) -> None:  # fmt: skip
     x = inner(x, low, size, whole, block)
     scale = scale_of(x, block, 128)
     store_scales(scales, scale, low, size, block, 128)
-    y = libdevice.div_rn(x, spread(scale, block, 128))
-    bits = bits_of(y)
-    sign = bits >> 31  # -1 below 0, where levels mirror those above it but for the last: on a border, the one nearer to 0 is above
-    distance = tl.zeros([block], tl.int32)
-    for level in tl.static_range(8):
-        distance += ((bits & 0x7FFFFFFF) + sign >= bits_of(tl.load(borders + 7 + level))).to(tl.int32)
-    code = tl.maximum(7 + ((distance ^ sign) - sign), 0)
-    code = tl.where(y == y, code, 15)  # what is no number comes last
+    code = code_of(quotients(x, scale, block, 128), bins, signed)
     store_pairs(codes, code, low, size, whole, block)
 
 
@@ -182,7 +185,7 @@ def close_uint4(
     x = inner(x, low, size, whole, block)
     scale = scale_of(x, block, 128)
     store_scales(scales, scale, low, size, block, 128)
-    place = libdevice.div_rn(x, spread(scale, block, 128)) * 16.0 - 0.5
+    place = quotients(x, scale, block, 128) * 16.0 - 0.5
     code = tl.where(place < 15.0, tl.maximum(place, 0.0), 15.0).to(tl.int32)  # what is no number comes last
     store_pairs(codes, code, low, size, whole, block)
 

@@ -44,7 +44,7 @@ class Tables:
         there = iter([(table, len(grid.table), grid.constants) for grid, table in zip(grids, tables, strict=True)])
         self.waves: list[Grids] = [{over: [next(there) for _ in some] for over, some in wave.items()} for wave in found.waves]
         self.launches: list[Launch] = []
-        self.levels, self.below = kernel.tables.numbers.to(device), kernel.tables.below.to(device)
+        self.levels, self.bins = kernel.tables.levels.to(device), kernel.tables.bins.to(device)
         self.nothing = torch.zeros(1, dtype=torch.float64, device=device)
         self.width = len(kernel.columns) + source.BESIDE
         self.known: Array = np.full((self.count, self.width), -1, dtype=np.int64)

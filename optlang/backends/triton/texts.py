@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from optlang.ir import Node
 
-ARGUMENTS = "work, starts, sizes, pointers, rows, counters, sums, partial, results, levels, below"
+ARGUMENTS = "work, starts, sizes, pointers, rows, counters, sums, partial, results, levels, bins"
 IMPORTED = "".join(f"from optlang.backends.triton.{name} import *\n" for name in ("prelude", "storage"))
 HEAD = f"import triton\nimport triton.language as tl\n\n{IMPORTED}"
 START = {"sum": "0.0", "mean": "0.0", "amax": 'float("-inf")', "amin": 'float("inf")'}
