@@ -9,48 +9,15 @@ where their operands are the same in all cases of their own: a sign that is know
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from itertools import combinations
 from typing import Any
 
-from optlang.algebra.inequalities import NOT_NEGATIVE, Fact, feasible, known_of
 from optlang.algebra.limits import TooHard
+from optlang.algebra.signs import Case, Expr, Signs, Split, Undefined
 from optlang.algebra.to_sympy import Algebra
 from optlang.ir import Node
 
-Expr = Any  # a SymPy expression
-
 MOST_CASES = 400
-MOST_JOINED = 6  # signs of which each two are multiplied
 CHOICES: Mapping[str, str] = {f"{op}__None": op for op in ("maximum", "minimum", "where", "lt", "le", "eq", "ne", "and", "or", "not")}
-
-
-class Undefined(Exception):
-    """A value that no real number is, as 1/0."""
-
-
-class Split(Exception):
-    """A sign, or truth, that has to be known first."""
-
-    def __init__(self, atom: Expr, outcomes: tuple[Any, ...]) -> None:
-        self.atom, self.outcomes = atom, outcomes
-
-
-@dataclass(frozen=True, slots=True)
-class Case:
-    """What is taken to be so: signs of expressions, and truths of conditions that are no comparisons."""
-
-    facts: tuple[Fact, ...] = ()
-    truths: Mapping[Expr, bool] = field(default_factory=dict)
-
-    def where(self, atom: Expr, outcome: Any) -> Case:
-        """This case, and one thing more."""
-        if isinstance(outcome, bool):
-            return Case(self.facts, {**self.truths, atom: outcome})
-        return Case((*self.facts, (atom, outcome)), self.truths)
-
-    def put(self, symbol: Expr, value: Expr) -> Case:
-        return Case(tuple((fact.subs(symbol, value), sign) for fact, sign in self.facts), self.truths)
 
 
 class Cases:
@@ -58,10 +25,8 @@ class Cases:
 
     def __init__(self, algebra: Algebra) -> None:
         self.algebra, self.sympy = algebra, algebra.sympy
-        self.left, self.half = MOST_CASES, self.sympy.Rational(1, 2)
+        self.signs, self.left = Signs(algebra), MOST_CASES
         self.opaque: dict[Expr, Expr] = {}  # applications of what is not looked into, and the symbols that stand for them
-        self.factors: dict[Expr, Any] = {}
-        self.bounds: dict[Expr, list[Fact]] = {}  # what is known of each symbol
 
     def same(self, a: Node, b: Node) -> bool:
         """Whether two expressions are equal in every case; False says nothing."""
@@ -77,9 +42,7 @@ class Cases:
         """With symbols for what reads more than one element; equal ones have the same symbol."""
         if not expr.args:
             return expr
-        if not isinstance(expr, self.sympy.core.function.AppliedUndef):
-            return expr.func(*map(self._closed, expr.args))
-        if expr.func.__name__ in CHOICES:
+        if not isinstance(expr, self.sympy.core.function.AppliedUndef) or expr.func.__name__ in CHOICES:
             return expr.func(*map(self._closed, expr.args))
         if expr not in self.opaque:
             self.opaque[expr] = self._known_as(expr) or self._named(expr)
@@ -123,7 +86,7 @@ class Cases:
     def _prove_where(self, a: Expr, b: Expr, case: Case, truth: bool, atom: Expr, outcome: Any) -> bool:
         if outcome == 0 and not isinstance(outcome, bool) and (solved := self._solved(atom, case)) is not None:
             symbol, value = solved
-            known = [(fact.subs(symbol, value), sign) for fact, sign in self._known(symbol) if value.free_symbols]
+            known = [(fact.subs(symbol, value), sign) for fact, sign in self.signs.known(symbol) if value.free_symbols]
             case = case.put(symbol, value)
             return self._prove(a.subs(symbol, value), b.subs(symbol, value), Case((*case.facts, *known), case.truths), truth)
         return self._prove(a, b, case.where(atom, outcome), truth)
@@ -138,7 +101,7 @@ class Cases:
         return None
 
     def _is_not_zero(self, expr: Expr, case: Case) -> bool:
-        return expr != 0 and bool(expr.is_nonzero or not self._can_be(expr, 0, case))
+        return expr != 0 and bool(expr.is_nonzero or not self.signs.can_be(expr, 0, case))
 
     def _is_zero(self, difference: Expr, case: Case) -> bool:
         """Also where it is made of what is zero in this case."""
@@ -165,12 +128,12 @@ class Cases:
             return self._value(expr.args[1 if self._truth(expr.args[0], case) else 2], case)
         args = [self._value(arg, case) for arg in expr.args]
         if op in ("maximum", "minimum"):
-            sign = self._sign(args[0] - args[1], case)
+            sign = self.signs.of(args[0] - args[1], case)
             return args[0] if sign == 0 or (sign > 0) == (op == "maximum") else args[1]
         if expr.func is self.sympy.Abs:
-            return self._sign(args[0], case) * args[0]
+            return self.signs.of(args[0], case) * args[0]
         if expr.func is self.sympy.sign:
-            return self.sympy.Integer(self._sign(args[0], case))
+            return self.sympy.Integer(self.signs.of(args[0], case))
         made = expr.func(*args)
         if made.has(self.sympy.zoo, self.sympy.nan, self.sympy.oo):
             raise Undefined
@@ -185,7 +148,7 @@ class Cases:
         if op == "not":
             return not self._truth(expr.args[0], case)
         if op is not None:
-            sign = self._sign(self._value(expr.args[0], case) - self._value(expr.args[1], case), case)
+            sign = self.signs.of(self._value(expr.args[0], case) - self._value(expr.args[1], case), case)
             return {"lt": sign < 0, "le": sign <= 0, "eq": sign == 0, "ne": sign != 0}[op]
         node = self.algebra.nodes.get(expr)
         if node is not None and node.op == "const":
@@ -193,75 +156,3 @@ class Cases:
         if expr not in case.truths:
             raise Split(expr, (True, False))
         return case.truths[expr]
-
-    # -------------------------------------------------------------------------------------------------------- of signs
-
-    def _sign(self, expr: Expr, case: Case) -> int:
-        if any(symbol.name in ("inf", "nan") for symbol in expr.free_symbols):
-            raise TooHard
-        top, bottom = self._factored(expr)
-        if case.facts and len(top) > 2 and not bottom[1:] and len(can := [s for s in (1, 0, -1) if self._can_be(expr, s, case)]) == 1:
-            return can[0]
-        sign = 1
-        for factor, power in (*bottom, *top):
-            one = self._sign_of_factor(factor, case)
-            if one == 0 and (factor, power) in bottom:
-                raise Undefined
-            sign *= one if power % 2 else one * one
-        return sign
-
-    def _factored(self, expr: Expr) -> Any:
-        if expr not in self.factors:
-            self.factors[expr] = [self._factors(self.sympy.expand(side)) for side in self.sympy.fraction(self.sympy.together(expr))]
-        return self.factors[expr]
-
-    def _factors(self, expr: Expr) -> list[tuple[Expr, int]]:
-        if expr.is_number:
-            return [(expr, 1)]
-        try:
-            number, found = self.sympy.factor_list(expr)
-        except self.sympy.polys.polyerrors.BasePolynomialError:
-            return [(expr, 1)]
-        return [(self.sympy.sympify(number), 1), *found]
-
-    def _sign_of_factor(self, factor: Expr, case: Case) -> int:
-        for holds, sign in ((factor.is_positive, 1), (factor.is_negative, -1), (factor.is_zero, 0)):
-            if holds:
-                return sign
-        if factor.could_extract_minus_sign():
-            return -self._sign_of_factor(-factor, case)
-        compared = self._squared(factor)
-        if compared is not None:
-            return self._sign(compared, case)
-        outcomes = tuple(s for s in (1, 0, -1) if self._can_be(factor, s, case))
-        if len(outcomes) == 1:
-            return outcomes[0]
-        raise Split(factor, outcomes)
-
-    def _can_be(self, expr: Expr, sign: int, case: Case) -> bool:
-        """Whether an expression can have a sign in a case. Signs of products of two that have one are told, too."""
-        facts = [*case.facts, (expr, sign)]
-        signed = [fact for fact in facts if fact[1] in (1, -1)]
-        products = [(one * other, s * t) for (one, s), (other, t) in combinations(signed[-MOST_JOINED:], 2)]
-        symbols = dict.fromkeys(symbol for fact, _ in facts for symbol in fact.free_symbols)
-        roots = [(power, NOT_NEGATIVE) for power in expr.atoms(self.sympy.Pow) if power.exp == self.half]
-        return feasible(self.sympy, [*facts, *products, *roots, *(fact for symbol in symbols for fact in self._known(symbol))])
-
-    def _squared(self, expr: Expr) -> Expr | None:
-        """`sqrt(x) - y` has the sign of `x - y^2`, where y is not below zero."""
-        terms = self.sympy.Add.make_args(expr)
-        if len(terms) != 2:
-            return None
-        more, less = (terms[0], -terms[1]) if not terms[0].could_extract_minus_sign() else (terms[1], -terms[0])
-        if not any(power.is_Pow and power.exp == self.half for term in (more, less) for power in self.sympy.Mul.make_args(term)):
-            return None
-        return more**2 - less**2 if all(self._root_like(term) for term in (more, less)) else None
-
-    def _root_like(self, term: Expr) -> bool:
-        """Whether a term is a product of roots and of what is not below zero."""
-        return all(factor.is_nonnegative or (factor.is_Pow and factor.exp == self.half) for factor in self.sympy.Mul.make_args(term))
-
-    def _known(self, symbol: Expr) -> list[Fact]:
-        if symbol not in self.bounds:
-            self.bounds[symbol] = known_of(self.algebra, symbol)
-        return self.bounds[symbol]
