@@ -14,6 +14,7 @@ from optlang.runtime.cases import Case
 from optlang.runtime.describing import assigned, description, mistakes, stepped
 from optlang.runtime.distributed import sharded
 from optlang.runtime.distributed.wrappers import are_rows, check_all_there, check_flattened, check_rows
+from optlang.runtime.groups.arguments import by_case, by_name, with_params
 from optlang.runtime.groups.naming import CYCLED, OWN_KEYS, Group, name_in
 from optlang.runtime.groups.options import OPTIONS, check_options
 from optlang.runtime.groups.parameters import check_parameters, listed
@@ -31,18 +32,19 @@ class Grouped(torch.optim.Optimizer):
     _written: Written | None  # the settings, when they were read the last time
 
     def __init__(self, /, *args: Any, **settings: Any) -> None:
-        params, *places = self._with_params(args, settings)
-        given = self._by_name(places, settings)
-        defaults: Group = {name: given.pop(name, value) for name, value in OPTIONS.items()}
+        name = type(self).__name__
+        params, *places = with_params(name, args, settings)
+        given = by_name(name, self.cases, places, settings)
+        defaults: Group = {option: given.pop(option, value) for option, value in OPTIONS.items()}
         if any(case.program.uses("random") for case in self.cases):
             defaults["seed"] = given.pop("seed", 0)
-        self._given = self._given_by_case(given)
+        self._given = by_case(name, self.cases, given)
         if len(self.cases) == 1:
             case = self.cases[0]
             defaults |= case.settings.naming.packed({**case.settings.defaults, **self._given[case.label]})
         else:
             defaults |= self._defaults_of_a_route()
-        check_options(type(self).__name__, defaults)
+        check_options(name, defaults)
         super().__init__(params, defaults)
 
     def _defaults_of_a_route(self) -> Group:
@@ -51,46 +53,6 @@ class Grouped(torch.optim.Optimizer):
         lr = {"lr": groups[0]["lr"]} if all("lr" in group for group in groups) else {}
         cycled = next((key for key in CYCLED if any(key in group for group in groups)), None)
         return lr if cycled is None else lr | {cycled: next(group[cycled] for group in groups if group.get(cycled))}
-
-    # ---------------------------------------------------------------------------------------------- settings
-
-    def _with_params(self, args: tuple[Any, ...], settings: dict[str, Any]) -> tuple[Any, ...]:
-        """The parameters and the settings by place."""
-        name = type(self).__name__
-        if "params" in settings:
-            args = (settings.pop("params"), *args)
-        if not args or (isinstance(args[0], torch.nn.Module) and not isinstance(args[0], torch.nn.ParameterList)):
-            what = type(args[0]).__name__ if args else "nothing"
-            raise TypeError(f"{name} takes the parameters of a model, not {what}: `{name}(model.named_parameters())`")
-        return args
-
-    def _by_name(self, args: Sequence[Any], settings: dict[str, Any]) -> dict[str, Any]:
-        """Settings given by place take the order of the rule's hypers; a pair stands for two betas, as in torch."""
-        naming = self.cases[0].settings.naming
-        names = naming.by_place if not self.cases[0].label else []
-        names = naming.as_pair(names) if any(isinstance(value, tuple | list) for value in args) else names
-        if len(args) > len(names):
-            raise TypeError(f"{type(self).__name__} takes at most {len(names)} settings by place, not {len(args)}; name them")
-        for name, value in zip(names, args, strict=False):
-            if name in settings:
-                raise TypeError(f"{type(self).__name__} got `{name}` twice")
-            settings[name] = value
-        return settings
-
-    def _given_by_case(self, given: dict[str, Any]) -> dict[str, Group]:
-        if len(self.cases) == 1 and not self.cases[0].label:
-            return {"": self.cases[0].settings.taken(given)}
-        labels = {case.label: case for case in self.cases}
-        if unknown := [name for name in given if name not in labels]:
-            hint = f"{unknown[0]}={given[unknown[0]]!r}"
-            raise TypeError(
-                f"{type(self).__name__} is a route: give settings by rule, as in {self.cases[0].label}={{…}}, not {hint}; "
-                f"its rules are {', '.join(labels)}"
-            )
-        for label, settings in given.items():
-            if not isinstance(settings, Mapping):
-                raise TypeError(f"{type(self).__name__}: settings of {label} are a dictionary, as {label}={{'lr': 0.1}}, not {settings!r}")
-        return {label: case.settings.taken(given.get(label, {})) for label, case in labels.items()}
 
     def case_of(self, group: Group) -> Case:
         """The program of a group."""

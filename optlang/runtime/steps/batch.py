@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cached_property
@@ -15,12 +14,9 @@ from optlang.backends.base import Moving
 from optlang.backends.repeated.saved_gradients import Gradients, SavedGradients, gradients_of
 from optlang.runtime.distributed.processes import averaged, mean_of, show, watched
 from optlang.runtime.modes import NOTHING, autocasting, has_modes
+from optlang.runtime.steps.second_derivatives import backward_by, keeping_the_graph, refuse_breaks, refuse_parts, twice
 
 Closure = Callable[[], Any]
-ONCE = "the rule needs Hessian-vector products, but the model cannot be differentiated twice"
-COMPILED = ". Call the model itself in the closure, not what `torch.compile` made of it"
-ATTENTION = ". Compute the loss under `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`"
-ADVICE = {"donated buffer": COMPILED, "aot_autograd": COMPILED, "scaled_dot_product": ATTENTION}
 Parameters = Callable[[], list[Tensor]]
 Points = list[Tensor] | Moving
 Random = tuple[Tensor, list[Tensor]]
@@ -75,20 +71,20 @@ class Batch:
 
     def loss_at(self, cells: Sequence[Tensor], points: Points) -> Any:
         """The loss with the parameters moved to other points, without a backward pass; the weights are put back."""
-        with self._again(False), _without_backward(), self._moved(cells, points):
+        with self._again(False), backward_by(lambda *args, **more: None), self._moved(cells, points):
             loss = as_number(self.closure())
         return self._mean_of(loss)
 
     def hessian(self, cells: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
         """The Hessian at the weights times vectors, exactly. Raises RuntimeError where the model cannot be differentiated twice."""
-        with self._again(True), _keeping_the_graph() as passes:
+        with self._again(True), keeping_the_graph() as passes:
             gradients, models = self._graph or self._differentiable(cells, passes)
             if self._shares:
                 self._graph = gradients, models
             graphs = [(g, v.to(g.dtype)) for g, v in zip(gradients, vectors, strict=True) if g is not None and g.requires_grad]
             if not graphs:
                 return [torch.zeros_like(p) for p in cells]
-            with _twice():
+            with twice():
                 outputs, given = zip(*graphs, strict=True)
                 products = torch.autograd.grad(outputs, list(cells), given, self._shares, allow_unused=True)
             found = [torch.zeros_like(p) if x is None else x.detach() for p, x in zip(cells, products, strict=True)]
@@ -102,8 +98,8 @@ class Batch:
         if not passes:
             raise RuntimeError("the rule needs Hessian-vector products: the closure must call `loss.backward()`, for the gradients are "
                                "differentiated again")  # fmt: skip
-        _refuse_parts(cells)
-        _refuse_breaks([p.grad for p in cells if p.grad is not None and p.grad.requires_grad])
+        refuse_parts(cells)
+        refuse_breaks([p.grad for p in cells if p.grad is not None and p.grad.requires_grad])
         return [p.grad for p in cells], models
 
     @contextmanager
@@ -178,37 +174,6 @@ def as_number(loss: Any) -> Any:
     return loss
 
 
-def _refuse_parts(parameters: Sequence[Any]) -> None:
-    """FSDP2 hands out gradients of parts that hang on nothing; autograd would take them for constants."""
-    if any(hasattr(p, "device_mesh") and p.grad is not None and not p.grad.requires_grad for p in parameters):
-        raise RuntimeError("the rule needs Hessian-vector products, and the gradient of a parameter that several processes hold parts of "
-                           "has no graph: FSDP2's gradients cannot be differentiated again, those of tensor parallel layers and of "
-                           "`distribute_tensor` can")  # fmt: skip
-
-
-def _refuse_breaks(gradients: Sequence[Tensor]) -> None:
-    """A function that is differentiable once leaves a mark in the graph, which autograd may pass by: products would lack terms."""
-    waiting = [g.grad_fn for g in gradients]
-    seen = set()
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in seen:
-            seen.add(node)
-            if node.name() == "torch::autograd::Error":
-                raise RuntimeError(f"{ONCE}: a function in it is marked as `once_differentiable`")
-            waiting.extend(other for other, _ in node.next_functions)
-
-
-@contextmanager
-def _twice() -> Iterator[None]:
-    """What torch says of functions that have no second derivative, with what to do."""
-    try:
-        yield
-    except RuntimeError as problem:
-        advice = next((text for word, text in ADVICE.items() if word in str(problem)), "")
-        raise RuntimeError(f"{ONCE}: {str(problem).rstrip('.')}{advice}") from problem
-
-
 def _write(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     with torch.no_grad():
         for p, value in zip(parameters, values, strict=True):
@@ -224,34 +189,3 @@ def _set_random_state(state: Random) -> None:
     torch.set_rng_state(state[0])
     if state[1]:
         torch.cuda.set_rng_state_all(state[1])
-
-
-@contextmanager
-def _without_backward() -> Iterator[None]:
-    """`loss.backward()` does nothing in here: a forward pass is all that a loss needs."""
-    plain_backward = torch.autograd.backward
-    setattr(torch.autograd, "backward", lambda *args, **more: None)  # noqa: B010 - the place where `Tensor.backward` looks
-    try:
-        yield
-    finally:
-        setattr(torch.autograd, "backward", plain_backward)  # noqa: B010
-
-
-@contextmanager
-def _keeping_the_graph() -> Iterator[list[Any]]:
-    """`loss.backward()` in here keeps what is needed to differentiate the gradients again. Gives a list of the passes so far."""
-    plain_backward = torch.autograd.backward
-    passes: list[Any] = []
-
-    def backward(tensors: Any, grad_tensors: Any = None, retain_graph: Any = None, create_graph: bool = False, **more: Any) -> None:
-        passes.append(None)
-        with _twice():
-            plain_backward(tensors, grad_tensors, True, True, **more)
-
-    setattr(torch.autograd, "backward", backward)  # noqa: B010 - the place where `Tensor.backward` looks
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Using backward\\(\\) with create_graph=True")
-            yield passes
-    finally:
-        setattr(torch.autograd, "backward", plain_backward)  # noqa: B010
