@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from optlang.cli import main
-from optlang.race import Entrant, Estimate, RaceError, Results, Run, Split, load, race, show
+from optlang.race import Entrant, Estimate, RaceError, Results, Run, Split, load, progress, race
 from optlang.race.builtin import TASKS, Chars
 from optlang.race.contest import GRID, beyond
-from optlang.race.show import estimate
+from optlang.race.table import estimate
 from optlang.race.training import train
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "my_task.py"
@@ -222,14 +222,14 @@ def test_on_a_terminal_a_bar_counts_every_step(monkeypatch: pytest.MonkeyPatch) 
         def isatty(self) -> bool:
             return True
 
-    bars: list[show.Bar] = []
+    bars: list[progress.Bar] = []
 
-    class Kept(show.Bar):
+    class Kept(progress.Bar):
         def __init__(self, progress: Any) -> None:
             super().__init__(progress)
             bars.append(self)
 
-    monkeypatch.setattr(show, "Bar", Kept)
+    monkeypatch.setattr(progress, "Bar", Kept)
     monkeypatch.setattr(sys, "stderr", Terminal())
     results = race([SGD], Line, seeds=2, grid=[0.1, 1e6])  # the second step size ends its run early
     [entry] = results.entries

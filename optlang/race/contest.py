@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from optlang.race.entrants import Entrant
 from optlang.race.errors import RaceError
+from optlang.race.progress import Watch, watching
 from optlang.race.results import Entry, Results, Run, edge_of
-from optlang.race.show import Watch, watching
 
 if TYPE_CHECKING:
     from optlang.race.tasks import Problem

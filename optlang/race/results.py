@@ -170,7 +170,7 @@ class Results:
 
     def table(self) -> str:
         """The final table as plain text."""
-        from optlang.race.show import plain_table
+        from optlang.race.table import plain_table
 
         return plain_table(self)
 
