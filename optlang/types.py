@@ -20,6 +20,7 @@ Level = Literal["host", "model", "group", "tensor", "array"]
 Frame = Literal["param", "flat"] | int  # flat: `as_matrix` view, every dimension after the first flattened into columns; int: runs
 Dim = str | int
 
+BYTES: dict[Kind, int] = {"bool": 1, "int": 8, "real": 4}  # of a value, where reals are float32
 LEVELS: tuple[Level, ...] = ("host", "model", "group", "tensor", "array")
 
 

@@ -7,7 +7,7 @@
 | `first_step` | whether the first step is defined, and which signs rounding decides in it |
 | `live_states` | which states matter |
 | `nonnegative` | which values are never below zero |
-| `single_values`, `constant_conditions` | what has nothing to reduce or to choose among |
+| `constant_conditions` | what has nothing to choose among |
 | `zero_gradient` | whether a step leaves elements without gradient as they are |
 | `accumulation` | whether a gradient may come in parts |
 | `needs` | whether a rule can be stepped with some of a model's parameters, or without their shapes |

@@ -11,9 +11,8 @@ from optlang.host import HostScalars, MissingFact
 from optlang.ir import Node
 from optlang.ops import CALLS
 from optlang.plan import Barrier, Plan, Truth
-from optlang.types import WORD_OF, Type
+from optlang.types import BYTES, WORD_OF, Type
 
-BYTES = 4  # of a float32
 EXAMPLES = {
     "a matrix": {"rank": 2, "rows": 64, "cols": 32, "numel": 2048, "fan_in": 32, "fan_out": 64},
     "a vector": {"rank": 1, "numel": 64},
@@ -109,7 +108,7 @@ def _named(op: str, type_: Type) -> str:
 def _moved(roots: Iterable[Node], written: list[Node]) -> str:
     """What is read and written, with the bytes for each element of the parameter."""
     read = [n for n in ir.walk(roots) if n.op in ("w", "g", "state", "input") and n.type.extent.level == "array"]
-    per_element = sum(BYTES * max(n.type.window, 1) for n in [*read, *written] if _is_full(n))
+    per_element = sum(BYTES["real"] * max(n.type.window, 1) for n in [*read, *written] if _is_full(n))
     names = f"reads {_names(read)}" + (f", writes {_names(written)}" if written else "")
     return f"{names}: {per_element} bytes per element"
 

@@ -26,10 +26,9 @@ from optlang.ir import Node
 from optlang.plan import Plan, Truth
 from optlang.runtime.facts import facts_of
 from optlang.runtime.precision import storage
+from optlang.types import BYTES
 
 STEPS = 1000  # that are averaged
-NUMBER = 4  # bytes of a float32
-WIDTHS = {"bool": 1, "int": 8}
 
 
 @dataclass(frozen=True)
@@ -138,7 +137,7 @@ class Footprint:
             return 0
         count = prod(full_shape(node.type, self.shape))
         form = self._form_of(node)
-        return form.bytes_of(count) if form else count * WIDTHS.get(node.type.kind, NUMBER)
+        return form.bytes_of(count) if form else count * BYTES[node.type.kind]
 
     def _form_of(self, node: Node) -> Format | None:
         """The format in fewer bits that a tensor is kept in, if any."""

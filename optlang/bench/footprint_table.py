@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from textwrap import indent
+
 from optlang.backends.base import StepError
 from optlang.backends.formats import STATE_FORMATS
 from optlang.bench.footprint import STEPS, Footprint
 from optlang.plan import Plan
+from optlang.printing import columns
 
 SHAPES = {"a matrix": (1024, 1024), "a vector": (1024,)}
 
@@ -31,9 +34,7 @@ def _of_shape(plan: Plan, shape: tuple[int, ...]) -> str:
         moved = "?" if one.refused else f"{one.moved:.2f}"
         rows.append((form, f"{one.kept:.2f}", f"{one.floor:.2f}", moved, f"{one.floor / plain.floor:.2f}"))
     rows = rows[:2] if all(row[1:] == rows[1][1:] for row in rows[1:]) else rows
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    lines = [f"  {row[0].ljust(widths[0])}  {'  '.join(x.rjust(n) for x, n in zip(row[1:], widths[1:], strict=True))}" for row in rows]
-    return "\n".join([*lines, f"  {_way(plain)}; {_steps(plain)}"])
+    return indent("\n".join([*columns(rows, numbers=True), f"{_way(plain)}; {_steps(plain)}"]), "  ")
 
 
 def _way(one: Footprint) -> str:

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from optlang import ir
-from optlang.analysis.single_values import without_lone_reductions
 from optlang.errors import MOST_FINDINGS, Diagnostic, OptError, Span, did_you_mean
 from optlang.front import syntax
 from optlang.lower import bodies, modules, routes
@@ -18,6 +17,7 @@ from optlang.lower.context import IMPLICIT, Context, Spent, TooLarge
 from optlang.lower.declarations import Setting
 from optlang.lower.frames import Frame
 from optlang.lower.modules import Module
+from optlang.lower.single_values import without_lone_reductions
 from optlang.resources import deep_recursion
 from optlang.types import ELEMENT, Type
 

@@ -23,7 +23,7 @@ def simplify(program: Program, math: str = "safe") -> Program:
     """The program in its cheapest form that `math` ("safe", "strict" or "fast") allows. Raises ValueError for other words.
 
     States that nothing in the program as written depends on are dropped, whatever `math` is, and all others stay, with
-    their names: so checkpoints do not depend on `math`. The runtime drops the same ones (`live.without_dead`) for every
+    their names: so checkpoints do not depend on `math`. The runtime drops the same ones (`live_states.without_dead`) for every
     backend. A checkpoint with such a state may be loaded without it, for no other value was made from it.
     """
     if math not in ("safe", "strict", "fast"):

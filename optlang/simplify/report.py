@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from optlang.ir import Program, walk
 from optlang.ops import OPS
+from optlang.printing import columns
 from optlang.simplify.cost import SHARE
+from optlang.types import BYTES
 
 Where = str  # "element", "slice" (per row, column or matrix), "tensor" (or group or model), "host"
 WHERES: tuple[Where, ...] = ("element", "slice", "tensor", "host")
@@ -43,11 +45,10 @@ class Report:
         wheres = [w for w in WHERES if any((k, w) in self.before or (k, w) in self.after for k in kinds)]
         cells = [["operations", *(f"per {w}" if w != "host" else "on host" for w in wheres)]]
         cells += [[kind, *(self._cell(kind, w) for w in wheres)] for kind in kinds]
-        widths = [max(len(row[i]) for row in cells) for i in range(len(wheres) + 1)]
-        rows = ["  ".join(x.ljust(n) if i == 0 else x.rjust(n) for i, (x, n) in enumerate(zip(row, widths, strict=True))) for row in cells]
         head = f"{self.name}, math {self.math}: operations as written → simplified"
         moved = f"memory per parameter element: {self.read:g} bytes read, {self.written:g} written"
-        return "\n".join([head, *rows, moved, f"passes over the model: {_passes(self.gradients, self.products, self.losses)}"])
+        passes = f"passes over the model: {_passes(self.gradients, self.products, self.losses)}"
+        return "\n".join([head, *columns(cells, numbers=True), moved, passes])
 
     def _cell(self, kind: str, where: Where) -> str:
         was, now = self.before.get((kind, where), 0), self.after.get((kind, where), 0)
@@ -94,21 +95,9 @@ def _kind(op: str) -> str:
 
 def _bytes(program: Program) -> tuple[float, float]:
     """Read and written per element: weights, gradient, and the states that have a value for every element."""
-    sizes = {s.name: _width(s.type.kind) * max(1, s.type.window) for s in program.states if _per_element(s.type.extent)}
+    sizes = {s.name: BYTES[s.type.kind] * max(1, s.type.window) for s in program.states if str(s.type.extent) == "element"}
     used = walk(program.roots())
     read = sum(sizes[n.value] for n in used if n.op == "state" and n.value in sizes)
-    read += 4 * sum(1 for n in used if n.op in ("w", "g"))
-    changed = {name for name in sizes if program.updates[name] is not _itself(program, name)}
-    return read, 4 + sum(sizes[name] for name in changed)
-
-
-def _width(kind: str) -> int:
-    return {"bool": 1, "int": 8}.get(kind, 4)
-
-
-def _per_element(extent: object) -> bool:
-    return str(extent) == "element"
-
-
-def _itself(program: Program, name: str) -> object:
-    return next(s.node for s in program.states if s.name == name)
+    read += BYTES["real"] * sum(n.op in ("w", "g") for n in used)
+    changed = [s.name for s in program.states if s.name in sizes and program.updates[s.name] is not s.node]
+    return read, BYTES["real"] + sum(sizes[name] for name in changed)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from optlang import ir
-from optlang.printing import as_printed
+from optlang.printing import as_printed, columns
 from optlang.runtime.facts import facts_of
 
 MOST_SHOWN = 4  # patterns of names in a reason
@@ -145,9 +145,7 @@ class Backends(list[Stepped]):
 
 def table(head: tuple[str, ...], found: Sequence[Assigned] | Sequence[Stepped]) -> str:
     """A row for each parameter."""
-    rows = [head, *((x[0], "×".join(map(str, x[1])) or "()", x[2], x[3]) for x in found)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(columns([head, *((x[0], "×".join(map(str, x[1])) or "()", x[2], x[3]) for x in found)]))
 
 
 def reason_for(conditions: Sequence[ir.Predicate | None], known: Known) -> str:
