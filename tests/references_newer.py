@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 from unittest import mock
 
+import adam_atan2_pytorch  # type: ignore[import-untyped]
 import adv_optm  # type: ignore[import-untyped]
 import pytorch_optimizer as po
 import torch
@@ -79,6 +80,35 @@ class Cautious:
                 p.sub_(self.decay * w * ((w - p) * w > 0))
 
 
+class OldMean(po.BCOS):  # type: ignore[misc]
+    """pytorch_optimizer's BCOS, whose estimate sees the mean of the step before, as the authors' does; by then it has been changed in place."""
+
+    def compute_v(self, grad: Tensor, m: Tensor, beta: float, beta2: float | None) -> Any:
+        return super().compute_v(grad, (m - (1 - beta) * grad) / beta, beta, beta2)
+
+
+class Spiking(Patched):
+    """adv_optm's AdamW with Kourkoutas-β, a tensor a layer; of this step's norms and with the warm-up of the authors' code, both by hand."""
+
+    def __init__(self, params: Params, warmup: int, **settings: Any) -> None:
+        make = adv(adv_optm.AdamW_adv, kourkoutas_beta=True, layer_key_fn=id, **settings)
+        super().__init__(make({str(i): p for i, p in enumerate(params)}, Problem()).base, *WIDE)
+        self.params, self.warmup, self.helper = params, warmup, self.base.kourkoutas_helper
+        self.middle = (settings["betas"][1] + settings["beta2_min"]) / 2
+        self.dynamic, self.helper.get_beta2 = self.helper.get_beta2, self.beta2
+        self.measure, self.helper.accumulate_gradient_sq_norm = self.helper.accumulate_gradient_sq_norm, lambda p, grad: None
+        self.base.register_step_pre_hook(self.measured)
+
+    def beta2(self, p: Tensor, group: dict[str, Any]) -> Any:
+        return self.middle if self.t <= self.warmup else self.dynamic(p, group)
+
+    def measured(self, *_: Any) -> None:
+        if not self.helper.layer_state:
+            self.helper.prepare_step(0, self.params[0].device)  # makes what norms are added to
+        for p in self.params:
+            self.measure(p, p.grad)
+
+
 EIGH = torch.linalg.eigh
 SQUARES = ("square", "patch")  # of other matrices the first basis is not decided by their gradient
 THEIR_MUON: dict[str, Any] = {"lr": 0.03, "momentum": 0.9, "weight_decay": 0.1}
@@ -147,4 +177,15 @@ RULES: tuple[Row, ...] = (
         plain(torch.optim.ASGD, lr=0.1, lambd=0.2, alpha=0.6, t0=5, weight_decay=0.1),
         average=lambda optimizer: [s["ax"] for s in optimizer.state.values()]),
     Row("adamc", {**ADAM, "peak": 0.03}, paced(plain(LegacyAdamW, corrected_weight_decay=True, **TORCH)), loop=Paced),
+    Row("adamatan2", {"lr": 0.03, "beta1": 0.8, "beta2": 0.95, "a": 1.1, "b": 0.7, "weight_decay": 0.1},
+        plain(adam_atan2_pytorch.AdamAtan2, lr=0.03, betas=BETAS, a=1.1, b=0.7, weight_decay=0.1)),
+    Row("ano", ADAM, plain(po.Ano, **TORCH), "Ano"),
+    Row("ano", {"lr": 0.03, "beta2": 0.95, "eps": 1e-2, "weight_decay": 0.1, "logarithmic": True},
+        plain(po.Ano, logarithmic_schedule=True, **TORCH), "Anolog"),
+    Row("bcos", {"lr": 0.03, "beta": 0.8, "beta2": 0.9, "eps": 1e-2, "weight_decay": 0.2},
+        plain(OldMean, lr=0.03, beta=0.8, beta2=0.9, simple_cond=True, eps=1e-2, weight_decay=0.2, foreach=False)),
+    Row("kourkoutas", {"lr": 0.03, "beta1": 0.8, "beta2_max": 0.95, "beta2_min": 0.5, "alpha": 0.6, "tiny": 1e-2, "eps": 1e-2,
+                       "weight_decay": 0.1, "warmup": 3},
+        lambda params, _: Spiking(list(params.values()), 3, lr=0.03, betas=BETAS, beta2_min=0.5, ema_alpha=0.6, tiny_spike=1e-2, eps=1e-2,
+                                  weight_decay=0.1)),
 )  # fmt: skip

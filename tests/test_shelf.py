@@ -89,7 +89,7 @@ SHELF: dict[str, dict[str, str]] = {
         "coordinate-wise": "zocoordinates", "ZO-RankSGD": "zoranksgd",
     },
 }  # fmt: skip
-BEYOND = {"dion", "fromage", "psgdkron", "qhm", "scion", "scioncolumns", "scionrows", "scionsign"}  # found on the way
+BEYOND = {"adamatan2", "ano", "bcos", "dion", "fromage", "kourkoutas", "psgdkron", "qhm", "scion", "scioncolumns", "scionrows", "scionsign"}  # found on the way
 CLOCKS = {"localsgd": {"sync"}, "mtdao": {"sync_w", "sync_u", "sync_v"}, "adadagrad": {"batch"}, "adadagradnorm": {"batch"}}
 
 
