@@ -203,6 +203,16 @@ def test_repeat_by_a_hyper_that_is_baked():
         assert Loop(program(text, n=n), np.ones(1)).step()[0].item() == expected
 
 
+def test_a_loop_variable_with_one_value_for_each_column():
+    """What the advice says in the place of `state y per col = 1`; the sum over columns needs that shape in the first turn already."""
+    loop = run("""rule R {
+      repeat 2 { state y = 1 + 0*mean(w per col)  y' = y/sum(y) + sum(w per col) }
+      w' = 0*w + y
+    }""", np.array([[1.0, 2.0], [3.0, 4.0]]))  # fmt: skip
+    first = np.array([4.5, 6.5])
+    close(loop.step()[0], [first / 11 + [4, 6]] * 2)
+
+
 def test_a_repeat_with_two_variables_and_a_block_inside():
     loop = run("""rule R {
       repeat 4 { state a = 0  state b = 1  a' = b  when b > 2 { c = 10 } else { c = 1 }  b' = a + b + c }

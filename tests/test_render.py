@@ -70,6 +70,8 @@ def test_names_are_written_as_in_papers() -> None:
     assert [symbol(n) for n in ("beta1", "lr", "m", "slow", "fast.beta2", "weight_lr_power")] == [
         r"\beta_{1}", r"\eta", "m", r"\mathrm{slow}", r"\beta_{2}^{\mathrm{fast}}", r"\mathrm{weight\_lr\_power}",
     ]  # fmt: skip
+    assert [symbol(n) for n in ("beta2_max", "m1_old", "decay2_max")] == [
+        r"\beta_{2,\mathrm{max}}", r"m_{1,\mathrm{old}}", r"\mathrm{decay2\_max}"]
     assert [symbol(*n) for n in (("m", "t"), ("m1", "t-1"), ("fast.m", "t"), ("m_hat", "t"))] == [
         "m_{t}", "m_{1,t-1}", r"m_{t}^{\mathrm{fast}}", r"m_{\mathrm{hat},t}",
     ]  # fmt: skip

@@ -237,7 +237,7 @@ def _define_repeat(frame: Frame, statement: syntax.Repeat) -> None:
         if isinstance(inner, syntax.State):
             if inner.window is not None or inner.per:
                 frame.report("R06", "a loop variable has neither a window nor `per`", inner.span, "",
-                             "its first value decides its shape")  # fmt: skip
+                             f"its first value decides its shape: `state {inner.name} = 1 + 0*mean(w per col)` is 1 for each column")  # fmt: skip
             if may_define(frame, inner.name, inner.name_span) and is_first(frame, (inner.name, False), inner.name_span):
                 frame.blocks[inner.name, False] = loop
                 frame.places[inner.name] = inner.name_span

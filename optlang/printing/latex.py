@@ -19,6 +19,7 @@ CAPITALS = {
     "Gamma": "Γ", "Delta": "Δ", "Theta": "Θ", "Lambda": "Λ", "Xi": "Ξ", "Pi": "Π", "Sigma": "Σ", "Upsilon": "Υ", "Phi": "Φ", "Psi": "Ψ",
     "Omega": "Ω",
 }  # fmt: skip
+NUMBERED = re.compile(rf"(.|{'|'.join(GREEK)})(\d*)", re.DOTALL)  # what may have a word below it: a letter, `beta2`
 COMMANDS = {letter: rf"\{word}" for word, letter in {**GREEK, **CAPITALS}.items()}
 WORDS = {"lr": r"\eta", "eps": r"\epsilon", "weight_decay": r"\lambda", "momentum": r"\mu"}
 FACTS = {"fan_in": r"n_{\mathrm{in}}", "fan_out": r"n_{\mathrm{out}}"}
@@ -32,15 +33,16 @@ ATOM, PREFIX = 100, 6  # precedence of what never needs brackets, and of a leadi
 def symbol(name: str, time: str = "") -> str:
     """A name as in a paper, a state with its time: Greek letters, subscripts, several letters upright, what it belongs to above.
 
-    `β_fast` is `\\beta_{\\mathrm{fast}}`, `m1` at `t-1` is `m_{1,t-1}`, the number `W[2,1]` of a table `W_{2,1}`.
+    `β_fast` is `\\beta_{\\mathrm{fast}}`, `beta2_min` is `\\beta_{2,\\mathrm{min}}`, `m1` at `t-1` is `m_{1,t-1}`, the number `W[2,1]` of a
+    table `W_{2,1}`.
     """
     owner, _, bare = name.rpartition(".")
     letters, place, digits = re.findall(r"^(.+?)(?:\[(.*)\]|_?(\d*))$", bare, re.DOTALL)[0]
     head, _, word = letters.partition("_")
     if bare in WORDS:
         body, below = WORDS[bare], [time]
-    elif word and (len(head) == 1 or head in GREEK):
-        body, below = _letter(head), [rf"\mathrm{{{_upright(word)}}}", place or digits, time]
+    elif word and (numbered := NUMBERED.fullmatch(head)):
+        body, below = _letter(numbered[1]), [numbered[2], rf"\mathrm{{{_upright(word)}}}", place or digits, time]
     else:
         body, below = _letter(letters), [place or digits, time]
     subscript = ",".join(part for part in below if part)
