@@ -236,8 +236,8 @@ def _define_repeat(frame: Frame, statement: syntax.Repeat) -> None:
             frame.report("R06", f"`{type(inner).__name__.lower()}` cannot stand inside `repeat`", inner.span)
         if isinstance(inner, syntax.State):
             if inner.window is not None or inner.per:
-                frame.report("R06", "a loop variable has neither a window nor `per`", inner.span, "",
-                             f"its first value decides its shape: `state {inner.name} = 1 + 0*mean(w per col)` is 1 for each column")  # fmt: skip
+                help_ = f"its first value decides its shape: `state {inner.name} = 1 + 0*mean(w per col)` is 1 for each column"
+                frame.report("R06", "a loop variable has neither a window nor `per`", inner.span, "", help_)
             if may_define(frame, inner.name, inner.name_span) and is_first(frame, (inner.name, False), inner.name_span):
                 frame.blocks[inner.name, False] = loop
                 frame.places[inner.name] = inner.name_span

@@ -94,11 +94,13 @@ def _surroundings(frame: Frame) -> tuple[Value, Conditions]:
 
 
 def finish(frame: Frame, guard: Value = None, conditions: Conditions = ()) -> None:
-    """Lowers every equation, whether another reads it or not, and closes the states."""
+    """Lowers every equation, whether another reads it or not, or it defines nothing, and closes the states."""
     for key in [*frame.in_order(), *frame.blocks]:
         node = frame.value(key, frame.places[key[0]])
         if node is not None and key in frame.equations and frame.source is frame.context.source:
             frame.context.spans.setdefault(frame.prefix + key[0] + "'" * key[1], frame.equations[key].span)
+    for equation in frame.refused:
+        frame.lower(equation.value)
     for name in frame.states:
         _close(frame, name, guard, conditions)
     for choice in frame.choices:

@@ -39,6 +39,7 @@ class Frame:
     in_loop: bool = False
     around: tuple[tuple[Choice, Frame, bool], ...] = ()  # the blocks it stands in, callers' included: where, and whether in the `else`
     equations: dict[Key, syntax.Equation] = field(default_factory=dict)
+    refused: list[syntax.Equation] = field(default_factory=list)  # those whose names may not be defined, or are already
     blocks: dict[Key, Block] = field(default_factory=dict)
     choices: list[Choice] = field(default_factory=list)
     states: dict[str, ir.State] = field(default_factory=dict)

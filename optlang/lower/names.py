@@ -21,16 +21,15 @@ INSTEAD = {  # what to do instead of defining these again
 
 
 def enter_equation(frame: Frame, equation: syntax.Equation) -> None:
-    """What an equation defines becomes a name of the frame, unless it may not."""
+    """What an equation defines becomes a name of the frame, unless it may not: then only what else is wrong with it is said."""
     target = equation.target
     key = (target.id, target.primed)
-    if target.primed and not _may_be_primed(frame, target):
-        return
-    if not target.primed and not may_define(frame, target.id, target.span):
-        return
-    if is_first(frame, key, target.span):
+    allowed = _may_be_primed(frame, target) if target.primed else may_define(frame, target.id, target.span)
+    if allowed and is_first(frame, key, target.span):
         frame.equations[key] = equation
         frame.places.setdefault(target.id, target.span)
+    else:
+        frame.refused.append(equation)
 
 
 def may_define(frame: Frame, name: str, span: Span) -> bool:
