@@ -81,14 +81,14 @@ class Cautious:
 
 
 class OldMean(po.BCOS):  # type: ignore[misc]
-    """pytorch_optimizer's BCOS, whose estimate sees the mean of the step before, as the authors' does; by then it has been changed in place."""
+    """pytorch_optimizer's BCOS, whose estimate sees the mean of the step before, as the authors' does: it has changed in place by then."""
 
     def compute_v(self, grad: Tensor, m: Tensor, beta: float, beta2: float | None) -> Any:
         return super().compute_v(grad, (m - (1 - beta) * grad) / beta, beta, beta2)
 
 
 class Spiking(Patched):
-    """adv_optm's AdamW with Kourkoutas-β, a tensor a layer; of this step's norms and with the warm-up of the authors' code, both by hand."""
+    """adv_optm's AdamW with Kourkoutas-β, a tensor a layer; this step's norms and the warm-up of the authors' code by hand."""
 
     def __init__(self, params: Params, warmup: int, **settings: Any) -> None:
         make = adv(adv_optm.AdamW_adv, kourkoutas_beta=True, layer_key_fn=id, **settings)

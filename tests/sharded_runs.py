@@ -26,6 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     **{rule: {"lr": 0.02} for rule in ["lion", "cautiouslion", "cautiousdecaylion", "liondeadzone", "lionhuber"]},
     **{rule: {"lr": 0.02} for rule in ["sophiag", "adopt", "lamb", "mezo", "psgdkron", "adamwsubsetnorm", "scionrows", "scionsign"]},
     **{rule: {"lr": 0.02} for rule in ["sam", "asam", "gam", "lionp", "liontopk", "adamuon", "simplifiedademamix"]},
+    **{rule: {"lr": 0.02} for rule in ["adamatan2", "ano", "kourkoutas"]},
     **{rule: {"reps_rel": 0.01} for rule in ["dog", "ldog", "adog", "udog"]},
     **{rule: {"d0": 0.01} for rule in ["prodigy", "dadaptsgd", "dadaptadam"]},
     "schedulefreeradam": {"silent": False}, "ranger21": {"total": 10, "lr": 0.02}, "adamhd": {"lr_lr": 1e-3},

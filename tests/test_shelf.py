@@ -89,7 +89,9 @@ SHELF: dict[str, dict[str, str]] = {
         "coordinate-wise": "zocoordinates", "ZO-RankSGD": "zoranksgd",
     },
 }  # fmt: skip
-BEYOND = {"adamatan2", "ano", "bcos", "dion", "fromage", "kourkoutas", "psgdkron", "qhm", "scion", "scioncolumns", "scionrows", "scionsign"}  # found on the way
+BEYOND = {  # found on the way, or asked for
+    "adamatan2", "ano", "bcos", "dion", "fromage", "kourkoutas", "psgdkron", "qhm", "scion", "scioncolumns", "scionrows", "scionsign",
+}  # fmt: skip
 CLOCKS = {"localsgd": {"sync"}, "mtdao": {"sync_w", "sync_u", "sync_v"}, "adadagrad": {"batch"}, "adadagradnorm": {"batch"}}
 
 
