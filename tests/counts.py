@@ -123,6 +123,7 @@ FORMS: dict[tuple[str, str], Figures] = {
      "registers"): lambda: compiled()[3:],
     (TRUST, "in float32 N functions of N rules, in bfloat16 N of N; of these N agree bit for bit, and all within N units"): interpreted,
     (TRUST, "of N rules N end within 8 units in the last place, N within 100"): loops,
+    (TRUST, "in N of N rules they do"): lambda: [loops()[0] - loops()[2], loops()[0]],
     (TRUST, "of all N rules (those that only routes use included) with each operation rounded to single precision (a model that is asked "
      "again answers in float64), and of N by the torch backend"): accuracy,
     (TRUST, "| rounded, as written | N | N | N | N (OnlineSubspaceDescent)"): lambda: errors("rounded", "written"),
