@@ -9,18 +9,18 @@ from optlang.backends import NAMES as BACKENDS
 from optlang.resources import without
 
 ABOUT = """\
-Times the step of rules on the parameters of a model: our backends, the optimizers of the same name in installed packages,
-and the floor, which is what moving the rule's memory once takes: on the CPU a kernel that reads and writes the same arrays and
-computes nothing, on CUDA as many bytes at the measured speed of a copy. Rules that need several passes over their memory (LAMB,
-Adafactor) have a second one on the CPU, which goes over it as often.
+Times the step of rules on the parameters of a model, with our backends and with the optimizers of the same name in installed
+packages, and compares it with the floor: what moving the rule's memory once takes. On the CPU that is a kernel that reads and
+writes the same arrays and computes nothing, on CUDA as many bytes at the measured speed of a copy. Rules that must go over their
+memory several times (LAMB, Adafactor) have a second floor on the CPU, which goes over it as often.
 
   optlang bench adamw                               GPT-2 small: optlang, torch fused and foreach, optimi, …
   optlang bench my.opt --model small many           where a step costs more than its memory
   optlang bench adamw --states fp32 bf16 int8       what states in fewer bits cost or save
   optlang bench lion --backends cpp torch --peers none --quick
 
-Contestants of a rule take turns, step by step, in one process; first steps and memory are measured in fresh processes with caches of
-their own. The table goes to the terminal, all figures (JSON) and a plot (PNG) to --out. Exit codes: 0, 1 when a contestant
+All that step one rule take turns, step by step, in one process. First steps and memory are measured in fresh processes with caches
+of their own. The table goes to the terminal, all figures (JSON) and a plot (PNG) to --out. Exit codes: 0, 1 when a contestant
 failed, 2 when nothing could start."""
 NAMES = ("gpt2", "resnet50", "small", "many", "layer", "narrow", "tiny")  # a test compares them with `models.MODELS`
 

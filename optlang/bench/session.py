@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,42 +47,53 @@ class Taken:
 
 def measured(chosen: argparse.Namespace) -> int:
     """The exit code. Raises OptError, ValueError for choices that do not fit, OSError where nothing can be written."""
-    device, dtype = _device(chosen.device), getattr(torch, chosen.dtype)
-    if chosen.steps < 1:
-        raise ValueError(f"--steps is {chosen.steps}; it takes 1 or more")
+    device = _device(chosen.device)
+    _check(chosen, device)
     everyone = contestants(chosen.rules, chosen.backends, chosen.states, chosen.peers, device.type, chosen.products)
-    by_rule = [[one for one in everyone if one.rule == rule] for rule in dict.fromkeys(one.rule for one in everyone)]
-    if chosen.busy and device.type != "cpu":
-        raise ValueError("--busy is for the CPU: other work on a GPU cannot be told apart from one's own")
     if chosen.busy:
         torch.set_num_threads(1)
     out = Path(chosen.out)
     out.mkdir(parents=True, exist_ok=True)
-    clock = time.process_time if chosen.busy else time.perf_counter
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("copies", total=len(chosen.model) * (len(by_rule) * chosen.steps + len(everyone) * (not chosen.quick)))
+        rules = len({one.rule for one in everyone})
+        bar = progress.add_task("copies", total=len(chosen.model) * (rules * chosen.steps + len(everyone) * (not chosen.quick)))
         bench = Bench(device_name(device), bandwidth(device), chosen.dtype, "processor" if chosen.busy else "wall")
         for model in chosen.model:
-            progress.update(bar, description=f"{model}: steps in turn")
-            shapes = MODELS[model]()
-            bench.tensors[model], bench.numbers[model] = len(shapes), sum(torch.Size(s).numel() for s in shapes)
-            weights = parameters(shapes, device, dtype)
-            taken = Taken()
-            for some in by_rule:
-                _steps(some, weights, names(model), taken, lambda ready: in_turn(
-                    ready, chosen.steps, device, lambda: progress.advance(bar), clock))  # fmt: skip
-                gc.collect()  # their states, before those of the next rule
-            for one in everyone:
-                progress.update(bar, description=f"{model}: {one.label}")
-                line = _line(one, model, bench, taken, None if chosen.quick else (device, dtype))
-                bench.models.setdefault(model, []).append(line)
-                progress.advance(bar, 0 if chosen.quick else 1)
+            _measure(model, everyone, bench, chosen, device, partial(progress.update, bar))
     bench.show(console)
     bench.write(out / "bench.json")
     plot(bench, out / "bench.png")
     console.print(f"wrote {out / 'bench.json'} and {out / 'bench.png'}", highlight=False)
     return int(any(line.remark for lines in bench.models.values() for line in lines))
+
+
+def _check(chosen: argparse.Namespace, device: torch.device) -> None:
+    if chosen.steps < 1:
+        raise ValueError(f"--steps is {chosen.steps}; it takes 1 or more")
+    if chosen.busy and device.type != "cpu":
+        raise ValueError("--busy is for the CPU: other work on a GPU cannot be told apart from one's own")
+
+
+def _measure(
+    model: str, everyone: Sequence[Contestant], bench: Bench, chosen: argparse.Namespace, device: torch.device, say: Callable[..., None],
+) -> None:  # fmt: skip
+    """Steps rule by rule, then what is measured in fresh processes; a line for each goes into the bench."""
+    dtype, shapes = getattr(torch, chosen.dtype), MODELS[model]()
+    clock = time.process_time if chosen.busy else time.perf_counter
+    bench.tensors[model], bench.numbers[model] = len(shapes), sum(torch.Size(s).numel() for s in shapes)
+    weights = parameters(shapes, device, dtype)
+    taken = Taken()
+    say(description=f"{model}: steps in turn")
+    for rule in dict.fromkeys(one.rule for one in everyone):
+        _steps([one for one in everyone if one.rule == rule], weights, names(model), taken,
+               lambda ready: in_turn(ready, chosen.steps, device, partial(say, advance=1), clock))  # fmt: skip
+        gc.collect()  # their states, before those of the next rule
+    for one in everyone:
+        say(description=f"{model}: {one.label}")
+        line = _line(one, model, bench, taken, None if chosen.quick else (device, dtype))
+        bench.models.setdefault(model, []).append(line)
+        say(advance=0 if chosen.quick else 1)
 
 
 def _device(name: str) -> torch.device:

@@ -14,9 +14,9 @@ Trains the same model from the same start on the same batches with each rule, an
   optlang race adamw lion my.opt                    three rules on handwritten digits
   optlang race my.opt:Fast my.opt:Slow --seeds 10   two rules of one file, ten final runs each
   optlang race adamw torch:AdamW --task chars       a yardstick from torch.optim, on a small transformer
-  optlang race my.opt --task my_task.py             a task of one's own (see examples/my_task.py)
+  optlang race my.opt --task my_task.py             your own task (see examples/my_task.py)
 
-The step size of every rule is tuned over the same grid, further where the best lies at its edge. Final runs start from
+The step size of every rule is tuned over the same grid, and beyond it where the best lies at its edge. Final runs start from
 other seeds and are judged on held-out data. The table, the learning curves (PNG) and every run (JSON) go to --out.
 Ctrl-C ends the race; what is finished is kept. Exit codes: 0, 1 when a rule failed, 2 when nothing could start."""
 TASKS = "digits, digits-cnn, chars, photos, tabular, tabular-diabetes"  # a test compares them with `builtin.TASKS`
