@@ -104,6 +104,7 @@ def own_tests(name: str) -> Any:
 
 FORMS: dict[tuple[str, str], Figures] = {
     ("CHANGELOG.md", "The library: N rules and routes"): lambda: [every()],
+    ("CHANGELOG.md", "`capturable=True` by N rules"): lambda: [every() - sum(uncapturable())],
     ("README.md", "go the torch way (N rules of the library)"): lambda: [by_torch()],
     (LIMITS, "(N of N rules have some)"): lambda: [compiled()[0] - compiled()[3], compiled()[0]],
     (LIMITS, "for the N rules that ask the model again"): lambda: uncapturable()[:1],

@@ -24,34 +24,38 @@ MISSING = "not measured yet"
 HEAD = """\
 # The library
 
-Every rule is one file; `optlang.load("lion")` loads it by its name, `from lion import Lion` uses it in another rule,
-`optlang diff lion signum` shows what makes one of the other. {count} rules and routes, half of them in {median} lines or fewer.
+Every rule is one file. `optlang.load("lion")` loads it by its name, `from lion import Lion` uses it in another rule, and
+`optlang diff lion signum` shows how one becomes the other. There are {count} rules and routes, half of them in {median} lines or fewer.
 
-Each takes the same steps as the implementation named with it, over 20 steps of a closed loop in float64 with every setting off
-its default (`tests/test_library.py`; where a repository on GitHub is named, its code ran beside the reference interpreter once,
-`tests/authors`): for {outside} it is code of others, of wrappers the rule that they wrap{rest}.
-Each does so on every backend and as a generated module, in float64, float32 and with parameters in bfloat16
-(`tests/test_conformance.py`, [all figures](../docs/conformance.json)). On the way both sides of all its choices are taken, of
-`when`, `every`, `where`, `max`, `min` and `clip`, with [few exceptions](#sides-that-were-not-taken). And each has trained the
-[digits](../docs/digits.json) of `optlang race` below a stated loss from two starts, {enough} unless its card says another; a guess
-has 2.30.
+What is tested of each:
 
-What the columns say, all of it found by the machine:
+* **It takes the right steps**: the same as the implementation named with it, over 20 steps of a closed loop in float64 with every
+  setting off its default (`tests/test_library.py`). For {outside} that is code of others (for wrappers, of the rule that
+  they wrap){rest}.
+  Where a repository on GitHub is named, its code ran beside the reference interpreter once (`tests/authors`).
+* **It takes them everywhere**: on every backend and as a generated module, in float64, float32 and with parameters in bfloat16
+  (`tests/test_conformance.py`, [all figures](../docs/conformance.json)).
+* **No choice is left untried**: both sides of `when`, `every`, `where`, `max`, `min` and `clip` are taken on the way, with
+  [few exceptions](#sides-that-were-not-taken).
+* **It trains**: from two starts it has brought the [digits](../docs/digits.json) of `optlang race` below a stated loss, {enough}
+  unless its card says another; a guess has 2.30.
 
-* **keeps**, **moves**: bytes per element of a matrix of 1024 × 1024 with weights and gradients in float32: memory between steps,
-  and what a step reads and writes. AdamW keeps 8 and moves 28; SGD moves 12.
-* **asks**: what a step asks of the model: `g` a gradient, `Hv` a product with the Hessian, `L` a loss elsewhere; averages.
-* **loss ×**: steps stay the same when the loss is multiplied by a number (✓, small settings such as `eps` apart), or would if the
-  settings named followed it.
-* **± w**: mirrored weights and gradients take mirrored steps.
-* **order**: in any order of the *elements* of a tensor steps are the same, or in any order of *rows* and columns.
-  `~` where a rule draws at random.
-* **digits**: loss on held-out digits after 600 steps of 64 images, with defaults unless the card says that a rule's authors give
-  other settings for such a model; then it tells what the defaults reach, too. Models and numbers of steps on cards were chosen by this
-  loss, and a second start was looked at afterwards: it shows that a rule works, not which is best; [races](../README.md#a-race) do that.
+What the columns say, all of it measured or computed:
+
+* **keeps**, **moves**: bytes for each element of a matrix of 1024 × 1024, with weights and gradients in float32. A rule keeps its
+  states between steps; a step moves what it reads and writes. AdamW keeps 8 and moves 28; SGD moves 12.
+* **asks**: what a step asks of the model, on average: `g` a gradient, `Hv` a product with the Hessian, `L` a loss elsewhere.
+* **loss ×**: whether steps stay the same when the loss is multiplied by a number: ✓ (but for small settings such as `eps`), or
+  the settings that would have to follow it.
+* **± w**: whether mirrored weights and gradients take mirrored steps.
+* **order**: whether steps are the same in any order of the *elements* of a tensor, or of its *rows* and columns. `~` where a rule draws at
+  random.
+* **digits**: loss on held-out digits after 600 steps of 64 images, with defaults. Where a rule's authors give other settings for such a
+  model, its card says so, and what the defaults reach. Models and numbers of steps on cards were chosen by this loss, and a second
+  start was looked at afterwards. So this shows that a rule works, not which is best; [races](../README.md#a-race) do that.
 * **error**: the largest difference from the implementation that it is compared with.
 
-In the equations of cards rows, cols and numel are the sizes of a tensor; below a sum or mean stands what has a value of its own.
+In the equations on the cards, rows, cols and numel are the sizes of a tensor. Below a sum or mean stands what has a value of its own.
 
 This page is made from the files: `python tests/test_gallery.py`.
 """
