@@ -100,8 +100,8 @@ template <class Size> static inline auto close_stochastic(char* const* at, i64 l
 }
 
 template <class Size> static inline void open_compensated(char* const* at, i64 low, i64 part, Size size, float* to) {
-  const bf16 *kept = (const bf16*)at[0] + low, *rest = (const bf16*)at[1] + low;
-  for (i64 k = part; k < part + count_of(part, size); k++) to[k] = load(kept[k]) + load(rest[k]);
+  const bf16 *kept = (const bf16*)at[0] + low + part, *rest = (const bf16*)at[1] + low + part;
+  for (i64 k = 0; k < count_of(part, size); k++) to[k] = load(kept[k]) + load(rest[k]);
 }
 template <class Size> struct CloseCompensated {
   bf16 *kept, *beside;

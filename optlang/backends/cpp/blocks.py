@@ -1,7 +1,8 @@
 """The text of a pass over tensors that are stored in blocks: these are opened into buffers, computed with, and closed again.
 
 Closing keeps the processor busy, while what a step divides and takes roots of waits for the divider: they run side by side, part by
-part. The divider's work is asked for first: codes wait for the scale of their block, which is known last.
+part. The divider's work is asked for first: codes wait for the scale of their block, which is known last. What is opened lies elsewhere
+than what is closed: the compiler sees that nothing else is told where, and leaves it in registers.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class Buffer(NamedTuple):
 
     def opened(self) -> str:
         early = f"  foresee((const u8*)x.pointers[{self.column}] + from);" if self.form in LONG else ""
-        return f"{early}  open_{self.form}(x.pointers + {self.column}, low, part, size, b{self.column});"
+        room = f"  alignas(64) float o{self.column}[PART];"
+        return f"{early}{room}  open_{self.form}(x.pointers + {self.column}, low, part, size, o{self.column});"
 
     @property
     def has_scales(self) -> bool:
@@ -42,7 +44,7 @@ def in_blocks(buffers: Sequence[Buffer], loop: Sequence[str], rest: Sequence[str
     part = ["  EACH_PART {", "  const i64 from = low + part, until = from + count_of(part, size);"]
     before, behind = (_foreseen(buffers, lines) for lines in (loop, rest))
     lines = ["  const auto block = [&](i64 low, auto size) __attribute__((always_inline)) {"]
-    lines += [f"  alignas(64) float b{buffer.column}[BLOCK];" for buffer in buffers]
+    lines += [f"  alignas(64) float b{buffer.column}[BLOCK];" for buffer in written]
     scaled = [buffer.column for buffer in written if buffer.has_scales]
     lines += [f"  Largest t{column}(size);" for column in scaled]
     lines += [*part, *before, *(buffer.opened() for buffer in buffers if buffer.is_read), *loop]

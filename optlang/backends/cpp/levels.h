@@ -122,7 +122,7 @@ static inline void open_bytes(char* const* at, i64 low, i64 part, Size size, flo
   u8 codes[PART];
   const u8* stored = (const u8*)at[0] + low + part;
   if (count < PART) stored = (const u8*)__builtin_memcpy(__builtin_memset(codes, 0, PART), stored, (u64)count);
-  look_up(levels, stored, ((const float*)at[1])[low / 256], to + part);
+  look_up(levels, stored, ((const float*)at[1])[low / 256], to);
 }
 // Two blocks of 128 in each of ours; two codes a byte, the first in its upper half.
 template <class Size>
@@ -131,5 +131,5 @@ static inline void open_halves(char* const* at, i64 low, i64 part, Size size, fl
   u8 pairs[PART / 2];
   const u8* stored = (const u8*)at[0] + (low + part) / 2;
   if (count < PART) stored = (const u8*)__builtin_memcpy(__builtin_memset(pairs, 0, PART / 2), stored, (u64)(count + 1) / 2);
-  look_up_pairs(levels, stored, ((const float*)at[1])[(low + part) / 128], to + part);
+  look_up_pairs(levels, stored, ((const float*)at[1])[(low + part) / 128], to);
 }

@@ -152,7 +152,7 @@ class Writer(Passes):
         later = self.computed([*(n.args[0] for n in sums), *(node for node, _ in others)], [*self.reread, *new])
         first = [n for n in self.computed(list(new), list(self.reread)) if n in elements]
         again = [n for n in first if n in later and n not in new and n.op not in (*TENSORS, *QUICK)]
-        if not new or not later or again or set(new.values()) & set(later):
+        if not new or not later or again or any(map(self._is_packed, self.types.keys() & later)):
             return self._loop(elements, sums, writes, PART), []
         loop = self._loop(first, [], packed, PART)
         self.reread |= new
@@ -220,7 +220,7 @@ class Writer(Passes):
             is_new, node = node in self.reread, self.reread.get(node, node)
             place = self.tensors[node]
             if self._is_packed(node) and (is_new or not self._is_half(node)):
-                return f"b{place}[i - low]"
+                return f"b{place}[i - low]" if is_new else f"o{place}[i - from]"
             index = self.index(node.type.extent)
             return f"load(p{place}[{index}])" if index else f"load(*({self.types[node]}*)x.pointers[{place}])"
         if node.op in REDUCTIONS:

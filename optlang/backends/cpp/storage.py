@@ -57,11 +57,6 @@ def _levels(name: str, levels: Tensor) -> str:
     return f"static const {kind} levels_{name} = {{{_numbers(levels.tolist())}, {{{rows}}}}};"
 
 
-def with_end(borders: Tensor) -> Tensor:
-    """Borders with one behind the last level, which nothing reaches."""
-    return torch.cat([borders, torch.tensor([torch.inf])])
-
-
 def zero(name: str) -> int:
     """The code of 0 in a format with levels below it; else -1."""
     return -1 if name.startswith("u") else len(formats.levels(name)) // 2 - 1
