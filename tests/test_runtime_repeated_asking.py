@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ class Trained:
         self.optimizer: Any = load(rule, backend="cpp")([{"params": self.params[:2]}, {"params": self.params[2:]}], **settings)
         self.calls, self.at = 0, -1
         self.change: Callable[[Trained], Any] = id
+        self.batch: list[Tensor] = []  # the gradients of the first call in this step
         self.without = -1  # the place of a parameter that the model does not use while it is called again
 
     def closure(self) -> Tensor:
@@ -36,6 +38,7 @@ class Trained:
             if place != self.without or not self.calls % 2:
                 loss = loss + ((p * (place + 1) - 0.5) ** 2).sum() * 0.01 + (p**4).sum() * 0.001
         loss.backward()
+        self.batch = self.batch or [p.grad for p in self.params if p.grad is not None]
         return loss.detach()  # type: ignore[no-any-return]
 
     def step(self, anew: bool, **inputs: Any) -> None:
@@ -43,6 +46,7 @@ class Trained:
             self.optimizer._again, self.optimizer._last = None, []
         for name, given in inputs.items():
             self.optimizer.inputs[name] = given(self.params) if callable(given) else given
+        self.batch = []
         self.optimizer.step(self.closure)
 
     @property
@@ -100,41 +104,112 @@ def crossed_gradient(trained: Trained) -> None:
     trained.params[0].register_hook(lambda g: g.T.contiguous().T)
 
 
+def state_elsewhere(trained: Trained) -> None:
+    """One that is not looked at for its own sake, as counts are."""
+    for state in trained.optimizer.state.values():
+        if "m" in state:
+            state["m"].data = state["m"].data.clone()
+
+
+def gradients_elsewhere(trained: Trained) -> None:
+    """Those of the batch, which are set aside by now, have other memory with other numbers in it."""
+    for gradient in trained.batch:
+        gradient.data = 2 * gradient.data
+
+
 CHANGES: dict[str, Callable[[Trained], Any]] = {
     "weights elsewhere": elsewhere, "weights in another order": crossed, "gradients in another order": crossed_gradient,
     "states elsewhere": lambda t: [setattr(x, "data", x.data.clone()) for x in t.optimizer.state[t.params[2]].values()],
+    "a state elsewhere": state_elsewhere, "gradients of the batch elsewhere": gradients_elsewhere,
     "a parameter not used": lambda t: setattr(t, "without", 3),
     "parameters frozen": lambda t: t.params[1].requires_grad_(False),
 }  # fmt: skip
 
 
 TWO = "rule Two { w' = w - 0.01*grad(w + 0.01*g) - 0.02*grad(w - 0.02*g) }"
+LOSSES = "rule Losses { state m = 0 m' = 0.9*m + g*(loss_at(w + 0.01*g) - loss_at(w - 0.01*g)) w' = w - m' }"
+NEAR = """rule Near {
+  a = grad(w + 0.1*g/(1 + norm(g per model)))
+  b = grad(w - 0.1*a/(1 + norm(a per model)))
+  w' = w - 0.01*(g + a*b)
+}"""
+CALLS = {
+    "first call": ("sam", 9), "second call": ("sam", 10), "between two questions": (TWO, 14), "between two losses": (LOSSES, 14),
+    "at the last loss": (LOSSES, 15), "before the gradient is read again": (NEAR, 14), "at the last gradient": (NEAR, 15),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("rule", "call"), [("sam", 9), ("sam", 10), (TWO, 14)], ids=["first call", "second call", "between two questions"])
+@pytest.mark.parametrize(("rule", "call"), CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_changes_while_the_model_is_asked(name: str, rule: str, call: int) -> None:
     """The fifth step of SAM has calls 9 and 10, of a rule with two questions 13 to 15."""
     one, other = twins(rule)
     take(one, other, 4)
-    assert one.optimizer._again is not None and one.calls == 4 * (2 + (rule == TWO))
+    assert one.optimizer._again is not None and one.calls == 4 * (2 + (rule != "sam"))
     for trained in (one, other):
         trained.at, trained.change = call, CHANGES[name]
     take(one, other, 4)
     assert same(one, other)
 
 
-def test_a_closure_that_fails_at_another_point_leaves_everything_as_it_was() -> None:
-    one, other = twins("sam", lr=1e-2)
+@pytest.mark.parametrize(("rule", "call"), [("sam", 10), (LOSSES, 14), (LOSSES, 15)], ids=["gradient", "loss", "second loss"])
+def test_a_closure_that_fails_at_another_point_leaves_everything_as_it_was(rule: str, call: int) -> None:
+    one, other = twins(rule)
     take(one, other, 4)
     before = one.held
     for trained in (one, other):
-        trained.at, trained.change = 10, lambda t: t.missing  # type: ignore[attr-defined]
+        trained.at, trained.change = call, lambda t: t.missing  # type: ignore[attr-defined]
         with pytest.raises(AttributeError, match="missing"):
             trained.step(trained is other)
     assert all(torch.equal(x, y) for x, y in zip(before, one.held, strict=True))
     take(one, other, 3)
     assert same(one, other)
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_each_of_several_losses_begins_as_the_first_call_did(anew: bool) -> None:
+    """Without gradients that the closure has left, with the same random numbers, with gradients switched off by whoever asks."""
+    trained = Trained(LOSSES)
+    seen: list[tuple[bool, bool, float]] = []
+
+    def closure() -> Tensor:
+        seen.append((torch.is_grad_enabled(), any(p.grad is not None for p in trained.params), torch.rand(()).item()))
+        torch.set_grad_enabled(True)
+        for p in trained.params:
+            p.grad = torch.full_like(p, 0.5)
+        return torch.tensor(1.0)
+
+    for _ in range(4):
+        trained.closure, seen[:] = closure, []  # type: ignore[method-assign]
+        trained.step(anew)
+        first, *others = seen
+        assert others == [(False, False, first[2])] * 2
+        assert all((p.grad == 0.5).all() for p in trained.params)
+    assert (trained.optimizer._again is None) == anew
+
+
+@pytest.mark.parametrize("rule", ["mezo", "sam"])
+def test_autocast_around_a_step_is_as_autocast_in_its_closure(rule: str) -> None:
+    """It keeps casts of weights, which are not those of other points."""
+    around, inside = twins(rule, lr=1e-2)
+    cast = torch.autocast("cpu", torch.bfloat16)
+    for trained in (around, inside):
+        layer, x = torch.nn.Linear(5, 6, bias=False), some(4, 5, seed=9)
+        layer.weight = trained.params[0]
+
+        def closure(trained: Trained = trained, layer: Any = layer, x: Tensor = x) -> Tensor:
+            with cast if trained is inside else nullcontext():
+                trained.optimizer.zero_grad()
+                loss: Tensor = layer(x).float().square().mean() + sum((p**2).sum() for p in trained.params)
+                loss.backward()
+            return loss.detach()
+
+        trained.closure = closure  # type: ignore[method-assign]
+    for _ in range(4):
+        with cast:
+            around.step(False)
+        inside.step(False)
+    assert same(around, inside)
 
 
 def each(made: Callable[[Tensor], Any]) -> Callable[[list[Tensor]], Any]:

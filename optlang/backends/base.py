@@ -6,7 +6,7 @@ in place, only after everything has been computed: a failure leaves the step und
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -75,8 +75,8 @@ class Batch(Protocol):
     def gradients(self, cells: Sequence[Array], points: list[Array] | Moving) -> list[Array]:
         """Those at other points."""
 
-    def loss_at(self, cells: Sequence[Array], points: list[Array] | Moving) -> Any:
-        """The loss there, as `mean_loss`."""
+    def losses(self, cells: Sequence[Array], some: Iterable[list[Array] | Moving]) -> list[Any]:
+        """Those at some points one by one, each as `mean_loss`."""
 
     def hessian(self, cells: Sequence[Array], vectors: Sequence[Array]) -> list[Array]:
         """Its products with vectors."""
@@ -88,8 +88,8 @@ class Batch(Protocol):
 class Moving(Protocol):
     """Moves the weights of some cells by itself."""
 
-    def moved(self) -> AbstractContextManager[Any]:
-        """In here they are at other points; they are put back whatever happens."""
+    def at(self, ask: Callable[[], Any]) -> Any:
+        """What is answered while they are at other points; they are put back whatever happens."""
 
 
 class Given(NamedTuple):

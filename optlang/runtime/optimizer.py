@@ -89,7 +89,7 @@ class RuleOptimizer(Stepped):
         self._guards = captured.guards(self)
         settings = self.read_settings(self._guards or None)
         self._check_inputs()
-        batch = None if closure is None else Batch(closure, self._parameters, self._spread, self.calls_model)
+        batch = None if closure is None else Batch(closure, self._set_aside, self._spread, self.calls_model)
         captured.check_capture(self, settings)
         if self._taken < agreement.LOOKS[-1]:
             agreement.check(self, settings, self._taken)

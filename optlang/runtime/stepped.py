@@ -11,6 +11,7 @@ from torch import Tensor
 
 from optlang.backends.base import Cell, Executable, Step, StepError
 from optlang.backends.device_scalars import is_on_device
+from optlang.backends.repeated.saved_gradients import Gradients
 from optlang.runtime.checkpoints.checkpoint import COUNT
 from optlang.runtime.distributed.sharded import Part, gradients_at, is_sharded, points_at, products_at
 from optlang.runtime.distributed.wrappers import is_flattened
@@ -33,6 +34,7 @@ class Stepped(Gathered):
         """What compiled functions see of the optimizer: nothing that changes in training."""
         groups: list[Group] = self.__dict__.get("param_groups", [])
         self.stepped: list[Tensor] = self._parameters() if groups else []
+        self._gradients = Gradients(self.stepped)
         self._is_spread = any(is_sharded(p) for p in self.stepped)
         self._is_hollow = is_hollow(self.stepped) and not any(group.get("fused") for group in groups)  # which torch refuses
         self.is_traced = not self.asks_again and all(traced.takes(p, g.get("differentiable", False)) for g in groups for p in g["params"])
@@ -119,6 +121,10 @@ class Stepped(Gathered):
         except StepError as problem:
             raise RuntimeError(f"{type(self).__name__}: {problem}") from problem
         return step, write
+
+    def _set_aside(self) -> Gradients:
+        """Those that closures cannot reach while the model is asked again; parameters were looked over before."""
+        return self._gradients
 
     def _spread(self) -> Sequence[Tensor]:
         return self.stepped if self._is_spread else ()

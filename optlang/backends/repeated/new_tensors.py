@@ -5,8 +5,7 @@ These are the points to which weights are moved, which kernels hand out, and wha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,14 +46,13 @@ class Weights:
         """As many values, those of one parameter behind those of another, in the shapes of weights."""
         return [x.view(like.shape) for x, like in zip(torch.split(values, self._sizes), self.tensors, strict=True)]
 
-    @contextmanager
-    def moved(self, values: Tensor) -> Iterator[None]:
-        """In here they and other values have changed places; they are put back wherever their memory is by then. Until now it must be where
-        it was."""
+    def at(self, values: Tensor, ask: Callable[[], Any]) -> Any:
+        """What is answered while they and other values have changed places; they are put back wherever their memory is by then. Until now
+        it must be where it was."""
         self._others.words[-1], self._are_exchanged[0] = values.data_ptr(), False
         try:
             self._exchange()
-            yield
+            return ask()
         finally:
             if self._are_exchanged[0]:  # or an interrupt came first
                 self._put_back(values)
@@ -88,12 +86,12 @@ class Points:
         assert self._values is not None
         return self.weights.views(self._values)
 
-    def moved(self) -> AbstractContextManager[None]:
+    def at(self, ask: Callable[[], Any]) -> Any:
         """See `Moving`. The points lie nowhere else from now on: they would lie beside all that the model computes."""
         assert self._values is not None
         values = self._values if self._dtype == self.weights.dtype else self._values.to(self.weights.dtype)
         self.end()
-        return self.weights.moved(values)
+        return self.weights.at(values, ask)
 
 
 class Column:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -18,11 +19,16 @@ class Gradients:
     """Those of some parameters, which are set aside whenever the model is asked: what is known of the parameters is found out once."""
 
     def __init__(self, parameters: list[Tensor]) -> None:
-        self._parameters, self._at_once = parameters, is_loaded() and PLAIN.issuperset(map(type, parameters))
+        self._parameters, self._at_once = parameters, False
 
     def room(self) -> SavedGradients:
         """Room for them."""
+        self._at_once = self._at_once or (is_loaded() and self._are_plain)
         return SavedGradients(self._parameters, self._at_once)
+
+    @cached_property
+    def _are_plain(self) -> bool:
+        return PLAIN.issuperset(map(type, self._parameters))
 
 
 class SavedGradients:
@@ -41,6 +47,14 @@ class SavedGradients:
         kept, self._kept = self._kept, [p.grad for p in self._parameters]
         for p, gradient in zip(self._parameters, kept, strict=True):
             p.grad = gradient
+
+    def drop(self) -> None:
+        """Parameters have none from now on: what a closure has left is not there for the next."""
+        if self._room is not None:
+            self._room.drop(self._parameters)
+            return
+        for p in self._parameters:
+            p.grad = None
 
 
 def gradients_of(weights: Sequence[Tensor]) -> list[Tensor]:

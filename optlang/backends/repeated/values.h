@@ -80,11 +80,10 @@ extern "C" void scattered(Words given) {
       if (written[k]) memcpy(to[k], from[k] + n * sizes[k], sizes[k]);
 }
 
-static void exchange(char* x, char* y, i64 size) {
-  char between[4096];
-  for (i64 k = 0, part; k < size; k += part) {
-    part = size - k < (i64)sizeof between ? size - k : (i64)sizeof between;
-    memcpy(between, x + k, part), memcpy(x + k, y + k, part), memcpy(y + k, between, part);
+static void exchange(char* __restrict x, char* __restrict y, i64 size) {
+  for (i64 k = 0; k < size; k++) {
+    const char between = x[k];
+    x[k] = y[k], y[k] = between;
   }
 }
 // Pieces of memory change places with as many that lie one behind the other; then it is said that they have, or that they no longer do.

@@ -144,6 +144,14 @@ extern "C" void exchange_gradients(const Outside* o, Object parameters, Tensor* 
   }
 }
 
+// Listed parameters have no gradients from now on.
+extern "C" void drop_gradients(const Outside* o, Object parameters) {
+  for (i64 n = 0; n < o->list_size(parameters); n++) {
+    void* const x = *held(*o, o->list_item(parameters, n), false);
+    if (o->gradient(x) != o->none) o->assign((Tensor*)&o->none, &o->own_gradient(x));
+  }
+}
+
 // Room for gradients to be kept in, which the end of a capsule of Python gives back: that is no line of Python, and no interrupt cuts it.
 struct Room { const Outside* o; i64 count; };
 static void* (*inside)(Object, const char*);

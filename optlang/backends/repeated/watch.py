@@ -36,6 +36,10 @@ class Room:
         """What it keeps and the gradients of so many parameters change places."""
         self._library.exchange_gradients(self._outside, ctypes.c_void_p(id(parameters)), self.place)
 
+    def drop(self, parameters: list[Tensor]) -> None:
+        """Parameters have no gradients from now on."""
+        self._library.drop_gradients(self._outside, ctypes.c_void_p(id(parameters)))
+
 
 class Grip:
     """Keeps the gradients that a step has seen for as long as it lives: other threads of Python may let go of them before they are read."""
@@ -109,11 +113,13 @@ class Look:
 
 
 class Watches:
-    """Several, of which some look at the same tensors: these are looked at once. From now on all hold when this does. Raises Unseen."""
+    """Several, of which some look at the same tensors: these are looked at once. From now on all hold when this does, and those `but` for
+    which nobody is to look. Raises Unseen."""
 
-    def __init__(self, some: Sequence[Watch]) -> None:
+    def __init__(self, some: Sequence[Watch], but: Sequence[Tensor] = ()) -> None:
+        left = {(id(x), False) for x in but}
         keys = [[(id(x), bool(g)) for x, g in zip(one._tensors, one._arrays[1], strict=True)] for one in some]
-        looked = {key: x for one, row in zip(some, keys, strict=True) for key, x in zip(row, one._tensors, strict=True)}
+        looked = {key: x for one, row in zip(some, keys, strict=True) for key, x in zip(row, one._tensors, strict=True) if key not in left}
         places = {key: place for place, key in enumerate(looked)}
         self._watch = Watch(list(looked.values()), [g for _, g in looked])
         self._some = list(some)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from optlang.backends.repeated.new_tensors import Column, Points
 from optlang.backends.repeated.rows import one_number
 from optlang.backends.repeated.saved_gradients import PLAIN, gradients_of
 from optlang.backends.repeated.tables import Tables
+from optlang.backends.repeated.watch import Grip, Watches
 from optlang.backends.torch.work import computing, input_of
 from optlang.ir import Node
 from optlang.types import ELEMENT
@@ -36,10 +39,8 @@ class Question:
     place: int
 
     def ask(self, batch: Batch) -> Read:
+        assert self.answer is not None  # of losses several are asked for at once
         cells = self.points.weights.tensors
-        if self.answer is None:
-            self.row[self.place] = one_number(batch.loss_at(cells, self.points))
-            return ()
         if self.op == "hvp":
             return self.answer.point(batch.hessian(cells, self.points.tensors()))
         found: Read = batch.at(cells, self.points, self._gradients)
@@ -50,29 +51,43 @@ class Question:
         return [kept] if self.answer.point_to_gradients() else self.answer.point(gradients_of(self.points.weights.tensors))
 
 
-def ask(questions: Sequence[Question], batch: Batch, work: Callable[[], None]) -> list[Read]:
-    """Puts questions to the model when `work` has written their points. None among what is found where weights lie elsewhere by then."""
-    products, others = [one for one in questions if one.op == "hvp"], [one for one in questions if one.op != "hvp"]
-    found: list[Read] = []
-    try:
-        for one in questions:
-            one.points.begin()
-        work()
-        found += _of_one_graph(products, batch) if len(products) > 1 else [one.ask(batch) for one in products]
-        are_there = not products
-        for one in others:
-            weights = one.points.weights
-            found.append(one.ask(batch) if are_there or weights.watch.holds() else None)
-            are_there = weights.are_there
-        return found
-    finally:
-        for one in questions:
-            one.points.end()
+class Asked:
+    """Questions that are put to the model together. `rest`: what is looked at again then, for the closure may do anything."""
 
+    def __init__(self, questions: Sequence[Question], rest: Watches) -> None:
+        self._questions, self._rest, self._weights = questions, rest, questions[0].points.weights
+        self._products = [one for one in questions if one.op == "hvp"]
+        others = groupby([one for one in questions if one.op != "hvp"], lambda one: one.answer is None)
+        self._others = [(is_loss, list(some)) for is_loss, some in others]  # in the order in which they are asked
 
-def _of_one_graph(products: Sequence[Question], batch: Batch) -> list[Read]:
-    with batch.one_graph():
-        return [one.ask(batch) for one in products]
+    def ask(self, batch: Batch, work: Callable[[], None], keep: Grip | None) -> list[Read] | None:
+        """What the model answers, when `work` has written the points. None where memory has changed, or answers are of another kind."""
+        found, weights = list[Read](), self._weights
+        try:
+            for one in self._questions:
+                one.points.begin()
+            work()
+            if self._products:
+                found += self._of_one_graph(batch)
+            weights.are_there = not self._products or weights.watch.holds()
+            for is_loss, some in self._others:
+                if is_loss:
+                    self._losses(some, batch)
+                else:
+                    found += [one.ask(batch) for one in some if weights.are_there]
+        finally:
+            for one in self._questions:
+                one.points.end()
+        return found if weights.are_there and None not in found and self._rest.hold(keep) else None
+
+    def _losses(self, some: Sequence[Question], batch: Batch) -> None:
+        points = (one.points for one in some if self._weights.are_there)
+        for one, loss in zip(some, batch.losses(self._weights.tensors, points), strict=False):
+            one.row[one.place] = one_number(loss)
+
+    def _of_one_graph(self, batch: Batch) -> list[Read]:
+        with batch.one_graph() if len(self._products) > 1 else nullcontext():
+            return [one.ask(batch) for one in self._products]
 
 
 class Input:

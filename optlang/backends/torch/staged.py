@@ -21,7 +21,7 @@ from optlang.backends.repeated.singles import Reduction, Singles
 from optlang.backends.repeated.tables import Table, Tables, kept
 from optlang.backends.repeated.watch import Watches, grip
 from optlang.backends.torch.barriers import count_of, inside_of, question
-from optlang.backends.torch.questions import Input, Question, ask
+from optlang.backends.torch.questions import Asked, Input, Question
 from optlang.backends.torch.work import TorchStep, computing
 from optlang.ir import Node
 from optlang.ops import CALLS
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 PER_ELEMENT = Type("real", ELEMENT)
-Piece = tuple[Callable[[], None], Sequence[Question]]  # what is done, and what the model is asked then
+Piece = tuple[Callable[[], None], Asked | None]  # what is done, and what the model is asked then
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class Staged:
     lacks = False
 
     def __post_init__(self) -> None:
+        self._settled: Hypers | None = None  # those that tables know
         moved = [] if self.weights is None else [self.weights.watch]
         self.watch = Watches([self.states.watch, *moved, *(table.watch for table in self._each)])
 
@@ -74,23 +75,29 @@ class Staged:
         if None in held[1:] or not self.watch.hold(keep) or not self._agree(hypers) or (self._needs_batch and given.batch is None):
             return None
         self.row.give(hypers[self.groups[0]], counts if isinstance(counts, int) else int(counts.max()), seed, given.batch)
-        for table in self._each if isinstance(counts, int) else ():
-            table.settle(hypers, counts, seed)
+        self._settle(hypers, counts, seed)
         quick = self._quick if isinstance(counts, int) else None
-        for work, questions in quick[0] if quick else self._pieces(hypers, counts, seed):
-            if questions and given.batch is not None:
-                held += ask(questions, given.batch, work)
-                if None in held[1:] or not self.watch.hold(keep):  # the closure may do anything
+        for work, asked in quick[0] if quick else self._pieces(hypers, counts, seed):
+            if asked is not None and given.batch is not None:
+                if (found := asked.ask(given.batch, work, keep)) is None:
                     return None
+                held += found
             else:
                 work()
         return kept(held, quick[1] if quick else self._prepared(hypers, counts, seed))
 
+    def _settle(self, hypers: Hypers, counts: Counts, seed: int) -> None:
+        """Tables that read neither `t` nor draw are as they were where settings are."""
+        if isinstance(counts, int):
+            for table in self._each if hypers is not self._settled else self._changing:
+                table.settle(hypers, counts, seed)
+        self._settled = hypers if isinstance(counts, int) else None
+
     def _pieces(self, hypers: Hypers, counts: Counts, seed: int) -> Iterator[Piece]:
         """All that comes before the last kernels."""
         self.states.read()
-        for stage in self.stages:
-            yield partial(self._cross, stage, hypers, counts, seed), stage.questions
+        for stage, asked in zip(self.stages, self._asked, strict=True):
+            yield partial(self._cross, stage, hypers, counts, seed), asked
 
     def _cross(self, stage: Stage, hypers: Hypers, counts: Counts, seed: int) -> None:
         stage.reduction.of(stage.tables.answers(hypers, counts, seed, stage.numbers.compute()[0]))
@@ -105,18 +112,33 @@ class Staged:
         return [table for tables in self._tables for table in tables.each]
 
     @cached_property
+    def _changing(self) -> list[Table]:
+        return [table for table in self._each if table.draws or table.own_rows.reads_t]
+
+    @cached_property
+    def _asked(self) -> list[Asked | None]:
+        """What each stage asks the model. Looked at again is what kernels read before the next question, but for weights, which were
+        looked at when they were put back."""
+        found, but = list[Asked | None](), [] if self.weights is None else self.weights.tensors
+        read = [self.states.watch, *(table.watch for table in self.tables.each)]
+        for stage in reversed(self.stages):
+            found.append(Asked(stage.questions, Watches(read, but)) if stage.questions else None)
+            read = [*([] if stage.questions else read), *(table.watch for table in stage.tables.each)]
+        return found[::-1]
+
+    @cached_property
     def _quick(self) -> tuple[list[Piece], Whole] | None:
         """The same where Python has no part in it: one call up to each question, and one that does the rest and writes."""
         done, pieces = [self.states.fetch], list[Piece]()
-        for stage in self.stages:
+        for stage, asked in zip(self.stages, self._asked, strict=True):
             table, *others = stage.tables.each
             works, answers = table.works(stage.numbers.found[0]), table.answered()
             if others or answers is None or not works:
                 return None
             stage.reduction.of(answers)
             done += [stage.numbers.made, *works, stage.reduction.work]
-            if stage.questions:
-                pieces.append((in_order(done), stage.questions))
+            if asked is not None:
+                pieces.append((in_order(done), asked))
                 done = []
         last = self.tables.works(self.last.found[0])
         if not (last and self.states.are_here):
@@ -147,7 +169,7 @@ class Staged:
 
     @property
     def _tables(self) -> list[Tables]:
-        return [self.tables, *(stage.tables for stage in self.stages)]
+        return [*(stage.tables for stage in self.stages), self.tables]
 
     @property
     def numbers(self) -> list[Numbers]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +13,10 @@ from torch import Tensor
 from optlang.backends.base import Moving
 from optlang.backends.repeated.saved_gradients import Gradients, SavedGradients, gradients_of
 from optlang.runtime.distributed.processes import averaged, mean_of, show, watched
-from optlang.runtime.modes import NOTHING, autocasting, has_modes
+from optlang.runtime.modes import autocasting, has_modes
 from optlang.runtime.steps.second_derivatives import backward_by, keeping_the_graph, refuse_breaks, refuse_parts, twice
 
 Closure = Callable[[], Any]
-Parameters = Callable[[], list[Tensor]]
 Points = list[Tensor] | Moving
 Random = tuple[Tensor, list[Tensor]]
 Graph = tuple[list[Tensor | None], Any]  # gradients that hang on the weights, and the models that processes average
@@ -26,9 +25,12 @@ Graph = tuple[list[Tensor | None], Any]  # gradients that hang on the weights, a
 class Batch:
     """Calls a closure as often as needed, each time with the random numbers of the first time, so with the same dropout."""
 
-    def __init__(self, closure: Closure, parameters: Parameters, spread: Callable[[], Sequence[Tensor]], again: bool = True) -> None:
-        """`spread`: the parameters, if processes hold parts of some by now; `again`: whether the model is called more than once."""
-        self.closure, self.parameters, self._spread = closure, parameters, spread
+    def __init__(
+        self, closure: Closure, gradients: Callable[[], Gradients], spread: Callable[[], Sequence[Tensor]], again: bool = True,
+    ) -> None:  # fmt: skip
+        """`gradients`: those of all parameters; `spread`: the parameters, if processes hold parts of some by now; `again`: whether the
+        model is called more than once."""
+        self.closure, self._gradients, self._spread = closure, gradients, spread
         self.random = _random_state() if again else None
         self.autocast = {kind: torch.get_autocast_dtype(kind) for kind in autocasting()}
         self.device = torch.get_default_device() if has_modes() else None
@@ -51,10 +53,6 @@ class Batch:
             self._mean = self._mean_of(as_number(self.loss))
         return self._mean
 
-    @cached_property
-    def _gradients(self) -> Gradients:
-        return Gradients(self.parameters())
-
     def _mean_of(self, loss: Any) -> Any:
         return mean_of(loss, self._spread(), self.models)
 
@@ -65,31 +63,52 @@ class Batch:
 
     def at(self, cells: Sequence[Tensor], points: Points, answer: Callable[[SavedGradients], Any]) -> Any:
         """What is answered while the parameters are elsewhere, with their gradients; these are put back whatever happens."""
-        with self._again(True) as kept, self._moved(cells, points):
+
+        def ask(kept: SavedGradients) -> Any:
             self.closure()
             return answer(kept)
 
+        return self._again(True, lambda kept: self._moved(cells, points, partial(ask, kept)))
+
     def loss_at(self, cells: Sequence[Tensor], points: Points) -> Any:
         """The loss with the parameters moved to other points, without a backward pass; the weights are put back."""
-        with self._again(False), backward_by(lambda *args, **more: None), self._moved(cells, points):
-            loss = as_number(self.closure())
-        return self._mean_of(loss)
+        return self.losses(cells, [points])[0]
+
+    def losses(self, cells: Sequence[Tensor], some: Iterable[Points]) -> list[Any]:
+        """Those at some points one by one, while gradients are set aside once."""
+        found: list[Any] = []
+
+        def ask(kept: SavedGradients) -> None:
+            for points in some:
+                if found:
+                    kept.drop()
+                found.append(self._as_at_first(False, partial(self._moved, cells, points, self._number)))
+
+        with backward_by(lambda *args, **more: None):
+            self._aside(ask)
+        return [self._mean_of(loss) for loss in found]
+
+    def _number(self) -> Any:
+        return as_number(self.closure())
 
     def hessian(self, cells: Sequence[Tensor], vectors: Sequence[Tensor]) -> list[Tensor]:
         """The Hessian at the weights times vectors, exactly. Raises RuntimeError where the model cannot be differentiated twice."""
-        with self._again(True), keeping_the_graph() as passes:
+        found, models = self._again(True, lambda _: self._products(cells, vectors))
+        averaged(found, cells, models)
+        return found  # type: ignore[no-any-return]
+
+    def _products(self, cells: Sequence[Tensor], vectors: Sequence[Tensor]) -> tuple[list[Tensor], Any]:
+        with keeping_the_graph() as passes:
             gradients, models = self._graph or self._differentiable(cells, passes)
             if self._shares:
                 self._graph = gradients, models
             graphs = [(g, v.to(g.dtype)) for g, v in zip(gradients, vectors, strict=True) if g is not None and g.requires_grad]
             if not graphs:
-                return [torch.zeros_like(p) for p in cells]
+                return [torch.zeros_like(p) for p in cells], ()
             with twice():
                 outputs, given = zip(*graphs, strict=True)
                 products = torch.autograd.grad(outputs, list(cells), given, self._shares, allow_unused=True)
-            found = [torch.zeros_like(p) if x is None else x.detach() for p, x in zip(cells, products, strict=True)]
-        averaged(found, cells, models)
-        return found
+            return [torch.zeros_like(p) if x is None else x.detach() for p, x in zip(cells, products, strict=True)], models
 
     def _differentiable(self, cells: Sequence[Tensor], passes: list[Any]) -> Graph:
         """The gradients at the weights, each with what it came from."""
@@ -120,46 +139,55 @@ class Batch:
         finally:
             self._weights = None
 
-    def _moved(self, cells: Sequence[Tensor], points: Points) -> AbstractContextManager[None]:
-        return self._moved_to(cells, points) if isinstance(points, list) else points.moved()
-
-    @contextmanager
-    def _moved_to(self, cells: Sequence[Tensor], points: list[Tensor]) -> Iterator[None]:
-        """The list is emptied: points that the weights are at are needed no more, and would lie beside all that the model computes."""
+    def _moved(self, cells: Sequence[Tensor], points: Points, ask: Callable[[], Any]) -> Any:
+        """A list is emptied: points that the weights are at are needed no more, and would lie beside all that the model computes."""
+        if not isinstance(points, list):
+            return points.at(ask)
         kept = self._weights or [p.detach().clone() for p in cells]
         if self._weights is not None:
             self._weights = kept
         try:
             _write(cells, points)
             points.clear()
-            yield
+            return ask()
         finally:
             _write(cells, kept)
 
-    @contextmanager
-    def _again(self, graph: bool) -> Iterator[SavedGradients]:
-        """Random numbers as at the first call; gradients are set aside, so that the closure cannot zero them in place. `graph`: whether
-        autograd keeps one."""
-        saved = self._gradients.room()
-        mode = torch.is_grad_enabled()
-        assert self.random is not None and self._after is not None  # such rules say beforehand that they will ask
+    def _again(self, graph: bool, ask: Callable[[SavedGradients], Any]) -> Any:
+        return self._aside(lambda kept: self._as_at_first(graph, partial(ask, kept)))
+
+    def _aside(self, ask: Callable[[SavedGradients], Any]) -> Any:
+        """What is answered while gradients are set aside, so that the closure cannot zero them in place."""
+        saved, mode = self._gradients().room(), torch.is_grad_enabled()
         saved.exchange()
         try:
-            _set_random_state(self.random)
-            torch._C._set_grad_enabled(graph)
-            with self._surroundings() if self.autocast or self.device else NOTHING:
-                yield saved
+            return ask(saved)
         finally:
             torch._C._set_grad_enabled(mode)
-            _set_random_state(self._after)
+            if self._after is not None:
+                _set_random_state(self._after)
             saved.exchange()
+
+    def _as_at_first(self, graph: bool, ask: Callable[[], Any]) -> Any:
+        """What is answered with random numbers as at the first call, and what was on around it. `graph`: whether autograd keeps one."""
+        assert self.random is not None  # such rules say beforehand that they will ask
+        _set_random_state(self.random)
+        torch._C._set_grad_enabled(graph)
+        if not self.autocast and self.device is None:
+            return ask()
+        with self._surroundings():
+            return ask()
 
     @contextmanager
     def _surroundings(self) -> Iterator[None]:
-        """What was switched on around the first call."""
-        with self.device or NOTHING, ExitStack() as around:
+        """What was switched on around the first call. Autocast keeps casts of weights, which are elsewhere now and will be back then."""
+        with ExitStack() as around:
+            if self.device is not None:
+                around.enter_context(self.device)
             for kind, dtype in self.autocast.items():
                 around.enter_context(torch.autocast(kind, dtype))
+            torch.clear_autocast_cache()
+            around.callback(torch.clear_autocast_cache)
             yield
 
 
@@ -182,10 +210,10 @@ def _write(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
 
 
 def _random_state() -> Random:
-    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
+    return torch.default_generator.get_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
 
 
 def _set_random_state(state: Random) -> None:
-    torch.set_rng_state(state[0])
+    torch.default_generator.set_state(state[0])
     if state[1]:
         torch.cuda.set_rng_state_all(state[1])
