@@ -391,6 +391,29 @@ def test_distributed_checkpoints_of_rules_that_ask_the_model(name: str) -> None:
     assert all(torch.equal(p, q) for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True))
 
 
+@pytest.mark.parametrize("name", ["mezo", "sam"])
+def test_autocast_around_a_step_is_as_autocast_in_its_closure(name: str) -> None:
+    """It keeps casts of weights, which are not those of other points."""
+    cls, cast, found = load(optlang.build(name), optlang.Rule(name).name), torch.autocast("cpu", torch.bfloat16), []
+    for around, inside in ((cast, nullcontext()), (nullcontext(), cast)):
+        torch.manual_seed(0)
+        net = Net(torch.float32)
+        optimizer = cls(net.parameters(), lr=1e-2)
+
+        def closure(net: nn.Module = net, optimizer: Any = optimizer, inside: Any = inside) -> Tensor:
+            with inside:
+                optimizer.zero_grad()
+                loss: Tensor = net(torch.ones(1, 5)).square().sum()
+                loss.backward()  # type: ignore[no-untyped-call]
+            return loss
+
+        for _ in range(2):
+            with around:
+                optimizer.step(closure)
+        found.append([p.detach() for p in net.parameters()])
+    assert all(map(torch.equal, *found))
+
+
 ROUTED = "rule A { state m = 0 m' = m + g w' = w - 0.1*m' } rule B { input c per element state n = w n' = n + c*g w' = w - n' } "
 
 

@@ -32,9 +32,11 @@ def _same_batch(optimizer: Optimizer, random_state: Any) -> Iterator[None]:
     for p in params:
         p.grad = None
     _set_random_state(random_state)
+    torch.clear_autocast_cache()  # it keeps casts of weights, which will be elsewhere
     try:
         yield
     finally:
+        torch.clear_autocast_cache()
         _set_random_state(after)
         for p, gradient in zip(params, gradients):
             p.grad = gradient
