@@ -31,14 +31,17 @@ A file may be `-` (standard input) or a library name (`optlang list`). The langu
 {page}
 Exit codes: 0 all is well, 1 something was found, 2 the command or a file could not be used, 130 stopped by Ctrl-C."""
 
+OF_ALL = ("-h", "--help", "--version")  # what is no option of a command
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if arguments and arguments[0] not in COMMANDS and (arguments[0] == "-" or not arguments[0].startswith("-")):
-        if not is_a_rule_file(arguments[0]):
-            return _unknown(arguments[0])
-        arguments.insert(0, "check")  # `optlang FILE`
+    word = next((x for x in arguments if x == "-" or not x.startswith("-")), "")
+    if word and word not in COMMANDS and arguments[0] not in OF_ALL:
+        if not is_a_rule_file(word):
+            return _unknown(word)
+        arguments.insert(0, "check")  # `optlang FILE`, its options before or behind
     parser = _parser(arguments[0] if arguments else "")
     chosen = parser.parse_args(arguments)
     if not hasattr(chosen, "run"):

@@ -49,6 +49,15 @@ def test_what_cannot_be_written_is_told_in_a_line(words: str, here: Path, capsys
     assert ("asks for gradients" if "sam" in words else "more than anybody reads") in told
 
 
+@pytest.mark.parametrize("words", ["--json lion", "lion --json", "--pedantic --json lion", "--json ./lion.opt"])
+def test_options_of_a_check_may_come_first(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "lion.opt").write_text(library.find("lion").text, encoding="utf-8")
+    assert main(words.split()) == 0 and capsys.readouterr().out == "[]\n"
+    assert main(["--json", "nothing"]) == 2 and "`nothing` is neither a command nor a file" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help", "lion"])
+
+
 def test_all_findings_of_all_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "good.opt", "bad.opt"]) == 1
     out = capsys.readouterr().out
