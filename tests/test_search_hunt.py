@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -166,7 +167,10 @@ def test_a_branch_that_has_tried_all_constants_ends(tmp_path: Path, capsys: pyte
     path = tmp_path / "run.db"
     given: dict[str, Any] = {"funnel": (SHORT,), "seed": 5, "pace": Pace(jobs=1, per_job=16, proposals=200, hurdle=0.0)}
     with optlang.search(store=path, space=space, plans=(Plan("constants"),), steps=10**12, workers=1, **given) as run:
-        told = [str(progress) for progress in run]
+        shown = list(run)
+    told, written = [str(progress) for progress in shown], []
+    shown[-1]._repr_pretty_(SimpleNamespace(text=written.append), False)
+    assert written == told[-1:], "notebooks show it as `print` does"
     assert told[-1].startswith("100%") and told[-1].endswith("hardly any child is new any more: the branch ends before its budget")
     assert not any("before its budget" in one for one in told[:-1])
     assert len(evaluated(path)) <= 25, "1, 2 or 5 times a power of ten, of either sign"

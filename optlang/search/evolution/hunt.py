@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from optlang.printing import as_printed
 from optlang.search.evolution.population import Branch, Evolution, Member, RandomSearch
 from optlang.search.evolution.settings import Plan, Settings, SettingsError
 from optlang.search.evolution.strand import Birth, Round, Strand, rates
@@ -42,6 +43,8 @@ class Progress:
     point: Point | None = None  # of the meta-validation curve, where one was made
     overfits: bool = False
     dry: bool = False
+
+    _repr_pretty_ = as_printed
 
     def __str__(self) -> str:
         """A round in a line."""
