@@ -179,6 +179,23 @@ def test_schedulers_reach_every_rule() -> None:
 def test_a_rule_for_matrices_names_the_parameter_that_is_none() -> None:
     with pytest.raises(ValueError, match=r"Muon treats parameters as matrices, but body.bias has shape \(6,\): send it to another rule"):
         optlang.load("muon")(model().named_parameters())
+
+
+@pytest.mark.parametrize(("name", "said"), [("muon", "as MuonWithAdamW does"), ("normuon", "as NorMuonWithAdamW does")])
+def test_a_route_that_steps_the_whole_model_is_named(name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"{said}$"):
+        optlang.load(name)(model().parameters())
+
+
+def test_where_the_library_has_no_route_its_text_is_written_out() -> None:
+    with pytest.raises(ValueError, match="SOAP treats parameters as matrices") as refused:
+        optlang.load("soap")(model().named_parameters())
+    _, text, _ = str(refused.value).split('"')
+    optimizer = optlang.loads(text, backend="torch")(model().named_parameters(), SOAP={"lr": 0.01})
+    assert {way.rule for way in optimizer.routes()} == {"SOAP", "AdamW"}
+
+
+def test_a_rule_of_no_library_names_the_parameter_that_is_no_matrix() -> None:
     cls = routed("otherwise use M()", text="rule M { w' = w - mean(g per row) }")
     with pytest.raises(ValueError, match=r"M treats parameters as matrices, but parameter 0 of group 0 has shape \(\)"):
         cls([torch.tensor(1.0, requires_grad=True)])

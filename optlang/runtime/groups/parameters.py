@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from optlang import ir
+from optlang import ir, library
 from optlang.runtime.facts import facts_of, lacks_rank, mixes_elements, too_wide
 from optlang.runtime.steps.scaling import unscaled
 from optlang.runtime.tensor_subclasses import numbers
@@ -53,13 +53,22 @@ def _check(program: ir.Program, parameter: Tensor, name: str, hypers: Mapping[st
     if lacks_rank(program, facts, hypers):
         raise ValueError(
             f"{program.name} treats parameters as matrices, but {name} has shape {shape}: "
-            "send it to another rule with a `route`, as MuonWithAdamW does"
+            f"send it to another rule with a `route`, {_as_in(program.name)}"
         )
     if sides := too_wide(program, shape, facts, hypers):
         raise ValueError(
             f"{program.name} makes the columns of a {sides[0]}×{sides[1]} matrix orthonormal for {name}, of shape {shape}: of more "
             "columns than rows they cannot be; take fewer, or send it to another rule with a `route`"
         )
+
+
+def _as_in(rule: str) -> str:
+    """A route that steps whole models by a rule for matrices and AdamW: the library's, or its text."""
+    route = f"{rule}WithAdamW"
+    if rule.lower() not in library.index() or route.lower() in library.index():
+        return f"as {route if route.lower() in library.index() else 'MuonWithAdamW'} does"
+    return (f"as in optlang.loads(\"from std import is_hidden from {rule.lower()} import {rule} from adamw import AdamW "
+            f"route {route} {{ when is_hidden() use {rule}() otherwise use AdamW() }}\")")  # fmt: skip
 
 
 def is_hollow(parameters: Sequence[Tensor]) -> bool:
