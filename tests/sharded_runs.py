@@ -20,8 +20,10 @@ from optlang.ir import Routing
 STEPS = 4
 SHAPES = {"body.weight": (5, 3), "embed.weight": (3, 4), "bias": (1,), "out.weight": (4, 6), "conv": (2, 3, 2)}  # uneven, empty parts, even
 BY_COLUMNS = ("out.weight",)  # cut along the second dimension, all others along the first
-DIRECTION, CELLS = {"third[1,1]": 1.0, "third[2,1]": -1.0}, {"second[1,1]": 1.0, "second[2,2]": 1.0}
-NETWORK: dict[str, Any] = {"first[7,1]": 1.0, "first[7,2]": -1.0, **CELLS, **DIRECTION}  # along the mean gradient over its size
+NETWORK: dict[str, Any] = {  # along the mean gradient over its size
+    "first": [[1.0, -1.0, 0, 0] if i == 7 else [0.0] * 4 for i in range(1, 41)], "second": [[1.0, 0, 0, 0], [0, 1, 0, 0], *[[0] * 4] * 3],
+    "third": [[1.0, 0], [-1, 0], *[[0, 0]] * 3],
+}  # fmt: skip
 SETTINGS: dict[str, dict[str, Any]] = {
     **{rule: {"lr": 0.02} for rule in ["lion", "cautiouslion", "cautiousdecaylion", "liondeadzone", "lionhuber"]},
     **{rule: {"lr": 0.02} for rule in ["sophiag", "adopt", "lamb", "mezo", "psgdkron", "adamwsubsetnorm", "scionrows", "scionsign"]},

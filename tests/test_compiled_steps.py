@@ -56,7 +56,7 @@ class Twin:
 
 
 @pytest.mark.parametrize("backend", ["torch", "cpp"])
-@pytest.mark.parametrize("name", ["adamw", "lion", "muonwithadamw", "prodigy", "schedulefreeadamw", "lamb"])
+@pytest.mark.parametrize("name", ["adamw", "lion", "normuonwithadamw", "prodigy", "schedulefreeadamw", "lamb", "stablespam", "asgd"])
 def test_a_step_is_traced_whole(name: str, backend: str) -> None:
     twin = Twin(name, backend)
     for _ in range(4):

@@ -52,6 +52,23 @@ def test_complex_parameters_are_their_parts_as_in_the_loaded_rule(rule: str) -> 
         assert torch.equal(p, training)
 
 
+@pytest.mark.parametrize("rule", ["adagradsubsetnormlines", "adamwsubsetnormlines", "sm3", "adamp", "lars", "sgdp", "splus"])
+def test_complex_parameters_without_dimensions_are_taken_where_only_larger_ones_are_not(rule: str) -> None:
+    stepped = []
+    for cls in optimizers_of(rule):
+        p = torch.tensor(1 + 2j, dtype=torch.complex128, requires_grad=True)
+        optimizer = cls([p])
+        for step in range(3):
+            p.grad = torch.tensor(0.3 * step + 0.2 - 1j, dtype=torch.complex128)
+            optimizer.step()
+        stepped.append((p.detach(), *(value for name, value in sorted(optimizer.state[p].items()) if name != "step")))
+        assert p != 1 + 2j
+        with pytest.raises(ValueError, match=r"complex, but .*only rules that go element by element"):
+            cls([torch.ones(1, dtype=torch.complex64, requires_grad=True)])
+    for one, other in zip(*stepped, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_gradients_go_through_steps_of_complex_parameters() -> None:
     cls, _ = optimizers_of("adamw")
 

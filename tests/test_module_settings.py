@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from generated_module import load, run, same
@@ -131,3 +132,84 @@ def test_rates_may_be_tensors_of_one_element_and_old_checkpoints_have_no_maximiz
     optimizer.load_state_dict(saved)
     optimizer.step()
     assert optimizer.param_groups[0]["maximize"] is False
+
+
+NETWORK = """rule Inner { hyper weights[3, 2] = 0 in [-9, 9] "of two values and 1" state m = 0 m' = m + g
+  w' = w - dense(weights, 1, g, m') - 10*dense(weights, 2, g, m') - dense(weights, 2, t, 1) }
+rule Network { w' = Inner(g = 2*g) }"""
+WEIGHTS = [[1.0, 0.0], [2.0, 0.5], [3.0, 0.25]]
+
+
+GIVEN = {"lists": WEIGHTS, "tuples": tuple(map(tuple, WEIGHTS)), "tensor": torch.tensor(WEIGHTS),
+         "array": np.array(WEIGHTS, dtype=np.float32), "one for all": 0.5, "a whole one": -2}  # fmt: skip
+
+
+@pytest.mark.parametrize("given", GIVEN.values(), ids=GIVEN)
+@pytest.mark.parametrize("place", ["weights", "Inner.weights", "group", "later"])
+def test_a_table_is_given_at_once(given: Any, place: str) -> None:
+    results = []
+    makers: list[Any] = [optlang.loads(NETWORK, "Network", backend="torch"), load(optlang.build(NETWORK, rule="Network"), "Network")]
+    for made in makers:
+        p = nn.Parameter(torch.tensor([[1.0, -2.0]]))
+        settings = {place: given} if "weights" in place else {}
+        optimizer = made([{"params": [p], "weights": given}] if place == "group" else [p], **settings)
+        for step in range(3):
+            if step == 1 and place == "later":
+                optimizer.param_groups[0]["weights"] = given
+            p.grad = torch.tensor([[0.5, 0.25]]) * (step + 1)
+            optimizer.step()
+        results.append(p.detach())
+        again = made([nn.Parameter(torch.zeros(1, 2))])
+        again.load_state_dict(optimizer.state_dict())
+        assert again.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind", "message"),
+    [
+        ([[1.0, 2.0]], ValueError, "weights is a table of 3 × 2 numbers: give a tensor, an array, lists in a list, or one number for all"),
+        ([1.0, 2.0, 3.0], ValueError, "a table of 3 × 2 numbers"),
+        ([[1.0, 2.0], [1.0], [1.0, 2.0]], ValueError, "a table of 3 × 2 numbers"),
+        ("weights.npy", ValueError, "a table of 3 × 2 numbers: give a tensor"),
+        (None, ValueError, "a table of 3 × 2 numbers"),
+        (torch.ones(3, 2, 2), TypeError, "weights is a table of numbers, and holds others"),
+        ([["1", 2], [3, 4], [5, 6]], TypeError, "weights is a table of numbers, and holds others"),
+        (10.0, ValueError, r"weights is outside \[-9, 9\]"),
+        ([[0, 0], [0, float("nan")], [0, 0]], ValueError, r"weights is outside \[-9, 9\]"),
+    ],
+)
+def test_a_wrong_table_says_what_to_give(wrong: Any, kind: type[Exception], message: str) -> None:
+    cls = load(optlang.build(NETWORK, rule="Network"), "Network")
+    p = nn.Parameter(torch.ones(2, 2))
+    with pytest.raises(kind, match=message):
+        cls([p], weights=wrong)
+    optimizer = cls([p])
+    optimizer.param_groups[0]["weights"] = wrong
+    p.grad = torch.ones(2, 2)
+    with pytest.raises(kind, match=message):
+        optimizer.step()
+    with pytest.raises(TypeError, match=r"did you mean 'weights'"):
+        cls([{"params": [p], "weights[1,1]": 1.0}])
+
+
+def test_a_table_with_gradients_learns() -> None:
+    """What trains a learned optimizer: gradients of its weights through its steps."""
+    cls = load(optlang.build(NETWORK, rule="Network"), "Network")
+    start = torch.tensor([[1.0, -2.0]], dtype=torch.float64)
+
+    def trained(weights: Any) -> Any:
+        p = start.clone().requires_grad_().clone()
+        optimizer = cls([p], weights=weights, differentiable=True)
+        for step in range(3):
+            p.grad = (torch.tensor([[0.5, 0.25]], dtype=torch.float64) * (step + 1)).requires_grad_()
+            optimizer.step()
+        return p
+
+    assert torch.autograd.gradcheck(trained, torch.tensor(WEIGHTS, dtype=torch.float64, requires_grad=True))
+
+
+def test_a_table_stands_in_the_text_once() -> None:
+    text = optlang.build("perparametermlp")
+    assert text.count("_dense(first, ") == 4 and "first[" not in text
+    assert "first: weights of the first layer: 28 features, 11 clocks, constants, a table of 40 × 4 numbers" in text

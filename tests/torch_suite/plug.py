@@ -23,7 +23,6 @@ from torch.testing._internal.common_methods_invocations import DecorateInfo
 import optlang
 from optlang import library
 from optlang.ir import Routing
-from optlang.printing.identifiers import identifier
 from optlang.runtime.facts import facts_of, mixes_elements
 from optlang.runtime.steps.differentiable import refuses
 
@@ -78,12 +77,13 @@ SKIPPED = {
 }  # fmt: skip
 MODULES = "OPTLANG_SUITE_MODULES" in os.environ
 # A network that goes along the mean gradient over its root mean square; as the rule comes it has none, and stands still.
-NETWORK = {"first[26,1]": 1.0, "first[26,2]": -1.0, "second[1,1]": 1.0, "second[2,2]": 1.0, "third[1,1]": 1.0, "third[2,1]": -1.0}
+NETWORK = {"first": [[1.0, -1.0, 0, 0] if i == 26 else [0.0] * 4 for i in range(1, 41)], "third": [[1.0, 0], [-1, 0], *[[0, 0]] * 3],
+           "second": [[1.0, 0, 0, 0], [0, 1, 0, 0], *[[0] * 4] * 3]}  # fmt: skip
 # Settings for the suite's small bowl, where those that the rule was made for are not for 20 steps there.
 TUNED: dict[str, dict[str, Any]] = {
     "AddSign": {"lr": 0.01}, "PowerSign": {"lr": 0.01}, "ScheduleFreeSGD": {"lr": 0.01}, "QHM": {"lr": 0.01},
     "ZOCoordinates": {"lr": 1e-3}, "Gravity": {"lr": 0.1, "alpha": 0.0},
-    **{name: {"lr": 0.01, **{identifier(n) if MODULES else n: x for n, x in NETWORK.items()}} for name in ("PerParameterMLP", "MuLO")},
+    **{name: {"lr": 0.01, **NETWORK} for name in ("PerParameterMLP", "MuLO")},
     "MuSGD": {"lr": 0.01}, "SGDP": {"lr": 0.01},
     "FRUGAL": {"signs": False},  # the bowl's gradients have rank 1: outside of the subspace is rounding, with signs
     "EntropySGD": {"inner_lr": 0.01}, "Ranger21": {"total": 1000, "rise": 1e-3},
@@ -144,8 +144,7 @@ def flat(base: Any, cls: Any) -> Any:
     """A route that takes settings as a rule does, giving each rule those that it has, and names to parameters where it looks at them."""
     if not isinstance(cls.rule, Routing):
         return base
-    called = identifier if MODULES else str
-    taken = {case.label: {*map(called, case.settings.group_defaults()), *case.settings.naming.short} for case in cls.cases}
+    taken = {case.label: {*case.settings.group_defaults(), *case.settings.tables.short, *case.settings.naming.short} for case in cls.cases}
 
     def begin(self: Any, params: Any, **settings: Any) -> None:
         of_rules = {label: {key: value for key, value in settings.items() if key in names} for label, names in taken.items()}

@@ -22,6 +22,7 @@ from optlang.backends.module.leaves import RESERVED
 from optlang.backends.module.loops import Relower, of_case, rolled
 from optlang.backends.module.route import WORDS, front
 from optlang.backends.module.scene import Role, TooDeep
+from optlang.backends.module.weighted import weighted
 from optlang.backends.module.writer import Writer
 from optlang.ir import Program, Routing
 from optlang.ops import CALLS
@@ -99,8 +100,9 @@ def _written(program: Program, name: str, relower: Relower | None, role: Role, a
     live = without_dead(program)
     program = as_written(program)
     short, loops, counts = rolled(as_written(live), None if relower is None else again)
-    names = Writer(program, short, name, loops, counts, role).exposed()
-    return Writer(with_states(program, names), with_states(short, names), name, loops, counts, role, live)
+    short, sums = weighted(short)
+    names = Writer(program, short, name, {**loops, **sums}, counts, role).exposed()
+    return Writer(with_states(program, names), with_states(short, names), name, {**loops, **sums}, counts, role, live)
 
 
 def _module(name: str, doc: str, classes: Sequence[str]) -> str:

@@ -69,7 +69,7 @@ class Crossing(Shared):
         return [f"cell.{name} = {name}" for name in found.values()]
 
     def _may_be_kept(self, node: Node, turns: Path) -> bool:
-        computed = (bool(node.args) or node.op == "random") and node not in self.numbers and node not in self.loops
+        computed = (bool(node.args) or node.op == "random") and node not in self.numbers and node not in self.rolled
         own = not shares_memory(node) and not chooses_whole(node, self.numbers)
         return computed and own and self.paths.get(node, ())[: len(turns)] == turns
 

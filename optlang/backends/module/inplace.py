@@ -10,12 +10,12 @@ from optlang.printing.precedence import Piece, chained
 from optlang.printing.python_text import PRODUCT, SUM
 
 if TYPE_CHECKING:
-    from optlang.backends.module.section import _Section
+    from optlang.backends.module.section import Section
 
 Term = tuple[bool, Node]  # whether it is added, and what
 
 
-def in_place(node: Node, leaf: Node, target: str, section: _Section) -> str:
+def in_place(node: Node, leaf: Node, target: str, section: Section) -> str:
     """The statement that gives a state its new value."""
     if node.type.kind == "real" and not node.type.window:
         terms = _terms(node, section)
@@ -25,18 +25,18 @@ def in_place(node: Node, leaf: Node, target: str, section: _Section) -> str:
     return f"{target}.copy_({_whole(node, section)})"
 
 
-def _whole(node: Node, section: _Section) -> str:
+def _whole(node: Node, section: Section) -> str:
     pieces = section.aligned(node, [section.pieces[arg] for arg in section.scene.operands(node)])
     return spell(node, pieces, section.scene.numbers, section.scene.like).text
 
 
-def _is_written_out(node: Node, section: _Section) -> bool:
+def _is_written_out(node: Node, section: Section) -> bool:
     """Whether the operands of an expression may be taken apart: it has no name of its own."""
-    named = node in section.named or node in section.claims or node in section.scene.loops
+    named = node in section.named or node in section.claims or node in section.scene.rolled
     return bool(section.scene.operands(node)) and not named
 
 
-def _terms(node: Node, section: _Section) -> list[Term]:
+def _terms(node: Node, section: Section) -> list[Term]:
     """A sum as its terms, in order."""
     found: list[Term] = []
     stack: list[tuple[bool, Node, bool]] = [(True, node, True)]
@@ -50,7 +50,7 @@ def _terms(node: Node, section: _Section) -> list[Term]:
     return found
 
 
-def _factor(term: Node, leaf: Node, section: _Section) -> Node | None:
+def _factor(term: Node, leaf: Node, section: Section) -> Node | None:
     """`a` of a term `a*state`."""
     if term.op == "mul" and _is_written_out(term, section):
         for number, other in (term.args, term.args[::-1]):
@@ -59,7 +59,7 @@ def _factor(term: Node, leaf: Node, section: _Section) -> Node | None:
     return None
 
 
-def _scaled(node: Node, leaf: Node, section: _Section) -> str:
+def _scaled(node: Node, leaf: Node, section: Section) -> str:
     if node.op == "mul":
         for number, other in (node.args, node.args[::-1]):
             if other is leaf and leaf not in section.reads[number].old:
@@ -67,7 +67,7 @@ def _scaled(node: Node, leaf: Node, section: _Section) -> str:
     return ""
 
 
-def _scaled_sum(terms: list[Term], leaf: Node, section: _Section) -> str:
+def _scaled_sum(terms: list[Term], leaf: Node, section: Section) -> str:
     """`.mul_(a).add_(x)` for a sum of `a*state` and what does not read the state; "" where it is no such sum."""
     own = [t for t in terms if t[0] and (t[1] is leaf or _factor(t[1], leaf, section) is not None)]
     if len(own) != 1:
@@ -83,7 +83,7 @@ def _scaled_sum(terms: list[Term], leaf: Node, section: _Section) -> str:
     return scale + "".join(_added(plus, term, section) for plus, term in rest)
 
 
-def _summed(rest: list[Term], section: _Section) -> str:
+def _summed(rest: list[Term], section: Section) -> str:
     """Terms that are all subtracted, as one sum."""
     if any(plus for plus, _ in rest):
         return ""
@@ -93,7 +93,7 @@ def _summed(rest: list[Term], section: _Section) -> str:
     return piece.text
 
 
-def _added(plus: bool, term: Node, section: _Section) -> str:
+def _added(plus: bool, term: Node, section: Section) -> str:
     """One term added to a tensor: with a number as `alpha`, squares and products as `addcmul_`, quotients as `addcdiv_`."""
     verb = "add_" if plus else "sub_"
     number, factors = _parts(term, section)
@@ -114,7 +114,7 @@ def _added(plus: bool, term: Node, section: _Section) -> str:
     return f".{verb}({section.pieces[term].text})"
 
 
-def _parts(term: Node, section: _Section) -> tuple[Piece | None, list[Node]]:
+def _parts(term: Node, section: Section) -> tuple[Piece | None, list[Node]]:
     """A product as its number, where torch takes it as `alpha`, and its other factors; a quotient keeps its divisor."""
     number: Piece | None = None
     factors: list[Node] = []
@@ -137,7 +137,7 @@ def _is_two(node: Node) -> bool:
     return node.op == "const" and node.value == 2
 
 
-def _short(node: Node, section: _Section) -> bool:
+def _short(node: Node, section: Section) -> bool:
     return section.pieces[node].text.isidentifier()
 
 

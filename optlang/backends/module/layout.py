@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable
 
 Lines = list[str]
@@ -28,6 +29,12 @@ def bracketed(head: str, entries: Lines, tail: str) -> Lines:
     """On one line, or an entry a line."""
     one = f"{head}{', '.join(entries)}{tail}"
     return [one] if len(one) <= 110 else [head, *indented([f"{e}," for e in entries]), tail]
+
+
+def packed(head: str, entries: Lines, tail: str) -> Lines:
+    """On one line, or as many entries to a line as it takes."""
+    one = f"{head}{', '.join(entries)}{tail}"
+    return [one] if len(one) <= 110 else [head, *indented(textwrap.wrap(f"{', '.join(entries)},", 105)), tail]
 
 
 def broken(line: str) -> Lines:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import NamedTuple
 
 from optlang import ir
-from optlang.ir import Node, Program
+from optlang.ir import Hyper, Node, Program
 from optlang.printing.identifiers import Names
 from optlang.printing.python_text import quoted
 
@@ -23,13 +24,33 @@ RESERVED = (
 BETAS = ("beta1", "beta2")
 
 
-class Words:
-    """The names of one program's hypers, states, inputs and equations as Python writes them."""
+class Setting(NamedTuple):
+    """What a group has a key for: a hyper, or all those that are the numbers of a table, row by row."""
 
-    def __init__(self, program: Program) -> None:
+    name: str
+    word: str
+    hypers: tuple[Hyper, ...]
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Rows and columns of a table."""
+        return place_in_table(self.hypers[-1].name) if self.hypers[0].table else None
+
+
+class Words:
+    """The names of one program's hypers, states, inputs and equations as Python writes them. `counts`: those that are lengths of loops."""
+
+    def __init__(self, program: Program, counts: Collection[str] = ()) -> None:
         self.program = program
+        self.fixed = {h.name for h in program.hypers if h.baked and h.name not in counts}  # they have shaped the program
         self.names = Names(RESERVED)
-        self.hypers = self.names.short([h.name for h in program.hypers])
+        made: dict[str, list[Hyper]] = {}
+        for h in program.hypers:
+            made.setdefault(h.table or h.name, []).append(h)
+        words = self.names.short([*made])
+        self.settings = [Setting(name, words[name], tuple(hypers)) for name, hypers in made.items()]
+        self.word_of = {h.name: s.word for s in self.settings for h in s.hypers}
+        self.hypers = {name: f"{word}{_indices(name)}" for name, word in self.word_of.items()}
         self.states = self.names.short([s.name for s in program.states])
         self.inputs = self.names.short([i.name for i in program.inputs])
         self.has_betas = all(b in self.hypers.values() for b in BETAS)
@@ -37,26 +58,37 @@ class Words:
 
     def setting(self, name: str, group: str = "group") -> str:
         """Where a group keeps a hyper."""
-        word = self.hypers[name]
+        word = self.word_of[name]
         if self.has_betas and word in BETAS:
             return f'{group}["betas"][{BETAS.index(word)}]'
-        return f"{group}[{quoted(word)}]"
+        return f"{group}[{quoted(word)}]{_indices(name)}"
 
     def settings_lines(self, used: Iterable[str]) -> list[str]:
-        """The lines that give the hypers their names, in the order of the rule."""
+        """The lines that give settings their names, in the order of the rule; `used` are those that are needed."""
         named = set(used)
-        wanted = [h.name for h in self.program.hypers if h.name in named]
-        plain = [n for n in wanted if not (self.has_betas and self.hypers[n] in BETAS)]
+        wanted = [s.word for s in self.settings if s.word in named]
+        plain = [word for word in wanted if not (self.has_betas and word in BETAS)]
         lines = []
         for start in range(0, len(plain), 3):
             part = plain[start : start + 3]
-            lines.append(f"{', '.join(self.hypers[n] for n in part)} = {', '.join(self.setting(n) for n in part)}")
-        found = [self.hypers[n] for n in wanted if n not in plain]
+            lines.append(f"{', '.join(part)} = {', '.join(f'group[{quoted(word)}]' for word in part)}")
+        found = [word for word in wanted if word not in plain]
         if len(found) == 2:
             lines.append('beta1, beta2 = group["betas"]')
         elif found:
             lines.append(f'{found[0]} = group["betas"][{BETAS.index(found[0])}]')
         return lines
+
+
+def place_in_table(name: str) -> tuple[int, int]:
+    """Row and column, counted from 1, of a hyper that is a number of a table."""
+    row, col = name.partition("[")[2].rstrip("]").split(",")
+    return int(row), int(col)
+
+
+def _indices(name: str) -> str:
+    """How Python takes a number out of its table."""
+    return "".join(f"[{place - 1}]" for place in place_in_table(name)) if "[" in name else ""
 
 
 def cell_leaves(words: Words, gathered: bool, always_matrix: bool, key: str = "param") -> dict[Node, tuple[str, str]]:
@@ -92,15 +124,15 @@ def shared_leaves(words: Words, level: str, certain: Collection[Node] = ()) -> d
     latest = "_latest(team.cells)" if level == "group" else "_latest(cells)"
     leaves = {ir.T: ("t", latest)}
     for h in words.program.hypers:
-        word, node = words.hypers[h.name], ir.hyper(h.name, h.kind)
+        word, node = words.word_of[h.name], ir.hyper(h.name, h.kind)
         if level == "group":
-            leaves[node] = (word, words.setting(h.name, "team.group"))
-            continue
-        if words.has_betas and word in BETAS:
+            value = words.setting(h.name, "team.group")
+        elif words.has_betas and word in BETAS:
             value = f'_agreed(cells, "betas")[{BETAS.index(word)}]'
         else:
-            value = f"_agreed(cells, {quoted(word)})"
-        leaves[node] = (word, value) if node in certain else (value, "")
+            value = f"_agreed(cells, {quoted(word)}){_indices(h.name)}"
+        is_named = not h.table and (level == "group" or node in certain)
+        leaves[node] = (word, value) if is_named else (value, "")
     if level == "model":
         signed = '-loss if cells[0].group["maximize"] else loss'
         leaves[ir.LOSS] = ("loss_value", f"_mean_loss({signed}, [cell.param for cell in cells], home)")

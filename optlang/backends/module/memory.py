@@ -44,7 +44,7 @@ class Memory:
 
     def _has_own_memory(self, node: Node) -> bool:
         """Whether an expression is a tensor that is computed, so that a state may take it in place."""
-        return node not in self.scene.numbers and node not in self.scene.loops and node.op != "random" and not shares_memory(node)
+        return node not in self.scene.numbers and node not in self.scene.rolled and node.op != "random" and not shares_memory(node)
 
     def _guards(self, node: Node, leaf: Node) -> bool:
         """Whether a branch holds a state where a static condition fails: there it may not exist at all."""
@@ -54,7 +54,7 @@ class Memory:
 
     def is_fresh(self, node: Node) -> bool:
         """Whether a value has memory of its own."""
-        if not self.scene.operands(node) or node in self.scene.loops or node in self.claims:
+        if not self.scene.operands(node) or node in self.scene.rolled or node in self.claims:
             return False
         if node not in self.fresh:
             self.fresh[node] = not self.is_alias(node) or all(self.is_fresh(n) for n in self._shared_with(node))

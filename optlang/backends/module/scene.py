@@ -37,13 +37,42 @@ class Loop:
     count: str
     outer: tuple[Node, ...]
 
+    @property
+    def operands(self) -> tuple[Node, ...]:
+        return self.first, *self.outer
+
+    @property
+    def computed(self) -> tuple[Node, ...]:
+        """What it stands for, in expressions."""
+        return self.first, self.turn
+
+
+@dataclass(frozen=True, slots=True)
+class Weighted:
+    """A sum of values, each times its number in a column of a table; `weight` is the first of these, `total` the sum written out."""
+
+    weight: Node
+    values: tuple[Node, ...]
+    total: Node
+
+    @property
+    def operands(self) -> tuple[Node, ...]:
+        return self.values
+
+    @property
+    def computed(self) -> tuple[Node, ...]:
+        return (self.total,)
+
+
+Rolled = Loop | Weighted  # what a graph has written out, and a text in short
+
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a section may use: texts of leaves (with the line that binds each), loops, and what is computed already."""
+    """What a section may use: texts of leaves (with the line that binds each), marks of loops and sums, and what is computed already."""
 
     leaves: Mapping[Node, tuple[str, str]]  # text, and the line that must come before
-    loops: Mapping[Node, Loop]
+    rolled: Mapping[Node, Rolled]
     ready: Mapping[Node, str]
     labels: Mapping[Node, str]
     targets: Mapping[Node, str]  # what is written in place, by state leaf
@@ -64,8 +93,8 @@ class Scene:
     def operands(self, node: Node) -> tuple[Node, ...]:
         if node in self.ready or node in self.leaves:
             return ()
-        loop = self.loops.get(node)
-        return node.args if loop is None else (loop.first, *loop.outer)
+        rolled = self.rolled.get(node)
+        return node.args if rolled is None else rolled.operands
 
     def is_if(self, node: Node) -> bool:
         """Whether a branch is decided by a number of Python's, or by one on the CPU."""

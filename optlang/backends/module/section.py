@@ -8,28 +8,25 @@ allow no such order, its new value gets a name of its own first.
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import reduce
 
+from optlang.backends.module.choices import LONG, Choices
 from optlang.backends.module.exposure import exposed
 from optlang.backends.module.inplace import in_place
-from optlang.backends.module.memory import Memory
+from optlang.backends.module.layout import packed
 from optlang.backends.module.order import arranged, in_order, printed
-from optlang.backends.module.placing import Places, Sharing
-from optlang.backends.module.scene import Cycle, Line, Loop, Path, Reads, Scene, Want
-from optlang.backends.module.spell import chooses_whole, counted, filled, is_alone, shape_text, size_text, spell, wrapped
-from optlang.ir import Node, T, W, walk
+from optlang.backends.module.placing import Sharing
+from optlang.backends.module.scene import Cycle, Loop, Path, Reads, Scene, Want, Weighted, common
+from optlang.backends.module.spell import chooses_whole, counted, filled, size_text, spell
+from optlang.backends.module.statements import ON_WEIGHTS
+from optlang.ir import Node, T, W
 from optlang.ops import OPS
 from optlang.printing.identifiers import Names
 from optlang.printing.precedence import ATOM, Piece
-from optlang.printing.python_text import literal, ternary
+from optlang.printing.python_text import call, literal
 
-SHORT, TEST, LONG = 14, 40, 80
 WAYS: tuple[tuple[Sharing, bool], ...] = (("all", True), ("phase", True), ("none", True), ("none", False))  # the most readable first
-ON_WEIGHTS = re.compile(r"\bw\.(new_full|dtype)|\blike=w\b|\b_alike\(.*, w\)")  # only the type and the device of `w` matter there
-
-WISHES = {"random": "z", "sqrt": "root", "div": "ratio", "matmul": "product", "mean": "mean", "sum": "total", "sign": "signs",
-          "abs": "size", "branch": "chosen", "where": "chosen", "eye": "identity", "places": "places"}  # fmt: skip
 
 
 def write(wants: Sequence[Want], scene: Scene, names: Names) -> tuple[list[str], dict[Node, str]]:
@@ -37,7 +34,7 @@ def write(wants: Sequence[Want], scene: Scene, names: Names) -> tuple[list[str],
     for sharing, guarded in WAYS:
         kept: set[Node] = set()
         while True:
-            section = _Section(wants, scene, names.copy(), kept, sharing, guarded)
+            section = Section(wants, scene, names.copy(), kept, sharing, guarded)
             try:
                 lines = section.lines()
             except Cycle as cycle:
@@ -59,29 +56,8 @@ def without_weights(lines: list[str], scene: Scene) -> list[str]:
     return lines if used else others
 
 
-class _Section:
-    def __init__(self, wants: Sequence[Want], scene: Scene, names: Names, kept: set[Node], sharing: Sharing, guarded: bool) -> None:
-        self.wants, self.scene, self.names, self.kept, self.sharing, self.guarded = wants, scene, names, kept, sharing, guarded
-        self.order = walk([want.node for want in wants], scene.operands)
-        self.places = Places(wants, self.order, scene, sharing)
-        self.paths = self.places.paths
-        self.uses = Counter(arg for node in self.order for arg in scene.operands(node))
-        self.uses.update(want.node for want in wants)
-        self.pieces: dict[Node, Piece] = {}
-        self.reads: dict[Node, Reads] = {}
-        self.named: dict[Node, str] = {}
-        self.promised: dict[Node, str] = {}  # the names of choices that a side of theirs has taken
-        self.made: list[Line] = []
-        self.memory = Memory(scene, self.places, self.uses, kept, guarded)
-        self.claims = self.memory.claims
-        self.sides: dict[Node, Node] = {}  # what one side of a choice alone computes, and the choice
-
-    # ------------------------------------------------------------------------------------------- statements
-
-    def line(self, path: Path, text: str | list[str], reads: Reads, defines: Iterable[Node] = (), writes: Iterable[Node] = (),
-             fills: str = "") -> None:  # fmt: skip
-        lines = [text] if isinstance(text, str) else text
-        self.made.append(Line(path, lines, set(defines), set(reads.needs), set(reads.old), set(writes), len(self.made), fills))
+class Section(Choices):
+    """All lines of a section."""
 
     def lines(self) -> list[str]:
         copies = [copy for want in self.wants if want.leaf is not None for copy in self.memory.claim(want.node, (), want.leaf)]
@@ -97,15 +73,6 @@ class _Section:
         self.scene.exposed.update(exposed(self.made, self.scene.guards, self.reads))
         scene = self.scene.naming(exposed(self.made, self.scene.partial, self.reads))
         return printed(in_order(arranged((), self.made, self.pieces, self.reads)), scene)
-
-    def _sides(self) -> dict[Node, Node]:
-        found: dict[Node, Node] = {}
-        for node in self.order:
-            if self.scene.is_if(node) and node not in self.claims and node.args[0] not in self.scene.numbers.moving:
-                for side, holds in zip(node.args[1:], (True, False), strict=True):
-                    if self.paths[side] == (*self.paths[node], self.places.turn(node, holds)) and self._is_large(side, node):
-                        found.setdefault(side, node)
-        return found
 
     def outermost(self) -> dict[Node, str]:
         return {node: name for node, name in self.named.items() if not self.paths[node] and node not in self.claims}
@@ -130,8 +97,9 @@ class _Section:
             self._leaf(node)
         elif not node.args and node.op == "const":
             self._known(node, literal(node.value), Reads())
-        elif node in scene.loops:
-            self._loop(node, scene.loops[node])
+        elif node in scene.rolled:
+            rolled = scene.rolled[node]
+            self._loop(node, rolled) if isinstance(rolled, Loop) else self._weighted(node, rolled)
         elif node in self.claims:
             self._in_place(node, self.claims[node])
         elif scene.is_if(node):
@@ -139,21 +107,10 @@ class _Section:
         else:
             self._plain(node)
 
-    def _known(self, node: Node, piece: Piece, reads: Reads) -> None:
-        self.pieces[node], self.reads[node] = piece, reads
-
     def _leaf(self, node: Node) -> None:
         text, _ = self.scene.leaves[node]
         old = frozenset([node]) if node in self.scene.targets else frozenset()
         self._known(node, Piece(text), Reads(frozenset([node]), old))
-
-    def _name(self, node: Node, piece: Piece, reads: Reads) -> None:
-        """`name = expression` at the expression's place."""
-        name = self._fresh(node)
-        self.named[node] = name
-        self.line(self.paths[node], f"{name} = {piece.text}", reads, [node])
-        alias = reads.old if self.memory.is_alias(node) and not self.memory.is_fresh(node) else frozenset()
-        self._known(node, Piece(name), Reads(frozenset([node]), alias))
 
     def _plain(self, node: Node) -> None:
         args = self.scene.operands(node)
@@ -212,36 +169,6 @@ class _Section:
             reads |= self.reads[arg]
         return [self.pieces[arg] for arg in args], reads
 
-    def _fresh(self, node: Node) -> str:
-        """A name for an expression; one without a label that is a side of a choice takes the name of that."""
-        if node in self.scene.promised:
-            return self.scene.promised[node]
-        user = None if node in self.scene.labels else self.sides.get(node)
-        if user is None:
-            return self.names.fresh(self._wish(node), node in self.scene.labels)
-        if user not in self.promised:
-            self.promised[user] = self._fresh(user)
-        return self.promised[user]
-
-    def _wants_a_name(self, node: Node, piece: Piece) -> bool:
-        if node in self.scene.labels or node.op in ("random", "eye", "places"):
-            return True
-        limit = TEST if node.type.kind == "bool" else SHORT
-        return self.uses[node] > 1 and not (node in self.scene.numbers and len(piece.text) <= limit)
-
-    def _wish(self, node: Node) -> str:
-        """A name for what has none in the rule."""
-        if node in self.scene.labels:
-            return self.scene.labels[node]
-        base = self.pieces[node.args[0]].text if node.args else ""
-        if node.op == "pow" and base.isidentifier() and node.args[1].op == "const" and node.args[1].value == 2:
-            return f"{base}_squared"
-        if node.op == "transpose" and base.isidentifier():
-            return f"{base}_t"
-        return WISHES.get(node.op, "x")
-
-    # ---------------------------------------------------------------------------------- states, blocks, loops
-
     def _in_place(self, node: Node, leaf: Node) -> None:
         target = self.scene.targets[leaf]
         reads = Reads()
@@ -257,74 +184,6 @@ class _Section:
         bound = [leaf] if self.scene.leaves[leaf][0] == target else []  # the name must be there, whatever the `if` did
         self._known(node, Piece(target), Reads(frozenset([node, *bound])))
 
-    def _branch(self, node: Node) -> None:
-        """`x = a if c else b` where both sides are short, else a name that either side of an `if` sets."""
-        condition, yes, no = node.args
-        self.scene.whole.update([node] if condition in self.scene.numbers.moving else [])
-        reads = self.reads[condition] | self.reads[yes] | self.reads[no]
-        sides = [self._as_large(side, node) for side in (yes, no)]
-        if any(ON_WEIGHTS.search(side.text) for side in sides):
-            reads |= Reads(frozenset([W]))
-        inside = [(*self.paths[node], self.places.turn(node, side)) for side in (True, False)]
-        if condition in self.scene.numbers.moving:
-            self._filled(node, inside, sides)
-            return
-        busy = any(line.path[: len(path)] == path for line in self.made for path in inside)
-        piece = ternary(self.pieces[condition], *sides)
-        if not busy and len(piece.text) <= LONG:
-            if self._wants_a_name(node, piece) or node not in self.scene.numbers:
-                self._name(node, piece, reads)
-            else:
-                self._known(node, piece, reads)
-            return
-        name = self.promised.get(node) or self._fresh(node)
-        self.named[node] = name
-        for path, side, shown in zip(inside, (yes, no), sides, strict=True):
-            weights = Reads(frozenset([W])) if ON_WEIGHTS.search(shown.text) else Reads()
-            if shown.text == name:  # it has taken this name
-                for line in self.made:
-                    line.defines.update([node] if side in line.defines else [])
-            else:
-                self.line(path, f"{name} = {shown.text}", self.reads[side] | weights, [node])
-        shared = (self.reads[side].old for side in (yes, no) if not self.memory.is_fresh(side))
-        self._known(node, Piece(name), Reads(frozenset([node]), frozenset().union(*shared)))
-
-    def _filled(self, node: Node, inside: Sequence[Path], sides: Sequence[Piece]) -> None:
-        """A tensor that is made before the `if` and filled by its sides, by both where torch chooses; or one side is there already."""
-        name, mark = self.names.fresh(self._wish(node), node in self.scene.labels), object()
-        kind = ", dtype=torch.bool" * (node.type.kind == "bool")
-        made, reads = f"{self.scene.like}.new_empty({shape_text(node.type.extent)}{kind})", Reads(frozenset([W]))
-        left = [*zip(node.args[1:], inside, strict=True)]
-        for place, side in enumerate(node.args[1:]):
-            path = self.paths[side]
-            if self.paths[node][: len(path)] == path and side not in self.scene.numbers:
-                made, reads, left = f"{sides[place].inside(ATOM)}.clone()", reads | self.reads[side], [left[1 - place]]
-                break
-        self.line(self.paths[node], f"{name} = {made}", reads, [mark])  # type: ignore[list-item]
-        for side, path in left:
-            verb = "fill_" if side in self.scene.numbers else "copy_"
-            needs = self.reads[side] | Reads(frozenset([mark]))  # type: ignore[list-item]
-            self.line(path, f"{name}.{verb}({self.pieces[side].text})", needs, [node], fills=name)
-        self.named[node], self.memory.fresh[node] = name, True
-        self._known(node, Piece(name), Reads(frozenset([node])))
-
-    def _as_large(self, side: Node, node: Node) -> Piece:
-        """One side of a choice in the shape of the whole, so that reductions count as many elements on either."""
-        piece, extent = self.pieces[side], node.type.extent
-        if self._is_large(side, node):
-            return piece
-        if extent.level != "array":
-            kind = ".bool()" if node.type.kind == "bool" else ""
-            return Piece(wrapped(side, piece, self.scene.numbers, self.scene.like).text + kind) if side in self.scene.numbers else piece
-        if side in self.scene.numbers:
-            return filled(node, piece, moves=side in self.scene.numbers.moving)
-        return Piece(f"{piece.inside(ATOM)}.expand({shape_text(extent)})")
-
-    def _is_large(self, side: Node, node: Node) -> bool:
-        return node in self.scene.numbers or (
-            side.type.extent == node.type.extent and side not in self.scene.numbers and not is_alone(side)
-        )
-
     def _loop(self, node: Node, loop: Loop) -> None:
         name = self.names.fresh(self.scene.labels.get(node, "y"), node in self.scene.labels)
         ready = {**self.scene.ready, loop.hole: name, **{n: self.pieces[n].inside(ATOM) for n in loop.outer}}
@@ -337,3 +196,31 @@ class _Section:
         self.named[node] = name
         self.line(self.paths[node], text, reads, [node])
         self._known(node, Piece(name), Reads(frozenset([node]), self.reads[loop.first].old))
+
+    def _weighted(self, node: Node, total: Weighted) -> None:
+        """A sum by a column of a table."""
+        table, _, column = self.scene.leaves[total.weight][0].rpartition("[0][")
+        listed, reads = self._listed(total.values)
+        piece = call("_dense", table, column.rstrip("]"), listed)
+        if self._wants_a_name(node, piece):
+            self._name(node, piece, reads)
+        else:
+            self._known(node, piece, reads)
+
+    def _listed(self, values: tuple[Node, ...]) -> tuple[str, Reads]:
+        """Values as a list, which has a name where several columns weigh them or it is long."""
+        if values in self.lists:
+            return self.lists[values]
+        reads = Reads()
+        for value in values:
+            reads |= self.reads[value]
+        entries = [self.pieces[value].text for value in values]
+        sums = [(node, one) for node, one in self.scene.rolled.items() if isinstance(one, Weighted) and node in self.paths]
+        alike = [node for node, one in sums if one.values == values]
+        if len(alike) == 1 and len(text := f"[{', '.join(entries)}]") <= LONG:
+            return text, reads
+        name, mark = self.names.fresh("values"), object()
+        path = reduce(common, [self.paths[node] for node in alike])
+        self.line(path, packed(f"{name} = [", entries, "]"), reads, [mark])  # type: ignore[list-item]
+        self.lists[values] = name, Reads(frozenset([mark]), reads.old)  # type: ignore[list-item]
+        return self.lists[values]

@@ -9,7 +9,7 @@ from optlang import ir
 from optlang.backends.module.capturing import is_rate
 from optlang.backends.module.layout import Lines, bracketed, indented
 from optlang.backends.module.leaves import Words, shared_leaves
-from optlang.backends.module.scene import Loop, Scene, Want
+from optlang.backends.module.scene import Rolled, Scene, Want
 from optlang.backends.module.section import write
 from optlang.backends.module.update import Update
 from optlang.ir import Node, Program
@@ -23,9 +23,9 @@ class Shared(Update):
     """What several parameters share. In a route, a rule that looks around shares some of it with the parameters of all rules."""
 
     def __init__(
-        self, program: Program, words: Words, always_matrix: bool, loops: Mapping[Node, Loop], looks_around: bool = False
+        self, program: Program, words: Words, always_matrix: bool, rolled: Mapping[Node, Rolled], looks_around: bool = False
     ) -> None:
-        super().__init__(program, words, always_matrix, loops)
+        super().__init__(program, words, always_matrix, rolled)
         self.looks_around = looks_around
         self.agreed: set[str] = set()  # settings that are known to be the same in all groups, and bound
         common = [b for level in self.levels() for b in level if b.mark in self.plan.common] if looks_around else []
@@ -70,9 +70,10 @@ class Shared(Update):
         return lines
 
     def _bound(self, lines: Lines) -> set[str]:
-        """The settings that some lines bind for all parameters, outside of any `if`."""
-        heads = [line.partition(" = ")[0].split(", ") for line in lines if "_agreed(" in line and not line.startswith(" ")]
-        return {word for word in self.words.hypers.values() if any(word in head for head in heads)}
+        """The settings and states of all parameters that some lines bind, outside of any `if`."""
+        heads = [line.partition(" = ") for line in lines if not line.startswith(" ")]
+        bound = {word for names, _, value in heads if value.startswith(("_agreed(", "cells[0].state[")) for word in names.split(", ")}
+        return bound & {*self.words.hypers.values(), *self.words.states.values()}
 
     def _team_values(self, nodes: Iterable[Node]) -> Lines:
         missing = [n for n in dict.fromkeys(nodes) if n not in self.team]

@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Collection, Mapping
 
 from optlang.analysis.needs import why_all, why_shapes
-from optlang.backends.module.checks import hyper_checks, number_checks, parameter_checks
+from optlang.backends.module.checks import number_checks, parameter_checks, setting_checks, table_lines
 from optlang.backends.module.layout import Lines, bracketed, documentation, indented, wrapped
-from optlang.backends.module.leaves import BETAS, Words
+from optlang.backends.module.leaves import BETAS, Setting, Words
 from optlang.backends.module.methods import (
     ATTRIBUTE,
     CLOSURE,
@@ -28,10 +28,11 @@ from optlang.backends.module.methods import (
     train_lines,
 )
 from optlang.backends.module.phases import Phases
-from optlang.backends.module.scene import Loop, Role
+from optlang.backends.module.scene import Loop, Role, Rolled
 from optlang.backends.module.spread import all_there, in_surroundings, multiplies, part_checks, refuses_parts, row_checks, shape_checks
-from optlang.backends.module.update import DTYPE, Update, init_lines, later_lines, may_come_later, start_lines, treats_matrices
-from optlang.ir import Hyper, Node, Program
+from optlang.backends.module.states import first_lines
+from optlang.backends.module.update import DTYPE, Update, treats_matrices
+from optlang.ir import Node, Program
 from optlang.ops import ASKING, CALLS
 from optlang.printing.fingerprint import fingerprint_of
 from optlang.printing.python_text import literal, quoted
@@ -49,23 +50,23 @@ TENSOR_LR = ["if isinstance(lr, torch.Tensor) and lr.numel() != 1:", '    raise 
 
 
 class Writer:
-    """Writes the class. `short` is the program with its loops rolled up, `counts` the hypers that are the lengths of loops, `loaded`
+    """Writes the class. `short` is the program with what is `rolled` up, `counts` the hypers that are the lengths of loops, `loaded`
     the rule as the runtime knows and refuses it."""
 
     def __init__(
-        self, program: Program, short: Program, name: str, loops: Mapping[Node, Loop], counts: Collection[str], role: Role,
+        self, program: Program, short: Program, name: str, rolled: Mapping[Node, Rolled], counts: Collection[str], role: Role,
         loaded: Program | None = None,
     ) -> None:
         self.program, self.name, self.role, self.fingerprint = program, name, role, fingerprint_of(loaded) if loaded else ""
         self.needs_all = "" if role != "alone" else why_all(loaded or program, False)
         self.needs_shapes = why_shapes(loaded or program, role != "alone")
         self.takes_parts = not refuses_parts(program, role)
-        self.words = Words(program)
+        self.words = Words(program, counts)
         self.counts = counts
-        loops = {node: _counted(loop, self.words) for node, loop in loops.items()}
-        self.update: Update = Update(short, self.words, self._needs_matrix(program), loops)
+        rolled = {mark: _counted(one, self.words) if isinstance(one, Loop) else one for mark, one in rolled.items()}
+        self.update: Update = Update(short, self.words, self._needs_matrix(program), rolled)
         if not self.update.is_simple:
-            self.update = Phases(short, Words(program), self._needs_matrix(program), loops, role == "looking around")
+            self.update = Phases(short, Words(program, counts), self._needs_matrix(program), rolled, role == "looking around")
             self.words = self.update.words
         self.asks = any(program.uses(op) for op in ASKING)
         self.evaluates = program.evaluation is not None
@@ -77,7 +78,8 @@ class Writer:
         return frozenset(str(leaf.value) for leaf in self.update.exposed)
 
     def text(self) -> str:
-        methods = [self._init(), self._add_param_group(), self._check_group(), self._step() if self.role == "alone" else self._update()]
+        methods = [self._init(), self._add_param_group(), self._tables(), self._check_group()]
+        methods += [self._step() if self.role == "alone" else self._update()]
         methods += [self._eval()] if self.evaluates else []
         methods += [train_lines()] if self.evaluates and self.role == "alone" else []
         methods += [input_lines(self.name, self.program.inputs)] if self.program.inputs else []
@@ -96,9 +98,10 @@ class Writer:
         lines = [f'"""{about[0]}', *about[1:]]
         if self.program.hypers:
             lines.append("")
-        for h in self.program.hypers:
-            words = ", ".join(part for part in (documentation(h.doc), f"in {h.bounds}" if h.bounds else "") if part)
-            lines += textwrap.wrap(f"{self.words.hypers[h.name]}: {words}".rstrip(": "), 110, subsequent_indent="    ")
+        for s in self.words.settings:
+            h, table = s.hypers[0], "a table of {} × {} numbers".format(*s.size) if s.size else ""
+            words = ", ".join(part for part in (documentation(h.doc), table, f"in {h.bounds}" if h.bounds else "") if part)
+            lines += textwrap.wrap(f"{s.word}: {words}".rstrip(": "), 110, subsequent_indent="    ")
         lines += ["", OPTIONS_DOC if self.asks else f"{OPTIONS_DOC} {THROUGH}"]
         lines += [] if self.update.uncapturable else [IN_GRAPHS]
         if self.program.inputs:
@@ -111,14 +114,14 @@ class Writer:
         return ['"""' + lines[0][3:] + '"""'] if len(lines) == 1 else [*lines, '"""']
 
     def _init(self) -> Lines:
-        words, full = self.words.hypers, self._full_names()
+        words, full = [s.word for s in self.words.settings], self._full_names()
         arguments = ["self", "params: ParamsT", *self._given(), "*"]
         arguments += [f"{word}: float | None = None" for word in BETAS if self.words.has_betas]
         arguments += [*option_arguments(self.update.draws), *["**full_names: Any"] * bool(full)]
         line = f"def __init__({', '.join(arguments)}) -> None:"
         body = ["beta1, beta2 = _pair(betas, beta1, beta2)"] if self.words.has_betas else []
-        body += TENSOR_LR if "lr" in words.values() else []  # torch looks at it before it looks at parameters
-        entries = [f"{quoted(w)}: {w}" for w in words.values() if not self.words.has_betas or full or w not in BETAS]
+        body += TENSOR_LR if "lr" in words else []  # torch looks at it before it looks at parameters
+        entries = [f"{quoted(w)}: {w}" for w in words if not self.words.has_betas or full or w not in BETAS]
         entries += ['"betas": (beta1, beta2)'] if self.words.has_betas and not full else []
         body += bracketed("defaults: dict[str, Any] = {", [*entries, *option_entries(self.update.draws)], "}")
         body += self._taking_full_names(full) if full else []
@@ -126,16 +129,16 @@ class Writer:
 
     def _given(self) -> Lines:
         """The settings in the order of the rule, two betas as one pair where the first stands, as in torch."""
-        given = {self.words.hypers[h.name]: f"{_kind(h)} = {literal(h.default).text}" for h in self.program.hypers}
+        given = {s.word: f"{_kind(s)} = {_default(s)}" for s in self.words.settings}
         if self.words.has_betas:
-            first, second = (literal(h.default).text for h in self.program.hypers if self.words.hypers[h.name] in BETAS)
+            first, second = (_default(s) for s in self.words.settings if s.word in BETAS)
             pair = f"betas: tuple[float, float] = ({first}, {second})"
             return [pair if word == BETAS[0] else f"{word}: {about}" for word, about in given.items() if word != BETAS[1]]
         return [f"{word}: {about}" for word, about in given.items()]
 
     def _full_names(self) -> dict[str, str]:
         """The hypers of called rules, which the rule's own text calls `fast.beta1`."""
-        return {h.name: self.words.hypers[h.name] for h in self.program.hypers if h.name != self.words.hypers[h.name]}
+        return {s.name: s.word for s in self.words.settings if s.name != s.word}
 
     def _taking_full_names(self, full: Mapping[str, str]) -> Lines:
         lines = bracketed("known = {", [f"{quoted(name)}: {quoted(word)}" for name, word in full.items()], "}")
@@ -147,16 +150,21 @@ class Writer:
     def _add_param_group(self) -> Lines:
         agreed = ["    _check_agreement(self, self.param_groups[-1:])"] * (self.role == "alone" and self.takes_parts)
         agreed += indented(self._rows())
-        lines = ["super().add_param_group(param_group)", "try:", "    _check_keys(self.param_groups[-1], self.defaults)",
+        tables = ["    self._as_tables(self.param_groups[-1])"] * bool(self._tables())
+        lines = ["super().add_param_group(param_group)", "try:", "    _check_keys(self.param_groups[-1], self.defaults)", *tables,
                  "    _as_scalars(self.param_groups[-1])", "    self._check(self.param_groups[-1])", *agreed, "except Exception:",
                  "    del self.param_groups[-1]", "    raise"]  # fmt: skip
         about = '"""As in torch; a group with settings that the rule does not take is not added."""'
         body = [about, *all_there(self.program.name, self.needs_all), *BETAS_OF_GROUP * self.words.has_betas, *lines]
         return ["def add_param_group(self, param_group: dict[str, Any]) -> None:", *indented(body)]
 
+    def _tables(self) -> Lines:
+        return table_lines(self.words)
+
     def _check_group(self) -> Lines:
         """Every group is checked when it is added, and again before each step: settings may be changed at any time."""
         checks = ['"""Raises ValueError, TypeError or RuntimeError for settings and parameters that the rule does not take."""']
+        checks += [f"{self.name}._as_tables(group)"] * bool(self._tables())
         checks += ["_check_options(group)"]
         if self.update.uncapturable:
             checks += ['if group["capturable"]:',
@@ -166,7 +174,7 @@ class Writer:
             checks += ['if group["differentiable"]:', f'    raise ValueError("{message}")']
         checks += ['beta1, beta2 = group["betas"]'] * self.words.has_betas
         checks += number_checks(self.words, self.update.draws)
-        checks += [line for h in self.program.hypers for line in hyper_checks(h, self.words, self.counts)]
+        checks += [line for s in self.words.settings for line in setting_checks(s, self.words)]
         spread = [*shape_checks(self.program.name, self.needs_shapes), *part_checks(self.program, self.role)]
         own = parameter_checks(self.program.name, spread, self.update)
         body = [*checks, 'for param in group["params"]:', *indented(own)]
@@ -186,14 +194,9 @@ class Writer:
 
     # --------------------------------------------------------------------------------------------------- step
 
-    def _first(self) -> Lines:
-        own = [s for s in self.update.program.states if s.type.extent.level not in ("group", "model")]
-        self.update.later = later_lines(self.update, [s for s in own if may_come_later(s)])
-        return start_lines(self.update, [s for s in own if not may_come_later(s)], lambda s: init_lines(self.update, s))
-
     def _body(self, groups: str) -> Lines:
         written = self.update.body if isinstance(self.update, Phases) else self.update.one_loop
-        return in_surroundings(self.program, self.role, written(self._first(), groups), groups)
+        return in_surroundings(self.program, self.role, written(first_lines(self.update), groups), groups)
 
     def _step(self) -> Lines:
         called = CLOSURE
@@ -240,13 +243,13 @@ class Writer:
     # -------------------------------------------------------------------------------------------- evaluation
 
     def _eval(self) -> Lines:
-        update = Update(self.update.program, Words(self.program), self.update.always_matrix, self.update.loops)
+        update = Update(self.update.program, Words(self.program, self.counts), self.update.always_matrix, self.update.rolled)
         body = update.evaluation()
         inner = [
             "state = self.state.get(param, {})",
             f'if "step" not in state or "{TRAINING}" in state:',
             "    continue",
-            *([] if update.mixes else ["if param.is_complex():", "    param = torch.view_as_real(param)"]),
+            *(["if param.is_complex():", "    param = torch.view_as_real(param)"] if update.complexes else []),
             DTYPE,
             f'state["{TRAINING}"] = param.detach().clone()',
             *body,
@@ -258,9 +261,23 @@ class Writer:
         return ["@torch.no_grad()", *head, f"    for group in {groups}:", *indented(in_group, 2), *indented(end)]
 
 
-def _kind(h: Hyper) -> str:
-    """The step size may be a tensor, which schedulers write into."""
+def _kind(setting: Setting) -> str:
+    """The step size may be a tensor, which schedulers write into; a table is given in many ways."""
+    if setting.size is not None:
+        return "Any"
+    h = setting.hypers[0]
     return "float | torch.Tensor" if h.name.rpartition(".")[2] == "lr" and h.kind == "real" else KINDS[h.kind]
+
+
+def _default(setting: Setting) -> str:
+    """The default; of a table one number for all, or, where a call has given other ones, its rows."""
+    numbers = [literal(h.default).text for h in setting.hypers]
+    if len(set(numbers)) == 1:
+        return numbers[0]
+    assert setting.size is not None
+    _, cols = setting.size
+    rows = [numbers[start : start + cols] for start in range(0, len(numbers), cols)]
+    return f"[{', '.join(f'[{chr(44).join(row)}]' for row in rows)}]"
 
 
 def _counted(loop: Loop, words: Words) -> Loop:

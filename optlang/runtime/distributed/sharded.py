@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from optlang import ir
+from optlang.analysis.computed import computed_for
 from optlang.ir import Program
 from optlang.ops import OPS
 from optlang.runtime.distributed.processes import Spread, first_place, modules_of_fsdp
-from optlang.runtime.facts import computed_for, facts_of
+from optlang.runtime.facts import facts_of
 from optlang.runtime.steps.batch import Batch
 from optlang.runtime.tensor_subclasses import is_wrapped, numbers
 from optlang.types import ELEMENT, needs_matrix

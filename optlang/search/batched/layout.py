@@ -15,7 +15,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from optlang.runtime.facts import Facts, facts_of
+from optlang.analysis.computed import Facts
+from optlang.runtime.facts import facts_of
 
 Domain = tuple[int, ...]
 Shape = tuple[int, ...]

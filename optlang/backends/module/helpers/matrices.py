@@ -1,8 +1,17 @@
-"""Functions of whole matrices."""
+"""Functions of whole matrices, and sums by columns of tables."""
 
 from __future__ import annotations
 
 TEXTS = {
+    "_dense": '''
+def _dense(table: Any, column: int, values: list[Any]) -> Any:
+    """The sum of some values, each times its number in a column of a table; the number of a last row is added."""
+    numbers = [row[column] for row in table]
+    total = numbers[0] * values[0]
+    for number, value in zip(numbers[1:], values[1:]):
+        total = total + number * value
+    return total if len(values) == len(numbers) else total + numbers[-1]
+''',
     "_eigenvectors": '''
 def _eigenvectors(a: torch.Tensor) -> torch.Tensor:
     """Of a symmetric matrix: a column each, that of the largest eigenvalue first, its largest element positive; NaN if any is."""

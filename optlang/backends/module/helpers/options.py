@@ -112,6 +112,23 @@ def _as_scalars(group: dict[str, Any]) -> None:
         elif isinstance(value, torch.Tensor):
             group[name] = value.reshape(())
 ''',
+    "_table": '''
+def _table(name: str, value: Any, rows: int, cols: int) -> tuple[tuple[Any, ...], ...]:
+    """The rows of a table that is given as a tensor, an array, nested lists, or one number for all."""
+    if hasattr(value, "tolist") and not getattr(value, "requires_grad", False):  # else its numbers keep their gradients
+        value = value.tolist()
+    if isinstance(value, (int, float)):
+        value = [[value] * cols] * rows
+    try:
+        table = tuple(tuple(row) for row in value)
+    except TypeError:
+        table = ()
+    if [len(row) for row in table] != [cols] * rows:
+        raise ValueError(f"{name} is a table of {rows} × {cols} numbers: give a tensor, an array, lists in a list, or one number for all")
+    if not all(hasattr(x, "__float__") for row in table for x in row):
+        raise TypeError(f"{name} is a table of numbers, and holds others")
+    return table
+''',
     "_with_momentum": '''
 def _with_momentum(group: dict[str, Any]) -> dict[str, Any]:
     """A group as a rule with a momentum reads it: where others have `betas`, which schedulers cycle, it is kept as `betas` of one."""

@@ -52,7 +52,8 @@ def _check_agreement(optimizer: Any, groups: list[dict[str, Any]]) -> None:
     said: list[Any] = []
     for group in groups:
         values = {key: value if isinstance(value, tuple) else (value,) for key, value in sorted(group.items())}
-        numbers = [(key, float(x)) for key, some in values.items() for x in some if isinstance(x, (int, float, torch.Tensor))]
+        rows = [(key, x if isinstance(x, tuple) else (x,)) for key, some in values.items() for x in some]  # a table has many
+        numbers = [(key, float(x)) for key, row in rows for x in row if isinstance(x, (int, float, torch.Tensor))]
         said.append((optimizer._fingerprint(group), len(group["params"]), numbers))
     number = int(sha256(repr(said).encode()).hexdigest()[:15], 16)
     extremes = torch.tensor([number, -number], device=mesh.device_type)
