@@ -221,7 +221,7 @@ def test_what_could_not_be_formatted_is_not_counted_as_right(here: Path, capsys:
 def test_a_folder_without_rules_is_no_success(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "empty").mkdir()
     for words in (["check", "empty"], ["fmt", "empty"], ["fmt", "--check", "empty"]):
-        assert main(words) == 2 and "no .opt files there" in capsys.readouterr().err
+        assert main(words) == 2 and "no .opt files below empty" in capsys.readouterr().err
 
 
 def test_format_check_and_diff_change_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,6 +120,9 @@ def test_settings_are_given_by_rule() -> None:
     assert optimizer.param_groups[1]["betas"] == (0.1, 0.2)
     with pytest.raises(TypeError, match=r"is a route: give settings by rule, as in Muon=\{…\}, not lr=0.1; its rules are Muon, AdamW"):
         MuonWithAdamW(params, lr=0.1)
+    for wrong, advice in (("muon", "did you mean `Muon`"), ("SOAP", "its rules are Muon, AdamW")):
+        with pytest.raises(TypeError, match=f"MuonWithAdamW has no rule `{wrong}`; {advice}"):
+            MuonWithAdamW(params, **{wrong: {"lr": 0.1}})
     with pytest.raises(TypeError, match="Muon has no setting `betas`"):
         MuonWithAdamW(params, Muon={"betas": (0.1, 0.2)})
     with pytest.raises(TypeError, match="0 settings by place"):

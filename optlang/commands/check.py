@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([d.to_json() for d in found], indent=2))
     else:
-        _print_findings(found, count)
+        _print_findings(found, count, arguments.files)
         print("".join(f"{note}\n" for note in notes), end="")
     wrong = any(d.severity != "lint" for d in found) or (arguments.pedantic and found)
     return 2 if unread or not count else 1 if wrong else 0
@@ -61,10 +61,10 @@ def _extra_passes(lowered: lower.Lowered) -> list[str]:
     return [f"{p.name} asks the model for {asked(p)} in a step; `step` needs a closure" for p in asking]
 
 
-def _print_findings(found: list[Diagnostic], count: int) -> None:
+def _print_findings(found: list[Diagnostic], count: int, names: list[str]) -> None:
     for finding in found:
         print(finding.to_text() + "\n")
     if not count:
-        none_there()
+        none_there(names)
     else:
         print(f"{counted(count)}: {len(found)} finding{'s' * (len(found) != 1)}" if found else f"{counted(count)} checked, nothing wrong")

@@ -40,9 +40,9 @@ def counted(count: int) -> str:
     return f"{count} file{'s' * (count != 1)}"
 
 
-def none_there() -> int:
+def none_there(folders: list[str]) -> int:
     """Says that folders have no rule files; returns the exit code."""
-    print("no .opt files there", file=sys.stderr)
+    print(f"no .opt files below {', '.join(folders)}", file=sys.stderr)
     return 2
 
 

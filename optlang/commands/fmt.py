@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         changed += text != source.text
         _write(arguments, name, source, text)
     if not count:
-        return none_there()
+        return none_there(arguments.files)
     if arguments.check or arguments.diff:
         print(f"{changed} of {counted(count)} would change" if changed
               else f"{f'{count - unread} of ' * (unread > 0)}{counted(count)} in canonical style")  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from optlang.errors import did_you_mean
 from optlang.runtime.cases import Case
 from optlang.runtime.groups.naming import Group
 
@@ -45,6 +46,10 @@ def by_case(name: str, cases: Sequence[Case], given: dict[str, Any]) -> dict[str
     labels = {case.label: case for case in cases}
     if unknown := [setting for setting in given if setting not in labels]:
         hint = f"{unknown[0]}={given[unknown[0]]!r}"
+        if isinstance(given[unknown[0]], Mapping):
+            near = did_you_mean(unknown[0], labels)
+            advice = f"did you mean `{near}`?" if near else f"its rules are {', '.join(labels)}"
+            raise TypeError(f"{name} has no rule `{unknown[0]}`; {advice}")
         raise TypeError(
             f"{name} is a route: give settings by rule, as in {cases[0].label}={{…}}, not {hint}; its rules are {', '.join(labels)}"
         )
