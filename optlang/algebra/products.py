@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from optlang.ir import Node
+from optlang.types import Extent
 
 if TYPE_CHECKING:
     from optlang.algebra.to_sympy import Algebra
@@ -35,13 +36,7 @@ class Products:
 
     def _split(self, term: Expr) -> tuple[Expr, Expr]:
         """The factors that are one number per matrix, and the others."""
-        outer = inner = self.sympy.Integer(1)
-        for factor in self.sympy.Mul.make_args(term):
-            if self.algebra.made_of(factor, lambda extent: extent.level != "array" or (extent.rows, extent.cols) == (1, 1)):
-                outer *= factor
-            else:
-                inner *= factor
-        return outer, inner
+        return self.algebra.divided(term, lambda factor: self.algebra.made_of(factor, _is_one_per_matrix))
 
     def _links(self, inner: Expr) -> list[Expr]:
         return list(inner.args) if self._is(CHAIN, inner) else [inner]
@@ -58,3 +53,7 @@ class Products:
         found = self.sympy.Function(name)(*args)
         self.algebra.extents.setdefault(found, node.type.extent)
         return found
+
+
+def _is_one_per_matrix(extent: Extent) -> bool:
+    return extent.level != "array" or (extent.rows, extent.cols) == (1, 1)

@@ -35,7 +35,8 @@ class Reductions:
         many = self._count(from_, left)
         if node.op == "count":
             return many
-        terms = [self._split(term, left) for term in self.sympy.Add.make_args(self.sympy.expand(arg))]
+        terms = [self.algebra.divided(term, lambda factor: self._constant(factor, left))
+                 for term in self.sympy.Add.make_args(self.sympy.expand(arg))]  # fmt: skip
         if node.op == "mean" and many is None:
             return sum(outer * (1 if inner == 1 else self._applied("mean", node, inner)) for outer, inner in terms)
         total = sum(outer * (many if inner == 1 and many is not None else self._sum(from_, node, inner)) for outer, inner in terms)
@@ -51,18 +52,9 @@ class Reductions:
                 many *= self.algebra.expression(ir.fact(name)) ** power
         return many
 
-    def _split(self, term: Expr, left: Extent) -> tuple[Expr, Expr]:
-        """The factors that are the same for all values that become one, and the others."""
-        outer = inner = self.sympy.Integer(1)
-        for factor in self.sympy.Mul.make_args(term):
-            if self._constant(factor, left):
-                outer *= factor
-            else:
-                inner *= factor
-        return outer, inner
-
     def _constant(self, expr: Expr, left: Extent) -> bool:
-        """Over several parameters, literals and values of all of them: each parameter has its own `t` and facts."""
+        """Whether an expression is the same for all values that become one. Over several parameters, literals and values of all of them
+        are: each parameter has its own `t` and facts."""
         far = left.level in ("model", "group")
         return self.algebra.made_of(expr, lambda extent: not far if extent.level == "host" else broadcasts_to(extent, left))
 
@@ -81,12 +73,5 @@ class Reductions:
 
     def _extreme(self, node: Node, arg: Expr) -> Expr:
         """Without the constant factors that are known not to be below zero."""
-        outer = inner = self.sympy.Integer(1)
-        for factor in self.sympy.Mul.make_args(arg):
-            if factor.is_nonnegative and self._constant(factor, node.value):
-                outer *= factor
-            else:
-                inner *= factor
-        if inner == 1:
-            return outer
-        return outer * self._applied(node.op, node, inner)
+        outer, inner = self.algebra.divided(arg, lambda factor: factor.is_nonnegative and self._constant(factor, node.value))
+        return outer if inner == 1 else outer * self._applied(node.op, node, inner)

@@ -101,6 +101,16 @@ class Algebra:
         applied = isinstance(expr, self.sympy.core.function.AppliedUndef)
         return bool(expr.is_Number or (expr.args and not applied and all(self.made_of(arg, allowed) for arg in expr.args)))
 
+    def divided(self, term: Expr, leaves: Callable[[Expr], bool]) -> tuple[Expr, Expr]:
+        """The factors of a product that leave it, and the others."""
+        outer = inner = self.sympy.Integer(1)
+        for factor in self.sympy.Mul.make_args(term):
+            if leaves(factor):
+                outer *= factor
+            else:
+                inner *= factor
+        return outer, inner
+
     # ---------------------------------------------------------------------------------------------------- node by node
 
     def _symbol(self, node: Node) -> Expr:
