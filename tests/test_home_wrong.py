@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import warnings
 from typing import Any
 
 import pytest
@@ -205,3 +207,71 @@ def test_a_file_that_is_cut_short_leaves_the_optimizer_as_it_was(kept: float) ->
         optimizer.load_state_dict(torch.load(io.BytesIO(whole[: int(kept * len(whole))]), weights_only=True))
     assert all(torch.equal(x, y) for x, y in zip(before, [p, *optimizer.state[p].values()], strict=True))
     optimizer.load_state_dict(torch.load(io.BytesIO(whole), weights_only=True))
+
+
+def _state(name: str, make: Any) -> Any:
+    def edit(saved: Any) -> None:
+        saved["state"][0][name] = make(saved["state"][0][name])
+    return edit
+
+
+def _group(**changed: Any) -> Any:
+    return lambda saved: saved["param_groups"][0].update(changed)
+
+
+EDITED = {
+    r"m has numbers of torch.complex64 in the layout torch.strided, not real ones": _state("m", lambda x: x + 1j),
+    r"m has numbers of torch.float32 in the layout torch.sparse_coo": _state("m", lambda x: x.to_sparse()),
+    r"m is on the meta device, where there are no numbers": _state("m", lambda x: x.to("meta")),
+    r"step is on the meta device": _state("step", lambda x: x.to("meta")),
+    r"step is inf, not a number of updates": _state("step", lambda x: x * torch.inf),
+    r"step is nan": _state("step", lambda x: x * torch.nan), r"step is 1\.00.*e\+30": _state("step", lambda x: x * 0 + 1e30),
+    r"step has numbers of torch.complex64": _state("step", lambda x: x + 1j),
+    r"group 0: `param_names` is not a list of names": _group(param_names=[5]),
+    r"group 0: `param_names` is not a list": _group(param_names=5),
+    r"group 0: no parameters, the optimizer has 1": _group(params=0),
+    r"group 0: AdamW: maximize must be True or False, not 1": _group(maximize=1),
+    r"group 0: AdamW: lr = 1000\d+ is outside its range": _group(lr=10**400),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", EDITED)
+def test_a_state_dict_edited_by_hand_is_refused_and_nothing_changes(words: str) -> None:
+    optimizer, _ = stepped()
+    saved, before = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(optimizer.state_dict())
+    EDITED[words](saved)
+    with pytest.raises(ValueError, match=f"does not fit AdamW; nothing was loaded:\n.*{words}"):
+        optimizer.load_state_dict(saved)
+    after = optimizer.state_dict()
+    assert after["param_groups"] == before["param_groups"]
+    assert all(torch.equal(x, before["state"][0][name]) for name, x in after["state"][0].items())
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float16, torch.float8_e4m3fn], ids=str)
+def test_states_of_another_number_type_are_computed_with_as_ever(dtype: torch.dtype) -> None:
+    optimizer, p = stepped()
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["state"][0]["m"] = torch.tensor([1.0, 0.0, 1.0]).to(dtype)
+    optimizer.load_state_dict(saved)
+    assert torch.equal(optimizer.state[p]["m"], torch.tensor([1.0, 0.0, 1.0]))
+
+
+def test_settings_without_a_number_or_with_one_too_large() -> None:
+    p = torch.ones(3, requires_grad=True)
+    with pytest.raises(ValueError, match="Tensor lr is on the meta device, where there are no numbers"):
+        AdamW([p], lr=torch.ones((), device="meta"))
+    with pytest.raises(ValueError, match="weight_decay = 1000.* is outside its range"):
+        AdamW([p], weight_decay=10**400)
+
+
+def test_groups_that_are_none() -> None:
+    optimizer = AdamW([torch.ones(3, requires_grad=True)])
+    with pytest.raises(ValueError, match="a parameter group needs the entry `params`"):
+        optimizer.add_param_group({"lr": 0.1})
+    optimizer.add_param_group({"params": torch.ones(2, requires_grad=True), 5: "of a tool"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that they are new
+        nested = torch.nested.nested_tensor([torch.ones(3), torch.ones(2)], requires_grad=True)
+    with pytest.raises(ValueError, match="parameter 0 is a nested tensor, which has no single shape"):
+        optimizer.add_param_group({"params": [nested]})
+    assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1] and optimizer.param_groups[1][5] == "of a tool"

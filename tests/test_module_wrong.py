@@ -184,6 +184,36 @@ def test_states_of_another_model_are_refused(cls: Any) -> None:
         stepped(cls).load_state_dict(stepped(cls, parameters()[:2]).state_dict())
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda saved: saved["state"][0].pop("m"), "body.weight: its state lacks m"),
+        (lambda saved: saved["state"][0].pop("step"), "body.weight: its state lacks step"),
+        (lambda saved: saved["state"][0].update(step=torch.tensor(-1.0)), "body.weight: step is -1.0, not a number of updates"),
+        (lambda saved: saved["state"][0].update(step=torch.tensor(torch.nan)), "body.weight: step is nan"),
+        (lambda saved: saved["state"].update({0: [1]}), "no state dict of an optimizer: its `state` has no dictionary for each parameter"),
+        (lambda saved: saved.pop("state"), "no state dict of an optimizer: its `state`"),
+        (lambda saved: saved.pop("param_groups"), "no state dict of an optimizer: its `param_groups` are no dictionaries with `params`"),
+        (lambda saved: saved["param_groups"][0].pop("params"), "no state dict of an optimizer: its `param_groups`"),
+    ],
+)
+def test_a_state_dict_that_lacks_something_is_refused(change: Any, words: str) -> None:
+    optimizer = stepped(AdamW)
+    saved = copy.deepcopy(optimizer.state_dict())
+    change(saved)
+    refused(optimizer, saved, words)
+
+
+def test_what_a_tool_keeps_beside_a_parameter_before_its_first_step() -> None:
+    """As timm's Lookahead beside those that are frozen; it is saved and loaded, too."""
+    optimizer = AdamW(parameters())
+    [first, *_] = optimizer.param_groups[0]["params"]
+    optimizer.state[first]["slow"] = torch.ones(2)
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    run(optimizer)
+    assert optimizer.state[first]["step"] == 2 and torch.equal(optimizer.state[first]["slow"], torch.ones(2))
+
+
 def test_a_file_that_is_cut_short_leaves_the_optimizer_as_it_was() -> None:
     optimizer, file = stepped(AdamW), io.BytesIO()
     torch.save(optimizer.state_dict(), file)

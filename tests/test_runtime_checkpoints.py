@@ -12,7 +12,7 @@ from tensors import some, through_a_file
 from torch import Tensor
 
 import optlang
-from optlang.runtime.checkpoints.checkpoint import TRAINING
+from optlang.runtime.checkpoints.fitting import TRAINING
 
 AdamW: Any = optlang.load("adamw")
 ScheduleFree: Any = optlang.load("schedulefreeadamw")

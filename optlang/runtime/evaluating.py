@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from optlang.runtime.checkpoints.checkpoint import COUNT, TRAINING
+from optlang.runtime.checkpoints.fitting import COUNT, TRAINING
 from optlang.runtime.distributed.processes import show
 from optlang.runtime.distributed.sharded import put
 from optlang.runtime.groups.parameters import real

@@ -16,8 +16,7 @@ from optlang.backends.overflow import OVERFLOW, SCALE
 from optlang.backends.repeated.library import Unseen
 from optlang.backends.repeated.tables import same
 from optlang.runtime.cases import Guard
-from optlang.runtime.checkpoints import checkpoint
-from optlang.runtime.checkpoints.checkpoint import COUNT
+from optlang.runtime.checkpoints.fitting import COUNT, shape_problems
 from optlang.runtime.checkpoints.saved import Saved
 from optlang.runtime.distributed.sharded import Part, is_sharded
 from optlang.runtime.facts import facts_of
@@ -119,7 +118,7 @@ class Gathered(Saved):
             return
         case = self.case_of(group)
         for parameter in group["params"] if case.baked else ():
-            found = checkpoint.shape_problems(case.shaped(hypers), parameter, self.state.get(parameter, {}), hypers)
+            found = shape_problems(case.shaped(hypers), parameter, self.state.get(parameter, {}), hypers)
             if found:
                 shown = ", ".join(f"{name} = {hypers[name]}" for name in case.baked)
                 raise RuntimeError(f"{type(self).__name__}: {self.name_of(parameter)} has states of other shapes than {shown} wants: "

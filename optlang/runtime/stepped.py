@@ -12,7 +12,7 @@ from torch import Tensor
 from optlang.backends.base import Cell, Executable, Step, StepError
 from optlang.backends.device_scalars import is_on_device
 from optlang.backends.repeated.saved_gradients import Gradients
-from optlang.runtime.checkpoints.checkpoint import COUNT
+from optlang.runtime.checkpoints.fitting import COUNT
 from optlang.runtime.distributed.sharded import Part, gradients_at, is_sharded, points_at, products_at
 from optlang.runtime.distributed.wrappers import is_flattened
 from optlang.runtime.gathering import Gathered

@@ -106,7 +106,9 @@ def load_lines(programs: Sequence[Program], capturable: bool) -> Lines:
     kept = {"step", *(s.name for s in states), *([TRAINING] if any(p.evaluation for p in programs) else [])}
     others = {s.name for s in states if s.type.extent != ELEMENT or s.type.window}
     on_host = ' and not group["capturable"]' * capturable
-    arguments = ["self", "state_dict", _names("kept", kept), _names("of_elements", {s.name for s in states} - others)]
+    always = {"step", *(s.name for s in states if len(programs) == 1 and s.guard is None and s.name not in others)}
+    arguments = ["self", "state_dict", _names("kept", kept), _names("always", always)]
+    arguments.append(_names("of_elements", {s.name for s in states} - others))
     return [
         "def load_state_dict(self, state_dict: dict[str, Any]) -> None:",
         '    """As in torch, but states are in float32 or wider, and what another rule or model saved is refused: ValueError."""',

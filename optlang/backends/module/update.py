@@ -140,7 +140,7 @@ class Update:
             *["key = param  # as it was given"] * (self.key == "key"),
             *(REAL if self.complexes else []),
             f"{DTYPE}  # low precision is computed in float32",
-            "if not state:",
+            'if "step" not in state:',
             *indented(first),
             *self.later,
         ]

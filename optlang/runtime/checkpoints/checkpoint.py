@@ -10,23 +10,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from optlang import ir
 from optlang.printing.fingerprint import FINGERPRINT, RULES, differences
 from optlang.runtime import precision
-from optlang.runtime.facts import facts_of
+from optlang.runtime.checkpoints.fitting import COUNT, TRAINING, parameter_problems
 from optlang.runtime.groups.naming import OWN_KEYS, Group
-from optlang.runtime.groups.options import OF_THE_MACHINE
+from optlang.runtime.groups.options import OF_THE_MACHINE, check_options
 from optlang.runtime.groups.parameters import real
 from optlang.runtime.groups.routing import plain_name
-from optlang.runtime.shapes import expected_states
 
 if TYPE_CHECKING:
     from optlang.runtime.cases import Case
     from optlang.runtime.groups.grouped import Grouped
 
-COUNT = "step"  # updates of a parameter, as in torch
 LEFT = ("params", FINGERPRINT, *OF_THE_MACHINE)  # of a saved group
-TRAINING = "weights_in_training"  # while the model holds the weights to evaluate with
 
 
 def check(optimizer: Grouped, state_dict: Any) -> None:
@@ -48,10 +44,18 @@ def _count_problems(mine: list[Group], saved: Any) -> list[str]:
         return [f"it has {count} parameter groups, the optimizer {len(mine)}"]
     problems = []
     for number, (group, other) in enumerate(zip(mine, saved, strict=True)):
-        count = len(other.get("params", ())) if isinstance(other, Mapping) else "no"
+        params = other.get("params") if isinstance(other, Mapping) else None
+        count = len(params) if isinstance(params, list | tuple) else "no"
         if count != len(group["params"]):
             problems.append(f"group {number}: {count} parameters, the optimizer has {len(group['params'])}")
+        elif not all(isinstance(name, str) for name in _listed(other.get("param_names"))):
+            problems.append(f"group {number}: `param_names` is not a list of names")
     return problems
+
+
+def _listed(given: Any) -> list[Any]:
+    """What should be a list or nothing; of anything else itself alone."""
+    return list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
 
 
 def _setting_problems(optimizer: Grouped, saved: list[Group]) -> list[str]:
@@ -68,6 +72,7 @@ def _setting_problems(optimizer: Grouped, saved: list[Group]) -> list[str]:
             continue
         try:
             case.settings.read(settings, "")
+            check_options(case.settings.what, {key: value for key, value in settings.items() if key not in OF_THE_MACHINE})
         except (TypeError, ValueError) as problem:
             problems.append(f"group {number}: {problem}")
     return problems
@@ -128,57 +133,11 @@ def _state_problems(optimizer: Grouped, state_dict: Mapping[str, Any]) -> list[s
             if states.get(key):
                 where = optimizer.name_of(parameter)
                 beside = None if FINGERPRINT in other else case.dropped
-                found = _parameter_problems(program, parameter, states[key], hypers, beside)
+                found = parameter_problems(program, parameter, states[key], hypers, beside)
                 problems += [f"{where}: {problem}" for problem in found]
     if extra := [key for key in states if key not in known and not isinstance(key, str)]:  # hooks keep things by name
         problems.append(f"states of {len(extra)} parameters that the optimizer does not have")
     return problems
-
-
-def _parameter_problems(
-    program: ir.Program, parameter: Tensor, state: Any, hypers: Mapping[str, Any], beside: set[str] | None
-) -> list[str]:
-    """`beside`: what may lie there that the program does not keep; None: anything, for this rule saved it, and the rest is of tools."""
-    if not isinstance(state, Mapping):
-        return [f"its state is {type(state).__name__}, not a dictionary"]
-    expected = {COUNT: (), **_expected(program, parameter, hypers)}
-    state, problems = precision.opened(state, real(parameter).shape)
-    if problems:
-        return problems
-    if missing := sorted(set(expected) - set(state)):
-        problems.append(f"lacks {', '.join(missing)}")
-    if program.evaluation is not None:
-        expected[TRAINING] = tuple(real(parameter).shape)
-    own = {TRAINING, *(kept.name for kept in program.states)}
-    if extra := sorted(str(key) for key in set(state) - set(expected) if key in own or (beside is not None and key not in beside)):
-        problems.append(f"has {', '.join(extra)}, which {program.name} does not keep")
-    for name, shape in expected.items():
-        if name in state:
-            problems += _value_problems(name, state[name], shape)
-    return problems
-
-
-def shape_problems(program: ir.Program, parameter: Tensor, state: Mapping[str, Any], hypers: Mapping[str, Any]) -> list[str]:
-    """In what the states of a parameter differ from those that a program keeps; no states are no problem."""
-    expected = _expected(program, parameter, hypers)
-    state, _ = precision.opened(state, real(parameter).shape)
-    return [problem for name, shape in expected.items() if name in state for problem in _value_problems(name, state[name], shape)]
-
-
-def _expected(program: ir.Program, parameter: Tensor, hypers: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    numbers = real(parameter)
-    return expected_states(program, tuple(numbers.shape), facts_of(numbers), hypers)
-
-
-def _value_problems(name: str, value: Any, shape: tuple[int, ...]) -> list[str]:
-    if not isinstance(value, Tensor | int | float):
-        return [f"{name} is {type(value).__name__}, not a tensor"]
-    found = tuple(value.shape) if isinstance(value, Tensor) else ()
-    if found != shape:
-        return [f"{name} has shape {found}, not {shape}"]
-    if name == COUNT and not (value >= 0 and value == int(value)):
-        return [f"{name} is {float(value)}, not a number of updates"]
-    return []
 
 
 def restored(optimizer: Grouped, state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,8 +178,10 @@ def _stored(saved: Mapping[str, Any], parameter: Tensor, case: Case, group: Grou
     """Saved states as they are stored beside such a parameter."""
     opened, _ = precision.opened(saved, real(parameter).shape)
     hypers = case.settings.read(dict(group), "")
-    own = {COUNT, TRAINING, *(state.name for state in case.shaped(hypers).states)}
+    states = case.shaped(hypers).states
+    own = {COUNT, TRAINING, *(state.name for state in states)}
     plain = {name: _placed(name, opened[name], parameter, bool(group.get("capturable"))) for name in opened if name in own}
+    plain |= {one.name: plain[one.name].bool() for one in states if one.type.kind == "bool" and one.name in plain}
     of_tools = {name: _copied(value, parameter) for name, value in opened.items() if name not in own}
     return precision.closed(saved, plain, case.storage(hypers), real(parameter)) | of_tools
 
@@ -237,5 +198,4 @@ def _placed(name: str, given: Any, parameter: Tensor, capturable: bool) -> Tenso
         return value.to(parameter.device if capturable else "cpu", torch.float32, copy=True)
     own = real(parameter).dtype
     computing = torch.float64 if own == torch.float64 else torch.float32
-    dtype = own if name == TRAINING else computing if value.is_floating_point() else value.dtype
-    return value.to(parameter.device, dtype, copy=True)
+    return value.to(parameter.device, own if name == TRAINING else computing, copy=True)

@@ -11,7 +11,7 @@ from optlang import ir, library
 from optlang.analysis.live_states import without_dead
 from optlang.printing.fingerprint import FINGERPRINT, fingerprint_of
 from optlang.runtime.cases import Case
-from optlang.runtime.checkpoints.checkpoint import COUNT
+from optlang.runtime.checkpoints.fitting import COUNT
 from optlang.runtime.groups.naming import OF_SCHEDULERS
 
 ADAM = {"exp_avg": "m", "exp_avg_sq": "v"}

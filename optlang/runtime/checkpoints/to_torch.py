@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 
 from optlang.printing.fingerprint import FINGERPRINT
 from optlang.runtime import precision
-from optlang.runtime.checkpoints.checkpoint import COUNT
+from optlang.runtime.checkpoints.fitting import COUNT
 from optlang.runtime.checkpoints.foreign import ORIGINS, Origin, is_of_the_library
 from optlang.runtime.checkpoints.saved import Saved
 

@@ -63,6 +63,8 @@ class Grouped(torch.optim.Optimizer):
         """As in torch; a route splits the group by rule. Raises ValueError for a parameter that its rule cannot take."""
         if not isinstance(param_group, dict):
             raise TypeError(f"a parameter group is a dictionary, not {type(param_group).__name__}")
+        if "params" not in param_group:
+            raise ValueError("a parameter group needs the entry `params`, with its parameters")
         group = dict(param_group)
         group["params"], names = listed(group["params"], group.pop("param_names", None))
         before = len(self.param_groups)

@@ -30,6 +30,9 @@ def listed(params: Any, names: Any) -> tuple[list[Any], list[str] | None]:
         if isinstance(parameter, torch.nn.UninitializedParameter):
             raise ValueError(f"{called[place] if called else f'parameter {place}'} has no shape yet, as lazy modules make them: "
                              "run a batch through the model before you make the optimizer")  # fmt: skip
+        if isinstance(parameter, Tensor) and parameter.is_nested:
+            raise ValueError(f"{called[place] if called else f'parameter {place}'} is a nested tensor, which has no single shape: "
+                             "give the tensors that it was made of")  # fmt: skip
     return found, called
 
 

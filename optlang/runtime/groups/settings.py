@@ -20,6 +20,7 @@ from optlang.runtime.groups.table_settings import Tables
 NO_SETTINGS = ("params", "param_names")
 OF_LOADING = ("backend", "math", "state", "weights", "products")
 Range = tuple[str, float, float]  # a hyper, and the least and the largest number that it may be
+TOO_LARGE = 1 << 1000  # for a number with a point
 KINDS = {"bool": "True or False", "int": "a whole number", "real": "a number"}
 
 
@@ -58,7 +59,9 @@ class Settings:
                 values[full] = checked
         return values
 
-    def _meant(self, name: str, value: Any, lenient: bool) -> Group:
+    def _meant(self, name: Any, value: Any, lenient: bool) -> Group:
+        if not isinstance(name, str):
+            return {}  # what a tool keeps in a group
         if (table := self.tables.named(name)) is not None:
             return self.tables.cells(table, value)
         if name == "betas" and self.naming.pair and (lenient or not self.naming.as_betas):
@@ -110,12 +113,15 @@ class Settings:
         hyper = self.hypers[name]
         if isinstance(value, torch.Tensor) and value.numel() != 1:
             raise ValueError(f"{self.what}: Tensor {name} must be 1-element, not of shape {tuple(value.shape)}{where}")
+        if isinstance(value, torch.Tensor) and value.is_meta:
+            raise ValueError(f"{self.what}: Tensor {name} is on the meta device, where there are no numbers{where}")
         number: float | int | bool = plain(value)
         if (hyper.kind == "bool") != isinstance(number, bool) or not isinstance(number, bool | int | float):
             raise TypeError(f"{self.what}: {name} must be {KINDS[hyper.kind]}, not {value!r}{where}")
         if hyper.kind == "int":
             number = self._whole(name, number, where)
-        outside = hyper.bounds is not None and not hyper.bounds.allows(name.rpartition(".")[2], number)
+        too_large = isinstance(number, int) and abs(number) >= TOO_LARGE
+        outside = too_large or (hyper.bounds is not None and not hyper.bounds.allows(name.rpartition(".")[2], number))
         if outside or number != number:
             raise ValueError(f"{self.what}: {name} = {number!r} is outside its range {hyper.bounds or 'of numbers'}{where}")
         return number

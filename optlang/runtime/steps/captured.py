@@ -15,7 +15,7 @@ from torch import Tensor
 from optlang import ir
 from optlang.backends.device_scalars import is_capturing, joined
 from optlang.ops import CALLS
-from optlang.runtime.checkpoints.checkpoint import COUNT
+from optlang.runtime.checkpoints.fitting import COUNT
 
 if TYPE_CHECKING:
     from optlang.backends.base import Cell

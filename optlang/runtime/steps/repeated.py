@@ -16,7 +16,7 @@ from optlang.backends.base import Cell, Executable, Given, Repeat, Step, Write
 from optlang.backends.repeated.calls import Whole
 from optlang.backends.repeated.library import sees
 from optlang.backends.repeated.watch import Belongings, Counts
-from optlang.runtime.checkpoints.checkpoint import COUNT
+from optlang.runtime.checkpoints.fitting import COUNT
 from optlang.runtime.groups.naming import Group
 
 Key = tuple[Any, ...]

@@ -12,10 +12,17 @@ def _with_fingerprints(state_dict: dict[str, Any], fingerprint: Callable[[dict[s
     return state_dict
 ''',
     "_checked": '''
-def _checked(optimizer: Any, state_dict: dict[str, Any], kept: set[str], of_elements: set[str]) -> dict[str, Any]:
+def _checked(
+    optimizer: Any, state_dict: dict[str, Any], kept: set[str], always: set[str], of_elements: set[str]
+) -> dict[str, Any]:
     """A state dict with parameters in their order here, by name. Raises ValueError for what another rule saved, or another model,
-    before anything changes. `kept` are the states of the rule, and those `of_elements` have the shape of their parameter."""
-    groups = [*state_dict["param_groups"]]
+    before anything changes. `kept` are the states of the rule, `always` those of every parameter that was stepped, and those
+    `of_elements` have the shape of their parameter."""
+    groups, states = [*(state_dict.get("param_groups") or [None])], state_dict.get("state")
+    if not isinstance(states, dict) or not all(isinstance(x, dict) for x in states.values()):
+        raise ValueError("this is no state dict of an optimizer: its `state` has no dictionary for each parameter")
+    if not all(isinstance(group, dict) and isinstance(group.get("params"), list) for group in groups):
+        raise ValueError("this is no state dict of an optimizer: its `param_groups` are no dictionaries with `params`")
     for number, (group, saved) in enumerate(zip(optimizer.param_groups, groups)):
         if saved.get("rule", group.get("rule")) != group.get("rule"):
             raise ValueError(f"group {number}: saved by rule {saved['rule']}, here it is {group['rule']}")
@@ -33,13 +40,18 @@ def _checked(optimizer: Any, state_dict: dict[str, Any], kept: set[str], of_elem
             raise ValueError(f"{other} was saved where {name} is here; delete `param_names` from the saved groups to load by place")
         for place, (param, key) in enumerate(zip(group["params"], saved["params"])):
             where = group["param_names"][place] if names else f"parameter {place} of group {number}"
-            for name, value in state_dict["state"].get(key, {}).items():
+            state = states.get(key, {})
+            if not kept.isdisjoint(state) and (missing := sorted(always - state.keys())):
+                raise ValueError(f"{where}: its state lacks {', '.join(missing)}")
+            for name, value in state.items():
+                if name == "step" and not isinstance(value, FakeTensor) and not 0 <= float(value) < 2**53:
+                    raise ValueError(f"{where}: step is {value}, not a number of updates")
                 if name not in kept and "fingerprint" not in saved:  # beside states of this rule tools may keep things of theirs
                     raise ValueError(f"{where}: this is a state of another rule: {type(optimizer).__name__} keeps no {name}")
                 shape, wanted = tuple(getattr(value, "shape", ())), (*param.shape, *[2] * param.is_complex())
                 if name in of_elements and shape != wanted:
                     raise ValueError(f"{where}: {name} has shape {shape}, not {wanted}")
-    states = {key: {name: _wide(x) if name in kept else x for name, x in state.items()} for key, state in state_dict["state"].items()}
+    states = {key: {name: _wide(x) if name in kept else x for name, x in state.items()} for key, state in states.items()}
     return {**state_dict, "state": states, "param_groups": groups}
 ''',
     "_wide": '''
