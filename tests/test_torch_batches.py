@@ -19,8 +19,9 @@ from optlang import ir
 from optlang.backends.outputs import Output
 from optlang.backends.torch import batches as torch_batches
 from optlang.backends.torch import loading
-from optlang.backends.torch.code import HEAVY, generate
+from optlang.backends.torch.code import generate
 from optlang.backends.torch.functions import Functions
+from optlang.backends.torch.writer import HEAVY
 
 LIBRARY = sorted(p.stem for p in (Path(__file__).parent.parent / "library").rglob("*.opt") if p.stem != "std")
 

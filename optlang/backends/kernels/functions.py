@@ -15,6 +15,7 @@ from torch import Tensor
 from optlang.backends.base import Cell, Way
 from optlang.backends.formats import Packed
 from optlang.backends.kernels import passes
+from optlang.backends.kernels.halves import Halves, Kernel, halves
 from optlang.backends.kernels.handed import Handed, handed, stored
 from optlang.backends.outputs import Output
 from optlang.backends.repeated.library import Unseen
@@ -22,11 +23,12 @@ from optlang.backends.repeated.tables import Table, fits
 from optlang.backends.torch.bound import NOT_ASKED, Bound
 from optlang.backends.torch.code import CellCode
 from optlang.backends.torch.code_cache import kept_code
-from optlang.backends.torch.functions import Calls, Functions, Names, Outputs, generated
+from optlang.backends.torch.functions import Calls, Functions, Names, Outputs, generated, is_small
 from optlang.backends.torch.views import put_back, view
 from optlang.ir import Node, W
 
 STAGES = ("final", "level")  # what is worth a kernel: not what runs once
+HALVING = ("cpp",)  # backends whose kernels are worth a call for one parameter beside products
 TOGETHER = "one call for all parameters of a kind"
 Array = Any  # numpy.ndarray
 
@@ -57,6 +59,7 @@ class KernelFunctions(Functions):
         self._outputs: dict[CellCode, Outputs] = {}
         self._kernels: dict[Any, Any] = {}
         self._refused: dict[Any, str] = {}
+        self._halves: dict[Any, Halves | None] = {}
 
     @abstractmethod
     def fits(self, bound: Bound) -> bool:
@@ -125,7 +128,34 @@ class KernelFunctions(Functions):
         rest = together.pop(None, [])
         for (kernel, _), places in together.items():
             self.launch(kernel, [calls[place] for place in places])
-        super().run_all([calls[place] for place in rest], compiled)
+        halved = [place for place in rest if self.halves(calls[place], compiled)]
+        super().run_all([calls[place] for place in rest if place not in halved], compiled)
+        for place in halved:
+            self._run_halves(calls[place], compiled)
+
+    def _run_halves(self, bound: Bound, compiled: bool) -> None:
+        found = self.halves(bound, compiled)
+        assert found is not None
+        made = [x for one in found.begun(bound) for x in self._handed(self.kernel(one), [one])[0]]
+        given = super().run(found.multiplying(bound, made), compiled)
+        writing = found.writing(bound, made, given[: len(found.given)])
+        self.launch(self.kernel(writing), [writing])
+        found.finish(bound, given[len(found.given) :])
+
+    def halves(self, bound: Bound, compiled: bool) -> Halves | None:
+        """Where torch is only to multiply for a large parameter, and kernels have what is before and behind."""
+        code = bound.code
+        multiplies = code.multiplies and code.name in STAGES and self.name_at(bound) in HALVING
+        if not multiplies or bound.is_packed or is_small(bound, compiled):
+            return None
+        key = (code, *[x.dtype for x in bound.tensors if isinstance(x, Tensor)])
+        if key not in self._halves:
+            found = halves(code, self._outputs[code](), bound.weights.dtype, self.rounds)
+            for part in found.parts if found else ():
+                self._outputs[part.code] = partial(Kernel.asked, part)
+            fits = found and all(self.kernel(one) is not None for one in (*found.begun(bound), found.writing(bound)))
+            self._halves[key] = found if fits else None
+        return self._halves[key]
 
     def answers(self, calls: Sequence[Bound], compiled: bool) -> list[Sequence[Any]]:
         """All parameters that share a kernel are asked by one call."""
@@ -149,7 +179,8 @@ class KernelFunctions(Functions):
         if self.kernel(bound) is not None:
             return Way(self.name_at(bound), TOGETHER)
         if refused := self._why(bound):
-            return Way("torch", f"the rule {refused}")
+            halved = f"; {self.name_at(bound)} computes what is before and behind products" if self.halves(bound, compiled) else ""
+            return Way("torch", f"the rule {refused}{halved}")
         return Way("torch", self.trouble or f"there are no such kernels for {bound.weights.dtype} on {bound.weights.device.type}")
 
     def _why(self, bound: Bound) -> str:

@@ -31,11 +31,11 @@ def refuses(outputs: Sequence[Output], lined: bool = False) -> str:
     for output in outputs:
         if output.target is None and output.node.type.extent not in (TENSOR,) and not is_slot(output.node, known):
             return "hands out a value for each element"
-        if output.target is not None and (output.target.type.window or not _has_place(output.target.type.extent, lined)):
+        if output.target is not None and not has_place(output.target, lined):
             return f"has a state {output.target.type}"
     if len({n.type.extent.frame for n in order if is_lined(n.type.extent)}) > 1:
         return "treats parameters as matrices in two ways"
-    return next((reason for node in order if (reason := _trouble(node, lined))), "")
+    return next((reason for node in order if (reason := trouble(node, lined))), "")
 
 
 def is_lined(extent: Extent) -> bool:
@@ -48,11 +48,13 @@ def kind(extent: Extent) -> str:
     return extent.level if extent.level != "array" else WORD_OF.get((extent.rows, extent.cols), "")
 
 
-def _has_place(extent: Extent, lined: bool) -> bool:
-    return bool(kind(extent)) if lined else extent in (ELEMENT, TENSOR)
+def has_place(tensor: Node, lined: bool = True) -> bool:
+    """Whether a kernel can be given a tensor."""
+    extent = tensor.type.extent
+    return not tensor.type.window and (bool(kind(extent)) if lined else extent in (ELEMENT, TENSOR))
 
 
-def _trouble(node: Node, lined: bool) -> str:
+def trouble(node: Node, lined: bool) -> str:
     """Why one expression is not for such kernels, or an empty string."""
     if node.type.window:
         return "remembers a window"

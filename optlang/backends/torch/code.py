@@ -16,8 +16,6 @@ from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import ELEMENT
 
-HEAVY = frozenset(["matmul", "eigenvectors", "orthonormal", "inverse", "quantile"])  # fusing the rest would gain little
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CellCode:
@@ -46,13 +44,14 @@ class CellCode:
 
 def generate(
     name: str, outputs: Sequence[Output], names: Iterable[tuple[str, Node]] = (), low: bool = False, double: bool = False,
-    rounds: bool = False,
+    rounds: bool = False, slots: Sequence[Node] = (),
 ) -> CellCode:  # fmt: skip
     """The function that computes outputs. `low`: tensors of 16 bits, computed in float32; `double`: of 64 bits; `rounds`: factors
-    of products of matrices are rounded to bfloat16."""
+    of products of matrices are rounded to bfloat16. `slots`: those that come first, used or not."""
     from optlang.backends.torch.writer import Writer  # noqa: PLC0415 - what is kept on disk is not written again
 
     writer = Writer(outputs, {node: text for text, node in names}, low, double, rounds and not double)
+    writer.slots |= {node: place for place, node in enumerate(slots)}
     body = writer.body()
     head = f"def {name}({', '.join([*writer.tensors.values(), 's', 'counter', 'first'])}):"
     targets = {o.target for o in outputs if o.target is not o.node}
@@ -68,7 +67,7 @@ def generate(
         draws=draws,
         elementwise=not writer.shaped and not draws and all(map(_is_elementwise, used)),
         of_matrices=writer.shaped and not draws and all(map(_is_of_matrices, [*used, *(o.node for o in outputs)])),
-        multiplies=any(n.op in HEAVY and n.value != "window" for n in writer.order),
+        multiplies=writer.multiplies,
         written=tuple(place for place, node in enumerate(writer.tensors) if node in targets),
         runs=writer.runs,
     )

@@ -56,13 +56,24 @@ def descending(x: Tensor) -> Tensor:
 
 def inverse(a: Tensor) -> Tensor:
     """As `meaning.inverse`. An upper triangle on the CPU is solved for, which takes a third of the time."""
+    if _is_upper(a):
+        return solved(a, torch.eye(a.shape[-1], dtype=a.dtype))
     finite = a.isfinite().all(-1, keepdim=True).all(-2, keepdim=True)
-    if not is_traced(a) and a.device.type == "cpu" and a.shape[-1] and torch.equal(a.triu(), a):
-        regular = a.diagonal(dim1=-2, dim2=-1).all(-1)[..., None, None]
-        solved = torch.linalg.solve_triangular(a, torch.eye(a.shape[-1], dtype=a.dtype), upper=True)
-        return torch.where(finite & regular, solved, torch.nan)
     found, info = torch.linalg.inv_ex(torch.where(finite, a, 0.0))
     return torch.where(finite & (info == 0)[..., None, None], found, torch.nan)
+
+
+def solved(a: Tensor, b: Tensor, turned: bool = False, right: bool = False) -> Tensor:
+    """inverse(a) @ b, or b @ inverse(a) where that is `right`; `turned`: the inverse is transposed. Triangles need no inverse."""
+    if not _is_upper(a):
+        found = inverse(a).mT if turned else inverse(a)
+        return b @ found if right else found @ b
+    fine = (a.isfinite().all(-1).all(-1) & a.diagonal(dim1=-2, dim2=-1).all(-1))[..., None, None]
+    return torch.where(fine, torch.linalg.solve_triangular(a.mT if turned else a, b, upper=not turned, left=not right), torch.nan)
+
+
+def _is_upper(a: Tensor) -> bool:
+    return not is_traced(a) and a.device.type == "cpu" and a.shape[-1] > 0 and torch.equal(a.triu(), a)
 
 
 def flat(x: Tensor, first: int) -> Tensor:

@@ -30,30 +30,37 @@ class Added(NamedTuple):
         return f"{', '.join(operands)}, {self.share!r}, {self.factor!r}"
 
 
+class Solved(NamedTuple):
+    """inverse(a) @ b or, `right`, b @ inverse(a); `turned`: the inverse is transposed."""
+
+    a: Node
+    b: Node
+    turned: bool
+    right: bool
+
+    def spelled(self, operands: Sequence[str]) -> str:
+        return f"ops.solved({', '.join(operands)}{', turned=True' * self.turned}{', right=True' * self.right})"
+
+
 class Products(NamedTuple):
     """`sums` that are one call; `inside`: what is not computed by itself; `wide`: products and sums that are needed in full, too;
-    `lone`: transposed matrices that are read beside no others until they are factors, so that their memory need not be in order."""
+    `lone`: transposed matrices that are read beside no others until they are factors, so that their memory need not be in order;
+    `solved`: products with an inverse that nothing else reads."""
 
     sums: Mapping[Node, Added]
     inside: Collection[Node]
     wide: Collection[Node]
     lone: Collection[Node]
+    solved: Mapping[Node, Solved]
 
     def operands(self, node: Node) -> Sequence[Node]:
-        return self.sums[node][:3] if node in self.sums else node.args
-
-
-NONE = Products({}, (), (), ())
+        return self.sums[node][:3] if node in self.sums else self.solved[node][:2] if node in self.solved else node.args
 
 
 def products(order: Sequence[Node], results: Collection[Node]) -> Products:
     """Of expressions to compute, operands first; `results` are needed in full."""
-    users: dict[Node, list[Node]] = {node: [] for node in order}
-    for node in order:
-        for arg in node.args:
-            users.setdefault(arg, []).append(node)
-    factors = {_turned(arg) for node in order if node.op == "matmul" for arg in node.args}
-    added = {node: found for node in order if (found := _added(node, users, factors, results))}
+    users, factors = _users(order), _factors(order)
+    added = added_products(order, results)
 
     def is_rounded(node: Node) -> bool:
         """Whether nothing but products, and sums with them, read it."""
@@ -68,7 +75,40 @@ def products(order: Sequence[Node], results: Collection[Node]) -> Products:
     inside |= {node for node in order if node.op == "transpose" and _is_factor(node, users, results)}
     read = {arg for n in order if n not in inside and n not in sums and n.op != "matmul" for arg in n.args}
     quiet = _quiet(order, users, {*sums, *inside}, results)
-    return Products(sums, inside, read | set(results), {n for n in order if n.op == "transpose" and n in quiet})
+    return Products(sums, inside, read | set(results), {n for n in order if n.op == "transpose" and n in quiet}, {})
+
+
+def unrounded(order: Sequence[Node], results: Collection[Node]) -> Products:
+    """The same where products are in full."""
+    users = _users(order)
+    found: dict[Node, Solved] = {}
+    inside: set[Node] = set()
+    for node in [n for n in order if n.op == "matmul"]:
+        for place, arg in enumerate(node.args):
+            turned = arg.op == "transpose"
+            whole = arg.args[0] if turned else arg
+            if whole.op == "inverse" and node not in found and all(len(users[n]) == 1 and n not in results for n in {whole, arg}):
+                found[node] = Solved(whole.args[0], node.args[1 - place], turned, right=place == 1)
+                inside |= {whole, arg}
+    return Products({}, inside, (), (), found)
+
+
+def added_products(order: Sequence[Node], results: Collection[Node]) -> dict[Node, Added]:
+    """Sums of a factor and a product, whether others read them or not."""
+    users, factors = _users(order), _factors(order)
+    return {node: found for node in order if (found := _added(node, users, factors, results))}
+
+
+def _users(order: Sequence[Node]) -> dict[Node, list[Node]]:
+    users: dict[Node, list[Node]] = {node: [] for node in order}
+    for node in order:
+        for arg in node.args:
+            users.setdefault(arg, []).append(node)
+    return users
+
+
+def _factors(order: Sequence[Node]) -> set[Node]:
+    return {_turned(arg) for node in order if node.op == "matmul" for arg in node.args}
 
 
 def _quiet(

@@ -10,14 +10,16 @@ from optlang import ir
 from optlang.backends.outputs import TENSORS, Output, is_slot
 from optlang.backends.torch.identifiers import Identifiers
 from optlang.backends.torch.ops import SYMBOLS
-from optlang.backends.torch.products import NONE, SYMMETRIC, Products, products, symmetric
+from optlang.backends.torch.products import SYMMETRIC, Products, products, symmetric, unrounded
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import Dim, Extent, needs_matrix, reduced_dims
 
 VIEWS = TENSORS | {"transpose", "as_matrix", "as_param", "spread"}  # their results share memory with an operand
-IN_PLACE = frozenset(["add", "sub", "mul"])
-FRESH = IN_PLACE | {"div", "matmul"}  # their results have memory of their own
+HEAVY = frozenset(["matmul", "eigenvectors", "orthonormal", "inverse", "quantile"])  # fusing the rest would gain little
+COMMUTING = frozenset(["add", "mul"])
+IN_PLACE = COMMUTING | {"sub", "div"}
+FRESH = IN_PLACE | {"matmul", "pow", "sqrt", "abs"}  # their results have memory of their own
 
 
 class Writer:
@@ -31,9 +33,10 @@ class Writer:
         self.known = ir.on_host(roots)
         computed = [n for n in _order(roots, products_first=rounds) if not self.is_slot(n)]
         self.computed = set(computed)
-        self.products = products(computed, self.results_of) if rounds else NONE
+        self.products = (products if rounds else unrounded)(computed, self.results_of)
         self.symmetric = symmetric(computed)
         self.order = [n for n in computed if n not in self.products.inside]
+        self.multiplies = any(n.op in HEAVY and n.value != "window" for n in computed)
         self.shaped = any(map(ir.of_matrix, computed))
         self.in_order = {arg for n in computed if n.op not in ("matmul", "transpose") for arg in n.args if arg.op == "transpose"}
         self.runs = tuple(sorted({n.type.extent.run for n in computed if n.type.extent.run}))
@@ -86,10 +89,12 @@ class Writer:
             if node not in self.products.wide:
                 return
             text = f"{self.factors[node]}.to({self.dtype})"
+        elif node in self.products.solved:
+            text = self.products.solved[node].spelled(list(map(self.operand, self.products.operands(node))))
         elif node.op == "matmul" and node in self.symmetric:
             text = f"ops.product({', '.join(map(self.operand, node.args))}{SYMMETRIC})"
         else:
-            text = (self._in_place(node, dying) if self.rounds else "") or self._spell(node)
+            text = (self._in_place(node, dying) if self.multiplies else "") or self._spell(node)
         self.spelled[node] = self.identifiers.fresh(self.names[node]) if node in self.names else self.identifiers.spare("x")
         if node not in self.names and node not in self.results_of:
             self.nameless.add(node)
@@ -150,7 +155,7 @@ class Writer:
         there yet. Empty where there is none of which it is sure that nothing else shares its memory."""
         for place, arg in enumerate(node.args if node.op in IN_PLACE else ()):
             free = arg in dying and arg in self.nameless and arg.op in FRESH and arg not in self.shared
-            if free and arg.type == node.type and node.args[1 - place] is not arg and (place == 0 or node.op != "sub"):
+            if free and arg.type == node.type and node.args[1 - place] is not arg and (place == 0 or node.op in COMMUTING):
                 return f"{self.operand(arg)}.{node.op}_({self.operand(node.args[1 - place], literal=True)})"
         return ""
 
