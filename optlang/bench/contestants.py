@@ -14,6 +14,8 @@ import torch
 
 import optlang
 from optlang.bench.rivals import RIVALS, Optimizer, Rival
+from optlang.ir import Routing
+from optlang.ops import ASKING
 
 PACKAGES: Mapping[str, str] = {  # the module of each peer, by the name it is installed under
     "torch": "torch.optim", "optimi": "optimi", "pytorch_optimizer": "pytorch_optimizer", "lion-pytorch": "lion_pytorch",
@@ -75,13 +77,20 @@ def contestants(
     return found
 
 
+def asks(rule: str) -> bool:
+    """Whether a step of the rule needs a closure."""
+    made = optlang.Rule(rule).program
+    programs = [case.program for case in made.cases] if isinstance(made, Routing) else [made]
+    return any(program.uses(op) for program in programs for op in ASKING)
+
+
 def _peers(rule: str, device: str) -> list[Contestant]:
     """A class in each way that it takes; torch's own as it comes only where it takes none."""
     found = []
-    for package, (theirs, _) in _theirs(rule).items():
+    for package, (theirs, rival) in _theirs(rule).items():
         if device != "cuda" and package in CUDA_ONLY:
             continue
-        takes = inspect.signature(theirs).parameters
+        takes: Mapping[str, Any] = {} if KINDS.keys() & rival.settings.keys() else inspect.signature(theirs).parameters  # is told
         kinds = [kind for kind, options in KINDS.items() if options.keys() <= takes.keys() and (package == "torch" or kind == "foreach")]
         kinds = [kind for kind in kinds if (package, kind) not in DEPRECATED]
         more = [COMPILED] if package == "torch" else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -66,3 +66,15 @@ def parameters(shapes: Shapes, device: torch.device, dtype: torch.dtype = torch.
     for one in made:
         one.grad = 0.01 * torch.randn(one.shape, device=device, generator=draws, dtype=dtype)
     return made
+
+
+def answering(weights: Sequence[torch.nn.Parameter]) -> Callable[[], torch.Tensor]:
+    """A closure for rules that ask the model: it costs nothing, and gives the gradients that are there now."""
+    gradients = [one.grad for one in weights]
+
+    def closure() -> torch.Tensor:
+        for one, gradient in zip(weights, gradients, strict=True):
+            one.grad = gradient
+        return torch.ones(())
+
+    return closure

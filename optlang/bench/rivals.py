@@ -94,5 +94,7 @@ RIVALS: Mapping[str, Sequence[Rival]] = {
     "SOAP": [_own("heavyball", "heavyball:SOAP", precondition_frequency=10, max_precond_dim=10_000, merge_dims=False)],
     "PSGDKron": [_own("kron-torch", "kron_torch:Kron"), _po("Kron")],
     "Muon": [_po("Muon", {"use_muon": True})],
+    "SAM": [_po("SAM", base_optimizer=torch.optim.AdamW, fused=True)],
+    "AdamC": [_po("AdamC", weight_decay=0.01)],
     "MARSShampoo": [_po("MARS", mars_type="shampoo")],
 }  # fmt: skip

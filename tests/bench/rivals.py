@@ -2,8 +2,8 @@
 
 On one thread, in processor time, so that other work on the machine counts little; ours and theirs in turn, each rule in a process of its
 own. All step the matrices of one layer of GPT-2 small, narrower ones where eigenvectors are taken; those that are not for matrices
-alone step 290 small tensors, too. `ratio`: the median of ours over the rival's beside it; "foreach" and "fused" are the rival's own words
-for its ways. `kept`: bytes of its states.
+alone step 290 small tensors, too. The model of rules that ask it answers at once, with the gradients that are there. `ratio`: the median
+of ours over the rival's beside it; "foreach" and "fused" are the rival's own words for its ways. `kept`: bytes of its states.
 """
 
 from __future__ import annotations
@@ -15,35 +15,37 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from optlang.bench.contestants import Contestant, contestants
+from optlang.bench.contestants import Contestant, asks, contestants
 from optlang.bench.measure import Spread, in_turn, kept
-from optlang.bench.models import MODELS, parameters
+from optlang.bench.models import MODELS, answering, parameters
 from optlang.bench.results import device_name
 from optlang.library import names
 
 CPU = torch.device("cpu")
-LAYER = {"muon": ("layer",), "marsshampoo": ("layer",), "galore": ("layer",), "fira": ("layer",), "apollo": ("layer",), "scion": ("layer",)}
-NARROW = dict.fromkeys(("shampoo", "graftedshampoo", "soap", "psgdkron"), ("narrow",))
+LAYER = dict.fromkeys(("muon", "normuon", "adamuon", "marsshampoo", "galore", "fira", "apollo", "conda", "scion"), ("layer",))
+NARROW = dict.fromkeys(("shampoo", "graftedshampoo", "soap", "psgdkron", "splus"), ("narrow",))
 MODELS_OF = LAYER | NARROW
-ROUNDED = ("muon", "marsshampoo", "scion")  # whose rivals multiply matrices in bfloat16
+ROUNDED = ("muon", "marsshampoo", "scion", "normuon", "adamuon")  # whose rivals multiply matrices in bfloat16
 
 
 def beside(rule: str, model: str, steps: int) -> dict[str, Any]:
     """Seconds and ratios of all contestants; the words of those that failed."""
     weights = parameters(MODELS[model](), CPU)
     products = ["bf16"] if rule in ROUNDED else ["fp32"]
+    asked = [answering(weights)] if asks(rule) else []
     ready: dict[Contestant, Any] = {}
     found: dict[str, Any] = {}
     for one in contestants([rule], ["auto"], ["fp32"], "quick", "cpu", products):
         try:
             optimizer, step = one.build(weights)
-            step()
-            ready[one] = step
+            step(*asked)
+            ready[one] = partial(step, *asked)
             found[one.label] = {"kept": kept(optimizer)}
         except Exception as problem:  # other people's packages fail in their own ways
             found[one.label] = {"failed": f"{type(problem).__name__}: {problem}".splitlines()[0][:200]}
