@@ -73,6 +73,18 @@ def _is_inside(least: float, each: float) -> bool:
     return all(least + each * more <= 50 + 0.2 * (more + 1) for more in (0, 199))
 
 
+def asking(rule: str) -> list[float]:
+    """Microseconds of a step that asks the model, and what the model took."""
+    found = results("2026-12-01-cpu-zen4", "shared-host-asking-rules")["by rule"][rule]
+    return [found["1"]["stay"], found["200"]["stay"], found["200"]["model"]]
+
+
+def asking_within() -> list[float]:
+    found = [asking(rule) for rule in results("2026-12-01-cpu-zen4", "shared-host-asking-rules")["by rule"]]
+    few = [many for one, many, _ in found if one <= 50.2]
+    return [len(found), len(few), sum(many <= 90 for many in few)]
+
+
 def gaps(*formats: str) -> list[float]:
     found = results(A, "shared-states-loss")["formats"]
     return [found[form][key] for form in formats for key in ("gap to fp32", "standard error of the gap")]
@@ -154,6 +166,11 @@ OF_COSTS: dict[str, Figures] = {  # text around figures: N stands for each
     f"| of [the N rules]({RESULTS.format(HOST, 'shared-host-rules')}), those within the aim | N | N | N |": within,
     **{f"| {optlang.Rule(rule).name} | N s | N s |": lambda rule=rule: [*first_steps("cold", rule), *first_steps("warm", rule)]
        for rule in SOME},
+    **{f"| {rule} | {calls} | N | N | N |": lambda rule=rule: asking(rule.lower())
+       for rule, calls in (("SPS", "once"), ("SAM", "twice"), ("MeZO", "3 times"), ("GAM", "4 times"), ("ZOCoordinates", "11 times"),
+                           ("OASIS", "3 times, and a product"))},
+    f"| of [the N rules]({RESULTS.format('2026-12-01-cpu-zen4', 'shared-host-asking-rules')}) that ask it or read the loss, those within "
+    "the aim, with 200 tensors, too | | N | N |": asking_within,
     "| one layer of GPT-2, N rules | N | N |": lambda: rivals("layer"),
     "| 290 small tensors, N rules | N | N |": lambda: rivals("small"),
     "N of N rules take 0.7 of the quickest rival's time or less, and N take longer than": lambda: [

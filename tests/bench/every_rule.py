@@ -4,7 +4,8 @@ Seconds of the processor, those of the compiler included, beyond torch and what 
 anew in a process that has these and nothing of ours, once with an empty cache and, the best of three, with what the first one left.
 None is forked: a fork copies each page of memory that it writes into. Our modules come as Python keeps them, compiled, whatever
 PYTHONDONTWRITEBYTECODE says; what torch's have left is searched for garbage beforehand. `later`: what a third step takes, for a first
-one does that as well.
+one does that as well. `again`: the first step of another optimizer of the rule, in the same process on weights of the same shapes: what
+a first step computes, most of it the model where the rule asks for much in this step alone, and nothing that is loaded or found out once.
 Memory: what a later step of C++ asks torch and Python for at its peak and gives back, in percent of the parameters: what is held at once,
 not what the system gives, for what earlier steps have given back may still be there. The model's own counts where a rule asks it.
 """
@@ -104,6 +105,10 @@ def first_step(name: str) -> dict[str, Any]:
     stepped = seconds()
     step()
     parts["later"] = seconds() - stepped
+    others = weights(SMALL)
+    begun = seconds()
+    stepping(of_all(cls, others), others)()
+    parts["again"] = seconds() - begun
     return {name: round(found, 3) for name, found in parts.items()} | {"by": by(optimizer)}
 
 

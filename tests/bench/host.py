@@ -4,7 +4,8 @@ Processor time of one thread, in microseconds, steps of `ROUND` at a time: the m
 them, for machines that others work on. Tensors are so small that next
 to nothing is computed. The aim is 50 µs and 0.2 µs for each tensor. `stay`: no setting changes; `lr`: it does in every step, and
 nothing else; `all`: every setting that is not whole does. Rules that ask the model are told apart: their closure hands out gradients that
-are there, and its own time is taken away.
+are there. What closures take where they are called, and with them autograd's products with the Hessian, is no work of an optimizer: it is
+taken away, and stands there as `model`.
 """
 
 from __future__ import annotations
@@ -35,10 +36,13 @@ SHAPE = (4, 4)
 FEW, MANY = 1, 200  # tensors
 FIRST = 12  # steps, in which everything is found out
 ROUND = 40  # steps: a look at the clock takes as long as some of them
-LONGEST, SLOW = 30_000.0, 3  # microseconds of a round, and rounds of what has not so many steps in it
+LONGEST = 500.0  # microseconds of a round of more than two steps: what else runs on the machine comes in between less often
+WHOLE, FEWEST = 500_000.0, 15  # microseconds of all rounds, and rounds of what takes longer
 FIXED, EACH = 50.0, 0.2  # what is wanted, µs
 BIT = 1e-9  # settings change by so much
 Step = Callable[[], Any]
+Of = Callable[[list[float]], float]  # many times become one
+GRAD = torch.autograd.grad
 
 
 def programs(rule: str) -> list[Program]:
@@ -51,34 +55,49 @@ def asks(rule: str) -> list[str]:
     return sorted({op for program in programs(rule) for op in ASKING if program.uses(op)})
 
 
-def made(rule: str, count: int, backend: str) -> tuple[Any, Step, Step | None]:
-    """An optimizer of tiny tensors, its step, and the closure that it calls."""
+class Model:
+    """What a step calls that is no work of its own, and microseconds in it, those of the looks at the clock included."""
+
+    def __init__(self, call: Step) -> None:
+        self._call, self.spent, self.look = call, 0.0, 0.0
+
+    def __call__(self, *given: Any, **more: Any) -> Any:
+        start = time.thread_time_ns()
+        try:
+            return self._call(*given, **more)
+        finally:
+            self.spent += (time.thread_time_ns() - start) / 1e3 + self.look
+
+    def calibrate(self) -> None:
+        """What looking takes beside what it sees."""
+        empty = Model(lambda: None)
+        _round([empty], FIRST)
+        found = [(_round([empty], ROUND), setattr(empty, "spent", 0.0))[0] - empty.spent / ROUND for _ in range(ROUND)]
+        self.look = min(found)
+
+
+def made(rule: str, count: int, backend: str) -> tuple[Any, Step, list[Model]]:
+    """An optimizer of tiny tensors, its step, and what that calls."""
     params = parameters([SHAPE] * count, torch.device("cpu"))
     cls: Any = optlang.load(rule, backend=backend)
     optimizer = cls([(f"block.{i}.weight", p) for i, p in enumerate(params)])
     for program in programs(rule):
         optimizer.inputs |= {one.name: torch.full((), 0.5) for one in program.inputs}
     if not asks(rule):
-        return optimizer, optimizer.step, None
+        return optimizer, optimizer.step, []
     loss, gradients = torch.tensor(1.0), [p.grad for p in params]
 
     def closure() -> torch.Tensor:
-        if "hvp" in asks_of:
+        if is_twice:
             return _twice(params)
         for p, gradient in zip(params, gradients, strict=True):
             p.grad = gradient
         return loss
 
-    asks_of = asks(rule)
-    return optimizer, lambda: optimizer.step(closure), closure
-
-
-def calls_of(optimizer: Any, closure: Step | None) -> int:
-    """How often a step calls its closure."""
-    calls: list[Any] = []
-    if closure is not None:
-        optimizer.step(lambda: (calls.append(None), closure())[1])
-    return len(calls)
+    is_twice = "hvp" in asks(rule)
+    model, products = Model(closure), Model(GRAD)
+    torch.autograd.grad = products  # type: ignore[assignment]  # by which batches multiply with the Hessian
+    return optimizer, lambda: optimizer.step(model), [model, products]
 
 
 def _twice(params: list[torch.nn.Parameter]) -> torch.Tensor:
@@ -117,11 +136,19 @@ def _times(value: Any, factor: float) -> Any:
     return tuple(x * factor for x in value) if type(value) is tuple else value * factor
 
 
-def timed(step: Step, rounds: int, before: Sequence[Step], of: Callable[[list[float]], float] = statistics.median) -> float:
-    """Microseconds of a step, without what comes before each; the clock of the processor is looked at before and after all of a round."""
-    steps = max(2, min(ROUND, int(LONGEST / max(1.0, _round([*before, step], 2)))))
-    found = [(_round([*before, step], steps), _round(before, steps)) for _ in range(rounds if steps == ROUND else SLOW)]
-    return of([all_of_it for all_of_it, _ in found]) - of([without for _, without in found])  # the least difference would be chance
+def timed(step: Step, rounds: int, before: Sequence[Step], of: Of = statistics.median, models: Sequence[Model] = ()) -> tuple[float, float]:
+    """Microseconds of a step, without what comes before each and what it calls, and those of the latter; the clock of the processor is
+    looked at before and after all of a round."""
+    once = max(1.0, _round([*before, step], 2))
+    steps = max(2, min(ROUND, int(LONGEST / once)))
+    found = []
+    for _ in range(min(rounds, max(FEWEST, int(WHOLE / (steps * once))))):
+        for model in models:
+            model.spent = 0.0
+        whole = _round([*before, step], steps)
+        found.append((whole, _round(before, steps), sum(model.spent for model in models) / steps))
+    whole, without, called = (of([row[place] for row in found]) for place in range(3))  # the least difference would be chance
+    return whole - without - called, called
 
 
 def _round(calls: Sequence[Step], steps: int) -> float:
@@ -132,18 +159,23 @@ def _round(calls: Sequence[Step], steps: int) -> float:
     return (time.process_time_ns() - start) / steps / 1e3
 
 
-def figures(rule: str, backend: str, rounds: int, of: Callable[[list[float]], float] = statistics.median) -> dict[str, Any]:
+def figures(rule: str, backend: str, rounds: int, of: Of = statistics.median) -> dict[str, Any]:
     found: dict[str, Any] = {"asks": asks(rule)} if asks(rule) else {}
     for count in (FEW, MANY):
-        optimizer, step, closure = made(rule, count, backend)
+        optimizer, step, models = made(rule, count, backend)
+        for model in models:
+            model.calibrate()
         turn = turning(optimizer)
         _round([turn, step], FIRST)
         timed(step, 2, [turn])
-        row = {"stay": timed(step, rounds, [turn], of)}
-        row |= {"lr": timed(step, rounds, [turn, changing(optimizer, True)], of)} if any("lr" in g for g in optimizer.param_groups) else {}
-        row |= {"all": timed(step, rounds, [turn, changing(optimizer, False)], of)}
-        closures = 0.0 if closure is None else calls_of(optimizer, closure) * timed(closure, rounds, [], of)
-        found[str(count)] = {name: round(value - closures, 1) for name, value in row.items()}
+        ways = {"stay": [turn], "lr": [turn, changing(optimizer, True)], "all": [turn, changing(optimizer, False)]}
+        if not any("lr" in group for group in optimizer.param_groups):
+            del ways["lr"]
+        row = {name: timed(step, rounds, before, of, models) for name, before in ways.items()}
+        found[str(count)] = {name: round(own, 1) for name, (own, _) in row.items()}
+        if models:
+            found[str(count)]["model"] = round(row["stay"][1], 1)
+    torch.autograd.grad = GRAD
     return found
 
 
