@@ -8,6 +8,8 @@ import threading
 import time
 from pathlib import Path
 
+from optlang.search.workers import life
+
 
 def square(number: float) -> float:
     return number * number
@@ -26,8 +28,14 @@ def fragile(job: tuple[str, str]) -> str:
         os.kill(os.getpid(), signal.SIGKILL)
     if what.endswith("hang"):
         time.sleep(600)
-    if what == "slow":
-        time.sleep(4)
+    if what.endswith("silent"):
+        life.SILENT = life.LOOK = 0.2
+        time.sleep(600)
+    if what == "steps":
+        life.SILENT = 0.6
+        for _ in range(12):
+            life.sign()
+            time.sleep(0.3)
     while what == "wait" and not Path(mark).exists():
         time.sleep(0.01)
     return "fine"

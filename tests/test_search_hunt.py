@@ -19,7 +19,9 @@ import pytest
 import optlang
 from optlang.cli import main
 from optlang.rules import Rule
+from optlang.search import api
 from optlang.search.api import Search, funnel_of, resume
+from optlang.search.evolution import trials
 from optlang.search.evolution.hunt import Hunt, NothingTrains
 from optlang.search.evolution.population import Ageing
 from optlang.search.evolution.settings import Budget, Plan, Settings, SettingsError
@@ -32,7 +34,10 @@ from optlang.search.store.database import Store, StoreError
 from optlang.search.training import loading
 from optlang.search.training.assess import Job
 from optlang.search.training.levels import FUNNEL, Level, Point, onset
-from optlang.search.workers.executor import LONG, Processes, Serial
+from optlang.search.training.loading import task
+from optlang.search.training.tasks import TaskError
+from optlang.search.workers import life
+from optlang.search.workers.executor import Processes, Serial
 
 SHORT = Level("search", ("planted-momentum",), factor=0.1, seeds=2, measure="loss")
 LONGER = Level("validation", ("planted-normalized", "planted-sign"), factor=0.1, seeds=2, enter=4, measure="loss")
@@ -197,21 +202,21 @@ def test_the_funnel_takes_the_best_and_the_seeds(tmp_path: Path) -> None:
     assert again[0][1] == results, "what is in the store is not trained again"
 
 
-def test_programs_of_later_levels_are_jobs_of_their_own_that_may_take_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_of_later_levels_are_jobs_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = []
 
-    def noted(executor: Serial, job: Job, timeout: float | None = None) -> int:
-        given.append((job.level.name, len(job.genomes), timeout))
-        return submit(executor, job, timeout)
+    def noted(executor: Serial, job: Job) -> int:
+        given.append((job.level.name, len(job.genomes)))
+        return submit(executor, job)
 
     submit = Serial.submit
     monkeypatch.setattr(Serial, "submit", noted)
     with started(tmp_path / "run.db", funnel=(SHORT, LONGER)) as run:
         list(run)
-        assert {(name, timeout) for name, _, timeout in given} == {("search", None)}
+        assert {name for name, _ in given} == {"search"} and max(count for _, count in given) > 1
         given.clear()
         list(run.promote())
-    assert given == [("validation", 1, LONG)] * (LONGER.enter + 1)
+    assert given == [("validation", 1)] * (LONGER.enter + 1)
 
 
 def test_what_is_held_out_stays_closed_until_the_end(tmp_path: Path) -> None:
@@ -265,6 +270,7 @@ def test_tasks_of_ones_own_on_every_level(tmp_path: Path, capsys: pytest.Capture
     settings = Settings(Space(), Budget(minutes=1.0), funnel=funnel_of(["digits-mlp"], ["digits-mlp", own]))
     assert settings.remark() == "digits-mlp is searched on and so no task that selection has not seen, as validation wants"
     assert not Settings(Space(), Budget(minutes=1.0)).remark()
+    assert "digits-mlp:14 is searched on" in replace(settings, funnel=funnel_of(["digits-mlp"], ["digits-mlp:14"])).remark()
     with started(tmp_path / "run.db", funnel=(SHORT, replace(LONGER, tasks=SHORT.tasks))) as run:
         assert run.describe().endswith("; planted-momentum is searched on and so no task that selection has not seen, as validation wants")
     store = str(tmp_path / "new.db")
@@ -311,6 +317,41 @@ def test_a_task_that_fails_while_it_is_trained_on(tmp_path: Path, capsys: pytest
     own.write_text(text.replace("return F.cross", "Iris.calls += 1\n        assert Iris.calls < 30, 'enough'\n        return F.cross"))
     assert main(["search", "adamw", "--tasks", str(own), "--children", "20", "--workers", "1", "--store", str(tmp_path / "run.db")]) == 2
     assert re.search(r"own.py: AdamW cannot be trained on it: AssertionError: enough \(own.py, line \d+\)", capsys.readouterr().err)
+
+
+def test_a_task_that_waits_for_what_never_comes_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, said = tmp_path / "own.py", list[str]()
+    text = (HERE.parent / "examples" / "my_task.py").read_text().replace("steps = 200", "steps = 8\n    calls = 0")
+    waits = ("import time\n        from optlang.search.workers import life\n        life.SILENT = life.LOOK = 0.2\n"
+             "        Iris.calls += 1\n        if Iris.calls > 30: time.sleep(600)\n        return F.cross")  # fmt: skip
+    own.write_text(text.replace("return F.cross", waits))
+    monkeypatch.setattr(trials, "SLOW", 0.1)
+    monkeypatch.setattr(life, "SILENT", 0.2)  # the task, which workers load, makes them as impatient
+    monkeypatch.setattr(life, "LOOK", 0.2)
+    level = Level("search", (str(own),), seeds=1)
+    with pytest.raises(TaskError, match=r"own.py: AdamW cannot be trained on it: a worker took no step for 0.2 seconds, 3 times"):
+        optlang.search("sgd", store=tmp_path / "run.db", children=20, workers=2, funnel=(level,), tell=said.append)
+    assert any(f"AdamW is still being tuned on {own}" in text for text in said)
+    assert not (tmp_path / "run.db").exists()
+
+
+def test_a_task_that_takes_long_to_load_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, said = tmp_path / "slow.py", list[str]()
+    slow = "import time\n        time.sleep(0.5)\n        iris = load_iris()"
+    own.write_text((HERE.parent / "examples" / "my_task.py").read_text().replace("iris = load_iris()", slow))
+    monkeypatch.setattr(api, "SLOW", 0.1)
+    with started(tmp_path / "run.db", funnel=(replace(SHORT, tasks=(f"{own}:0.01",)),), tell=said.append):
+        pass
+    assert [text for text in said if text.startswith(f"task {own}:0.01 is still being tried after 0.1 seconds")]
+
+
+def test_one_search_has_a_task_at_several_lengths(tmp_path: Path) -> None:
+    level = Level("search", ("planted-momentum:0.02", "planted-momentum:0.1"), seeds=2)
+    with started(tmp_path / "run.db", funnel=(level,), children=300) as run:
+        list(run)
+        found, baselines = run.store.details("evolution", "search")[run.best().number], run.store.meta("baselines")
+    assert [baselines[f"{name} x1"]["horizon"] for name in level.tasks] == [round(task("planted-momentum").steps * f) for f in (0.02, 0.1)]
+    assert set(found) == set(level.tasks) and found[level.tasks[0]]["loss"] != found[level.tasks[1]]["loss"]
 
 
 def test_a_task_on_which_adamw_learns_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

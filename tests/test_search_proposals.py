@@ -14,7 +14,7 @@ from typing import Any
 
 import giant_texts
 import pytest
-from test_search_hunt import evaluated, started
+from test_search_hunt import LONGER, SHORT, evaluated, started
 
 import optlang
 from optlang.cli import main
@@ -25,6 +25,7 @@ from optlang.search.programs.genome import Form, GenomeError, to_text
 from optlang.search.programs.seeds import from_rule
 from optlang.search.proposals import KIND, Answer, answer, folder, propose, put, read
 from optlang.search.store.database import Store, StoreError
+from optlang.search.store.found import find
 
 HEAVY = """rule Heavy "by hand" {
   hyper lr   = 0.1 in (0, inf)
@@ -101,6 +102,71 @@ def test_what_is_not_taken_is_told_why(asked: Path) -> None:
     assert {path.name for path in folder(asked).iterdir() if path.suffix != ".json"} == {"folder.opt", "other.opt.part"}
 
 
+def test_an_answer_says_what_was_read_and_what_is_best(asked: Path) -> None:
+    with resume(asked, workers=1) as run:
+        found, form = answers(run), run.form
+    heavy, same, typo = found["heavy"], found["same"], found["typo"]
+    assert "m' = beta*m + (1 - beta)*g" in heavy.rule and heavy.best["rule"].startswith(f"rule Found{heavy.best['program']} ")
+    with Store.read(asked) as store:
+        assert same.rule == find(store, "Found1", "search").rule(form), "the seed, which it is"
+        assert heavy.best["fitness"] >= max(heavy.fitness or 0, find(store, "Found1", "search").fitness)
+    assert typo.best and not typo.rule
+    assert from_rule(Rule(heavy.rule), form) != from_rule(Rule(same.rule), form)
+
+
+def test_a_search_of_proposals_alone(asked: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="baselines make children of their own"):
+        optlang.search("sgd", store=tmp_path / "no.db", only_proposals=True, baselines=True)
+    path = tmp_path / "run.db"
+    with optlang.search("sgd-bare", store=path, only_proposals=True, funnel=(SHORT,), workers=1, seed=5) as run:
+        assert "what is proposed, by `optlang search propose" in run.describe()
+        threading.Timer(0.5, run.stop).start()
+        assert list(run) == [], "it waits, without a budget, until it is stopped"
+    with resume(path, workers=1) as run:
+        for text, name in ((HEAVY.replace("beta*m", "bet*m"), "typo"), (HEAVY, "heavy")):
+            put(path, text, name)
+        told = []
+        for progress in run:
+            told.append(str(progress))
+            if sum("is program" in text for text in told):
+                run.stop()
+        found = answers(run)
+    assert {name: one.outcome for name, one in found.items()} == {"heavy": "trained", "typo": "rejected"}
+    assert len(evaluated(path)) == 2 and f"{found['heavy'].name} is program {found['heavy'].program}" in told[0]
+    with resume(asked, workers=1) as run:
+        assert answers(run)["heavy"].fitness == found["heavy"].fitness, "as in a search that has children, too"
+    with resume(path, workers=1) as run:
+        put(path, HEAVY, "again")
+        next(iter(run))
+        assert answers(run)["again"].program == found["heavy"].program
+
+
+def test_a_search_of_proposals_alone_ends_with_its_budget(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    with optlang.search("sgd-bare", store=path, only_proposals=True, funnel=(SHORT, LONGER), workers=1, children=2) as run:
+        for number in range(3):
+            put(path, HEAVY.replace("0.9 ", f"0.{number + 4} "), f"p{number}")
+        list(run)
+        assert len(answers(run)) == 2 and len(list(folder(path).glob("*.opt"))) == 1, "the third waits for another sitting"
+        assert [level.name for level, _ in run.promote()] == ["validation"]
+
+
+def test_from_a_pipe(tmp_path: Path) -> None:
+    path = tmp_path / "run.db"
+    with optlang.search("sgd-bare", store=path, only_proposals=True, funnel=(SHORT,), workers=1) as run:
+        command = [sys.executable, "-m", "optlang", "search", "propose", str(path), "-", "--json", "--quiet"]
+        asking = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert asking.stdin is not None
+        asking.stdin.write(HEAVY)
+        asking.stdin.close()
+        end = threading.Timer(120, run.stop)
+        end.start()
+        for _ in run:
+            run.stop()
+        end.cancel()
+    assert asking.stdout is not None and json.loads(asking.stdout.read())["outcome"] == "trained" and asking.wait(60) == 0
+
+
 def test_where_they_came_from_is_kept(asked: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Store.read(asked) as store:
         events = {one["name"].split("-")[0]: one for one in store.events(KIND)}
@@ -160,7 +226,7 @@ def test_from_another_process_while_it_runs(tmp_path: Path) -> None:
         end.cancel()
     out, said = asking.communicate(timeout=60)
     told = [json.loads(line) for line in out.splitlines()]
-    assert said == f"proposed {told[0]['name']}.opt, {told[1]['name']}.opt; the answers come with the second round from now\n"
+    assert said == f"proposed {told[0]['name']}.opt, {told[1]['name']}.opt; the answers come when they are trained\n"
     assert asking.returncode == 0 and told[0]["outcome"] == "trained"
     assert told[0]["name"].startswith("heavy-") and told[1]["name"].startswith("signsgd-")
     numbers = {row[1]: row[5] for row in evaluated(path)}

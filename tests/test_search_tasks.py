@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from optlang.race.tasks import split
 from optlang.search.batched import layers
-from optlang.search.training.loading import NAMES, task, verify
+from optlang.search.training.levels import Level
+from optlang.search.training.loading import NAMES, digest, task, verify
 from optlang.search.training.tasks import Task, TaskError, Weight
 
 SIZES = {"cancer-mlp": 2114, "digits-mlp": 4810, "photo-autoencoder": 26960, "digits-cnn": 9978, "chars-mlp": 16194,
@@ -49,6 +50,21 @@ def test_a_backward_pass_gives_every_run_its_own_gradient(name):
     for a, b in zip(found, alone, strict=True):
         torch.testing.assert_close(a[1:], b, atol=1e-10, rtol=1e-7)
         assert a.count_nonzero()
+
+
+def test_a_task_for_so_many_times_its_steps_is_one_of_its_own():
+    short, long = task("cancer-mlp"), task("cancer-mlp:14")
+    assert (long.name, long.steps, short.name, short.steps) == ("cancer-mlp:14", 14 * short.steps, "cancer-mlp", 100)
+    assert torch.equal(long.init([3])["one.weight"], short.init([3])["one.weight"])
+    assert long.longer(1.6).steps == long.steps and short.longer(1.6).steps == 160, "its name says how long it is, on every level"
+    assert Level("a", (), factor=1.6).key(long.name) == "cancer-mlp:14 x1"
+    again = pickle.loads(pickle.dumps(long))
+    assert (again.name, again.steps) == (long.name, long.steps)
+    assert digest(long) != digest(short)
+    for name, told in (("cancer-mlp:0", "cancer-mlp:2 is trained for twice its 100"), ("cancer:2", "did you mean 'cancer-mlp'"),
+                       ("cancer-mlp:x", "NAME:14 is trained for 14 times its steps")):  # fmt: skip
+        with pytest.raises(TaskError, match=told):
+            task(name)
 
 
 def test_batches_of_an_epoch_do_not_repeat_and_epochs_differ():

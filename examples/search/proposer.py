@@ -1,9 +1,10 @@
 """Proposes rules to a search that another process runs: `python examples/search/proposer.py run.db [HOW_MANY]`.
 
-Looks at what the search has found, writes variants of the best rules as texts, and hears how fit they are. `variant` is where a
-language model would be asked, with the rules, their fitness and what became of earlier proposals; this one needs none: it
-rounds a number as people do, or takes the sign of the update. Nothing here is special to Python: `optlang search pick run.db --json`
-and `optlang search propose run.db FILE.opt --json` do the same from a shell.
+In another shell, `optlang search adamw --only-proposals --store run.db` waits for what this one writes; any other search takes it, too.
+Looks at what has been found, writes variants of the best rules as texts, and hears how fit they are. `variant` is where a
+language model would be asked, with the rules, their fitness and what became of earlier proposals, all of which `told` holds; this one
+needs none: it rounds a number as people do, or takes the sign of the update. Nothing here is special to Python:
+`optlang search pick run.db --json` and `optlang search propose run.db FILE.opt --json` do the same from a shell.
 """
 
 import json
@@ -24,8 +25,8 @@ def rules(store: str) -> list[dict]:
     return json.loads(told.stdout)
 
 
-def variant(text: str, source: random.Random) -> tuple[str, str]:
-    """Another rule, and what was done."""
+def variant(text: str, told: list, source: random.Random) -> tuple[str, str]:
+    """Another rule, and what was done. `told`: the answers so far, each with outcome, fitness, loss by task, reason and rule."""
     update = re.search(r"w' = w - lr\*(.+)", text)
     if update and "sign" not in update[0] and source.random() < 0.3:
         return text.replace(update[0], f"w' = w - lr*sign({update[1]})"), "the sign of the update"
@@ -38,13 +39,15 @@ def variant(text: str, source: random.Random) -> tuple[str, str]:
 
 def main(store: str, how_many: str = "10") -> None:
     """One proposal after another."""
-    source = random.Random(0)
+    source, told = random.Random(0), []
     for _ in range(int(how_many)):
         known = rules(store)
         one = known[min(int(source.expovariate(1.0)), len(known) - 1)]
-        text, change = variant(one["text"], source)
+        text, change = variant(one["text"], told, source)
         text = re.sub(r'^rule \w+ "[^"]*"', f'rule Variant "{one["rule"]} with {change}, by proposer.py"', text)
-        print(f"{one['rule']} ({one['fitness']:.4f}) with {change} -> {optlang.search.propose(store, text)}", flush=True)
+        told.append(optlang.search.propose(store, text))
+        best = told[-1].best
+        print(f"{one['rule']} ({one['fitness']:.4f}) with {change} -> {told[-1]}; best is {best['fitness']:.4f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -44,15 +44,15 @@ def search(arguments: argparse.Namespace) -> int:
         raise ValueError("--validation and --hold-out are levels of the funnel; leave --no-funnel out")
     seeds = arguments.words or ["adamw"]
     given = {name: getattr(arguments, name) for name in ("minutes", "children", "steps")}
-    budget = {name: value for name, value in given.items() if value is not None} or {"minutes": 30.0}
+    budget = {name: value for name, value in given.items() if value is not None} or {"minutes": 0.0 if arguments.only_proposals else 30.0}
     if not arguments.quiet:
         print("setting up: the tasks are tried, AdamW is tuned on them, then the seeds are trained", flush=True)
     funnel = api.funnel_of(arguments.tasks, arguments.validation, arguments.hold_out)
     settings = {"ageing": _ageing(arguments), "funnel": funnel[:1] if arguments.no_funnel else funnel}
     with api.search(
         *seeds, store=arguments.store, space=_space(arguments, seeds), baselines=arguments.baselines,
-        workers=arguments.workers, jobs=arguments.jobs, seed=arguments.seed, ray=arguments.ray, tell=_teller(arguments), **budget,
-        **settings,
+        workers=arguments.workers, jobs=arguments.jobs, seed=arguments.seed, ray=arguments.ray, only_proposals=arguments.only_proposals,
+        tell=_teller(arguments), **budget, **settings,
     ) as found:  # fmt: skip
         return _followed(found, arguments)
 
@@ -204,10 +204,10 @@ def propose(arguments: argparse.Namespace) -> int:
     from optlang.search import proposals
 
     path, *rules = _store_named(arguments, 2, sys.maxsize)
-    texts = [source_of(rule).text for rule in rules]
-    names = [proposals.put(path, text, Path(rule).stem) for rule, text in zip(rules, texts, strict=True)]
+    texts = [sys.stdin.read() if rule == "-" else source_of(rule).text for rule in rules]
+    names = [proposals.put(path, text, Path(rule).stem.strip("-")) for rule, text in zip(rules, texts, strict=True)]
     if (tell := _teller(arguments)) is not None:
-        tell(f"proposed {', '.join(f'{name}.opt' for name in names)}; the answers come with the second round from now")
+        tell(f"proposed {', '.join(f'{name}.opt' for name in names)}; the answers come when they are trained")
     rejected = False
     for name in names:
         found = proposals.answer(path, name, arguments.minutes)

@@ -42,9 +42,11 @@ from optlang.search.training.levels import FUNNEL, HOLDOUT, SEARCH, VALIDATION, 
 from optlang.search.training.loading import task
 from optlang.search.training.tasks import TaskError
 from optlang.search.workers.executor import Executor, Processes, Serial
+from optlang.search.workers.life import said_after
 
 Tell = Callable[[str], None] | None  # hears what is under way
 HALL_EVERY = 60.0  # seconds between two hall-of-fame folders
+SLOW = 30.0  # seconds after which a task that is tried is named
 
 
 class Search:
@@ -77,7 +79,8 @@ class Search:
         remark = settings.remark()
         jobs, workers = OVERLAP * settings.pace.jobs * len(strands), self.executor.workers
         idle = f", {workers - jobs} of them idle: --jobs {jobs_for(workers)} would have work for all" if workers > jobs else ""
-        return (f"{', '.join(strands)} on {', '.join(self.hunt.search_level.tasks)}; {len(settings.space.functions)} functions; "
+        what = ", ".join(strands) if settings.pace.own else f"what is proposed, by `optlang search propose {self.store.path} FILE.opt`,"
+        return (f"{what} on {', '.join(self.hunt.search_level.tasks)}; {len(settings.space.functions)} functions; "
                 f"seeds have {seeds}; {workers} workers{idle}{remark and f'; {remark}'}")  # fmt: skip
 
     def promote(self, tell: Tell = None) -> Iterator[tuple[Level, list[Promoted]]]:
@@ -131,25 +134,28 @@ class Search:
 def search(
     *seeds: str, store: str | Path = "search.db", minutes: float = 0.0, children: int = 0, steps: int = 0,
     tasks: Sequence[str] | None = None, space: str | Space = "default", baselines: bool = False, workers: int | None = None,
-    ray: str | None = None, jobs: int | None = None, seed: int = 0, tell: Tell = None, **settings: Any,
+    ray: str | None = None, jobs: int | None = None, seed: int = 0, only_proposals: bool = False, tell: Tell = None, **settings: Any,
 ) -> Search:  # fmt: skip
     """A new search from some rules (library names, `.opt` files; AdamW if none is given), to be iterated over.
 
     It ends at `minutes`, `children` or training `steps`, whichever comes first. `tasks` replace those of the first level.
     `space` is "default", "lion", "rich" or a `Space`; `baselines` adds random search and constants-only evolution, each with
     four times the budget; `ray` is the address of a cluster; `jobs` go to workers at once, enough for `workers` if not said
-    otherwise: the same search for the same number of jobs, whoever trains; `tell` hears what is under way while it is set up, as
+    otherwise: the same search for the same number of jobs, whoever trains; with `only_proposals` it makes no children, but trains
+    what others propose, on all tasks, and needs no budget: `stop` ends it; `tell` hears what is under way while it is set up, as
     in `tell=print`. Other settings are those of `Settings`. Raises ValueError with what is wrong, StoreError.
     """
-    pace = Pace().with_jobs(jobs_for(workers or (1 if ray else os.cpu_count() or 1)) if jobs is None else jobs)
+    hands = workers or (1 if ray else os.cpu_count() or 1)
+    pace = Pace().with_jobs(jobs_for(hands) if jobs is None else jobs)
+    if only_proposals:  # each a job of its own: who proposes one waits for no other
+        pace = Pace(jobs=max(Pace.jobs, hands) if jobs is None else jobs, per_job=1, hurdle=0.0, own=False)
+        settings = {"validate_every": 0, **settings}
     made = Settings(
         space if isinstance(space, Space) else space_of(space, seeds or ("adamw",)), Budget(children, steps, minutes), seed=seed,
         **{"pace": pace, "funnel": funnel_of(tasks), "plans": WITH_BASELINES if baselines else EVOLUTION, **settings},
     )  # fmt: skip
     made.check()
-    for level in made.funnel:
-        for name in level.tasks:
-            task(name)  # one that is wrong leaves no store behind
+    _tried([name for level in made.funnel for name in level.tasks], tell)  # a task that is wrong leaves no store behind
     fresh = Store.create(store, made.to_json())
     try:
         return _begun(fresh, workers, ray, tell)
@@ -167,8 +173,7 @@ def resume(
 ) -> Search:  # fmt: skip
     """A search that was stopped or cut off, to go on with as if nothing had happened; `tasks` are added to a later level, other
     `jobs` make another course of it from here on."""
-    for name in tasks:
-        task(name)
+    _tried(tasks, tell)
     kept = Store.open_(store)
     try:
         settings = reduce(lambda made, name: made.with_task(name, level), tasks, Settings.from_json(kept.meta("settings")))
@@ -184,6 +189,14 @@ def resume(
     except BaseException:
         kept.close()
         raise
+
+
+def _tried(names: Sequence[str], tell: Tell) -> None:
+    """Raises TaskError for a task that nothing can be trained on."""
+    for name in dict.fromkeys(names):
+        text = f"task {name} is still being tried after {SLOW:g} seconds: its data, its model or its loss takes long; Ctrl-C ends"
+        with said_after(SLOW, text, tell):
+            task(name)
 
 
 def _begun(store: Store, workers: int | None, ray: str | None, tell: Tell = None) -> Search:

@@ -20,6 +20,8 @@ Searches the space of update rules, as the search that found Lion did, from one 
   optlang search resume run.db --tasks my_task.py       from now on with one more validation task; or --level hold-out
   optlang search pick run.db                            fitness against size: the programs that nothing beats in both
   optlang search propose run.db mine.opt                a rule of one's own, or of a program that writes rules, for a search under way
+  optlang search adamw --only-proposals --store run.db  a search that makes none itself: it trains what is proposed, until Ctrl-C
+  my_writer | optlang search propose run.db - --json    its answer: fitness, loss by task or why it was rejected, the best rule so far
   optlang search report run.db -o report.html           one page with everything: curves, funnel, lineage, hall of fame
   optlang search export run.db best -o found.opt        a rule as a file, shortened by algebra; also Found123, as pick lists them
   optlang search export run.db best -o found.opt --ablate   and without what training over paired seeds does not miss
@@ -37,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--minutes", type=float, help="of searching, all sittings together; default: 30, if no budget is given")
     parser.add_argument("--children", type=int, help="programs to make; most are merged or rejected and never trained")
     parser.add_argument("--steps", type=int, help="training steps to spend")
-    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="for the first level: built-in names, or Python files")
+    parser.add_argument("--tasks", nargs="+", metavar="TASK", help="for the first level: built-in names, or Python files; digits-mlp:14 "
+                        "is trained for 14 times its steps")  # fmt: skip
     parser.add_argument("--validation", nargs="+", metavar="TASK", help="that selection does not see, but overfitting shows on")
     parser.add_argument("--hold-out", nargs="+", metavar="TASK", help="opened once, at the end")
     parser.add_argument("--level", default="validation", metavar="LEVEL", help="of resume: where --tasks are added; default: validation")
@@ -50,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--template", metavar="FILE", help="a program with holes: `?` for an argument, a line `?` for statements")
     parser.add_argument("--population", type=int, default=200, help="default: 200")
     parser.add_argument("--islands", type=int, default=1, help="populations that exchange their best; default: 1")
+    parser.add_argument("--only-proposals", action="store_true", help="make no children, train what `propose` sends; needs no budget")
     parser.add_argument("--baselines", action="store_true", help="also random search and constants-only evolution, 4 times the budget each")
     parser.add_argument("--seed", type=int, default=0, help="of everything random; default: 0")
     parser.add_argument("--workers", type=int, help="processes; default: one for each core")

@@ -25,7 +25,7 @@ from optlang.search.store.database import Store
 from optlang.search.store.found import Found, hall_of_fame
 from optlang.search.training.funnel import seeds_of
 from optlang.search.training.profile import Budget, standings
-from optlang.search.workers.executor import LONG, Executor, Serial
+from optlang.search.workers.executor import Executor, Serial
 
 WORKLOADS = ("cancer-mlp", "digits-mlp", "photo-autoencoder", "digits-cnn", "chars-mlp", "digits-vit")
 MOST = 20  # of a level that are looked at
@@ -144,7 +144,7 @@ def _beside(
 def _done(store: Store, wanted: Sequence[Piece], executor: Executor) -> dict[str, Any]:
     """What every piece shows, by its key."""
     done: dict[str, Any] = dict(store.events("piece of the finals"))
-    going = {executor.submit(piece, LONG): piece.key for piece in wanted if piece.key not in done}
+    going = {executor.submit(piece): piece.key for piece in wanted if piece.key not in done}
     while going:
         ticket = executor.first(going)
         key = going.pop(ticket)

@@ -51,9 +51,9 @@ class View:
         return Group(*self._parts(progress), self._front, Text("\nCtrl-C ends after this round; twice ends at once", style="dim"))
 
     def _line(self, progress: Progress) -> None:
-        """One line for a round that brought something, or for a while without."""
+        """One line for a round that brought something or answered somebody, or for a while without."""
         now = time.monotonic()
-        if progress.round.improved or progress.point is not None or progress.dry or now - self._spoken > SILENCE:
+        if progress.round.improved or progress.round.answered or progress.point is not None or progress.dry or now - self._spoken > SILENCE:
             self._spoken = now
             self.console.print(f"{progress}{left(progress)}", highlight=False, soft_wrap=True)
 

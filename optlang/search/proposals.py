@@ -3,7 +3,8 @@
 Beside a store `run.db` lies the folder `run.db.proposals`. A file NAME.opt that is put there, whole (written under another name,
 then renamed), goes into the next round like a child of the search's own: read as any rule, checked, compared with all that is known,
 trained by the same tasks, seeds and hurdles, and taken into the population. The answer is NAME.json, and NAME.opt is gone; who is
-killed in between answers later. What was proposed, word for word, and what came of it are events of the store.
+killed in between answers later. A search may also live on proposals alone (`Pace.own`). What was proposed, word for word, and what
+came of it are events of the store.
 
 Texts are a stranger's: they are data, may import from the library alone, and can do no more than not be taken.
 """
@@ -42,7 +43,8 @@ OFTEN = 5.0  # seconds between two looks whether the search is still under way
 @dataclass(frozen=True)
 class Answer:
     """What became of a proposal. `trained`: a program that is new; `known`: one that behaves as `program`, which was there before;
-    `rejected`: one that was not trained, for a `reason`. `tasks`: value, error, step size and loss by task."""
+    `rejected`: one that was not trained, for a `reason`. `tasks`: value, error, step size and loss by task. `rule`: `program` as the
+    search writes it. `best`: the best one so far, its number, fitness, error and rule."""
 
     name: str
     outcome: Literal["trained", "known", "rejected"]
@@ -52,6 +54,8 @@ class Answer:
     status: str = ""
     reason: str = ""
     tasks: Mapping[str, Any] = field(default_factory=dict)
+    rule: str = ""
+    best: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         if self.outcome == "rejected":
@@ -116,22 +120,27 @@ class Inbox:
     def __init__(self, store: Store, space: Space, level: Level, seeds: tuple[int, ...]) -> None:
         self.store, self.space, self.level, self.seeds = store, space, level, seeds
         self.folder, self.stuck = folder(store.path), set[str]()
+        self._best: dict[str, Any] = {}
 
     def take(self, strand: Strand) -> None:
-        """Hands what waits to a branch; what it does not take is answered at once. They get no more than half of a round."""
+        """Hands what waits to a branch; what it does not take is answered at once. Where the branch makes children, too, proposals get
+        no more than half of a round."""
         from optlang.search.evolution.population import Proposal
         from optlang.search.store.found import PROPOSED
 
-        busy = strand.guests_named
-        for name in self._waiting(busy, max(1, strand.pace.trained // 2) - len(strand.guests)):
+        busy, room = strand.guests_named, max(1, strand.pace.trained // 2) if strand.pace.own else strand.pace.trained
+        for name in self._waiting(busy, room - len(strand.guests)):
             try:
                 rule, genome = read(self.folder / f"{name}.opt", self.space)
             except Exception as problem:  # whatever a stranger's text brings about: the search goes on
-                self._tell(Answer(name, "rejected", reason=str(problem) or type(problem).__name__))
+                self._reject(strand, name, str(problem) or type(problem).__name__)
                 continue
             doc = f" ({rule.doc[:200]})" if rule.doc else ""
             if reason := strand.welcome(Proposal(genome, None, f"{PROPOSED}{rule.name}{doc}", source=name)):
-                self._tell(Answer(name, "rejected", reason=f"rule `{rule.name}` {reason}"))
+                self._reject(strand, name, f"rule `{rule.name}` {reason}")
+
+    def _reject(self, strand: Strand, name: str, reason: str) -> None:
+        self._tell(Answer(name, "rejected", reason=reason, best=self._best_of(strand.name, strand.best.number)))
 
     def answer(self, done: Round) -> None:
         """Tells who proposed what a round has shown."""
@@ -139,7 +148,22 @@ class Inbox:
         for source, number in done.answered:
             found = self.store.assessments(done.branch, self.level, self.seeds, number)[number]
             outcome: Literal["trained", "known"] = "trained" if number in born else "known"
-            self._tell(Answer(source, outcome, number, found.fitness, found.error, found.status, tasks=dict(found.detail)))
+            more = {"tasks": dict(found.detail), "rule": self._told(done.branch, number)["rule"]}
+            best = self._best_of(done.branch, done.best.number)
+            self._tell(Answer(source, outcome, number, found.fitness, found.error, found.status, **more, best=best))
+
+    def _best_of(self, branch: str, number: int) -> dict[str, Any]:
+        if self._best.get("program") != number:
+            self._best = self._told(branch, number)
+        return self._best
+
+    def _told(self, branch: str, number: int) -> dict[str, Any]:
+        """A program with its fitness and its rule."""
+        from optlang.search.store.found import as_rule
+
+        found = self.store.assessments(branch, self.level, self.seeds, number)[number]
+        text = as_rule(self.store.text(branch, number), self.space.form, branch, number, found)
+        return {"program": number, "fitness": found.fitness, "error": found.error, "rule": text}
 
     def _waiting(self, busy: Collection[str], most: int) -> list[str]:
         """The oldest of the files that wait."""
@@ -153,7 +177,7 @@ class Inbox:
     def _tell(self, one: Answer) -> None:
         """First the store, then the answer, then the question goes: whoever is cut off does the rest again."""
         path = self.folder / f"{one.name}.opt"
-        fields = {key: value for key, value in asdict(one).items() if key != "tasks"}
+        fields = {key: value for key, value in asdict(one).items() if key not in ("tasks", "rule", "best")}
         with suppress(OSError):  # taken back
             fields["text"] = _bytes(path).decode(errors="replace")
         self.store.note(KIND, fields)

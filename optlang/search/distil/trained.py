@@ -12,7 +12,7 @@ import numpy as np
 from optlang.ir import Program
 from optlang.printing.rule_text import to_opt
 from optlang.search.distil.ablation import Asked
-from optlang.search.workers.executor import LONG, Executor, Serial
+from optlang.search.workers.executor import Executor, Serial
 
 Array = Any  # numpy.ndarray
 RUNS = 48  # of a job: as many as are trained at once
@@ -98,7 +98,7 @@ class Trained:
         """What jobs show, by digest; what the memory has is not done again."""
         kept = {} if self.memory is None else {job.digest: self.memory.job(job.digest) for job in jobs}
         done = {digest: result for digest, result in kept.items() if result is not None}
-        going = {self.executor.submit(job, LONG): job.digest for job in jobs if job.digest not in done}
+        going = {self.executor.submit(job): job.digest for job in jobs if job.digest not in done}
         while going:
             ticket = self.executor.first(going)
             digest = going.pop(ticket)

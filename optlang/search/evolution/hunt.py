@@ -16,7 +16,7 @@ from optlang.search.evolution.strand import Birth, Round, Strand, rates
 from optlang.search.evolution.trials import Trials
 from optlang.search.programs.genome import Genome, from_text, slots_used
 from optlang.search.programs.mutation import Mutator, RandomPrograms
-from optlang.search.proposals import Inbox
+from optlang.search.proposals import LOOK, Inbox
 from optlang.search.screening.sieve import Screen
 from optlang.search.store.database import Store
 from optlang.search.store.found import hall_of_fame
@@ -51,6 +51,8 @@ class Progress:
         done, best = self.round, self.round.best
         spent = f"{done.children} children, {done.spent} steps"
         text = f"{self.done:4.0%}  {done.branch}: {spent}, best {best.fitness:.4f} (program {best.number})"
+        if done.answered:
+            text += "; " + ", ".join(f"{name} is program {number}" for name, number in done.answered)
         if self.point is not None:
             text += f"; on validation tasks {self.point.validation:.4f}"
         if self.dry:
@@ -148,6 +150,9 @@ class Hunt:
             strand = self.strands[name]
             if name == MAIN:
                 self.inbox.take(strand)
+            if strand.idle:
+                time.sleep(LOOK)
+                continue
             done = strand.round(self.trials.jobs.submit, self.trials.jobs.collect)
             self.store.save_round(done, strand.state(), self.search_level, self.search_seeds, self.trials.jobs.finished)
             self.trials.jobs.finished = []

@@ -9,24 +9,22 @@ from dataclasses import asdict
 
 from optlang.search.store.database import Store
 from optlang.search.training.assess import Assessment, Job
-from optlang.search.training.levels import Level
-from optlang.search.workers.executor import LONG, Executor, JobFailed
+from optlang.search.workers.executor import Executor, JobFailed
 
 Ticket = tuple[str, Job, int | None]  # the job's digest, and its number with the executor where it is under way
 
 
 class KeptJobs:
-    """Jobs for an executor. Those of levels other than the search's may take long. `finished`: digests, until they are dropped."""
+    """Jobs for an executor. `finished`: digests, until they are dropped."""
 
-    def __init__(self, store: Store, executor: Executor, search_level: Level) -> None:
-        self.store, self.executor, self.search_level = store, executor, search_level
+    def __init__(self, store: Store, executor: Executor) -> None:
+        self.store, self.executor = store, executor
         self.finished: list[str] = []
 
     def submit(self, job: Job) -> Ticket:
         """A job on its way. One that was finished before the search was cut off is not done again."""
         digest = hashlib.sha256(pickle.dumps((job.genomes, job.form, job.level, job.seeds, job.hurdles, job.starts, job.trial))).hexdigest()
-        timeout = None if job.level == self.search_level else LONG
-        return digest, job, None if self.store.job(digest) is not None else self.executor.submit(job, timeout)
+        return digest, job, None if self.store.job(digest) is not None else self.executor.submit(job)
 
     def collect(self, ticket: Ticket) -> Sequence[Assessment]:
         """What a job has found. Where its worker failed, all programs have the worst fitness and say why."""

@@ -10,7 +10,7 @@ from typing import Any
 from optlang.search.evolution.population import KINDS, Ageing, Kind
 from optlang.search.evolution.strand import Pace
 from optlang.search.programs.space import Space
-from optlang.search.training.levels import FUNNEL, Level
+from optlang.search.training.levels import FUNNEL, Level, plain
 
 
 class SettingsError(ValueError):
@@ -25,10 +25,11 @@ class Budget:
     steps: int = 0  # training steps of evolution; a baseline gets its factor times as many
     minutes: float = 0.0
 
-    def problem(self) -> str:
+    def problem(self, endless: bool = False) -> str:
+        """What is wrong with it. `endless`: what needs none, for it waits for proposals until it is stopped."""
         if not all(0 <= one < math.inf for one in (self.children, self.steps, self.minutes)):
             return "a budget is negative or no finite number"
-        if not (self.children or self.steps or self.minutes):
+        if not (self.children or self.steps or self.minutes or endless):
             return "the budget is zero: give a number of children, of training steps, or of minutes"
         return ""
 
@@ -65,7 +66,9 @@ class Settings:
 
     def check(self) -> None:
         """Raises SettingsError."""
-        found = [self.budget.problem(), self.pace.problem(), *self.ageing.problems(), *self._funnel_problems()]
+        found = [self.budget.problem(endless=not self.pace.own), self.pace.problem(), *self.ageing.problems(), *self._funnel_problems()]
+        if not self.pace.own and [plan.kind for plan in self.plans] != ["evolution"]:
+            found.append("baselines make children of their own; a search of proposals alone has none beside it")
         if not self.plans:
             found.append("there is no branch to search in")
         found += [f"`{plan.kind}` is no kind of branch; there are {', '.join(KINDS)}" for plan in self.plans if plan.kind not in KINDS]
@@ -81,7 +84,8 @@ class Settings:
 
     def remark(self) -> str:
         """What makes the later levels tell less than they seem to; empty where nothing does."""
-        seen = [(name, level.name) for level in self.funnel[1:] for name in level.tasks if name in self.funnel[0].tasks]
+        searched = {plain(name) for name in self.funnel[0].tasks}
+        seen = [(name, level.name) for level in self.funnel[1:] for name in level.tasks if plain(name) in searched]
         return "; ".join(f"{name} is searched on and so no task that selection has not seen, as {level} wants" for name, level in seen)
 
     def to_json(self) -> dict[str, Any]:

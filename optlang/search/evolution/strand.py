@@ -42,13 +42,15 @@ class Pace:
     """How much goes into one round. `jobs` go to workers at once: no more than OVERLAP times as many workers have something to do, and
     what a search finds depends on it, not on the workers. `proposals`: children after which a round is over, though it has found
     less. `hurdle`: the share of recent programs that a program must beat on a task to be trained on the next one; 0 for no hurdles.
-    `trial`: the same for a trial before all, one seed and three step sizes on the first task."""
+    `trial`: the same for a trial before all, one seed and three step sizes on the first task. `own`: whether the branch makes children;
+    else a round is what has been proposed from outside."""
 
     jobs: int = 2
     per_job: int = 8
     proposals: int = 4_000
     hurdle: float = 0.5
     trial: float = 0.0
+    own: bool = True
 
     @property
     def trained(self) -> int:
@@ -136,6 +138,11 @@ class Strand:
         """Whether hardly anything new is within reach: going on would be proposing what is known, for ever."""
         return self.lean >= DRY
 
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do before somebody proposes something."""
+        return not (self.pace.own or self.guests or self.pending)
+
     def round(self, submit: Submit, collect: Collect) -> Round:
         """Sends what is to be sent, waits for the oldest round, and learns from it."""
         self.send(submit)
@@ -145,7 +152,7 @@ class Strand:
 
     def send(self, submit: Submit) -> None:
         """Fills the line of rounds in flight. What was in flight when a search was cut off is sent again."""
-        while len(self.pending) < OVERLAP:
+        while len(self.pending) < OVERLAP and (self.pace.own or self.guests):
             self.pending.append(self._proposed())
         for pending in self.pending:
             if pending.live and not pending.tickets:
@@ -169,7 +176,7 @@ class Strand:
         """Who comes from outside, then children until enough of them are new, or until this takes too long."""
         pending = Pending([], {}, 0, self._hurdles())
         waiting = {c.fingerprint for p in self.pending for c in p.candidates}
-        while self.guests or (len(pending.live) < self.pace.trained and pending.children < self.pace.proposals):
+        while self.guests or (self.pace.own and len(pending.live) < self.pace.trained and pending.children < self.pace.proposals):
             proposal = self.guests.popleft() if self.guests else self.branch.propose()
             verdict = self.screen.check(proposal.genome)
             pending.children += 1

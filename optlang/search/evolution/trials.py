@@ -13,7 +13,10 @@ from optlang.search.store.database import Store
 from optlang.search.training.assess import Curve, Regime
 from optlang.search.training.funnel import Promoted, judge, seeds_of
 from optlang.search.training.levels import Level
-from optlang.search.workers.executor import LONG, Executor, JobFailed
+from optlang.search.workers.executor import Executor, JobFailed
+from optlang.search.workers.life import said_after
+
+SLOW = 300.0  # seconds after which it is said on what AdamW is still tuned
 
 
 class Trials:
@@ -21,7 +24,7 @@ class Trials:
 
     def __init__(self, store: Store, executor: Executor, settings: Settings, tell: Callable[[str], None] | None = None) -> None:
         self.store, self.executor, self.settings = store, executor, settings
-        self.jobs = KeptJobs(store, executor, settings.funnel[0])
+        self.jobs = KeptJobs(store, executor)
         self.baselines: dict[str, Any] = store.meta("baselines") if store.has_meta("baselines") else {}
         self.tell = tell
 
@@ -34,23 +37,31 @@ class Trials:
         self.store.check_tasks({name: _digest(name) for name in level.tasks})
         wanted = [name for name in level.tasks if level.key(name) not in self.baselines] if level.measure == "speed" else []
         seeds = seeds_of(level, place, self.settings.seed)
-        tickets = {self.executor.submit(Curve(name, level, seeds), LONG): name for name in wanted}
+        tickets = {self.executor.submit(Curve(name, level, seeds)): name for name in wanted}
         if wanted:
             longer = f", {level.factor:g} times as long" if level.factor != 1 else ""
             self._say(f"{level.name}: AdamW is tuned on {' and '.join(wanted)}{longer}")
         while tickets:
-            ticket = self.executor.first(tickets)
-            self._keep_curve(tickets.pop(ticket), level, ticket)
+            text = f"{level.name}: AdamW is still being tuned on {' and '.join(tickets.values())}, for {SLOW:g} seconds now"
+            with said_after(SLOW, text, self.tell):
+                ticket = self.executor.first(tickets)
+                made = self._curve(tickets[ticket], ticket)
+            self._keep_curve(tickets.pop(ticket), level, made)
 
-    def _keep_curve(self, name: str, level: Level, ticket: int) -> None:
-        """What AdamW did on a task, as soon as it is known. Raises TaskError."""
-        from optlang.search.training.fitness import Baseline
+    def _curve(self, name: str, ticket: int) -> Any:
+        """What AdamW did on a task. Raises TaskError."""
         from optlang.search.training.tasks import TaskError
 
         try:
-            made = self.executor.collect(ticket)
+            return self.executor.collect(ticket)
         except JobFailed as problem:
             raise TaskError(f"task {name}: AdamW cannot be trained on it: {problem}") from problem
+
+    def _keep_curve(self, name: str, level: Level, made: Any) -> None:
+        """Keeps it as soon as it is known. Raises TaskError."""
+        from optlang.search.training.fitness import Baseline
+        from optlang.search.training.tasks import TaskError
+
         if not Baseline.from_json(made).learns:
             raise TaskError(f"task {name}: tuned AdamW ends no lower than it began, so that nothing can be measured by it: "
                             "look for NaN, or give the task more steps")  # fmt: skip

@@ -17,6 +17,7 @@ from optlang.simplify import simplify
 if TYPE_CHECKING:
     from optlang.search.distil.ablation import Trainer
     from optlang.search.distil.distillation import Distilled
+    from optlang.search.training.assess import Assessment
 
 BYTES = 4  # of a float32
 PROPOSED = "proposed as "  # how the change begins that brought in a rule from outside
@@ -83,6 +84,12 @@ class Found:
             return self.distilled(form).opt()
         except ValueError:
             return self.rule(form)
+
+
+def as_rule(genome: str, form: Form, branch: str, number: int, found: Assessment) -> str:
+    """A program that has been trained, as the text of a `.opt` file; one that could not be, too."""
+    lr = next((float(score["lr"]) for score in found.detail.values()), 1e-3)
+    return Found(branch, number, found.fitness, found.error, 0, 0, genome, lr).rule(form)
 
 
 def hall_of_fame(store: Store, level: str, count: int = 10, branch: str = "evolution") -> list[Found]:

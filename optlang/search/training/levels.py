@@ -8,6 +8,7 @@ Hold-out tasks are opened once, at the end.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
@@ -15,11 +16,13 @@ from typing import Any, Literal, NamedTuple
 Measure = Literal["speed", "loss"]
 TOLERANCE = 0.005  # of fitness: less than the standard error of two seeds
 PATIENCE = 3
+LONGER = re.compile(r"(?P<plain>.+):(?P<factor>\d+(\.\d+)?)")  # NAME:14, a task that is trained for 14 times its steps
 
 
 @dataclass(frozen=True)
 class Level:
-    """One stage of the funnel. `factor` stretches the horizon of its tasks; `enter` programs come in from the stage before.
+    """One stage of the funnel. `factor` stretches the horizon of its tasks, but of those whose name says theirs; `enter` programs come
+    in from the stage before.
 
     Measured is "speed", the share of its steps in which tuned AdamW gets as far, or "loss", how far below 0 the loss ends.
     """
@@ -38,7 +41,7 @@ class Level:
 
     def key(self, task: str) -> str:
         """Names what AdamW did on a task at this level's horizon."""
-        return f"{task} x{self.factor:g}"
+        return f"{task} x{1 if LONGER.fullmatch(task) else self.factor:g}"
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,6 +59,12 @@ VALIDATION = Level("validation", ("digits-cnn", "chars-mlp"), factor=1.6, seeds=
 FINAL = Level("final", ("chars-mlp", "digits-vit"), factor=14.0, seeds=4, enter=4)
 HOLDOUT = Level("hold-out", ("chars-transformer",), seeds=2, enter=2)
 FUNNEL: tuple[Level, ...] = (SEARCH, VALIDATION, FINAL, HOLDOUT)
+
+
+def plain(name: str) -> str:
+    """The name of a task whatever the length of its training."""
+    stretched = LONGER.fullmatch(name)
+    return stretched["plain"] if stretched else name
 
 
 class Point(NamedTuple):

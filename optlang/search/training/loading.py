@@ -15,6 +15,7 @@ from optlang.errors import did_you_mean
 from optlang.race import loading as race
 from optlang.race.errors import RaceError
 from optlang.race.tasks import Problem, Split
+from optlang.search.training.levels import LONGER
 from optlang.search.training.tasks import Batch, Params, Task, TaskError
 
 NAMES = ("cancer-mlp", "digits-mlp", "photo-autoencoder", "digits-cnn", "chars-mlp", "digits-vit", "chars-transformer")
@@ -63,7 +64,10 @@ class _WithLoss(nn.Module):
 
 @lru_cache(maxsize=32)
 def task(name: str) -> Task:
-    """A built-in task by its name, or the one in a Python file. Raises TaskError where there is none or it is wrong."""
+    """A built-in task by its name, or the one in a Python file; `NAME:14` is trained for 14 times its steps. Raises TaskError where
+    there is none or it is wrong."""
+    if stretched := LONGER.fullmatch(name):
+        return _stretched(name, task(stretched["plain"]), float(stretched["factor"]))
     if name in NAMES or name.startswith("planted-"):
         return _built_in(name)
     if Path(name).suffix != ".py":
@@ -74,6 +78,15 @@ def task(name: str) -> Task:
         raise TaskError(str(problem)) from problem
     verify(found)
     return found
+
+
+def _stretched(name: str, known: Task, factor: float) -> Task:
+    """A task that is another one for a search: its AdamW is tuned for that length, on all levels."""
+    if not factor:
+        raise TaskError(f"task {name} would be trained for no steps; {known.name}:2 is trained for twice its {known.steps}")
+    made = known.longer(factor)
+    made.name, made.factor, made.stretches = name, 1.0, False
+    return made
 
 
 def remade(name: str, factor: float) -> Task:
@@ -95,7 +108,8 @@ def _built_in(name: str) -> Task:
 def _unknown(name: str, known: Sequence[str]) -> TaskError:
     near = did_you_mean(name, known)
     advice = f"did you mean {near!r}? " if near else ""
-    return TaskError(f"there is no task {name!r}: {advice}There are {', '.join(known)}, or a path that ends in .py")
+    return TaskError(f"there is no task {name!r}: {advice}There are {', '.join(known)}, or a path that ends in .py; "
+                     "NAME:14 is trained for 14 times its steps")
 
 
 def verify(checked: Task) -> None:

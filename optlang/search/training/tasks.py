@@ -62,6 +62,7 @@ class Task:
     ceiling = math.inf  # a loss from which no run comes back
     schedule: Literal["constant", "linear"] = "constant"  # of the step size: linear falls to 0 at the end of training
     factor = 1.0
+    stretches = True  # on levels that are longer; not where its name says how long it is
 
     def weights(self) -> Mapping[str, Weight]:
         """The parameters of one model."""
@@ -119,6 +120,8 @@ class Task:
 
     def longer(self, factor: float) -> Task:
         """The same task, trained for so many times its steps."""
+        if not self.stretches:
+            return self
         other = object.__new__(type(self))
         other.__dict__ |= self.__dict__  # with the data, where they are loaded
         other.steps, other.factor = max(1, round(self.steps * factor)), self.factor * factor

@@ -16,6 +16,7 @@ from optlang.ir import Program
 from optlang.search.batched.layout import Layout
 from optlang.search.batched.rule import BatchedRule, Bound, Refused, compile_batched
 from optlang.search.training.tasks import HeldOut, Task, like
+from optlang.search.workers import life
 
 Array = Any  # numpy.ndarray
 LOOK = 10  # steps between two looks for runs that are lost
@@ -159,6 +160,7 @@ class _Batch:
 
     def train(self, steps: int, record: set[int], part: HeldOut) -> None:
         for step in range(1, steps + 1):
+            life.sign()
             losses = self._step(step, self.task.scale(step, steps))
             if step % LOOK == 0:
                 self._leave_out(self._lost(losses), step)

@@ -16,6 +16,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
+from optlang.search.workers import life
 from optlang.search.workers.executor import TIMEOUT
 from optlang.search.workers.jobs import Team, Work, attempt, one_thread
 
@@ -124,11 +125,10 @@ class Cluster(Team):
         actor.since = time.monotonic()
 
     def _watch(self) -> None:
-        now = time.monotonic()
         for place, actor in enumerate(self._team):
-            if actor.line and (reason := self._desk.overdue(actor.line[0][0], now - actor.since)):
+            if actor.line and (reason := self._overdue(actor.since)):
                 self._lost(place, reason)
-        if not any(actor.ready for actor in self._team) and now - self._started > START:
+        if not any(actor.ready for actor in self._team) and time.monotonic() - self._started > START:
             raise ClusterError(
                 f"no actor could be started within {START:g} seconds: has the cluster free cores, and has every machine the same "
                 "environment? `ray status` tells"
@@ -153,6 +153,7 @@ class _Worker:
 
     def __init__(self, work: Work) -> None:
         one_thread()
+        life.watch()
         self.work = work
 
     def hello(self) -> tuple[None, str]:
@@ -203,4 +204,4 @@ def _reason(error: Exception) -> str:
     """Why an actor was lost, in a few words."""
     if "OutOfMemory" in type(error).__name__:
         return "a worker was killed for its memory"
-    return "a worker or its machine died"
+    return f"a worker or its machine died, or took no step for {life.SILENT:g} seconds"

@@ -1,7 +1,7 @@
 """Who trains: this process or processes of this machine; `cluster` adds the actors of a Ray cluster. Results do not depend on who.
 
-A job is given with `submit`, which returns its number; `collect` waits for its result. A worker that dies, or that takes too
-long, is replaced and the job given to another, `RETRIES` times; then the job is reported as failed and the others go on.
+A job is given with `submit`, which returns its number; `collect` waits for its result. A worker that dies, or that hangs (see
+`life`), is replaced and the job given to another, `RETRIES` times; then the job is reported as failed and the others go on.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+from optlang.search.workers import life
 from optlang.search.workers.jobs import JobFailed, Team, Work, attempt, described, in_one_thread, one_thread
 
 __all__ = ["Executor", "JobFailed", "Processes", "Serial"]
 
 OUT_OF_MEMORY = 77  # the exit code of a worker that noticed it itself
 START = 120.0  # seconds that a new worker may take to load what it needs, which are no part of its job's
-TIMEOUT = 600.0  # seconds for a job of the search: a hundred times what a batch of programs takes
-LONG = 7_200.0  # for one program on a later level, and for a piece of the finals: minutes, and more where others use the cores, too
+TIMEOUT = 7_200.0  # seconds for a job: minutes for a program on a later level, and more where others use the cores, too
 
 
 class Executor(Protocol):
@@ -36,8 +36,8 @@ class Executor(Protocol):
 
     workers: int
 
-    def submit(self, job: Any, timeout: float | None = None) -> int:
-        """The ticket of a job. Who has been at it for `timeout` seconds is taken to hang."""
+    def submit(self, job: Any) -> int:
+        """The ticket of a job."""
 
     def collect(self, ticket: int) -> Any:
         """The result of a job, once. Raises JobFailed."""
@@ -58,7 +58,7 @@ class Serial:
         self.jobs: dict[int, Any] = {}
         self.count = 0
 
-    def submit(self, job: Any, timeout: float | None = None) -> int:
+    def submit(self, job: Any) -> int:
         self.count += 1
         self.jobs[self.count] = job
         return self.count
@@ -134,7 +134,7 @@ class Processes(Team):
             except (EOFError, OSError):
                 self._lost(place, _epitaph(self._team[place]))
         for place, worker in enumerate(self._team):
-            if worker.ticket and (reason := self._desk.overdue(worker.ticket, time.monotonic() - worker.since)):
+            if worker.ticket and (reason := self._overdue(worker.since)):
                 self._lost(place, reason)
         self._hand_out()
 
@@ -168,6 +168,7 @@ def _serve(pipe: Connection, work: Work) -> None:
     with contextlib.suppress(OSError):  # where memory ends, as of a task that leaks, a worker goes, which is replaced, not its leader
         Path("/proc/self/oom_score_adj").write_text("500")
     one_thread()
+    life.watch()
     with contextlib.suppress(EOFError, OSError):  # whoever leads is gone
         pipe.send(None)
         while True:
@@ -227,6 +228,8 @@ def _epitaph(worker: _Worker) -> str:
     code = worker.process.exitcode
     if code == OUT_OF_MEMORY:
         return "a worker ran out of memory"
+    if code == life.HANGS:
+        return f"a worker took no step for {life.SILENT:g} seconds"
     if code == -signal.SIGKILL:
         return "a worker was killed, perhaps for its memory"
     return f"a worker ended with exit code {code}"

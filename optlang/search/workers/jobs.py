@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from abc import ABC, abstractmethod
 from collections import deque
@@ -11,6 +12,8 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+from optlang.search.workers import life
 
 Work = Callable[[Any], Any]
 RETRIES = 2
@@ -25,16 +28,15 @@ class Desk:
     """The jobs of a team: what waits, what is under way, and what has come back."""
 
     _jobs: dict[int, Any] = field(default_factory=dict)
-    _timeouts: dict[int, float] = field(default_factory=dict)
     _tries: dict[int, int] = field(default_factory=dict)
     _waiting: deque[int] = field(default_factory=deque)
     _results: dict[int, tuple[Any, str]] = field(default_factory=dict)
     _count: int = 0
 
-    def add(self, job: Any, timeout: float) -> int:
-        """A new job's ticket. Who has been at it for `timeout` seconds is taken to hang."""
+    def add(self, job: Any) -> int:
+        """A new job's ticket."""
         self._count += 1
-        self._jobs[self._count], self._timeouts[self._count] = job, timeout
+        self._jobs[self._count] = job
         self._waiting.append(self._count)
         return self._count
 
@@ -44,11 +46,6 @@ class Desk:
 
     def job(self, ticket: int) -> Any:
         return self._jobs[ticket]
-
-    def overdue(self, ticket: int, seconds: float) -> str:
-        """Why to give up who has been at a job for so many seconds; empty while it may go on."""
-        timeout = self._timeouts[ticket]
-        return f"took more than {timeout:g} seconds" if seconds > timeout else ""
 
     def is_suspect(self, ticket: int) -> bool:
         """Whether a worker was lost with it before."""
@@ -60,7 +57,7 @@ class Desk:
 
     def done(self, ticket: int, value: Any, problem: str = "") -> None:
         self._results[ticket] = (value, problem)
-        del self._jobs[ticket], self._timeouts[ticket]
+        del self._jobs[ticket]
         self._tries.pop(ticket, None)
 
     def lost(self, ticket: int, reason: str) -> None:
@@ -86,17 +83,15 @@ class Desk:
 
 
 class Team(ABC):
-    """Workers around one desk. A subclass hands out what waits, and takes what comes back.
-
-    `timeout`: seconds after which a job is taken to hang, where its own `submit` does not say.
-    """
+    """Workers around one desk. A subclass hands out what waits, and takes what comes back. Who has been at a job for `timeout` seconds
+    is taken to hang, though it gives signs of life."""
 
     def __init__(self, timeout: float) -> None:
         self._desk, self.timeout = Desk(), timeout
 
-    def submit(self, job: Any, timeout: float | None = None) -> int:
+    def submit(self, job: Any) -> int:
         """The ticket of a job that is now waiting or under way."""
-        ticket = self._desk.add(job, timeout or self.timeout)
+        ticket = self._desk.add(job)
         self._hand_out()
         return ticket
 
@@ -110,6 +105,10 @@ class Team(ABC):
             self._attend(1.0)
         return come[0]
 
+    def _overdue(self, since: float) -> str:
+        """Why to give up who has been at a job since then; empty while it may go on."""
+        return f"took more than {self.timeout:g} seconds" if time.monotonic() - since > self.timeout else ""
+
     @abstractmethod
     def _hand_out(self) -> None:
         """Jobs that wait go to workers that are free."""
@@ -121,12 +120,15 @@ class Team(ABC):
 
 def attempt(work: Work, job: Any) -> tuple[Any, str]:
     """The result, or what went wrong. Raises MemoryError: who has run out of memory is better replaced."""
+    life.begin()
     try:
         return work(job), ""
     except MemoryError:
         raise
     except Exception as problem:  # whatever the work raises: the others go on
         return None, described(problem)
+    finally:
+        life.end()
 
 
 def one_thread() -> None:
