@@ -21,7 +21,8 @@ from optlang.cli import main
 from optlang.rules import Rule
 from optlang.search import api
 from optlang.search.api import Search, funnel_of, resume
-from optlang.search.evolution import trials
+from optlang.search.evolution import ahead, strand, trials
+from optlang.search.evolution.ahead import Ahead
 from optlang.search.evolution.hunt import Hunt, NothingTrains
 from optlang.search.evolution.population import Ageing
 from optlang.search.evolution.settings import Budget, Plan, Settings, SettingsError
@@ -30,9 +31,10 @@ from optlang.search.evolution.trials import Trials
 from optlang.search.live_view import View
 from optlang.search.programs.genome import from_text
 from optlang.search.programs.space import Space
+from optlang.search.screening.sieve import Looks
 from optlang.search.store.database import Store, StoreError
 from optlang.search.training import loading
-from optlang.search.training.assess import Job
+from optlang.search.training.assess import Job, work
 from optlang.search.training.levels import FUNNEL, Level, Point, onset
 from optlang.search.training.loading import task
 from optlang.search.training.tasks import TaskError
@@ -297,6 +299,43 @@ def test_a_task_that_has_changed(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert main(["search", "resume", store, *words]) == 2
     assert re.search(r"own.py: there is no such file(.|\n)*go on in that folder", capsys.readouterr().err)
     assert evaluated(tmp_path / "run.db") == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_that_look_at_what_is_proposed_change_nothing(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(ahead, "LEAST", 1)
+    monkeypatch.setattr(strand, "PER_JOB", 37)  # rounds end within batches, and go over several of them
+    path, asked = tmp_path / "run.db", []
+    first = Ahead._asked
+    monkeypatch.setattr(Ahead, "_asked", lambda self: asked.append(1) or first(self))
+    with started(path, workers=workers) as run:
+        rounds = [progress.round.children for progress in run]
+    assert len(asked) > 2 * len(rounds)
+    assert evaluated(path) == evaluated(whole)
+    with Store.read(path) as one, Store.read(whole) as other:
+        assert _counted(one) == _counted(other)
+
+
+def _counted(store: Store) -> Any:
+    """Where a search is, without what its screening took."""
+    state = store.state("evolution")
+    assert state is not None
+    return state | {"screen": {name: {**one, "seconds": 0} for name, one in state["screen"].items()}}
+
+
+def test_what_no_worker_has_looked_at_is_looked_at_here(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(looks: Looks) -> None:
+        raise OSError("no worker is left")
+
+    monkeypatch.setattr(ahead, "LEAST", 1)
+    with started(tmp_path / "run.db", children=1000) as run:
+        assert isinstance(run.executor, Serial)
+        monkeypatch.setattr(run.executor, "work", lambda job: broken(job) if isinstance(job, Looks) else work(job))
+        list(run)
+    found = evaluated(tmp_path / "run.db")
+    assert len(found) > 20 and found == evaluated(whole)[: len(found)]
 
 
 def test_a_search_that_can_train_nothing_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

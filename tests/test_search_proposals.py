@@ -154,17 +154,17 @@ def test_a_search_of_proposals_alone_ends_with_its_budget(tmp_path: Path) -> Non
 def test_from_a_pipe(tmp_path: Path) -> None:
     path = tmp_path / "run.db"
     with optlang.search("sgd-bare", store=path, only_proposals=True, funnel=(SHORT,), workers=1) as run:
+        (tmp_path / "heavy.opt").write_text(HEAVY)
         command = [sys.executable, "-m", "optlang", "search", "propose", str(path), "-", "--json", "--quiet"]
-        asking = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        assert asking.stdin is not None
-        asking.stdin.write(HEAVY)
-        asking.stdin.close()
+        with (tmp_path / "heavy.opt").open() as pipe:
+            asking = subprocess.Popen(command, stdin=pipe, stdout=subprocess.PIPE, text=True)
         end = threading.Timer(120, run.stop)
         end.start()
         for _ in run:
             run.stop()
         end.cancel()
-    assert asking.stdout is not None and json.loads(asking.stdout.read())["outcome"] == "trained" and asking.wait(60) == 0
+    out, _ = asking.communicate(timeout=60)
+    assert json.loads(out)["outcome"] == "trained" and asking.returncode == 0
 
 
 def test_where_they_came_from_is_kept(asked: Path, capsys: pytest.CaptureFixture[str]) -> None:

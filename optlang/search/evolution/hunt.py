@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from optlang.printing import as_printed
+from optlang.search.evolution import ahead
 from optlang.search.evolution.population import Branch, Evolution, Member, RandomSearch
 from optlang.search.evolution.settings import Plan, Settings, SettingsError
 from optlang.search.evolution.strand import Birth, Round, Strand, rates
@@ -132,6 +133,8 @@ class Hunt:
             first = Round(name, tuple(self.seeds), 0, spent, made.best, True)
             made.spent = spent
             self.store.save_round(first, made.state(), self.search_level, self.search_seeds, ())
+        if self.executor.workers >= ahead.LEAST:
+            made.looked_at_by(self.executor)
         return made
 
     def _branch(self, plan: Plan, place: int) -> Branch:

@@ -53,6 +53,11 @@ class Branch(Protocol):
 
     def propose(self) -> Proposal: ...
 
+    def mark(self) -> Any:
+        """Where it is with its random numbers, to go back to with `rewind` before anything is learnt."""
+
+    def rewind(self, mark: Any) -> None: ...
+
     def add(self, proposal: Proposal, number: int, fitness: float) -> bool:
         """The fitness of what was proposed, in the order of the proposals. False for a child of a population that was given up."""
 
@@ -134,6 +139,13 @@ class Evolution:
         genome, change = self.change(parent.genome, self.random)
         return Proposal(genome, parent.number, change, number, island.era)
 
+    def mark(self) -> Any:
+        return self.random.getstate(), self.proposed
+
+    def rewind(self, mark: Any) -> None:
+        state, self.proposed = mark
+        self.random.setstate(state)
+
     def _parent(self, island: Island) -> Member:
         """The best of a few, drawn with replacement."""
         choice, members = self.random.choice, island.members
@@ -191,6 +203,12 @@ class RandomSearch:
 
     def propose(self) -> Proposal:
         return Proposal(self.make(self.random), None, "drawn at random")
+
+    def mark(self) -> Any:
+        return self.random.getstate()
+
+    def rewind(self, mark: Any) -> None:
+        self.random.setstate(mark)
 
     def add(self, proposal: Proposal, number: int, fitness: float) -> bool:
         """Nothing is learnt."""

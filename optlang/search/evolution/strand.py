@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from optlang.search.evolution.ahead import PER_JOB, Ahead
 from optlang.search.evolution.population import Branch, Proposal
 from optlang.search.programs.genome import Genome, from_text, slots_used, to_text
 from optlang.search.programs.space import Space
 from optlang.search.screening.sieve import Screen
 from optlang.search.training.assess import TRIED, Assessment, Job, Regime
+from optlang.search.workers.executor import Executor
 
 OVERLAP = 2  # rounds in flight for each branch: one that is trained, one that waits for its workers
 TRIAL = "trial"
@@ -127,6 +129,7 @@ class Strand:
         self.best = max(self.known.values(), key=lambda known: known.fitness)
         self.reached: dict[str, deque[float]] = {task: deque(maxlen=MEMORY) for task in (TRIAL, *regime.level.tasks)}
         self.pending: deque[Pending] = deque()
+        self.ahead: Ahead | None = None  # where workers look at what is proposed
         self.guests: deque[Proposal] = deque()  # from outside, for the next round that is proposed
         self.children = self.trained = self.spent = self.rounds = self.lean = 0
         self.next_number = 1 + max(known.number for known in self.known.values())
@@ -142,6 +145,10 @@ class Strand:
     def idle(self) -> bool:
         """Whether there is nothing to do before somebody proposes something."""
         return not (self.pace.own or self.guests or self.pending)
+
+    def looked_at_by(self, executor: Executor) -> None:
+        """From now on its workers look at what programs do, before these have their turn."""
+        self.ahead = Ahead(self.branch, self.screen, executor, PER_JOB * self.pace.jobs)
 
     def round(self, submit: Submit, collect: Collect) -> Round:
         """Sends what is to be sent, waits for the oldest round, and learns from it."""
@@ -176,8 +183,9 @@ class Strand:
         """Who comes from outside, then children until enough of them are new, or until this takes too long."""
         pending = Pending([], {}, 0, self._hurdles())
         waiting = {c.fingerprint for p in self.pending for c in p.candidates}
+        source = self.ahead or self.branch
         while self.guests or (self.pace.own and len(pending.live) < self.pace.trained and pending.children < self.pace.proposals):
-            proposal = self.guests.popleft() if self.guests else self.branch.propose()
+            proposal = self.guests.popleft() if self.guests else source.propose()
             verdict = self.screen.check(proposal.genome)
             pending.children += 1
             if verdict.level == "rejected":
@@ -188,6 +196,8 @@ class Strand:
                 pending.live[number] = verdict.genome
                 waiting.add(verdict.fingerprint)
             pending.candidates.append(Candidate(proposal, verdict.fingerprint, number))
+        if self.ahead is not None:
+            self.ahead.back()
         return pending
 
     def _hurdles(self) -> tuple[float, ...]:

@@ -126,9 +126,10 @@ def descends(found: Array) -> float:
     return float(np.add.reduce(cosines[size > 0]) / cosines.size)
 
 
-def ignores_scale(genome: Genome, form: Form, found: Array, scales: Sequence[float]) -> bool:
+def ignores_scale(genome: Genome, form: Form, found: Array, scales: Sequence[float], step: Step | None = None) -> bool:
     """Whether updates stay the same when the loss, and with it every gradient, is multiplied."""
-    return all(np.allclose(updates(genome, form, scale), found, rtol=SCALE_RTOL, atol=1e-6 * np.abs(found).max()) for scale in scales)
+    close = {"rtol": SCALE_RTOL, "atol": 1e-6 * np.abs(found).max()}
+    return all(np.allclose(updates(genome, form, scale, step=step), found, **close) for scale in scales)
 
 
 # ------------------------------------------------------------------------------------------------- two ways to run

@@ -8,14 +8,14 @@ not read the gradient, computes nothing finite or nothing at all, climbs, or bre
 from __future__ import annotations
 
 import time
-from collections.abc import MutableMapping
+from collections.abc import Iterable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from optlang.search.programs.constraints import BEHAVIOURAL
-from optlang.search.programs.genome import Genome, live
+from optlang.search.programs.genome import Form, Genome, live
 from optlang.search.programs.space import Space
 from optlang.search.screening import fingerprint as behaviour
 from optlang.search.screening.canonical import algebraic_key, structural_key
@@ -60,14 +60,47 @@ class Verdict(NamedTuple):
     genome: Genome
 
 
+@dataclass(frozen=True)
+class Looks:
+    """A kind of job: what programs without dead statements do, which takes longer than all else about them. Nothing else decides it."""
+
+    genomes: tuple[Genome, ...]
+    form: Form
+    descent: float | None
+    scales: tuple[float, ...]  # of the loss that may not matter
+
+    def done(self) -> list[str]:
+        """For each its fingerprint, or "!" and the reason why it is not worth training, as the end of "it …"."""
+        return [self._one(genome) for genome in self.genomes]
+
+    def _one(self, genome: Genome) -> str:
+        step = behaviour.ready(genome, self.form)
+        found = behaviour.updates(genome, self.form, step=step)
+        reason = self._trouble(found, genome, step)
+        return f"!{reason}" if reason else behaviour.fingerprint(genome, self.form, found, step)
+
+    def _trouble(self, found: Any, genome: Genome, step: Any) -> str:
+        if not np.isfinite(found).all():
+            return "has updates that are not finite"
+        if not found.any():
+            return "has updates of zero"
+        if self.descent is not None and behaviour.descends(found) < self.descent:
+            return "has updates that climb"
+        if self.scales and not behaviour.ignores_scale(genome, self.form, found, self.scales, step):
+            return "depends on the scale of the loss"
+        return ""
+
+
 class Screen:
-    """Looks at programs and remembers them. `known` maps keys to fingerprints, or to "!" and the reason of a rejection."""
+    """Looks at programs and remembers them. `known` maps keys to fingerprints, or to "!" and the reason of a rejection; `seen` has the
+    same of programs that others have looked at beforehand."""
 
     def __init__(self, space: Space, known: MutableMapping[Any, str] | None = None, descent: float | None = DESCENT) -> None:
         self.space, self.descent = space, descent
         self.known: MutableMapping[Any, str] = {} if known is None else known
         self.counters = {level: Counter() for level in LEVELS}
-        self._invariant = any(text in BEHAVIOURAL for text in space.constraints)
+        self.scales = SCALES if any(text in BEHAVIOURAL for text in space.constraints) else ()
+        self.seen: dict[Genome, str] = {}
 
     def check(self, genome: Genome) -> Verdict:
         """What a program is. Programs that have passed are known from then on."""
@@ -87,13 +120,10 @@ class Screen:
         return self._behaved(started, keys, genome)
 
     def _behaved(self, started: float, keys: list[Any], genome: Genome) -> Verdict:
-        step = behaviour.ready(genome, self.space.form)
-        found = behaviour.updates(genome, self.space.form, step=step)
-        reason = self._trouble(found, genome)
-        if reason:
-            self._remember(keys, f"!{reason}")
-            return self._rejected("fingerprint", started, reason, genome)
-        name = behaviour.fingerprint(genome, self.space.form, found, step)
+        name = self.seen.get(genome) or self.looks([genome]).done()[0]
+        if name.startswith("!"):
+            self._remember(keys, name)
+            return self._rejected("fingerprint", started, name[1:], genome)
         is_known = name in self.known
         self._remember([*keys, name], name)
         if is_known:
@@ -101,17 +131,18 @@ class Screen:
         self.counters["fingerprint"].note("passed", started)
         return Verdict("", name, "", genome)
 
-    def _trouble(self, found: Any, genome: Genome) -> str:
-        """Why such updates are not worth training, as the end of "it …", or an empty string."""
-        if not np.isfinite(found).all():
-            return "has updates that are not finite"
-        if not found.any():
-            return "has updates of zero"
-        if self.descent is not None and behaviour.descends(found) < self.descent:
-            return "has updates that climb"
-        if self._invariant and not behaviour.ignores_scale(genome, self.space.form, found, SCALES):
-            return "depends on the scale of the loss"
-        return ""
+    def looks(self, genomes: Sequence[Genome]) -> Looks:
+        """The job of looking at programs."""
+        return Looks(tuple(genomes), self.space.form, self.descent, self.scales)
+
+    def unseen(self, genomes: Iterable[Genome]) -> list[Genome]:
+        """Those of some programs that are to be looked at, without dead statements; some of them may turn out to be known."""
+        found: dict[int, Genome] = {}
+        for genome in genomes:
+            alive = live(genome, self.space.form)
+            if _reads_gradient(alive) and ("canonical", key := structural_key(alive, self.space.form)) not in self.known:
+                found.setdefault(key, alive)
+        return list(found.values())
 
     # ------------------------------------------------------------------------------------------------- verdicts
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optlang.search.programs.genome import Form, Genome, GenomeError, from_text, to_program, to_text
+from optlang.search.screening.sieve import Looks
 from optlang.search.training.levels import Level
 from optlang.types import TypeProblem
 
@@ -77,8 +78,10 @@ class Curve:
     seeds: tuple[int, ...]
 
 
-def work(job: Job | Curve) -> Any:
+def work(job: Job | Curve | Looks) -> Any:
     """What a worker of a search does."""
+    if isinstance(job, Looks):
+        return job.done()
     return assess(job) if isinstance(job, Job) else curve(job)
 
 

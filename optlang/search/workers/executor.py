@@ -36,8 +36,8 @@ class Executor(Protocol):
 
     workers: int
 
-    def submit(self, job: Any) -> int:
-        """The ticket of a job."""
+    def submit(self, job: Any, first: bool = False) -> int:
+        """The ticket of a job. `first`: before all that wait."""
 
     def collect(self, ticket: int) -> Any:
         """The result of a job, once. Raises JobFailed."""
@@ -58,7 +58,7 @@ class Serial:
         self.jobs: dict[int, Any] = {}
         self.count = 0
 
-    def submit(self, job: Any) -> int:
+    def submit(self, job: Any, first: bool = False) -> int:
         self.count += 1
         self.jobs[self.count] = job
         return self.count

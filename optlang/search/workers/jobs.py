@@ -33,11 +33,11 @@ class Desk:
     _results: dict[int, tuple[Any, str]] = field(default_factory=dict)
     _count: int = 0
 
-    def add(self, job: Any) -> int:
-        """A new job's ticket."""
+    def add(self, job: Any, first: bool = False) -> int:
+        """A new job's ticket. `first`: before all that wait."""
         self._count += 1
         self._jobs[self._count] = job
-        self._waiting.append(self._count)
+        (self._waiting.appendleft if first else self._waiting.append)(self._count)
         return self._count
 
     def next(self) -> int | None:
@@ -89,9 +89,9 @@ class Team(ABC):
     def __init__(self, timeout: float) -> None:
         self._desk, self.timeout = Desk(), timeout
 
-    def submit(self, job: Any) -> int:
-        """The ticket of a job that is now waiting or under way."""
-        ticket = self._desk.add(job)
+    def submit(self, job: Any, first: bool = False) -> int:
+        """The ticket of a job that is now waiting or under way. `first`: before all that wait."""
+        ticket = self._desk.add(job, first)
         self._hand_out()
         return ticket
 
