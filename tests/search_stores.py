@@ -10,7 +10,7 @@ import random
 import sys
 from typing import Any
 
-from optlang.search.evolution.strand import Birth, Known, Round
+from optlang.search.evolution.rounds import Birth, Known, Round
 from optlang.search.programs.genome import from_text
 from optlang.search.store.database import Store
 from optlang.search.training.assess import Assessment

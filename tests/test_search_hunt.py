@@ -25,8 +25,8 @@ from optlang.search.evolution import ahead, strand, trials
 from optlang.search.evolution.ahead import Ahead
 from optlang.search.evolution.hunt import Hunt, NothingTrains
 from optlang.search.evolution.population import Ageing
+from optlang.search.evolution.rounds import Pace, jobs_for
 from optlang.search.evolution.settings import Budget, Plan, Settings, SettingsError
-from optlang.search.evolution.strand import Pace, jobs_for
 from optlang.search.evolution.trials import Trials
 from optlang.search.live_view import View
 from optlang.search.programs.genome import from_text

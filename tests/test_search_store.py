@@ -19,7 +19,7 @@ import search_stores as made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optlang.search.evolution.strand import Known, Round
+from optlang.search.evolution.rounds import Known, Round
 from optlang.search.store.database import Store, StoreError
 from optlang.search.store.found import hall_of_fame
 from optlang.search.training.assess import Assessment

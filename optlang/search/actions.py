@@ -1,35 +1,24 @@
-"""What the actions of `optlang search` do: search and go on, then look at what was found. Each takes the parsed arguments."""
+"""What `optlang search` does to search: begin, go on, take rules from outside. Each action takes the parsed arguments."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optlang.search.looking import decided, export, finals, pick, report, reported, store_named, teller
+
 if TYPE_CHECKING:
     from optlang.search.api import Search
-    from optlang.search.evolution.settings import Settings
-    from optlang.search.shortening import Short
-    from optlang.search.store.database import Store
-    from optlang.search.store.found import Found
     from optlang.search.training.funnel import Promoted
-    from optlang.search.workers.executor import Executor
 
-
-def _store_named(arguments: argparse.Namespace, least: int, most: int) -> list[str]:
-    """What stands behind an action: its store, and more."""
-    words: list[str] = arguments.words[1:]
-    if not least <= len(words) <= most:
-        raise ValueError(f"`{arguments.words[0]}` wants {'a store' if most == 1 else 'a store and a rule'}; see `optlang search --help`")
-    return words
+__all__ = ["export", "finals", "pick", "propose", "report", "resume", "search"]  # what `command.ACTIONS` names
 
 
 # ------------------------------------------------------------------------------------------------------- searching
@@ -52,7 +41,7 @@ def search(arguments: argparse.Namespace) -> int:
     with api.search(
         *seeds, store=arguments.store, space=_space(arguments, seeds), baselines=arguments.baselines,
         workers=arguments.workers, jobs=arguments.jobs, seed=arguments.seed, ray=arguments.ray, only_proposals=arguments.only_proposals,
-        tell=_teller(arguments), **budget, **settings,
+        tell=teller(arguments), **budget, **settings,
     ) as found:  # fmt: skip
         return _followed(found, arguments)
 
@@ -101,10 +90,10 @@ def _template(path: Path) -> str:
 def resume(arguments: argparse.Namespace) -> int:
     from optlang.search import api
 
-    [path] = _store_named(arguments, 1, 1)
+    [path] = store_named(arguments, 1, 1)
     if arguments.validation or arguments.hold_out:
         raise ValueError("a search that has begun is given more tasks by --tasks and --level validation or --level hold-out")
-    more = {"tasks": arguments.tasks or (), "level": arguments.level, "jobs": arguments.jobs, "tell": _teller(arguments)}
+    more = {"tasks": arguments.tasks or (), "level": arguments.level, "jobs": arguments.jobs, "tell": teller(arguments)}
     with api.resume(path, arguments.workers, arguments.ray, **more) as found:
         return _followed(found, arguments)
 
@@ -126,8 +115,8 @@ def _followed(search: Search, arguments: argparse.Namespace) -> int:
         print(f"{level.name}: {len(results)} programs; {_ranked(results, best.number)}", flush=True)
     print(f"the hall of fame is in {search.store.path}.hall; see `optlang search report {search.store.path}`")
     if arguments.finals:
-        _decided(search.store, arguments)
-        _reported(search.store, f"{search.store.path}.html")
+        decided(search.store, arguments)
+        reported(search.store, f"{search.store.path}.html")
     return 0
 
 
@@ -135,38 +124,6 @@ def _ranked(results: Sequence[Promoted], best: int) -> str:
     """The best of a level, and where they stand the best of the search and the seed."""
     shown = {one.number: one.assessment for one in results if one is results[0] or one.number in (best, 1)}
     return ", ".join(f"{'the seed' if n == 1 else f'Found{n}'} {a.fitness:.4f} ± {a.error:.4f}" for n, a in shown.items())
-
-
-def _decided(store: Store, arguments: argparse.Namespace) -> None:
-    """The finals, and who was in them as files: short, with the step size around which all were tuned."""
-    from optlang.search import finals
-    from optlang.search.evolution.settings import Settings
-
-    settings, folder = Settings.from_json(store.meta("settings")), Path(f"{store.path}.best")
-    with _team(arguments) as team:
-        print(finals.table(finals.decided(store, settings, executor=team, tell=_teller(arguments))), flush=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    for one in finals.finalists(store, settings):
-        same = f"; {', '.join(one.twins)} became the same rule" if one.twins else ""
-        print(f"written to {' and '.join(map(str, one.write(folder / f'{one.name}.opt')))}{same}")
-
-
-@contextmanager
-def _team(arguments: argparse.Namespace) -> Iterator[Executor]:
-    """Workers for the finals and for ablations. Who ends them is told what is kept."""
-    from optlang.search.final_pieces import work
-    from optlang.search.workers.executor import Processes
-
-    with closing(Processes(work, arguments.workers or os.cpu_count() or 1)) as team:
-        try:
-            yield team
-        except KeyboardInterrupt:
-            print("\nwhat was trained is in the store; the same command goes on from there", file=sys.stderr, flush=True)
-            raise
-
-
-def _teller(arguments: argparse.Namespace) -> Callable[[str], None] | None:
-    return None if arguments.quiet else lambda text: print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -185,28 +142,15 @@ def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-# --------------------------------------------------------------------------------------------------------- looking
-
-
-def pick(arguments: argparse.Namespace) -> int:
-    from optlang.search.store.found import pareto, table
-
-    [path] = _store_named(arguments, 1, 1)
-    with _opened(path) as (store, settings, level):
-        rows = pareto(store, level)
-        print(json.dumps([one.to_json(settings.space.form) for one in rows], indent=1) if arguments.json else table(rows))
-    return 0
-
-
 def propose(arguments: argparse.Namespace) -> int:
     """Rules are proposed, then each answer is printed, in their order. Returns 1 where one was rejected."""
     from optlang.rules import source_of
     from optlang.search import proposals
 
-    path, *rules = _store_named(arguments, 2, sys.maxsize)
+    path, *rules = store_named(arguments, 2, sys.maxsize)
     texts = [sys.stdin.read() if rule == "-" else source_of(rule).text for rule in rules]
     names = [proposals.put(path, text, Path(rule).stem.strip("-")) for rule, text in zip(rules, texts, strict=True)]
-    if (tell := _teller(arguments)) is not None:
+    if (tell := teller(arguments)) is not None:
         tell(f"proposed {', '.join(f'{name}.opt' for name in names)}; the answers come when they are trained")
     rejected = False
     for name in names:
@@ -214,78 +158,3 @@ def propose(arguments: argparse.Namespace) -> int:
         print(json.dumps(asdict(found)) if arguments.json else found, flush=True)
         rejected |= found.outcome == "rejected"
     return int(rejected)
-
-
-def export(arguments: argparse.Namespace) -> int:
-    from optlang.rules import Rule
-    from optlang.search.store.found import find
-
-    path, name = _store_named(arguments, 2, 2)
-    with _opened(path) as (store, settings, level):
-        found = find(store, name, level)
-    short = _short(path, found, settings, arguments)
-    if arguments.to == "opt" and arguments.output is not None:
-        print(f"written to {' and '.join(map(str, short.write(Path(arguments.output))))}")
-        return 0
-    text = short.text
-    if arguments.to != "opt":
-        rule = Rule(text)
-        text = rule.module() if arguments.to == "module" else rule.latex() + "\n"
-    _written(text, arguments.output)
-    return 0
-
-
-def _short(path: str, found: Found, settings: Settings, arguments: argparse.Namespace) -> Short:
-    """A rule as it is handed out."""
-    from optlang.search.shortening import by_algebra, by_training
-    from optlang.search.store.database import Store
-
-    if not arguments.ablate:
-        return by_algebra(found, settings)
-    seconds = math.inf if arguments.minutes is None else 60 * arguments.minutes
-    with Store.open_(path) as store, _team(arguments) as team:
-        made = by_training(store, found, settings, team, _teller(arguments), arguments.tasks or (), seconds)
-    if made.remark:
-        print(made.remark, file=sys.stderr)
-    return made
-
-
-def finals(arguments: argparse.Namespace) -> int:
-    from optlang.search.store.database import Store
-
-    [path] = _store_named(arguments, 1, 1)
-    with Store.open_(path) as store:
-        _decided(store, arguments)
-    return 0
-
-
-def report(arguments: argparse.Namespace) -> int:
-    [path] = _store_named(arguments, 1, 1)
-    with _opened(path) as (store, _, _):
-        _reported(store, arguments.output or f"{path}.html")
-    return 0
-
-
-def _reported(store: Store, output: str) -> None:
-    from optlang.search.report import page
-
-    _written(page(store), output)
-
-
-@contextmanager
-def _opened(path: str) -> Iterator[tuple[Store, Any, str]]:
-    """A store to read, its settings, and the name of its first level."""
-    from optlang.search.evolution.settings import Settings
-    from optlang.search.store.database import Store
-
-    with Store.read(path) as store:
-        settings = Settings.from_json(store.meta("settings"))
-        yield store, settings, settings.funnel[0].name
-
-
-def _written(text: str, output: str | None) -> None:
-    if output is None:
-        sys.stdout.write(text)
-    else:
-        Path(output).write_text(text, encoding="utf-8")
-        print(f"written to {output}")

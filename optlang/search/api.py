@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from optlang.search.evolution.hunt import Hunt, Progress
+from optlang.search.evolution.rounds import OVERLAP, Pace, jobs_for
 from optlang.search.evolution.settings import EVOLUTION, WITH_BASELINES, Budget, Settings
-from optlang.search.evolution.strand import OVERLAP, Pace, jobs_for
 from optlang.search.programs.genome import SLOTS, Form, GenomeError
 from optlang.search.programs.seeds import seed as seed_genome
 from optlang.search.programs.space import Space

@@ -28,7 +28,8 @@ from optlang.search.store.files import StoreError, in_use, there
 
 if TYPE_CHECKING:
     from optlang.rules import Rule
-    from optlang.search.evolution.strand import Round, Strand
+    from optlang.search.evolution.rounds import Round
+    from optlang.search.evolution.strand import Strand
     from optlang.search.programs.genome import Genome
     from optlang.search.programs.space import Space
     from optlang.search.store.database import Store

@@ -25,7 +25,7 @@ from optlang.race.entrants import Entrant
 from optlang.race.results import Results
 from optlang.search.api import Search, resume
 from optlang.search.evolution.population import Ageing
-from optlang.search.evolution.strand import Pace
+from optlang.search.evolution.rounds import Pace
 from optlang.search.store.database import Store, StoreError
 from optlang.search.training.levels import Level
 

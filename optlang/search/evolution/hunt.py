@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from optlang.printing import as_printed
 from optlang.search.evolution import ahead
 from optlang.search.evolution.population import Branch, Evolution, Member, RandomSearch
+from optlang.search.evolution.rounds import Birth, Round
 from optlang.search.evolution.settings import Plan, Settings, SettingsError
-from optlang.search.evolution.strand import Birth, Round, Strand, rates
+from optlang.search.evolution.strand import Strand, rates
 from optlang.search.evolution.trials import Trials
 from optlang.search.programs.genome import Genome, from_text, slots_used
 from optlang.search.programs.mutation import Mutator, RandomPrograms

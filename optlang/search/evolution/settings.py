@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from optlang.search.evolution.population import KINDS, Ageing, Kind
-from optlang.search.evolution.strand import Pace
+from optlang.search.evolution.rounds import Pace
 from optlang.search.programs.space import Space
 from optlang.search.training.levels import FUNNEL, Level, plain
 

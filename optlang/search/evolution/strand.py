@@ -7,115 +7,28 @@ strand is after a round is plain data (`state`), and with it goes on identically
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, NamedTuple
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
 from optlang.search.evolution.ahead import PER_JOB, Ahead
 from optlang.search.evolution.population import Branch, Proposal
-from optlang.search.programs.genome import Genome, from_text, slots_used, to_text
+from optlang.search.evolution.rounds import OVERLAP, Birth, Candidate, Known, Pace, Pending, Round, pending_in, pending_out
+from optlang.search.programs.genome import slots_used
 from optlang.search.programs.space import Space
 from optlang.search.screening.sieve import Screen
 from optlang.search.training.assess import TRIED, Assessment, Job, Regime
 from optlang.search.workers.executor import Executor
 
-OVERLAP = 2  # rounds in flight for each branch: one that is trained, one that waits for its workers
 TRIAL = "trial"
 MEMORY = 256  # values on a task that its hurdle is computed from
 DRY = 10  # rounds in a row in which all proposals together brought less than an eighth of what a round trains
 
 Submit = Callable[[Job], Any]  # gives a ticket
 Collect = Callable[[Any], Sequence[Assessment]]  # waits for a ticket
-
-
-class Known(NamedTuple):
-    """A behaviour that has been trained: the program that showed it first, and its fitness."""
-
-    number: int
-    fitness: float
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How much goes into one round. `jobs` go to workers at once: no more than OVERLAP times as many workers have something to do, and
-    what a search finds depends on it, not on the workers. `proposals`: children after which a round is over, though it has found
-    less. `hurdle`: the share of recent programs that a program must beat on a task to be trained on the next one; 0 for no hurdles.
-    `trial`: the same for a trial before all, one seed and three step sizes on the first task. `own`: whether the branch makes children;
-    else a round is what has been proposed from outside."""
-
-    jobs: int = 2
-    per_job: int = 8
-    proposals: int = 4_000
-    hurdle: float = 0.5
-    trial: float = 0.0
-    own: bool = True
-
-    @property
-    def trained(self) -> int:
-        return self.jobs * self.per_job
-
-    def problem(self) -> str:
-        return "" if self.jobs >= 1 and self.per_job >= 1 and self.proposals >= 1 else "a round needs at least one job, with one program"
-
-    def with_jobs(self, jobs: int) -> Pace:
-        """As much for each job."""
-        return replace(self, jobs=jobs, proposals=self.proposals * jobs // self.jobs)
-
-
-def jobs_for(workers: int) -> int:
-    """As many jobs as keep these workers busy."""
-    return max(Pace.jobs, math.ceil(workers / OVERLAP))
-
-
-@dataclass(frozen=True)
-class Birth:
-    """A new program of a round, as it goes to the store."""
-
-    number: int
-    fingerprint: str
-    genome: Genome
-    slots: int
-    parent: int | None
-    change: str
-    born: int  # how many children the branch had made before it
-    assessment: Assessment
-
-
-class Candidate(NamedTuple):
-    """A proposal that was not rejected. `number`: its own if it is new, else 0."""
-
-    proposal: Proposal
-    fingerprint: str
-    number: int
-
-
-@dataclass
-class Pending:
-    """A round in flight."""
-
-    candidates: list[Candidate]
-    live: dict[int, Genome]  # what is trained, by number: without dead statements
-    children: int
-    hurdles: tuple[float, ...]
-    tickets: list[Any] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Round:
-    """What one round brought. `best` is the branch's best fitness after it, `spent` the training steps of the branch, `answered` the
-    names of proposals from outside with the numbers of the programs that behave so."""
-
-    branch: str
-    births: tuple[Birth, ...]
-    children: int  # of the branch so far
-    spent: int
-    best: Known
-    improved: bool
-    answered: tuple[tuple[str, int], ...] = ()
 
 
 class Strand:
@@ -263,7 +176,7 @@ class Strand:
         return {
             "branch": self.branch.state(),
             "reached": {task: list(values) for task, values in self.reached.items()},
-            "pending": [_pending_out(pending) for pending in self.pending],
+            "pending": [pending_out(pending) for pending in self.pending],
             "counts": [self.children, self.trained, self.spent, self.rounds, self.next_number, self.lean],
             "screen": {level: asdict(counter) for level, counter in self.screen.counters.items()},
         }
@@ -275,7 +188,7 @@ class Strand:
         self.best = max(known.values(), key=lambda one: (one.fitness, -one.number))
         for task, values in state["reached"].items():
             self.reached[task].extend(values)
-        self.pending.extend(_pending_in(kept) for kept in state["pending"])
+        self.pending.extend(pending_in(kept) for kept in state["pending"])
         self.children, self.trained, self.spent, self.rounds, self.next_number, *lean = state["counts"]
         self.lean = lean[0] if lean else 0
         for level, kept in state["screen"].items():
@@ -295,20 +208,3 @@ def reached(assessment: Assessment) -> Iterator[tuple[str, float]]:
             yield TRIAL, float(score["trial"])
         if assessment.status != TRIED:
             yield task, float(score["value"])
-
-
-def _pending_out(pending: Pending) -> dict[str, Any]:
-    candidates = [
-        [to_text(c.proposal.genome), *c.proposal[1:], c.fingerprint, c.number]
-        for c in pending.candidates
-    ]
-    live = {str(number): to_text(genome) for number, genome in pending.live.items()}
-    return {"candidates": candidates, "live": live, "children": pending.children, "hurdles": pending.hurdles}
-
-
-def _pending_in(kept: Mapping[str, Any]) -> Pending:
-    candidates = [
-        Candidate(Proposal(from_text(text), *rest), fingerprint, number) for text, *rest, fingerprint, number in kept["candidates"]
-    ]
-    live = {int(number): from_text(text) for number, text in kept["live"].items()}
-    return Pending(candidates, live, kept["children"], tuple(kept["hurdles"]))

@@ -15,19 +15,17 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock
 
 from optlang import __version__
+from optlang.search.evolution.rounds import Known, Round
 from optlang.search.programs.genome import to_text
 from optlang.search.store.files import StoreError, absent, gone, locked, made, telling, there, to_read, to_write
 from optlang.search.store.schema import FORMAT, NAME, SCHEMA
 from optlang.search.training.assess import Assessment
 from optlang.search.training.levels import Level
-
-if TYPE_CHECKING:
-    from optlang.search.evolution.strand import Known, Round
 
 __all__ = ["Store", "StoreError"]
 
@@ -217,8 +215,6 @@ class Store:
 
     def known(self, branch: str, level: str) -> dict[str, Known]:
         """What a branch has trained, by fingerprint."""
-        from optlang.search.evolution.strand import Known  # with all of the screening, which those who only look do not need
-
         rows = self.query(
             "SELECT g.fingerprint, g.number, a.fitness FROM genomes g JOIN assessments a USING (branch, number) "
             "WHERE g.branch = ? AND a.level = ? ORDER BY g.number", branch, level)  # fmt: skip

@@ -155,6 +155,8 @@ def write_hall(store: Store, level: str, form: Form, folder: Path) -> list[Path]
 
 def table(rows: Sequence[Found]) -> str:
     """A plain table for terminals and logs."""
+    if not rows:
+        return "no program has been trained to the end yet"
     lines = ["rule           fitness         statements  slots  bytes/element"]
     lines += [f"{r.name:<14} {r.fitness:.4f} ±{r.error:.4f} {r.statements:>10} {r.slots:>6} {r.size:>14}" for r in rows]
     return "\n".join(lines)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from optlang.search.programs.genome import Form, Genome, GenomeError, from_text, to_program, to_text
-from optlang.search.screening.sieve import Looks
 from optlang.search.training.levels import Level
 from optlang.types import TypeProblem
 
 if TYPE_CHECKING:
+    from optlang.search.screening.sieve import Looks
     from optlang.search.training.fitness import Grid, Tuned
     from optlang.search.training.tasks import Task
 
@@ -80,9 +80,9 @@ class Curve:
 
 def work(job: Job | Curve | Looks) -> Any:
     """What a worker of a search does."""
-    if isinstance(job, Looks):
-        return job.done()
-    return assess(job) if isinstance(job, Job) else curve(job)
+    if isinstance(job, Job):
+        return assess(job)
+    return curve(job) if isinstance(job, Curve) else job.done()
 
 
 def curve(job: Curve) -> dict[str, Any]:
