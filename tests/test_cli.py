@@ -304,6 +304,10 @@ def test_building_to_a_file(here: Path, capsys: pytest.CaptureFixture[str], targ
     compile((here / "out.py").read_text(), "out.py", "exec")
     assert "wrote out.py" in capsys.readouterr().out
     assert main(["build", "lion", "--to", target, "-o", "no/such/folder.py"]) == 2
+    capsys.readouterr()
+    assert main(["build", "lion", "--to", target, "-o", "-"]) == 0
+    compile(capsys.readouterr().out, "out.py", "exec")
+    assert not (here / "-").exists()
 
 
 @pytest.mark.parametrize("arguments", [["check", "adam"], ["fmt", "--check", "adam"], ["show", "adam", "--as", "text"]])

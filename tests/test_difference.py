@@ -19,8 +19,10 @@ from stepping import program
 import optlang
 from optlang import ir, library
 from optlang.cli import main
+from optlang.compare.alignment import Aligner
 from optlang.compare.comparison import difference
 from optlang.compare.difference import Row
+from optlang.compare.pairing import compared, pair, with_points
 from optlang.compare.trial import refute
 from optlang.ir import Node, Program
 from optlang.ops import OPS
@@ -163,6 +165,20 @@ def test_a_deep_rule() -> None:
 
     assert difference(deep("g"), deep("g")).distance == 0
     assert difference(deep("g + w"), deep("a + g")).distance > 0
+
+
+def test_long_rules_that_have_little_in_common_are_not_searched_to_the_end() -> None:
+    """What is equal is still found."""
+
+    def chain(first: str) -> Program:
+        lines = "  ".join(f"x{i + 1} = x{i}*x{i} + x{i}" for i in range(900))
+        return program(f"rule R {{ state m = 0  m' = 0.9*m + g  x0 = {first}  {lines}  w' = w - m' - x900 }}")
+
+    aligner = Aligner()
+    sides = pair(aligner, chain("g"), chain("sin(g)"))
+    changes = compared(aligner, *with_points(aligner, *sides))
+    assert aligner.is_done
+    assert not changes["m'"].cost and changes["w'"].cost
 
 
 # --------------------------------------------------------------------------------------------------- command line

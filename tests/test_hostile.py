@@ -49,6 +49,25 @@ def test_giants(group: str, name: str, tmp_path: Path) -> None:
     assert told.read_text() in ("findings", "right")
 
 
+LONG = {
+    "divisions": f"rule R {{ w' = w - g{'/g' * 9000} }}",
+    "a chain": f"rule R {{ x0 = g {' '.join(f'x{i + 1} = x{i}*x{i} + x{i}' for i in range(1500))} w' = w - x1500 }}",
+    "states": f"rule R {{ {' '.join(f'state s{i} = 0 s{i}? = s{i} + g' for i in range(1500))} w? = w - s0 }}".replace("?", "'"),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_rules_beside_adam(name: str, tmp_path: Path) -> None:
+    """As `test_giants`, for `optlang diff` and its verdict."""
+    text, told = tmp_path / "text.opt", tmp_path / "told"
+    text.write_text(LONG[name])
+    reader = PROCESSES.Process(target=hostile_reader.beside_adam, args=(text, told, BYTES, SECONDS))
+    reader.start()
+    reader.join()
+    assert reader.exitcode == 0, told.read_text() if told.exists() else f"ended by signal {-(reader.exitcode or 0)}"
+    assert told.read_text() == "different"
+
+
 def test_imports_that_climb_or_loop(tmp_path: Path) -> None:
     inner = tmp_path / "inner"
     inner.mkdir()

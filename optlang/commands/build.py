@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `optlang build`."""
     parser.add_argument("file", metavar="FILE", help="a file, a library name, or - for standard input")
     parser.add_argument("--to", required=True, choices=["module", "optax", "torch"])
-    parser.add_argument("-o", "--output", metavar="OUT", help="file to write, such as my_optimizer.py; standard output if left out")
+    parser.add_argument("-o", "--output", metavar="OUT", help="file to write, such as my_optimizer.py; standard output if left out or -")
     parser.add_argument("--rule", help="which rule, where the file has several")
 
 
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         text = rules.generate(rule, arguments.to)
     except ValueError as refusal:
         return refused(refusal)
-    if arguments.output is None:
+    if arguments.output in (None, "-"):
         print(text.rstrip("\n"))
     else:
         replace(Path(arguments.output), text)

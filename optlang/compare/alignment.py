@@ -15,7 +15,7 @@ from optlang.ops import OPS
 from optlang.types import TypeProblem
 
 DEEPEST = 60  # levels that are compared; whatever lies deeper is one piece
-MOST_PAIRS = 20_000
+MOST_WORK = 300_000  # nodes, parts and pairs that are looked at; what is left then is one piece, too. Adam and AdEMAMix need 3,000
 SMALL = 8  # nodes around a change that are shown with it
 SIGNS = {"+": "-", "-": "+", "*": "/", "/": "*"}
 
@@ -53,19 +53,27 @@ class Aligner:
     def __init__(self) -> None:
         self._known: dict[tuple[Node, Node], Changes] = {}
         self._sizes: dict[Node, int] = {}
+        self._work = 0
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing finer is looked for any more, since both rules are long and unlike."""
+        return self._work > MOST_WORK
 
     def size(self, node: Node) -> int:
         """How many nodes an expression has, each counted once."""
         if node not in self._sizes:
             self._sizes[node] = len(walk([node]))
+            self._work += self._sizes[node]
         return self._sizes[node]
 
     def align(self, old: Node, new: Node, depth: int = 0) -> Changes:
         """The cheapest changes that were found. States are the same where their names are, whatever they are one of."""
         if old is new or (old.op == new.op == "state" and old.value == new.value):
             return SAME
+        self._work += 1
         if (old, new) not in self._known:
-            if depth > DEEPEST or len(self._known) > MOST_PAIRS:
+            if depth > DEEPEST or self.is_done:
                 return self._replaced(old, new)
             self._known[old, new] = min(self._ways(old, new, depth + 1), key=lambda changes: changes.cost)
         return self._known[old, new]
@@ -107,6 +115,7 @@ class Aligner:
 
     def _by_parts(self, old: Node, new: Node, all_old: list[Part], all_new: list[Part], depth: int) -> Changes:
         """The parts of two sums or products, paired as cheaply as a greedy choice does."""
+        self._work += len(all_old) + len(all_new)
         olds, news = _unshared(all_old, all_new)
         whole = self._of_rests(olds, news, len(all_old) - len(olds), depth)
         pairs, left, right = self._paired(olds, news, depth)
@@ -137,6 +146,8 @@ class Aligner:
         """Pairs with something in common, and what is left over on both sides."""
         found = []
         for (i, (sign, a)), (j, (other, b)) in product(enumerate(olds), enumerate(news)):
+            if self.is_done:
+                break
             if sign == other:
                 changes = self.align(a, b, depth)
                 found.append((changes.cost - self.size(a) - self.size(b), i, j, changes))

@@ -21,22 +21,26 @@ Around = tuple[Node, Node] | None
 def difference(a: Program, b: Program) -> Difference:
     """How the second rule differs from the first, by structure alone."""
     aligner = Aligner()
-    sides = pair(aligner, a, b)
-    length = distance(aligner, *sides)
-    size = sum(aligner.size(node) for side in sides for node in side.equations.values())
-    finer = with_points(aligner, *sides)
-    changes = compared(aligner, *finer)
-    old, new = _Text(finer[0]), _Text(finer[1])
-    return Difference((a.name, b.name), _edits(changes, old, new), _rows(changes, old, new), _renamed(finer[1]), length, size)
+    return _compared(aligner, *pair(aligner, a, b))
 
 
 def decided(a: Program, b: Program) -> Difference:
     """With the verdict on whether both take the same steps, settings corresponding as found."""
     from optlang.compare.equivalence import equivalent  # noqa: PLC0415 - NumPy, and SymPy where a proof is wanted
 
-    found = difference(a, b)
-    mine, other = pair(Aligner(), a, b)
-    return replace(found, verdict=equivalent(in_common_names(mine), in_common_names(other)))
+    aligner = Aligner()
+    sides = pair(aligner, a, b)
+    return replace(_compared(aligner, *sides), verdict=equivalent(*map(in_common_names, sides)))
+
+
+def _compared(aligner: Aligner, a: Side, b: Side) -> Difference:
+    length = distance(aligner, a, b)
+    size = sum(aligner.size(node) for side in (a, b) for node in side.equations.values())
+    finer = with_points(aligner, a, b)
+    changes = compared(aligner, *finer)
+    old, new = _Text(finer[0]), _Text(finer[1])
+    names = a.program.name, b.program.name
+    return Difference(names, _edits(changes, old, new), _rows(changes, old, new), _renamed(finer[1]), length, size)
 
 
 def _renamed(second: Side) -> dict[str, str]:

@@ -60,6 +60,8 @@ def equivalent(a: Program, b: Program) -> Verdict:
     """
     notes = _notes(a, b)
     a, b = without_dead(a), without_dead(b)
+    if _are_one(a, b):
+        return Verdict("same", "their equations are the same", None, notes)
     found, problem = refute(a, b)
     if found is not None:
         if _is_of_zeros(found.values) and _proof(a, b) is not None:
@@ -73,6 +75,15 @@ def equivalent(a: Program, b: Program) -> Verdict:
     if pairing is not None:
         return Verdict("same", pairing, None, notes)
     return Verdict("open", problem or "no difference was found in any run, and algebra found no proof", None, notes)
+
+
+def _have_one_shape(a: Program, b: Program) -> bool:
+    return (a.evaluation is None) == (b.evaluation is None) and set(a.reports or {}) == set(b.reports or {})
+
+
+def _are_one(a: Program, b: Program) -> bool:
+    """Whether nothing needs a proof: expressions are interned."""
+    return _have_one_shape(a, b) and a.states == b.states and a.roots() == b.roots() and a.updates == b.updates
 
 
 def _jumps(a: Program, b: Program) -> bool:
@@ -102,10 +113,8 @@ def _notes(a: Program, b: Program) -> tuple[str, ...]:
 
 def _proof(a: Program, b: Program) -> str | None:
     """How the rules correspond, in words; None where no proof was found."""
-    if (a.evaluation is None) != (b.evaluation is None) or set(a.reports or {}) != set(b.reports or {}):
+    if not _have_one_shape(a, b):
         return None
-    if a.states == b.states and a.roots() == b.roots() and a.updates == b.updates:  # expressions are interned
-        return "their equations are the same"
     Algebra({})  # loads SymPy before the clock starts
     try:
         with deadline(SECONDS):

@@ -148,6 +148,8 @@ def _alike(aligner: Aligner, a: Program, b: Program) -> dict[str, str]:
     updates = [ir.substitute(p.updates.values(), {s.node: ir.state("?", s.type) for s in p.states}) for p in (a, b)]
     found = []
     for x, y in product(a.states, b.states):
+        if aligner.is_done:
+            break
         if _may_be_one(x, y):
             old, new = updates[0][a.updates[x.name]], updates[1][b.updates[y.name]]
             gain = aligner.size(old) + aligner.size(new) - aligner.align(old, new).cost
@@ -215,6 +217,8 @@ def with_points(aligner: Aligner, a: Side, b: Side) -> tuple[Side, Side]:
     """Both sides with equations of their own for named expressions that correspond: half of them is the same."""
     found = []
     for (mine, x), (other, y) in product(*(named(side.program).items() for side in (a, b))):
+        if aligner.is_done:
+            break
         old, new = a.cut[x], b.cut[y]
         both = aligner.size(old) + aligner.size(new)
         found.append((2 * aligner.align(old, new).cost - both, mine != other, mine, other))

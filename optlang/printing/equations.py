@@ -51,19 +51,19 @@ def large(node: Node) -> list[Node]:
 
 
 def texts(roots: Iterable[Node], names: Mapping[Node, str]) -> dict[Node, Piece]:
-    """Every expression below the roots as it is written in a `.opt` file; what has a name in `names` by that."""
-
-    def written(node: Node, args: tuple[Piece, ...]) -> Piece:
-        return Piece(names[node]) if node in names else _written(node, args)
-
-    return ir.fold(roots, written)
+    """The expressions below the roots as they are written in a `.opt` file, down to what has a name in `names`."""
+    found: dict[Node, Piece] = {}
+    for node in ir.walk(roots, lambda node: () if node in names else node.args):
+        found[node] = Piece(names[node]) if node in names else _written(node, tuple(found[arg] for arg in node.args))
+    return found
 
 
 def definition(node: Node, names: Mapping[Node, str]) -> Piece:
     """An expression written out, even where it has a name itself."""
-    pieces = texts([node], names)
-    written_out = node.args or node.op == "random"
-    return _written(node, tuple(pieces[arg] for arg in node.args)) if written_out else pieces[node]
+    if not node.args and node.op != "random":
+        return texts([node], names)[node]
+    pieces = texts(node.args, names)
+    return _written(node, tuple(pieces[arg] for arg in node.args))
 
 
 def _written(node: Node, args: tuple[Piece, ...]) -> Piece:

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ray", metavar="ADDRESS", nargs="?", const="local", help="train on a Ray cluster; alone: one on this machine")
     parser.add_argument("--no-funnel", action="store_true", help="end after the first level; the others take 1.5 hours of one core")
     parser.add_argument("--finals", action="store_true", help="then the finals, the best as FILE.best/*.opt, and FILE.html, the report")
-    parser.add_argument("-o", "--output", metavar="OUT", help="of report and export")
+    parser.add_argument("-o", "--output", metavar="OUT", help="of report and export; - is standard output")
     parser.add_argument("--ablate", action="store_true", help="of export: train shorter rules, too, on --tasks (default: those of the "
                         "search), for at most --minutes (default: until none is as good, some minutes)")  # fmt: skip
     parser.add_argument("--to", default="opt", choices=["opt", "module", "latex"], help="of export; default: opt")

@@ -47,7 +47,7 @@ def export(arguments: argparse.Namespace) -> int:
     with _opened(path) as (store, settings, level):
         found = find(store, name, level)
     short = _short(path, found, settings, arguments)
-    if arguments.to == "opt" and arguments.output is not None:
+    if arguments.to == "opt" and arguments.output not in (None, "-"):
         print(f"written to {' and '.join(map(str, short.write(Path(arguments.output))))}")
         return 0
     text = short.text
@@ -107,7 +107,7 @@ def _opened(path: str) -> Iterator[tuple[Store, Any, str]]:
 
 
 def _written(text: str, output: str | None) -> None:
-    if output is None:
+    if output in (None, "-"):
         sys.stdout.write(text)
     else:
         Path(output).write_text(text, encoding="utf-8")
