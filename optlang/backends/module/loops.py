@@ -79,10 +79,11 @@ def _chain_from(last: Node, users: Mapping[Node, set[Node]]) -> Chain | None:
     """`last` as turns over turns over a first value."""
     candidates = [n for n in reversed(ir.walk([last])) if n is not last and n.op == last.op and n.type == last.type and n.args]
     for before in candidates[:MOST_CANDIDATES]:
+        if _match(last, before, before) is None:  # not even two turns
+            continue
         hole = ir.input_("turn", before.type)
         turn = ir.substitute([last], {before: hole})[last]
-        inside = _inside(turn, hole)
-        if len(inside) < FEWEST_NODES:
+        if len(_inside(turn, hole)) < FEWEST_NODES:
             continue
         turns, value = 1, before
         while (earlier := _match(turn, hole, value)) is not None:
@@ -111,7 +112,6 @@ def _inside(turn: Node, hole: Node) -> set[Node]:
 
 def _match(turn: Node, hole: Node, value: Node) -> Node | None:
     """What the hole must be for the turn to be the value; None: nothing makes it so."""
-    inside = _inside(turn, hole)
     bound: Node | None = None
     stack, seen = [(turn, value)], set()
     while stack:
@@ -123,10 +123,9 @@ def _match(turn: Node, hole: Node, value: Node) -> Node | None:
             if bound is not None and bound is not node:
                 return None
             bound = node
-        elif pattern not in inside:
-            if pattern is not node:
-                return None
-        elif pattern.op != node.op or pattern.value != node.value or len(pattern.args) != len(node.args):
+        elif pattern is node:
+            continue
+        elif not pattern.args or pattern.op != node.op or pattern.value != node.value or len(pattern.args) != len(node.args):
             return None
         else:
             stack.extend(zip(pattern.args, node.args, strict=True))
