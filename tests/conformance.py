@@ -7,7 +7,6 @@ part within a few steps whatever one does, so each step is compared with the ref
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -16,11 +15,10 @@ import torch
 from closed_loop import drive
 from references import Row
 from stepping import finite
-from test_library import RULES, Fed, by_rule, our_side, rule_class, shaping_of
+from test_library import RULES, Fed, our_side, rule_class, settings_of, shaping_of
 from torch import Tensor
 
 import optlang
-from optlang.ir import Routing
 
 BACKENDS = ("reference", "torch", "cpp", "triton", "module")
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
@@ -72,10 +70,8 @@ class Stepwise:
         """Parameters, the optimizer, and the loop that the rule needs around it."""
         row = self.row
         params = {name: p.detach().to(self.dtype).requires_grad_() for name, p in row.problem.start().items()}
-        settings: Mapping[str, Any] = row.ours
-        if isinstance(optlang.Rule(row.rule).program, Routing):
-            settings = by_rule(dict(settings))
-        optimizer = rule_class(row.rule, row.text, backend, shaping_of(row))(list(params.items()), **settings)
+        cls = rule_class(row.rule, row.text, backend, shaping_of(row))
+        optimizer = cls(list(params.items()), **settings_of(row, backend))
         fed = optimizer if row.inputs is None else Fed(optimizer, row, params)
         return list(params.values()), optimizer, fed if row.loop is None else row.loop(fed)
 

@@ -12,6 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from branches_taken import OPEN, ROUNDING, watched
@@ -71,10 +72,32 @@ def shaping_of(row: Row) -> tuple[tuple[str, int], ...]:
 
 def our_side(row: Row, backend: str, text: str = "", **changes: Setting) -> Maker:
     cls = rule_class(row.rule, text or row.text, backend, shaping_of(row))
-    settings: dict[str, Any] = {**row.ours, **changes}
-    if isinstance(optlang.Rule(text or row.text or row.rule).program, Routing):
-        settings = by_rule(settings)
+    settings = settings_of(row, backend, text, **changes)
     return lambda params, problem: looped(cls(list(params.items()), **settings), row, params)
+
+
+def settings_of(row: Row, backend: str, text: str = "", **changes: Setting) -> dict[str, Any]:
+    """As an optimizer takes them: those of a route by rule, tables of a module whole."""
+    settings: dict[str, Any] = {**row.ours, **changes}
+    if backend == "module":
+        settings = with_tables(settings)
+    return by_rule(settings) if isinstance(optlang.Rule(text or row.text or row.rule).program, Routing) else settings
+
+
+def with_tables(settings: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of a table put together."""
+    found: dict[str, Any] = {}
+    cells: dict[str, dict[tuple[int, int], float]] = {}
+    for name, value in settings.items():
+        if place := re.fullmatch(r"(.+)\[(\d+),(\d+)\]", name):
+            cells.setdefault(place[1], {})[int(place[2]) - 1, int(place[3]) - 1] = value
+        else:
+            found[name] = value
+    for table, values in cells.items():
+        found[table] = np.zeros(np.max([*values], axis=0) + 1)
+        for place, value in values.items():
+            found[table][place] = value
+    return found
 
 
 def looped(optimizer: Any, row: Row, params: dict[str, Tensor]) -> Any:
