@@ -33,6 +33,7 @@ OTHERWISE = {  # settings whose name is another, with the reason
     ("tiger", "beta"): "there is one decay, and the paper calls it so",
     ("powersign", "beta"): "there is one decay, and the paper calls it so",
     ("addsign", "beta"): "there is one decay, and the paper calls it so",
+    ("bcos", "beta"): "beta2 follows from it in the paper, and is no decay of a second state",
     ("rmsprop", "alpha"): "as in torch",
     ("rmsproptf", "alpha"): "as in torch's RMSprop",
     ("innaprop", "sigma"): "alpha and beta are of its other equation, and the paper calls it so",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from optlang import ir
 from optlang.backends.module.layout import Lines, bracketed, indented
 from optlang.ir import Input, Program
 from optlang.printing.python_text import quoted
@@ -106,7 +107,9 @@ def load_lines(programs: Sequence[Program], capturable: bool) -> Lines:
     kept = {"step", *(s.name for s in states), *([TRAINING] if any(p.evaluation for p in programs) else [])}
     others = {s.name for s in states if s.type.extent != ELEMENT or s.type.window}
     on_host = ' and not group["capturable"]' * capturable
-    always = {"step", *(s.name for s in states if len(programs) == 1 and s.guard is None and s.name not in others)}
+    used = {n for p in programs for n in ir.walk([p.weights, *(new for new in p.updates.values() if new.op != "state")])}
+    certain = [s for s in states if len(programs) == 1 and s.guard is None and s.node in used]
+    always = {"step", *({s.name for s in certain} - others)}
     arguments = ["self", "state_dict", _names("kept", kept), _names("always", always)]
     arguments.append(_names("of_elements", {s.name for s in states} - others))
     return [

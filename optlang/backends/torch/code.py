@@ -44,13 +44,15 @@ class CellCode:
 
 def generate(
     name: str, outputs: Sequence[Output], names: Iterable[tuple[str, Node]] = (), low: bool = False, double: bool = False,
-    rounds: bool = False, slots: Sequence[Node] = (),
+    rounds: bool = False, slots: Sequence[Node] = (), in_place: bool = True,
 ) -> CellCode:  # fmt: skip
     """The function that computes outputs. `low`: tensors of 16 bits, computed in float32; `double`: of 64 bits; `rounds`: factors
-    of products of matrices are rounded to bfloat16. `slots`: those that come first, used or not."""
+    of products of matrices are rounded to bfloat16. `slots`: those that come first, used or not. `in_place`: values may be written
+    over those that are of no more use, which autograd would still need."""
     from optlang.backends.torch.writer import Writer  # noqa: PLC0415 - what is kept on disk is not written again
 
     writer = Writer(outputs, {node: text for text, node in names}, low, double, rounds and not double)
+    writer.in_place = in_place
     writer.slots |= {node: place for place, node in enumerate(slots)}
     body = writer.body()
     head = f"def {name}({', '.join([*writer.tensors.values(), 's', 'counter', 'first'])}):"

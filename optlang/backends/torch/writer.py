@@ -23,7 +23,9 @@ FRESH = IN_PLACE | {"matmul", "pow", "sqrt", "abs"}  # their results have memory
 
 
 class Writer:
-    """One function being written. `low`, `double` and `rounds` are those of `generate`."""
+    """One function being written. `low`, `double` and `rounds` are those of `generate`, and so is `in_place`."""
+
+    in_place = True
 
     def __init__(self, outputs: Sequence[Output], names: Mapping[Node, str], low: bool, double: bool, rounds: bool) -> None:
         self.outputs, self.names, self.low, self.rounds = outputs, names, low, rounds
@@ -94,7 +96,7 @@ class Writer:
         elif node.op == "matmul" and node in self.symmetric:
             text = f"ops.product({', '.join(map(self.operand, node.args))}{SYMMETRIC})"
         else:
-            text = (self._in_place(node, dying) if self.multiplies else "") or self._spell(node)
+            text = (self._in_place(node, dying) if self.multiplies and self.in_place else "") or self._spell(node)
         self.spelled[node] = self.identifiers.fresh(self.names[node]) if node in self.names else self.identifiers.spare("x")
         if node not in self.names and node not in self.results_of:
             self.nameless.add(node)

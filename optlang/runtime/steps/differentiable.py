@@ -154,7 +154,7 @@ class Differentiable:
         dtype = cell.weights.dtype
         if (key, truth, dtype) not in self._made:
             outputs = [Output(node) for node in self.plan.decided(nodes, truth)]
-            code = generate("step", outputs, (), dtype in (torch.float16, torch.bfloat16), dtype == torch.float64)
+            code = generate("step", outputs, (), dtype in (torch.float16, torch.bfloat16), dtype == torch.float64, in_place=False)
             self._made[key, truth, dtype] = code, load(code)
         code, function = self._made[key, truth, dtype]
         if code.shaped and cell.weights.ndim < 2:

@@ -41,8 +41,6 @@ def _checked(
         for place, (param, key) in enumerate(zip(group["params"], saved["params"])):
             where = group["param_names"][place] if names else f"parameter {place} of group {number}"
             state = states.get(key, {})
-            if not kept.isdisjoint(state) and (missing := sorted(always - state.keys())):
-                raise ValueError(f"{where}: its state lacks {', '.join(missing)}")
             for name, value in state.items():
                 if name == "step" and not isinstance(value, FakeTensor) and not 0 <= float(value) < 2**53:
                     raise ValueError(f"{where}: step is {value}, not a number of updates")
@@ -51,6 +49,8 @@ def _checked(
                 shape, wanted = tuple(getattr(value, "shape", ())), (*param.shape, *[2] * param.is_complex())
                 if name in of_elements and shape != wanted:
                     raise ValueError(f"{where}: {name} has shape {shape}, not {wanted}")
+            if not kept.isdisjoint(state) and (missing := sorted(always - state.keys())):
+                raise ValueError(f"{where}: its state lacks {', '.join(missing)}")
     states = {key: {name: _wide(x) if name in kept else x for name, x in state.items()} for key, state in states.items()}
     return {**state_dict, "state": states, "param_groups": groups}
 ''',
