@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from optlang import ir
 from optlang.backends.module.layout import Lines, bracketed, indented
-from optlang.ir import Input, Program
+from optlang.ir import Input, Node, Program
 from optlang.printing.python_text import quoted
 from optlang.types import ELEMENT
 
@@ -102,12 +102,23 @@ def fingerprint_lines(body: Lines) -> Lines:
     return ["@staticmethod", "def _fingerprint(group: dict[str, Any]) -> str:", *indented([about, *body])]
 
 
+def _used(program: Program) -> set[Node]:
+    """What new weights hang on in this step or a later one."""
+    found: set[Node] = set()
+    roots = [program.weights]
+    while roots:
+        new = set(ir.walk(roots)) - found
+        found |= new
+        roots = [program.updates[s.name] for s in program.states if s.node in new]
+    return found
+
+
 def load_lines(programs: Sequence[Program], capturable: bool) -> Lines:
     states = [s for p in programs for s in p.states]
     kept = {"step", *(s.name for s in states), *([TRAINING] if any(p.evaluation for p in programs) else [])}
     others = {s.name for s in states if s.type.extent != ELEMENT or s.type.window}
     on_host = ' and not group["capturable"]' * capturable
-    used = {n for p in programs for n in ir.walk([p.weights, *(new for new in p.updates.values() if new.op != "state")])}
+    used = {node for p in programs for node in _used(p)}
     certain = [s for s in states if len(programs) == 1 and s.guard is None and s.node in used]
     always = {"step", *({s.name for s in certain} - others)}
     arguments = ["self", "state_dict", _names("kept", kept), _names("always", always)]
