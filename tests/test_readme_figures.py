@@ -31,7 +31,9 @@ def results(where: str, what: str) -> Any:
 
 
 def line(where: str, what: str, label: str, model: str = "gpt2") -> Any:
-    [found] = [one for one in results(where, what)["models"][model] if one["label"] == label]
+    """A row of what a machine measured, in whichever of its files it stands; on a CPU `auto` is C++, and called so in some."""
+    kept = results(where, IN_ONE_RUN.get((where, what), what))["models"][model]
+    [found] = [one for one in kept if one["label"].replace("optlang cpp", OURS) == label]
     return found
 
 
@@ -75,12 +77,12 @@ def _is_inside(least: float, each: float) -> bool:
 
 def asking(rule: str) -> list[float]:
     """Microseconds of a step that asks the model, and what the model took."""
-    found = results("2026-12-01-cpu-zen4", "shared-host-asking-rules")["by rule"][rule]
+    found = results(C, "shared-host-asking-rules")["by rule"][rule]
     return [found["1"]["stay"], found["200"]["stay"], found["200"]["model"]]
 
 
 def asking_within() -> list[float]:
-    found = [asking(rule) for rule in results("2026-12-01-cpu-zen4", "shared-host-asking-rules")["by rule"]]
+    found = [asking(rule) for rule in results(C, "shared-host-asking-rules")["by rule"]]
     few = [many for one, many, _ in found if one <= 50.2]
     return [len(found), len(few), sum(many <= 90 for many in few)]
 
@@ -98,6 +100,12 @@ def products(*sizes: int) -> list[float]:
 def muon() -> list[float]:
     found = {who: median(seconds) for who, seconds in results(HOST, "shared-muon")["times"].items()}
     return [found[who] / found["torch.optim.Muon"] for who in ("optlang", "optlang, products bf16")]
+
+
+def beside_torch(where: str, ours: str) -> list[float]:
+    """How many times as long a step of our Muon takes as one of torch's."""
+    found, torchs = steps(where, "quiet-muon", f"muon · {ours}", "muon · torch", model="layer")
+    return [found / torchs]
 
 
 def beside(model: str) -> list[float]:
@@ -126,23 +134,24 @@ def small(where: str, model: str, rule: str, *others: str) -> list[float]:
 
 def states(where: str, what: str, form: str) -> list[float]:
     """A step with states in a format, in times of one with float32."""
-    plain, packed = steps(where, what, "adamw · optlang cpp", f"adamw · optlang cpp, {form} state")
+    plain, packed = steps(where, what, f"adamw · {OURS}", f"adamw · {OURS}, {form} state")
     return [packed / plain]
 
 
-A, B = "2026-11-28-cpu-zen4", "2026-11-30-cpu-zen4"  # when and where
+A, B, C = "2026-11-28-cpu-zen4", "2026-11-30-cpu-zen4", "2026-12-01-cpu-zen4"  # when and where
 HOST = FIRST = "2026-12-01-cpu-zen5"
+ZEN4 = (f"{C}-morning", f"{C}-afternoon")
+IN_ONE_RUN = {(where, what): f"quiet-{file}" for where in ZEN4 for what, file in (("quiet-adamw", "states"), ("quiet-two-passes", "rules"))}
 SOME = ("adamw", "lamb", "adafactor", "prodigy", "perparametermlp", "oasis")
 FORMATS = ("bf16", "fp8", "int8", "int4")
 FINALS = {"Found26338": "21, 5 ", "Found28437": "21, 8 ", "Found2068": "12, 12 ", "AdamW": "", "Signum": "", "Lion": "", "RMSprop": ""}
 Figures = Callable[[], Sequence[float]]
-OF_TWO_MACHINES: dict[str, Callable[[str], Sequence[float]]] = {  # N stands for each figure of one machine
+OF_EACH_RUN: dict[str, Callable[[str], Sequence[float]]] = {  # N stands for the figures of two runs on the Zen 4 and one on the Zen 5
+    "| AdamW | the floor | N |": lambda where: floors(where, "quiet-states" if where in ZEN4 else "quiet-rules", f"adamw · {OURS}"),
     **{f"| {rule} | the floor | N |": lambda where, rule=rule: floors(where, "quiet-rules", f"{rule.lower()} · {OURS}")
-       for rule in ("AdamW", "AdaBelief", "AdEMAMix", "Adan", "Lion")},
-    **{f"| LAMB | {floor} | N |": lambda where, kind=kind: [line(where, "quiet-two-passes", "lamb · optlang cpp")[kind]["median"]]
+       for rule in ("AdaBelief", "AdEMAMix", "Adan", "Lion")},
+    **{f"| LAMB | {floor} | N |": lambda where, kind=kind: [line(where, "quiet-two-passes", f"lamb · {OURS}")[kind]["median"]]
        for floor, kind in (("a floor that goes over its memory twice", "passes"), ("the floor", "ratio"))},
-    "| AdamW | torch `fused`, in two runs | N, N |": lambda where: [
-        *beside_package(where, "quiet-adamw", "adamw", "torch fused"), *beside_package(where, "quiet-rules", "adamw", "torch fused")],
     "| AdamW | optimi | N |": lambda where: beside_package(where, "quiet-adamw", "adamw", "optimi"),
     "| AdamW | torch `foreach` | N |": lambda where: beside_package(where, "quiet-adamw", "adamw", "torch foreach"),
     **{f"| Lion | {package} | N |": lambda where, package=package: beside_package(where, "quiet-rules", "lion", package)
@@ -151,17 +160,22 @@ OF_TWO_MACHINES: dict[str, Callable[[str], Sequence[float]]] = {  # N stands for
        for label, run in (("", "quiet-states"), (", on one thread", "quiet-states-one-thread")) for form in FORMATS},
     **{f"| {rule}, {count} small tensors | {label} | N |": lambda where, rule=rule, model=model, package=package: beside_package(
         where, "quiet-small", rule.lower(), package, model)
-       for rule, label, package in (("AdamW", "torch `fused`", "torch fused"), ("Lion", "optimi", "optimi"))
-       for count, model in (("290", "small"), ("10,000", "many"))},
+       for rule, label, package in (("AdamW", "torch `fused`", "torch fused"),) for count, model in (("290", "small"), ("10,000", "many"))},
 }  # fmt: skip
 OF_COSTS: dict[str, Figures] = {  # text around figures: N stands for each
-    **{f"{form[:-1]}{form[form.index('| N') :]}": lambda of=of: [*of(B), *of(HOST)] for form, of in OF_TWO_MACHINES.items()},
+    **{form.replace("| N |", "| N, N | N |"): lambda of=of: [*of(ZEN4[0]), *of(ZEN4[1]), *of(HOST)] for form, of in OF_EACH_RUN.items()},
+    "| AdamW | torch `fused` | N, N | N, N |": lambda: [
+        *(beside_package(where, "quiet-adamw", "adamw", "torch fused")[0] for where in (*ZEN4, HOST)),
+        *beside_package(HOST, "quiet-rules", "adamw", "torch fused")],
+    **{f"| Lion, {count} small tensors | optimi | N (11-30) | N |": lambda model=model: [
+        *beside_package(B, "quiet-small", "lion", "optimi", model), *beside_package(HOST, "quiet-small", "lion", "optimi", model)]
+       for count, model in (("290", "small"), ("10,000", "many"))},
     **{f"| AdamW, {count}, {machine} | N | N | N | N | N | |": lambda where=where, model=model: small(
         where, model, "adamw", "torch fused", "optimi", "torch foreach", "pytorch_optimizer")
-       for count, model in (("290", "small"), ("10,000", "many")) for machine, where in (("Zen 4", B), ("Zen 5", HOST))},
+       for count, model in (("290", "small"), ("10,000", "many")) for machine, where in (("Zen 4", ZEN4[1]), ("Zen 5", HOST))},
     **{f"| Lion, {count}, {machine} | N | | N | | N | N |": lambda where=where, model=model: small(
         where, model, "lion", "optimi", "pytorch_optimizer", "lion-pytorch")
-       for count, model in (("290", "small"), ("10,000", "many")) for machine, where in (("Zen 4", B), ("Zen 5", HOST))},
+       for count, model in (("290", "small"), ("10,000", "many")) for machine, where in (("Zen 4 (11-30)", B), ("Zen 5", HOST))},
     **{f"| {rule} | N + N | N + N | N + N |": lambda rule=rule: host_of(rule.lower()) for rule in ("AdamW", "Prodigy")},
     f"| of [the N rules]({RESULTS.format(HOST, 'shared-host-rules')}), those within the aim | N | N | N |": within,
     **{f"| {optlang.Rule(rule).name} | N s | N s |": lambda rule=rule: [*first_steps("cold", rule), *first_steps("warm", rule)]
@@ -169,13 +183,15 @@ OF_COSTS: dict[str, Figures] = {  # text around figures: N stands for each
     **{f"| {rule} | {calls} | N | N | N |": lambda rule=rule: asking(rule.lower())
        for rule, calls in (("SPS", "once"), ("SAM", "twice"), ("MeZO", "3 times"), ("GAM", "4 times"), ("ZOCoordinates", "11 times"),
                            ("OASIS", "3 times, and a product"))},
-    f"| of [the N rules]({RESULTS.format('2026-12-01-cpu-zen4', 'shared-host-asking-rules')}) that ask it or read the loss, those within "
+    f"| of [the N rules]({RESULTS.format(C, 'shared-host-asking-rules')}) that ask it or read the loss, those within "
     "the aim, with 200 tensors, too | | N | N |": asking_within,
     "| one layer of GPT-2, N rules | N | N |": lambda: rivals("layer"),
     "| 290 small tensors, N rules | N | N |": lambda: rivals("small"),
     "N of N rules take 0.7 of the quickest rival's time or less, and N take longer than": lambda: [
         sum(x <= 0.7 for x in beside("layer")), len(beside("layer")), sum(x > 1 for x in beside("layer"))],
-    "in float32; with `products=\"bf16\"` | N; N |": muon,
+    "in float32; with `products=\"bf16\"`: Zen 4 | N, N; N, N |": lambda: [
+        one for ours in (OURS, f"{OURS}, bf16 products") for where in ZEN4 for one in beside_torch(where, ours)],
+    "the same, Zen 5, busy | N; N |": muon,
     "takes at its peak and gives back (11-28) | N |": lambda: [max(one["extra"] for one in results(A, "shared-memory")["rules"].values())],
     "400 of 16×16, 200 of 32×32, 100 of 64×64, 100 of 128×128 (11-28) | N, N, N, N |": lambda: products(16, 32, 64, 128),
     "int8, bf16, int4 states less float32 states (11-28) | N±N, N±N, N±N": lambda: gaps("int8", "bf16", "int4"),
