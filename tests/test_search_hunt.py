@@ -119,6 +119,52 @@ def test_taken_up_again_it_goes_on_identically(whole: Path, tmp_path: Path, roun
         assert one.state("evolution")["branch"] == other.state("evolution")["branch"]  # type: ignore[index]
 
 
+def test_a_larger_budget_is_as_if_it_had_been_larger_at_first(tmp_path: Path) -> None:
+    """Every branch, the curves, the meta-validation and the funnel; also where the search had ended and its best had been through it."""
+    given: dict[str, Any] = {"plans": (Plan("evolution"), Plan("random", factor=2.0)), "funnel": (SHORT, LONGER), "validate_every": 2,
+                             "until_onset": False}  # fmt: skip
+    one, other = tmp_path / "one.db", tmp_path / "other.db"
+    with started(one, **given) as run:
+        assert run.ended() == "" and len(list(run)) > 4
+        best = [[promoted.number for promoted in results] for _, results in run.promote()]
+    with started(other, children=1200, **given) as run:
+        list(run)
+        list(run.promote())
+        assert f"the budget of 1,200 children is used up; `optlang search resume {other} --children 2400` goes on" in run.ended()
+    before = evaluated(other)
+    with resume(other, workers=1, children=4000) as run:
+        assert run.ended() == "" and list(run)
+        assert [[promoted.number for promoted in results] for _, results in run.promote()] == best
+    assert len(before) < len(evaluated(other))
+    with Store.read(one) as a, Store.read(other) as b:
+        for query in ("SELECT * FROM genomes ORDER BY branch, number", "SELECT * FROM curve ORDER BY branch, spent",
+                      "SELECT branch, number, fitness, steps FROM assessments WHERE level = 'search' ORDER BY branch, number"):  # fmt: skip
+            assert a.query(query) == b.query(query)
+        assert a.events("validation") == b.events("validation") and len(a.events("validation")) > 2
+        for branch in a.branches():
+            assert a.state(branch)["branch"] == b.state(branch)["branch"]  # type: ignore[index]
+
+
+def test_a_budget_is_extended_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run.db"
+    with started(path, children=300) as run:
+        list(run)
+    resumed = ["search", "resume", str(path), "--workers", "1"]
+    few = len(evaluated(path))
+    assert main([*resumed, "--minutes", "1e-6"]) == 0
+    assert "the budget of 300 children and 1e-06 minutes is used up" in capsys.readouterr().out and len(evaluated(path)) == few
+    assert main([*resumed, "--minutes", "0", "--children", "1200"]) == 0
+    assert "used up" not in capsys.readouterr().out and len(evaluated(path)) > few
+    for words, told in ((["--children", "0"], "the budget is zero"), (["--minutes", "-1"], "a budget is negative"),
+                        (["--seed", "7"], "--seed: what a search finds follows from it and is settled when it begins; begin a new one"),
+                        (["--only-proposals", "--never", "t"], "--never and --only-proposals: what a search finds"),
+                        (["--no-funnel", "--finals"], "leave --no-funnel out")):  # fmt: skip
+        assert main([*resumed, *words]) == 2
+        assert told in capsys.readouterr().err
+    with Store.read(path) as store:
+        assert store.meta("settings")["budget"] == {"children": 1200, "steps": 0, "minutes": 0.0}, "what is refused leaves it as it was"
+
+
 def test_killed_at_any_moment_nothing_finished_is_lost(whole: Path, tmp_path: Path) -> None:
     path = str(tmp_path / "run.db")
     script = f"import sys; sys.path.insert(0, {str(HERE)!r}); import test_search_hunt as t, pathlib, torch; torch.set_num_threads(1)\n"
@@ -247,6 +293,7 @@ def test_a_search_that_overfits_ends(tmp_path: Path, monkeypatch: pytest.MonkeyP
         progress = list(run)
     assert [one.overfits for one in progress] == [False] * 5 + [True] and progress[-1].done < 0.5
     assert onset(run.hunt.points) == 2
+    assert run.ended().startswith("the search has ended, for its best no longer got better on tasks that selection does not see")
 
 
 def test_a_task_added_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,8 +27,7 @@ __all__ = ["export", "finals", "pick", "propose", "report", "resume", "search"] 
 def search(arguments: argparse.Namespace) -> int:
     from optlang.search import api
 
-    if arguments.finals and arguments.no_funnel:
-        raise ValueError("--finals are on tasks of the funnel's last level; leave --no-funnel out")
+    _without_contradiction(arguments)
     if arguments.no_funnel and (arguments.validation or arguments.hold_out):
         raise ValueError("--validation and --hold-out are levels of the funnel; leave --no-funnel out")
     seeds = arguments.words or ["adamw"]
@@ -91,11 +90,29 @@ def resume(arguments: argparse.Namespace) -> int:
     from optlang.search import api
 
     [path] = store_named(arguments, 1, 1)
+    _without_contradiction(arguments)
+    if settled := _settled(arguments):
+        raise ValueError(f"{' and '.join(settled)}: what a search finds follows from it and is settled when it begins; begin a new one "
+                         "with it, or leave it out. It still takes --minutes, --children, --steps, --tasks and --jobs")  # fmt: skip
     if arguments.validation or arguments.hold_out:
         raise ValueError("a search that has begun is given more tasks by --tasks and --level validation or --level hold-out")
     more = {"tasks": arguments.tasks or (), "level": arguments.level, "jobs": arguments.jobs, "tell": teller(arguments)}
-    with api.resume(path, arguments.workers, arguments.ray, **more) as found:
+    budget = {kind: getattr(arguments, kind) for kind in ("minutes", "children", "steps")}
+    with api.resume(path, arguments.workers, arguments.ray, **more, **budget) as found:
         return _followed(found, arguments)
+
+
+def _settled(arguments: argparse.Namespace) -> list[str]:
+    """The options that were given, but decide a search before it begins."""
+    from optlang.search.command import SETTLED, add_arguments
+
+    add_arguments(parser := argparse.ArgumentParser())
+    return [f"--{name.replace('_', '-')}" for name in SETTLED if getattr(arguments, name) != parser.get_default(name)]
+
+
+def _without_contradiction(arguments: argparse.Namespace) -> None:
+    if arguments.finals and arguments.no_funnel:
+        raise ValueError("--finals are on tasks of the funnel's last level; leave --no-funnel out")
 
 
 def _followed(search: Search, arguments: argparse.Namespace) -> int:
@@ -103,6 +120,8 @@ def _followed(search: Search, arguments: argparse.Namespace) -> int:
     from optlang.search.live_view import watching
 
     print(f"{search.store.path}: {search.describe()}", flush=True)
+    if why := search.ended():
+        print(why, flush=True)
     with _interrupts(search.stop), watching(search, arguments.quiet) as view:
         for progress in search:
             view.tell(progress)
@@ -111,7 +130,8 @@ def _followed(search: Search, arguments: argparse.Namespace) -> int:
         return 130
     best = search.best()
     print(f"best of the search: {best.name}, fitness {best.fitness:.4f} ± {best.error:.4f}\n{best.text}", flush=True)
-    for level, results in search.promote(None if arguments.quiet else lambda text: print(text, flush=True)):
+    tell = None if arguments.quiet else lambda text: print(text, flush=True)
+    for level, results in () if arguments.no_funnel else search.promote(tell):
         print(f"{level.name}: {len(results)} programs; {_ranked(results, best.number)}", flush=True)
     print(f"the hall of fame is in {search.store.path}.hall; see `optlang search report {search.store.path}`")
     if arguments.finals:

@@ -83,6 +83,10 @@ class Search:
         return (f"{what} on {', '.join(self.hunt.search_level.tasks)}; {len(settings.space.functions)} functions; "
                 f"seeds have {seeds}; {workers} workers{idle}{remark and f'; {remark}'}")  # fmt: skip
 
+    def ended(self) -> str:
+        """Why there is nothing left to search, and what to do; empty where there is."""
+        return self.hunt.ended()
+
     def promote(self, tell: Tell = None) -> Iterator[tuple[Level, list[Promoted]]]:
         """The best of the search through the levels of the funnel, which takes long: `tell` hears what is under way."""
         return self.hunt.promote(tell)
@@ -169,14 +173,16 @@ def search(
 
 def resume(
     store: str | Path, workers: int | None = None, ray: str | None = None, *, tasks: Sequence[str] = (), level: str = "validation",
-    jobs: int | None = None, tell: Tell = None,
+    jobs: int | None = None, minutes: float | None = None, children: int | None = None, steps: int | None = None, tell: Tell = None,
 ) -> Search:  # fmt: skip
-    """A search that was stopped or cut off, to go on with as if nothing had happened; `tasks` are added to a later level, other
-    `jobs` make another course of it from here on."""
+    """A search that was stopped, cut off, or has ended, to go on with as if nothing had happened; `tasks` are added to a later level,
+    other `jobs` make another course of it from here on. `minutes`, `children` and `steps`, all sittings together, replace those that
+    it was given, and it goes on as if it had been given them at first."""
     _tried(tasks, tell)
     kept = Store.open_(store)
     try:
         settings = reduce(lambda made, name: made.with_task(name, level), tasks, Settings.from_json(kept.meta("settings")))
+        settings = settings.with_budget(minutes=minutes, children=children, steps=steps)
         if jobs is not None:
             settings = replace(settings, pace=settings.pace.with_jobs(jobs))
             settings.check()

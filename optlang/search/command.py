@@ -17,6 +17,7 @@ Searches the space of update rules, as the search that found Lion did, from one 
   optlang search adamw --space lion --limit statements=15 --never t
   optlang search sgd --template t.txt                   t.txt has what stays, `?` where to search: m = interp(g, m, ?)
   optlang search resume run.db                          go on where it stopped, or was killed
+  optlang search resume run.db --minutes 120            with a larger budget, as if it had been given at first; also --children, --steps
   optlang search resume run.db --tasks my_task.py       from now on with one more validation task; or --level hold-out
   optlang search pick run.db                            fitness against size: the programs that nothing beats in both
   optlang search propose run.db mine.opt                a rule of one's own, or of a program that writes rules, for a search under way
@@ -29,6 +30,10 @@ Searches the space of update rules, as the search that found Lion did, from one 
 
 Fitness is the share of its steps in which tuned AdamW gets as far: 1 is AdamW, more is better. The best go through longer
 and other tasks (the funnel), and the hold-out is opened once. Ctrl-C ends the search in good order; twice, at once."""
+SETTLED = (  # options of a search that cannot be given to one that has begun
+    "space", "functions", "never", "constraint", "series", "limit", "template", "population", "islands", "only_proposals", "baselines",
+    "seed",
+)  # fmt: skip
 ACTIONS = ("resume", "report", "pick", "propose", "export", "finals")
 
 

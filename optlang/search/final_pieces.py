@@ -78,13 +78,15 @@ def centred(program: Program, lr: float) -> Program:
 
 @dataclass(frozen=True)
 class Ending:
-    """A tuned rule on one task: mean loss over fresh seeds with its standard error, and the settings it was tuned to."""
+    """A tuned rule on one task: mean loss over fresh seeds with its standard error, the settings it was tuned to, and the loss from each
+    seed, so that two rules can be compared seed by seed; none where a run diverged."""
 
     rule: str
     task: str
     loss: float
     error: float
     settings: Mapping[str, float]
+    losses: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def ending(one: Task, rule: str, program: Program, trials: int) -> Ending:
     losses = _fresh(one, program, settings)
     finite = bool(np.isfinite(losses).all())
     error = float(losses.std(ddof=1) / np.sqrt(len(losses))) if finite else 0.0
-    return Ending(rule, one.name, float(losses.mean()) if finite else 1e30, error, settings)
+    return Ending(rule, one.name, float(losses.mean()) if finite else 1e30, error, settings, tuple(losses.tolist()) if finite else ())
 
 
 def _fresh(one: Task, program: Program, settings: Mapping[str, float]) -> Any:

@@ -48,9 +48,7 @@ TOOK = "cpu minutes"
 def searching(store: Path, minutes: float, workers: int) -> api.Search:
     """The search: new, or as it was left."""
     if store.exists():
-        run = api.resume(store, workers=workers)
-        run.hunt.settings = replace(run.hunt.settings, budget=replace(run.hunt.settings.budget, minutes=minutes))
-        return run
+        return api.resume(store, workers=workers, minutes=minutes)
     space = api.space_of("lion", ["adamw"], names=("w", "g"), series=True, constraints=("loss scale",))
     return api.search(
         store=store, space=space, children=CHILDREN, minutes=minutes, workers=workers, seed=SEED, validate_every=50, until_onset=False,

@@ -82,7 +82,7 @@ class Hunt:
         self.budgets = {name: plan.factor for name, plan in self._plans()}
         self.points = self._points()
         self.inbox = Inbox(store, self.settings.space, self.search_level, self.search_seeds)
-        self.ending = False
+        self.ending = self.overfits
         self.started = time.monotonic()  # setting up does not count
 
     # ------------------------------------------------------------------------------------------------- setting up
@@ -190,17 +190,26 @@ class Hunt:
 
     def _share(self, name: str) -> float:
         """How much of its budget a branch has used; all of it where it has run dry."""
-        budget, strand, factor = self.settings.budget, self.strands[name], self.budgets[name]
-        if strand.dry:
-            return 1.0
-        shares = [0.0]
-        if budget.children:
-            shares.append(strand.children / (budget.children * factor))
-        if budget.steps:
-            shares.append(strand.spent / (budget.steps * factor))
-        if budget.minutes:
-            shares.append(self.seconds / 60 / budget.minutes)
-        return max(shares)
+        return 1.0 if self.strands[name].dry else max(self._shares(name).values(), default=0.0)
+
+    def _shares(self, name: str) -> dict[str, float]:
+        strand = self.strands[name]
+        return self.settings.budget.shares(strand.children, strand.spent, self.seconds / 60, self.budgets[name])
+
+    def ended(self) -> str:
+        """Why there is nothing left to search, and what to do; empty where there is."""
+        if self.overfits:
+            return ("the search has ended, for its best no longer got better on tasks that selection does not see; "
+                    f"with one more of them, `optlang search resume {self.store.path} --tasks TASK`, it goes on")  # fmt: skip
+        if self._next() is not None:
+            return ""
+        used = dict.fromkeys(kind for name in self.strands for kind, share in self._shares(name).items() if share >= 1)
+        return self.settings.budget.used_up(used, self.store.path) if used else "the search has ended, for hardly any child is new any more"
+
+    @property
+    def overfits(self) -> bool:
+        """Whether the search ends because the best are no longer better where selection does not see."""
+        return self.settings.until_onset and onset(self.points) is not None
 
     def _progress(self, done: Round) -> Progress:
         point, overfits = None, False

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from optlang.search.evolution.population import KINDS, Ageing, Kind
@@ -32,6 +33,18 @@ class Budget:
         if not (self.children or self.steps or self.minutes or endless):
             return "the budget is zero: give a number of children, of training steps, or of minutes"
         return ""
+
+    def shares(self, children: int, steps: int, minutes: float, factor: float = 1.0) -> dict[str, float]:
+        """How much of each limit a branch has used that is given `factor` times as many children and steps."""
+        used = {"children": (children, self.children * factor), "steps": (steps, self.steps * factor), "minutes": (minutes, self.minutes)}
+        return {kind: spent / limit for kind, (spent, limit) in used.items() if limit}
+
+    def used_up(self, kinds: Iterable[str], store: Path) -> str:
+        """That the limits of these kinds are reached, and how to go on."""
+        limits = {kind: getattr(self, kind) for kind in kinds}
+        told = " and ".join(f"{limit:,g} {'training ' * (kind == 'steps')}{kind}" for kind, limit in limits.items())
+        more = " ".join(f"--{kind} {2 * limit:g}" for kind, limit in limits.items())
+        return f"the budget of {told} is used up; `optlang search resume {store} {more}` goes on as if it had been larger at first"
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,13 @@ class Settings:
             "funnel": tuple(Level.from_json(level) for level in kept["funnel"]),
             "rivals": tuple(kept["rivals"]),
         })  # fmt: skip
+
+    def with_budget(self, **given: float | None) -> Settings:
+        """Other limits, 0 for none, of the kinds for which one is given. Raises SettingsError."""
+        limits: dict[str, Any] = {kind: limit for kind, limit in given.items() if limit is not None}
+        made = replace(self, budget=replace(self.budget, **limits))
+        made.check()
+        return made
 
     def with_task(self, name: str, level: str) -> Settings:
         """A task added to a later level. Raises SettingsError for an unknown one, for the first, and for a task that is there."""
