@@ -10,17 +10,23 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from optlang.race import builtin, names
+from optlang.race import command as race_command
+from optlang.race.errors import RaceError
+from optlang.race.loading import load
 from optlang.race.tasks import split
+from optlang.search import command as search_command
 from optlang.search.batched import layers
+from optlang.search.training import planted, workloads
 from optlang.search.training.levels import Level
-from optlang.search.training.loading import NAMES, digest, task, verify
+from optlang.search.training.loading import ModuleTask, digest, task, verify
 from optlang.search.training.tasks import Task, TaskError, Weight
 
 SIZES = {"cancer-mlp": 2114, "digits-mlp": 4810, "photo-autoencoder": 26960, "digits-cnn": 9978, "chars-mlp": 16194,
          "digits-vit": 18154, "chars-transformer": 83906}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SIZES)
 def test_the_built_in_tasks(name):
     made = task(name)
     if made.__dict__.get("text") is None or not made.text.notes:
@@ -50,6 +56,36 @@ def test_a_backward_pass_gives_every_run_its_own_gradient(name):
     for a, b in zip(found, alone, strict=True):
         torch.testing.assert_close(a[1:], b, atol=1e-10, rtol=1e-7)
         assert a.count_nonzero()
+
+
+def test_one_table_has_all_names():
+    """And both commands print it; what a search trains under a name that both have stays what stores know it as."""
+    assert list(names.RACE) == list(builtin.TASKS)
+    assert list(names.SEARCH) == [*workloads.TASKS, *planted.TASKS] and [*workloads.TASKS] == [*SIZES]
+    assert {near for _, near in names.SEARCH.values()} <= {"", *names.RACE}
+    for name in {**names.SEARCH, **names.RACE}:
+        assert f"\n  {name} " in names.table()
+    for command in (race_command, search_command):
+        assert names.table() in command.ABOUT
+    assert isinstance(task("digits-cnn"), workloads.DigitsCNN)
+
+
+@pytest.mark.parametrize("name", ["tabular", "tabular-diabetes", "photos", "digits", "chars"])
+def test_a_search_knows_the_tasks_of_the_race(name):
+    made = task(name)
+    assert isinstance(made, ModuleTask) and made.about == made.problem.about and made.steps == builtin.TASKS[name].steps
+    model = made.problem.model(3)
+    alone = made.problem.loss(model, tuple(t[:8] for t in made.split.train)).detach()
+    assert made.loss(made.init([3]), tuple(t[None, :8] for t in made.split.train)).item() == pytest.approx(alone.item(), rel=1e-4)
+
+
+def test_a_race_says_what_a_name_of_a_search_is():
+    with pytest.raises(RaceError, match="`cancer-mlp` is a task of `optlang search` alone; `tabular` has the same data. There are digits"):
+        load("cancer-mlp")
+    with pytest.raises(RaceError, match="`planted-sign` is a task of `optlang search` alone"):
+        load("planted-sign")
+    with pytest.raises(TaskError, match="did you mean 'tabular'"):
+        task("tabullar")
 
 
 def test_a_task_for_so_many_times_its_steps_is_one_of_its_own():

@@ -6,9 +6,10 @@ import argparse
 import sys
 
 from optlang.backends import NAMES as BACKENDS
+from optlang.race import names
 from optlang.resources import without
 
-ABOUT = """\
+ABOUT = f"""\
 Trains the same model from the same start on the same batches with each rule, and says which does best.
 
   optlang race adamw lion my.opt                    three rules on handwritten digits
@@ -18,14 +19,15 @@ Trains the same model from the same start on the same batches with each rule, an
 
 The step size of every rule is tuned over the same grid, and beyond it where the best lies at its edge. Final runs start from
 other seeds and are judged on held-out data. The table, the learning curves (PNG) and every run (JSON) go to --out.
-Ctrl-C ends the race; what is finished is kept. Exit codes: 0, 1 when a rule failed, 2 when nothing could start."""
-TASKS = "digits, digits-cnn, chars, photos, tabular, tabular-diabetes"  # a test compares them with `builtin.TASKS`
+Ctrl-C ends the race; what is finished is kept. Exit codes: 0, 1 when a rule failed, 2 when nothing could start.
+
+{names.table()}"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `optlang race`."""
     parser.add_argument("rules", nargs="+", metavar="RULE", help="a library name, FILE.opt, FILE.opt:Rule, or torch:AdamW")
-    parser.add_argument("--task", default="digits", help=f"{TASKS}, or a Python file; default: digits")
+    parser.add_argument("--task", default="digits", help="one of those above, or a Python file; default: digits")
     parser.add_argument("--seeds", type=int, default=5, help="final runs of every rule; default: 5")
     parser.add_argument("--steps", type=int, help="training steps of a run; default: the task's own")
     parser.add_argument("--grid", type=float, nargs="+", metavar="LR", help="step sizes to tune over; default: 1e-4 to 1 by half decades")

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from optlang.race import tasks
+from optlang.race import names, tasks
 from optlang.race.errors import RaceError
 from optlang.race.tasks import Part, Problem, Split, split
 
@@ -40,9 +40,9 @@ def load(name: str | Path | type) -> Problem:
     if path.suffix == ".py":
         return prepare(_only_task(_module(path), path), path.stem, str(path))
     near = difflib.get_close_matches(str(name), TASKS, 1)
-    advice = f"did you mean `{near[0]}`? " if near else ""
+    advice = names.of_a_search(str(name)) or (f"did you mean `{near[0]}`?" if near else "")
     raise RaceError(
-        f"task {name}", "no such task", f"{advice}There are {', '.join(TASKS)}, or a path that ends in .py"
+        f"task {name}", "no such task", f"{advice} There are {', '.join(TASKS)}, or a path that ends in .py".lstrip()
     )
 
 

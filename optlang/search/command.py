@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+from optlang.race.names import table as tasks
 from optlang.resources import without
 
-ABOUT = """\
+ABOUT = f"""\
 Searches the space of update rules, as the search that found Lion did, from one rule or several.
 
   optlang search adamw --minutes 30 --store run.db      evolve AdamW; everything goes into run.db at once
@@ -29,7 +30,10 @@ Searches the space of update rules, as the search that found Lion did, from one 
   optlang search finals run.db                          the best against AdamW, Lion, Signum and RMSprop, all tuned alike
 
 Fitness is the share of its steps in which tuned AdamW gets as far: 1 is AdamW, more is better. The best go through longer
-and other tasks (the funnel), and the hold-out is opened once. Ctrl-C ends the search in good order; twice, at once."""
+and other tasks (the funnel), and the hold-out is opened once. Ctrl-C ends the search in good order; twice, at once.
+
+{tasks()}
+A search runs tasks of the race, and those in files, as they are written for one model, several times as slowly as its own."""
 SETTLED = (  # options of a search that cannot be given to one that has begun
     "space", "functions", "never", "constraint", "series", "limit", "template", "population", "islands", "only_proposals", "baselines",
     "seed",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
@@ -13,16 +12,15 @@ from torch import Tensor, nn
 
 from optlang.errors import did_you_mean
 from optlang.race import loading as race
+from optlang.race import names
 from optlang.race.errors import RaceError
 from optlang.race.tasks import Problem, Split
 from optlang.search.training.levels import LONGER
 from optlang.search.training.tasks import Batch, Params, Task, TaskError
 
-NAMES = ("cancer-mlp", "digits-mlp", "photo-autoencoder", "digits-cnn", "chars-mlp", "digits-vit", "chars-transformer")
-
 
 class ModuleTask(Task):
-    """A user's task, a `torch.nn.Module` with data and loss, in many copies by `torch.func`."""
+    """A task of the race or of a user, a `torch.nn.Module` with data and loss, in many copies by `torch.func`."""
 
     schedule = "linear"
 
@@ -64,16 +62,16 @@ class _WithLoss(nn.Module):
 
 @lru_cache(maxsize=32)
 def task(name: str) -> Task:
-    """A built-in task by its name, or the one in a Python file; `NAME:14` is trained for 14 times its steps. Raises TaskError where
-    there is none or it is wrong."""
+    """A built-in task by its name, also one of the race, or the one in a Python file; `NAME:14` is trained for 14 times its steps. Raises
+    TaskError where there is none or it is wrong."""
     if stretched := LONGER.fullmatch(name):
         return _stretched(name, task(stretched["plain"]), float(stretched["factor"]))
-    if name in NAMES or name.startswith("planted-"):
+    if name in names.SEARCH:
         return _built_in(name)
-    if Path(name).suffix != ".py":
-        raise _unknown(name, NAMES)
+    if name not in names.RACE and Path(name).suffix != ".py":
+        raise _unknown(name)
     try:
-        found = ModuleTask(name, race.load(Path(name)))
+        found = ModuleTask(name, race.load(name))
     except RaceError as problem:
         raise TaskError(str(problem)) from problem
     verify(found)
@@ -99,13 +97,11 @@ def _built_in(name: str) -> Task:
         from optlang.search.training import planted, workloads
     except ModuleNotFoundError as missing:
         raise TaskError(f"the built-in tasks need {missing.name}: pip install 'optlang-rules[race]'") from missing
-    known = {**workloads.TASKS, **planted.TASKS}
-    if name not in known:
-        raise _unknown(name, list(known))
-    return known[name]()
+    return {**workloads.TASKS, **planted.TASKS}[name]()
 
 
-def _unknown(name: str, known: Sequence[str]) -> TaskError:
+def _unknown(name: str) -> TaskError:
+    known = [*names.SEARCH, *(one for one in names.RACE if one not in names.SEARCH)]
     near = did_you_mean(name, known)
     advice = f"did you mean {near!r}? " if near else ""
     return TaskError(f"there is no task {name!r}: {advice}There are {', '.join(known)}, or a path that ends in .py; "
