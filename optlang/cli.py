@@ -38,10 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     word = next((x for x in arguments if x == "-" or not x.startswith("-")), "")
-    if word and word not in COMMANDS and arguments[0] not in OF_ALL:
-        if not is_a_rule_file(word):
+    if word and arguments[0] not in OF_ALL:
+        if word in COMMANDS:
+            arguments.remove(word)
+        elif not is_a_rule_file(word):
             return _unknown(word)
-        arguments.insert(0, "check")  # `optlang FILE`, its options before or behind
+        arguments.insert(0, word if word in COMMANDS else "check")  # `optlang FILE`; options may stand before both
     parser = _parser(arguments[0] if arguments else "")
     chosen = parser.parse_args(arguments)
     if not hasattr(chosen, "run"):

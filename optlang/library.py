@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import islice
@@ -53,13 +54,21 @@ def find(name: str) -> Source:
                       "save it as a .opt file; in Python, `optlang.loads` takes texts")  # fmt: skip
     if path.suffix == ".opt":
         return read(path, _instead(name, path))
-    file, _, rule = name.rpartition(":")
-    if file.endswith(".opt") and os.path.exists(file):
+    file, rule = parted(name)
+    if rule is not None and os.path.exists(file):
         raise problem("U01", f"`{name[:80]}` is a file and a rule",
-                      f'name the rule apart: `rule="{rule}"` in Python, `--rule {rule}` in commands')  # fmt: skip
+                      f'name the rule apart: `rule="{rule}"` in Python, `--rule {rule}` of `show` and `build`')  # fmt: skip
     near = f"{name}.opt" if os.path.exists(f"{name}.opt") else did_you_mean(name.lower(), index())
     raise problem("U01", f"there is no rule `{name[:80]}` in the library, and no such file",
                   f"did you mean `{near}`?" if near else "`optlang list` prints the library; a path ends in .opt")  # fmt: skip
+
+
+def parted(word: str) -> tuple[str, str | None]:
+    """`my.opt:Rule`, one of the rules of a file, as the file and the rule; any other word is no file with a rule."""
+    if ".opt:" in word and not os.path.exists(word):
+        path, _, rule = word.rpartition(":")
+        return path, rule
+    return word, None
 
 
 def _instead(name: str, path: Path) -> str:
@@ -130,6 +139,11 @@ def read(path: Path, instead: str = "") -> Source:
     except (OSError, ValueError) as error:
         raise problem("U02", f"the file cannot be read: {getattr(error, 'strerror', None) or error}", "", str(path)) from None
     return decode(data, str(path))
+
+
+def standard_input() -> Source:
+    """All of it as a Source. Raises OptError where it is too much or not UTF-8."""
+    return decode(sys.stdin.buffer.read(MOST_BYTES + 1), "<stdin>")
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -69,6 +69,21 @@ def test_a_bench_of_a_rule_beside_its_peers(tmp_path: Path, capsys: pytest.Captu
     assert "lion · lion-pytorch" in shown and "× floor" in shown
 
 
+def test_a_rule_of_a_file_and_what_is_wrong_with_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is wrong is said with its place before anything is measured."""
+    monkeypatch.chdir(tmp_path)
+    path = Path("two.opt")
+    path.write_text(f"{HEAVY}\n{HEAVY.replace('Heavy', 'Heavier')}\n")
+    assert bench(f"{path}:Heavier", "--peers", "none", out=tmp_path / "out") == 0
+    assert "two.opt:Heavier · optlang auto" in capsys.readouterr().out
+    assert bench("lion", str(path), "--peers", "none", out=tmp_path / "none") == 1
+    told = capsys.readouterr()
+    assert "two.opt:1:6" in told.err and "choose one by name: Heavy, Heavier" in told.err and told.out == ""
+    assert not (tmp_path / "none").exists()
+
+
 def test_all_peers_include_those_that_compile() -> None:
     every = contestants.contestants(["adamw"], ["cpp"], ["fp32"], "all", "cpu")
     quick = contestants.contestants(["adamw"], ["cpp"], ["fp32"], "quick", "cpu")

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from full_disk import full_disk
 
 from optlang import library
 from optlang.cli import main
@@ -56,6 +57,17 @@ def test_options_of_a_check_may_come_first(words: str, here: Path, capsys: pytes
     assert main(["--json", "nothing"]) == 2 and "`nothing` is neither a command nor a file" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="0"):
         main(["--help", "lion"])
+
+
+@pytest.mark.parametrize(("words", "told"), [("--json check lion", "[]\n"), ("--check fmt lion", "1 file in canonical style\n")])
+def test_options_of_a_command_may_come_first(words: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 0 and capsys.readouterr().out == told
+
+
+@pytest.mark.parametrize("words", [["good.opt:Good"], ["check", "good.opt:Good"], ["show", "good.opt:Good", "--as", "ir"]])
+def test_a_rule_of_a_file_is_named_apart(words: list[str], here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "name the rule apart: `rule=\"Good\"` in Python, `--rule Good` of `show` and `build`" in "".join(capsys.readouterr())
 
 
 def test_all_findings_of_all_files(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,6 +201,17 @@ def test_a_new_rule_is_right_and_is_never_overwritten(here: Path, capsys: pytest
     assert main(["new", "my rule"]) == 2
 
 
+def test_where_the_disk_is_full_no_half_of_a_file_is_left(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "lion.py").write_text("what was there before")
+    with full_disk():
+        assert main(["new", "MyRule"]) == main(["build", "lion", "--to", "module", "-o", "lion.py"]) == main(["fmt", "good.opt"]) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and [told.err.count(words) for words in ("cannot be written", "File too large")] == [3, 3]
+    left = {path.name: path.read_text() for path in here.iterdir()}
+    assert left == {"good.opt": GOOD, "bad.opt": BAD, "lion.py": "what was there before"}
+    assert main(["new", "MyRule"]) == 0
+
+
 def test_a_new_rule_is_in_canonical_style(here: Path) -> None:
     assert main(["new", "MyRule"]) == 0
     assert main(["fmt", "--check", "myrule.opt"]) == 0
@@ -220,8 +243,10 @@ def test_what_could_not_be_formatted_is_not_counted_as_right(here: Path, capsys:
 
 def test_a_folder_without_rules_is_no_success(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "empty").mkdir()
-    for words in (["check", "empty"], ["fmt", "empty"], ["fmt", "--check", "empty"]):
-        assert main(words) == 2 and "no .opt files below empty" in capsys.readouterr().err
+    for words in (["check", "empty"], ["check", "empty", "--json"], ["fmt", "empty"], ["fmt", "--check", "empty"]):
+        assert main(words) == 2
+        told = capsys.readouterr()
+        assert told.err == "no .opt files below empty\n" and told.out == ("[]\n" if "--json" in words else "")
 
 
 def test_format_check_and_diff_change_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

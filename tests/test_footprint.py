@@ -122,3 +122,13 @@ def test_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert "int8   2.03  16.06  16.06     0.57" in text
     assert "1 pass over each parameter, 1 launch of Triton" in text
     assert "add, subtract" in text
+
+
+@pytest.mark.parametrize(("step", "idle"), [
+    ("w' = w", "a matrix 1024×1024 and a vector 1024"), ("state s = 1 s' = s + g w' = w", "a matrix 1024×1024 and a vector 1024"),
+    ("when rank >= 2 { w' = w - g }", "a vector 1024"), ("every 5000 { w' = w - g }", "a matrix 1024×1024 and a vector 1024"),
+])  # fmt: skip
+def test_parameters_that_are_left_alone_cost_nothing(step: str, idle: str) -> None:
+    text = table(planned(f"rule R {{ {step} }}"))
+    assert f"for {idle}, bytes per element (weights and gradient float32)\n  none of the first 1,000 steps reads or writes" in text
+    assert ("12.00" in text) == (idle == "a vector 1024")

@@ -231,7 +231,8 @@ EDITED = {
     r"group 0: `param_names` is not a list": _group(param_names=5),
     r"group 0: no parameters, the optimizer has 1": _group(params=0),
     r"group 0: AdamW: maximize must be True or False, not 1": _group(maximize=1),
-    r"group 0: AdamW: lr = 1000\d+ is outside its range": _group(lr=10**400),
+    r"group 0: AdamW: lr = inf is outside its range": _group(lr=10**400),
+    r"group 0: AdamW: lr = -inf is outside its range": _group(lr=-(10**5000)),
 }  # fmt: skip
 
 
@@ -260,8 +261,16 @@ def test_settings_without_a_number_or_with_one_too_large() -> None:
     p = torch.ones(3, requires_grad=True)
     with pytest.raises(ValueError, match="Tensor lr is on the meta device, where there are no numbers"):
         AdamW([p], lr=torch.ones((), device="meta"))
-    with pytest.raises(ValueError, match="weight_decay = 1000.* is outside its range"):
+    with pytest.raises(ValueError, match="weight_decay = inf is outside its range"):
         AdamW([p], weight_decay=10**400)
+
+
+def test_inputs_that_are_no_dictionary() -> None:
+    p = torch.ones(3, requires_grad=True)
+    optimizer: Any = AdamW([p])
+    optimizer.inputs = [0.5]
+    with pytest.raises(TypeError, match="AdamW: `inputs` is a dictionary by name, not list"):
+        optimizer.step()
 
 
 def test_groups_that_are_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -165,6 +166,15 @@ def test_from_a_pipe(tmp_path: Path) -> None:
         end.cancel()
     out, _ = asking.communicate(timeout=60)
     assert json.loads(out)["outcome"] == "trained" and asking.returncode == 0
+
+
+def test_what_is_no_text_in_a_pipe_is_told(
+    asked: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for data, told in ((b"rule \xff", "not UTF-8 text: byte 5 is 0xff"), (b"#" * 1_000_001, "larger than 1 MB")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        assert main(["search", "propose", str(asked), "-"]) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_where_they_came_from_is_kept(asked: Path, capsys: pytest.CaptureFixture[str]) -> None:

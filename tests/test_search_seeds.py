@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optlang import ir
 from optlang.compare.trial import refute
+from optlang.errors import OptError
 from optlang.ir import Program
 from optlang.library import names
 from optlang.rules import Rule
@@ -102,6 +105,15 @@ def test_rules_that_cannot_be_programs_say_why(text: str, told: str) -> None:
     assert isinstance(program, Program)
     with pytest.raises(GenomeError, match=told):
         from_program(program, SCALED)
+
+
+def test_one_rule_of_a_file_is_named_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "two.opt"
+    form = "rule {} {{ hyper lr = 1e-3 in (0, inf) w' = w - lr*{} }}\n"
+    path.write_text(form.format("A", "g") + form.format("B", "sign(g)"))
+    assert [to_text(seed(f"{path}:{name}", SCALED)) for name in "AB"] == [to_text(seed(name, SCALED)) for name in ("sgd", "signsgd")]
+    with pytest.raises(OptError, match="choose one by name: A, B"):
+        seed(str(path), SCALED)
 
 
 LINES = ["a = square(g)", "b = tanh(m)", "m = interp(g, m, 0.9)", "v = interp(a, v, 0.99)", "a = maximum(a, b)", "b = agreeing(m, g)",

@@ -27,7 +27,7 @@ NAMES = ("gpt2", "resnet50", "small", "many", "layer", "narrow", "tiny")  # a te
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `optlang bench`."""
-    parser.add_argument("rules", nargs="+", metavar="RULE", help="a library name or FILE.opt")
+    parser.add_argument("rules", nargs="+", metavar="RULE", help="a library name, FILE.opt or FILE.opt:Rule")
     parser.add_argument("--model", nargs="+", default=["gpt2"], choices=NAMES, metavar="MODEL", help=f"{', '.join(NAMES)}; default: gpt2")
     parser.add_argument("--backends", nargs="+", default=["auto"], choices=BACKENDS, metavar="BACKEND",
                         help=f"of ours: {', '.join(BACKENDS)}; default: auto")  # fmt: skip

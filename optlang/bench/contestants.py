@@ -15,6 +15,7 @@ import torch
 import optlang
 from optlang.bench.rivals import RIVALS, Optimizer, Rival
 from optlang.ir import Routing
+from optlang.library import parted
 from optlang.ops import ASKING
 
 PACKAGES: Mapping[str, str] = {  # the module of each peer, by the name it is installed under
@@ -50,7 +51,7 @@ class Contestant:
         """The optimizer and what takes its step. A rule of ours is told names where there are any. Raises whatever the package raises."""
         if self.package == "optlang":
             state = None if self.state == "fp32" else self.state
-            ours: Any = optlang.load(self.rule, backend=self.kind, state=state, products=self.products)
+            ours: Any = optlang.load(*parted(self.rule), backend=self.kind, state=state, products=self.products)
             mine = ours(list(zip(names, weights, strict=True)) if names else list(weights))
             return mine, mine.step
         theirs, rival = _theirs(self.rule)[self.package]
@@ -71,15 +72,22 @@ def contestants(
     rule that is wrong."""
     found = []
     for rule in rules:
+        rule_of(rule)  # one that is wrong says so before others are measured
         found += [Contestant(rule, "optlang", *way) for way in itertools.product(backends, states, products)]
         known = _peers(rule, device) if peers != "none" else []
         found += [one for one in known if peers == "all" or (one.package, one.kind) not in COMPILING]
     return found
 
 
+@cache
+def rule_of(word: str) -> optlang.Rule:
+    """A library name, `my.opt` or `my.opt:Rule`. Raises OptError."""
+    return optlang.Rule(*parted(word))
+
+
 def asks(rule: str) -> bool:
     """Whether a step of the rule needs a closure."""
-    made = optlang.Rule(rule).program
+    made = rule_of(rule).program
     programs = [case.program for case in made.cases] if isinstance(made, Routing) else [made]
     return any(program.uses(op) for program in programs for op in ASKING)
 
@@ -101,7 +109,7 @@ def _peers(rule: str, device: str) -> list[Contestant]:
 @cache
 def _theirs(rule: str) -> Mapping[str, tuple[type[Optimizer], Rival]]:
     """By package: those of `rivals`, and of other packages the class that is named like the rule."""
-    name = optlang.Rule(rule).name
+    name = rule_of(rule).name
     told = {one.package: (found, one) for one in RIVALS.get(name, ()) if (found := one.found()) is not None}
     like = {package: (found, Rival(package, "")) for package in PACKAGES if (found := _class_of(package, name)) is not None}
     return like | told

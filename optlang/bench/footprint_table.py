@@ -28,6 +28,8 @@ def table(plan: Plan) -> str:
 
 def _of_shape(plan: Plan, shape: tuple[int, ...]) -> str:
     plain = Footprint(plan, shape)
+    if not plain.floor:
+        return f"  none of the first {STEPS:,} steps reads or writes anything; {plain.kept:.2f} are kept"
     rows = [("state", "kept", "floor", "moved", "of fp32")]
     for form in STATE_FORMATS:
         one = plain.of(form)

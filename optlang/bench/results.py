@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from optlang import writing
 from optlang.bench.measure import Fresh, Spread
 
 
@@ -53,7 +54,7 @@ class Bench:
     def write(self, path: Path) -> None:
         """Raises OSError."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.to_json(), encoding="utf-8")
+        writing.replace(path, self.to_json())
 
     def show(self, console: Console) -> None:
         """A table for each model, and what its columns mean."""

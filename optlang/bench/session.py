@@ -19,7 +19,7 @@ from rich.progress import Progress
 
 from optlang.backends.base import StepError
 from optlang.backends.kernels.build import NoCompiler
-from optlang.bench.contestants import Contestant, contestants
+from optlang.bench.contestants import Contestant, contestants, rule_of
 from optlang.bench.footprint import Footprint
 from optlang.bench.measure import Fresh, Spread, bandwidth, fresh, in_turn
 from optlang.bench.models import MODELS, Shapes, names, parameters
@@ -27,7 +27,6 @@ from optlang.bench.results import Bench, Line, device_name, plot
 from optlang.bench.stream import Pass, stream
 from optlang.ir import Program
 from optlang.plan import plan
-from optlang.rules import Rule
 from optlang.simplify import simplify
 
 Step = Callable[[], Any]
@@ -146,7 +145,7 @@ def _line(one: Contestant, model: str, bench: Bench, taken: Taken, afresh: tuple
 
 def _passes(one: Contestant) -> Sequence[Pass]:
     """What the passes of a rule's kernels go over in a matrix; none for a route, whose parameters go several ways."""
-    program = Rule(one.rule).program
+    program = rule_of(one.rule).program
     if not isinstance(program, Program):
         return []
     with suppress(StepError):
@@ -167,7 +166,7 @@ def _floor(one: Contestant, model: str, bench: Bench, taken: Taken) -> tuple[flo
 
 def _by_copy(one: Contestant, shapes: Shapes, bench: Bench) -> float | None:
     """Seconds; None for a route, whose parameters go several ways, and for weights that are not float32."""
-    program = Rule(one.rule).program
+    program = rule_of(one.rule).program
     if not isinstance(program, Program) or bench.dtype != "float32":
         return None
     cut = plan(simplify(program))

@@ -44,11 +44,13 @@ def run(arguments: argparse.Namespace) -> int:
             unread = True
     if arguments.json:
         print(json.dumps([d.to_json() for d in found], indent=2))
-    else:
-        _print_findings(found, count, arguments.files)
+    elif count:
+        _print_findings(found, count)
         print("".join(f"{note}\n" for note in notes), end="")
+    if not count:
+        return none_there(arguments.files)
     wrong = any(d.severity != "lint" for d in found) or (arguments.pedantic and found)
-    return 2 if unread or not count else 1 if wrong else 0
+    return 2 if unread else 1 if wrong else 0
 
 
 def _extra_passes(lowered: lower.Lowered) -> list[str]:
@@ -61,10 +63,7 @@ def _extra_passes(lowered: lower.Lowered) -> list[str]:
     return [f"{p.name} asks the model for {asked(p)} in a step; `step` needs a closure" for p in asking]
 
 
-def _print_findings(found: list[Diagnostic], count: int, names: list[str]) -> None:
+def _print_findings(found: list[Diagnostic], count: int) -> None:
     for finding in found:
         print(finding.to_text() + "\n")
-    if not count:
-        none_there(names)
-    else:
-        print(f"{counted(count)}: {len(found)} finding{'s' * (len(found) != 1)}" if found else f"{counted(count)} checked, nothing wrong")
+    print(f"{counted(count)}: {len(found)} finding{'s' * (len(found) != 1)}" if found else f"{counted(count)} checked, nothing wrong")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 
-from optlang import rules
+from optlang import library, rules
 from optlang.commands.files import read
 from optlang.errors import OptError
 
@@ -45,6 +44,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _rule(word: str) -> rules.Rule:
-    """`my.opt:Rule` is a rule of a file that may have several."""
-    path, _, name = word.rpartition(":") if ".opt:" in word and not os.path.exists(word) else (word, "", "")
-    return rules.Rule.from_source(read(path), name or None)
+    path, name = library.parted(word)
+    return rules.Rule.from_source(read(path), name)

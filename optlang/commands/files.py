@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from optlang import library
+from optlang import library, writing
 from optlang.errors import OptError, Source
 
 UNUSABLE = {"U01", "U02", "L02"}  # codes of files, or names of rules, that cannot be read at all
@@ -16,14 +15,12 @@ UNUSABLE = {"U01", "U02", "L02"}  # codes of files, or names of rules, that cann
 
 def is_a_rule_file(word: str) -> bool:
     """Whether a first word that is no command may be a file to check."""
-    return word == "-" or word.endswith(".opt") or os.path.exists(word) or word.lower() in library.index()
+    return word == "-" or word.endswith(".opt") or ".opt:" in word or os.path.exists(word) or word.lower() in library.index()
 
 
 def read(name: str) -> Source:
     """Standard input, a file or a library rule. Raises OptError."""
-    if name == "-":
-        return library.decode(sys.stdin.buffer.read(library.MOST_BYTES + 1), "<stdin>")
-    return library.find(name)
+    return library.standard_input() if name == "-" else library.find(name)
 
 
 def expand(names: list[str]) -> Iterator[str]:
@@ -58,24 +55,8 @@ def exit_code(error: OptError) -> int:
 
 
 def replace(path: Path, text: str) -> None:
-    """What was there is never half overwritten. Links stay links; devices and pipes are written into."""
-    path = Path(os.path.realpath(path))
+    """What was there is never half overwritten. Raises OptError."""
     try:
-        if path.exists() and not path.is_file():
-            path.write_text(text, encoding="utf-8", newline="\n")
-        else:
-            _write_beside(path, text)
+        writing.replace(path, text)
     except OSError as error:
         raise library.problem("U02", f"the file cannot be written: {error.strerror or error}", "", str(path)) from None
-
-
-def _write_beside(path: Path, text: str) -> None:
-    """Writes another file, then moves it."""
-    beside = path.with_name(f".{path.name}.new")
-    try:
-        beside.write_text(text, encoding="utf-8", newline="\n")
-        if path.exists():
-            shutil.copymode(path, beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 ABOUT = """\
@@ -44,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{path} is there already; it was left alone", file=sys.stderr)
         return 2
     except OSError as error:
+        with suppress(OSError):  # half of a rule is none
+            path.unlink()
         print(f"{path} cannot be written: {error.strerror}", file=sys.stderr)
         return 2
     print(f"wrote {path}\n  optlang {path}                 check it\n  optlang race adamw {path}      see how it trains")

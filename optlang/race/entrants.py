@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from optlang.errors import did_you_mean
 from optlang.ir import Program, Routing
+from optlang.library import parted
 from optlang.ops import ASKING
 from optlang.race.errors import RaceError
 
@@ -44,8 +45,8 @@ def entrant(word: str, backend: str = "auto", math: Math = "safe") -> Entrant:
         return Entrant(word, _torch_optimizer(word.removeprefix(YARDSTICK)))
     from optlang.rules import Rule
 
-    path, _, name = word.rpartition(":") if not Path(word).exists() and ".opt:" in word else (word, "", "")
-    rule = Rule(Path(path), name or None)
+    path, name = parted(word)
+    rule = Rule(Path(path), name)
     cls = rule.optimizer(backend, math)
     shown = f"{Path(path).stem}:{name}" if name else Path(path).stem if path.endswith(".opt") else word
     return Entrant(shown, partial(_made, cls, rule.program), _asks_again(rule.program), _tuned(rule.program))

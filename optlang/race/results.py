@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import Any
+
+from optlang import writing
 
 INFINITY = "Infinity"
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
@@ -191,9 +192,7 @@ class Results:
     def save(self, path: Path) -> None:
         """Writes the JSON so that a crash leaves the old file or the new one."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(path.name + ".new")
-        fresh.write_text(self.to_json(), encoding="utf-8")
-        os.replace(fresh, path)
+        writing.replace(path, self.to_json())
 
 
 def _spell_infinity(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -130,5 +131,7 @@ class RuleOptimizer(Stepped):
         return any(group.get("fused") for group in self.param_groups)
 
     def _check_inputs(self) -> None:
+        if not isinstance(self.inputs, Mapping):
+            raise TypeError(f"{type(self).__name__}: `inputs` is a dictionary by name, not {type(self.inputs).__name__}")
         if self.reads_inputs and (missing := sorted(self.reads_inputs - self.inputs.keys())):
             raise RuntimeError(f"{type(self).__name__} needs optimizer.inputs[{missing[0]!r}]: set it before each step")

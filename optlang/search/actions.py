@@ -164,11 +164,12 @@ def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
 
 def propose(arguments: argparse.Namespace) -> int:
     """Rules are proposed, then each answer is printed, in their order. Returns 1 where one was rejected."""
+    from optlang.library import standard_input
     from optlang.rules import source_of
     from optlang.search import proposals
 
     path, *rules = store_named(arguments, 2, sys.maxsize)
-    texts = [sys.stdin.read() if rule == "-" else source_of(rule).text for rule in rules]
+    texts = [(standard_input() if rule == "-" else source_of(rule)).text for rule in rules]
     names = [proposals.put(path, text, Path(rule).stem.strip("-")) for rule, text in zip(rules, texts, strict=True)]
     if (tell := teller(arguments)) is not None:
         tell(f"proposed {', '.join(f'{name}.opt' for name in names)}; the answers come when they are trained")

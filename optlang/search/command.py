@@ -43,7 +43,8 @@ ACTIONS = ("resume", "report", "pick", "propose", "export", "finals")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `optlang search`."""
-    parser.add_argument("words", nargs="*", metavar="SEED", help="library names or FILE.opt to start from (default: adamw), or an action")
+    parser.add_argument("words", nargs="*", metavar="SEED", help="library names, FILE.opt or FILE.opt:Rule to start from (default: "
+                        "adamw), or an action")  # fmt: skip
     parser.add_argument("--store", default="search.db", metavar="FILE", help="where everything goes; default: search.db")
     parser.add_argument("--minutes", type=float, help="of searching, all sittings together; default: 30, if no budget is given")
     parser.add_argument("--children", type=int, help="programs to make; most are merged or rejected and never trained")

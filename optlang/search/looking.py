@@ -13,6 +13,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optlang import writing
+
 if TYPE_CHECKING:
     from optlang.search.evolution.settings import Settings
     from optlang.search.shortening import Short
@@ -110,7 +112,7 @@ def _written(text: str, output: str | None) -> None:
     if output in (None, "-"):
         sys.stdout.write(text)
     else:
-        Path(output).write_text(text, encoding="utf-8")
+        writing.replace(Path(output), text)
         print(f"written to {output}")
 
 

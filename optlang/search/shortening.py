@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from optlang import writing
 from optlang.search.distil.trace import Trace
 from optlang.search.distil.trained import Trained
 from optlang.search.evolution.settings import Settings
@@ -41,8 +42,8 @@ class Short:
     def write(self, path: Path) -> list[Path]:
         """The rule and, beside it, the trace."""
         beside = path.with_suffix(".trace.md")
-        path.write_text(self.text, encoding="utf-8")
-        beside.write_text(self.trace.to_markdown() + (f"\n{self.remark}\n" if self.remark else ""), encoding="utf-8")
+        writing.replace(path, self.text)
+        writing.replace(beside, self.trace.to_markdown() + (f"\n{self.remark}\n" if self.remark else ""))
         return [path, beside]
 
 

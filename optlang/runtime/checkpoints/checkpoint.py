@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +48,8 @@ def _count_problems(mine: list[Group], saved: Any) -> list[str]:
         count = len(params) if isinstance(params, list | tuple) else "no"
         if count != len(group["params"]):
             problems.append(f"group {number}: {count} parameters, the optimizer has {len(group['params'])}")
+        elif not all(isinstance(key, Hashable) for key in params or ()):
+            problems.append(f"group {number}: `params` are not keys of states")
         elif not all(isinstance(name, str) for name in _listed(other.get("param_names"))):
             problems.append(f"group {number}: `param_names` is not a list of names")
     return problems

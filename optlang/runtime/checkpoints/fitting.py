@@ -71,6 +71,7 @@ def _value_problems(name: str, value: Any, shape: tuple[int, ...]) -> list[str]:
     found = tuple(value.shape) if isinstance(value, Tensor) else ()
     if found != shape:
         return [f"{name} has shape {found}, not {shape}"]
-    if name == COUNT and not (value >= 0 and float(value).is_integer() and value < MOST):
-        return [f"{name} is {float(value)}, not a number of updates"]
+    if name == COUNT and not (0 <= value < MOST and float(value).is_integer()):
+        shown = float(value) if isinstance(value, Tensor) else value
+        return [f"{name} is {shown}, not a number of updates"]
     return []

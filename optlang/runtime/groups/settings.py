@@ -120,14 +120,15 @@ class Settings:
             raise TypeError(f"{self.what}: {name} must be {KINDS[hyper.kind]}, not {value!r}{where}")
         if hyper.kind == "int":
             number = self._whole(name, number, where)
-        too_large = isinstance(number, int) and abs(number) >= TOO_LARGE
+        if too_large := isinstance(number, int) and abs(number) >= TOO_LARGE:
+            number = math.inf if number > 0 else -math.inf
         outside = too_large or (hyper.bounds is not None and not hyper.bounds.allows(name.rpartition(".")[2], number))
         if outside or number != number:
             raise ValueError(f"{self.what}: {name} = {number!r} is outside its range {hyper.bounds or 'of numbers'}{where}")
         return number
 
     def _whole(self, name: str, number: float, where: str) -> int:
-        if number != number or number in (float("inf"), float("-inf")) or int(number) != number:
+        if number != number or number in (math.inf, -math.inf) or int(number) != number:
             raise TypeError(f"{self.what}: {name} must be a whole number, not {number!r}{where}")
         return int(number)
 

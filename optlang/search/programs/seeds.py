@@ -10,6 +10,7 @@ from optlang import ir
 from optlang.analysis.live_states import without_dead
 from optlang.host import evaluate
 from optlang.ir import Node, Program
+from optlang.library import parted
 from optlang.rules import Rule
 from optlang.search.distil.listing import calls, depth, targets
 from optlang.search.programs.functions import FUNCTIONS
@@ -34,10 +35,10 @@ DEEPEST = 300  # operations in its chains; what is read here goes down it by cal
 
 
 def seed(name: str, form: Form) -> Genome:
-    """The genome of a name above, a library rule or a `.opt` file. Raises GenomeError for a rule that cannot be one, OptError."""
+    """The genome of a name above, a library rule, `my.opt` or `my.opt:Rule`. Raises GenomeError for a rule that cannot be one, OptError."""
     if name in SEEDS:
         return from_text(SEEDS[name])
-    return from_rule(Rule(name), form)
+    return from_rule(Rule(*parted(name)), form)
 
 
 def from_rule(rule: Rule, form: Form) -> Genome:

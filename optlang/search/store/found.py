@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from optlang import writing
 from optlang.ir import Program
 from optlang.search.programs.genome import Form, from_text, to_program
 from optlang.search.store.database import Store, StoreError
@@ -148,7 +149,7 @@ def write_hall(store: Store, level: str, form: Form, folder: Path) -> list[Path]
     paths = []
     for rank, one in enumerate(hall_of_fame(store, level), 1):
         path = folder / f"{rank:02}.opt"
-        path.write_text(f"# fitness {one.fitness:.4f} ± {one.error:.4f}; program {one.number}\n{one.rule(form)}", encoding="utf-8")
+        writing.replace(path, f"# fitness {one.fitness:.4f} ± {one.error:.4f}; program {one.number}\n{one.rule(form)}")
         paths.append(path)
     return paths
 
