@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import random_products
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stepping import finite, shapes_for
+from stepping import finite, program, shapes_for
 from test_torch_backend import STEADY, assert_same, some, train
+from torch import Tensor
+from torch_pairs import Pair, tensors
 
 import optlang
 from optlang import ir
+from optlang.analysis import live_states
+from optlang.backends.cpp import BACKEND
 from optlang.backends.cpp.kernels import CppFunctions
 from optlang.backends.kernels import functions, halves
 from optlang.backends.torch import ops
@@ -31,6 +36,9 @@ ITERATED = """rule R {
   hyper lr = 0.1 in (0, inf)  state m = 0
   m' = 0.9*m + g*abs(g)  x = m'/norm(m' per matrix)  y = 2*x - x @ x.T @ x  z = 2*y - y @ y.T @ y  w' = w - lr*z
 }"""
+
+CHOOSING = f"{LENGTHS}  x = where(g.T < 0.2, g.T, 0.5*m'.T)  y = where(norm(g.T per row) < 2, x @ l', g.T)  w' = w - lr*(m' + y.T)}}"
+WINDOWED = f"{LENGTHS}  state h[2] = nan  h' = push(h, g)  x = sum(where(h' < 0.1, h', nan))  w' = w - lr*(x + l' @ max(h') + m')}}"
 
 
 @pytest.fixture
@@ -69,6 +77,46 @@ def test_in_other_types(text: str, products: str, dtype: torch.dtype, made: list
     close = 3e-2 if dtype == torch.bfloat16 or products == "bf16" else 1e-4
     assert_same(*sides(text, ((6, 9), (9, 6)), 3, dtype, products=products), rtol=close, atol=close)
     assert made
+
+
+class Lying(Pair):
+    """Gradients whose memory is in another order than that of weights, or of which a column is all that there is."""
+
+    def gradient(self, like: Tensor) -> Tensor:
+        found = super().gradient(like)
+        return found.mT.contiguous().mT if self.taken.cells[0].t % 2 else found[..., :1].expand_as(found) if found.numel() else found
+
+
+@given(random_products.rules(), st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]), st.booleans())
+@settings(max_examples=25)
+def test_random_rules(text: str, dtype: torch.dtype, lying: bool) -> None:
+    rule = live_states.without_dead(program(text))
+    weights = tensors(((3, 4), (4, 3), (2, 3, 2), (1, 4), (2, 0), (2, 1, 3, 2)), dtype)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(functions, "is_small", lambda bound, compiled: False)
+        executable = BACKEND.compile(rule, "safe")
+        pair = (Lying if lying else Pair)(rule, [x.mT.contiguous().mT if lying else x for x in weights], executable=executable)
+        for _ in range(2):
+            pair.step()
+
+
+@pytest.mark.parametrize("text", [CHOOSING, WINDOWED])
+def test_what_no_kernel_has_a_place_for(text: str, made: list[halves.Halves]) -> None:
+    """Truths are not transposed, and windows are torch's."""
+    assert_same(*sides(text, ((4, 6), (6, 4), (2, 3, 5)), 3, torch.float64))
+    assert made
+
+
+def test_what_kernels_cannot_reach_goes_the_torch_way(made: list[halves.Halves], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on another device, also after parameters of the same kind that they can reach."""
+    monkeypatch.setattr(CppFunctions, "fits", lambda self, bound: bound.weights.shape == (4, 6))
+    weights = [torch.nn.Parameter(some(*shape)) for shape in ((4, 6), (6, 4))]
+    optimizer: Any = optlang.loads(LENGTHS + "  w' = w - lr*m'}", backend="cpp")(weights)
+    for one in weights:
+        one.grad = torch.ones_like(one)
+    optimizer.step()
+    here, there = str(optimizer.backends()).splitlines()[1:]
+    assert made and "behind products" in here and "behind products" not in there
 
 
 def test_what_kernels_are_given_and_what_they_hand_out(made: list[halves.Halves]) -> None:

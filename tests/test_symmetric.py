@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stepping import finite, shapes_for
-from test_torch_backend import STEADY, assert_same, compare, train
+from test_torch_backend import STEADY, assert_same, compare, some, train
 
 import optlang
 from optlang import ir
@@ -44,6 +44,14 @@ def test_half_of_a_product_mirrored_is_the_product(rows: int, inner: int, dtype:
         p = multiplied.added(a, a, a, -4.8, 2.0, symmetric=True)
         torch.testing.assert_close(p.double(), -4.8 * a.double() + 2.0 * (a.double() @ a.double()), rtol=2e-2, atol=0.3 if rows else 0)
         assert all(torch.equal(x[0, 2:, :2], x[0, :2, 2:].T) for x in (a, p))
+
+
+@pytest.mark.parametrize("threads", [4, 16])
+def test_strips_are_the_same_for_any_number_of_threads(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = some(1, 512, 520)
+    alone = multiplied.product(x, x.mT, symmetric=True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    assert torch.equal(multiplied.product(x, x.mT, symmetric=True), alone)
 
 
 @pytest.mark.usefixtures("strips")

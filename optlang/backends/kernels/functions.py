@@ -146,7 +146,7 @@ class KernelFunctions(Functions):
         """Where torch is only to multiply for a large parameter, and kernels have what is before and behind."""
         code = bound.code
         multiplies = code.multiplies and code.name in STAGES and self.name_at(bound) in HALVING
-        if not multiplies or bound.is_packed or is_small(bound, compiled):
+        if not multiplies or bound.is_packed or is_small(bound, compiled) or not self.fits(bound):
             return None
         key = (code, *[x.dtype for x in bound.tensors if isinstance(x, Tensor)])
         if key not in self._halves:

@@ -56,7 +56,7 @@ def has_place(tensor: Node, lined: bool = True) -> bool:
 
 def trouble(node: Node, lined: bool) -> str:
     """Why one expression is not for such kernels, or an empty string."""
-    if node.type.window:
+    if node.type.window or any(arg.type.window for arg in node.args):
         return "remembers a window"
     if (ir.of_matrix(node) or node.type.extent.run) and not (lined and kind(node.type.extent)):
         return f"has values {node.type}" if lined else "treats parameters as matrices"
@@ -65,7 +65,7 @@ def trouble(node: Node, lined: bool) -> str:
     if OPS[node.op].role == "reduce":
         whole, left = node.args[0].type.extent, node.value
         goes = kind(left) in SMALLER.get(kind(whole), ()) if lined else (whole, left) == (ELEMENT, TENSOR)
-        return "" if goes and node.op in REDUCTIONS and not node.args[0].type.window else f"has `{node.op}` of {node.args[0].type}"
+        return "" if goes and node.op in REDUCTIONS else f"has `{node.op}` of {node.args[0].type}"
     if node.op == "random":
         return "" if node.type.extent == ELEMENT else "draws one number for a tensor"
     return "" if OPS[node.op].cpp else f"has `{node.op}`"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-STRIP = 128  # rows that are computed at once, by each thread about
+STRIP, STRIPS = 128, 8  # rows that are computed at once, or a share of all if these are more: that many threads have enough to do
 HALVED_FROM = (384, 1 << 18)  # rows of a symmetric product and elements of its first factor; below, strips gain nothing on the CPU
 
 
@@ -43,8 +43,10 @@ def _is_halved(a: Tensor) -> bool:
 
 
 def _by_half(a: Tensor, b: Tensor, term: Tensor | None = None, share: float = 1.0, factor: float = 1.0) -> Tensor:
-    """Strip by strip, each as far as the diagonal; what is right of it is what is below it."""
-    rows, size = a.shape[0], max(STRIP, STRIP // 2 * torch.get_num_threads())
+    """Strip by strip, each as far as the diagonal; what is right of it is what is below it. How many threads there are says nothing
+    about strips, as bits would depend on it."""
+    rows = a.shape[0]
+    size = -(-max(STRIP, rows // STRIPS) // STRIP) * STRIP
     found = a.new_empty(rows, rows)
     for low in range(0, rows, size):
         high = min(low + size, rows)
