@@ -82,11 +82,12 @@ class Rule:
 
         return make_optimizer(self.program, self.lowered, compile_options(backend, math, state, weights, products))
 
-    def module(self, baked: Mapping[str, Any] | None = None) -> str:
-        """The text of a Python module that needs torch alone. `baked`: values of the hypers that shape the program."""
+    def module(self, baked: Mapping[str, Any] | None = None, triton: bool = False) -> str:
+        """The text of a Python module that needs torch alone. `baked`: values of the hypers that shape the program. `triton`: with a
+        kernel in Triton, which steps parameters on a GPU, of rules that go element by element; ValueError where there is none."""
         from optlang.backends.module import generate  # noqa: PLC0415
 
-        return generate(self.lowered(dict(baked)) if baked else self.program, baked, self.lowered)
+        return generate(self.lowered(dict(baked)) if baked else self.program, baked, self.lowered, triton)
 
     def optax(self, baked: Mapping[str, Any] | None = None) -> str:
         """The text of a Python module with an `optax.GradientTransformation`, which needs jax and optax alone."""
@@ -154,17 +155,20 @@ def check(text: str, *, pedantic: bool = False, name: str = "<text>") -> list[Di
     return diagnose.diagnose(Source(worded(text, TEXT, str), name), pedantic)
 
 
-def build(what: str | Path | Rule, rule: str | None = None, *, to: str = "module", baked: Mapping[str, Any] | None = None) -> str:
+def build(
+    what: str | Path | Rule, rule: str | None = None, *, to: str = "module", baked: Mapping[str, Any] | None = None, triton: bool = False
+) -> str:
     """Generated source text: `to="module"` is a standalone Python module, `to="optax"` one for JAX, `to="torch"` what the torch
     backend compiles.
 
     `what` is a library name, a path, the text of a rule or a Rule. `baked` gives the hypers that shape the program (the count of a
-    `repeat`) other values than their defaults. Raises OptError, and ValueError for an unknown target.
+    `repeat`) other values than their defaults. `triton=True` puts a kernel into the module that steps parameters on a GPU in one pass,
+    for rules that go element by element. Raises OptError, and ValueError for an unknown target, or where there is no such kernel.
     """
     found = what if isinstance(what, Rule) else Rule(what, rule)
     if baked is not None:
         _check_baked(found.program, baked)
-    return generate(found, to, baked)
+    return generate(found, to, baked, triton)
 
 
 def _check_baked(program: Program | Routing, baked: Mapping[str, Any]) -> None:
@@ -183,10 +187,12 @@ def _check_baked(program: Program | Routing, baked: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} = {value} is outside its range {hyper.bounds}")
 
 
-def generate(rule: Rule, to: str, baked: Mapping[str, Any] | None = None) -> str:
+def generate(rule: Rule, to: str, baked: Mapping[str, Any] | None = None, triton: bool = False) -> str:
     """Generated source text of a rule; see `build`."""
     if to == "module":
-        return rule.module(baked)
+        return rule.module(baked, triton)
+    if triton:
+        raise ValueError(f"a kernel in Triton goes into a module, not into {to!r}: to='module', or leave `triton` out")
     if to == "optax":
         return rule.optax(baked)
     if to == "torch":

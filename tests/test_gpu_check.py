@@ -16,7 +16,7 @@ from fake_gpu import GPU as GPU_0
 from fake_gpu import interpreted, on_a_gpu
 
 GPU = Path(__file__).parent / "gpu"
-SOME = ["copy", "graph", "large bf16", "formats", "modules", "long", "sharded", "library"]
+SOME = ["copy", "graph", "large bf16", "formats", "modules", "module kernels", "long", "sharded", "library"]
 PLAYED = ["first rules", "torch backend", "graph", "new gradients in a graph", "overflow", "modules", "extra memory", "held by graphs"]
 
 

@@ -43,6 +43,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_module_passes_mypy_strictly(written: Path, tmp_path: Path) -> None:
     rules = "rule A { w' = w - g*norm(g per model) } rule B { w' = w - grad(w + g)*max(norm(g per group) per model) }"
     (written / "route.py").write_text(optlang.build(f"{rules} route R {{ when rank == 2 use A() otherwise use B() }}", "R"))
+    (written / "kernels.py").write_text(optlang.build("powersign", triton=True))
     command = [sys.executable, "-m", "mypy", "--strict", "--python-version", "3.11", "--cache-dir", str(tmp_path), str(written)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=800)
     assert done.returncode == 0, done.stdout[-4000:]

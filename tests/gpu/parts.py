@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -117,6 +118,27 @@ def module(check: Check, name: str) -> None:
             optimizer.step()
         found.append([p.detach().cpu() for p in params])
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def module_kernels(check: Check) -> dict[str, Any]:
+    """Kernels that modules carry along, beside the modules' own lines on the device; how long AdamW takes by each, and by torch."""
+    from module_kernels import count_kernels, imported
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("lion", "powersign", "adamw"):
+            made = imported(optlang.build(name, triton=True), Path(folder), anywhere=check.is_cpu)
+            by_kernel, cls, found = count_kernels(made), getattr(made, optlang.Rule(name).name), []
+            for fused in (None, False):
+                params = models.parameters(((3, 40), (1025,), ()), check.device)
+                optimizer = cls(params, lr=0.01, fused=fused)
+                for step in range(3):
+                    _give(params, step)
+                    optimizer.step()
+                found.append([p.detach() for p in params])
+            assert by_kernel == [True] * 9 + [False] * 9, by_kernel
+            torch.testing.assert_close(*found, rtol=1e-5, atol=1e-6)
+        makers = {"module, kernel": lambda p: cls(p, lr=1e-4), "module": lambda p: cls(p, lr=1e-4, fused=False)}
+        return _race(check, "small", torch.float32, {**makers, "torch fused": ADAMW["torch fused"]})
 
 
 def _give(params: Sequence[Tensor], step: int) -> None:
@@ -584,7 +606,8 @@ PARTS: dict[str, tuple[Callable[[Check], Any], float]] = {  # with about how man
     "copy": (memory, 2), "first rules": (first_rules, 50), "large": (large, 20), "graph": (graph, 15), "many": (many, 20),
     "large bf16": (large_bf16, 15), "extra memory": (extra_memory, 20), "first step": (first_step, 25),
     "compiled step": (compiled, 40), "new gradients in a graph": (new_gradients, 5), "matrix rules": (matrix_rules, 70),
-    "rules in graphs": (rules_in_graphs, 40), "torch backend": (torch_backend, 40), "modules": (modules, 8), "overflow": (overflow, 8),
+    "rules in graphs": (rules_in_graphs, 40), "torch backend": (torch_backend, 40), "modules": (modules, 8),
+    "module kernels": (module_kernels, 12), "overflow": (overflow, 8),
     "long": (long, 15), "sharded": (sharded, 10), "small": (small, 15), "small bf16": (small_bf16, 8), "formats": (formats, 25),
     "fewer bits": (fewer_bits, 20), "held by graphs": (held_by_graphs, 3), "peers": (peers, 60),
     "torch compiled": (torch_compiled, 110), "library": (library, 30),

@@ -17,6 +17,7 @@ from optlang.analysis.live_states import without_dead
 from optlang.backends.module.capturing import for_graphs, partable
 from optlang.backends.module.exposure import with_states
 from optlang.backends.module.helpers import HELPERS, imports_for, named_at_once, used_by
+from optlang.backends.module.kernel import jitted, why_none
 from optlang.backends.module.layout import documentation
 from optlang.backends.module.leaves import RESERVED
 from optlang.backends.module.loops import Relower, of_case, rolled
@@ -32,20 +33,21 @@ from optlang.printing.identifiers import Names
 Baked = Mapping[str, Any]
 
 
-def generate(what: Program | Routing, baked: Baked | None = None, relower: Relower | None = None) -> str:
+def generate(what: Program | Routing, baked: Baked | None = None, relower: Relower | None = None, triton: bool = False) -> str:
     """The text of a module for a rule, or for a route with the rules that it uses.
 
     `baked`: the values that shaped the program, where not the defaults. `relower(baked)` gives the program for other such
-    values; with it, the length of a loop may stay a hyper. Raises ValueError with the reason for what `refuses` refuses.
+    values; with it, the length of a loop may stay a hyper. `triton`: with a kernel for each rule that goes element by element. Raises
+    ValueError with the reason for what `refuses` refuses, and where a kernel is wanted and no rule can have one.
     """
     if isinstance(what, Routing):
-        return generate_routing(what, baked, relower)
+        return generate_routing(what, baked, relower, triton)
     _check(what)
     name = Names(RESERVED).fresh(what.name)
-    return _module(name, what.doc, [_class(_with_defaults(what, baked or {}), name, relower, "alone").text()])
+    return _module(name, what.doc, [_class(_with_defaults(what, baked or {}), name, relower, "alone", triton)], triton=triton)
 
 
-def generate_routing(routing: Routing, baked: Baked | None = None, relower: Relower | None = None) -> str:
+def generate_routing(routing: Routing, baked: Baked | None = None, relower: Relower | None = None, triton: bool = False) -> str:
     """The text of a module for a route: a class for each rule, and one that sends parameters to them."""
     names = Names((*RESERVED, *WORDS))
     name = names.fresh(routing.name)
@@ -57,8 +59,8 @@ def generate_routing(routing: Routing, baked: Baked | None = None, relower: Relo
         prefix = f"{case.program.name}."
         own = {key.removeprefix(prefix): value for key, value in (baked or {}).items() if key.startswith(prefix)}
         shaped = _with_defaults(case.program, {**case.settings, **own})
-        writers.append(_class(shaped, cls, of_case(relower, place, prefix), roles[place]))
-    return _module(name, routing.doc, [*(writer.text() for writer in writers), front(routing, name, writers)])
+        writers.append(_class(shaped, cls, of_case(relower, place, prefix), roles[place], triton))
+    return _module(name, routing.doc, writers, [front(routing, name, writers)], triton)
 
 
 def _role(program: Program, count: int) -> Role:
@@ -75,15 +77,15 @@ def _with_defaults(program: Program, baked: Baked) -> Program:
     return replace(program, hypers=tuple(h._replace(default=baked.get(h.name, h.default)) for h in program.hypers))
 
 
-def _class(program: Program, name: str, relower: Relower | None, role: Role) -> Writer:
+def _class(program: Program, name: str, relower: Relower | None, role: Role, triton: bool) -> Writer:
     """The class of a rule; choices by numbers of the step are parted into two sides where each only says what states become."""
     for several in (True, False):
         if partable(without_constant_conditions(program), several):
             as_written = partial(_as_written, several=several)
-            probe = _written(program, name, relower, role, as_written)
+            probe = _written(program, name, relower, role, triton, as_written)
             if probe.text() and not probe.update.chooses:
-                return _written(program, name, relower, role, as_written)
-    return _written(program, name, relower, role, _as_written)
+                return _written(program, name, relower, role, triton, as_written)
+    return _written(program, name, relower, role, triton, _as_written)
 
 
 def _as_written(program: Program, several: bool | None = None) -> Program:
@@ -91,7 +93,9 @@ def _as_written(program: Program, several: bool | None = None) -> Program:
     return for_graphs(program, () if several is None else partable(program, several))
 
 
-def _written(program: Program, name: str, relower: Relower | None, role: Role, as_written: Callable[[Program], Program]) -> Writer:
+def _written(
+    program: Program, name: str, relower: Relower | None, role: Role, triton: bool, as_written: Callable[[Program], Program]
+) -> Writer:
     def again(baked: dict[str, Any]) -> Program | Routing:
         assert relower is not None
         what = relower(baked)
@@ -102,18 +106,22 @@ def _written(program: Program, name: str, relower: Relower | None, role: Role, a
     short, loops, counts = rolled(as_written(live), None if relower is None else again)
     short, sums = weighted(short)
     names = Writer(program, short, name, {**loops, **sums}, counts, role).exposed()
-    return Writer(with_states(program, names), with_states(short, names), name, {**loops, **sums}, counts, role, live)
+    return Writer(with_states(program, names), with_states(short, names), name, {**loops, **sums}, counts, role, live, triton)
 
 
-def _module(name: str, doc: str, classes: Sequence[str]) -> str:
+def _module(name: str, doc: str, writers: Sequence[Writer], more: Sequence[str] = (), triton: bool = False) -> str:
     """Imports, the classes, and what their methods call; before them only what Python must know when it meets them."""
     about = f"{name}: {doc}" if doc else name
-    body = "\n\n\n".join(classes)
+    kernels = [writer.kernel for writer in writers if writer.kernel is not None]
+    if triton and not kernels:
+        raise ValueError(f"{name} has no kernel for one parameter alone: {why_none(writers[0].update)}; its module is written without one")
+    body = "\n\n\n".join([*(writer.text() for writer in writers), *more, *[jitted(kernels)] * bool(kernels)])
     called = used_by(body)
     first = [helper for helper in called if helper in named_at_once(body)]
     texts = {helper: HELPERS[helper].strip("\n") for helper in called}
     code = "\n\n\n".join([*map(texts.pop, first), body, *texts.values()])
-    head = f'"""{documentation(textwrap.shorten(about, 1000))}\n\nGenerated by optlang {__version__} from a rule; needs torch alone.\n"""\n'
+    needed = "torch, and Triton for its kernel on a GPU" if kernels else "torch alone"
+    head = f'"""{documentation(textwrap.shorten(about, 1000))}\n\nGenerated by optlang {__version__} from a rule; needs {needed}.\n"""\n'
     imports = "\n".join(imports_for(code))
     return f"{head}\n{imports}\n\n\n{code}\n"
 

@@ -19,7 +19,7 @@ RESERVED = (
     "max", "min", "abs", "round", "float", "int", "bool", "len", "range", "sum", "any", "all", "zip", "set", "list", "dict",
     "isinstance", "super", "enumerate", "name", "names", "inf", "nan", "print", "type", "tuple", "str", "RuntimeError",
     "ValueError", "TypeError", "math_", "rule", "copy", "asked", "put_back", "param_groups", "Any", "Callable", "Iterable", "Iterator",
-    "ParamsT", "FakeTensor", "ExitStack", "holds",
+    "ParamsT", "FakeTensor", "ExitStack", "holds", "tensors", "scalars", "elements", "triton", "tl",
 )  # fmt: skip
 BETAS = ("beta1", "beta2")
 

@@ -56,6 +56,7 @@ class Update:
         guarded = [s for s in self.program.states if s.guard is not None and s.type.extent.level not in ("group", "model")]
         self.guards = {s.node: s.guard for s in guarded if s.guard is not None and _may_exist(s, words)}
         self.partial = {s.node: s.guard for s in guarded if s.guard is not None and not _may_exist(s, words)}
+        self.on_gpu: Lines = []  # steps a parameter by a kernel, where it can, and goes on with the next one
         self.exposed: set[Node] = set()  # of those with a guard, the ones that are read where it need not hold
         self.whole: set[Node] = set()  # branches by numbers of the step that are no states' new values alone
 
@@ -156,7 +157,7 @@ class Update:
         else:
             body = ['state["step"] += 1', *body]
         alone = ["if states_alone:", "    continue"] if self.program.inputs else []
-        inner = [*self.before_update(first), *alone, *body]
+        inner = [*self.before_update(first), *self.on_gpu, *alone, *body]
         return [
             *([PLACES] if self.draws else []),
             *([f"states_alone = {ALONE}"] if alone else []),

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 
 from optlang.analysis.needs import why_all, why_shapes
 from optlang.backends.module.checks import number_checks, parameter_checks, setting_checks, table_lines
+from optlang.backends.module.kernel import kernel_of, why_none
 from optlang.backends.module.layout import Lines, bracketed, documentation, indented, wrapped
 from optlang.backends.module.leaves import BETAS, Setting, Words
 from optlang.backends.module.methods import (
@@ -44,6 +45,7 @@ BETAS_OF_GROUP = [
     'param_group["betas"] = _pair(betas, param_group.pop("beta1", None), param_group.pop("beta2", None))',
 ]
 OPTIONS_DOC = "Options are torch's; `foreach` and `fused` change nothing."
+WITH_KERNEL = "On a GPU a Triton kernel steps, unless `fused` is False. `foreach` changes nothing."
 IN_GRAPHS = "With `capturable`, `lr` may be a tensor on the device; other settings stay as they are captured."
 THROUGH = "With `differentiable`, give clones of parameters."
 TENSOR_LR = ["if isinstance(lr, torch.Tensor) and lr.numel() != 1:", '    raise ValueError("Tensor lr must be 1-element")']
@@ -55,7 +57,7 @@ class Writer:
 
     def __init__(
         self, program: Program, short: Program, name: str, rolled: Mapping[Node, Rolled], counts: Collection[str], role: Role,
-        loaded: Program | None = None,
+        loaded: Program | None = None, triton: bool = False,
     ) -> None:
         self.program, self.name, self.role, self.fingerprint = program, name, role, fingerprint_of(loaded) if loaded else ""
         self.needs_all = "" if role != "alone" else why_all(loaded or program, False)
@@ -70,6 +72,8 @@ class Writer:
             self.words = self.update.words
         self.asks = any(program.uses(op) for op in ASKING)
         self.evaluates = program.evaluation is not None
+        self.kernel = kernel_of(self.update, f"_{name}_kernel") if triton and not why_none(self.update) else None
+        self.update.on_gpu = self.kernel.step if self.kernel else []
 
     def exposed(self) -> frozenset[str]:
         """The states that have to exist whatever their guards say, known when the class has been written once."""
@@ -102,7 +106,8 @@ class Writer:
             h, table = s.hypers[0], "a table of {} × {} numbers".format(*s.size) if s.size else ""
             words = ", ".join(part for part in (documentation(h.doc), table, f"in {h.bounds}" if h.bounds else "") if part)
             lines += textwrap.wrap(f"{s.word}: {words}".rstrip(": "), 110, subsequent_indent="    ")
-        lines += ["", OPTIONS_DOC if self.asks else f"{OPTIONS_DOC} {THROUGH}"]
+        options = OPTIONS_DOC if self.kernel is None else WITH_KERNEL
+        lines += ["", options if self.asks else f"{options} {THROUGH}"]
         lines += [] if self.update.uncapturable else [IN_GRAPHS]
         if self.program.inputs:
             lines.append("")

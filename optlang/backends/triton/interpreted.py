@@ -48,8 +48,9 @@ def _of_blocks(function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     from triton.language import core  # noqa: PLC0415
     from triton.runtime.interpreter import TensorHandle  # noqa: PLC0415
 
-    like = max(args, key=lambda x: x.handle.data.size)
+    blocks = [x for x in args if isinstance(x, core.tensor)]  # the others are Python's numbers
+    like = max(blocks, key=lambda x: x.handle.data.size)
     with np.errstate(all="ignore"):
-        found = function(*(x.handle.data for x in args))
+        found = function(*(x.handle.data if isinstance(x, core.tensor) else like.handle.data.dtype.type(x) for x in args))
     data = np.broadcast_to(np.asarray(found, dtype=like.handle.data.dtype), like.handle.data.shape).copy()
     return core.tensor(TensorHandle(data, like.handle.dtype), like.type)

@@ -5,17 +5,31 @@ from __future__ import annotations
 import ast
 import re
 
-from optlang.backends.module.helpers import asking, company, drawing, elements, matrices, options, saved, spread, statistics, values
+from optlang.backends.module.helpers import (
+    asking,
+    company,
+    drawing,
+    elements,
+    kernels,
+    matrices,
+    options,
+    saved,
+    spread,
+    statistics,
+    values,
+)
 
 HELPERS: dict[str, str] = {
     name: text
-    for subject in (options, spread, saved, values, statistics, drawing, matrices, elements, company, asking)
+    for subject in (options, spread, saved, values, statistics, drawing, matrices, elements, company, asking, kernels)
     for name, text in subject.TEXTS.items()
 }
 
 NAMED = {"collections.abc": ("Callable", "Iterable", "Iterator"), "contextlib": ("ExitStack", "contextmanager"),
          "difflib": ("get_close_matches",), "fnmatch": ("fnmatchcase",), "hashlib": ("sha256",),
          "typing": ("Any",)}  # fmt: skip
+TRITON = ["", "try:", "    import triton  # type: ignore", "    import triton.language as tl  # type: ignore"]
+NO_TRITON = ["except ImportError:", "    triton = None"]
 NEEDS = re.compile(r"(?<![\w.])_[A-Za-z]\w*")
 
 
@@ -63,4 +77,7 @@ def imports_for(text: str) -> list[str]:
     fake = ["from torch._subclasses import FakeTensor"] * ("FakeTensor" in text)
     through = ["from torch.overrides import TorchFunctionMode", "from torch.utils._pytree import tree_leaves, tree_map"]
     through *= "_Through" in text
-    return [*lines, "", "import torch", *fake, "from torch.optim import Optimizer", "from torch.optim.optimizer import ParamsT", *through]
+    triton = [*TRITON, *["    from triton.language.extra import libdevice  # type: ignore"] * ("libdevice." in text), *NO_TRITON]
+    triton *= "@triton.jit" in text
+    optimizer = ["from torch.optim import Optimizer", "from torch.optim.optimizer import ParamsT"]
+    return [*lines, "", "import torch", *fake, *optimizer, *through, *triton]
