@@ -82,6 +82,19 @@ def test_golden(name: str) -> None:
 
 
 @pytest.mark.parametrize("to", ["module", "optax"])
+def test_values_of_blocks_and_functions_are_called_what_the_rule_calls_them(to: str) -> None:
+    """Also on both sides of a block; what no equation names is called by what it is."""
+    text = """def half(x) { gram = x @ x.T  again = gram @ gram  return again/(norm(gram) + norm(again)) }
+    rule R {
+      hyper lr = 0.1 in (0, inf)
+      when rows >= cols { u = g @ half(g.T) @ half(g.T) } else { u = half(g) @ half(g) @ g }
+      w' = w - lr*u/(norm(g) + max(1, norm(g)))
+    }"""
+    made = [line.strip().partition(" = ")[0] for line in optlang.build(text, to=to).splitlines()]
+    assert [made.count(name) for name in ("gram", "again", "half", "g_norm", "x")] == [2, 2, 2, 1, 0], made
+
+
+@pytest.mark.parametrize("to", ["module", "optax"])
 def test_equations_keep_their_names_behind_loops_and_nothing_else_takes_them(to: str) -> None:
     text = """rule R {
       hyper lr = 0.1 in (0, inf)

@@ -191,6 +191,10 @@ def test_states_of_another_model_are_refused(cls: Any) -> None:
         (lambda saved: saved["state"][0].pop("step"), "body.weight: its state lacks step"),
         (lambda saved: saved["state"][0].update(step=torch.tensor(-1.0)), "body.weight: step is -1.0, not a number of updates"),
         (lambda saved: saved["state"][0].update(step=torch.tensor(torch.nan)), "body.weight: step is nan"),
+        (lambda saved: saved["state"][0].update(step=torch.tensor([1.0, 2.0])), r"body.weight: step has shape \(2,\), not \(\)"),
+        (lambda saved: saved["state"][0].update(m="a text"), "body.weight: m is str, not a tensor"),
+        (lambda saved: saved["param_groups"][0].pop("lr"), "group 0: the saved group lacks lr; write into it what it was trained with"),
+        (lambda saved: saved["param_groups"].append(saved["param_groups"][0]), "different number of parameter groups"),
         (lambda saved: saved["state"].update({0: [1]}), "no state dict of an optimizer: its `state` has no dictionary for each parameter"),
         (lambda saved: saved.pop("state"), "no state dict of an optimizer: its `state`"),
         (lambda saved: saved.pop("param_groups"), "no state dict of an optimizer: its `param_groups` are no dictionaries with `params`"),
@@ -202,6 +206,41 @@ def test_a_state_dict_that_lacks_something_is_refused(change: Any, words: str) -
     saved = copy.deepcopy(optimizer.state_dict())
     change(saved)
     refused(optimizer, saved, words)
+
+
+@pytest.mark.parametrize(
+    ("rule", "key", "change", "words"),
+    [
+        ("muonwithadamw", 0, lambda state: state.pop("b"), "body.weight: its state lacks b"),
+        ("muonwithadamw", 2, lambda state: state.pop("v"), "head: its state lacks v"),
+        ("muonwithadamw", 2, lambda state: state.update(m=torch.zeros(1)), r"head: m has shape \(1,\), not \(2, 3\)"),
+        ("adafactor", 0, lambda state: state.pop("c"), "body.weight: its state lacks c"),
+        ("adafactor", 0, lambda state: state.update(r=torch.zeros(3)), r"body.weight: r has shape \(3,\), not \(3, 1\)"),
+        ("adafactor", 1, lambda state: state.pop("s"), "body.bias: its state lacks s"),
+        ("prodigy", 0, lambda state: state.pop("d"), "body.weight: its state lacks d"),
+    ],
+)
+def test_states_of_one_branch_are_looked_for_where_it_holds(rule: str, key: int, change: Any, words: str) -> None:
+    """Under a rule of a route, for a matrix or a vector, and those of the whole model: in the words of the loaded rule."""
+    optimizer = stepped(module(rule))
+    saved = copy.deepcopy(optimizer.state_dict())
+    change(saved["state"][key])
+    refused(optimizer, saved, words)
+
+
+@pytest.mark.parametrize("rule", ["adamw", "muonwithadamw", "adafactor"])
+def test_states_saved_as_integers_are_numbers_again(rule: str) -> None:
+    """As the loaded rule takes them."""
+    ended = []
+    for cls in (module(rule), optlang.load(rule)):
+        optimizer = stepped(cls)
+        saved = copy.deepcopy(optimizer.state_dict())
+        for state in saved["state"].values():
+            state.update({key: int(x) if key == "step" else (100 * x).long() for key, x in state.items()})
+        optimizer.load_state_dict(saved)
+        ended.append(run(optimizer))
+    for p, q in zip(*ended, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
 
 
 def test_what_a_tool_keeps_beside_a_parameter_before_its_first_step() -> None:

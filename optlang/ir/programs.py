@@ -81,7 +81,8 @@ class Program:
 
     `updates` gives each state's value after the step, `weights` the new parameter, `evaluation` the weights to evaluate
     with where the rule has such. `names` are the named equations as written, in an order in which each may be computed;
-    they only help printers. A state's entry in `updates` for a step in which it holds is the state itself.
+    they only help printers. `inner` are what expressions are called inside blocks and functions, for those who need a name
+    for one; it does not keep them. A state's entry in `updates` for a step in which it holds is the state itself.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Program:
     evaluation: Node | None = None
     reports: Mapping[str, Node] | None = None
     names: tuple[tuple[str, Node], ...] = ()
+    inner: tuple[tuple[str, Node], ...] = ()
     spans: Mapping[str, Span] | None = None
 
     def roots(self) -> list[Node]:
@@ -128,6 +130,7 @@ class Program:
                 s._replace(init=new(s.init), guard=None if s.guard is None else new(s.guard)) for s in self.states
             ),
             names=tuple((name, new(node)) for name, node in self.names),
+            inner=tuple((name, new(node)) for name, node in self.inner),
         )
 
     def hyper(self, name: str) -> Hyper:

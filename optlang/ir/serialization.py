@@ -69,6 +69,7 @@ def _program(what: Program, places: Mapping[Node, int]) -> Json:
         "evaluation": place(what.evaluation),
         "reports": None if what.reports is None else {name: place(node) for name, node in what.reports.items()},
         "names": [[name, place(node)] for name, node in what.names],
+        "inner": [[name, places[node]] for name, node in what.inner if node in places],
         "spans": None if what.spans is None else {name: [span.start, span.end] for name, span in what.spans.items()},
     }
 
@@ -120,6 +121,7 @@ def _read_program(what: Json, nodes: Sequence[Node]) -> Program:
         evaluation=node(what["evaluation"]),
         reports=None if what["reports"] is None else found(what["reports"]),
         names=tuple((name, nodes[place]) for name, place in what["names"]),
+        inner=tuple((name, nodes[place]) for name, place in what["inner"]),
         spans=None if what["spans"] is None else {name: Span(*span) for name, span in what["spans"].items()},
     )
 

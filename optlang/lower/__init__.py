@@ -144,6 +144,7 @@ def _program(context: Context, module: Module, rule: syntax.Rule) -> ir.Program 
         weights=weights,
         evaluation=evaluation,
         reports=dict(context.reports),
+        inner=tuple((name, node) for node, (_, name) in context.inner.items()),
         spans=dict(context.spans),
     )
     return without_lone_reductions(replace(program, names=_computable(context, program)))

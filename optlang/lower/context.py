@@ -59,6 +59,7 @@ class Context:
     inputs: dict[str, ir.Input] = field(default_factory=dict)
     reports: dict[str, ir.Node] = field(default_factory=dict)
     names: dict[str, ir.Node] = field(default_factory=dict)
+    inner: dict[ir.Node, tuple[int, str]] = field(default_factory=dict)  # what is called something inside a body, and how much that says
     spans: dict[str, Span] = field(default_factory=dict)
     evaluations: list[tuple[ir.Node, ir.Node, Source, Span]] = field(default_factory=list)  # new weights, `eval`, its place
     shaping: set[str] = field(default_factory=set)  # hypers whose value shaped the program
@@ -86,6 +87,11 @@ class Context:
         self.spent.findings += 1
         if self.spent.findings >= MOST_FINDINGS:
             raise TooLarge
+
+    def call(self, node: ir.Node, name: str, weight: int) -> None:
+        """Notes what an expression is called: by an equation (2), as the new value of a state (1), or by the function that gives it (0)."""
+        if node.args and weight >= self.inner.get(node, (0, ""))[0]:
+            self.inner[node] = weight, name
 
     @contextmanager
     def inside(self, name: str, caller: Source, place: Span) -> Iterator[None]:

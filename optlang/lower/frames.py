@@ -158,9 +158,16 @@ class Frame:
         return self.given[key[0]] if key[0] in self.given else self.states[key[0]].node
 
     def _note(self, key: Key, node: Value) -> None:
-        """Named equations are kept for the printers."""
-        if node is not None and not key[1] and self.parent is None and not self.is_def:
-            self.context.names[self.prefix + key[0]] = node
+        """Named equations are kept for the printers; those of blocks and functions only tell what a value may be called."""
+        name, primed = key
+        if node is None:
+            return
+        if not primed and self.parent is None and not self.is_def:
+            self.context.names[self.prefix + name] = node
+        elif primed and not self.in_loop:
+            self.context.call(node, f"{name}_new", 1)
+        else:
+            self.context.call(node, name, 2)
 
     def _cycle(self, key: Key, span: Span) -> None:
         path = self.open[self.open.index(key) :] + [key]

@@ -34,6 +34,8 @@ def call(frame: Frame, call: syntax.Call, item: Definition, module: Module) -> V
     with frame.context.inside(item.name, frame.source, call.func_span):
         inner = _frame(frame, call, item, module, given)
         value = bodies.rule(inner, item, given) if isinstance(item, syntax.Rule) else bodies.function(inner, item)
+    if value is not None and isinstance(item, syntax.Def):
+        frame.context.call(value, item.name, 0)
     if key is not None:
         frame.context.inlined[key] = value
     return value

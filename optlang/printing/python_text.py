@@ -27,6 +27,8 @@ def quoted(text: str) -> str:
 
 def literal(value: float | bool) -> Piece:
     """A constant as a Python number."""
+    if value == math.pi:
+        return Piece("math.pi")
     if isinstance(value, bool) or math.isfinite(value):
         text = repr(value)
         return Piece(text, ATOM if not text.startswith("-") else MINUS)

@@ -146,7 +146,9 @@ class Case:
     def check_capturable(self) -> None:
         """Raises ValueError for a rule that needs the host in the middle of a step."""
         if self.waits:
-            raise ValueError(f"{self.program.name} cannot be capturable: {self.waits}. Leave capturable=False and step outside of graphs")
+            raise ValueError(f"{self.program.name} cannot be capturable: {self.waits}. Leave capturable=False and step outside of graphs; "
+                             "set it back if it was torch.compile that set it: on a GPU it does, where it compiles what reads "
+                             "`param_groups`")  # fmt: skip
 
     def check_weights(self, named: Sequence[tuple[str, Any]]) -> None:
         """Raises ValueError for parameters whose number type the format of weights is not for."""

@@ -33,4 +33,5 @@ def simplify(program: Program, math: str = "safe") -> Program:
     if (formed := better_forms(found, judge)) is not found:
         found = rewritten(formed, judge)
     computed = set(walk(found.roots()))
-    return replace(found, names=tuple((name, node) for name, node in found.names if node in computed))
+    names, inner = (tuple((name, node) for name, node in some if node in computed) for some in (found.names, found.inner))
+    return replace(found, names=names, inner=inner)

@@ -60,7 +60,7 @@ class Choices(Statements):
 
     def _filled(self, node: Node, inside: Sequence[Path], sides: Sequence[Piece]) -> None:
         """A tensor that is made before the `if` and filled by its sides, by both where torch chooses; or one side is there already."""
-        name, mark = self.names.fresh(self._wish(node), node in self.scene.labels), object()
+        name, mark = self._fresh(node), object()
         kind = ", dtype=torch.bool" * (node.type.kind == "bool")
         made, reads = f"{self.scene.like}.new_empty({shape_text(node.type.extent)}{kind})", Reads(frozenset([W]))
         left = [*zip(node.args[1:], inside, strict=True)]

@@ -13,14 +13,13 @@ from optlang.backends.module.scene import Path, Want
 from optlang.backends.module.section import write
 from optlang.backends.module.shared import Shared
 from optlang.backends.module.spell import chooses_whole, is_alone, shape_text
+from optlang.backends.module.wishes import wish
 from optlang.ir import Node
 from optlang.ops import CALLS
 from optlang.plan import Barrier
 from optlang.types import TENSOR
 
 FIELDS = ("param", "key", "group", "state", "dtype")
-RESULT = {"sum": "total", "mean": "average", "amax": "largest", "amin": "smallest", "grad": "gradient", "hvp": "product",
-          "loss_at": "loss_there"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +110,12 @@ class Crossing(Shared):
 
     def _named(self, barrier: Barrier) -> Gather:
         assert barrier.value is not None
-        result = self.names.fresh(RESULT.get(barrier.op, barrier.op))
-        return Gather(barrier, self.names.fresh("parts"), result, barrier.value.level == "group")
+        result = self._result(barrier)
+        return Gather(barrier, self.names.fresh(f"{result}_parts"), result, barrier.value.level == "group")
+
+    def _result(self, barrier: Barrier) -> str:
+        made = ir.make(barrier.op, barrier.args, barrier.value)
+        return self.names.fresh(self._called(barrier.mark) or wish(made, self._called), barrier.mark in self.labels)
 
     def _parts(self, g: Gather) -> list[Want]:
         """What one parameter adds."""
@@ -165,7 +168,7 @@ class Crossing(Shared):
 
     def _ask(self, barrier: Barrier, crossed: set[Node]) -> Lines:
         """A gradient or the loss at other weights or a product with the Hessian, for all parameters at once."""
-        result = self.names.fresh(RESULT[barrier.op])
+        result = self._result(barrier)
         points = self.names.fresh("vectors" if barrier.op == "hvp" else "points")
         turns = self._turns(barrier)
         condition = self._condition(turns)

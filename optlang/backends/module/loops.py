@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from optlang import ir
@@ -27,14 +28,17 @@ def rolled(program: Program, relower: Relower | None) -> tuple[Program, dict[Nod
     count = next(iter(counts), "")
     table: dict[Node, Node] = {}
     loops: dict[Node, Loop] = {}
+    turned: dict[Node, Node] = {}  # what the last turn computes, as the loop has it
     for number, (last, (hole, turn, turns, first)) in enumerate(chains.items()):
         mark = ir.input_(f"loop {number}", last.type)
         inside = _inside(turn, hole)
         outer = dict.fromkeys(arg for n in inside for arg in n.args if arg not in inside and arg is not hole and arg.op != "const")
         loops[mark] = Loop(first, hole, turn, count or str(turns), tuple(outer))
         table[last] = mark
+        turned |= {node: pattern for pattern, node in _pairs(turn, hole, last).items() if pattern is not node and pattern is not turn}
     found = ir.rewrite_top(program.all_roots(), table.get)
-    return program.replaced(found), loops, counts
+    inner = tuple((name, turned.get(node, node)) for name, node in program.inner)
+    return replace(program, inner=inner).replaced(found), loops, counts
 
 
 def of_case(relower: Relower | None, place: int, prefix: str) -> Relower | None:
@@ -130,6 +134,18 @@ def _match(turn: Node, hole: Node, value: Node) -> Node | None:
         else:
             stack.extend(zip(pattern.args, node.args, strict=True))
     return bound if bound is not None and bound.type == hole.type else None
+
+
+def _pairs(turn: Node, hole: Node, value: Node) -> dict[Node, Node]:
+    """The expressions of a turn, and what they stand for in the turn that gives a value."""
+    pairs, stack = {turn: value}, [turn]
+    while stack:
+        pattern = stack.pop()
+        for arg, node in zip(pattern.args, pairs[pattern].args, strict=True):
+            if arg is not hole and arg not in pairs:
+                pairs[arg] = node
+                stack.append(arg)
+    return pairs
 
 
 def _is_length(program: Program, chains: Mapping[Node, Chain], h: ir.Hyper, relower: Relower | None) -> bool:

@@ -6,10 +6,9 @@ import re
 from collections.abc import Sequence
 
 from optlang import ir
-from optlang.backends.module.layout import Lines, bracketed, indented
+from optlang.backends.module.layout import Lines, indented, packed
 from optlang.ir import Input, Node, Program
 from optlang.printing.python_text import quoted
-from optlang.types import ELEMENT
 
 TRAINING = "weights_in_training"
 STEP = "def step(self, closure: Callable[[], Any] | None = None) -> Any:"
@@ -102,7 +101,7 @@ def fingerprint_lines(body: Lines) -> Lines:
     return ["@staticmethod", "def _fingerprint(group: dict[str, Any]) -> str:", *indented([about, *body])]
 
 
-def _used(program: Program) -> set[Node]:
+def used_states(program: Program) -> set[str]:
     """What new weights hang on in this step or a later one."""
     found: set[Node] = set()
     roots = [program.weights]
@@ -110,23 +109,27 @@ def _used(program: Program) -> set[Node]:
         new = set(ir.walk(roots)) - found
         found |= new
         roots = [program.updates[s.name] for s in program.states if s.node in new]
-    return found
+    return {s.name for s in program.states if s.node in found}
 
 
-def load_lines(programs: Sequence[Program], capturable: bool) -> Lines:
+def shapes_lines(body: Lines) -> Lines:
+    about = '"""The states of a parameter that has been stepped, and their shapes."""'
+    head = "def _shapes(param: torch.Tensor, group: dict[str, Any]) -> dict[str, tuple[int, ...]]:"
+    return ["@staticmethod", head, *indented([about, *body])]
+
+
+def load_lines(programs: Sequence[Program], settings: set[str], capturable: bool) -> Lines:
+    """`settings` are the keys of groups that no checkpoint may lack."""
     states = [s for p in programs for s in p.states]
     kept = {"step", *(s.name for s in states), *([TRAINING] if any(p.evaluation for p in programs) else [])}
-    others = {s.name for s in states if s.type.extent != ELEMENT or s.type.window}
     on_host = ' and not group["capturable"]' * capturable
-    used = {node for p in programs for node in _used(p)}
-    certain = [s for s in states if len(programs) == 1 and s.guard is None and s.node in used]
-    always = {"step", *({s.name for s in certain} - others)}
-    arguments = ["self", "state_dict", _names("kept", kept), _names("always", always)]
-    arguments.append(_names("of_elements", {s.name for s in states} - others))
+    whole = {s.name for s in states if s.type.kind == "int"}
+    given = [_names("kept", kept), _names("settings", settings), *[_names("whole", whole)] * bool(whole)]
+    call = ["state_dict = _checked(", "    self, state_dict,", *indented(line for lines in given for line in lines), ")"]
     return [
         "def load_state_dict(self, state_dict: dict[str, Any]) -> None:",
         '    """As in torch, but states are in float32 or wider, and what another rule or model saved is refused: ValueError."""',
-        *indented(bracketed("state_dict = _checked(", arguments, ")")),
+        *indented(call),
         "    super().load_state_dict(state_dict)",
         '    for group, saved in zip(self.param_groups, state_dict["param_groups"]):',
         '        group.pop("fingerprint", None)',
@@ -138,8 +141,8 @@ def load_lines(programs: Sequence[Program], capturable: bool) -> Lines:
     ]
 
 
-def _names(argument: str, names: set[str]) -> str:
-    return f"{argument}={{{', '.join(map(quoted, sorted(names)))}}}" if names else f"{argument}=set()"
+def _names(argument: str, names: set[str]) -> Lines:
+    return packed(f"{argument}={{", [quoted(name) for name in sorted(names)], "},") if names else [f"{argument}=set(),"]
 
 
 def attributes(programs: Sequence[Program], form: str) -> Lines:

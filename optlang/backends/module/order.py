@@ -9,6 +9,7 @@ from optlang.backends.module.scene import Cycle, If, Item, Line, Path, Reads, Sc
 from optlang.ir import Node
 from optlang.printing.precedence import Piece
 
+LONG = 100
 HOLDS = "holds"  # a condition that may be a tensor, on each of its sides
 
 
@@ -166,11 +167,12 @@ def _rewritten(item: Item, scene: Scene) -> set[Node]:
 
 
 def bindings(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """`a, b = state["a"], state["b"]`: up to four values of one kind in a line."""
+    """`a, b = state["a"], state["b"]`: up to four values of one kind in a line that is not too long."""
     lines: list[str] = []
     group: list[tuple[str, str]] = []
     for name, value in pairs:
-        if group and (len(group) == 4 or _kind(value) != _kind(group[0][1]) or not _kind(value)):
+        alike = bool(group) and _kind(value) == _kind(group[0][1]) != ""
+        if group and (not alike or len(group) == 4 or len(_together([*group, (name, value)])) > LONG):
             lines.append(_together(group))
             group = []
         group.append((name, value))

@@ -29,6 +29,13 @@ class Places:
         inside = len(path) > len(outer) and path[: len(outer)] == outer
         return inside and path[len(outer)] in (self.turn(branch, True), self.turn(branch, False))
 
+    def excludes(self, one: Path, other: Path) -> bool:
+        """Whether of two blocks only one is run: they are the two sides of an `if`. By a number on the device both may be."""
+        for a, b in zip(one, other, strict=False):
+            if a[:2] != b[:2]:
+                return a[0] is b[0] and a[0] not in self.scene.numbers.moving
+        return False
+
     def _phases(self, order: Sequence[Node]) -> dict[Node, int]:
         """How many blocks of the same condition must be over before each block begins."""
         below: dict[Node, dict[Node, int]] = {}  # for each expression: the blocks under it that come last, by condition

@@ -21,6 +21,7 @@ from optlang.backends.module.methods import (
     option_entries,
     saved_lines,
     set_state_lines,
+    shapes_lines,
     step_lines,
     train_lines,
 )
@@ -58,7 +59,9 @@ def front(routing: Routing, name: str, writers: Sequence[Writer]) -> str:
     methods += [_eval(evaluated), train_lines()] if evaluated else []
     methods += [input_lines(name, inputs)] if inputs else []
     capturable = any(not w.update.uncapturable for w in writers)
-    methods += [saved_lines(_fingerprint(classes)), load_lines(programs, capturable), GET_STATE, set_state_lines(programs)]
+    settings = {"betas"}.union(*(w.settings for w in writers))  # where schedulers cycle a momentum
+    methods += [saved_lines(_by_rule(classes, "_fingerprint", "group")), shapes_lines(_by_rule(classes, "_shapes", "param, group"))]
+    methods += [load_lines(programs, settings, capturable), GET_STATE, set_state_lines(programs)]
     return "\n".join([f"class {name}(Optimizer):", "\n\n".join("\n".join(indented(m)) for m in methods)])
 
 
@@ -71,9 +74,9 @@ def _documentation(routing: Routing, classes: Sequence[str]) -> Lines:
 def _init(routing: Routing, writers: Sequence[Writer]) -> Lines:
     classes, draws = [w.name for w in writers], any(w.update.draws for w in writers)
     arguments = ["self", "params: ParamsT", "*", *(f"{cls}: dict[str, Any] | None = None" for cls in classes), *option_arguments(draws)]
-    settings = "{" + ", ".join(f"{quoted(cls)}: {cls} or {{}}" for cls in classes) + "}"
-    body = [f"self.settings = {settings}", *bracketed("super().__init__(params, {", option_entries(draws), "})"), *default_lines(writers)]
-    body = [*attributes([case.program for case in routing.cases], ATTRIBUTE), *body]
+    given = [f"{quoted(cls)}: {cls} or {{}}" for cls in classes]
+    body = [*attributes([case.program for case in routing.cases], ATTRIBUTE), *bracketed("self.settings = {", given, "}")]
+    body += [*bracketed("super().__init__(params, {", option_entries(draws), "})"), *default_lines(writers)]
     return [*wrapped(f"def __init__({', '.join(arguments)}) -> None:"), *indented(body)]
 
 
@@ -177,9 +180,10 @@ def _updates(writers: Sequence[Writer], more: str) -> Lines:
     return [*lines, *(f"next(updates[{quoted(cls)}], None)" if cls in waiting else call for cls, call in calls.items())]
 
 
-def _fingerprint(classes: Sequence[str]) -> Lines:
-    marks = [f"{quoted(cls)}: {cls}._fingerprint" for cls in classes]
-    return [*bracketed("fingerprints = {", marks, "}"), 'return fingerprints[group["rule"]](group)']
+def _by_rule(classes: Sequence[str], method: str, given: str) -> Lines:
+    """The body of a method that the rule of a group has."""
+    own = [f"{quoted(cls)}: {cls}.{method}" for cls in classes]
+    return [*bracketed("of_rules = {", own, "}"), f'return of_rules[group["rule"]]({given})']
 
 
 def _eval(evaluated: Sequence[str]) -> Lines:

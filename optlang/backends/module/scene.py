@@ -84,6 +84,7 @@ class Scene:
     whole: set[Node] = field(default_factory=set)  # branches by numbers of the step that are no states' new values alone
     promised: Mapping[Node, str] = field(default_factory=dict)  # the names of what is asked for
     partial: Mapping[Node, Node] = field(default_factory=dict)  # as `guards`, of states that cannot exist for other parameters
+    inner: Mapping[Node, str] = field(default_factory=dict)  # what values without labels are called inside blocks and functions
 
     def naming(self, absent: Collection[Node]) -> Scene:
         """The same where the names of some states are given while there may be none of them."""

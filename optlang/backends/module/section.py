@@ -185,9 +185,10 @@ class Section(Choices):
         self._known(node, Piece(target), Reads(frozenset([node, *bound])))
 
     def _loop(self, node: Node, loop: Loop) -> None:
-        name = self.names.fresh(self.scene.labels.get(node, "y"), node in self.scene.labels)
+        name = self._fresh(node)
         ready = {**self.scene.ready, loop.hole: name, **{n: self.pieces[n].inside(ATOM) for n in loop.outer}}
-        scene = Scene(self.scene.leaves, {}, ready, {}, {}, self.scene.numbers, self.scene.draw, self.scene.like)
+        scene = Scene(self.scene.leaves, {}, ready, {}, {}, self.scene.numbers, self.scene.draw, self.scene.like,
+                      inner=self.scene.inner)  # fmt: skip
         body, _ = write([Want(loop.turn, template=f"{name} = {{}}")], scene, self.names)
         text = [f"{name} = {self.pieces[loop.first].text}", f"for _ in range({loop.count}):", *(f"    {line}" for line in body)]
         reads = self.reads[loop.first]

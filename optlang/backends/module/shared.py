@@ -12,6 +12,7 @@ from optlang.backends.module.leaves import Words, shared_leaves
 from optlang.backends.module.scene import Rolled, Scene, Want
 from optlang.backends.module.section import write
 from optlang.backends.module.update import Update
+from optlang.backends.module.wishes import wish
 from optlang.ir import Node, Program
 from optlang.plan import Barrier
 from optlang.printing.python_text import quoted
@@ -116,7 +117,11 @@ class Shared(Update):
         if node.op == "input":
             return f"given_{self.words.inputs[node.value]}"
         known = next((n for n, u in self.program.updates.items() if u is node), None)
-        return f"new_{self.words.states[known]}" if known else self.labels.get(node, "x")
+        return f"new_{self.words.states[known]}" if known else self._called(node) or wish(node, self._called)
+
+    def _called(self, node: Node) -> str:
+        """What the rule calls a value, or nothing."""
+        return self.labels.get(node) or self.inner.get(node) or self.model.get(node, "")
 
     # ------------------------------------------------------------------------------------------------ states, reports
 

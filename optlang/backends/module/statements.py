@@ -9,15 +9,13 @@ from collections.abc import Iterable, Sequence
 from optlang.backends.module.memory import Memory
 from optlang.backends.module.placing import Places, Sharing
 from optlang.backends.module.scene import Line, Path, Reads, Scene, Want
+from optlang.backends.module.wishes import wish
 from optlang.ir import Node, walk
 from optlang.printing.identifiers import Names
 from optlang.printing.precedence import Piece
 
 SHORT, TEST = 14, 40
 ON_WEIGHTS = re.compile(r"\bw\.(new_full|dtype)|\blike=w\b|\b_alike\(.*, w\)")  # only the type and the device of `w` matter there
-
-WISHES = {"random": "z", "sqrt": "root", "div": "ratio", "matmul": "product", "mean": "mean", "sum": "total", "sign": "signs",
-          "abs": "size", "branch": "chosen", "where": "chosen", "eye": "identity", "places": "places"}  # fmt: skip
 
 
 class Statements:
@@ -34,6 +32,7 @@ class Statements:
         self.reads: dict[Node, Reads] = {}
         self.named: dict[Node, str] = {}
         self.promised: dict[Node, str] = {}  # the names of choices that a side of theirs has taken
+        self.given: dict[tuple[str, str, bool], dict[str, list[Path]]] = {}  # names by wish and kind, and where they are known
         self.made: list[Line] = []
         self.memory = Memory(scene, self.places, self.uses, kept, guarded)
         self.claims = self.memory.claims
@@ -62,10 +61,19 @@ class Statements:
             return self.scene.promised[node]
         user = None if node in self.scene.labels else self.sides.get(node)
         if user is None:
-            return self.names.fresh(self._wish(node), node in self.scene.labels)
+            return self._own(node)
         if user not in self.promised:
             self.promised[user] = self._fresh(user)
         return self.promised[user]
+
+    def _own(self, node: Node) -> str:
+        """A name of its own; one that is known on the other side of an `if` alone may be had again."""
+        wanted, path = self._wish(node), self.paths[node]
+        alike = self.given.setdefault((wanted, node.type.kind, node in self.scene.numbers), {})
+        free = (name for name, places in alike.items() if all(self.places.excludes(path, other) for other in places))
+        name = next(free, "") or self.names.fresh(wanted, node in self.scene.labels)
+        alike.setdefault(name, []).append(path)
+        return name
 
     def _wants_a_name(self, node: Node, piece: Piece) -> bool:
         if node in self.scene.labels or node.op in ("random", "eye", "places"):
@@ -77,9 +85,10 @@ class Statements:
         """A name for what has none in the rule."""
         if node in self.scene.labels:
             return self.scene.labels[node]
-        base = self.pieces[node.args[0]].text if node.args else ""
-        if node.op == "pow" and base.isidentifier() and node.args[1].op == "const" and node.args[1].value == 2:
-            return f"{base}_squared"
-        if node.op == "transpose" and base.isidentifier():
-            return f"{base}_t"
-        return WISHES.get(node.op, "x")
+        if node in self.scene.inner and node.op != "transpose":  # the operand's name tells more
+            return self.scene.inner[node]
+        return wish(node, self._called)
+
+    def _called(self, node: Node) -> str:
+        text = self.pieces[node].text if node in self.pieces else ""
+        return text if text.isidentifier() else ""

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from optlang import ir
-from optlang.backends.module.layout import Lines, indented
+from optlang.backends.module.layout import Lines, bracketed, indented
 from optlang.backends.module.leaves import cell_leaves
 from optlang.backends.module.scene import Want
 from optlang.backends.module.section import write
@@ -16,6 +16,7 @@ from optlang.ir import Node
 from optlang.printing.precedence import Piece
 from optlang.printing.python_text import literal, quoted
 
+KINDS = {"bool": "torch.bool", "int": "torch.int64"}
 STEP_ON_CPU, STEP_ON_DEVICE = '"cpu"', 'param.device if group["capturable"] else "cpu"'
 Guarded = tuple[tuple[Node, ...], Lines]  # conditions, one in the other, and lines that need all of them
 
@@ -31,7 +32,9 @@ def start_lines(update: Update, states: Sequence[ir.State]) -> Lines:
     """`state["m"] = …` for each state of a parameter, under an `if` where it exists for some parameters only."""
     made: dict[Node | None, Lines] = {}
     for s in states:
-        made.setdefault(s.guard, []).extend(init_lines(update, s))
+        made.setdefault(s.guard, []).extend([] if _is_computed(update, s) else init_lines(update, s))
+    for guard, lines in made.items():
+        lines += computed_lines(update, [s for s in states if s.guard is guard and _is_computed(update, s)])
     step = f'state["step"] = torch.zeros((), device={STEP_ON_CPU if update.uncapturable else STEP_ON_DEVICE})'
     return [step, *_nested(update, [(_conditions(guard), lines) for guard, lines in made.items()])]
 
@@ -46,6 +49,30 @@ def later_lines(update: Update, states: Sequence[ir.State]) -> Lines:
         made = indented(line for s in alike for line in init_lines(update, s))
         guarded.append((tuple(around), [f"if {condition} and {quoted(alike[0].name)} not in state:", *made]))
     return _nested(update, guarded)
+
+
+def shapes_body(update: Update, names: set[str]) -> Lines:
+    """What tells the shapes of some states, those left out that a setting decides about."""
+    made: dict[Node | None, Lines] = {}
+    entries = ['"step": ()']
+    for s in update.program.states:
+        if s.name in names and s.guard is None:
+            entries.append(f"{quoted(s.name)}: {_shape(s)}")
+        elif s.name in names and not may_come_later(s, update.words):
+            made.setdefault(s.guard, []).append(f"shapes[{quoted(s.name)}] = {_shape(s)}")
+    known = f"{{{', '.join(entries)}}}"
+    known_lines = [f"return {known}"] if len(known) <= 100 else bracketed("return {", entries, "}")
+    if not made:
+        return known_lines
+    known_lines = [line.replace("return ", "shapes: dict[str, tuple[int, ...]] = ", 1) for line in known_lines]
+    return [*known_lines, *_nested(update, [(_conditions(guard), lines) for guard, lines in made.items()]), "return shapes"]
+
+
+def _shape(s: ir.State) -> str:
+    shape = shape_text(s.type.extent)
+    if not s.type.window:
+        return shape
+    return f"({s.type.window}, *{shape})" if shape != "()" else f"({s.type.window},)"
 
 
 def _conditions(guard: Node | None) -> tuple[Node, ...]:
@@ -98,23 +125,36 @@ def expression(update: Update, node: Node) -> str:
 
 def init_lines(update: Update, s: ir.State) -> Lines:
     """The first value of a state."""
-    key, dtype = f"state[{quoted(s.name)}]", {"bool": "torch.bool", "int": "torch.int64"}.get(s.type.kind, "dtype")
-    if s.init is ir.W and not s.type.window and str(s.type.extent) == "element":
+    if _is_computed(update, s):
+        return computed_lines(update, [s])
+    key, dtype = f"state[{quoted(s.name)}]", KINDS.get(s.type.kind, "dtype")
+    if s.init is ir.W:
         return [f"{key} = param.to(dtype, copy=True)"]
-    shape, element = shape_text(s.type.extent), str(s.type.extent) == "element"
-    if s.type.window:
-        shape = f"({s.type.window}, *{shape})" if shape != "()" else f"({s.type.window},)"
-    if s.init in update.numbers:
-        value = expression(update, s.init)
-        if s.init in update.numbers.moving:
-            return [f"{key} = param.new_zeros({shape}, dtype={dtype}) + {value}" if not element or s.type.window else
-                    f"{key} = torch.zeros_like(param, dtype={dtype}).add_({value})"]
-        if element and not s.type.window:
-            like = f"torch.zeros_like(param, dtype={dtype})" if value == "0" else f"torch.full_like(param, {value}, dtype={dtype})"
-            return [f"{key} = {like}"]
-        if value == "0" and dtype != "torch.bool":
-            return [f"{key} = param.new_zeros({shape}, dtype={dtype})"]
-        return [f"{key} = param.new_full({shape}, {value}, dtype={dtype})"]
-    body, _ = write([Want(s.init, template=f"{key} = torch.as_tensor({{}}, dtype={dtype}, device=param.device).expand({shape}).clone()")],
-                    update.cell_scene(False), update.names)  # fmt: skip
+    shape, element = _shape(s), str(s.type.extent) == "element"
+    value = expression(update, s.init)
+    if s.init in update.numbers.moving:
+        return [f"{key} = param.new_zeros({shape}, dtype={dtype}) + {value}" if not element or s.type.window else
+                f"{key} = torch.zeros_like(param, dtype={dtype}).add_({value})"]
+    if element and not s.type.window:
+        like = f"torch.zeros_like(param, dtype={dtype})" if value == "0" else f"torch.full_like(param, {value}, dtype={dtype})"
+        return [f"{key} = {like}"]
+    if value == "0" and dtype != "torch.bool":
+        return [f"{key} = param.new_zeros({shape}, dtype={dtype})"]
+    return [f"{key} = param.new_full({shape}, {value}, dtype={dtype})"]
+
+
+def _is_computed(update: Update, s: ir.State) -> bool:
+    """Whether a state starts from what only lines of their own can say."""
+    return s.init not in update.numbers and not (s.init is ir.W and not s.type.window and str(s.type.extent) == "element")
+
+
+def computed_lines(update: Update, states: Sequence[ir.State]) -> Lines:
+    body, _ = write([Want(s.init, template=_start(s)) for s in states], update.cell_scene(False), update.names)
     return [*update.settings(body), *body]
+
+
+def _start(s: ir.State) -> str:
+    key, shape = f"state[{quoted(s.name)}]", _shape(s)
+    if s.type.kind in KINDS:
+        return f"{key} = torch.as_tensor({{}}, dtype={KINDS[s.type.kind]}, device=param.device).expand({shape}).clone()"
+    return f"{key} = torch.broadcast_to({{}}, {shape}).clone()"

@@ -41,6 +41,8 @@ class Update:
         named = [(label.rpartition(".")[2], node) for label, node in reversed(program.names) if node.args or node in rolled]
         self.labels = {table.get(node, node): label for label, node in named}
         self.names.promise(self.labels[node] for node in self.everything if node in self.labels)
+        self.inner = {node: f"{words.states[name]}_new" for name, node in self.program.updates.items() if node.args}
+        self.inner |= {node: name for name, node in self.program.inner}
         self.draws = any(node.op == "random" for node in self.everything)
         asked = self.draws or any(i.type.extent.level not in ("group", "model") for i in program.inputs)
         self.complexes = complexes(words.program, self.mixes)
@@ -95,7 +97,7 @@ class Update:
     def scene(self, level: str, leaves: Mapping[Node, tuple[str, str]], ready: Mapping[Node, str], targets: Mapping[Node, str]) -> Scene:
         like = "w" if level == "cell" else "home"
         return Scene(leaves, self.rolled, ready, self.labels, targets, self.numbers, lambda node: self._draw(node, level), like,
-                     self.guards, self.exposed, self.whole, partial=self.partial)  # fmt: skip
+                     self.guards, self.exposed, self.whole, partial=self.partial, inner=self.inner)  # fmt: skip
 
     def _draw(self, node: Node, level: str) -> str:
         distribution, site = node.value

@@ -25,13 +25,15 @@ from optlang.backends.module.methods import (
     option_entries,
     saved_lines,
     set_state_lines,
+    shapes_lines,
     step_lines,
     train_lines,
+    used_states,
 )
 from optlang.backends.module.phases import Phases
 from optlang.backends.module.scene import Loop, Role, Rolled
 from optlang.backends.module.spread import all_there, in_surroundings, multiplies, part_checks, refuses_parts, row_checks, shape_checks
-from optlang.backends.module.states import first_lines
+from optlang.backends.module.states import first_lines, shapes_body
 from optlang.backends.module.update import DTYPE, Update, treats_matrices
 from optlang.ir import Node, Program
 from optlang.ops import ASKING, CALLS
@@ -48,6 +50,7 @@ OPTIONS_DOC = "Options are torch's; `foreach` and `fused` change nothing."
 WITH_KERNEL = "On a GPU a Triton kernel steps, unless `fused` is False. `foreach` changes nothing."
 IN_GRAPHS = "With `capturable`, `lr` may be a tensor on the device; other settings stay as they are captured."
 THROUGH = "With `differentiable`, give clones of parameters."
+COMPILED = "set it back to False if it was torch.compile that set it: on a GPU it does, where it compiles what reads `param_groups`"
 TENSOR_LR = ["if isinstance(lr, torch.Tensor) and lr.numel() != 1:", '    raise ValueError("Tensor lr must be 1-element")']
 
 
@@ -88,10 +91,10 @@ class Writer:
         methods += [train_lines()] if self.evaluates and self.role == "alone" else []
         methods += [input_lines(self.name, self.program.inputs)] if self.program.inputs else []
         if self.role == "alone":
-            methods += [saved_lines(self._fingerprint()), load_lines([self.program], not self.update.uncapturable)]
-            methods += [set_state_lines([self.program])]
+            methods += [saved_lines(self._fingerprint()), shapes_lines(self._shapes())]
+            methods += [load_lines([self.program], self.settings, not self.update.uncapturable), set_state_lines([self.program])]
         else:
-            methods += [fingerprint_lines(self._fingerprint())]
+            methods += [fingerprint_lines(self._fingerprint()), shapes_lines(self._shapes())]
         blocks = [self._documentation(), *methods]
         return "\n".join([f"class {self.name}(Optimizer):", "\n\n".join("\n".join(indented(b)) for b in blocks if b)])
 
@@ -173,7 +176,8 @@ class Writer:
         checks += ["_check_options(group)"]
         if self.update.uncapturable:
             checks += ['if group["capturable"]:',
-                       f'    raise ValueError("{self.name} of this file cannot be capturable: {self.update.uncapturable}")']  # fmt: skip
+                       f'    raise ValueError("{self.name} of this file cannot be capturable: {self.update.uncapturable}; "',
+                       f'                     "{COMPILED}")']  # fmt: skip
         if self.asks:
             message = f"{self.name} cannot be differentiable: it asks the model again, in the middle of the step"
             checks += ['if group["differentiable"]:', f'    raise ValueError("{message}")']
@@ -191,6 +195,16 @@ class Writer:
         fixed = [f"{self.words.setting(name)} == {literal(value).text}" for name, value in given.items()]
         known = f"return {quoted(self.fingerprint)}"
         return [f'{known} if {" and ".join(fixed)} else ""'] if fixed else [known]
+
+    def _shapes(self) -> Lines:
+        return shapes_body(self.update, used_states(self.program))
+
+    @property
+    def settings(self) -> set[str]:
+        """The keys of a group of this rule alone."""
+        words = {s.word for s in self.words.settings}
+        own = {*words.difference(BETAS), "betas"} if self.words.has_betas else words
+        return own | ({"seed"} if self.update.draws else set())
 
     @staticmethod
     def _needs_matrix(program: Program) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from optlang import ir
 from optlang.backends.module.layout import indented
 from optlang.backends.module.scene import Loop
+from optlang.backends.module.wishes import wish
 from optlang.backends.optax.spell import Kinds, shape_text, size_text, spell
 from optlang.ir import Node
 from optlang.printing.identifiers import Names
@@ -22,8 +23,6 @@ from optlang.types import Type
 
 LONG = 90
 COSTLY = frozenset(["matmul", "eigenvectors", "orthonormal", "inverse", "descending"])
-WISHES = {"random": "z", "sqrt": "root", "div": "ratio", "matmul": "product", "mean": "mean", "sum": "total", "eye": "identity",
-          "branch": "chosen", "where": "chosen", "places": "places"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class Words:
     """What all stretches of one module share."""
 
     labels: Mapping[Node, str]
+    inner: Mapping[Node, str]  # what others are called inside blocks and functions
     kinds: Kinds
     loops: Mapping[Node, Loop]
     draw: Callable[[Node], str]
@@ -147,11 +147,11 @@ class Emitter:
         trial = self.names.copy()
         trial.taken |= set(targets)
         calls = []
-        for (lines, values), wish in zip(self._sides(condition, together, targets), ("due", "otherwise"), strict=True):
+        for (lines, values), called in zip(self._sides(condition, together, targets), ("due", "otherwise"), strict=True):
             types = ["bool" if node.type.kind == "bool" else self.words.dtype for node in together]  # both sides must be of one
             result = ", ".join(f"jnp.asarray({v.text}, {type_})" for v, type_ in zip(values, types, strict=True))
             if lines:
-                calls.append(trial.fresh(wish))
+                calls.append(trial.fresh(called))
                 self.lines += ["", f"def {calls[-1]}():", *indented([*lines, f"return {result}"]), ""]
             else:
                 calls.append(f"lambda: {result if len(values) == 1 else f'({result})'}")
@@ -238,10 +238,13 @@ class Emitter:
     def _wish(self, node: Node) -> str:
         if node in self.words.labels:
             return self.words.labels[node]
-        base = self.known[node.args[0]].text if node.args and node.args[0] in self.known else ""
-        if node.op == "pow" and base.isidentifier() and node.args[1] is ir.const(2):
-            return f"{base}_squared"
-        return WISHES.get(node.op, "x")
+        if node in self.words.inner and node.op != "transpose":  # the operand's name tells more
+            return self.words.inner[node]
+        return wish(node, self._called)
+
+    def _called(self, node: Node) -> str:
+        text = self.known[node].text if node in self.known else ""
+        return text if text.isidentifier() else ""
 
     def _loop(self, node: Node, loop: Loop) -> None:
         name = self.names.fresh(self._wish(node), node in self.words.labels)

@@ -46,7 +46,7 @@ class Parts:
         self.program = self.plan.program
         self.names = Names(RESERVED)
         self.hypers = self.names.short([h.name for h in program.hypers])
-        self.states = {s.name: self.names.fresh(s.name.rpartition(".")[2]) for s in self.program.states}
+        self.states = self.names.short([s.name for s in self.program.states])
         self.inputs = {i.name: self.names.fresh(i.name.rpartition(".")[2]) for i in program.inputs}
         self.reports = {name: self.names.fresh(name) for name in self.program.reports or {}}
         self.lists = {word: self.names.fresh(f"{word}s") for word in (*self.states.values(), *self.inputs.values())}
@@ -64,7 +64,10 @@ class Parts:
             if node.args:
                 labels.setdefault(node, f"{self.states[name]}_new")
         counted = {mark: replace(loop, count=self.hypers.get(loop.count, loop.count)) for mark, loop in loops.items()}
-        self.words = Words(labels, kinds_of(self.everything), counted, self._draw)
+        inner = {started(s, self.program): self.states[s.name] for s in self.program.states if s.guard is not None}
+        inner |= {updated(s, self.program): f"{self.states[s.name]}_new" for s in self.program.states}
+        inner |= {node: name for name, node in self.program.inner}
+        self.words = Words(labels, inner, kinds_of(self.everything), counted, self._draw)
         self.own = [s for s in self.program.states if s.type.extent.level not in SHARED]
         self.shared = [s for s in self.program.states if s.type.extent.level in SHARED]
         self.own_inputs = [i for i in self.program.inputs if i.type.extent.level not in SHARED]

@@ -13,11 +13,10 @@ def _with_fingerprints(state_dict: dict[str, Any], fingerprint: Callable[[dict[s
 ''',
     "_checked": '''
 def _checked(
-    optimizer: Any, state_dict: dict[str, Any], kept: set[str], always: set[str], of_elements: set[str]
+    optimizer: Any, state_dict: dict[str, Any], kept: set[str], settings: set[str], whole: Iterable[str] = ()
 ) -> dict[str, Any]:
     """A state dict with parameters in their order here, by name. Raises ValueError for what another rule saved, or another model,
-    before anything changes. `kept` are the states of the rule, `always` those of every parameter that was stepped, and those
-    `of_elements` have the shape of their parameter."""
+    before anything changes. `kept` are the states of the rule, those that are `whole` are integers."""
     groups, states = [*(state_dict.get("param_groups") or [None])], state_dict.get("state")
     if not isinstance(states, dict) or not all(isinstance(x, dict) for x in states.values()):
         raise ValueError("this is no state dict of an optimizer: its `state` has no dictionary for each parameter")
@@ -40,26 +39,31 @@ def _checked(
             raise ValueError(f"{other} was saved where {name} is here; delete `param_names` from the saved groups to load by place")
         for place, (param, key) in enumerate(zip(group["params"], saved["params"])):
             where = group["param_names"][place] if names else f"parameter {place} of group {number}"
-            state = states.get(key, {})
+            state, numbers = states.get(key, {}), torch.view_as_real(param) if param.is_complex() else param
+            shapes = optimizer._shapes(numbers, {**group, **saved})
             for name, value in state.items():
-                if name == "step" and not isinstance(value, FakeTensor) and not 0 <= float(value) < 2**53:
-                    raise ValueError(f"{where}: step is {value}, not a number of updates")
                 if name not in kept and "fingerprint" not in saved:  # beside states of this rule tools may keep things of theirs
                     raise ValueError(f"{where}: this is a state of another rule: {type(optimizer).__name__} keeps no {name}")
-                shape, wanted = tuple(getattr(value, "shape", ())), (*param.shape, *[2] * param.is_complex())
-                if name in of_elements and shape != wanted:
+                if name in shapes and not isinstance(value, (torch.Tensor, int, float)):
+                    raise ValueError(f"{where}: {name} is {type(value).__name__}, not a tensor")
+                if (shape := tuple(getattr(value, "shape", ()))) != (wanted := tuple(shapes.get(name, shape))):
                     raise ValueError(f"{where}: {name} has shape {shape}, not {wanted}")
-            if not kept.isdisjoint(state) and (missing := sorted(always - state.keys())):
-                raise ValueError(f"{where}: its state lacks {', '.join(missing)}")
-    states = {key: {name: _wide(x) if name in kept else x for name, x in state.items()} for key, state in states.items()}
+                if name == "step" and not isinstance(value, FakeTensor) and not 0 <= float(value) < 2**53:
+                    raise ValueError(f"{where}: step is {value}, not a number of updates")
+            if not kept.isdisjoint(state) and (missing := sorted(shapes.keys() - state.keys())):
+                raise ValueError(f"{where}: its state lacks {', '.join(missing)}; a checkpoint of this rule and model has them")
+        alike = {"betas"} if "momentum" in saved else set()  # as older routes kept it
+        if missing := sorted(settings & group.keys() - saved.keys() - alike):
+            raise ValueError(f"group {number}: the saved group lacks {', '.join(missing)}; write into it what it was trained with")
+    wide = kept.difference(whole)
+    states = {key: {name: _wide(x) if name in wide else x for name, x in state.items()} for key, state in states.items()}
     return {**state_dict, "state": states, "param_groups": groups}
 ''',
     "_wide": '''
 def _wide(value: Any) -> Any:
-    """A state in float32 or wider: some tools save halves."""
-    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-        return value
-    return value.to(torch.promote_types(value.dtype, torch.float32))
+    """A state in float32 or wider: some tools save halves, or integers."""
+    value = torch.as_tensor(value)
+    return value if value.dtype == torch.bool else value.to(torch.promote_types(value.dtype, torch.float32))
 ''',
     "_plain_name": '''
 def _plain_name(name: str) -> str:
