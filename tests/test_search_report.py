@@ -98,6 +98,7 @@ def test_the_data_are_those_of_the_store(store: Path) -> None:
     assert data.funnel[0].winner == data.funnel[0].best == (best.fitness, best.error)
     assert data.funnel[1].winner is not None and data.funnel[1].seed is not None
     assert (data.funnel[1].winner[0], data.funnel[1].seed[0]) == (beside[best.number], beside[1])
+    assert data.funnel[0].leader == best.name and f"{best.name} {best.fitness:.4f} ± {best.error:.4f}</td>" in render(data)
     assert f"On validation, with other tasks and seeds, it has {beside[best.number]:.4f} ±" in render(data)
     assert f"as the best of {trained:,} programs" in render(data)
     assert "Other tasks and seeds have not been asked about it." in render(replace(data, funnel=data.funnel[:1]))
@@ -142,6 +143,24 @@ def test_finals_are_shown() -> None:
     text = render(replace(EMPTY, finals={"standings": [place], "workloads": [EVIL, "b"], "endings": [ending], "trials": 8}))
     checked(text)
     assert "Against known rules" in text and ">missed<" in text and "0.400 to 0.600" in text and "0.2500 ± 0.0100" in text
+    assert "less AdamW's" not in text
+
+
+def test_ends_are_compared_seed_by_seed() -> None:
+    """Where each seed's loss is known; who diverged has none."""
+    ends = [{"rule": name, "task": "a", "loss": loss, "error": 0.01, "settings": {}, "losses": losses} for name, loss, losses in (
+        ("adamw", 0.3, [0.2, 0.4]), ("lost", 1e30, []), ("mine", 0.25, [0.1, 0.4]))]  # fmt: skip
+    text = render(replace(EMPTY, finals={"standings": [], "workloads": [], "endings": ends, "trials": 8}))
+    rows = re.findall(r"<td class=words>(\w+)</td><td class=words>a</td><td>[^<]*</td><td>([^<]*)</td>", text)
+    assert rows == [("mine", "-0.0500 (-0.6853 to +0.5853)"), ("adamw", "–"), ("lost", "–")]
+
+
+def test_a_chart_has_adamw_to_compare_with() -> None:
+    lines = {"evolution": (CurvePoint(0, 1.0), CurvePoint(5, 2.0))}
+    assert ">tuned AdamW</text>" in render(replace(EMPTY, curves=lines, level=replace(SHORT, measure="speed")))
+    assert "tuned AdamW</text>" not in render(replace(EMPTY, curves=lines)), "by the loss there is no such height"
+    far = {"evolution": (CurvePoint(0, 3.0), CurvePoint(5, 4.0))}
+    assert "tuned AdamW</text>" not in render(replace(EMPTY, curves=far, level=replace(SHORT, measure="speed")))
 
 
 def test_overfitting_is_marked() -> None:

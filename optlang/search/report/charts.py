@@ -13,11 +13,19 @@ COLOURS = ("var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)", "var(--c5)")  # t
 XY = tuple[float, float]
 
 
-def curves(lines: Mapping[str, Sequence[XY]], x: str, y: str, *, steps: bool = True, mark: XY | None = None, marked: str = "") -> str:
-    """Lines with their names at their ends. `steps`: the value holds until the next point. `mark`: one place with words."""
+def curves(
+    lines: Mapping[str, Sequence[XY]], x: str, y: str, *, steps: bool = True, level: tuple[float, str] | None = None,
+    mark: XY | None = None, marked: str = "",
+) -> str:  # fmt: skip
+    """Lines with their names at their ends. `steps`: the value holds until the next point. `level`: a height to compare with, where it is
+    in sight, with words; `mark`: one place with words."""
     lines = {name: points for name, points in lines.items() if points}
     frame = _Frame([point for points in lines.values() for point in points])
     parts = [frame.axes(x, y)]
+    if level is not None and frame.ys[0] <= level[0] <= frame.ys[1]:
+        height, right = frame.y(level[0]), WIDTH - RIGHT
+        parts.append(f'<path d="M{LEFT} {height:.1f} H{right}" stroke="var(--soft)" stroke-dasharray="3 4"/>')
+        parts.append(f'<text x="{right - 6}" y="{height + 13:.1f}" text-anchor="end" class="tick">{escape(level[1])}</text>')
     ends = _apart({name: frame.y(points[-1][1]) for name, points in lines.items()})
     for place, (name, points) in enumerate(lines.items()):
         colour, again = COLOURS[place % len(COLOURS)], place // len(COLOURS)

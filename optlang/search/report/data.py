@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from optlang.rules import Rule
-from optlang.search.evolution.hunt import MAIN
+from optlang.search.evolution.hunt import MAIN, SEED_NUMBERS
 from optlang.search.evolution.settings import Settings
 from optlang.search.proposals import KIND as PROPOSAL
 from optlang.search.store.database import Store
@@ -48,11 +48,12 @@ class Ranked:
 
 @dataclass(frozen=True)
 class LevelRow:
-    """One level of the funnel: how many were trained there, and the fitness and error of the best of them, of the program that was best
-    in the search, and of the seed; None where that was not trained here."""
+    """One level of the funnel: how many were trained there, and the fitness and error of the best of them, which has the name `leader`,
+    of the program that was best in the search, and of the seed; None where that was not trained here."""
 
     level: Level
     entered: int
+    leader: str
     best: tuple[float, float]
     winner: tuple[float, float] | None = None
     seed: tuple[float, float] | None = None
@@ -118,12 +119,15 @@ def _curve(store: Store, branch: str) -> tuple[CurvePoint, ...]:
 
 def _level(store: Store, level: Level, hall: Sequence[Found], trained: int) -> LevelRow | None:
     """`trained`: how many there were, where only the best of them may have been kept."""
-    rows = store.query("SELECT number, fitness, error FROM assessments WHERE branch = ? AND level = ? AND tasks = ? ORDER BY fitness DESC",
-                       MAIN, level.name, json.dumps(level.tasks))  # fmt: skip
+    rows = store.query(
+        "SELECT number, fitness, error FROM assessments JOIN genomes USING (branch, number) WHERE branch = ? AND level = ? AND tasks = ? "
+        "ORDER BY fitness DESC, change <> 'seed', statements, number", MAIN, level.name, json.dumps(level.tasks))  # fmt: skip
     if not rows:
         return None
     known = {number: (fitness, error) for number, fitness, error in rows}
-    return LevelRow(level, max(len(rows), trained), rows[0][1:], known.get(hall[0].number) if hall else None, known.get(1))
+    leader = "the seed rule" if rows[0][0] == SEED_NUMBERS else f"Found{rows[0][0]}"
+    winner = known.get(hall[0].number) if hall else None
+    return LevelRow(level, max(len(rows), trained), leader, rows[0][1:], winner, known.get(SEED_NUMBERS))
 
 
 def _lineage(store: Store, winner: Found, level: Level) -> tuple[Ancestor, ...]:

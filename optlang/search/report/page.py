@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from html import escape
-from typing import Any
-from urllib.parse import quote
 
 from latex2mathml.converter import convert
 
 from optlang.search.report.charts import curves, scatter
 from optlang.search.report.data import SHOWN, Ancestor, Ranked, ReportData
-from optlang.search.training.profile import factors
+from optlang.search.report.elements import file, section, table
+from optlang.search.report.finals import finals
 
 STYLE = """
 :root { --paper: #fff; --ink: #1d2127; --soft: #5c6570; --line: #aab2bb; --faint: #e8ebee; --card: #f6f7f9; --gone: #b3261e;
@@ -40,19 +39,16 @@ MEASURES = {
     "speed": "share of its steps in which tuned AdamW gets as far: 1 is AdamW, more is better",
     "loss": "end of the loss, turned round: more is better",
 }
+ADAMW = {"speed": (1.0, "tuned AdamW")}  # a line in the charts
 
 
 def render(data: ReportData) -> str:
     """The whole page as text."""
-    sections = (_head, _curves, _winner, _validation, _funnel, _finals, _screening, _front, _hall, _proposals, _lineage, _made)
+    parts = (_head, _curves, _winner, _validation, _funnel, finals, _screening, _front, _hall, _proposals, _lineage, _made)
     title = escape(f"Search {data.name}")
-    body = "".join(section(data) for section in sections)
+    body = "".join(part(data) for part in parts)
     return (f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
             f"<title>{title}</title><style>{STYLE}</style></head><body>{body}</body></html>\n")  # fmt: skip
-
-
-def _section(title: str, says: str, *content: str) -> str:
-    return f"<section><h2>{escape(title)}</h2><p>{says}</p>{''.join(content)}</section>"
 
 
 def _head(data: ReportData) -> str:
@@ -67,8 +63,9 @@ def _head(data: ReportData) -> str:
 def _curves(data: ReportData) -> str:
     lines = {name: points for name, points in data.curves.items() if points}
     if not lines:
-        return _section("Fitness over time", "Nothing has been trained yet.")
-    return _section("Fitness over time", escape(_compared(data)), curves(lines, "training steps spent", "best fitness"))
+        return section("Fitness over time", "Nothing has been trained yet.")
+    chart = curves(lines, "training steps spent", "best fitness", level=ADAMW.get(data.level.measure))
+    return section("Fitness over time", escape(_compared(data)), chart)
 
 
 def _compared(data: ReportData) -> str:
@@ -89,7 +86,7 @@ def _winner(data: ReportData) -> str:
     if not data.hall:
         return ""
     best = data.hall[0]
-    return _section("The best rule", escape(" ".join(_of_the_best(data))), _rule(best))
+    return section("The best rule", escape(" ".join(_of_the_best(data))), _rule(best))
 
 
 def _of_the_best(data: ReportData) -> Iterator[str]:
@@ -112,13 +109,7 @@ def _pair(found: tuple[float, float] | None) -> str:
 
 
 def _rule(ranked: Ranked) -> str:
-    return f'<div class="equations">{equations(ranked.equations)}</div>{_file(ranked.found.name, ranked.rule)}'
-
-
-def _file(rule: str, text: str) -> str:
-    """A `.opt` text, and a link that saves it."""
-    name = escape(f"{rule}.opt")
-    return f'<pre>{escape(text)}</pre><p><a download="{name}" href="data:text/plain;charset=utf-8,{quote(text)}">{name}</a></p>'
+    return f'<div class="equations">{equations(ranked.equations)}</div>{file(ranked.found.name, ranked.rule)}'
 
 
 def equations(latex: str) -> str:
@@ -136,67 +127,25 @@ def _validation(data: ReportData) -> str:
             f"{last.validation:.2f}. ") + (
         "From the marked point on only the former rises: the search has begun to overfit, and ended." if mark else
         "The former has not gone on rising while the latter stood: no onset of overfitting was seen.")  # fmt: skip
-    chart = curves(lines, "training steps spent", "fitness", steps=False, mark=None if mark is None else (mark.spent, mark.validation),
-                   marked="overfitting begins")  # fmt: skip
-    return _section("Meta-validation", says, chart)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> str:
-    """`words`: how many of the first columns hold words; the others hold numbers."""
-    lines = [(tag, row) for tag, some in (("th", [head]), ("td", rows)) for row in some]
-    body = "".join(f"<tr>{''.join(_cell(tag, cell, place < words) for place, cell in enumerate(row))}</tr>" for tag, row in lines)
-    return f'<div class="wide"><table>{body}</table></div>'
-
-
-def _cell(tag: str, text: str, is_words: bool) -> str:
-    return f"<{tag}{' class=words' if is_words else ''}>{escape(text)}</{tag}>"
+    chart = curves(lines, "training steps spent", "fitness", steps=False, level=ADAMW.get(data.level.measure),
+                   mark=None if mark is None else (mark.spent, mark.validation), marked="overfitting begins")  # fmt: skip
+    return section("Meta-validation", says, chart)
 
 
 def _funnel(data: ReportData) -> str:
     rows = [
         [r.level.name, ", ".join(r.level.tasks), f"{r.level.factor:g}", f"{r.level.seeds}", f"{r.entered:,}"]
-        + [_pair(value) for value in (r.best, r.winner, r.seed)]
+        + [f"{r.leader} {_pair(r.best)}", *map(_pair, (r.winner, r.seed))]
         for r in data.funnel
     ]
     if not rows:
         return ""
     says = ("Each level trains fewer programs on longer or other tasks, from seeds of its own. The best of a level is chosen there; "
-            "the one that was best in the search is not, and the seed rule goes along, to be compared with.")  # fmt: skip
+            "the one that was best in the search is not, and the seed rule goes along, to be compared with. – is who did not get there. "
+            "What counts is who is before whom on a level: where AdamW’s loss hardly falls any more, the steps that a loss is worth are "
+            "uncertain, and even AdamW is not at 1.")  # fmt: skip
     head = ["level", "tasks", "horizon ×", "seeds", "trained", "best there", "best of the search", "seed rule"]
-    return _section("Funnel", says, _table(head, rows, words=2))
-
-
-def _finals(data: ReportData) -> str:
-    if not data.finals:
-        return ""
-    standings, workloads = data.finals["standings"], data.finals["workloads"]
-    lines = {one["rule"]: list(zip(factors(), one["profile"], strict=True)) for one in standings}
-    rows = [[one["rule"], f"{one['score']:.3f}", f"{one['low']:.3f} to {one['high']:.3f}"]
-            + ["missed" if one["times"][w] is None else f"{one['times'][w]:,.0f}" for w in workloads] for one in standings]  # fmt: skip
-    ends = [[one["rule"], one["task"], f"{one['loss']:.4f} ± {one['error']:.4f}"] for one in data.finals["endings"]]
-    says = ("A miniature AlgoPerf: how soon each rule reaches targets set by the known ones, with a few random trials; the curve says on "
-            "which share of the workloads a rule is within a factor of the quickest. Below, steps to the target.")  # fmt: skip
-    held = (
-        f"<p>Held-out loss at the end, on tasks opened once, each rule tuned with {int(data.finals['trials'])} trials "
-        "around the best of a grid of step sizes:</p>"
-    )
-    return _section(
-        "Against known rules", says, curves(lines, "factor of the quickest rule's time", "share of workloads"),
-        _table(["rule", "score", "95 % interval", *workloads], rows), held, _table(["rule", "task", "loss"], ends, words=2),
-        *_shortened(data.finals),
-    )  # fmt: skip
-
-
-def _shortened(finals: Mapping[str, Any]) -> Iterator[str]:
-    """The texts that were compared, and how they do beside the programs that the search found."""
-    rows = [[one["rule"], one["task"], f"{one['mean']:+.4f}", f"{one['low']:+.4f} to {one['high']:+.4f}"]
-            for one in finals.get("shortened", [])]  # fmt: skip
-    if rows:
-        yield ("<p>Before that they were made short, without what training on the tasks of the search did not miss. How much higher "
-               "the shorter rules end on the tasks opened once than the programs as found, over paired seeds:</p>")  # fmt: skip
-        yield _table(["rule", "task", "difference", "95 % interval"], rows, words=2)
-    for name, text in finals.get("rules", {}).items():
-        yield f"<details><summary>{escape(name)}</summary>{_file(name, text)}</details>"
+    return section("Funnel", says, table(head, rows, words=2))
 
 
 def _screening(data: ReportData) -> str:
@@ -205,7 +154,7 @@ def _screening(data: ReportData) -> str:
     rows = [[name, *(f"{counts[key]:,.0f}" for key in ("seen", "merged", "rejected", "passed")), f"{counts['seconds']:.1f}"]
             for name, counts in data.screening.items()]  # fmt: skip
     says = "Before training, each child is compared with all earlier ones: by its live statements, by algebra, by its behaviour."
-    return _section("Screening", says, _table(["level", "seen", "merged", "rejected", "passed", "seconds"], rows))
+    return section("Screening", says, table(["level", "seen", "merged", "rejected", "passed", "seconds"], rows))
 
 
 def _front(data: ReportData) -> str:
@@ -214,7 +163,7 @@ def _front(data: ReportData) -> str:
     rows = [[f.name, f"{f.fitness:.4f} ± {f.error:.4f}", str(f.statements), str(f.slots), str(f.size)] for f in data.front]
     chart = scatter([(f.statements, f.fitness, f.name) for f in data.front], "statements", "fitness")
     says = "Programs that no other beats in fitness without having more statements or more slots; those without room for a name are below."
-    return _section("Fitness against size", says, chart, _table(["rule", "fitness", "statements", "slots", "bytes per element"], rows))
+    return section("Fitness against size", says, chart, table(["rule", "fitness", "statements", "slots", "bytes per element"], rows))
 
 
 def _proposals(data: ReportData) -> str:
@@ -226,17 +175,17 @@ def _proposals(data: ReportData) -> str:
     says = (f"{len(data.proposals):,} rules came from outside: {len(trained):,} were new and trained like children of the search's own, "
             f"{len(data.proposals) - len(trained) - len(lost):,} behaved like one that it had, {len(lost):,} were not taken.")  # fmt: skip
     rows = [[one["name"], f"Found{one['program']}", f"{one['fitness']:.4f} ± {one['error']:.4f}", one["status"]] for one in trained[:SHOWN]]
-    table = [_table(["proposal", "program", "fitness", "status"], rows, words=2)] if rows else []
+    shown = [table(["proposal", "program", "fitness", "status"], rows, words=2)] if rows else []
     why = [f"<details><summary>{escape(one['name'])}: not taken</summary><pre>{escape(one['reason'])}</pre></details>"
            for one in lost[:SHOWN]]  # fmt: skip
-    return _section("From outside", says, *table, *why)
+    return section("From outside", says, *shown, *why)
 
 
 def _hall(data: ReportData) -> str:
     if not data.hall:
         return ""
     items = [_entry(place, ranked) for place, ranked in enumerate(data.hall, 1)]
-    return _section("Hall of fame", "The fittest programs of the search; open one for its equations and its file.", *items)
+    return section("Hall of fame", "The fittest programs of the search; open one for its equations and its file.", *items)
 
 
 def _entry(place: int, ranked: Ranked) -> str:
@@ -251,7 +200,7 @@ def _lineage(data: ReportData) -> str:
         return ""
     items = "".join(map(_ancestor, data.lineage))
     says = f"From the seed to the best program in {len(data.lineage) - 1} trained steps; neutral changes between them are not shown."
-    return _section("Lineage of the best", says, items)
+    return section("Lineage of the best", says, items)
 
 
 def _ancestor(step: Ancestor) -> str:
@@ -264,4 +213,4 @@ def _ancestor(step: Ancestor) -> str:
 def _made(data: ReportData) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in data.versions.items())
     shown = escape(json.dumps(data.settings, indent=1))
-    return _section("How it was made", escape(versions), f"<details><summary>Settings</summary><pre>{shown}</pre></details>")
+    return section("How it was made", escape(versions), f"<details><summary>Settings</summary><pre>{shown}</pre></details>")
