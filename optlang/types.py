@@ -121,7 +121,9 @@ def _join_dims(a: Extent, b: Extent, x: Dim, y: Dim) -> Dim:
         return x
     if x == 1:
         return y
-    raise TypeProblem(f"shapes do not fit: {a.rows}×{a.cols} and {b.rows}×{b.cols}")
+    turned_fits = all(m == n or 1 in (m, n) for m, n in ((a.rows, b.cols), (a.cols, b.rows)))
+    advice = "; transpose one with `.T`" if turned_fits else ""
+    raise TypeProblem(f"shapes do not fit: {a.rows}×{a.cols} and {b.rows}×{b.cols}{advice}")
 
 
 def broadcasts_to(small: Extent, large: Extent) -> bool:
