@@ -7,7 +7,8 @@
 `load`, `loads`: an optimizer class from a library name, file or text. `Rule`: its equations, LaTeX, generated module.
 `check`: findings about a text. `build`: generated source. `equivalent`: whether two rules are the same. `diff`: what
 differs between them. `release_gradients`: steps inside `backward`. `torch_state_dict`: a checkpoint for torch's own class.
-`search`: program search from a rule. `OptError`: what a wrong text raises. Importing this package imports neither torch nor SymPy.
+`race`: training of one model with several rules. `search`: program search from a rule. `OptError`: what a wrong text raises.
+Importing this package imports neither torch nor SymPy.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     from optlang.runtime.steps.release import release_gradients
 
 __version__ = "0.1.0"
-__all__ = ["Diagnostic", "OptError", "Rule", "build", "check", "diff", "equivalent", "load", "loads", "release_gradients", "search",
-           "torch_state_dict"]  # fmt: skip
+__all__ = ["Diagnostic", "OptError", "Rule", "build", "check", "diff", "equivalent", "load", "loads", "race", "release_gradients",
+           "search", "torch_state_dict"]  # fmt: skip
 
+CALLED = ("race", "search")  # packages that can be called
 _HOMES = {
     "optlang.errors": ["Diagnostic", "OptError"],
     "optlang.loading": ["load", "loads"],
@@ -38,8 +40,8 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 def __getattr__(name: str) -> Any:
     """Public names are imported when they are first used, so that `optlang check` starts quickly."""
-    if name == "search":
-        return import_module("optlang.search")  # a package that can be called
+    if name in CALLED:
+        return import_module(f"optlang.{name}")
     if name not in _HOME:
         is_rule = name[:1].isupper() and name.lower() in import_module("optlang.library").names()
         advice = f'; a rule is loaded: `optlang.load("{name.lower()}")`' if is_rule else ""

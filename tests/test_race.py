@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
 import itertools
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +19,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import optlang
 from optlang.cli import main
 from optlang.race import Entrant, Estimate, RaceError, Results, Run, Split, load, progress, race
 from optlang.race.builtin import TASKS, Chars
@@ -466,6 +470,37 @@ def test_a_split_made_by_hand_is_kept() -> None:
             return Split((x[:40], y[:40]), (x[40:50], y[40:50]), (x[50:], y[50:]))
 
     assert [len(part[0]) for part in (load(Halves).data.train, load(Halves).data.test)] == [40, 10]
+
+
+def test_a_race_from_python_takes_all_kinds_of_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "my.opt"
+    path.write_text(optlang.Rule("sgd").source.text, encoding="utf-8")
+    text = "rule Mine {\n hyper lr = 0.1\n w' = w - lr*g\n}"
+    rules = ("sgd", text, optlang.Rule("momentum"), optlang.load("lion"), torch.optim.AdamW, "torch:SGD", ADAMW, path)
+    results = optlang.race(*rules, task=Line, seeds=1, steps=5, grid=[0.1])
+    captured = capsys.readouterr()
+    assert [entry.name for entry in results.entries] == ["sgd", "Mine", "Momentum", "Lion", "AdamW", "torch:SGD", "adamw", "my"]
+    losses = {entry.name: entry.test_loss.mean for entry in results.entries}
+    assert losses["sgd"] == losses["Mine"] == losses["my"] and losses["sgd"] == pytest.approx(losses["torch:SGD"], rel=1e-5)
+    assert losses["AdamW"] == losses["adamw"]
+    assert not captured.out and "Mine: seed 1" in captured.err  # the result is the table
+    assert str(results) == results.table()
+
+
+def test_a_notebook_shows_the_table_and_the_curves() -> None:
+    results = optlang.race("sgd", task=Line, seeds=1, steps=5, grid=[0.1], quiet=True)
+    shown = results._repr_html_()
+    assert shown.startswith(f"<pre>{html.escape(results.table())}</pre>")
+    [picture] = re.findall(r'src="data:image/png;base64,([^"]+)"', shown)
+    assert base64.b64decode(picture, validate=True).startswith(b"\x89PNG")
+    results.entries.clear()
+    assert "<img" not in results._repr_html_()
+
+
+@pytest.mark.parametrize("what", [3, None, torch.nn.Linear])
+def test_what_is_no_rule_is_refused(what: Any) -> None:
+    with pytest.raises(TypeError):
+        optlang.race(what, task=Line, quiet=True)
 
 
 def test_importing_the_race_does_not_import_torch() -> None:

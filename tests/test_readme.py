@@ -17,6 +17,8 @@ from pages import ARCHITECTURE, COSTS, PAGES, README, ROOT, TORCH
 
 import optlang
 from optlang import cli, library
+from optlang.race.api import race
+from optlang.search.api import search
 
 
 def test_the_rule_is_that_of_the_library() -> None:
@@ -50,10 +52,11 @@ def test_the_first_lines_of_python_train() -> None:
 
 
 def test_the_lines_of_python_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A search for ten minutes is asked for with arguments that it takes."""
+    """A search for ten minutes, and a race, are asked for with arguments that they take."""
     [shown] = [block for block in BLOCKS if "optlang.loads" in block]
-    signature = inspect.signature(optlang.search)
-    monkeypatch.setattr(optlang, "search", lambda *given, **named: [signature.bind(*given, **named)])
+    searching, racing = inspect.signature(search), inspect.signature(race)
+    monkeypatch.setattr(optlang, "search", lambda *given, **named: [searching.bind(*given, **named)])
+    monkeypatch.setattr(optlang, "race", lambda *given, **named: racing.bind(*given, **named))
     exec(shown, {"optlang": optlang, "text": "rule Name { hyper lr = 1e-3 in (0, inf) w' = w - lr*g }"})
     [said] = re.findall(r'diff\("adamw", "adabelief"\).sentence\(\) +# (.*)', shown)
     assert optlang.diff("adamw", "adabelief").sentence().startswith(said)

@@ -1,8 +1,12 @@
-"""Racing rules: the same model from the same start on the same batches, every step size tuned over the same grid."""
+"""Racing rules: the same model from the same start on the same batches, every step size tuned over the same grid.
+
+`optlang.race("adamw", "my.opt")` runs one: see `api`."""
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,3 +51,13 @@ def __getattr__(name: str) -> Any:
         if name in names:
             return getattr(import_module(f"{__name__}.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _Race(ModuleType):
+    """This package, which is called to run a race: `optlang.race` would be a function, were it not a package."""
+
+    def __call__(self, *rules: Any, **settings: Any) -> Any:
+        return import_module(f"{__name__}.api").race(*rules, **settings)
+
+
+sys.modules[__name__].__class__ = _Race

@@ -121,12 +121,14 @@ def race(
     grid: Sequence[float] | None = None,
     out: str | Path | None = None,
     quiet: bool = False,
+    shown: bool = True,
 ) -> Results:
     """Trains the task's model with every rule from the same starts on the same batches.
 
     `task` is a built-in name, the path of a Python file or a task class, `seeds` the number of final runs per rule, `steps` their
     length (the task's own by default), `grid` the step sizes to tune over. JSON and learning curves go to the folder
-    `out`, if given. `quiet` prints nothing. Ctrl-C ends the race; what is finished is returned and written all the same.
+    `out`, if given. `quiet` prints nothing; without `shown` the table is not printed at the end. Ctrl-C ends the race; what is finished
+    is returned and written all the same.
 
     Raises RaceError for a race that cannot start."""
     from optlang.race.loading import load
@@ -142,7 +144,7 @@ def race(
         except KeyboardInterrupt:
             results.interrupted = True
         contest.save()
-    watch.report(results, path)
+    watch.report(results, path, shown)
     return results
 
 

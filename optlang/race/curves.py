@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, BinaryIO
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -20,7 +20,7 @@ DASHES = ("-", "--", ":", "-.")
 MARKERS = "osD^vPX"
 
 
-def plot(results: Results, path: Path) -> None:
+def plot(results: Results, path: Path | BinaryIO) -> None:
     """Writes a PNG: validation loss (and accuracy, if any) against the step, and tuning loss against the step size."""
     entries = results.ranking
     accuracy = all(
@@ -46,7 +46,7 @@ def plot(results: Results, path: Path) -> None:
     figure.legend(
         handles, labels, loc="outside lower center", ncols=min(4, len(labels)), frameon=False, fontsize=10
     )
-    figure.savefig(path)
+    figure.savefig(path, format="png")
 
 
 def _style(index: int) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -39,17 +40,45 @@ class Entrant:
     tuned: bool = True
 
 
-def entrant(word: str, backend: str = "auto", math: Math = "safe") -> Entrant:
-    """`adamw`, `my.opt`, `my.opt:Rule` or `torch:AdamW`. Raises OptError for a wrong rule, RaceError for a wrong word."""
-    if word.startswith(YARDSTICK):
-        return Entrant(word, _torch_optimizer(word.removeprefix(YARDSTICK)))
+def entrant(what: Any, backend: str = "auto", math: Math = "safe") -> Entrant:
+    """`adamw`, `my.opt`, `my.opt:Rule` or `torch:AdamW`; in Python also the text of a rule, a Rule, or a class of optimizers.
+
+    Raises OptError for a wrong rule, RaceError for a wrong word, TypeError for what is none of these."""
     from optlang.rules import Rule
 
+    if isinstance(what, Entrant):
+        return what
+    if isinstance(what, type):
+        return _of_class(what)
+    if isinstance(what, Rule):
+        return _of(what.name, what.optimizer(backend, math), what.program)
+    word = os.fspath(what)
+    if any(mark in word for mark in "{\n"):
+        return entrant(Rule(word), backend, math)
+    if word.startswith(YARDSTICK):
+        return Entrant(word, _stepped_by(_torch_optimizer(word.removeprefix(YARDSTICK))))
     path, name = parted(word)
     rule = Rule(Path(path), name)
-    cls = rule.optimizer(backend, math)
     shown = f"{Path(path).stem}:{name}" if name else Path(path).stem if path.endswith(".opt") else word
-    return Entrant(shown, partial(_made, cls, rule.program), _asks_again(rule.program), _tuned(rule.program))
+    return _of(shown, rule.optimizer(backend, math), rule.program)
+
+
+def _of(name: str, cls: Any, what: Program | Routing) -> Entrant:
+    return Entrant(name, partial(_made, cls, what), _asks_again(what), _tuned(what))
+
+
+def _of_class(cls: Any) -> Entrant:
+    """A class that `optlang.load` has made, or another one of optimizers, which is given `params` and `lr`."""
+    from torch.optim import Optimizer
+
+    if not issubclass(cls, Optimizer):
+        raise TypeError(f"a rule, its text or a class of optimizers is wanted, not {cls.__name__}")
+    rule = getattr(cls, "rule", None)
+    return _of(cls.__name__, cls, rule) if isinstance(rule, Program | Routing) else Entrant(cls.__name__, _stepped_by(cls))
+
+
+def _stepped_by(cls: Any) -> Make:
+    return lambda named, lr: cls([p for _, p in named], lr=lr)
 
 
 def _programs(what: Program | Routing) -> list[Program]:
@@ -92,5 +121,4 @@ def _torch_optimizer(name: str) -> Any:
         raise RaceError(
             f"{YARDSTICK}{name}", "torch.optim has no such optimizer to race", f"did you mean `{near}`?" if near else "try torch:AdamW"
         )
-    cls = getattr(torch.optim, name)
-    return lambda named, lr: cls([p for _, p in named], lr=lr)
+    return getattr(torch.optim, name)

@@ -37,8 +37,8 @@ class Watch:
 
     def failed(self, entry: Entry) -> None: ...
 
-    def report(self, results: Results, path: Path | None) -> None:
-        """The end: curves as PNG beside the JSON."""
+    def report(self, results: Results, path: Path | None, shown: bool = True) -> None:
+        """The end: the table, where it is to be `shown`, and curves as PNG beside the JSON."""
         if path and results.ranking:
             from optlang.race.curves import plot  # matplotlib takes a second to import
 
@@ -69,10 +69,11 @@ class Lines(Watch):
     def failed(self, entry: Entry) -> None:
         self.say(f"{entry.name}: out of the race. {entry.error}")
 
-    def report(self, results: Results, path: Path | None) -> None:
+    def report(self, results: Results, path: Path | None, shown: bool = True) -> None:
         if results.interrupted:
             self.say("interrupted; what follows is what was finished")
-        Console(width=None if sys.stdout.isatty() else WIDTH).print(table(results), highlight=False)
+        if shown:
+            Console(width=None if sys.stdout.isatty() else WIDTH).print(table(results), highlight=False)
         super().report(results, path)
         if path and results.ranking:
             print(f"curves {path.with_suffix('.png')}")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import io
 import json
 import math
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +14,7 @@ from statistics import mean, median, stdev
 from typing import Any
 
 from optlang import writing
+from optlang.printing import as_printed
 
 INFINITY = "Infinity"
 INTERRUPTED = 130  # what a shell reports after Ctrl-C
@@ -174,6 +178,19 @@ class Results:
         from optlang.race.table import plain_table
 
         return plain_table(self)
+
+    __str__ = table
+    _repr_pretty_ = as_printed
+
+    def _repr_html_(self) -> str:
+        """For notebooks: the table, and the curves where a rule was finished."""
+        picture = io.BytesIO()
+        if self.ranking:
+            from optlang.race.curves import plot
+
+            plot(self, picture)
+        curves = f'<img width="900" src="data:image/png;base64,{b64encode(picture.getvalue()).decode()}">' if self.ranking else ""
+        return f"<pre>{html.escape(self.table())}</pre>{curves}"
 
     def to_json(self) -> str:
         """All of it. An infinite loss, which JSON lacks, is the text "Infinity", as float() and JavaScript's Number read it."""
