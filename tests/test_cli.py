@@ -40,7 +40,7 @@ def test_a_file_alone_is_checked(here: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == "1 file checked, nothing wrong\n"
 
 
-@pytest.mark.parametrize("words", ["build sam --to optax", "show long.opt --as cost", "show long.opt --as plan",
+@pytest.mark.parametrize("words", ["build sam --to optax", *(f"show long.opt --as {form}" for form in show.FORMS),
                                    "build long.opt --to torch", "build long.opt --to module"])  # fmt: skip
 def test_what_cannot_be_written_is_told_in_a_line(words: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "long.opt").write_text(f"rule Long {{ w' = w - 0.1*({' + '.join(f'g*{i + 2}' for i in range(1500))}) }}")

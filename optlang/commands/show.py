@@ -43,7 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
         text = canonical(source if arguments.rule is None else _alone(source, arguments.rule))
     else:
         try:
-            text = FORMS[arguments.form](Rule.from_source(source, arguments.rule), arguments.math)
+            rule = Rule.from_source(source, arguments.rule)
+            _check_readable(rule)
+            text = FORMS[arguments.form](rule, arguments.math)
         except ValueError as refusal:
             return refused(refusal)
     print(text.rstrip("\n"))
@@ -74,9 +76,8 @@ def _graph(rule: Rule, _math: Math) -> str:
 def _plan(rule: Rule, math: Math) -> str:
     """What a step does: stages, operations and bytes, and how it scales; of a route, for each of its rules."""
     if isinstance(rule.program, Routing):
-        return "\n\n".join(f"# {program.name}\n{_planned(program, math)}" for program in _readable(rule))
-    [program] = _readable(rule)
-    return _planned(program, math)
+        return "\n\n".join(f"# {program.name}\n{_planned(program, math)}" for program in _programs(rule))
+    return _planned(rule.program, math)
 
 
 def _cost(rule: Rule, math: Math) -> str:
@@ -85,17 +86,20 @@ def _cost(rule: Rule, math: Math) -> str:
     from optlang.plan import plan  # noqa: PLC0415
     from optlang.simplify import report, simplify  # noqa: PLC0415
 
-    pairs = [(program, simplify(program, math)) for program in _readable(rule)]
+    pairs = [(program, simplify(program, math)) for program in _programs(rule)]
     return "\n\n".join(f"{report(program, simple, math).to_text()}\n\n{table(plan(simple))}" for program, simple in pairs)
 
 
-def _readable(rule: Rule) -> list[Program]:
-    """The program of a rule, or those of a route. Raises ValueError for one that is too large to be read."""
-    programs = [case.program for case in rule.program.cases] if isinstance(rule.program, Routing) else [rule.program]
-    for program in programs:
+def _programs(rule: Rule) -> list[Program]:
+    """The program of a rule, or those of a route."""
+    return [case.program for case in rule.program.cases] if isinstance(rule.program, Routing) else [rule.program]
+
+
+def _check_readable(rule: Rule) -> None:
+    """Raises ValueError for a program that is too large to be read."""
+    for program in _programs(rule):
         if program.unreadable:
-            raise ValueError(f"{program.name}: {program.unreadable}; `--as ir` prints it")
-    return programs
+            raise ValueError(f"{program.name}: {program.unreadable}; `--as text` prints the file, `optlang.load` trains with it")
 
 
 def _planned(program: Program, math: Math) -> str:
