@@ -35,7 +35,7 @@ from optlang.search.screening.sieve import Looks
 from optlang.search.store.database import Store, StoreError
 from optlang.search.training import loading
 from optlang.search.training.assess import Job, work
-from optlang.search.training.levels import FUNNEL, Level, Point, onset
+from optlang.search.training.levels import FUNNEL, HOLDOUT, SEARCH, VALIDATION, Level, Point, onset
 from optlang.search.training.loading import task
 from optlang.search.training.tasks import TaskError
 from optlang.search.workers import life
@@ -316,6 +316,7 @@ def test_tasks_of_ones_own_on_every_level(tmp_path: Path, capsys: pytest.Capture
     search, validation, final, hold_out = funnel_of(["digits-mlp"], [own], ["planted-sign"])
     assert (search.tasks, validation.tasks, hold_out.tasks) == (("digits-mlp",), (own,), ("planted-sign",)) and final == FUNNEL[2]
     assert funnel_of(None) == FUNNEL
+    assert [level.tasks for level in funnel_of(None, final=[own])] == [SEARCH.tasks, VALIDATION.tasks, (own,), HOLDOUT.tasks]
     settings = Settings(Space(), Budget(minutes=1.0), funnel=funnel_of(["digits-mlp"], ["digits-mlp", own]))
     assert settings.remark() == "digits-mlp is searched on and so no task that selection has not seen, as validation wants"
     assert not Settings(Space(), Budget(minutes=1.0)).remark()
@@ -325,6 +326,9 @@ def test_tasks_of_ones_own_on_every_level(tmp_path: Path, capsys: pytest.Capture
     store = str(tmp_path / "new.db")
     for words, told in ((["sgd", "--store", store, "--hold-out", "nowhere"], "there is no task 'nowhere'"),
                         (["sgd", "--store", store, "--validation", own, "--no-funnel"], "leave --no-funnel out"),
+                        (["sgd", "--store", store, "--final", own, "--no-funnel"], "leave --no-funnel out"),
+                        (["sgd", "--store", store, "--final", "nowhere"], "there is no task 'nowhere'"),
+                        (["resume", str(tmp_path / "run.db"), "--final", own], "by --tasks and --level validation"),
                         (["resume", str(tmp_path / "run.db"), "--validation", own], "by --tasks and --level validation")):  # fmt: skip
         assert main(["search", *words]) == 2
         assert told in capsys.readouterr().err and not Path(store).exists()

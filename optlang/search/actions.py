@@ -28,14 +28,14 @@ def search(arguments: argparse.Namespace) -> int:
     from optlang.search import api
 
     _without_contradiction(arguments)
-    if arguments.no_funnel and (arguments.validation or arguments.hold_out):
-        raise ValueError("--validation and --hold-out are levels of the funnel; leave --no-funnel out")
+    if arguments.no_funnel and (arguments.validation or arguments.final or arguments.hold_out):
+        raise ValueError("--validation, --final and --hold-out are levels of the funnel; leave --no-funnel out")
     seeds = arguments.words or ["adamw"]
     given = {name: getattr(arguments, name) for name in ("minutes", "children", "steps")}
     budget = {name: value for name, value in given.items() if value is not None} or {"minutes": 0.0 if arguments.only_proposals else 30.0}
     if not arguments.quiet:
         print("setting up: the tasks are tried, AdamW is tuned on them, then the seeds are trained", flush=True)
-    funnel = api.funnel_of(arguments.tasks, arguments.validation, arguments.hold_out)
+    funnel = api.funnel_of(arguments.tasks, arguments.validation, arguments.hold_out, arguments.final)
     settings = {"ageing": _ageing(arguments), "funnel": funnel[:1] if arguments.no_funnel else funnel}
     with api.search(
         *seeds, store=arguments.store, space=_space(arguments, seeds), baselines=arguments.baselines,
@@ -94,8 +94,8 @@ def resume(arguments: argparse.Namespace) -> int:
     if settled := _settled(arguments):
         raise ValueError(f"{' and '.join(settled)}: what a search finds follows from it and is settled when it begins; begin a new one "
                          "with it, or leave it out. It still takes --minutes, --children, --steps, --tasks and --jobs")  # fmt: skip
-    if arguments.validation or arguments.hold_out:
-        raise ValueError("a search that has begun is given more tasks by --tasks and --level validation or --level hold-out")
+    if arguments.validation or arguments.final or arguments.hold_out:
+        raise ValueError("a search that has begun is given more tasks by --tasks and --level validation, final or hold-out")
     more = {"tasks": arguments.tasks or (), "level": arguments.level, "jobs": arguments.jobs, "tell": teller(arguments)}
     budget = {kind: getattr(arguments, kind) for kind in ("minutes", "children", "steps")}
     with api.resume(path, arguments.workers, arguments.ray, **more, **budget) as found:

@@ -38,7 +38,7 @@ from optlang.search.store.database import Store
 from optlang.search.store.found import Found, find, hall_of_fame, pareto, write_hall
 from optlang.search.training.assess import work
 from optlang.search.training.funnel import Promoted
-from optlang.search.training.levels import FUNNEL, HOLDOUT, SEARCH, VALIDATION, Level
+from optlang.search.training.levels import FINAL, FUNNEL, HOLDOUT, SEARCH, VALIDATION, Level
 from optlang.search.training.loading import task
 from optlang.search.training.tasks import TaskError
 from optlang.search.workers.executor import Executor, Processes, Serial
@@ -239,8 +239,9 @@ def space_of(name: str, seeds: Sequence[str], slots: int = 0, **fields: Any) -> 
 
 
 def funnel_of(
-    tasks: Sequence[str] | None, validation: Sequence[str] | None = None, hold_out: Sequence[str] | None = None
-) -> tuple[Level, ...]:
-    """The usual levels, some with tasks of one's own: the first, the one of the meta-validation, and the last."""
-    given = {SEARCH.name: tasks, VALIDATION.name: validation, HOLDOUT.name: hold_out}
+    tasks: Sequence[str] | None, validation: Sequence[str] | None = None, hold_out: Sequence[str] | None = None,
+    final: Sequence[str] | None = None,
+) -> tuple[Level, ...]:  # fmt: skip
+    """The usual levels, some with tasks of one's own."""
+    given = {SEARCH.name: tasks, VALIDATION.name: validation, FINAL.name: final, HOLDOUT.name: hold_out}
     return tuple(replace(level, tasks=tuple(given.get(level.name) or level.tasks)) for level in FUNNEL)

@@ -52,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", nargs="+", metavar="TASK", help="for the first level: built-in names, or Python files; digits-mlp:14 "
                         "is trained for 14 times its steps")  # fmt: skip
     parser.add_argument("--validation", nargs="+", metavar="TASK", help="that selection does not see, but overfitting shows on")
+    parser.add_argument("--final", nargs="+", metavar="TASK", help="trained for 14 times their steps, if their names do not say how long; "
+                        "default: chars-mlp and digits-vit, an hour and more")  # fmt: skip
     parser.add_argument("--hold-out", nargs="+", metavar="TASK", help="opened once, at the end")
     parser.add_argument("--level", default="validation", metavar="LEVEL", help="of resume: where --tasks are added; default: validation")
     parser.add_argument("--space", default="default", choices=["default", "lion", "rich"], help="functions to search with")
