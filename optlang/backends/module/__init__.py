@@ -114,7 +114,8 @@ def _module(name: str, doc: str, writers: Sequence[Writer], more: Sequence[str] 
     about = f"{name}: {doc}" if doc else name
     kernels = [writer.kernel for writer in writers if writer.kernel is not None]
     if triton and not kernels:
-        raise ValueError(f"{name} has no kernel for one parameter alone: {why_none(writers[0].update)}; its module is written without one")
+        why = why_none(writers[0].update)
+        raise ValueError(f"{name} has no kernel for one parameter alone: {why}: leave `triton` out for a module without one")
     body = "\n\n\n".join([*(writer.text() for writer in writers), *more, *[jitted(kernels)] * bool(kernels)])
     called = used_by(body)
     first = [helper for helper in called if helper in named_at_once(body)]
