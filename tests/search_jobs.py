@@ -32,10 +32,10 @@ def fragile(job: tuple[str, str]) -> str:
         life.SILENT = life.LOOK = 0.2
         time.sleep(600)
     if what == "steps":
-        life.SILENT = 0.6
-        for _ in range(12):
+        life.SILENT, life.LOOK = 2.5, 0.2  # a busy machine may take two seconds more for a step than it sleeps
+        for _ in range(10):
             life.sign()
-            time.sleep(0.3)
+            time.sleep(0.5)
     while what == "wait" and not Path(mark).exists():
         time.sleep(0.01)
     return "fine"

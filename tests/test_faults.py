@@ -347,13 +347,17 @@ def hanging(folder: Path) -> str:
 def nothing_runs(folder: Path) -> bool:
     """Of the compiler and of what it has started."""
     found = (folder / "running").read_text().split()
-    states = subprocess.run(["ps", "-o", "stat=", "-p", ",".join(found)], capture_output=True, text=True).stdout.split()
-    return len(found) == 2 and all(state.startswith("Z") for state in states)
+    for _ in range(300):  # who was killed may still be going
+        states = subprocess.run(["ps", "-o", "stat=", "-p", ",".join(found)], capture_output=True, text=True).stdout.split()
+        if all(state.startswith("Z") for state in states):
+            return len(found) == 2
+        time.sleep(0.1)
+    return False
 
 
 def test_a_compiler_that_hangs_is_ended_with_what_it_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "SECONDS", 1)
-    with pytest.raises(build.NoCompiler, match="took more than 1 s"):
+    monkeypatch.setattr(build, "SECONDS", 5)  # of the clock: a busy machine takes some of them to start it
+    with pytest.raises(build.NoCompiler, match="took more than 5 s"):
         build._compiled(hanging(tmp_path), [build.FLAGS], "void step();")
     assert nothing_runs(tmp_path)
 
@@ -365,7 +369,7 @@ def test_ctrl_c_ends_a_compiler_that_hangs_and_nothing_has_moved(tmp_path: Path)
         assert running.poll() is None
         time.sleep(0.1)
     running.send_signal(signal.SIGINT)
-    assert running.wait(60) == 7
+    assert running.wait(600) == 7
     assert nothing_runs(tmp_path)
 
 
