@@ -398,6 +398,7 @@ def body(data: str = DATA, model: str = MODEL, loss: str = LOSS, more: str = "")
     [
         ("x = 1\n", "no task class"),
         ("x = ", "SyntaxError"),
+        ("import sys\nsys.exit(3)\n", r"SystemExit: 3 \(mine.py, line 2\)"),
         ("import no_such_module_at_all\n", r"ModuleNotFoundError.*line 1"),
         (body(loss=""), "class Mine lacks the method `loss`"),
         (body() + body()[len("import torch\nfrom torch import nn\n") :].replace("Mine", "Other"), "Mine, Other"),

@@ -112,7 +112,7 @@ def _calling(function: Callable[[], T], where: str) -> T:
         return function()
     except RaceError:
         raise
-    except Exception as error:  # whatever the code of a user raises
+    except (Exception, SystemExit) as error:  # whatever the code of a user raises; a script may end itself as it is read
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename not in OUR_FILES]
         place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
         raise RaceError(
