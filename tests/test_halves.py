@@ -107,6 +107,24 @@ def test_what_no_kernel_has_a_place_for(text: str, made: list[halves.Halves]) ->
     assert made
 
 
+@pytest.mark.parametrize("backend", ["cpp", "torch"])
+@pytest.mark.parametrize("text", [CHOOSING, "adamw", "lamb", "muon"])
+def test_gradients_of_another_type(text: str, backend: str, made: list[halves.Halves]) -> None:
+    """They are numbers as all others; their squares are not of their type."""
+    found = []
+    for one in (backend, "reference"):
+        weights = torch.nn.Parameter(some(6, 4, dtype=torch.float32))
+        weights.grad_dtype = torch.float16
+        optimizer: Any = (optlang.loads if "{" in text else optlang.load)(text, backend=one)([weights])
+        for step in range(2):
+            weights.grad = 300 * some(6, 4, seed=step, dtype=torch.float16)
+            optimizer.step()
+        found.append(weights.detach())
+    finite(*found)
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-4)
+    assert bool(made) == (backend == "cpp" and text in (CHOOSING, "muon"))
+
+
 def test_what_kernels_cannot_reach_goes_the_torch_way(made: list[halves.Halves], monkeypatch: pytest.MonkeyPatch) -> None:
     """As on another device, also after parameters of the same kind that they can reach."""
     monkeypatch.setattr(CppFunctions, "fits", lambda self, bound: bound.weights.shape == (4, 6))

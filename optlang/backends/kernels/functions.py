@@ -150,7 +150,7 @@ class KernelFunctions(Functions):
             return None
         key = (code, *[x.dtype for x in bound.tensors if isinstance(x, Tensor)])
         if key not in self._halves:
-            found = halves(code, self._outputs[code](), bound.weights.dtype, self.rounds)
+            found = halves(code, self._outputs[code](), bound, self.rounds)
             for part in found.parts if found else ():
                 self._outputs[part.code] = partial(Kernel.asked, part)
             fits = found and all(self.kernel(one) is not None for one in (*found.begun(bound), found.writing(bound)))

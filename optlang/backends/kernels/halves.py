@@ -81,8 +81,9 @@ class Halves:
             target.copy_(value.view(target.shape))
 
 
-def halves(code: CellCode, outputs: Sequence[Output], dtype: torch.dtype, rounds: bool) -> Halves | None:
-    """None where a kernel would have nothing to do but to write. `dtype`: of the parameter; `rounds`: as `generate` takes it."""
+def halves(code: CellCode, outputs: Sequence[Output], bound: Bound, rounds: bool) -> Halves | None:
+    """None where a kernel would have nothing to do but to write. `bound`: a call of the function, which says the types of tensors;
+    `rounds`: as `generate` takes it."""
     changed = [o for o in outputs if o.target is not o.node]
     roots = [o.node for o in changed]
     roots = roots if rounds else upright(roots)  # factors in bfloat16 are best where they lie
@@ -99,9 +100,10 @@ def halves(code: CellCode, outputs: Sequence[Output], dtype: torch.dtype, rounds
     computed = [n for n in ir.walk([o.node for o in written]) if OPS[n.op].role in COMPUTED and passes.kind(n.type.extent) == "element"]
     if any(o.target is None for o in others) or not computed or passes.refuses(written, lined=True):
         return None
-    low, double = dtype in (torch.float16, torch.bfloat16), dtype == torch.float64
+    number = bound.s.dtype
+    low = any(isinstance(x, Tensor) and x.is_floating_point() and x.dtype != number for x in bound.tensors)
     wanted = [Output(node) for node in (*given, *(o.node for o in others))]
-    first = generate(code.name, wanted, low=low, double=double, rounds=rounds, slots=code.slots)
+    first = generate(code.name, wanted, low=low, double=number == torch.float64, rounds=rounds, slots=code.slots)
     second = replace(code, tensors=(*code.tensors, *early.values(), *leaves.values()), mark="")
     begun = Kernel(replace(code, written=(), mark=""), list(map(Output, ahead))) if ahead else None
     places = {node: place for place, node in enumerate(code.tensors)}

@@ -36,7 +36,7 @@ from optlang.backends.torch.binding import Binding
 from optlang.backends.torch.bound import Bound
 from optlang.backends.torch.code import CellCode
 from optlang.backends.torch.conditions import Conditions
-from optlang.backends.torch.functions import COMPILE_FROM, Functions
+from optlang.backends.torch.functions import COMPILE_FROM, Functions, mixed
 from optlang.backends.torch.shared import SharedRun
 from optlang.backends.torch.shared_states import SharedStates
 from optlang.backends.torch.views import like
@@ -109,7 +109,7 @@ class TorchExecutable:
                 made[state.name].fill_(state.init.value)
                 continue
             outputs = partial(_decided, self.plan, [state.init], work.truth, [state.node])
-            code = self._functions.code(("init", state.name, work.truth), weights.dtype, outputs)
+            code = self._functions.code(("init", state.name, work.truth, *mixed(work.cell)), weights.dtype, outputs)
             self._call(code, work, now, made)
         return self.storage.new(made, weights)
 
@@ -216,19 +216,19 @@ class TorchExecutable:
         codes: dict[Any, CellCode] = {}
         calls = []
         for work in now.works:
-            kind = work.truth, work.cell.weights.dtype
+            kind = work.truth, work.cell.weights.dtype, mixed(work.cell)
             if kind not in codes:
                 codes[kind] = self._final_code(*kind)
             calls.append(self._bound(codes[kind], work, now, work.cell.state))
         return calls
 
-    def _final_code(self, truth: Truth, dtype: torch.dtype) -> CellCode:
+    def _final_code(self, truth: Truth, dtype: torch.dtype, more: tuple[str, ...]) -> CellCode:
         program = self.plan.program
         states = [s for s in self._own if self.plan.keeps(s, truth)]
         roots = [program.weights, *(program.updates[s.name] for s in states), *self._gradient]
         targets = [ir.W, *(s.node for s in states), *(ir.G for _ in self._gradient)]
         return self._functions.code(
-            ("final", truth), dtype, partial(_decided, self.plan, roots, truth, targets), partial(_named, self.plan, truth)
+            ("final", truth, *more), dtype, partial(_decided, self.plan, roots, truth, targets), partial(_named, self.plan, truth)
         )
 
     def _reports(self, now: TorchStep) -> dict[str, Any]:
@@ -273,10 +273,10 @@ class TorchExecutable:
         codes: dict[Any, CellCode] = {}
         calls = []
         for work in works:
-            kind = work.truth, work.cell.weights.dtype
+            kind = work.truth, work.cell.weights.dtype, mixed(work.cell)
             if kind not in codes:
                 outputs = partial(_decided, self.plan, nodes, work.truth)
-                codes[kind] = self._functions.code((*key, work.truth), work.cell.weights.dtype, outputs)
+                codes[kind] = self._functions.code((*key, work.truth, *mixed(work.cell)), work.cell.weights.dtype, outputs)
             calls.append(self._bound(codes[kind], work, now, work.cell.state))
         return calls
 

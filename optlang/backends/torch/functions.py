@@ -32,6 +32,7 @@ Outputs = Callable[[], Sequence[Output]]
 Names = Callable[[], Iterable[tuple[str, Node]]]
 SMALL = 1 << 13  # elements of a parameter, up to which copying them costs less than a call of a compiled function
 MOST = 1 << 20  # elements that are copied before the first of them is written
+MIXED = "mixed"
 COMPILE_FROM = 1 << 18  # elements in one step; below, calling single operators is as quick
 
 
@@ -192,8 +193,15 @@ def keep_memory() -> None:
 
 
 def generated(key: Any, dtype: torch.dtype, rounds: bool, outputs: Outputs, names: Names) -> CellCode:
-    low, double = dtype in (torch.float16, torch.bfloat16), dtype == torch.float64
-    return generate(f"{key[0]}", outputs(), names(), low, double, rounds)
+    low = dtype in (torch.float16, torch.bfloat16) or key[-1] == MIXED
+    return generate(f"{key[0]}", outputs(), names(), low, dtype == torch.float64, rounds)
+
+
+def mixed(cell: Cell) -> tuple[str, ...]:
+    """The end of the key of functions for a gradient of another type than the weights have, as torch's `grad_dtype` makes them: these
+    take all tensors to the type in which they compute."""
+    gradient = cell.gradient
+    return () if gradient is None or gradient.dtype == cell.weights.dtype else (MIXED,)
 
 
 def joins(bound: Bound, compiled: bool) -> bool:
