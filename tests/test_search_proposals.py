@@ -177,6 +177,12 @@ def test_what_is_no_text_in_a_pipe_is_told(
         assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("count", [0, -1])
+def test_nobody_cannot_work(count: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "sgd", "--workers", str(count), "--store", str(tmp_path / "run.db")]) == 2
+    assert capsys.readouterr().err == f"optlang search: --workers is {count}; it takes 1 or more\n" and not list(tmp_path.iterdir())
+
+
 def test_where_they_came_from_is_kept(asked: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Store.read(asked) as store:
         events = {one["name"].split("-")[0]: one for one in store.events(KIND)}

@@ -87,6 +87,9 @@ def run(arguments: argparse.Namespace) -> int:
     if lacks := without("search", "rich", "matplotlib", "sklearn", "scipy", "optuna", "latex2mathml"):
         print(f"optlang search: {lacks}", file=sys.stderr)
         return 2
+    if arguments.workers is not None and arguments.workers < 1:
+        print(f"optlang search: --workers is {arguments.workers}; it takes 1 or more", file=sys.stderr)
+        return 2
     from optlang.search import actions
     from optlang.search.store.database import StoreError
     from optlang.search.training.tasks import TaskError
