@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Collection, Mapping
 
 from optlang.analysis.needs import why_all, why_shapes
 from optlang.backends.module.checks import number_checks, parameter_checks, setting_checks, table_lines
+from optlang.backends.module.constructor import documentation_lines, init_lines
 from optlang.backends.module.kernel import kernel_of, why_none
-from optlang.backends.module.layout import Lines, bracketed, documentation, indented, wrapped
-from optlang.backends.module.leaves import BETAS, Setting, Words
+from optlang.backends.module.layout import Lines, indented, wrapped
+from optlang.backends.module.leaves import BETAS, Words
 from optlang.backends.module.methods import (
-    ATTRIBUTE,
     CLOSURE,
     EVAL,
     NOT_STATES_ALONE,
     SHOW,
     TRAINING,
-    attributes,
     fingerprint_lines,
     input_lines,
     load_lines,
-    option_arguments,
-    option_entries,
     saved_lines,
     set_state_lines,
     shapes_lines,
@@ -41,17 +37,11 @@ from optlang.printing.fingerprint import fingerprint_of
 from optlang.printing.python_text import literal, quoted
 
 EVAL_OF_ROUTE = ["def _evaluate(self: Any, groups: list[dict[str, Any]]) -> None:", '    """`eval` for groups of another optimizer."""']
-KINDS = {"bool": "bool", "int": "int", "real": "float"}
 BETAS_OF_GROUP = [
     'betas = param_group.get("betas", self.defaults["betas"])',
     'param_group["betas"] = _pair(betas, param_group.pop("beta1", None), param_group.pop("beta2", None))',
 ]
-OPTIONS_DOC = "Options are torch's; `foreach` and `fused` change nothing."
-WITH_KERNEL = "On a GPU a Triton kernel steps, unless `fused` is False. `foreach` changes nothing."
-IN_GRAPHS = "With `capturable`, `lr` may be a tensor on the device; other settings stay as they are captured."
-THROUGH = "With `differentiable`, give clones of parameters."
 COMPILED = "set it back to False if it was torch.compile that set it: on a GPU it does, where it compiles what reads `param_groups`"
-TENSOR_LR = ["if isinstance(lr, torch.Tensor) and lr.numel() != 1:", '    raise ValueError("Tensor lr must be 1-element")']
 
 
 class Writer:
@@ -85,7 +75,8 @@ class Writer:
         return frozenset(str(leaf.value) for leaf in self.update.exposed)
 
     def text(self) -> str:
-        methods = [self._init(), self._add_param_group(), self._tables(), self._check_group()]
+        methods = [init_lines(self.name, self.program, self.words, self.update.draws)]
+        methods += [self._add_param_group(), self._tables(), self._check_group()]
         methods += [self._step() if self.role == "alone" else self._update()]
         methods += [self._eval()] if self.evaluates else []
         methods += [train_lines()] if self.evaluates and self.role == "alone" else []
@@ -95,65 +86,11 @@ class Writer:
             methods += [load_lines([self.program], self.settings, not self.update.uncapturable), set_state_lines([self.program])]
         else:
             methods += [fingerprint_lines(self._fingerprint()), shapes_lines(self._shapes())]
-        blocks = [self._documentation(), *methods]
+        about = documentation_lines(self.program, self.words, self.kernel is not None, not self.update.uncapturable)
+        blocks = [about, *methods]
         return "\n".join([f"class {self.name}(Optimizer):", "\n\n".join("\n".join(indented(b)) for b in blocks if b)])
 
-    # ----------------------------------------------------------------------------------------------- settings
-
-    def _documentation(self) -> Lines:
-        about = textwrap.wrap(documentation(self.program.doc or self.program.name), 110) or [self.name]
-        lines = [f'"""{about[0]}', *about[1:]]
-        if self.program.hypers:
-            lines.append("")
-        for s in self.words.settings:
-            h, table = s.hypers[0], "a table of {} × {} numbers".format(*s.size) if s.size else ""
-            words = ", ".join(part for part in (documentation(h.doc), table, f"in {h.bounds}" if h.bounds else "") if part)
-            lines += textwrap.wrap(f"{s.word}: {words}".rstrip(": "), 110, subsequent_indent="    ")
-        options = OPTIONS_DOC if self.kernel is None else WITH_KERNEL
-        lines += ["", options if self.asks else f"{options} {THROUGH}"]
-        lines += [] if self.update.uncapturable else [IN_GRAPHS]
-        if self.program.inputs:
-            lines.append("")
-            lines += [f'inputs["{documentation(i.name)}"]: {documentation(i.doc)} (set before each step)' for i in self.program.inputs]
-        if self.asks:
-            lines += ["", "`step` needs a closure that zeroes the gradients, computes the loss, calls backward and returns the loss."]
-            if self.program.uses("loss") or self.program.uses("loss_at"):
-                lines += ["Under DistributedDataParallel it is to return the mean of the losses of all processes."]
-        return ['"""' + lines[0][3:] + '"""'] if len(lines) == 1 else [*lines, '"""']
-
-    def _init(self) -> Lines:
-        words, full = [s.word for s in self.words.settings], self._full_names()
-        arguments = ["self", "params: ParamsT", *self._given(), "*"]
-        arguments += [f"{word}: float | None = None" for word in BETAS if self.words.has_betas]
-        arguments += [*option_arguments(self.update.draws), *["**full_names: Any"] * bool(full)]
-        line = f"def __init__({', '.join(arguments)}) -> None:"
-        body = ["beta1, beta2 = _pair(betas, beta1, beta2)"] if self.words.has_betas else []
-        body += TENSOR_LR if "lr" in words else []  # torch looks at it before it looks at parameters
-        entries = [f"{quoted(w)}: {w}" for w in words if not self.words.has_betas or full or w not in BETAS]
-        entries += ['"betas": (beta1, beta2)'] if self.words.has_betas and not full else []
-        body += bracketed("defaults: dict[str, Any] = {", [*entries, *option_entries(self.update.draws)], "}")
-        body += self._taking_full_names(full) if full else []
-        return [*wrapped(line), *indented([*body, *attributes([self.program], ATTRIBUTE), "super().__init__(params, defaults)"])]
-
-    def _given(self) -> Lines:
-        """The settings in the order of the rule, two betas as one pair where the first stands, as in torch."""
-        given = {s.word: f"{_kind(s)} = {_default(s)}" for s in self.words.settings}
-        if self.words.has_betas:
-            first, second = (_default(s) for s in self.words.settings if s.word in BETAS)
-            pair = f"betas: tuple[float, float] = ({first}, {second})"
-            return [pair if word == BETAS[0] else f"{word}: {about}" for word, about in given.items() if word != BETAS[1]]
-        return [f"{word}: {about}" for word, about in given.items()]
-
-    def _full_names(self) -> dict[str, str]:
-        """The hypers of called rules, which the rule's own text calls `fast.beta1`."""
-        return {s.name: s.word for s in self.words.settings if s.name != s.word}
-
-    def _taking_full_names(self, full: Mapping[str, str]) -> Lines:
-        lines = bracketed("known = {", [f"{quoted(name)}: {quoted(word)}" for name, word in full.items()], "}")
-        lines += ['for name, value in full_names.items():  # as in **{' + quoted(next(iter(full))) + ": …}",
-                  "    if name not in known:", f'        raise TypeError(f"{self.name} has no setting {{name!r}}")',
-                  "    defaults[known[name]] = value"]  # fmt: skip
-        return lines + (['defaults["betas"] = (defaults.pop("beta1"), defaults.pop("beta2"))'] if self.words.has_betas else [])
+    # ------------------------------------------------------------------------------------------------- groups
 
     def _add_param_group(self) -> Lines:
         agreed = ["    _check_agreement(self, self.param_groups[-1:])"] * (self.role == "alone" and self.takes_parts)
@@ -278,25 +215,6 @@ class Writer:
         in_group = [*update.settings(inner), 'for param in group["params"]:', *indented(inner)]
         head, groups, end = (EVAL, "self.param_groups", [SHOW]) if self.role == "alone" else (EVAL_OF_ROUTE, "groups", [])
         return ["@torch.no_grad()", *head, f"    for group in {groups}:", *indented(in_group, 2), *indented(end)]
-
-
-def _kind(setting: Setting) -> str:
-    """The step size may be a tensor, which schedulers write into; a table is given in many ways."""
-    if setting.size is not None:
-        return "Any"
-    h = setting.hypers[0]
-    return "float | torch.Tensor" if h.name.rpartition(".")[2] == "lr" and h.kind == "real" else KINDS[h.kind]
-
-
-def _default(setting: Setting) -> str:
-    """The default; of a table one number for all, or, where a call has given other ones, its rows."""
-    numbers = [literal(h.default).text for h in setting.hypers]
-    if len(set(numbers)) == 1:
-        return numbers[0]
-    assert setting.size is not None
-    _, cols = setting.size
-    rows = [numbers[start : start + cols] for start in range(0, len(numbers), cols)]
-    return f"[{', '.join(f'[{chr(44).join(row)}]' for row in rows)}]"
 
 
 def _counted(loop: Loop, words: Words) -> Loop:

@@ -51,8 +51,7 @@ def generate(
     over those that are of no more use, which autograd would still need."""
     from optlang.backends.torch.writer import Writer  # noqa: PLC0415 - what is kept on disk is not written again
 
-    writer = Writer(outputs, {node: text for text, node in names}, low, double, rounds and not double)
-    writer.in_place = in_place
+    writer = Writer(outputs, {node: text for text, node in names}, low, double, rounds and not double, in_place)
     writer.slots |= {node: place for place, node in enumerate(slots)}
     body = writer.body()
     head = f"def {name}({', '.join([*writer.tensors.values(), 's', 'counter', 'first'])}):"

@@ -10,7 +10,8 @@ from optlang import ir
 from optlang.backends.outputs import TENSORS, Output, is_slot
 from optlang.backends.torch.identifiers import Identifiers
 from optlang.backends.torch.ops import SYMBOLS
-from optlang.backends.torch.products import SYMMETRIC, Products, products, symmetric, unrounded
+from optlang.backends.torch.ordering import last_uses, order_of
+from optlang.backends.torch.products import SYMMETRIC, products, symmetric, unrounded
 from optlang.ir import Node
 from optlang.ops import OPS
 from optlang.types import Dim, Extent, needs_matrix, reduced_dims
@@ -23,17 +24,17 @@ FRESH = IN_PLACE | {"matmul", "pow", "sqrt", "abs"}  # their results have memory
 
 
 class Writer:
-    """One function being written. `low`, `double` and `rounds` are those of `generate`, and so is `in_place`."""
+    """One function being written. `low`, `double`, `rounds` and `in_place` are those of `generate`."""
 
-    in_place = True
-
-    def __init__(self, outputs: Sequence[Output], names: Mapping[Node, str], low: bool, double: bool, rounds: bool) -> None:
-        self.outputs, self.names, self.low, self.rounds = outputs, names, low, rounds
+    def __init__(
+        self, outputs: Sequence[Output], names: Mapping[Node, str], low: bool, double: bool, rounds: bool, in_place: bool
+    ) -> None:
+        self.outputs, self.names, self.low, self.rounds, self.in_place = outputs, names, low, rounds, in_place
         self.results_of = {o.node for o in outputs}
         self.dtype = "torch.float64" if double else "torch.float32"
         roots = [o.node for o in outputs]
         self.known = ir.on_host(roots)
-        computed = [n for n in _order(roots, products_first=rounds) if not self.is_slot(n)]
+        computed = [n for n in order_of(roots, products_first=rounds) if not self.is_slot(n)]
         self.computed = set(computed)
         self.products = (products if rounds else unrounded)(computed, self.results_of)
         self.symmetric = symmetric(computed)
@@ -55,7 +56,7 @@ class Writer:
 
     def body(self) -> list[str]:
         """All lines of the function."""
-        last = _last_uses(self.order, self.products)
+        last = last_uses(self.order, self.products)
         for node in self.order:
             self._write(node, last.get(node, ()))
             self._forget(last.get(node, ()))
@@ -248,36 +249,6 @@ class Writer:
         name = self.identifiers.fresh("kept")
         self.lines.append(f"{name} = {text}.clone()")
         return name
-
-
-def _order(roots: Sequence[Node], products_first: bool = False) -> list[Node]:
-    """The expressions to compute, operands first; what is known before the stage is not entered. `products_first`: of operands,
-    those that more products of matrices lie behind, so that others have no further use when they are added."""
-    known = ir.on_host(roots)
-    behind: dict[Node, int] = {}
-    for node in ir.walk(roots) if products_first else ():
-        behind[node] = max((behind[arg] for arg in node.args), default=0) + (node.op == "matmul")
-
-    def operands(node: Node) -> Sequence[Node]:
-        inside = () if is_slot(node, known) or node.type.extent.level in ("group", "model") else node.args
-        return sorted(inside, key=lambda arg: -behind[arg]) if behind else inside
-
-    return ir.walk(roots, operands)
-
-
-def _last_uses(order: Sequence[Node], products: Products) -> dict[Node, list[Node]]:
-    """Under each expression the operands that nothing later needs; what is multiplied transposed is needed itself."""
-    last: dict[Node, Node] = {}
-    for node in order:
-        for arg in products.operands(node):
-            last[arg] = node
-            while arg.op == "transpose":
-                arg = arg.args[0]
-                last[arg] = node
-    found: dict[Node, list[Node]] = {}
-    for arg, node in last.items():
-        found.setdefault(node, []).append(arg)
-    return found
 
 
 def _literal(value: float) -> str:
