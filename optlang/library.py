@@ -42,6 +42,13 @@ def names() -> list[str]:
     return [name for name in index() if name != "std"]
 
 
+def families() -> dict[str, str]:
+    """What the rules of each folder of the library are for."""
+    import tomllib  # noqa: PLC0415 - loading a rule does without
+
+    return tomllib.loads(Path(folder("library"), "families.toml").read_text(encoding="utf-8"))
+
+
 def find(name: str) -> Source:
     """A library name (`adamw`) or a path (`my.opt`). Raises OptError that says what is wrong with it."""
     if name.lower() in index():

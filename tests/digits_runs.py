@@ -142,6 +142,7 @@ LONGER: dict[str, int] = {
     "lamb": 2000, "alig": 1200, "inducedmetriclog": 1200, "nesterov": 6000, "randomscaledmomentum": 6000, "fedhyperg": 1200,
     "adalomo": 4000, "cautiouslion": 1200, "liondeadzone": 1200, "entropysgd": 1200, "fedhypercl": 3000, "ranger21": 2000,
     "psgdkron": 1200, "adagradsubsetnormlines": 6000, "cautiousdecaylion": 1200, "adamuon": 1200, "adamatan2": 6000, "ano": 2000,
+    "novograd": 1200,
 }  # fmt: skip
 # Step sizes for larger models or convex problems: how the defaults get below a stated loss all the same, and beside it what another
 # setting reaches, tried in half decades.

@@ -27,6 +27,8 @@ HEAD = """\
 Every rule is one file. `optlang.load("lion")` loads it by its name, `from lion import Lion` uses it in another rule, and
 `optlang diff lion signum` shows how one becomes the other. There are {count} rules and routes, half of them in {median} lines or fewer.
 
+{families}
+
 What is tested of each:
 
 * **It takes the right steps**: the same as the implementation named with it, over 20 steps of a closed loop in float64 with every
@@ -78,12 +80,14 @@ def page(against: dict[str, str], outside: int, absent: str) -> str:
     """`against`: the implementation that each rule takes the same steps as, of `outside` of them others' code. `absent`: the end."""
     known = Known(against)
     families: dict[str, list[str]] = {}
+    purposes = library.families()
     for name in library.names():
         families.setdefault(Path(library.index()[name]).parent.name, []).append(name)
     lengths = sorted(map(lines_of, library.names()))
     rest = ", and for the rest a transcription of the paper alone" if outside < len(lengths) else ""
     head = HEAD.format(count=len(lengths), median=lengths[len(lengths) // 2], enough=ENOUGH, rest=rest,
-                       outside=f"{outside} of them" if rest else "all of them")  # fmt: skip
+                       outside=f"{outside} of them" if rest else "all of them",
+                       families="\n".join(f"* [{family}](#rules-{family}): {what}." for family, what in purposes.items()))  # fmt: skip
     parts = [head, *_tables(families, known)]
     parts += [f"## {family}\n\n" + "\n".join(_card(name, known) for name in names) for family, names in families.items()]
     return "\n".join([*parts, _standard(), _sides(), absent])
@@ -100,7 +104,11 @@ def lines_of(rule: str) -> int:
 
 def _tables(families: dict[str, list[str]], known: Known) -> list[str]:
     head = "| rule | source | keeps | moves | asks | loss × | ± w | order | digits | error |\n|---|---|---|---|---|---|---|---|---|---|"
-    return [f"**{family}**\n\n{head}\n" + "\n".join(_row(name, known) for name in names) + "\n" for family, names in families.items()]
+    purposes = library.families()
+    return [
+        f'<a id="rules-{family}"></a>**{family}**: {purposes[family]}.\n\n{head}\n' + "\n".join(_row(name, known) for name in names) + "\n"
+        for family, names in families.items()
+    ]
 
 
 def _row(rule: str, known: Known) -> str:

@@ -227,17 +227,18 @@ class TwoPass:
 
 
 class GivenHessian:
-    """Sophia of pytorch_optimizer, handed the exact diagonal on the steps where it would estimate it."""
+    """An optimizer of pytorch_optimizer, handed the exact diagonal, or what is made of it, on the steps where it would estimate it."""
 
-    def __init__(self, params: Params, problem: Problem, period: int, **settings: Any) -> None:
-        self.base = po.SophiaH(params, update_period=period, **settings)
-        self.problem, self.period, self.count = problem, period, 0
+    def __init__(self, params: Params, problem: Problem, period: int, cls: Any = po.SophiaH,
+                 change: Callable[[Tensor], Tensor] = torch.clone, **settings: Any) -> None:  # fmt: skip
+        self.base = cls(params, update_period=period, **settings)
+        self.problem, self.period, self.change, self.count = problem, period, change, 0
         self.zero_grad = self.base.zero_grad
 
     def step(self, closure: Callable[[], Tensor]) -> None:
         closure()
         refresh = self.count % self.period == 0
-        self.base.step(hessian=self.problem.hessian(self.count) if refresh else None)
+        self.base.step(hessian=[self.change(h) for h in self.problem.hessian(self.count)] if refresh else None)
         self.count += 1
 
 

@@ -20,7 +20,24 @@ from dadaptation import DAdaptSGD  # type: ignore[import-untyped]
 from dog import DoG, LDoG  # type: ignore[import-untyped]
 from dowg import CDoWG, DoWG  # type: ignore[import-untyped]
 from pytorch_optimizer.optimizer.grokfast import gradfilter_ma
-from references import ADAM, TORCH, Before, Model, Row, average, averaged, averaging, changed, fast, gradient, of, plain, probe, transform
+from references import (
+    ADAM,
+    TORCH,
+    Before,
+    GivenHessian,
+    Model,
+    Row,
+    average,
+    averaged,
+    averaging,
+    changed,
+    fast,
+    gradient,
+    of,
+    plain,
+    probe,
+    transform,
+)
 from references_elementwise import OnNorms, site
 from sgd_sai import SGD_sai  # type: ignore[import-untyped]
 from torch import Tensor
@@ -114,6 +131,15 @@ def products(problem: Problem, step: int) -> dict[str, Params]:
     """What the factors add to each matrix, and what their gradients tell of its gradient."""
     four = factors(problem, step)
     return {"product": [b @ a for b, a, _, _ in four], "slope": [slope_b @ a + b @ slope_a for b, a, slope_b, slope_a in four]}
+
+
+def given_hessian(params: dict[str, Tensor], problem: Problem, **settings: Any) -> GivenHessian:
+    return GivenHessian(list(params.values()), problem, 1, po.AdaHessian, **TORCH, **settings)
+
+
+def by_kernels(diagonal: Tensor) -> Tensor:
+    """What the authors of AdaHessian make of the diagonal for a convolution: one number for each of its kernels."""
+    return diagonal.abs().mean((2, 3), keepdim=True).expand_as(diagonal) if diagonal.ndim == 4 else diagonal
 
 
 def homes(optimizer: Any) -> Params:
@@ -256,6 +282,10 @@ RULES: tuple[Row, ...] = (
       for label, idle in (("", ()), ("at rest", (1, 2, 6)))),
     Row("oasismomentum", {**OASIS, "beta1": 0.8}, all_by_hand(hand.oasis_momentum, beta1=0.8, draw=signs("oasismomentum"), **OASIS),
         closure=True),
+    *(Row("adahessian", {**ADAM, "power": 0.7, **ours}, partial(given_hessian, change=change, hessian_power=0.7), label, coupled=False,
+          closure=True) for label, ours, change in (("kernels", {}, by_kernels), ("elements", {"spatial": False}, torch.clone))),
+    Row("novograd", {**ADAM, "averaged": True}, plain(po.NovoGrad, grad_averaging=True, **TORCH), "averaged"),
+    Row("novograd", ADAM, plain(po.NovoGrad, **TORCH), "whole"),
     Row("asam", {"lr": 0.03, "rho": 0.7, **fast("AdamW")}, informed(hand.adaptive_sam, rho=0.7), closure=True),
     Row("gam", {"lr": 0.03, **GAM, **fast("AdamW")}, informed(hand.norm_aware, **GAM), closure=True),
     Row("awp", {"lr": 0.03, "gamma": 0.1, **of("Momentum", {"momentum": 0.8, "weight_decay": 0.1})},

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from full_disk import full_disk
 
+import optlang
 from optlang import library
 from optlang.cli import main
 from optlang.commands import COMMANDS, show
@@ -220,11 +221,32 @@ def test_a_new_rule_is_in_canonical_style(here: Path) -> None:
 def test_the_library_is_listed_and_searched(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(list(library.names()))
-    assert len({re.match(r"\S+ +\S+ +", line).end() for line in lines}) == 1  # type: ignore[union-attr]  # columns
+    rules = [line for line in lines if line.startswith("  ")]
+    assert [line.split()[0] for line in rules] == library.names()
+    assert [line.split(": ")[0] for line in lines if line not in rules] == list(library.families())
+    assert len({re.match(r"  \S+ +", line).end() for line in rules}) == 1  # type: ignore[union-attr]  # columns
     assert main(["list", "1412.6980", "adam"]) == 0
-    assert [line.split()[1] for line in capsys.readouterr().out.splitlines()] == ["adam", "adamax"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["adam:", "adam", "adamax"]
     assert main(["list", "nosuchrule"]) == 1
+    assert "no rule fits" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "one"), [
+    ("low memory", "adafactor"), ("large batches", "lamb"), ("Sharpness-aware", "sam"), ("without learning rate", "prodigy"),
+    ("second-order", "sophiah"), ("inference", "mezo"),
+])  # fmt: skip
+def test_rules_are_found_by_what_they_are_for(words: str, one: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", *words.split(), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert one in [rule["name"] for rule in found] and len(found) < 30
+    assert all(word.lower() in f"{rule['purpose']} {rule['name']}".lower() for rule in found for word in words.split())
+    [said] = [rule for rule in found if rule["name"] == one]
+    assert said["source"] == optlang.Rule(one).doc and set(said) == {"family", "purpose", "name", "settings", "source"}
+
+
+def test_a_list_for_programs_is_one_also_where_it_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "nosuchrule", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == []
 
 
 def test_formatting_in_place_keeps_what_cannot_be_read(here: Path) -> None:

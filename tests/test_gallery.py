@@ -95,6 +95,8 @@ AGAINST = {  # the implementation that tests/test_library.py takes the same step
     "fedhyperg": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "fedhypercl": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "fedhypersl": "the transcription of the paper in `tests/by_hand_reductions.py`",
+    "adahessian": "pytorch_optimizer's AdaHessian, given the exact diagonal of a Hessian, averaged over kernels as its authors do",
+    "novograd": "pytorch_optimizer's NovoGrad",
     "oasis": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "oasismomentum": "the transcription of the paper in `tests/by_hand_reductions.py`",
     "loraggpo": "the transcription of the paper in `tests/by_hand_reductions.py`, given our draws",

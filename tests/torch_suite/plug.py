@@ -84,7 +84,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "AddSign": {"lr": 0.01}, "PowerSign": {"lr": 0.01}, "ScheduleFreeSGD": {"lr": 0.01}, "QHM": {"lr": 0.01},
     "ZOCoordinates": {"lr": 1e-3}, "Gravity": {"lr": 0.1, "alpha": 0.0},
     **{name: {"lr": 0.01, **NETWORK} for name in ("PerParameterMLP", "MuLO")},
-    "MuSGD": {"lr": 0.01}, "SGDP": {"lr": 0.01},
+    "MuSGD": {"lr": 0.01}, "AdaHessian": {"lr": 1e-3}, "SGDP": {"lr": 0.01},
     "FRUGAL": {"signs": False},  # the bowl's gradients have rank 1: outside of the subspace is rounding, with signs
     "EntropySGD": {"inner_lr": 0.01}, "Ranger21": {"total": 1000, "rise": 1e-3},
     "DAdaptAdam": {"d0": 1e-2, "growth": 1.1}, "Prodigy": {"d0": 1e-2, "growth": 1.1},
