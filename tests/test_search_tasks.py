@@ -98,6 +98,8 @@ def test_a_task_for_so_many_times_its_steps_is_one_of_its_own():
     assert (again.name, again.steps) == (long.name, long.steps)
     assert digest(long) != digest(short)
     for name, told in (("cancer-mlp:0", "cancer-mlp:2 is trained for twice its 100"), ("cancer:2", "did you mean 'cancer-mlp'"),
+                       (f"cancer-mlp:1{'0' * 400}", "for more than 10,000,000 steps"),
+                       ("cancer-mlp:100001", "for more than 10,000,000 steps"),
                        ("cancer-mlp:x", "NAME:14 is trained for 14 times its steps")):  # fmt: skip
         with pytest.raises(TaskError, match=told):
             task(name)

@@ -18,6 +18,8 @@ from optlang.race.tasks import Problem, Split
 from optlang.search.training.levels import LONGER
 from optlang.search.training.tasks import Batch, Params, Task, TaskError
 
+MOST_STEPS = 10_000_000  # of one training: whoever asks for more has mistyped it
+
 
 class ModuleTask(Task):
     """A task of the race or of a user, a `torch.nn.Module` with data and loss, in many copies by `torch.func`."""
@@ -80,8 +82,9 @@ def task(name: str) -> Task:
 
 def _stretched(name: str, known: Task, factor: float) -> Task:
     """A task that is another one for a search: its AdamW is tuned for that length, on all levels."""
-    if not factor:
-        raise TaskError(f"task {name} would be trained for no steps; {known.name}:2 is trained for twice its {known.steps}")
+    if not 0 < known.steps*factor <= MOST_STEPS:
+        many = f"more than {MOST_STEPS:,}" if factor else "no"
+        raise TaskError(f"task {name} would be trained for {many} steps; {known.name}:2 is trained for twice its {known.steps}")
     made = known.longer(factor)
     made.name, made.factor, made.stretches = name, 1.0, False
     return made
