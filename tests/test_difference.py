@@ -61,7 +61,8 @@ def test_weights_to_evaluate_with_read_what_is_stored() -> None:
 def test_notebooks_show_what_print_does() -> None:
     """IPython asks the `_repr_pretty_` of a class for its text, an inherited one only where the class has no `__repr__`."""
     optimizer = optlang.load("adam")([torch.nn.Parameter(torch.ones(2))])
-    for shown in (optlang.diff("adam", "adamw"), optlang.equivalent("adam", "adamw"), optimizer.routes(), optimizer.backends()):
+    told = (optimizer.routes(), optimizer.backends(), optimizer.describe())
+    for shown in (optlang.diff("adam", "adamw"), optlang.equivalent("adam", "adamw"), *told):
         written: list[str] = []
         type(shown).__dict__["_repr_pretty_"](shown, SimpleNamespace(text=written.append), False)
         assert written == [str(shown)] and "(" not in str(shown)[:5]

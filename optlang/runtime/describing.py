@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from optlang.backends.base import NOT_YET
+from optlang.printing import as_printed
 from optlang.runtime.cases import Case
 from optlang.runtime.distributed.sharded import is_sharded
 from optlang.runtime.facts import facts_of, is_matrix_rule
@@ -23,7 +24,13 @@ LISTED = 5
 Sizes = dict[str, int]  # bytes, by the name of a state
 
 
-def description(optimizer: Grouped) -> str:
+class Description(str):
+    """A text that notebooks show as `print` does, not in quotes and in one line."""
+
+    _repr_pretty_ = as_printed
+
+
+def description(optimizer: Grouped) -> Description:
     """Rule, backend, and for each group its parameters, states with their bytes, and settings."""
     lines = [f"{type(optimizer).__name__}: {optimizer.rule.doc}".rstrip(": "), optimizer.cases[0].options]
     for number, group in enumerate(optimizer.param_groups):
@@ -32,7 +39,7 @@ def description(optimizer: Grouped) -> str:
         size = f"{len(group['params'])} parameters, {count:,} elements"
         parts = [size, _gathered(optimizer, group), _states(optimizer, group), _settings(optimizer, group)]
         lines.append(f"group {number}{rule}: {'; '.join(part for part in parts if part)}")
-    return "\n".join(lines)
+    return Description("\n".join(lines))
 
 
 def _gathered(optimizer: Grouped, group: Group) -> str:
