@@ -15,7 +15,7 @@ import optlang
 from optlang import ir
 from optlang.backends.cpp import BACKEND, source
 from optlang.backends.cpp.layout import CHUNK, LEAST_ROWS, WAVE, Room, layout
-from optlang.backends.cpp.lines import LONG
+from optlang.backends.cpp.source import REGISTERS
 from optlang.backends.kernels import functions as kernel_functions
 from optlang.bench.models import MODELS
 
@@ -87,12 +87,21 @@ def test_rules_of_the_library(name: str) -> None:
     stepped(rule, tensors(shapes_for(rule, [*SMALL, *LARGE, (7,)])), 2)
 
 
-def test_long_loops_are_compiled_for_rows_of_all_lengths_at_once() -> None:
-    long = " + ".join(f"exp({k / 100}*g/r')" for k in range(LONG // 3))
-    rule = program(f"rule Long {{ state r per row = 1 r' = 0.5*r + norm(g per row) w' = w - 1e-4*({long}) }}")
+def test_short_rows_of_any_length_and_number() -> None:
+    """Strips end within matrices and with them, and within vectors."""
+    shapes = [(5, 4, 3), (300, 3, 3), (700, 12), (2000, 1), (40, 7, 5), (3, 90, 8), (1, 15), (6000, 11)]
+    stepped(program(EVERYTHING), tensors(shapes))
+    stepped(program(EVERYTHING.replace("g*uniform()", "g")), tensors(shapes))
+
+
+def test_many_numbers_are_read_where_they_lie() -> None:
+    """More than there are registers."""
+    many = " + ".join(f"h{k}*g^{k % 3 + 1}/r'" for k in range(2 * REGISTERS))
+    hypers = " ".join(f"hyper h{k} = {k / 100} in (-inf, inf)" for k in range(2 * REGISTERS))
+    rule = program(f"rule Many {{ {hypers} state r per row = 1 r' = 0.5*r + norm(g per row) w' = w - 1e-4*({many}) }}")
     both = stepped(rule, tensors([*SMALL, (700, 12), (300, 40)]))
-    texts = [loaded.kernel.text for loaded in both.ours._functions._kernels.values()]
-    assert [text.count("x.cols < SHORT") for text in texts] == [1]  # of what is added
+    [text] = [loaded.kernel.text for loaded in both.ours._functions._kernels.values()]
+    assert f"row[{REGISTERS}]" in text
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)

@@ -19,7 +19,29 @@ static inline number* rows_of(const Tensor& x, i64 before) { return (number*)x.l
 static inline double* behind_rows(const Tensor& x, i64 count) {
   return x.lines + (count * x.batch * x.rows * (i64)sizeof(number) + (i64)sizeof(double) - 1) / (i64)sizeof(double);
 }
-const i64 SHORT = __BIGGEST_ALIGNMENT__ / sizeof(number);  // rows of fewer elements fill no vector: they go by 4
+// A strip of short rows has at most so many elements, as have draws; rows of fewer than SHORT fill no vector of any processor.
+const i64 STRIP = 256, SHORT = 64 / sizeof(number);
+static inline i64 least(i64 a, i64 b) { return a < b ? a : b; }
+static inline i64 rows_of_strip(const Tensor& x) {
+  const i64 rows = STRIP / (x.cols ? x.cols : 1);
+  return rows < SHORT ? rows : rows / SHORT * SHORT;  // which fill vectors
+}
+struct Row {
+  i64 row, matrix, place;  // counted over all matrices; its matrix, and its place there
+  void next(const Tensor& x) { row++; if (++place == x.rows) place = 0, matrix++; }
+  void move(const Tensor& x, i64 to) {
+    place += to - row;
+    row = to;
+    while (place >= x.rows) place -= x.rows, matrix++;
+  }
+};
+// A value of a row, for each of its elements in whole vectors: what is behind them, the next row writes over.
+static inline void tell(number value, i64 cols, number* to) {
+  for (i64 c = 0; c < cols; c += SHORT) {
+    #pragma omp simd
+    for (i64 k = 0; k < SHORT; k++) to[c + k] = value;
+  }
+}
 static inline i64 parts_of(const Shape& shape) { return shape.per < shape.rows ? (shape.rows + shape.per - 1) / shape.per : 1; }
 static inline Chunk chunk_at(const Shape& shape, i64 place) {
   const i64 parts = parts_of(shape), low = place % parts * shape.per, first = place / parts * shape.many;

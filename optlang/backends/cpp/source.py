@@ -31,6 +31,7 @@ ALL = 1 << 62  # chunks
 QUICK = ("add", "sub", "mul", "neg")  # sooner computed twice than kept
 FLOATS = "floats::"  # before the names of what functions.h has
 SLOT = re.compile(r"\bs(\d+)\b")
+REGISTERS = 32  # of vectors, at most
 START = {"sum": "0", "mean": "0", "count": "0", "amax": "-INFINITY", "amin": "INFINITY"}
 ADD = {
     "sum": "{total} + {y}", "mean": "{total} + {y}", "count": "{total} + {y}",
@@ -61,8 +62,6 @@ def of_floats() -> frozenset[str]:
 
 class Writer(Passes):
     """One kernel being written."""
-
-    counted = "i"  # by loops over elements
 
     def __init__(self, outputs: Sequence[Output], slots: Sequence[Node], types: Mapping[Node, str | Packed], number: str) -> None:
         super().__init__(outputs, slots, types)
@@ -189,24 +188,29 @@ class Writer(Passes):
         place, index = self.tensors[target], self.index(target.type.extent)
         return f"b{place}[i - low] = {text};" if self._is_packed(target) else f"store(p{place}[{index}], {text});"
 
-    def accumulated(self, node: Node) -> str:
-        value, total, bad = self.operand(node.args[0]), f"a{self.sums[node]}", f"n{self.sums[node]}"
+    def accumulated(self, node: Node, value: str = "") -> str:
+        """One more `value`, or what it is computed of, added up."""
+        value, total, bad = value or self.operand(node.args[0]), f"a{self.sums[node]}", f"n{self.sums[node]}"
         if node.op in ("sum", "mean"):
             return f"{total} += (double)({value});"
         sign = ">" if node.op == "amax" else "<"
         return f"{{ double y = (double)({value}); {total} = y {sign} {total} ? y : {total}; {bad} += y != y; }}"
 
     def function(self, head: str, lines: Sequence[str]) -> str:
-        """With the numbers known before that it uses as constants: what is written could be them, for all that compilers know."""
+        """With the numbers known before that it uses as constants: what is written could be them, for all that compilers know. More
+        than registers hold are read where they lie: as constants they would first be written into memory, a whole vector of each."""
         used = sorted({int(place) for line in lines for place in SLOT.findall(line)})
         slots = [f"  const number s{place} = x.row[{place}];" for place in used]
+        if len(used) > REGISTERS:
+            slots, lines = ["  const number* const row = x.row;"], [SLOT.sub(r"row[\1]", line) for line in lines]
         return "\n".join([f"static void {head} {{", *slots, *lines, "}"])
 
     # -------------------------------------------------------------------------------------------- expressions
 
-    def definition(self, node: Node) -> str:
+    def definition(self, node: Node, text: str = "") -> str:
+        """What a node is: how it is computed, or another `text`."""
         kind = "bool" if node.type.kind == "bool" else "number"
-        return f"  const {kind} {self.names[node]} = {self.spell(node)};"
+        return f"  const {kind} {self.names[node]} = {text or self.spell(node)};"
 
     def operand(self, node: Node) -> str:
         if node.op == "const" and not isinstance(node.value, bool):
@@ -226,7 +230,7 @@ class Writer(Passes):
         if node.op in REDUCTIONS:
             return "(number)x.size" if node.op == "count" else f"(number)x.sums[{self.sums[node]}]"
         if node.op == "random":
-            return f"drawn_{self.names[node]}[{self.counted} - begin]"
+            return f"drawn_{self.names[node]}[i - begin]"
         if node.op == "pow" and (exponent := whole_power(node.args[1])):
             return f"whole_power<{exponent}>({self.operand(node.args[0])})"
         given = [self.operand(arg) for arg in node.args]
