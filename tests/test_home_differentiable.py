@@ -35,6 +35,7 @@ SMOOTH = {  # which no operator keeps from having a derivative everywhere, but a
     "inducedmetricrms", "scioncolumns", "scionrows", "trustregioncolumns", "trustregionfrobenius", "trustregionrows", "momentum",
     "nesterov", "qhm", "randomscaledmomentum", "sgd", "sgdw", "entropysgd", "lookahead", "loraggpo", "adagradsubsetnormlines",
     "adamwsubsetnormlines", "adamc", "asgd", "madgrad", "simplifiedademamix", "adamatan2", "bcos", "kourkoutas",
+    "novograd",
 }  # fmt: skip
 SETTINGS = {"dion": {"r": 1}}  # of a matrix of two rows
 OPEN = {name: {"growth": 1e6} for name in ("dadaptadam", "dadaptsgd", "prodigy")}  # modules multiply by a bound that is left open, infinity
@@ -72,7 +73,7 @@ def test_every_rule_is_smooth_or_it_is_known_why_not() -> None:
     assert set(PROGRAMS) == SMOOTH | rough | asking and not SMOOTH & (rough | asking)
     assert {name for name in PROGRAMS if refuses(PROGRAMS[name])} == asking
     assert set(rules()) >= SMOOTH
-    assert (len(SMOOTH), len(asking)) == (44, 22)
+    assert (len(SMOOTH), len(asking)) == (45, 23)
 
 
 @cache

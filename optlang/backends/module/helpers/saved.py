@@ -62,7 +62,7 @@ def _checked(
     "_wide": '''
 def _wide(value: Any) -> Any:
     """A state in float32 or wider: some tools save halves, or integers."""
-    value = torch.as_tensor(value)
+    value = value if isinstance(value, torch.Tensor) else torch.tensor(value, device="cpu")
     return value if value.dtype == torch.bool else value.to(torch.promote_types(value.dtype, torch.float32))
 ''',
     "_plain_name": '''
