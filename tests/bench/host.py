@@ -123,6 +123,7 @@ def changing(optimizer: Any, only_lr: bool) -> Step:
         change()
         optimizer.read_settings()
     except ValueError:  # one of them must not be less
+        change()  # back
         return lambda: change(1 + BIT)
     return change
 
