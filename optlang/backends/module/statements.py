@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from optlang.backends.module.memory import Memory
 from optlang.backends.module.placing import Places, Sharing
 from optlang.backends.module.scene import Line, Path, Reads, Scene, Want
-from optlang.backends.module.wishes import wish
+from optlang.backends.module.wishes import name_of
 from optlang.ir import Node, walk
 from optlang.printing.identifiers import Names
 from optlang.printing.precedence import Piece
@@ -82,13 +82,5 @@ class Statements:
         return self.uses[node] > 1 and not (node in self.scene.numbers and len(piece.text) <= limit)
 
     def _wish(self, node: Node) -> str:
-        """A name for what has none in the rule."""
-        if node in self.scene.labels:
-            return self.scene.labels[node]
-        if node in self.scene.inner and node.op != "transpose":  # the operand's name tells more
-            return self.scene.inner[node]
-        return wish(node, self._called)
-
-    def _called(self, node: Node) -> str:
-        text = self.pieces[node].text if node in self.pieces else ""
-        return text if text.isidentifier() else ""
+        """A name for it."""
+        return name_of(node, self.scene.labels, self.scene.inner, self.pieces)

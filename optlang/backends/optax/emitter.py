@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from optlang import ir
 from optlang.backends.module.layout import indented
 from optlang.backends.module.scene import Loop
-from optlang.backends.module.wishes import wish
+from optlang.backends.module.wishes import name_of
 from optlang.backends.optax.spell import Kinds, shape_text, size_text, spell
 from optlang.ir import Node
 from optlang.printing.identifiers import Names
@@ -236,15 +236,7 @@ class Emitter:
         self.known[node] = Piece(name)
 
     def _wish(self, node: Node) -> str:
-        if node in self.words.labels:
-            return self.words.labels[node]
-        if node in self.words.inner and node.op != "transpose":  # the operand's name tells more
-            return self.words.inner[node]
-        return wish(node, self._called)
-
-    def _called(self, node: Node) -> str:
-        text = self.known[node].text if node in self.known else ""
-        return text if text.isidentifier() else ""
+        return name_of(node, self.words.labels, self.words.inner, self.known)
 
     def _loop(self, node: Node, loop: Loop) -> None:
         name = self.names.fresh(self._wish(node), node in self.words.labels)
